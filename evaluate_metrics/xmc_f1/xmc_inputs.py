@@ -1,0 +1,186 @@
+"""From what callers have (label lists, id lists, sparse matrices) to rows of label ids, with every row checked.
+
+Labels are numbered by dictionaries and iterators that run in C; Python code touches a row only to explain an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from .xmc_scores import LabelRows
+
+__all__ = ["LabelIndex", "check_label_lists", "count_labels", "id_rows"]
+
+_ROW_TYPES = (list, tuple, np.ndarray)
+
+
+def _place(field: str, row: int) -> str:
+    return f"{field}, row {row + 1} (index {row})"
+
+
+def _check_row_types(rows: Sequence[Any], field: str, first_row: int) -> None:
+    if isinstance(rows, (str, bytes, Mapping)) or not hasattr(rows, "__len__") or not hasattr(rows, "__iter__"):
+        raise ValueError(f"{field} must be a list with one list of labels for each document, got {_shown(rows)}.")
+    wrong = {kind for kind in set(map(type, rows)) if not issubclass(kind, _ROW_TYPES)}
+    for number, row in enumerate(rows if wrong else ()):
+        if type(row) in wrong:
+            raise ValueError(
+                f"{_place(field, first_row + number)}: expected a list of labels, got {_shown(row)}; write a document"
+                " with one label as a list of one, a document without labels as an empty list."
+            )
+
+
+def _check_element_types(rows: Sequence[Any], allowed: tuple[type, ...], what: str, field: str, first_row: int) -> None:
+    kinds = set(map(type, chain.from_iterable(rows)))
+    wrong = {kind for kind in kinds if not issubclass(kind, allowed) or issubclass(kind, (bool, np.bool_))}
+    for number, row in enumerate(rows if wrong else ()):
+        for element in row:
+            if type(element) in wrong:
+                raise ValueError(f"{_place(field, first_row + number)}: expected {what}, got {_shown(element)}.")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return f"{text[:60]}{'...' if len(text) > 60 else ''} ({type(value).__name__})"
+
+
+def check_label_lists(rows: Sequence[Sequence[str]], field: str, first_row: int = 0) -> None:
+    """Check that each row is a list of strings that are not empty.
+
+    Args:
+        rows: a list of labels for each document.
+        field: how to call the rows in an error.
+        first_row: index of the first row, where these rows follow others.
+
+    Raises:
+        ValueError: naming the first row that is none.
+    """
+    if _is_arrow(rows):
+        _check_arrow(rows, field)
+        return
+    _check_row_types(rows, field, first_row)
+    _check_element_types(rows, (str,), "labels that are strings", field, first_row)
+    if "" in chain.from_iterable(rows):
+        number = next(number for number, row in enumerate(rows) if "" in list(row))
+        raise ValueError(f"{_place(field, first_row + number)}: a label is the empty string; leave it out.")
+
+
+def _is_arrow(rows: Any) -> bool:
+    """Whether the rows are a chunked array of pyarrow, as `datasets` hands out in its arrow format."""
+    return hasattr(rows, "chunks") and hasattr(rows, "null_count")
+
+
+def _check_arrow(column: Any, field: str) -> None:
+    first_row = 0
+    for chunk in column.chunks:
+        if chunk.null_count or chunk.flatten().null_count:
+            check_label_lists(chunk.to_pylist(), field, first_row)
+        first_row += len(chunk)
+
+
+def _row_bounds(rows: Sequence[Sequence[Any]]) -> np.ndarray:
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+    return np.concatenate(([0], np.cumsum(lengths)))
+
+
+class LabelIndex:
+    """Numbers labels in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._ids: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def names(self) -> list[str]:
+        """The labels in the order of their ids."""
+        return list(self._ids)
+
+    def add(self, labels: Iterable[str]) -> None:
+        """Number the labels that have no id yet."""
+        new = [label for label in dict.fromkeys(labels) if label not in self._ids]
+        self._ids.update(zip(new, count(len(self._ids))))
+
+    def ids(self, labels: Sequence[str]) -> np.ndarray:
+        """Ids of labels, numbering new ones; shape `(len(labels),)`."""
+        self.add(labels)
+        return np.fromiter(map(self._ids.__getitem__, labels), dtype=np.int64, count=len(labels))
+
+    def rows(self, label_lists: Any) -> LabelRows:
+        """Label lists (or an arrow column of them) that were checked -> rows of ids."""
+        if _is_arrow(label_lists):
+            return self._arrow_rows(label_lists)
+        return LabelRows(_row_bounds(label_lists), self.ids(list(chain.from_iterable(label_lists))))
+
+    def _arrow_rows(self, column: Any) -> LabelRows:
+        """Only the distinct labels of a chunk become Python strings."""
+        lengths, ids = [np.zeros(1, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for chunk in column.chunks:
+            labels = chunk.flatten().dictionary_encode()
+            lengths.append(np.diff(chunk.offsets.to_numpy()))
+            ids.append(self.ids(labels.dictionary.to_pylist())[labels.indices.to_numpy()])
+        return LabelRows(np.cumsum(np.concatenate(lengths)), np.concatenate(ids))
+
+
+def count_labels(label_lists: Sequence[Sequence[str]]) -> tuple[list[str], np.ndarray]:
+    """Labels and the number of documents of each; a label counts once a document.
+
+    Raises:
+        ValueError: naming the first row that is no list of labels.
+    """
+    check_label_lists(label_lists, "train_references")
+    index = LabelIndex()
+    rows = index.rows(label_lists)
+    matrix = sp.csr_array(
+        (np.ones(len(rows.indices), np.int32), rows.indices, rows.indptr), shape=(len(label_lists), max(len(index), 1))
+    )
+    matrix.sum_duplicates()
+    return index.names, np.bincount(matrix.indices, minlength=len(index))
+
+
+def id_rows(rows: Any, field: str) -> LabelRows:
+    """Read rows of label ids.
+
+    Args:
+        rows: one of: a list of id lists, best first; the pair `(indptr, indices)` of a CSR matrix as numpy arrays, best
+            first within a row; a scipy sparse matrix of shape `(D, L)`, whose values that are not 0 are the labels,
+            the greatest first (equal values: lowest id first).
+        field: how to call the rows in an error.
+
+    Raises:
+        ValueError: naming the first row that cannot be read.
+    """
+    if sp.issparse(rows):
+        return _matrix_rows(rows)
+    if isinstance(rows, tuple) and len(rows) == 2 and all(isinstance(part, np.ndarray) for part in rows):
+        return _pair_rows(*rows, field)
+    _check_row_types(rows, field, 0)
+    _check_element_types(rows, (int, np.integer), "label ids that are integers", field, 0)
+    bounds = _row_bounds(rows)
+    return LabelRows(bounds, np.fromiter(chain.from_iterable(rows), dtype=np.int64, count=int(bounds[-1])))
+
+
+def _pair_rows(indptr: np.ndarray, indices: np.ndarray, field: str) -> LabelRows:
+    integer = np.issubdtype(indptr.dtype, np.integer) and np.issubdtype(indices.dtype, np.integer)
+    if not integer or indptr.ndim != 1 or indices.ndim != 1:
+        raise ValueError(f"{field}: indptr and indices must be one-dimensional arrays of integers.")
+    if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
+        raise ValueError(f"{field}: indptr must rise from 0 to the {len(indices)} entries of indices.")
+    return LabelRows(indptr, indices)
+
+
+def _matrix_rows(matrix: sp.sparray | sp.spmatrix) -> LabelRows:
+    matrix = sp.csr_array(matrix, copy=True)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    if len(matrix.data) and np.any(matrix.data != matrix.data[0]):
+        documents = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+        order = np.lexsort((matrix.indices, -matrix.data.astype(np.float64), documents))
+        return LabelRows(matrix.indptr, matrix.indices[order])
+    return LabelRows(matrix.indptr, matrix.indices)

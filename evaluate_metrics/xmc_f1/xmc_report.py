@@ -1,0 +1,256 @@
+"""All scores of one evaluation in one dictionary: the functions that the metric and the package call."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .xmc_inputs import LabelIndex, check_label_lists, count_labels, id_rows
+from .xmc_scores import (
+    LabelRows,
+    Matches,
+    ScoreOptions,
+    label_scores,
+    match_labels,
+    parse_shots,
+    score_matches,
+    select_entries,
+)
+
+__all__ = ["score_all", "score_ids", "score_labels"]
+
+logger = logging.getLogger(__name__)
+
+_ORACLE_SCORES = ("micro_", "macro_", "example_")
+_NO_INTERVAL = ("_labels", "_support")
+
+
+@dataclass(frozen=True)
+class _Training:
+    """What is known of the training data: documents of each label, shape `(L,)`, and documents."""
+
+    counts: np.ndarray | None
+    num_documents: int | None
+
+
+def score_ids(
+    predictions: Any,
+    references: Any,
+    *,
+    num_labels: int,
+    train_counts: np.ndarray | Sequence[int] | None = None,
+    num_train_documents: int | None = None,
+    **options: Any,
+) -> dict[str, float]:
+    """Score ranked label ids.
+
+    Args:
+        predictions: ranked ids of each document, best first, in a form that `id_rows` reads.
+        references: true ids of each document, likewise.
+        num_labels: `L`; ids are 0 to L-1.
+        train_counts: training documents of each label, shape `(L,)`.
+        num_train_documents: documents in training, for the propensities; estimated where only the counts are given.
+        **options: `k`, `shots`, `propensity_a`, `propensity_b`, `bootstrap`, `confidence`, `seed`, `oracle`, with the
+            meaning and defaults that the metric documents.
+
+    Raises:
+        ValueError: for input that cannot be scored, with the row where there is one.
+        TypeError: for an unknown option.
+    """
+    counts = None if train_counts is None else _checked_counts(np.asarray(train_counts), num_labels)
+    rows = id_rows(predictions, "predictions"), id_rows(references, "references")
+    return score_all(_match(*rows, num_labels), counts, num_train_documents, **options)
+
+
+def _checked_counts(counts: np.ndarray, num_labels: int) -> np.ndarray:
+    if counts.shape != (num_labels,) or not np.issubdtype(counts.dtype, np.integer) or np.any(counts < 0):
+        raise ValueError(
+            f"train_counts must hold a whole number of at least 0 for each of the {num_labels} labels, got shape"
+            f" {counts.shape}, {counts.dtype}."
+        )
+    return counts
+
+
+def score_labels(
+    predictions: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    *,
+    train_label_counts: Mapping[str, int] | None = None,
+    train_references: Sequence[Sequence[str]] | None = None,
+    num_train_documents: int | None = None,
+    per_label: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Score ranked label lists.
+
+    Args:
+        predictions: ranked labels of each document, best first: label lists, or a pyarrow column of them.
+        references: true labels of each document, likewise.
+        train_label_counts: training documents of each label; a label that it lacks was never seen in training.
+        train_references: the training documents' labels, in place of the counts.
+        num_train_documents: documents in training, for the propensities; estimated where only the counts are given.
+        per_label: add a table with a row for each label that occurs in references or predictions.
+        **options: as for `score_ids`.
+
+    Returns:
+        Scores by name; with `per_label` also `per_label`, a dictionary of columns.
+
+    Raises:
+        ValueError: for input that cannot be scored, with the row where there is one.
+        TypeError: for an unknown option.
+    """
+    check_label_lists(predictions, "predictions")
+    check_label_lists(references, "references")
+    names, counts, documents = _read_training(train_label_counts, train_references, num_train_documents)
+    index = LabelIndex()
+    index.add(names)
+    rows = index.rows(predictions), index.rows(references)
+    if counts is not None:
+        counts = np.concatenate([counts, np.zeros(len(index) - len(counts), dtype=np.int64)])
+    matches = _match(*rows, len(index))
+    scores = score_all(matches, counts, documents, **options)
+    if per_label:
+        scores["per_label"] = _label_table(matches, index.names, counts)
+    return scores
+
+
+def _read_training(
+    train_label_counts: Mapping[str, int] | None,
+    train_references: Sequence[Sequence[str]] | None,
+    num_train_documents: int | None,
+) -> tuple[list[str], np.ndarray | None, int | None]:
+    """Names, counts and number of training documents, as far as they are given."""
+    if train_label_counts is not None and train_references is not None:
+        raise ValueError("Give train_label_counts or train_references, not both.")
+    if train_references is not None:
+        names, counts = count_labels(train_references)
+        return names, counts, len(train_references) if num_train_documents is None else num_train_documents
+    if train_label_counts is None:
+        return [], None, None
+    for name, value in train_label_counts.items():
+        if not isinstance(name, str) or not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"train_label_counts: {name!r}: {value!r} is no label with a count of 0 or more.")
+    counts = np.fromiter(train_label_counts.values(), dtype=np.int64, count=len(train_label_counts))
+    return list(train_label_counts), counts, num_train_documents
+
+
+def _match(predictions: LabelRows, references: LabelRows, num_labels: int) -> Matches:
+    if len(references.indptr) < 2 and len(predictions.indptr) < 2:
+        raise ValueError("There are no documents to score: predictions and references are empty.")
+    matches = match_labels(predictions, references, num_labels)
+    for field, documents in (
+        ("predictions", matches.repeated_predictions),
+        ("references", matches.repeated_references),
+    ):
+        if len(documents):
+            logger.warning(
+                "%d repeated labels in %s were counted once, at their best rank; the first is in row %d.",
+                len(documents),
+                field,
+                documents.min() + 1,
+            )
+    return matches
+
+
+def _training_documents(counts: np.ndarray, given: int | None, references: LabelRows) -> int:
+    """Where their number is not given, take training to have as many labels a document as the references."""
+    most = int(counts.max(initial=0))
+    if given is None:
+        labels_each = max(len(references.indices) / (len(references.indptr) - 1), 1.0)
+        documents = max(round(counts.sum() / labels_each), most, 1)
+        logger.warning(
+            "psp and psndcg take training to have %d documents, estimated from the counts; give num_train_documents.",
+            documents,
+        )
+        return documents
+    if not isinstance(given, (int, np.integer)) or given < max(most, 1):
+        raise ValueError(
+            f"num_train_documents is {given!r}; it must be a whole number of at least 1 and not below the greatest"
+            f" training count, {most}."
+        )
+    return int(given)
+
+
+def score_all(
+    matches: Matches,
+    train_counts: np.ndarray | None = None,
+    num_train_documents: int | None = None,
+    *,
+    k: Sequence[int] = (1, 3, 5),
+    shots: Sequence[int | str | Sequence[int]] = (0, 1),
+    propensity_a: float = 0.55,
+    propensity_b: float = 1.5,
+    bootstrap: int = 0,
+    confidence: float = 0.95,
+    seed: int = 0,
+    oracle: bool = False,
+) -> dict[str, Any]:
+    """Score predictions set against references; the options are those of the metric."""
+    options = ScoreOptions(_checked_cutoffs(k), parse_shots(shots), float(propensity_a), float(propensity_b))
+    training = _Training(train_counts, None)
+    if train_counts is not None and options.k:
+        training = _Training(train_counts, _training_documents(train_counts, num_train_documents, matches.references))
+    scores: dict[str, Any] = score_matches(matches, options, training.counts, training.num_documents)
+    if oracle:
+        scores.update(_oracle_scores(matches, options, training))
+    if bootstrap:
+        scores.update(_intervals(matches, options, training, bootstrap, confidence, seed))
+    return scores
+
+
+def _checked_cutoffs(k: Sequence[int] | int) -> tuple[int, ...]:
+    cutoffs = [k] if np.ndim(k) == 0 else list(k)
+    if not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) and one >= 1 for one in cutoffs):
+        raise ValueError(f"k must hold whole numbers of at least 1, got {k!r}.")
+    return tuple(int(one) for one in cutoffs)
+
+
+def _oracle_scores(matches: Matches, options: ScoreOptions, training: _Training) -> dict[str, float]:
+    """Set scores of the predictions cut at the true number of labels of each document, which no system knows."""
+    predicted, true = np.diff(matches.predictions.indptr), np.diff(matches.references.indptr)
+    ranks = np.arange(predicted.sum()) - np.repeat(matches.predictions.indptr[:-1], predicted)
+    cut = select_entries(matches.predictions, ranks < np.repeat(true, predicted))
+    without_ranking = ScoreOptions(k=(), shots=options.shots)
+    scores = score_matches(match_labels(cut, matches.references, matches.num_labels), without_ranking, training.counts)
+    return {
+        f"oracle_{name}": value
+        for name, value in scores.items()
+        if name.startswith(_ORACLE_SCORES) or name.endswith(("_micro_f1", "_macro_f1", "_macro_f1_harmonic"))
+    }
+
+
+def _intervals(
+    matches: Matches, options: ScoreOptions, training: _Training, resamples: int, confidence: float, seed: int
+) -> dict[str, float]:
+    """Percentile bootstrap over documents: `<score>_ci_low` and `<score>_ci_high`."""
+    if resamples < 0 or not 0.0 < confidence < 1.0:
+        raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {resamples}, {confidence}.")
+    generator = np.random.default_rng(seed)
+    documents = matches.num_documents
+    drawn = []
+    for _ in range(resamples):
+        weights = np.bincount(generator.integers(documents, size=documents), minlength=documents).astype(np.float64)
+        drawn.append(score_matches(matches, options, training.counts, training.num_documents, weights))
+    names = [name for name in drawn[0] if not name.endswith(_NO_INTERVAL)]
+    values = np.array([[one[name] for name in names] for one in drawn])
+    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    return {
+        f"{name}_ci_{end}": float(value)
+        for end, bounds in (("low", low), ("high", high))
+        for name, value in zip(names, bounds)
+    }
+
+
+def _label_table(matches: Matches, names: Sequence[str], train_counts: np.ndarray | None) -> dict[str, list[Any]]:
+    """Columns over the labels that occur in references or predictions, the most frequent in the references first."""
+    columns = label_scores(matches)
+    present = np.flatnonzero((columns["support"] > 0) | (columns["predicted"] > 0))
+    order = present[np.argsort(-columns["support"][present], kind="stable")]
+    table: dict[str, list[Any]] = {"label": [names[one] for one in order]}
+    if train_counts is not None:
+        table["train_count"] = train_counts[order].tolist()
+    return {**table, **{name: values[order].tolist() for name, values in columns.items()}}

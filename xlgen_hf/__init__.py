@@ -1,0 +1,71 @@
+"""Generative extreme multi-label classification with cluster guidance on the Hugging Face stack.
+
+The public names are imported when they are first used, so `import xlgen_hf` is instant. The Auto classes of
+transformers know XLGen's folders as soon as `xlgen_hf.XLGenForConditionalGeneration` was touched, or at once where
+transformers was imported before this package.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clusters import LabelClusters
+    from .configuration_xlgen import XLGenConfig
+    from .data_collator import DataCollatorForXLGen
+    from .label_trie import LabelTrie
+    from .labels import LabelSpace
+    from .modeling_xlgen import XLGenForConditionalGeneration
+    from .outputs import LabelPrediction
+    from .processing_xlgen import XLGenProcessor
+    from .trainer import XLGenTrainer
+    from .training_args import XLGenTrainingArguments
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DataCollatorForXLGen",
+    "LabelClusters",
+    "LabelPrediction",
+    "LabelSpace",
+    "LabelTrie",
+    "XLGenConfig",
+    "XLGenForConditionalGeneration",
+    "XLGenProcessor",
+    "XLGenTrainer",
+    "XLGenTrainingArguments",
+    "__version__",
+]
+
+# Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
+_MODULES = {
+    "DataCollatorForXLGen": "data_collator",
+    "LabelClusters": "clusters",
+    "LabelPrediction": "outputs",
+    "LabelSpace": "labels",
+    "LabelTrie": "label_trie",
+    "XLGenConfig": "configuration_xlgen",
+    "XLGenForConditionalGeneration": "modeling_xlgen",
+    "XLGenProcessor": "processing_xlgen",
+    "XLGenTrainer": "trainer",
+    "XLGenTrainingArguments": "training_args",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if "transformers" in sys.modules:  # its Auto classes learn XLGen's names when the model's module is imported
+    import_module(".modeling_xlgen", __name__)

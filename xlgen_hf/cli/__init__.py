@@ -1,0 +1,1 @@
+"""The program `xlgen`: one module a command, put together in `main`."""

@@ -1,0 +1,96 @@
+"""What the commands print: results on stdout, messages and progress on stderr."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+__all__ = ["is_interactive", "messages", "print_error", "print_table", "results", "setup_logging"]
+
+_WIDE = 160  # columns of a file or a pipe, where nothing needs to be wrapped
+
+# Environment variables by which libraries are told, before they are imported, to leave progress bars out.
+_PROGRESS_SWITCHES = ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS", "TQDM_DISABLE")
+
+
+def results() -> Console:
+    """The console for results, stdout."""
+    return _console(sys.stdout)
+
+
+def messages() -> Console:
+    """The console for messages and progress, stderr."""
+    return _console(sys.stderr)
+
+
+def is_interactive() -> bool:
+    """Whether somebody watches: progress is shown only where stderr is a terminal."""
+    return sys.stderr.isatty()
+
+
+def _console(stream: TextIO) -> Console:
+    # Made anew each time, because tests and shells put other streams in the place of sys.stdout.
+    from rich.console import Console
+
+    return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False)
+
+
+def print_table(title: str | None, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on stdout.
+
+    Args:
+        title: line above the table.
+        header: names of the columns. The first column is set left, the others right.
+        rows: cells as anything with a `str`; floats get three decimals, None is a dash.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    for number, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if number else "left")
+    for row in rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    results().print(table)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def print_error(message: str) -> None:
+    """Print an error on stderr."""
+    sys.stderr.write(f"xlgen: error: {message}\n")
+
+
+class _StderrHandler(logging.Handler):
+    """Writes to what sys.stderr is at the time, unlike `StreamHandler`, which keeps what it was."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        sys.stderr.write(self.format(record) + "\n")
+
+
+def setup_logging(*, verbose: bool = False) -> None:
+    """Send log messages to stderr, and switch progress bars off where stderr is no terminal.
+
+    Args:
+        verbose: show messages for developers too.
+    """
+    form = "%(asctime)s %(levelname)s %(name)s: %(message)s" if verbose else "%(levelname)s: %(message)s"
+    handler = _StderrHandler()
+    handler.setFormatter(logging.Formatter(form))
+    logger = logging.getLogger("xlgen_hf")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not is_interactive():
+        for name in _PROGRESS_SWITCHES:
+            os.environ.setdefault(name, "1")

@@ -1,0 +1,130 @@
+"""`xlgen train`: fine-tune a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from ..training_args import XLGenTrainingArguments
+
+__all__ = ["train", "training_arguments"]
+
+
+def train(
+    context: typer.Context,
+    train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet, a folder or a Hub data set.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
+    validation_file: Annotated[
+        str | None, typer.Option(help="Rows that choose the checkpoint and the least number of labels.")
+    ] = None,
+    backbone: Annotated[
+        str, typer.Option(help="Seq2seq checkpoint (T5, BART ...), or an encoder that gets a shallow decoder.")
+    ] = "sentence-transformers/all-MiniLM-L6-v2",
+    variant: Annotated[Literal["base", "bcl", "mcg"], typer.Option(help="Model: without, with bit or token clusters.")] = "bcl",
+    labels: Annotated[Path | None, typer.Option(help="Vocabulary, a name a line; may hold labels never seen.")] = None,
+    clusters: Annotated[
+        Path | None, typer.Option(help="Folder that `xlgen cluster` wrote.", show_default="made from the rows")
+    ] = None,
+    encoder: Annotated[str | None, typer.Option(help="Embeds texts for clusters.", show_default="the backbone")] = None,
+    num_clusters: Annotated[
+        int | None, typer.Option(min=1, help="Number of clusters.", show_default="square root of the labels")
+    ] = None,
+    name_weight: Annotated[float, typer.Option(min=0, max=1, help="Share of label names in label embeddings.")] = 0.0,
+    decode_order: Annotated[
+        Literal["freq_forward", "freq_backward", "alphabet", "shuffle"], typer.Option(help="Order of a text's labels.")
+    ] = "freq_forward",
+    decoder_layers: Annotated[int, typer.Option(min=1, help="Decoder layers that an encoder backbone gets.")] = 2,
+    dropout: Annotated[
+        float | None, typer.Option(min=0, max=0.99, help="Dropout.", show_default="the checkpoint's own")
+    ] = None,
+    label_rows: Annotated[
+        float, typer.Option(min=0, help="Rows made of label names for each training row; they teach rare labels.")
+    ] = 0.0,
+    conditioning: Annotated[
+        Literal["memory", "tokens"], typer.Option(help="bcl: clusters as vectors in the memory, or tokens in the input.")
+    ] = "memory",
+    cluster_source: Annotated[
+        Literal["gold", "predicted", "mixed"], typer.Option(help="bcl: clusters that training conditions on.")
+    ] = "mixed",
+    cluster_threshold: Annotated[
+        float, typer.Option(min=0.001, max=0.999, help="bcl: probability from which a cluster is predicted.")
+    ] = 0.25,
+    cluster_loss_weight: Annotated[float, typer.Option(min=0, help="Weight of the cluster loss.")] = 1.0,
+    cluster_loss_annealing: Annotated[bool, typer.Option(help="Divide that weight by the epoch's number.")] = False,
+    max_source_length: Annotated[int, typer.Option(min=8, help="Most tokens of an input.")] = 256,
+    max_target_length: Annotated[int, typer.Option(min=8, help="Most tokens of a target.")] = 256,
+    cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
+) -> None:
+    """Fine-tune a model; further options are arguments of the trainer (--num_train_epochs 3 --learning_rate 1e-4 ...).
+
+    The same command resumes a run that was interrupted.
+    """
+    import torch
+
+    from ..data import load_label_names, load_rows
+    from ..training import TrainingSettings, train_model
+
+    if cpu_threads is not None:
+        torch.set_num_threads(cpu_threads)
+    args = training_arguments(output_dir, context.args, has_validation=validation_file is not None)
+    settings = TrainingSettings(
+        backbone=backbone,
+        variant=variant,
+        vocabulary=None if labels is None else load_label_names(labels),
+        clusters=clusters,
+        encoder=encoder,
+        num_clusters=num_clusters,
+        name_weight=name_weight,
+        decode_order=decode_order,
+        decoder_layers=decoder_layers,
+        dropout=dropout,
+        label_rows=label_rows,
+        max_source_length=max_source_length,
+        max_target_length=max_target_length,
+        model_options={
+            "conditioning": conditioning,
+            "cluster_source": cluster_source,
+            "cluster_threshold": cluster_threshold,
+            "cluster_loss_weight": cluster_loss_weight,
+            "cluster_loss_annealing": cluster_loss_annealing,
+        },
+    )
+    validation = None if validation_file is None else load_rows(validation_file, split="validation")
+    _, _, scores = train_model(settings, args, load_rows(train_file, split="train"), validation)
+    _print_result(output_dir, scores)
+
+
+def training_arguments(output_dir: Path, words: list[str], *, has_validation: bool) -> XLGenTrainingArguments:
+    """Parse what is left of the command line into arguments of the trainer.
+
+    With validation rows each epoch ends with an evaluation and a checkpoint, and the best one is kept; the words may say
+    otherwise.
+    """
+    from transformers import HfArgumentParser
+
+    from ..training_args import XLGenTrainingArguments
+
+    given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
+    defaults: dict[str, Any] = {"save_strategy": "epoch", "save_total_limit": 2}
+    if has_validation:
+        defaults |= {"eval_strategy": "epoch"}
+    if has_validation and not given & {"eval_strategy", "save_strategy"}:
+        defaults |= {"load_best_model_at_end": True}
+    for name, value in defaults.items():
+        if name not in given:
+            words = [*words, f"--{name}", str(value)]
+    parser = HfArgumentParser(XLGenTrainingArguments)
+    (args,) = parser.parse_args_into_dataclasses(["--output_dir", str(output_dir), *words])
+    return args
+
+
+def _print_result(output_dir: Path, scores: dict[str, float]) -> None:
+    from .console import print_table, results
+
+    if scores:
+        names = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
+        print_table("Validation rows", ("score", "value"), [(name, scores.get(f"eval_{name}")) for name in names])
+    results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)

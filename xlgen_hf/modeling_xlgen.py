@@ -1,0 +1,463 @@
+"""The XLGen model: a seq2seq backbone that generates label sets, guided by clusters of related labels."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from torch import nn
+from torch.func import functional_call
+from torch.nn import functional
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    AutoProcessor,
+    EncoderDecoderModel,
+    GenerationMixin,
+    PreTrainedModel,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import BaseModelOutput
+
+from .backbone import load_backbone
+from .configuration_xlgen import XLGenConfig
+from .errors import ConfigurationError
+from .outputs import XLGenOutput
+from .prediction import LabelPredictionMixin
+from .processing_xlgen import XLGenProcessor
+
+__all__ = ["XLGenForConditionalGeneration"]
+
+logger = logging.getLogger(__name__)
+
+_IGNORED = -100  # target that no loss counts
+
+
+def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
+    """Name of the decoder's embedding matrix -> name of the encoder's; its output layer is tied to the former."""
+    encoder, decoder = backbone.encoder.get_input_embeddings(), backbone.decoder.get_input_embeddings()
+    encoder_name = next(name for name, module in backbone.encoder.named_modules() if module is encoder)
+    decoder_name = next(name for name, module in backbone.decoder.named_modules() if module is decoder)
+    return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
+
+
+def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of `(B, S, H)` over the positions that `mask` `(B, S)` keeps, `(B, H)`."""
+    weight = mask.to(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+
+
+class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, GenerationMixin):
+    """Generates the label set of a text with any seq2seq backbone.
+
+    Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
+    encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with cluster tokens
+    to labels. Build one with [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
+
+    Args:
+        config: the configuration.
+        backbone: a seq2seq model to wrap; made from `config.backbone` if None.
+
+    Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
+    """
+
+    config_class = XLGenConfig
+    base_model_prefix = "backbone"
+    main_input_name = "input_ids"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012  the backbone's own keys are collected by transformers
+    accepts_loss_kwargs = False  # the loss is a mean of its batch: the trainer must divide by the accumulation steps
+
+    def __init__(self, config: XLGenConfig, backbone: PreTrainedModel | None = None) -> None:
+        super().__init__(config)
+        self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone) if backbone is None else backbone
+        self.backbone.config = config.backbone
+        if config.variant == "bcl":
+            self.cluster_head = nn.Linear(config.hidden_size, config.num_clusters)
+            if config.conditioning == "memory":
+                self.cluster_embeddings = nn.Embedding(config.num_clusters, config.hidden_size)
+        if config.num_label_pieces is not None:
+            self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
+        self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
+        self._restricted: tuple[tuple[int, int], dict[str, torch.Tensor]] | None = None
+        if config.tie_encoder_decoder:
+            self._tied_weights_keys = _embedding_tie(self.backbone)
+        self.post_init()
+
+    # ------------------------------------------------------------------------------------------------ building
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name: str,
+        processor: XLGenProcessor,
+        *,
+        variant: str = "base",
+        decoder_layers: int = 2,
+        restrict_output: bool = True,
+        dropout: float | None = None,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,
+    ) -> XLGenForConditionalGeneration:
+        """Start a model from a pretrained seq2seq or encoder checkpoint.
+
+        Args:
+            name: a folder, a name that an installed package carries, or a Hub id.
+            processor: made with the tokenizer of the same checkpoint; gives label space and clusters.
+            variant: `base`, `bcl` or `mcg`.
+            decoder_layers: layers of the decoder that an encoder checkpoint gets.
+            restrict_output: score only the pieces that occur in labels, in training and decoding.
+            dropout: dropout everywhere in the backbone; the checkpoint's own if None.
+            dtype: of the weights.
+            options: further fields of [`XLGenConfig`].
+
+        Raises:
+            CheckpointError: if the checkpoint cannot be loaded.
+            ConfigurationError: if the variant needs clusters and the processor has none, or an option is unknown.
+        """
+        if variant != "base" and processor.clusters is None:
+            raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
+        unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
+        if unknown:
+            raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
+        backbone, fresh = load_backbone(
+            name, processor.tokenizer, decoder_layers=decoder_layers, dropout=dropout, dtype=dtype
+        )
+        pieces = processor.output_token_ids() if restrict_output else None
+        config = XLGenConfig(
+            backbone=backbone.config,
+            variant=variant,
+            num_clusters=processor.clusters.num_clusters if variant != "base" else 0,
+            num_label_pieces=None if pieces is None else len(pieces),
+            separator_token_id=processor.separator_token_id,
+            first_cluster_token_id=processor.first_cluster_token_id if variant != "base" else None,
+            fresh_modules=["cluster_", *(f"backbone.{prefix}" for prefix in fresh)],
+            tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
+            **options,
+        )
+        model = cls(config, backbone=backbone).to(dtype)
+        # The nested configs of a composite backbone do not hear of the attention that the outermost model chose.
+        model.set_attn_implementation(model.config._attn_implementation)
+        model.generation_config = backbone.generation_config
+        if pieces is not None:
+            model.label_pieces.copy_(torch.tensor(pieces))
+        model._start_from(processor)
+        return model.eval()
+
+    @torch.no_grad()
+    def _start_from(self, processor: XLGenProcessor) -> None:
+        """Make room for the processor's tokens, and start clusters from what they are about."""
+        if len(processor.tokenizer) > self.config.vocab_size:
+            self.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+        embeddings = self.get_input_embeddings().weight
+        known = embeddings[: processor.separator_token_id].mean(0)
+        embeddings[processor.added_token_ids] = known
+        clusters = processor.clusters
+        if self.config.variant == "base" or clusters is None:
+            return
+        for token, ids in zip(
+            processor.cluster_token_ids(range(clusters.num_clusters)), processor._plain_ids(clusters.names), strict=True
+        ):
+            if ids:
+                embeddings[token] = embeddings[ids].mean(0)
+        centroids = torch.as_tensor(clusters.centroids, dtype=embeddings.dtype)
+        if self.config.variant == "bcl" and centroids.shape[1] == self.config.hidden_size:
+            scale = self.config.hidden_size**0.5
+            self.cluster_head.weight.copy_(centroids * (10 / scale))
+            self.cluster_head.bias.fill_(-5.0)
+            if self.config.conditioning == "memory":
+                self.cluster_embeddings.weight.copy_(centroids * (0.5 * scale))
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, XLGenForConditionalGeneration) and module.config.num_label_pieces is not None:
+            init.zeros_(module.label_pieces)
+
+    # ------------------------------------------------------------------------------------------------ embeddings
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The backbone's embedding matrix."""
+        return self.backbone.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replace the backbone's embedding matrix."""
+        self.backbone.set_input_embeddings(value)
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The backbone's output layer."""
+        return self.backbone.get_output_embeddings()
+
+    def set_output_embeddings(self, new_embeddings: nn.Module) -> None:
+        """Replace the backbone's output layer."""
+        self.backbone.set_output_embeddings(new_embeddings)
+
+    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+        """Resize embedding matrix and output layer, and keep them tied; the arguments are transformers'."""
+        if isinstance(self.backbone, EncoderDecoderModel):
+            self.backbone.decoder.resize_token_embeddings(*args, **kwargs)
+            embeddings = self.backbone.encoder.resize_token_embeddings(*args, **kwargs)
+        else:
+            embeddings = self.backbone.resize_token_embeddings(*args, **kwargs)
+        self.tie_weights()
+        return embeddings
+
+    def get_encoder(self, modality: str | None = None) -> nn.Module:
+        """The backbone's encoder."""
+        return self.backbone.get_encoder()
+
+    def get_decoder(self) -> nn.Module:
+        """The backbone's decoder."""
+        return self.backbone.get_decoder()
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Targets `(B, T)` -> decoder inputs `(B, T)`: shifted right, start token first, -100 as padding."""
+        return self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
+
+    def is_fresh(self, parameter_name: str) -> bool:
+        """Whether a parameter has seen no pretraining."""
+        return parameter_name.startswith(tuple(self.config.fresh_modules or ()))
+
+    # ------------------------------------------------------------------------------------------------ encoder side
+
+    def encode(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        cluster_bits: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Encode texts and condition them on clusters.
+
+        Args:
+            input_ids: `(B, S)`, or None with `inputs_embeds`.
+            attention_mask: `(B, S)`; all ones if None.
+            inputs_embeds: `(B, S, H)`.
+            cluster_bits: clusters of the texts, 0 or 1, `(B, C)`; `bcl` only, predicted if None.
+
+        Returns:
+            The decoder's memory `(B, S + A, H)` with A the most clusters of a text, its mask `(B, S + A)`, the cluster
+            logits `(B, C)` and the bits `(B, C)` that conditioned the memory; the last two None without `bcl`.
+        """
+        given = inputs_embeds if input_ids is None else input_ids
+        if given is None:
+            raise ValueError("Give input_ids, inputs_embeds or encoder_outputs.")
+        if attention_mask is None:
+            attention_mask = given.new_ones(given.shape[:2], dtype=torch.long)
+        hidden = self._run_encoder(input_ids, attention_mask, inputs_embeds)
+        if self.config.variant != "bcl":
+            return hidden, attention_mask, None, None
+        pooled = functional.normalize(_masked_mean(hidden, attention_mask), dim=-1) * hidden.shape[-1] ** 0.5
+        logits = self.cluster_head(pooled)
+        bits = self._choose_bits(logits, cluster_bits)
+        if self.config.conditioning == "tokens":
+            ids, mask = self._append_cluster_tokens(input_ids, attention_mask, bits)
+            return self._run_encoder(ids, mask), mask, logits, bits
+        memory, mask = self._join_clusters(hidden, attention_mask, bits)
+        return memory, mask, logits, bits
+
+    def _run_encoder(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor, inputs_embeds: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        given = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+        return self.get_encoder()(**given, attention_mask=attention_mask, return_dict=True).last_hidden_state
+
+    def predict_bits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Cluster logits `(B, C)` -> bits `(B, C)`: above the threshold, at least the best, at most `max_clusters`."""
+        probability = logits.sigmoid()
+        best = probability.topk(min(self.config.max_clusters, logits.shape[1]), dim=1).indices
+        rank_bits = torch.zeros_like(probability).scatter_(1, best, 1.0)
+        bits = rank_bits * (probability > self.config.cluster_threshold)
+        return bits.scatter_(1, best[:, :1], 1.0)
+
+    def _choose_bits(self, logits: torch.Tensor, gold: torch.Tensor | None) -> torch.Tensor:
+        """Gold or predicted bits; training with `mixed` draws for each text, so that it knows its own mistakes."""
+        if gold is None:
+            return self.predict_bits(logits.detach())
+        if not self.training or self.config.cluster_source == "gold":
+            return gold
+        predicted = self.predict_bits(logits.detach()).to(gold.dtype)
+        if self.config.cluster_source == "predicted":
+            return predicted
+        draw = torch.rand(gold.shape[0], 1, device=gold.device) < self.config.predicted_rate
+        return torch.where(draw, predicted, gold)
+
+    def _join_clusters(
+        self, hidden: torch.Tensor, mask: torch.Tensor, bits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Append the vectors of the active clusters to the memory: `(B, S, H)` and `(B, C)` -> `(B, S + A, H)`."""
+        most = max(int((bits > 0).sum(1).max()), 1)
+        active, clusters = bits.topk(most, dim=1)  # (B, A)
+        vectors = self.cluster_embeddings(clusters).to(hidden.dtype)
+        return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (active > 0).to(mask.dtype)], dim=1)
+
+    def _append_cluster_tokens(
+        self, input_ids: torch.Tensor | None, mask: torch.Tensor, bits: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put the active clusters' tokens before each text's last token: `(B, S)` and `(B, C)` -> `(B, S + A)` twice."""
+        if input_ids is None or self.config.first_cluster_token_id is None:
+            raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
+        most = max(int((bits > 0).sum(1).max()), 1)
+        active, clusters = bits.topk(most, dim=1)
+        count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
+        batch, source = input_ids.shape
+        position = torch.arange(source + most, device=mask.device).expand(batch, -1)
+        offset = position - (length - 1)
+        tokens = self.config.first_cluster_token_id + clusters.gather(1, offset.clamp(0, most - 1))
+        text = input_ids.gather(1, position.clamp(max=source - 1))
+        last = input_ids.gather(1, length - 1)
+        ids = torch.where(offset < 0, text, torch.where(offset < count, tokens, last))
+        new_mask = (position < length + count).to(mask.dtype)
+        return torch.where(new_mask > 0, ids, self.config.pad_token_id), new_mask
+
+    # ------------------------------------------------------------------------------------------------ forward
+
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        decoder_input_ids: torch.LongTensor | None = None,
+        decoder_attention_mask: torch.Tensor | None = None,
+        encoder_outputs: BaseModelOutput | tuple | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        decoder_inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        cluster_bits: torch.Tensor | None = None,
+        cluster_rows: torch.Tensor | None = None,
+        return_dict: bool | None = None,
+        **kwargs: Any,
+    ) -> XLGenOutput:
+        """Score target tokens and, with `labels`, compute the losses.
+
+        Args:
+            input_ids, attention_mask: the texts, `(B, S)`.
+            encoder_outputs: the memory that [`encode`] gave; `attention_mask` is then its mask.
+            labels: target tokens, -100 where no loss counts, `(B, T)`.
+            cluster_bits: gold clusters of the texts, 0 or 1, `(B, C)`; `bcl` only.
+            cluster_rows: rows whose target is a cluster sequence, `(B,)`, bool; `mcg` only.
+            decoder_input_ids, decoder_attention_mask, past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache:
+                as in any seq2seq model of transformers.
+            return_dict: ignored, an output object always comes back.
+            kwargs: passed to the backbone.
+
+        Returns:
+            Logits over the vocabulary `(B, T, V)`; with `labels` and a restricted output layer, over the label pieces
+            `(B, T, R)`. The loss is generation loss + `cluster_loss_weight` * cluster loss.
+        """
+        kwargs.pop("num_items_in_batch", None)
+        cluster_logits = None
+        if encoder_outputs is None:
+            memory, attention_mask, cluster_logits, _ = self.encode(
+                input_ids, attention_mask, inputs_embeds, cluster_bits
+            )
+            encoder_outputs = BaseModelOutput(last_hidden_state=memory)
+        if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        out = self._run_backbone(
+            attention_mask=attention_mask,
+            encoder_outputs=encoder_outputs,
+            decoder_input_ids=decoder_input_ids,
+            decoder_attention_mask=decoder_attention_mask,
+            decoder_inputs_embeds=decoder_inputs_embeds,
+            past_key_values=past_key_values,
+            use_cache=use_cache if labels is None else False,
+            **kwargs,
+        )
+        losses = self._losses(out.logits, labels, cluster_logits, cluster_bits, cluster_rows)
+        if labels is None:
+            out.logits = self._full_logits(out.logits)
+        return XLGenOutput(**{**out, **losses, "cluster_logits": cluster_logits})
+
+    def _run_backbone(self, **inputs: Any) -> Any:
+        """Run the backbone with its output layer cut down to the label pieces."""
+        if self.config.num_label_pieces is None:
+            return self.backbone(**inputs, return_dict=True)
+        return functional_call(
+            self.backbone, self._restricted_output(), (), {**inputs, "return_dict": True}, tie_weights=False
+        )
+
+    def _restricted_output(self) -> dict[str, torch.Tensor]:
+        """Parameters of the output layer that remain, by their names; kept between steps while nothing changes them."""
+        layer = self.backbone.get_output_embeddings()
+        key = (layer.weight.data_ptr(), layer.weight._version)
+        if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
+            return self._restricted[1]
+        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
+        kept = {f"{name}.weight": layer.weight[self.label_pieces]}
+        if getattr(layer, "bias", None) is not None:
+            kept[f"{name}.bias"] = layer.bias[self.label_pieces]
+        shift = getattr(self.backbone, "final_logits_bias", None)  # BART and its kin add a bias of their own
+        if shift is not None:
+            kept["final_logits_bias"] = shift[:, self.label_pieces]
+        self._restricted = None if torch.is_grad_enabled() else (key, kept)
+        return kept
+
+    def _full_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of the label pieces `(B, T, R)` -> of the vocabulary `(B, T, V)`, minus infinity for the rest."""
+        if self.config.num_label_pieces is None:
+            return logits
+        full = logits.new_full((*logits.shape[:-1], self.config.vocab_size), -torch.inf)
+        full[..., self.label_pieces] = logits
+        return full
+
+    def piece_positions(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids -> their positions in the logits that `forward` gives with `labels`; -100 stays.
+
+        Raises:
+            ValueError: if a token occurs in no label, so that a restricted output layer cannot score it.
+        """
+        if self.config.num_label_pieces is None:
+            return tokens
+        position = torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
+        ignored = tokens == _IGNORED
+        unknown = (self.label_pieces[position] != tokens) & ~ignored
+        if bool(unknown.any()):
+            raise ValueError(
+                f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is restricted "
+                "to label pieces. Build targets with the model's own processor, or the model with restrict_output=False."
+            )
+        return torch.where(ignored, _IGNORED, position)
+
+    def _losses(
+        self,
+        logits: torch.Tensor,
+        labels: torch.Tensor | None,
+        cluster_logits: torch.Tensor | None,
+        cluster_bits: torch.Tensor | None,
+        cluster_rows: torch.Tensor | None,
+    ) -> dict[str, torch.Tensor | None]:
+        """Generation loss, cluster loss and their weighted sum, as far as there are targets."""
+        if labels is None:
+            return {"loss": None}
+        target = self.piece_positions(labels)
+        clusters = None
+        if cluster_rows is not None:
+            generation = _token_loss(logits, target, ~cluster_rows)
+            clusters = _token_loss(logits, target, cluster_rows)
+        else:
+            generation = _token_loss(logits, target)
+        if cluster_logits is not None and cluster_bits is not None:
+            clusters = functional.binary_cross_entropy_with_logits(cluster_logits.float(), cluster_bits.float())
+        loss = generation
+        if clusters is not None:
+            loss = generation + self.config.cluster_loss_weight * self.cluster_loss_scale * clusters
+        return {"loss": loss, "generation_loss": generation, "cluster_loss": clusters}
+
+
+def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross-entropy of the target tokens of the given rows; 0 where there are none. `(B, T, R)`, `(B, T)` -> `()`."""
+    counted = target != _IGNORED
+    if rows is not None:
+        counted &= rows[:, None]
+    # Only counted positions go through the softmax: the padding of a batch is often half of it.
+    loss = functional.cross_entropy(logits[counted].float(), target[counted], reduction="sum")
+    return loss / counted.sum().clamp(min=1)
+
+
+AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
+AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
+AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)

@@ -1,0 +1,309 @@
+"""The processor: texts to input ids, label sets to target ids and back, and a count of what truncation loses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers.utils import PushToHubMixin
+
+from ._io import read_json, write_json
+from .clusters import LabelClusters
+from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
+from .label_trie import LabelTrie
+from .labels import LabelSpace
+
+__all__ = ["TruncationReport", "XLGenProcessor"]
+
+logger = logging.getLogger(__name__)
+
+PROCESSOR_FILE = "processor_config.json"
+_SEPARATOR = "<xlgen:sep>"
+_TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
+_SHOWN = 5  # names that a report spells out
+_WANTED_FROM_HUB = ["*.json", "*.txt", "*.model", "label_*.safetensors"]
+
+
+def _cluster_token(cluster: int) -> str:
+    return f"<xlgen:c{cluster}>"
+
+
+@dataclass
+class TruncationReport:
+    """What cutting texts and targets to their longest length has lost so far."""
+
+    texts: int = 0
+    texts_cut: int = 0
+    labels: int = 0
+    labels_lost: int = 0
+
+    def log(self, what: str) -> None:
+        """Warn about losses in `what`; says nothing where nothing was lost."""
+        if self.texts_cut:
+            share = self.texts_cut / max(self.texts, 1)
+            logger.warning("%s: %d of %d texts (%.2f %%) were cut.", what, self.texts_cut, self.texts, 100 * share)
+        if self.labels_lost:
+            share = self.labels_lost / max(self.labels, 1)
+            logger.warning(
+                "%s: %d of %d labels (%.2f %%) did not fit into the target; raise max_target_length to keep them.",
+                what,
+                self.labels_lost,
+                self.labels,
+                100 * share,
+            )
+
+
+class XLGenProcessor(PushToHubMixin):
+    """Tokenizer, label space and clusters of one model, and the way between texts, label sets and token ids.
+
+    Texts and label names are always read as plain text: a name that looks like a special token, or like the separator,
+    is spelled out in ordinary pieces. A label's sequence is its pieces and the separator. Where a tokenizer cannot tell
+    two names apart (an uncased one "Turkey" and "turkey"), or spells a name with nothing, the rarer name gets a number
+    at its end, so that every label can be predicted; such names are counted and reported.
+
+    Args:
+        tokenizer: the backbone's tokenizer; the processor adds its separator and, with clusters, the task and cluster
+            tokens to it.
+        label_space: the labels.
+        clusters: their clusters; None for `base`.
+        max_source_length: most tokens of an input, special and cluster tokens included.
+        max_target_length: most tokens of a target, the end token included.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        label_space: LabelSpace,
+        clusters: LabelClusters | None = None,
+        max_source_length: int = 256,
+        max_target_length: int = 256,
+    ) -> None:
+        if clusters is not None and len(clusters.assignment) != len(label_space):
+            raise ConfigurationError(
+                f"The clusters are for {len(clusters.assignment)} labels, the label space has {len(label_space)}. "
+                "Make both from the same data."
+            )
+        self.tokenizer = tokenizer
+        self.label_space = label_space
+        self.clusters = clusters
+        self.max_source_length = max_source_length
+        self.max_target_length = max_target_length
+        self._add_tokens()
+
+    def _add_tokens(self) -> None:
+        """Give the separator, the task prefixes and the clusters a token each."""
+        new = [_SEPARATOR]
+        if self.clusters is not None:
+            new += [*_TASKS.values(), *map(_cluster_token, range(self.clusters.num_clusters))]
+        self.tokenizer.add_tokens(new, special_tokens=True)
+        self.added_token_ids = self.tokenizer.convert_tokens_to_ids(new)
+        first = self.added_token_ids[0]
+        if self.added_token_ids != list(range(first, first + len(new))):
+            raise ConfigurationError(f"The tokenizer already holds some of the tokens {new[:4]} ...; give a fresh one.")
+        self.separator_token_id = first
+
+    @property
+    def pad_token_id(self) -> int:
+        """Token that fills batches up."""
+        return self.tokenizer.pad_token_id
+
+    @property
+    def eos_token_id(self) -> int:
+        """Token that ends a target: the end token, or the separator of BERT-like tokenizers."""
+        return self.tokenizer.sep_token_id if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
+
+    @property
+    def first_cluster_token_id(self) -> int | None:
+        """Token of cluster 0; cluster c has the c-th id after it. None without clusters."""
+        return None if self.clusters is None else self.separator_token_id + 1 + len(_TASKS)
+
+    def task_token_id(self, task: str) -> int:
+        """Token that opens an input of the task `clusters` or `labels`."""
+        return self.separator_token_id + 1 + list(_TASKS).index(task)
+
+    # ------------------------------------------------------------------------------------------------ labels
+
+    @cached_property
+    def label_token_ids(self) -> list[list[int]]:
+        """Token ids of each label, separator included, in the order of the label ids."""
+        pieces = self._plain_ids(self.label_space.names)
+        seen: set[tuple[int, ...]] = set()
+        numbered = []
+        for label, ids in enumerate(pieces):
+            number = 1
+            sequence = tuple(ids)
+            while not sequence or sequence in seen:
+                number += 1
+                sequence = (*ids, *self._number_ids(number))
+            seen.add(sequence)
+            pieces[label] = [*sequence, self.separator_token_id]
+            if number > 1:
+                numbered.append(self.label_space.names[label])
+        if numbered:
+            logger.warning(
+                "The tokenizer does not tell %d of %d label names from others (or spells them with nothing), e.g. %s; "
+                "they get a number at their end. A cased or multilingual checkpoint may know them.",
+                len(numbered),
+                len(pieces),
+                numbered[:_SHOWN],
+            )
+        return pieces
+
+    def _number_ids(self, number: int) -> list[int]:
+        digits = self._digit_ids
+        return [digits[int(d)] for d in str(number)] if len(digits) == 10 else digits * number
+
+    @cached_property
+    def _digit_ids(self) -> list[int]:
+        """Ten different tokens for the digits; a single token where the tokenizer has no ten of them."""
+        last = [ids[-1] for ids in self._plain_ids([str(d) for d in range(10)]) if ids]
+        if len(set(last)) == 10:
+            return last
+        if self.tokenizer.unk_token_id is None and not last:
+            raise LabelSpaceError("The tokenizer can spell neither digits nor unknown words; choose another checkpoint.")
+        return [last[0] if last else self.tokenizer.unk_token_id]
+
+    @cached_property
+    def trie(self) -> LabelTrie:
+        """The trie of `label_token_ids`."""
+        return LabelTrie(self.label_token_ids)
+
+    def output_token_ids(self) -> list[int]:
+        """All tokens that a target can hold, sorted: the pieces of labels, separator, end, and the cluster tokens."""
+        tokens = {*self.trie.tokens().tolist(), self.eos_token_id}
+        if self.clusters is not None:
+            tokens.update(self.cluster_token_ids(range(self.clusters.num_clusters)))
+        return sorted(tokens)
+
+    def cluster_token_ids(self, clusters: Iterable[int]) -> list[int]:
+        """Cluster ids -> token ids."""
+        first = self.first_cluster_token_id
+        if first is None:
+            raise ConfigurationError("This processor has no clusters.")
+        return [first + cluster for cluster in clusters]
+
+    # ------------------------------------------------------------------------------------------------ encoding
+
+    def _plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Tokenize without special tokens; text that looks like one stays text."""
+        if not texts:
+            return []
+        return self.tokenizer(
+            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+        )["input_ids"]
+
+    @cached_property
+    def _frame(self) -> tuple[list[int], list[int]]:
+        """The special tokens that the tokenizer puts before and behind a text."""
+        ids = self.tokenizer("", add_special_tokens=True)["input_ids"]
+        ends = {self.tokenizer.eos_token_id, self.tokenizer.sep_token_id}
+        behind = [ids[-1]] if ids and ids[-1] in ends else []
+        return ids[: len(ids) - len(behind)], behind
+
+    def encode_texts(self, texts: Sequence[str], report: TruncationReport | None = None) -> list[list[int]]:
+        """Texts -> token ids without special tokens, cut so that special, task and cluster tokens still fit."""
+        reserve = sum(map(len, self._frame))
+        if self.clusters is not None:
+            reserve += 1 + min(self.clusters.num_clusters, self.max_source_length // 4)
+        room = max(1, self.max_source_length - reserve)
+        encoded = self._plain_ids(texts)
+        if report is not None:
+            report.texts += len(encoded)
+            report.texts_cut += sum(len(ids) > room for ids in encoded)
+        return [ids[:room] for ids in encoded]
+
+    def build_input(self, text_ids: Sequence[int], clusters: Iterable[int] = (), task: str | None = None) -> list[int]:
+        """Token ids of a text -> input ids: special tokens around, task prefix before, clusters behind the text."""
+        before, behind = self._frame
+        prefix = [] if task is None else [self.task_token_id(task)]
+        appended = self.cluster_token_ids(clusters) if clusters else []
+        room = self.max_source_length - len(before) - len(behind) - len(prefix) - len(text_ids)
+        return [*before, *prefix, *text_ids, *appended[: max(room, 0)], *behind]
+
+    def build_target(self, label_ids: Sequence[int], report: TruncationReport | None = None) -> list[int]:
+        """Label ids in decode order -> target ids; labels that do not fit whole are left out and counted."""
+        target: list[int] = []
+        kept = 0
+        for label in label_ids:
+            ids = self.label_token_ids[label]
+            if len(target) + len(ids) >= self.max_target_length:
+                break
+            target += ids
+            kept += 1
+        if report is not None:
+            report.labels += len(label_ids)
+            report.labels_lost += len(label_ids) - kept
+        return [*target, self.eos_token_id]
+
+    def build_cluster_target(self, clusters: Sequence[int]) -> list[int]:
+        """Cluster ids -> target ids of the task `clusters`."""
+        return [*self.cluster_token_ids(clusters)[: self.max_target_length - 1], self.eos_token_id]
+
+    def __call__(self, texts: str | Sequence[str], return_tensors: str | None = None, **kwargs: Any) -> BatchEncoding:
+        """Texts -> `input_ids` and `attention_mask`, padded, for the task of generating labels from text alone."""
+        batch = [texts] if isinstance(texts, str) else list(texts)
+        task = "labels" if kwargs.pop("task_prefix", False) else None
+        if kwargs:
+            raise TypeError(f"XLGenProcessor got unknown arguments {sorted(kwargs)}; it takes texts and return_tensors.")
+        return self.pad([self.build_input(ids, task=task) for ids in self.encode_texts(batch)], return_tensors)
+
+    def pad(self, input_ids: Sequence[Sequence[int]], return_tensors: str | None = "pt") -> BatchEncoding:
+        """Ragged input ids -> `input_ids` and `attention_mask`, both `(B, S)`, filled up to the longest."""
+        longest = max(map(len, input_ids))
+        padded = [[*ids, *[self.pad_token_id] * (longest - len(ids))] for ids in input_ids]
+        mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids]
+        return BatchEncoding({"input_ids": padded, "attention_mask": mask}, tensor_type=return_tensors)
+
+    # ------------------------------------------------------------------------------------------------ saving
+
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+        """Write tokenizer, label space, clusters and settings into one folder."""
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        if push_to_hub:
+            raise ConfigurationError("Push model and processor together; a processor alone is of no use on the Hub.")
+        self.tokenizer.save_pretrained(folder)
+        self.label_space.save(folder)
+        if self.clusters is not None:
+            self.clusters.save(folder)
+        settings = {
+            "processor_class": type(self).__name__,
+            "max_source_length": self.max_source_length,
+            "max_target_length": self.max_target_length,
+            "clusters": self.clusters is not None,
+        }
+        write_json(folder / PROCESSOR_FILE, settings)
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
+        """Load from a folder or, with the options of `huggingface_hub.snapshot_download`, from the Hub.
+
+        Raises:
+            ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
+        """
+        folder = Path(name_or_path)
+        if not folder.is_dir():
+            folder = Path(snapshot_download(str(name_or_path), allow_patterns=_WANTED_FROM_HUB, **_known(hub_options)))
+        settings = read_json(folder / PROCESSOR_FILE)
+        if not isinstance(settings, dict) or settings.get("processor_class") != cls.__name__:
+            raise ModelFolderError(f"{folder / PROCESSOR_FILE}: not the processor of an XLGen model.")
+        lengths = {key: settings.get(key) for key in ("max_source_length", "max_target_length")}
+        for key, value in lengths.items():
+            if type(value) is not int or value < 4:
+                raise ModelFolderError(f"{folder / PROCESSOR_FILE}: {key}={value!r}; a whole number from 4 on is needed.")
+        label_space = LabelSpace.load(folder)
+        clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings.get("clusters") else None
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        return cls(tokenizer, label_space, clusters, **lengths)
+
+
+def _known(hub_options: dict[str, Any]) -> dict[str, Any]:
+    """The options that `snapshot_download` takes; the rest is meant for other parts of a `from_pretrained` call."""
+    allowed = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
+    return {key: value for key, value in hub_options.items() if key in allowed}

@@ -1,0 +1,302 @@
+"""The trainer: `Seq2SeqTrainer` with two learning rates, length buckets, and evaluation by generated label sets."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch.utils.data import Sampler, SequentialSampler
+from transformers import Seq2SeqTrainer, TrainerCallback
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import EvalPrediction
+
+from ._io import write_json
+from .data_collator import DataCollatorForXLGen, encode_dataset
+from .errors import ConfigurationError
+from .modeling_xlgen import XLGenForConditionalGeneration
+from .processing_xlgen import XLGenProcessor
+from .scoring import score_ids
+from .training_args import XLGenTrainingArguments
+
+__all__ = ["LengthBucketSampler", "XLGenTrainer"]
+
+logger = logging.getLogger(__name__)
+
+_FILL = -100  # fills ragged rows of label ids up
+_BUCKET = 50  # batches that are sorted by length together
+_ENCODED_COLUMN = "text_ids"
+
+
+class LengthBucketSampler(Sampler[int]):
+    """Row numbers such that rows of a batch have similar lengths; a new seeded order each epoch.
+
+    Args:
+        lengths: length of each row.
+        batch_size: rows of a batch, over all devices.
+        seed: seed; with the epoch it alone decides the order, so a resumed run goes on in the same one.
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self.lengths = np.asarray(lengths)
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        """Row numbers of this epoch."""
+        random = np.random.default_rng([self.seed, self.epoch])
+        rows = random.permutation(len(self.lengths))
+        span = self.batch_size * _BUCKET
+        sorted_spans = [
+            part[np.argsort(-self.lengths[part], kind="stable")]
+            for part in (rows[start : start + span] for start in range(0, len(rows), span))
+        ]
+        ordered = np.concatenate(sorted_spans) if sorted_spans else rows
+        full = len(ordered) // self.batch_size * self.batch_size
+        batches = ordered[:full].reshape(-1, self.batch_size)
+        yield from batches[random.permutation(len(batches))].flatten().tolist()
+        yield from ordered[full:].tolist()
+
+
+class _EpochCallback(TrainerCallback):
+    """Tells collator and model which epoch it is."""
+
+    def __init__(self, trainer: XLGenTrainer) -> None:
+        self.trainer = trainer
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Set the epoch that the collator draws for, and anneal the cluster loss."""
+        epoch = int(state.epoch or 0)
+        self.trainer.data_collator.epoch = epoch
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if model.config.cluster_loss_annealing:
+            model.cluster_loss_scale = 1.0 / (epoch + 1)
+
+
+class XLGenTrainer(Seq2SeqTrainer):
+    """Trains an XLGen model.
+
+    Args:
+        model: the model.
+        args: the arguments.
+        train_dataset: rows with `text` and `labels` (or rows from [`encode_dataset`]); rows without labels are left out
+            and counted.
+        eval_dataset: rows of the same kind, or a dictionary of such; labels outside the label space raise.
+        processing_class: the model's processor.
+        kwargs: further arguments of `Seq2SeqTrainer`.
+
+    Evaluation generates label sets (greedily, or with `generation_num_beams`) and reports micro and macro F1 with the
+    project's metric, by shot where training counts are known.
+    """
+
+    def __init__(
+        self,
+        model: XLGenForConditionalGeneration,
+        args: XLGenTrainingArguments,
+        *,
+        processing_class: XLGenProcessor,
+        train_dataset: Dataset | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not isinstance(processing_class, XLGenProcessor):
+            raise ConfigurationError(f"processing_class is a {type(processing_class).__name__}; an XLGenProcessor is needed.")
+        collator = DataCollatorForXLGen(
+            processing_class,
+            model.config.variant,
+            clusters_only_rate=args.clusters_only_rate,
+            cluster_noise=args.cluster_noise,
+            seed=args.seed,
+        )
+        kwargs.setdefault("data_collator", collator)
+        kwargs.setdefault("compute_metrics", self._label_set_metrics)
+        self._loss_parts: dict[str, list[torch.Tensor]] = {}
+        super().__init__(
+            model=model,
+            args=args,
+            processing_class=processing_class,
+            train_dataset=_encode_training_rows(train_dataset, processing_class),
+            eval_dataset=_encode_evaluation_rows(eval_dataset, processing_class),
+            **kwargs,
+        )
+        self.add_callback(_EpochCallback(self))
+
+    # ------------------------------------------------------------------------------------------------ training
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        """AdamW (or what the arguments say) with a learning rate for fresh and one for pretrained parameters."""
+        if self.optimizer is None:
+            model = self.model if model is None else model
+            optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
+            self.optimizer = optimizer_class(self._parameter_groups(model), **options)
+        return self.optimizer
+
+    def _parameter_groups(self, model: Any) -> list[dict[str, Any]]:
+        decayed = set(self.get_decay_parameter_names(model))
+        is_fresh = self.accelerator.unwrap_model(model).is_fresh
+        groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                key = (is_fresh(name.removeprefix("module.")), name in decayed)
+                groups.setdefault(key, []).append(parameter)
+        return [
+            {
+                "params": parameters,
+                "lr": self.args.fresh_learning_rate if fresh else self.args.learning_rate,
+                "weight_decay": self.args.weight_decay if decay else 0.0,
+            }
+            for (fresh, decay), parameters in groups.items()
+        ]
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        dataset = self.train_dataset if train_dataset is None else train_dataset
+        if not self.args.length_bucketing or dataset is None or not hasattr(dataset, "__len__"):
+            return super()._get_train_sampler(train_dataset)
+        batch_size = self.args.train_batch_size * self.args.world_size
+        return LengthBucketSampler(dataset["length"][:], batch_size, self.args.data_seed or self.args.seed)
+
+    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
+        if self.args.world_size > 1:
+            return super()._get_eval_sampler(eval_dataset)
+        return SequentialSampler(eval_dataset)
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+        """The model's loss; keeps its parts for the log."""
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        if model.training:
+            for name in ("generation_loss", "cluster_loss"):
+                if outputs.get(name) is not None:
+                    self._loss_parts.setdefault(name, []).append(outputs[name].detach())
+        return (loss, outputs) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log, with the means of generation loss and cluster loss since the last log of a loss."""
+        if "loss" in logs:
+            for name, values in self._loss_parts.items():
+                logs[name] = round(float(torch.stack(values).float().mean()), 4)
+            self._loss_parts = {}
+        super().log(logs, start_time)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        """Save model and processor; the arguments as JSON instead of the pickle that the base class writes."""
+        super()._save(output_dir, state_dict)
+        folder = Path(output_dir or self.args.output_dir)
+        pickled = folder / TRAINING_ARGS_NAME
+        if pickled.exists():
+            pickled.unlink()
+            write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+
+    # ------------------------------------------------------------------------------------------------ evaluation
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """Evaluation batches, which carry what generation and scoring need."""
+        return self._with_references(super().get_eval_dataloader, eval_dataset)
+
+    def get_test_dataloader(self, test_dataset: Any) -> Any:
+        """Prediction batches, which carry what generation and scoring need."""
+        rows = _encode_evaluation_rows(test_dataset, self.processing_class)
+        return self._with_references(super().get_test_dataloader, rows)
+
+    def _with_references(self, make: Any, dataset: Any) -> Any:
+        training_collator = self.data_collator
+        self.data_collator = DataCollatorForXLGen(
+            self.processing_class, self.model.config.variant, references=True, clusters_only_rate=0, cluster_noise=0
+        )
+        try:
+            return make(dataset)
+        finally:
+            self.data_collator = training_collator
+
+    def prediction_step(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+        **gen_kwargs: Any,
+    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
+        """Loss, predicted label ids `(B, max_labels)` and reference label ids, both filled up with -100."""
+        inputs = self._prepare_inputs(dict(inputs))
+        references, text_ids = inputs.pop("reference_ids"), inputs.pop("text_ids")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            loss = self.compute_loss(model, inputs).detach().mean()
+        if prediction_loss_only or not self.args.predict_with_generate:
+            return loss, None, None
+        options = {**self._gen_kwargs, **gen_kwargs} if hasattr(self, "_gen_kwargs") else gen_kwargs
+        beams = options.get("num_beams") or self.args.generation_num_beams or 1
+        decoded = self.accelerator.unwrap_model(model).decode_texts(text_ids, self.processing_class, num_beams=beams)
+        width = model.config.max_labels
+        predicted = [(one.labels + [_FILL] * width)[:width] for one in decoded]
+        return loss, torch.tensor(predicted, device=references.device), references
+
+    def _label_set_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
+        space = self.processing_class.label_space
+        scores = score_ids(
+            _ragged(prediction.predictions),
+            _ragged(prediction.label_ids),
+            num_labels=len(space),
+            train_counts=space.counts,
+            k=(),
+        )
+        return {name: value for name, value in scores.items() if value is not None}
+
+    def tune_min_labels(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
+        """Set the model's `min_labels` to the choice with the best micro F1 on the evaluation rows.
+
+        A generator that learned from incomplete label lists stops early; a lower bound on the labels of a text makes up
+        for it.
+
+        Returns:
+            The chosen value, which the model's config keeps.
+        """
+        config = self.model.config
+        scores = {}
+        for choice in choices:
+            config.min_labels = min(choice, config.max_labels)
+            scores[choice] = self.evaluate(metric_key_prefix=f"eval_min_labels_{choice}")[
+                f"eval_min_labels_{choice}_micro_f1"
+            ]
+        best = max(scores, key=lambda choice: scores[choice])
+        config.min_labels = min(best, config.max_labels)
+        logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", best, scores)
+        return best
+
+
+def _ragged(matrix: np.ndarray) -> list[list[int]]:
+    """Rows filled up with -100 -> ragged rows."""
+    return [row[row != _FILL].tolist() for row in matrix]
+
+
+def _is_encoded(dataset: Dataset) -> bool:
+    return _ENCODED_COLUMN in dataset.column_names
+
+
+def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) -> Dataset | None:
+    if dataset is None or _is_encoded(dataset):
+        return dataset
+    kept = dataset.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
+    if len(kept) < len(dataset):
+        logger.warning("%d of %d training rows have no labels and are left out.", len(dataset) - len(kept), len(dataset))
+    return encode_dataset(kept, processor, "Training data")
+
+
+def _encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:
+    if isinstance(dataset, dict):
+        return {name: _encode_evaluation_rows(rows, processor) for name, rows in dataset.items()}
+    if dataset is None or _is_encoded(dataset):
+        return dataset
+    return encode_dataset(dataset, processor, "Evaluation data")

@@ -1,0 +1,239 @@
+"""The whole way from rows to a trained model folder: label space, clusters, model, training, decision."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+from transformers import AutoTokenizer, TrainerCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from .checkpoints import checkpoint_errors, resolve_checkpoint
+from .clusters import LabelClusters
+from .configuration_xlgen import Variant
+from .errors import ConfigurationError
+from .label_rows import label_side_rows
+from .labels import DecodeOrder, LabelSpace
+from .modeling_xlgen import XLGenForConditionalGeneration
+from .processing_xlgen import XLGenProcessor
+from .trainer import XLGenTrainer
+from .training_args import XLGenTrainingArguments
+
+__all__ = ["TrainingSettings", "prepare_model", "train_model"]
+
+logger = logging.getLogger(__name__)
+
+_TIMED_STEPS = 20  # steps after which the rest of the training is estimated
+_LOGGED = ("loss", "generation_loss", "cluster_loss")
+
+
+@dataclass
+class TrainingSettings:
+    """What is trained, beside the training arguments.
+
+    Attributes:
+        backbone: checkpoint of a seq2seq model or of an encoder.
+        variant: `base`, `bcl` or `mcg`.
+        vocabulary: names beyond those of the training rows.
+        clusters: folder that `xlgen cluster` wrote; clusters are made if None.
+        encoder: checkpoint that embeds documents for clusters; the backbone if None.
+        num_clusters: number of clusters; grows with the label space if None.
+        name_weight: weight of a label's name in its embedding, from 0 (documents alone) to 1.
+        decode_order: order in which labels are generated.
+        decoder_layers: layers of the decoder that an encoder checkpoint gets.
+        dropout: dropout of the backbone; the checkpoint's own if None.
+        label_rows: label-side rows for each training row, at least 0.
+        max_source_length: most tokens of an input.
+        max_target_length: most tokens of a target.
+        model_options: further fields of `XLGenConfig`.
+    """
+
+    backbone: str
+    variant: Variant = "base"
+    vocabulary: list[str] | None = None
+    clusters: str | Path | None = None
+    encoder: str | None = None
+    num_clusters: int | None = None
+    name_weight: float = 0.0
+    decode_order: DecodeOrder = "freq_forward"
+    decoder_layers: int = 2
+    dropout: float | None = None
+    label_rows: float = 0.0
+    max_source_length: int = 256
+    max_target_length: int = 256
+    model_options: dict[str, Any] = field(default_factory=dict)
+
+
+def _make_clusters(
+    settings: TrainingSettings, label_space: LabelSpace, rows: Dataset, seed: int, cache_dir: Path
+) -> LabelClusters | None:
+    if settings.variant == "base":
+        return None
+    if settings.clusters is not None:
+        space = LabelSpace.load(settings.clusters)
+        if space.names != label_space.names:
+            raise ConfigurationError(
+                f"The clusters in {settings.clusters} are for other labels ({len(space)}) than those of the training "
+                f"data and vocabulary ({len(label_space)}). Make them from the same files, or leave --clusters out."
+            )
+        return LabelClusters.load(settings.clusters, num_labels=len(label_space))
+    return LabelClusters.fit(
+        label_space,
+        rows["text"][:],
+        [label_space.encode(labels) for labels in rows["labels"]],
+        settings.encoder or settings.backbone,
+        num_clusters=settings.num_clusters,
+        name_weight=settings.name_weight,
+        seed=seed,
+        cache_dir=cache_dir,
+    )
+
+
+def prepare_model(
+    settings: TrainingSettings, rows: Dataset, *, seed: int = 0, cache_dir: Path
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    """Make label space, clusters, processor and an untrained model.
+
+    Args:
+        settings: what is trained.
+        rows: the training rows, with `text` and `labels`.
+        seed: of clusters and fresh weights.
+        cache_dir: where document embeddings are kept between runs.
+
+    Raises:
+        CheckpointError: if a checkpoint cannot be loaded.
+        ConfigurationError: if settings contradict each other or the data.
+    """
+    with checkpoint_errors(settings.backbone):
+        tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(settings.backbone), trust_remote_code=False)
+    label_space = LabelSpace.from_label_lists(rows["labels"], settings.vocabulary, settings.decode_order, seed)
+    clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
+    processor = XLGenProcessor(
+        tokenizer, label_space, clusters, settings.max_source_length, settings.max_target_length
+    )
+    set_seed(seed)
+    model = XLGenForConditionalGeneration.from_backbone(
+        settings.backbone,
+        processor,
+        variant=settings.variant,
+        decoder_layers=settings.decoder_layers,
+        dropout=settings.dropout,
+        **settings.model_options,
+    )
+    return model, processor
+
+
+class _Progress(TrainerCallback):
+    """Says how long the training will take, and ends it at the next step when the user interrupts it."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._start = (0.0, 0)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Start the clock."""
+        self._start = (time.monotonic(), state.global_step)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Estimate the rest once; on an interrupt save a checkpoint and stop."""
+        started, first = self._start
+        if state.global_step - first == _TIMED_STEPS:
+            left = (time.monotonic() - started) / _TIMED_STEPS * (state.max_steps - state.global_step)
+            logger.info("Training will take about %.0f more minutes.", max(left / 60, 1))
+        if self.interrupted:
+            control.should_save = control.should_training_stop = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+        """Log the losses where no progress bar shows them."""
+        if logs and "loss" in logs and args.disable_tqdm:
+            parts = ", ".join(f"{name} {logs[name]:.3f}" for name in _LOGGED if name in logs)
+            logger.info("Step %d of %d: %s", state.global_step, state.max_steps, parts)
+
+    def interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Handle the first Ctrl-C; the second one ends the program at once."""
+        logger.warning("Interrupted: saving a checkpoint. The same command goes on from it.")
+        self.interrupted = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def train_model(
+    settings: TrainingSettings,
+    args: XLGenTrainingArguments,
+    train_rows: Dataset,
+    validation_rows: Dataset | None = None,
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, dict[str, float]]:
+    """Train a model and leave in `args.output_dir` all that predicting needs.
+
+    A run that was interrupted goes on from the last checkpoint in that folder, with the result of a run that was not.
+
+    Args:
+        settings: what is trained.
+        args: how it is trained.
+        train_rows: rows with `text` and `labels`.
+        validation_rows: rows that choose the best checkpoint, and the least number of labels.
+
+    Returns:
+        The trained model, its processor, and the scores on the validation rows (empty without such rows).
+
+    Raises:
+        KeyboardInterrupt: after an interrupt, once the checkpoint is written.
+    """
+    output_dir = Path(args.output_dir)
+    train_rows = train_rows.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
+    model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
+    logger.info(
+        "%s: %d parameters, %d training rows, %r, %s.",
+        settings.variant,
+        model.num_parameters(),
+        len(train_rows),
+        processor.label_space,
+        processor.clusters,
+    )
+    rows = _with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed)
+    progress = _Progress()
+    trainer = XLGenTrainer(
+        model,
+        args,
+        processing_class=processor,
+        train_dataset=rows,
+        eval_dataset=validation_rows,
+        callbacks=[progress],
+    )
+    _run(trainer, progress, output_dir)
+    scores: dict[str, float] = {}
+    if validation_rows is not None:
+        if args.tune_min_labels:
+            trainer.tune_min_labels()
+        scores = trainer.evaluate()
+    trainer.save_model()
+    trainer.save_state()
+    return model, processor, scores
+
+
+def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
+    if rate < 0:
+        raise ConfigurationError(f"label_rows={rate}; the number of label-side rows for a training row is not negative.")
+    if rate == 0:
+        return rows
+    extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)
+    return concatenate_datasets([rows, extra])
+
+
+def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path) -> None:
+    """Train, resuming where a checkpoint is, with Ctrl-C taken as a wish to stop after the step."""
+    checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    if checkpoint is not None:
+        logger.info("Resuming from %s.", checkpoint)
+    previous = signal.signal(signal.SIGINT, progress.interrupt)
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if progress.interrupted:
+        raise KeyboardInterrupt
