@@ -97,7 +97,7 @@ class TestFit:
         assert not np.allclose(named.centroids, fitted.centroids)
 
     def test_names_are_read_only_when_needed(self, corpus, encoder, monkeypatch):
-        _, texts, label_ids = corpus
+        texts = corpus[1]
         space = LabelSpace.from_label_lists([["paw", "fur"]])
         asked = []
         embed = clusters_module.embed_texts

@@ -75,7 +75,7 @@ def load_backbone(
             _warn_of_half_precision(config, dtype)
             return AutoModelForSeq2SeqLM.from_pretrained(path, **options), []
         encoder = AutoModel.from_pretrained(path, **options)
-    return warm_start_backbone(encoder, tokenizer, decoder_layers=decoder_layers)
+    return warm_start_backbone(encoder, tokenizer, decoder_layers=decoder_layers, dropout=dropout)
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:
@@ -93,7 +93,11 @@ def _warn_of_half_precision(config: PreTrainedConfig, dtype: torch.dtype) -> Non
 
 
 def warm_start_backbone(
-    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, decoder_layers: int = 2
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    decoder_layers: int = 2,
+    dropout: float | None = None,
 ) -> tuple[EncoderDecoderModel, list[str]]:
     """Put a shallow decoder on a pretrained encoder.
 
@@ -106,6 +110,7 @@ def warm_start_backbone(
         encoder: a pretrained encoder with a word embedding matrix.
         tokenizer: gives start, end and padding token.
         decoder_layers: layers of the decoder, from 1 to the encoder's number.
+        dropout: dropout of the decoder; the encoder's (for a fresh BERT decoder, BERT's) if None.
 
     Source: Wu et al., "On Leveraging Encoder-only Pre-trained Language Models for Effective Keyphrase Generation", 2024
     (deep encoder, shallow decoder).
@@ -114,6 +119,8 @@ def warm_start_backbone(
     if not 1 <= decoder_layers <= depth:
         raise ConfigurationError(f"decoder_layers={decoder_layers}; the encoder has {depth}, so choose from 1 to {depth}.")
     decoder_config, same_family = _decoder_config(encoder.config, decoder_layers)
+    if dropout is not None:
+        _set_dropout(decoder_config, dropout)
     config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder_config, **_special_ids(tokenizer))
     # A model made from its config gets attention and the like set as after a reload; the weights are moved over.
     backbone = AutoModelForSeq2SeqLM.from_config(config, dtype=encoder.dtype)

@@ -53,8 +53,8 @@ Args:
         with the counts alone it is estimated (sum of the counts over the mean number of labels of a reference), which a
         warning says.
     k (list of int): cut-offs of the ranking scores. Default (1, 3, 5).
-    shots (list): buckets of labels by training count. A number is exactly that count, (1, 5) or "1-5" is one to five;
-        the authors' cumulative buckets are "1-3", "1-5", "1-10". Default (0, 1).
+    shots (list): buckets of labels by training count. A number is exactly that count, (1, 5) or "1-5" is one to five,
+        "10+" is ten and more; the cumulative buckets of Jung et al. are "1-3", "1-5", "1-10". Default (0, 1).
     propensity_a, propensity_b (float): A and B of the propensities. Default 0.55 and 1.5; Jain et al. use 0.5 and 0.4
         for Wikipedia, 0.6 and 2.6 for Amazon.
     bootstrap (int): resamples of the documents for confidence intervals. Default 0, no intervals.
@@ -100,7 +100,9 @@ Returns: a flat dictionary of floats.
     s_shot_labels: labels of the bucket that occur in the references. With 0 the scores of the bucket are 0 and say nothing.
     s_shot_support: sum of t_l over the bucket.
     On request:
-    <score>_ci_low, <score>_ci_high: percentile bootstrap over documents; all sets are formed anew in each resample.
+    <score>_ci_low, <score>_ci_high: bootstrap over documents. In each resample all sets of labels are formed anew; as a
+        resample misses labels, which shifts the scores over sets of labels, the interval is the spread of the resamples
+        around their mean (quantiles at (1 - confidence) / 2 from both ends), laid around the score.
     oracle_<score>: see `oracle`.
     per_label: columns label, train_count, support (t_l), predicted (p_l), true_positives, precision, recall, f1 of the
         labels that occur in references or predictions, by falling support.

@@ -195,10 +195,10 @@ def score_all(
     if train_counts is not None and options.k:
         training = _Training(train_counts, _training_documents(train_counts, num_train_documents, matches.references))
     scores: dict[str, Any] = score_matches(matches, options, training.counts, training.num_documents)
+    if bootstrap:
+        scores.update(_intervals(matches, options, training, scores, bootstrap, confidence, seed))
     if oracle:
         scores.update(_oracle_scores(matches, options, training))
-    if bootstrap:
-        scores.update(_intervals(matches, options, training, bootstrap, confidence, seed))
     return scores
 
 
@@ -224,25 +224,34 @@ def _oracle_scores(matches: Matches, options: ScoreOptions, training: _Training)
 
 
 def _intervals(
-    matches: Matches, options: ScoreOptions, training: _Training, resamples: int, confidence: float, seed: int
+    matches: Matches,
+    options: ScoreOptions,
+    training: _Training,
+    scores: Mapping[str, float],
+    resamples: int,
+    confidence: float,
+    seed: int,
 ) -> dict[str, float]:
-    """Percentile bootstrap over documents: `<score>_ci_low` and `<score>_ci_high`."""
-    if resamples < 0 or not 0.0 < confidence < 1.0:
+    """Bootstrap over documents: `<score>_ci_low` and `<score>_ci_high`.
+
+    A resample misses documents and so labels, which shifts every score over sets of labels (macro F1 up, coverage down).
+    The interval is therefore the spread of the resamples around their mean, laid around the score.
+    """
+    if not isinstance(resamples, (int, np.integer)) or resamples < 0 or not 0.0 < confidence < 1.0:
         raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {resamples}, {confidence}.")
     generator = np.random.default_rng(seed)
     documents = matches.num_documents
-    drawn = []
-    for _ in range(resamples):
+    names = [name for name in scores if not name.endswith(_NO_INTERVAL)]
+    values = np.empty((resamples, len(names)))
+    for number in range(resamples):
         weights = np.bincount(generator.integers(documents, size=documents), minlength=documents).astype(np.float64)
-        drawn.append(score_matches(matches, options, training.counts, training.num_documents, weights))
-    names = [name for name in drawn[0] if not name.endswith(_NO_INTERVAL)]
-    values = np.array([[one[name] for name in names] for one in drawn])
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
-    return {
-        f"{name}_ci_{end}": float(value)
-        for end, bounds in (("low", low), ("high", high))
-        for name, value in zip(names, bounds)
-    }
+        drawn = score_matches(matches, options, training.counts, training.num_documents, weights)
+        values[number] = [drawn[name] for name in names]
+    ends = (1 - confidence) / 2, (1 + confidence) / 2
+    low, high = np.quantile(values - values.mean(axis=0), ends, axis=0) + [scores[name] for name in names]
+    highest = [np.inf if name.startswith("mean_labels") else 1.0 for name in names]
+    bounds = {"low": np.maximum(low, 0.0), "high": np.minimum(high, highest)}
+    return {f"{name}_ci_{end}": float(bounds[end][i]) for i, name in enumerate(names) for end in bounds}
 
 
 def _label_table(matches: Matches, names: Sequence[str], train_counts: np.ndarray | None) -> dict[str, list[Any]]:

@@ -9,6 +9,7 @@ The formulas, averaging sets and conventions for empty sets are documented in `x
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -28,6 +29,8 @@ __all__ = [
     "score_matches",
     "select_entries",
 ]
+
+_UNBOUNDED = int(np.iinfo(np.int64).max)
 
 
 class LabelRows(NamedTuple):
@@ -98,27 +101,34 @@ class Matches:
 
 
 def parse_shots(shots: Sequence[int | str | Sequence[int]]) -> tuple[ShotBucket, ...]:
-    """Read buckets: `1` is the labels with exactly one training document, `(1, 5)` or `"1-5"` those with one to five.
+    """Read buckets of labels by training count.
+
+    Args:
+        shots: `1` is exactly one training document, `(1, 5)` or `"1-5"` one to five, `"10+"` ten or more.
 
     Raises:
         ValueError: if a bucket is none of these.
     """
+    if isinstance(shots, (str, int)):
+        shots = [shots]
     return tuple(_parse_shot(shot) for shot in shots)
 
 
 def _parse_shot(shot: int | str | Sequence[int]) -> ShotBucket:
-    parts = shot.split("-") if isinstance(shot, str) else [shot] if np.ndim(shot) == 0 else list(shot)
-    try:
-        bounds = [int(part) for part in parts]
-    except (TypeError, ValueError):
-        bounds = []
-    exact = all(isinstance(part, str) or part == bound for part, bound in zip(parts, bounds))
-    if len(bounds) not in (1, 2) or not exact or bounds[0] < 0 or bounds[-1] < bounds[0]:
+    if isinstance(shot, str):
+        match = re.fullmatch(r"\s*(\d+)\s*(?:(\+)|-\s*(\d+))?\s*", shot)
+        parts = [] if match is None else [match[1], _UNBOUNDED if match[2] else match[3] or match[1]]
+    else:
+        parts = [shot, shot] if np.ndim(shot) == 0 else list(shot)
+        parts = parts if all(isinstance(part, (int, np.integer)) for part in parts) else []
+    lowest, highest = map(int, parts) if len(parts) == 2 else (-1, -1)
+    if not 0 <= lowest <= highest:
         raise ValueError(
-            f"{shot!r} is no bucket of training counts; use a whole number such as 1 (exactly 1 training document), or"
-            " lowest and highest count such as (1, 5) or '1-5'."
+            f"{shot!r} is no bucket of training counts; use a whole number such as 1 (exactly 1 training document),"
+            " lowest and highest count such as (1, 5) or '1-5', or '10+' for 10 and more."
         )
-    return ShotBucket("-".join(str(bound) for bound in bounds), bounds[0], bounds[-1])
+    name = f"{lowest}+" if highest == _UNBOUNDED else f"{lowest}" if lowest == highest else f"{lowest}-{highest}"
+    return ShotBucket(name, lowest, highest)
 
 
 def inverse_propensity(train_counts: np.ndarray, num_train_documents: int, a: float = 0.55, b: float = 1.5) -> np.ndarray:

@@ -1,0 +1,168 @@
+"""Real objects, tiny: rows, tokenizers made in memory, checkpoints with random weights in a folder of the session."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import Dataset
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertModel,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from xlgen_hf.labels import LabelSpace
+
+ROWS = [
+    {"text": "a history of church music", "labels": ["music", "history", "church music"]},
+    {"text": "playing the piano", "labels": ["music", "piano"]},
+    {"text": "the history of art", "labels": ["history", "art"]},
+    {"text": "art and music", "labels": ["music", "art"]},
+    {"text": "organ music in the church", "labels": ["music", "church music", "organ"]},
+    {"text": "history of the organ", "labels": ["history", "organ"]},
+    {"text": "printing", "labels": ["printing (output)"]},
+    {"text": "modern art", "labels": ["art", "modern art"]},
+]
+VOCABULARY = ["music history", "art history"]  # never seen in training
+_WORDS = sorted({word for row in ROWS for word in row["text"].split()} | {"output", "history", "1", "2", "3"})
+_PIECES = ["(", ")", ",", "<", ">", ":", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+
+
+def _tokenizer(specials: dict[str, str], template: str) -> PreTrainedTokenizerFast:
+    words = list(dict.fromkeys([*specials.values(), *_WORDS, *_PIECES]))
+    tokenizer = Tokenizer(
+        models.WordPiece({w: i for i, w in enumerate(words)}, unk_token=specials["unk_token"])  # type: ignore[arg-type]
+    )
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    around = [(token, words.index(token)) for token in template.split() if token != "$A"]
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=around)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **specials)
+
+
+def make_bert_tokenizer() -> PreTrainedTokenizerFast:
+    specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return _tokenizer(specials, "[CLS] $A [SEP]")
+
+
+def make_t5_tokenizer() -> PreTrainedTokenizerFast:
+    return _tokenizer({"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}, "$A </s>")
+
+
+def make_bart_tokenizer() -> PreTrainedTokenizerFast:
+    specials = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}
+    return _tokenizer(specials, "<s> $A </s>")
+
+
+def _make_t5(folder: Path) -> None:
+    tokenizer = make_t5_tokenizer()
+    config = T5Config(
+        vocab_size=len(tokenizer) + 8, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_heads=2, dropout_rate=0.1,
+        decoder_start_token_id=0, pad_token_id=0, eos_token_id=1,
+    )  # fmt: skip
+    T5ForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _make_bart(folder: Path) -> None:
+    tokenizer = make_bart_tokenizer()
+    config = BartConfig(
+        vocab_size=len(tokenizer), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=128,
+        bos_token_id=0, pad_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=None,
+    )  # fmt: skip
+    BartForConditionalGeneration(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _make_bert(folder: Path) -> None:
+    tokenizer = make_bert_tokenizer()
+    config = BertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=3, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=128, pad_token_id=0,
+    )  # fmt: skip
+    BertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _make_modernbert(folder: Path) -> None:
+    tokenizer = make_bert_tokenizer()
+    config = ModernBertConfig(
+        vocab_size=len(tokenizer), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+        max_position_embeddings=128, pad_token_id=0, cls_token_id=2, sep_token_id=3, bos_token_id=2, eos_token_id=3,
+    )  # fmt: skip
+    ModernBertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+MAKERS = {"t5": _make_t5, "bart": _make_bart, "bert": _make_bert, "modernbert": _make_modernbert}
+
+
+@pytest.fixture(scope="session")
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Folders of tiny checkpoints with random weights, by family."""
+    root = tmp_path_factory.mktemp("checkpoints")
+    for name, make in MAKERS.items():
+        torch.manual_seed(0)
+        make(root / name)
+    return {name: str(root / name) for name in MAKERS}
+
+
+@pytest.fixture
+def rows() -> Dataset:
+    """Training rows."""
+    return Dataset.from_list(ROWS)
+
+
+@pytest.fixture
+def label_space() -> LabelSpace:
+    """The labels of the rows, and two that no row has."""
+    return LabelSpace.from_label_lists([row["labels"] for row in ROWS], VOCABULARY)
+
+
+def make_clusters(label_space: LabelSpace, dimension: int = 16, count: int = 3):
+    """Clusters that follow from the label ids alone."""
+    import numpy as np
+
+    from xlgen_hf.clusters import LabelClusters
+
+    centroids = np.eye(count, dimension, dtype=np.float32)
+    return LabelClusters(
+        np.arange(len(label_space), dtype=np.int64) % count, centroids, [f"cluster {c}" for c in range(count)]
+    )
+
+
+@pytest.fixture
+def make_model(checkpoints, label_space):
+    """A function that builds an untrained model and its processor from a tiny checkpoint."""
+    from transformers import AutoTokenizer
+
+    from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+    from xlgen_hf.processing_xlgen import XLGenProcessor
+
+    def make(family: str = "bert", variant: str = "base", space: LabelSpace | None = None, **options):
+        space = space or label_space
+        tokenizer = AutoTokenizer.from_pretrained(checkpoints[family])
+        clusters = None if variant == "base" else make_clusters(space)
+        processor = XLGenProcessor(tokenizer, space, clusters, max_source_length=64, max_target_length=64)
+        torch.manual_seed(1)
+        model = XLGenForConditionalGeneration.from_backbone(
+            checkpoints[family], processor, variant=variant, decoder_layers=1, **options
+        )
+        return model, processor
+
+    return make

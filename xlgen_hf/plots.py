@@ -1,0 +1,126 @@
+"""Pictures of scores. They need matplotlib, the extra `plot`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._io import atomic_path
+from .errors import ConfigurationError, MissingExtraError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["PLOT_SHOTS", "check_picture", "plot_shot_buckets"]
+
+PLOT_SHOTS = ("0", "1", "2-4", "5-9", "10-99", "100+")
+"""Buckets of labels by training count that together hold every label."""
+
+_BUCKET = re.compile(r"^([\d+-]+)_shot_labels$")
+_NAMES = {"macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_f1_harmonic": "Harmonic mean of macro P and macro R"}
+_SUFFIXES = (".png", ".svg", ".pdf")
+
+
+def check_picture(path: str | Path) -> None:
+    """Check that a picture can be drawn, before the work whose result it shows.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+        ConfigurationError: if the name ends in no known kind of picture.
+    """
+    if find_spec("matplotlib") is None:
+        raise MissingExtraError("matplotlib", "plot")
+    if Path(path).suffix.lower() not in _SUFFIXES:
+        raise ConfigurationError(f"{path} is no name of a picture; it must end in {', '.join(_SUFFIXES)}.")
+
+
+def plot_shot_buckets(
+    systems: Mapping[str, Mapping[str, float]], path: str | Path, *, score: str = "macro_f1", title: str | None = None
+) -> None:
+    """Draw a group of bars for each bucket of labels by training count, and one for all labels.
+
+    Args:
+        systems: the scores of each system, as `xlgen_hf.scoring` returns them; all over the same references and
+            buckets. Where they hold bootstrap intervals, these are drawn too.
+        path: the picture to write: .png, .svg or .pdf.
+        score: `macro_f1`, `micro_f1` or `macro_f1_harmonic`.
+        title: line above the picture.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+        ConfigurationError: if there are no buckets in the scores, or no such score or kind of picture.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    if score not in _NAMES:
+        raise ConfigurationError(f"There is no bar chart of {score!r}; choose one of {', '.join(_NAMES)}.")
+    buckets = _buckets(systems)
+    width = max(6.4, 1.2 * (len(buckets) + 1) * len(systems) ** 0.5)  # inches
+    figure = Figure(figsize=(width, 4.0), layout="constrained")
+    axes = figure.subplots()
+    _draw_bars(axes, systems, buckets, score)
+    _label_axes(axes, systems, buckets, score, title)
+    _save(figure, Path(path))
+
+
+def _buckets(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
+    found = [[match[1] for name in scores if (match := _BUCKET.match(name))] for scores in systems.values()]
+    if not found or not found[0]:
+        raise ConfigurationError(
+            "The scores hold no buckets of labels by training count; score with the labels of the training data."
+        )
+    if any(buckets != found[0] for buckets in found):
+        raise ConfigurationError(f"The systems were scored over different buckets: {found}; score them alike.")
+    return found[0]
+
+
+def _score_names(buckets: list[str], score: str) -> list[str]:
+    """Keys of the bars; over all labels there is no harmonic mean, so macro F1 stands in its group."""
+    return [f"{bucket}_shot_{score}" for bucket in buckets] + [score if score != "macro_f1_harmonic" else "macro_f1"]
+
+
+def _draw_bars(axes: Axes, systems: Mapping[str, Mapping[str, float]], buckets: list[str], score: str) -> None:
+    names = _score_names(buckets, score)
+    width = 0.8 / len(systems)
+    for number, (system, scores) in enumerate(systems.items()):
+        places = [group + (number + 0.5) * width - 0.4 for group in range(len(names))]
+        values = [scores[name] for name in names]
+        tops = [scores.get(f"{name}_ci_high", value) for name, value in zip(names, values)]
+        lows = [scores.get(f"{name}_ci_low", value) for name, value in zip(names, values)]
+        axes.bar(places, values, width * 0.92, label=system, zorder=2)
+        if f"{names[0]}_ci_low" in scores:
+            axes.vlines(places, lows, tops, color="0.2", linewidth=1, zorder=3)
+        empty = [scores[f"{bucket}_shot_labels"] == 0 for bucket in buckets] + [False]
+        for place, top, value, nothing in zip(places, tops, values, empty):
+            text = "\N{EN DASH}" if nothing else f"{value:.3f}"
+            axes.annotate(text, (place, top), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8)
+
+
+def _label_axes(
+    axes: Axes, systems: Mapping[str, Mapping[str, float]], buckets: list[str], score: str, title: str | None
+) -> None:
+    first = next(iter(systems.values()))
+    counts = [int(first[f"{bucket}_shot_labels"]) for bucket in buckets]
+    groups = [f"{bucket}\n{count:,} label{'s' * (count != 1)}" for bucket, count in zip(buckets, counts)]
+    axes.set_xticks(range(len(groups) + 1), [*groups, "all labels"])
+    axes.axvline(len(groups) - 0.5, color="0.8", linewidth=1, zorder=1)
+    axes.set_xlabel("Training documents of a label; labels of the references in each bucket")
+    axes.set_ylabel(_NAMES[score])
+    axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
+    axes.grid(axis="y", color="0.9", zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    if len(systems) > 1:
+        axes.legend(frameon=False)
+    if title:
+        axes.set_title(title, loc="left")
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format=path.suffix[1:].lower(), dpi=150)
