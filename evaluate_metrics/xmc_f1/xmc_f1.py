@@ -151,7 +151,7 @@ class XmcF1(evaluate.Metric):
             citation=_CITATION,
             inputs_description=_KWARGS_DESCRIPTION,
             features=_CheckedFeatures({"predictions": labels, "references": labels}),
-            reference_urls=["https://aclanthology.org/2023.eacl-main.122/"],
+            reference_urls=["https://arxiv.org/abs/2302.09150"],
         )
         # Columns reach _compute as arrow arrays instead of millions of Python strings. The constructor of MetricInfo
         # refuses a format for features that are lists, which concerns numpy arrays only.

@@ -1,0 +1,104 @@
+"""Batches: padding, bits, tasks."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import torch
+from datasets import Dataset
+
+from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
+from xlgen_hf.errors import LabelSpaceError
+
+
+def _features(processor, rows, numbers=(0, 1, 6)):
+    return [encode_dataset(rows, processor)[number] for number in numbers]
+
+
+def test_rows_are_padded_and_targets_end_in_minus_100(make_model, rows):
+    _, processor = make_model("t5")
+    batch = DataCollatorForXLGen(processor)(_features(processor, rows))
+    assert set(batch) == {"input_ids", "attention_mask", "labels"}
+    for ids, mask, target, row in zip(*batch.values(), [rows[0], rows[1], rows[6]], strict=True):
+        assert (ids[mask == 0] == processor.pad_token_id).all()
+        kept = target[target != -100].tolist()
+        assert kept == processor.build_target(sorted(processor.label_space.encode(row["labels"])))
+        assert (target[len(kept) :] == -100).all()
+
+
+def test_bits_are_the_clusters_of_all_labels(make_model, rows):
+    _, processor = make_model("t5", "bcl")
+    batch = DataCollatorForXLGen(processor, "bcl")(_features(processor, rows))
+    expected = [[float(label % 3 == 0 or 0) for label in range(3)] for _ in range(3)]
+    for row, number in enumerate((0, 1, 6)):
+        clusters = {label % 3 for label in processor.label_space.encode(rows[number]["labels"])}
+        expected[row] = [float(c in clusters) for c in range(3)]
+    assert batch["cluster_bits"].tolist() == expected
+    assert batch["cluster_bits"].dtype == torch.float32
+
+
+def test_multitask_rows(make_model, rows):
+    _, processor = make_model("t5", "mcg")
+    collator = DataCollatorForXLGen(processor, "mcg", clusters_only_rate=1.0, cluster_noise=0.0)
+    batch = collator(_features(processor, rows, (0,)))
+    assert batch["cluster_rows"].tolist() == [False, True, False]
+    tokens = [
+        processor.tokenizer.convert_ids_to_tokens(ids[mask.bool()])
+        for ids, mask in zip(batch["input_ids"], batch["attention_mask"], strict=True)
+    ]
+    clusters = processor.clusters.clusters_of(processor.label_space.encode(rows[0]["labels"]))
+    names = [f"<xlgen:c{cluster}>" for cluster in clusters]
+    text = rows[0]["text"].split()
+    assert tokens[0] == ["<xlgen:labels>", *text, *names, "</s>"]
+    assert tokens[1] == ["<xlgen:clusters>", *text, "</s>"]
+    assert tokens[2] == ["<xlgen:labels>", *names, "</s>"]
+    assert batch["labels"][1][batch["labels"][1] != -100].tolist() == processor.build_cluster_target(clusters)
+    assert torch.equal(batch["labels"][0], batch["labels"][2])
+
+
+def test_noise_changes_input_clusters_but_not_targets(make_model, rows):
+    _, processor = make_model("t5", "mcg")
+    features = _features(processor, rows, range(8))
+    clean = DataCollatorForXLGen(processor, "mcg", clusters_only_rate=0, cluster_noise=0)(features)
+    noisy = DataCollatorForXLGen(processor, "mcg", clusters_only_rate=0, cluster_noise=1.0)(features)
+    assert torch.equal(clean["labels"], noisy["labels"])
+    assert clean["input_ids"].tolist() != noisy["input_ids"].tolist()
+
+
+def test_draws_depend_on_epoch_and_row_alone(make_model, rows):
+    _, processor = make_model("t5", "mcg")
+    features = _features(processor, rows, range(8))
+    collator = DataCollatorForXLGen(processor, "mcg", cluster_noise=0.5)
+    first = collator(features)["input_ids"]
+    collator(features[:3])
+    assert torch.equal(collator(features)["input_ids"], first)
+    collator.epoch = 1
+    assert collator(features)["input_ids"].tolist() != first.tolist()
+
+
+def test_references_keep_labels_that_the_target_lost(make_model, rows):
+    _, processor = make_model("t5")
+    processor.max_target_length = 4
+    batch = DataCollatorForXLGen(processor, references=True)(_features(processor, rows))
+    ids = processor.label_space.encode(rows[0]["labels"])
+    assert batch["reference_ids"].tolist()[0] == ids
+    assert batch["reference_ids"][1].tolist()[2:] == [-100]
+    assert (batch["labels"][0] != -100).sum() < 6
+    assert batch["text_ids"][0] == processor.encode_texts([rows[0]["text"]])[0]
+
+
+def test_losses_are_reported(make_model, rows, caplog):
+    _, processor = make_model("t5")
+    processor.max_source_length, processor.max_target_length = 5, 4
+    with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
+        encode_dataset(rows, processor, "Training data")
+    assert "Training data: 2 of 8 texts (25.00 %) were cut." in caplog.text
+    assert "Training data: 10 of 17 labels (58.82 %) did not fit" in caplog.text
+
+
+def test_unknown_labels_are_refused(make_model):
+    _, processor = make_model("t5")
+    rows = Dataset.from_list([{"text": "x", "labels": ["opera"]}])
+    with pytest.raises(LabelSpaceError, match="'opera' is none of the"):
+        encode_dataset(rows, processor)

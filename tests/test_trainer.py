@@ -1,0 +1,208 @@
+"""The trainer: learning rates, buckets, logs, evaluation by generation, resuming."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from transformers import EarlyStoppingCallback, HfArgumentParser, Seq2SeqTrainingArguments
+
+from xlgen_hf.data_collator import encode_dataset
+from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.trainer import LengthBucketSampler, XLGenTrainer
+from xlgen_hf.training_args import XLGenTrainingArguments
+
+
+def _trainer(make_model, rows, folder, variant="bcl", family="bert", options=None, **arguments):
+    model, processor = make_model(family, variant, max_labels=4, **(options or {}))
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "logging_steps": 1, **arguments}
+    args = XLGenTrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **arguments)
+    return XLGenTrainer(model, args, processing_class=processor, train_dataset=rows, eval_dataset=rows)
+
+
+def test_groups_have_their_learning_rates(make_model, rows, tmp_path):
+    trainer = _trainer(make_model, rows, tmp_path, learning_rate=1e-4, fresh_learning_rate=1e-2, weight_decay=0.1)
+    names = {id(p): name for name, p in trainer.model.named_parameters()}
+    seen = set()
+    for group in trainer.create_optimizer().param_groups:
+        for parameter in group["params"]:
+            name = names[id(parameter)]
+            seen.add(name)
+            fresh = name.startswith(("cluster_", "backbone.decoder."))
+            assert group["lr"] == (1e-2 if fresh else 1e-4), name
+            assert group["weight_decay"] == (0.0 if name.endswith("bias") or "LayerNorm" in name else 0.1), name
+    assert seen == {name for name, p in trainer.model.named_parameters() if p.requires_grad}
+
+
+def test_buckets_hold_each_row_once_in_similar_lengths():
+    lengths = np.random.default_rng(0).integers(1, 100, 1003)
+    sampler = LengthBucketSampler(lengths, 16, seed=5)
+    first = list(sampler)
+    assert sorted(first) == list(range(1003))
+    batches = lengths[first[:992]].reshape(-1, 16)
+    shuffled = lengths[np.random.default_rng(1).permutation(1003)][:992].reshape(-1, 16)
+    assert np.ptp(batches, axis=1).mean() < 0.1 * np.ptp(shuffled, axis=1).mean()
+    assert list(sampler) == first
+    sampler.set_epoch(1)
+    assert list(sampler) != first
+
+
+def test_evaluation_keeps_the_order_of_the_rows(make_model, rows, tmp_path):
+    trainer = _trainer(make_model, rows, tmp_path)
+    result = trainer.predict(rows)
+    found = [[label for label in row if label != -100] for row in result.label_ids.tolist()]
+    assert found == [trainer.processing_class.label_space.encode(labels) for labels in rows["labels"]]
+    texts = [trainer.processing_class.encode_texts([text])[0] for text in rows["text"]]
+    direct = trainer.model.decode_texts(texts, trainer.processing_class)
+    assert [[label for label in row if label != -100] for row in result.predictions.tolist()] == [
+        one.labels for one in direct
+    ]
+
+
+@pytest.mark.parametrize("variant", ["base", "bcl", "mcg"])
+def test_both_losses_and_label_set_scores_are_logged(make_model, rows, tmp_path, variant):
+    trainer = _trainer(make_model, rows, tmp_path, variant, eval_strategy="epoch", max_steps=4)
+    trainer.train()
+    steps = [entry for entry in trainer.state.log_history if "loss" in entry]
+    for entry in steps:
+        if variant == "base":
+            assert "cluster_loss" not in entry
+            assert entry["loss"] == pytest.approx(entry["generation_loss"], abs=2e-3)
+        else:
+            assert entry["loss"] == pytest.approx(entry["generation_loss"] + entry["cluster_loss"], abs=2e-3)
+    evaluation = next(entry for entry in trainer.state.log_history if "eval_micro_f1" in entry)
+    assert {"eval_loss", "eval_micro_f1", "eval_macro_f1", "eval_1_shot_macro_f1"} <= set(evaluation)
+    assert 0 <= evaluation["eval_micro_f1"] <= 1
+
+
+@pytest.mark.parametrize(("family", "variant"), [("t5", "base"), ("bert", "bcl"), ("bart", "mcg")])
+def test_a_small_data_set_is_learned_by_heart(make_model, rows, tmp_path, family, variant):
+    trainer = _trainer(
+        make_model, rows, tmp_path, variant, family, {"dropout": 0.0}, num_train_epochs=60, learning_rate=1e-2,
+        fresh_learning_rate=1e-2, per_device_train_batch_size=8, clusters_only_rate=0.0, cluster_noise=0.0,
+    )  # fmt: skip
+    trainer.train()
+    assert trainer.evaluate()["eval_micro_f1"] > 0.8
+
+
+@pytest.mark.parametrize("variant", ["bcl", "mcg"])
+def test_resuming_repeats_the_uninterrupted_run(make_model, rows, tmp_path, variant):
+    """Shuffled orders, noise, mixed bits and dropout all go on as if nothing had happened."""
+    options = {"save_strategy": "steps", "save_steps": 3, "num_train_epochs": 3, "cluster_noise": 0.5}
+
+    def trainer(folder):
+        made = _trainer(make_model, rows, folder, variant, options={"dropout": 0.2}, **options)
+        made.processing_class.label_space.decode_order = "shuffle"
+        return made
+
+    whole = trainer(tmp_path / "whole")
+    whole.train()
+    again = trainer(tmp_path / "again")
+    again.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-6"))
+    for name, value in whole.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    losses = [[e["loss"] for e in t.state.log_history if "loss" in e] for t in (whole, again)]
+    assert losses[0] == losses[1]
+
+
+def test_gradient_accumulation_is_a_mean(make_model, rows, tmp_path):
+    """One step of 4 rows and four steps of 1 row, accumulated, log losses of one size."""
+    firsts = []
+    for batch, steps in ((4, 1), (1, 4)):
+        trainer = _trainer(
+            make_model, rows, tmp_path, "base", "t5", {"dropout": 0.0}, per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps, max_steps=1,
+        )  # fmt: skip
+        trainer.train()
+        firsts.append(next(e["loss"] for e in trainer.state.log_history if "loss" in e))
+    assert firsts[0] == pytest.approx(firsts[1], rel=0.2)
+
+
+def test_best_model_and_early_stopping(make_model, rows, tmp_path):
+    trainer = _trainer(
+        make_model, rows, tmp_path, "base", "t5", num_train_epochs=12, eval_strategy="epoch", save_strategy="epoch",
+        load_best_model_at_end=True, learning_rate=1e-9, fresh_learning_rate=1e-9,
+    )  # fmt: skip
+    trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=2))
+    trainer.train()
+    assert trainer.state.epoch == 3
+    assert trainer.state.best_metric is not None
+
+
+def test_annealing_divides_by_the_epoch(make_model, rows, tmp_path):
+    trainer = _trainer(make_model, rows, tmp_path, options={"cluster_loss_annealing": True}, num_train_epochs=3)
+    trainer.train()
+    assert trainer.model.cluster_loss_scale == pytest.approx(1 / 3)
+
+
+def test_min_labels_are_tuned_on_the_evaluation_rows(make_model, rows, tmp_path):
+    trainer = _trainer(make_model, rows, tmp_path)
+    best = trainer.tune_min_labels((1, 3))
+    scores = {e["eval_min_labels_" + c + "_micro_f1"]: int(c) for e in trainer.state.log_history for c in "13"
+              if f"eval_min_labels_{c}_micro_f1" in e}  # fmt: skip
+    assert best == scores[max(scores)] == trainer.model.config.min_labels
+
+
+def test_the_folder_holds_no_pickle(make_model, rows, tmp_path):
+    trainer = _trainer(make_model, rows, tmp_path, max_steps=1)
+    trainer.save_model()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"model.safetensors", "config.json", "label_space.json", "label_clusters.safetensors"} <= names
+    assert not {name for name in names if name.endswith((".bin", ".pt", ".pkl"))}
+    assert json.loads((tmp_path / "training_args.json").read_text())["max_steps"] == 1
+
+
+def test_rows_without_labels_are_left_out_and_counted(make_model, tmp_path, caplog):
+    rows = Dataset.from_list([{"text": "art", "labels": ["art"]}, {"text": "x", "labels": []}])
+    with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
+        trainer = _trainer(make_model, rows, tmp_path, "base")
+    assert "1 of 2 training rows have no labels" in caplog.text
+    assert len(trainer.train_dataset) == 1
+
+
+def test_tensorboard_gets_the_losses(make_model, rows, tmp_path):
+    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    trainer = _trainer(make_model, rows, tmp_path, max_steps=2, report_to=["tensorboard"])
+    trainer.train()
+    events = next(tmp_path.rglob("events.out.tfevents.*"))
+    reader = event_accumulator.EventAccumulator(str(events.parent))
+    reader.Reload()
+    assert {"train/generation_loss", "train/cluster_loss"} <= set(reader.Tags()["scalars"])
+
+
+def test_arguments_parse_and_differ_as_documented(tmp_path):
+    (parsed,) = HfArgumentParser(XLGenTrainingArguments).parse_args_into_dataclasses(
+        ["--output_dir", str(tmp_path), "--fresh_learning_rate", "0.01", "--length_bucketing", "false"]
+    )
+    assert (parsed.fresh_learning_rate, parsed.length_bucketing) == (0.01, False)
+    mine, theirs = XLGenTrainingArguments(str(tmp_path)), Seq2SeqTrainingArguments(str(tmp_path))
+    for field in dataclasses.fields(Seq2SeqTrainingArguments):
+        if getattr(mine, field.name) != getattr(theirs, field.name) and field.name not in ("logging_dir", "run_name"):
+            assert f"`{field.name}`" in XLGenTrainingArguments.__doc__, field.name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [({"cluster_noise": 2.0}, "cluster_noise=2.0"), ({"fresh_learning_rate": 0.0}, "must be positive")],
+)
+def test_bad_arguments_are_refused(tmp_path, arguments, message):
+    with pytest.raises(ConfigurationError, match=message):
+        XLGenTrainingArguments(str(tmp_path), **arguments)
+
+
+def test_another_processor_is_refused(make_model, rows, tmp_path):
+    model, processor = make_model("t5")
+    with pytest.raises(ConfigurationError, match="an XLGenProcessor is needed"):
+        XLGenTrainer(model, XLGenTrainingArguments(str(tmp_path)), processing_class=processor.tokenizer)
+
+
+def test_encoded_rows_are_taken_as_they_are(make_model, rows, tmp_path):
+    model, processor = make_model("t5")
+    encoded = encode_dataset(rows, processor)
+    args = XLGenTrainingArguments(str(tmp_path), use_cpu=True)
+    assert XLGenTrainer(model, args, processing_class=processor, train_dataset=encoded).train_dataset is encoded
