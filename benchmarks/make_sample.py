@@ -11,6 +11,7 @@ import argparse
 import gzip
 from collections import Counter
 from pathlib import Path
+from string import Template
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -26,6 +27,7 @@ NUM_TEST, NUM_VALIDATION = 800, 300
 NUM_HELD_OUT = 80  # concepts each that are to be 0-shot and 1-shot
 MAX_HELD_OUT_ROWS = 5
 RANDOM_SEED = 0
+README = Path(__file__).with_name("sample_readme.md")
 OUTPUT = Path(__file__).parent.parent / "xlgen_hf" / "samples" / "yso"
 
 
@@ -90,7 +92,7 @@ def split_rows(rows):
         if labels & zero_shot:
             test.append(row)
         elif labels & one_shot:
-            # The first row with such a concept is the one for training, unless another of its concepts has one already.
+            # The first row with such a concept is for training, unless another of its concepts has its row already.
             has_one = labels & one_shot & {label for one in train for label in one["labels"]}
             (test if has_one else train).append(row)
         else:
@@ -118,48 +120,30 @@ def write(folder, splits, num_source_rows):
 def readme(splits, labels, num_source_rows):
     counts = Counter(label for row in splits["train"] for label in row["labels"])
     tested = Counter(label for row in splits["test"] for label in row["labels"])
-    shots = {shot: [label for label in tested if counts[label] == shot] for shot in (0, 1)}
-    per_row = {split: np.mean([len(row["labels"]) for row in rows]) for split, rows in splits.items()}
+    shots = {shot: [count for label, count in tested.items() if counts[label] == shot] for shot in (0, 1)}
     rows = "\n".join(
-        f"| `{split}.jsonl.gz` | {len(rows):,} rows, {per_row[split]:.1f} labels a row |" for split, rows in splits.items()
+        f"| `{split}.jsonl.gz` | {len(rows):,} rows, {np.mean([len(row['labels']) for row in rows]):.1f} labels a row |"
+        for split, rows in splits.items()
     )
-    return f"""# Sample of yso-titles: food, farming and animals
-
-Titles of English-language library holdings with concepts of YSO, the General Finnish Ontology: what `xlgen quickstart`
-trains and scores on.
-
-| file | |
-|---|---|
-{rows}
-| `labels.txt.gz` | {len(labels):,} concept names, the whole label space |
-
-A row is `{{"text": title, "labels": [concept names]}}`. Of the {len(tested)} concepts in the test rows, {len(shots[0])} never stand in the
-training rows (0-shot; {sum(tested[label] for label in shots[0])} occurrences) and {len(shots[1])} stand there once (1-shot; {sum(tested[label] for label in shots[1])} occurrences).
-
-## How rows were chosen
-
-`benchmarks/make_sample.py` makes these files from the {num_source_rows:,} training rows of yso-titles; its validation and test rows are
-not in here.
-
-1. A topic is grown from the concepts {" and ".join(f'"{seed}"' for seed in SEEDS)}: {NUM_LABELS - len(SEEDS)} times the concept is added that has the largest
-   share of its co-occurrences with concepts of the topic ({SMOOTHING} are added to its total, so that frequent ones come first).
-2. A title is kept if at least {MIN_LABELS} of its concepts, and at least half of them, belong to the topic. Its other concepts are
-   dropped. Of titles that differ only in case and punctuation the first is kept.
-3. Of the concepts with 2 to {MAX_HELD_OUT_ROWS} titles, {NUM_HELD_OUT} drawn at random are kept out of training: all their titles are test rows.
-   Of {NUM_HELD_OUT} others one title each is a training row, the other titles are test rows. The remaining titles are dealt out at
-   random, up to {NUM_TEST} test and {NUM_VALIDATION} validation rows. Rare concepts are therefore more frequent in the test rows than in a
-   plain random split.
-
-The concepts of a title are incomplete: the source holds at most some 340 titles of each concept, so a concept that is
-missing need not be wrong, and absolute scores are low for every system. Scores on this sample compare with each other
-only, not with scores on yso-titles or other data sets.
-
-## Licence and attribution
-
-Concept names: YSO, the General Finnish Ontology, National Library of Finland, CC BY 4.0. Titles: metadata of Finna.fi, CC0.
-The link between titles and concepts comes from the corpus `subjects/yso-finna-en` of NatLibFi/Annif-corpora. Changed here:
-turned around from concept to titles into title to concepts, and reduced to a sample as described above.
-"""
+    return Template(README.read_text(encoding="utf-8")).substitute(
+        files=rows,
+        labels=f"{len(labels):,}",
+        tested=len(tested),
+        zero_shot=len(shots[0]),
+        zero_shot_occurrences=sum(shots[0]),
+        one_shot=len(shots[1]),
+        one_shot_occurrences=sum(shots[1]),
+        source_rows=f"{num_source_rows:,}",
+        seeds=" and ".join(f'"{seed}"' for seed in SEEDS),
+        added=NUM_LABELS - len(SEEDS),
+        smoothing=SMOOTHING,
+        least=MIN_LABELS,
+        share=f"{MIN_SHARE:.0%}",
+        rare=MAX_HELD_OUT_ROWS,
+        held_out=NUM_HELD_OUT,
+        test=NUM_TEST,
+        validation=NUM_VALIDATION,
+    )
 
 
 if __name__ == "__main__":

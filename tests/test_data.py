@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from datasets.exceptions import DatasetNotFoundError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlgen_hf import data
@@ -56,13 +56,16 @@ def test_write_jsonl_leaves_the_old_file_when_rows_fail(tmp_path):
     assert path.read_text() == "old"
 
 
+@settings(deadline=None, max_examples=30)
 @given(
     st.lists(
         st.fixed_dictionaries(
             {
                 "text": st.text(alphabet=st.characters(exclude_categories=["Cs"])).filter(str.strip),
                 "labels": st.lists(
-                    st.text(alphabet=st.characters(exclude_categories=["Cs"])).filter(str.strip), unique=True, max_size=3
+                    st.text(alphabet=st.characters(exclude_categories=["Cs"])).filter(str.strip),
+                    unique=True,
+                    max_size=3,
                 ),
             }
         ),
@@ -210,7 +213,9 @@ def test_matrix_that_fits_no_names(tmp_path):
 
 
 def test_lf_folder(tmp_path):
-    write(tmp_path / "lbl.json.gz", gzip.compress(lines_of([{"uid": "1", "title": "cats"}, {"title": "dogs"}]).encode()))
+    write(
+        tmp_path / "lbl.json.gz", gzip.compress(lines_of([{"uid": "1", "title": "cats"}, {"title": "dogs"}]).encode())
+    )
     row = {"uid": "x", "title": "A title", "content": "and content", "target_ind": [1, 0], "target_rel": [1.0, 1.0]}
     write(tmp_path / "trn.json.gz", gzip.compress(lines_of([row]).encode()))
     assert load_rows(tmp_path).to_list() == [{"text": "A title and content", "labels": ["dogs", "cats"]}]
@@ -228,7 +233,9 @@ def test_folder_that_nothing_is_known_of(tmp_path):
 def test_two_files_for_a_split(tmp_path):
     write_jsonl(tmp_path / "train.jsonl", ROWS)
     write_jsonl(tmp_path / "train.jsonl.gz", ROWS)
-    with pytest.raises(DataError, match=r"Several files could be the split 'train': \['train.jsonl', 'train.jsonl.gz'\]"):
+    with pytest.raises(
+        DataError, match=r"Several files could be the split 'train': \['train.jsonl', 'train.jsonl.gz'\]"
+    ):
         load_rows(tmp_path)
 
 
@@ -256,7 +263,9 @@ def test_hub_data_set_that_cannot_be_had(monkeypatch):
         raise DatasetNotFoundError(f"Dataset '{name}' doesn't exist on the Hub or cannot be accessed.")
 
     monkeypatch.setattr(data, "load_dataset", refuse)
-    with pytest.raises(DataError, match=r"owner/none: There is no such file or folder, and no data set .* doesn't exist"):
+    with pytest.raises(
+        DataError, match=r"owner/none: There is no such file or folder, and no data set .* doesn't exist"
+    ):
         load_rows("owner/none")
 
 
@@ -305,7 +314,9 @@ def test_bad_json_row(tmp_path, line, message):
 
 def test_file_that_is_no_utf8(tmp_path):
     path = write(tmp_path / "rows.jsonl", GOOD.encode() + b'{"text": "caf\xe9", "labels": []}\n')
-    with pytest.raises(DataError, match=rf"row 2: The file is no UTF-8: byte {len(GOOD) + 13} is 0xe9. Save it as UTF-8"):
+    with pytest.raises(
+        DataError, match=rf"row 2: The file is no UTF-8: byte {len(GOOD) + 13} is 0xe9. Save it as UTF-8"
+    ):
         load_rows(path)
     path = write(tmp_path / "rows.csv", "text,labels\nx,a\n".encode("utf-16"))
     with pytest.raises(DataError, match=r"rows\.csv, row 1: The file looks like UTF-16"):

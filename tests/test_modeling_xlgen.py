@@ -248,3 +248,22 @@ def test_predict_takes_no_single_string(make_model):
     model, processor = make_model("t5")
     with pytest.raises(TypeError, match="list of texts"):
         model.predict("art", processor)
+
+
+@pytest.mark.parametrize("family", ["t5", "bert"])
+def test_one_greedy_decode_tells_the_sets_of_lower_bounds(make_model, family):
+    model, processor = make_model(family)
+    with torch.no_grad():  # make the end token likely, so that bounds matter
+        model.get_output_embeddings().weight[processor.eos_token_id] *= 20
+    ids = processor.encode_texts(TEXTS)
+    highest = model.decode_texts(ids, processor, min_labels=4, max_labels=6)
+    for bound in (1, 2, 3):
+        direct = model.decode_texts(ids, processor, min_labels=bound, max_labels=6)
+        assert [one.with_min_labels(bound).labels for one in highest] == [one.labels for one in direct]
+
+
+def test_a_processor_longer_than_the_positions_is_refused(make_model, checkpoints):
+    _, processor = make_model("bert")
+    processor.max_source_length = 500
+    with pytest.raises(ConfigurationError, match="has positions for 128"):
+        XLGenForConditionalGeneration.from_backbone(checkpoints["bert"], processor)

@@ -42,14 +42,15 @@ class Case:
 
 
 def indicator(rows, num_labels):
-    matrix = sparse.lil_matrix((len(rows), num_labels), dtype=np.int64)
-    for number, row in enumerate(rows):
-        matrix[number, row] = 1
-    return matrix.tocsr()
+    bounds = np.cumsum([0, *map(len, rows)])
+    labels = np.array([label for row in rows for label in row], dtype=np.int64)
+    matrix = sparse.csr_matrix((np.ones(len(labels), dtype=np.int64), labels, bounds), shape=(len(rows), num_labels))
+    matrix.sort_indices()
+    return matrix
 
 
 def random_case(seed, documents=60, num_labels=25, most=8, zipf=1.0):
-    """Rows of 0 to `most` distinct labels, the low ids more often; some predictions share labels with the references."""
+    """Rows of 0 to `most` distinct labels, the low ids more often; half of the true labels are predicted."""
     generator = np.random.default_rng(seed)
     chances = 1.0 / np.arange(1, num_labels + 1) ** zipf
     chances /= chances.sum()
@@ -63,7 +64,7 @@ def random_case(seed, documents=60, num_labels=25, most=8, zipf=1.0):
     references = rows(documents)
     predictions = [
         list(dict.fromkeys([*generator.permutation(true)[: len(true) // 2].tolist(), *guess]))
-        for true, guess in zip(references, rows(documents))
+        for true, guess in zip(references, rows(documents), strict=True)
     ]
     return Case(predictions, references, rows(2 * documents), num_labels)
 
@@ -81,8 +82,8 @@ ADVERSARIAL = {
     "last label only": Case([[99]], [[99]], [[99]] * 50, 100),
 }
 CASES = {f"random {seed}": random_case(seed) for seed in range(4)} | {
-    "many labels": random_case(10, documents=300, num_labels=2000, most=15),
-    "few labels": random_case(11, documents=300, num_labels=3, most=3),
+    "many labels": random_case(10, documents=150, num_labels=1000, most=12),
+    "few labels": random_case(11, documents=150, num_labels=3, most=3),
     "flat": random_case(12, num_labels=40, zipf=0.0),
     **ADVERSARIAL,
 }
@@ -212,32 +213,38 @@ def cases(draw):
     return Case(draw(rows), draw(rows), draw(st.lists(row, min_size=3, max_size=10)), num_labels)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_order_of_documents_does_not_matter(case, random):
     order = list(range(len(case.predictions)))
     random.shuffle(order)
-    moved = Case([case.predictions[i] for i in order], [case.references[i] for i in order], case.train, case.num_labels)
+    moved = Case(
+        [case.predictions[i] for i in order], [case.references[i] for i in order], case.train, case.num_labels
+    )
     assert moved.scores() == pytest.approx(case.scores(), **EXACT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_names_of_labels_do_not_matter(case, random):
     new = list(range(case.num_labels))
     random.shuffle(new)
-    renamed = [[[new[label] for label in row] for row in rows] for rows in (case.predictions, case.references, case.train)]
+    renamed = [
+        [[new[label] for label in row] for row in rows] for rows in (case.predictions, case.references, case.train)
+    ]
     assert Case(*renamed, case.num_labels).scores() == pytest.approx(case.scores(), **EXACT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_order_of_references_does_not_matter(case, random):
     shuffled = [random.sample(row, len(row)) for row in case.references]
-    assert Case(case.predictions, shuffled, case.train, case.num_labels).scores() == pytest.approx(case.scores(), **EXACT)
+    assert Case(case.predictions, shuffled, case.train, case.num_labels).scores() == pytest.approx(
+        case.scores(), **EXACT
+    )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases())
 def test_an_unrelated_document_changes_only_what_it_should(case):
     before = case.scores()
@@ -254,7 +261,7 @@ def test_an_unrelated_document_changes_only_what_it_should(case):
             assert after[name] == pytest.approx(before[name], **EXACT)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases(), st.randoms(use_true_random=False))
 def test_repeated_labels_count_once_at_their_best_rank(case, random):
     repeated = [row + [random.choice(row) for _ in range(3)] if row else row for row in case.predictions]
@@ -266,7 +273,7 @@ def test_a_repeated_label_gives_its_place_to_the_next():
     assert score_ids([[7, 7, 3]], [[3]], num_labels=8, k=[2]) == score_ids([[7, 3]], [[3]], num_labels=8, k=[2])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(cases())
 def test_values_are_in_range(case):
     for name, value in case.scores(shots=[0, 1, "2+"], oracle=True, bootstrap=3).items():
@@ -276,13 +283,15 @@ def test_values_are_in_range(case):
         assert not bounded or value <= 1.0 + 1e-12
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(cases(), st.data())
 def test_weights_are_repeated_documents(case, data):
     documents = len(case.references)
     weights = data.draw(st.lists(st.integers(0, 3), min_size=documents, max_size=documents).filter(any))
     chosen = [i for i, weight in enumerate(weights) for _ in range(weight)]
-    repeated = Case([case.predictions[i] for i in chosen], [case.references[i] for i in chosen], case.train, case.num_labels)
+    repeated = Case(
+        [case.predictions[i] for i in chosen], [case.references[i] for i in chosen], case.train, case.num_labels
+    )
     rows = (inputs.id_rows(case.predictions, ""), inputs.id_rows(case.references, ""))
     matches = core.match_labels(*rows, case.num_labels)
     options = core.ScoreOptions(k=CUTOFFS)
@@ -303,7 +312,11 @@ def test_forms_of_input_are_equal():
         for rank, label in enumerate(row):
             ranked[number, label] = 1.0 / (rank + 1)
     true = indicator(case.references, case.num_labels)
-    for predictions, references in (arrays, (ranked.tocsr(), true), (sparse.csr_array(ranked), sparse.csc_array(true))):
+    for predictions, references in (
+        arrays,
+        (ranked.tocsr(), true),
+        (sparse.csr_array(ranked), sparse.csc_array(true)),
+    ):
         assert Case(predictions, references, case.train, case.num_labels).scores() == expected
 
 
@@ -311,7 +324,7 @@ def test_input_is_not_changed():
     pair = np.array([0, 3, 5]), np.array([4, 0, 2, 1, 3], dtype=np.int32)
     kept = [part.copy() for part in pair]
     score_ids(pair, pair, num_labels=5, train_counts=np.arange(5), num_train_documents=9)
-    assert all(np.array_equal(part, copy) for part, copy in zip(pair, kept))
+    assert all(np.array_equal(part, copy) for part, copy in zip(pair, kept, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -339,7 +352,7 @@ def test_buckets_share_the_labels_out():
 def test_oracle_scores_bear_its_name():
     case = CASES["random 1"]
     plain, with_oracle = case.scores(), case.scores(oracle=True)
-    cut = [row[: len(true)] for row, true in zip(case.predictions, case.references)]
+    cut = [row[: len(true)] for row, true in zip(case.predictions, case.references, strict=True)]
     expected = Case(cut, case.references, case.train, case.num_labels).scores()
     assert {name: with_oracle[name] for name in plain} == plain
     for name in set(with_oracle) - set(plain):
@@ -357,18 +370,20 @@ def test_intervals_are_seeded_and_lie_around_the_scores():
         low, high = scores[f"{name}_ci_low"], scores[f"{name}_ci_high"]
         assert low <= scores[name] <= high
     narrow = case.scores(bootstrap=50, seed=1, confidence=0.5)
-    assert narrow["micro_f1_ci_high"] - narrow["micro_f1_ci_low"] < scores["micro_f1_ci_high"] - scores["micro_f1_ci_low"]
+    assert (
+        narrow["micro_f1_ci_high"] - narrow["micro_f1_ci_low"] < scores["micro_f1_ci_high"] - scores["micro_f1_ci_low"]
+    )
 
 
 def test_intervals_cover_about_as_often_as_they_say():
     covered = 0
-    for seed in range(60):
+    for seed in range(40):
         generator = np.random.default_rng(seed)
         right = generator.random(150) < 0.3
         predictions = [[0] if hit else [1] for hit in right]
-        scores = score_ids(predictions, [[0]] * 150, num_labels=2, k=[1], bootstrap=100, seed=seed)
+        scores = score_ids(predictions, [[0]] * 150, num_labels=2, k=[1], bootstrap=60, seed=seed)
         covered += scores["precision_at_1_ci_low"] <= 0.3 <= scores["precision_at_1_ci_high"]
-    assert covered >= 51  # 95 % of 60 is 57
+    assert covered >= 34  # 95 % of 40 is 38
 
 
 # ----------------------------------------------------------------------------------------------- bad input
@@ -380,7 +395,12 @@ def test_intervals_cover_about_as_often_as_they_say():
         ([[0], [5]], [[0], [1]], {}, r"predictions, row 2 \(index 1\): label id 5 is outside 0\.\.2"),
         ([[0], [1]], [[0], [-1]], {}, r"references, row 2 \(index 1\): label id -1 is outside"),
         ([[0], "1"], [[0], [1]], {}, r"predictions, row 2 \(index 1\): expected a list of labels, got '1'"),
-        ([[0], [1.0]], [[0], [1]], {}, r"predictions, row 2 \(index 1\): expected label ids that are integers, got 1\.0"),
+        (
+            [[0], [1.0]],
+            [[0], [1]],
+            {},
+            r"predictions, row 2 \(index 1\): expected label ids that are integers, got 1\.0",
+        ),
         ([[0], [True]], [[0], [1]], {}, r"predictions, row 2 .* got True \(bool\)"),
         ([[0], None], [[0], [1]], {}, r"predictions, row 2 .* got None"),
         ([[0]], [[0], [1]], {}, "1 predictions for 2 references"),
@@ -409,7 +429,9 @@ def test_unknown_options_are_refused():
 
 def test_repeated_labels_are_reported(caplog):
     score_ids([[0], [1, 1, 1]], [[0], [1]], num_labels=2)
-    assert "2 repeated labels in predictions were counted once, at their best rank; the first is in row 2." in caplog.text
+    assert (
+        "2 repeated labels in predictions were counted once, at their best rank; the first is in row 2." in caplog.text
+    )
     assert "in references" not in caplog.text
 
 

@@ -22,7 +22,7 @@ from transformers import (
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 from .errors import ConfigurationError
 
-__all__ = ["load_backbone", "warm_start_backbone"]
+__all__ = ["load_backbone", "longest_sequence", "warm_start_backbone"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +76,19 @@ def load_backbone(
             return AutoModelForSeq2SeqLM.from_pretrained(path, **options), []
         encoder = AutoModel.from_pretrained(path, **options)
     return warm_start_backbone(encoder, tokenizer, decoder_layers=decoder_layers, dropout=dropout)
+
+
+def longest_sequence(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Most tokens that a backbone with learned positions can read; None where there is no limit (T5).
+
+    Args:
+        config: of the checkpoint, or of the backbone made from it.
+        tokenizer: of the checkpoint; it knows of positions that are set aside (RoBERTa's two).
+    """
+    parts = (config, *(getattr(config, name) for name in config.sub_configs))
+    limits = [getattr(part, "max_position_embeddings", None) for part in parts]
+    known = [limit for limit in limits if limit]
+    return min(*known, tokenizer.model_max_length) if known else None
 
 
 def _set_dropout(config: PreTrainedConfig, dropout: float) -> None:

@@ -153,7 +153,7 @@ def _read_json(path: Path, columns: Columns) -> Iterator[RawRow]:
         return
     if first[1].lstrip().startswith("["):
         content = first[1] + "".join(line for _, line in lines)
-        rows = enumerate(_parse_json(content, path, None), 1)
+        rows: Iterable[tuple[int, Any]] = enumerate(_parse_json(content, path, None), 1)
     else:
         rows = ((number, _parse_json(line, path, number)) for number, line in itertools.chain([first], lines))
     for number, row in rows:
@@ -162,7 +162,7 @@ def _read_json(path: Path, columns: Columns) -> Iterator[RawRow]:
 
 def _parse_json(content: str, path: Path, number: int | None) -> Any:
     try:
-        return json.loads(content)
+        return json.loads(content.rstrip())
     except json.JSONDecodeError as err:
         place = f"column {err.colno}" if number else f"line {err.lineno}, column {err.colno}"
         shown = content.strip()[:_SHOWN]

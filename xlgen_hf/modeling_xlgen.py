@@ -20,7 +20,7 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
-from .backbone import load_backbone
+from .backbone import load_backbone, longest_sequence
 from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError
 from .outputs import XLGenOutput
@@ -126,6 +126,13 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         backbone, fresh = load_backbone(
             name, processor.tokenizer, decoder_layers=decoder_layers, dropout=dropout, dtype=dtype
         )
+        limit = longest_sequence(backbone.config, processor.tokenizer)
+        if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
+            raise ConfigurationError(
+                f"The processor allows inputs of {processor.max_source_length} and targets of "
+                f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length and "
+                "max_target_length."
+            )
         pieces = processor.output_token_ids() if restrict_output else None
         config = XLGenConfig(
             backbone=backbone.config,

@@ -22,6 +22,7 @@ PLOT_SHOTS = ("0", "1", "2-4", "5-9", "10-99", "100+")
 
 _BUCKET = re.compile(r"^([\d+-]+)_shot_labels$")
 _NAMES = {"macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_f1_harmonic": "Harmonic mean of macro P and macro R"}
+_OVERALL = ("macro_f1", "micro_f1")  # also scored over all labels
 _SUFFIXES = (".png", ".svg", ".pdf")
 
 
@@ -41,7 +42,7 @@ def check_picture(path: str | Path) -> None:
 def plot_shot_buckets(
     systems: Mapping[str, Mapping[str, float]], path: str | Path, *, score: str = "macro_f1", title: str | None = None
 ) -> None:
-    """Draw a group of bars for each bucket of labels by training count, and one for all labels.
+    """Draw a group of bars for each bucket of labels by training count, and one for all labels where there is such a score.
 
     Args:
         systems: the scores of each system, as `xlgen_hf.scoring` returns them; all over the same references and
@@ -80,8 +81,8 @@ def _buckets(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
 
 
 def _score_names(buckets: list[str], score: str) -> list[str]:
-    """Keys of the bars; over all labels there is no harmonic mean, so macro F1 stands in its group."""
-    return [f"{bucket}_shot_{score}" for bucket in buckets] + [score if score != "macro_f1_harmonic" else "macro_f1"]
+    """Keys of the bars; the harmonic mean exists for buckets only."""
+    return [f"{bucket}_shot_{score}" for bucket in buckets] + [score] * (score in _OVERALL)
 
 
 def _draw_bars(axes: Axes, systems: Mapping[str, Mapping[str, float]], buckets: list[str], score: str) -> None:
@@ -90,13 +91,13 @@ def _draw_bars(axes: Axes, systems: Mapping[str, Mapping[str, float]], buckets: 
     for number, (system, scores) in enumerate(systems.items()):
         places = [group + (number + 0.5) * width - 0.4 for group in range(len(names))]
         values = [scores[name] for name in names]
-        tops = [scores.get(f"{name}_ci_high", value) for name, value in zip(names, values)]
-        lows = [scores.get(f"{name}_ci_low", value) for name, value in zip(names, values)]
+        tops = [scores.get(f"{name}_ci_high", value) for name, value in zip(names, values, strict=True)]
+        lows = [scores.get(f"{name}_ci_low", value) for name, value in zip(names, values, strict=True)]
         axes.bar(places, values, width * 0.92, label=system, zorder=2)
         if f"{names[0]}_ci_low" in scores:
             axes.vlines(places, lows, tops, color="0.2", linewidth=1, zorder=3)
-        empty = [scores[f"{bucket}_shot_labels"] == 0 for bucket in buckets] + [False]
-        for place, top, value, nothing in zip(places, tops, values, empty):
+        empty = [scores[f"{bucket}_shot_labels"] == 0 for bucket in buckets] + [False] * (score in _OVERALL)
+        for place, top, value, nothing in zip(places, tops, values, empty, strict=True):
             text = "\N{EN DASH}" if nothing else f"{value:.3f}"
             axes.annotate(text, (place, top), (0, 2), textcoords="offset points", ha="center", va="bottom", fontsize=8)
 
@@ -106,9 +107,11 @@ def _label_axes(
 ) -> None:
     first = next(iter(systems.values()))
     counts = [int(first[f"{bucket}_shot_labels"]) for bucket in buckets]
-    groups = [f"{bucket}\n{count:,} label{'s' * (count != 1)}" for bucket, count in zip(buckets, counts)]
-    axes.set_xticks(range(len(groups) + 1), [*groups, "all labels"])
-    axes.axvline(len(groups) - 0.5, color="0.8", linewidth=1, zorder=1)
+    groups = [f"{bucket}\n{count:,} label{'s' * (count != 1)}" for bucket, count in zip(buckets, counts, strict=True)]
+    if score in _OVERALL:
+        axes.axvline(len(groups) - 0.5, color="0.8", linewidth=1, zorder=1)
+        groups.append("all labels")
+    axes.set_xticks(range(len(groups)), groups)
     axes.set_xlabel("Training documents of a label; labels of the references in each bucket")
     axes.set_ylabel(_NAMES[score])
     axes.margins(y=0.12)

@@ -30,12 +30,24 @@ class DecodedSet:
     Attributes:
         labels: label ids in the order of their generation.
         log_probs: log-probability of each label given the text and the labels before it.
+        would_end: after each label, whether the model gave the end token more than the token that came next; where a
+            lower bound on the number of labels went against the model's own wish to end.
         clusters: ids of the clusters that guided the generation, most probable first.
     """
 
     labels: list[int]
     log_probs: list[float]
+    would_end: list[bool]
     clusters: list[int]
+
+    def with_min_labels(self, min_labels: int) -> DecodedSet:
+        """The set that greedy search finds with another, lower bound on the number of labels.
+
+        Greedy search goes the same way under every bound until it may end, so the set is a prefix of this one.
+        """
+        ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
+        size = next(ends, len(self.labels))
+        return DecodedSet(self.labels[:size], self.log_probs[:size], self.would_end[:size], self.clusters)
 
 
 class LabelPredictionMixin:
@@ -192,22 +204,30 @@ class LabelPredictionMixin:
         clusters: list[list[int]],
     ) -> list[DecodedSet]:
         """Split sequences into labels, each with the log-probability of its tokens."""
-        cumulative = self._cumulative_log_probs(sequences, memory, mask).cpu().numpy()
+        cumulative, would_end = (part.cpu().numpy() for part in self._score_tokens(sequences, memory, mask))
         found = parse_label_sequences(sequences.cpu().numpy(), processor.trie, processor.separator_token_id)
-        decoded = [DecodedSet([], [], some) for some in clusters]
+        decoded = [DecodedSet([], [], [], some) for some in clusters]
         before = np.zeros(len(clusters))
         for row, label, end in zip(*(column.tolist() for column in found), strict=True):
             decoded[row].labels.append(label)
             decoded[row].log_probs.append(float(cumulative[row, end] - before[row]))
+            decoded[row].would_end.append(bool(would_end[row, end]))
             before[row] = cumulative[row, end]
         return decoded
 
-    def _cumulative_log_probs(self, sequences: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Log-probability of each sequence up to each token, `(B, T)`, in one teacher-forced pass."""
-        pad = self.config.pad_token_id
-        ended = (sequences == self.config.eos_token_id).cumsum(1) - (sequences == self.config.eos_token_id).long() > 0
-        target = sequences.masked_fill(ended | ((sequences == pad) & ended), -100)
-        parts = []
+    def _score_tokens(
+        self, sequences: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log-probability of each sequence up to each token, and whether the end token beats the next one.
+
+        Both `(B, T)`, from one teacher-forced pass over `sequences` `(B, T)`.
+        """
+        end = self.config.eos_token_id
+        is_end = (sequences == end).long()
+        ended = is_end.cumsum(1) - is_end > 0  # behind the end token
+        target = sequences.masked_fill(ended, -100)
+        end_position = self.piece_positions(torch.tensor(end, device=sequences.device))
+        log_probs, end_wins = [], []
         for rows in torch.arange(len(sequences), device=sequences.device).split(_SCORED_ROWS):
             logits = self(
                 encoder_outputs=BaseModelOutput(last_hidden_state=memory[rows]),
@@ -215,9 +235,12 @@ class LabelPredictionMixin:
                 labels=target[rows],
             ).logits
             position = self.piece_positions(target[rows]).clamp(min=0)[:, :, None]
-            chosen = logits.gather(2, position)[:, :, 0].float() - logits.float().logsumexp(2)
-            parts.append(chosen.masked_fill(ended[rows], 0.0).cumsum(1))
-        return torch.cat(parts)
+            chosen = logits.gather(2, position)[:, :, 0].float()
+            log_probs.append((chosen - logits.float().logsumexp(2)).masked_fill(ended[rows], 0.0).cumsum(1))
+            end_wins.append(logits[:, :, end_position] >= chosen)
+        wins = torch.cat(end_wins)
+        # The logits at a position choose the token that stands there: what follows a token is one position on.
+        return torch.cat(log_probs), torch.cat([wins[:, 1:], torch.ones_like(wins[:, :1])], dim=1)
 
 
 def _active_clusters(logits: torch.Tensor, bits: torch.Tensor) -> list[list[int]]:

@@ -11,9 +11,10 @@ from types import FrameType
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoTokenizer, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from .backbone import longest_sequence
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 from .clusters import LabelClusters
 from .configuration_xlgen import Variant
@@ -110,13 +111,11 @@ def prepare_model(
         CheckpointError: if a checkpoint cannot be loaded.
         ConfigurationError: if settings contradict each other or the data.
     """
-    with checkpoint_errors(settings.backbone):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_checkpoint(settings.backbone), trust_remote_code=False)
+    tokenizer, lengths = _tokenizer_and_lengths(settings)
     label_space = LabelSpace.from_label_lists(rows["labels"], settings.vocabulary, settings.decode_order, seed)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
-    processor = XLGenProcessor(
-        tokenizer, label_space, clusters, settings.max_source_length, settings.max_target_length
-    )
+    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths)
+    most_labels = max(len(labels) for labels in rows["labels"])
     set_seed(seed)
     model = XLGenForConditionalGeneration.from_backbone(
         settings.backbone,
@@ -124,9 +123,23 @@ def prepare_model(
         variant=settings.variant,
         decoder_layers=settings.decoder_layers,
         dropout=settings.dropout,
-        **settings.model_options,
+        **{"max_labels": most_labels, **settings.model_options},
     )
     return model, processor
+
+
+def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokenizerBase, tuple[int, int]]:
+    """The backbone's tokenizer, and the lengths of inputs and targets, cut down to the positions that it has."""
+    path = resolve_checkpoint(settings.backbone)
+    with checkpoint_errors(settings.backbone):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    lengths = (settings.max_source_length, settings.max_target_length)
+    limit = longest_sequence(config, tokenizer)
+    if limit is not None and limit < max(lengths):
+        logger.info("%s has positions for %d tokens; inputs and targets are cut there.", settings.backbone, limit)
+        lengths = (min(lengths[0], limit), min(lengths[1], limit))
+    return tokenizer, lengths
 
 
 class _Progress(TrainerCallback):

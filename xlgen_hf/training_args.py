@@ -16,9 +16,9 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
     """Arguments of [`XLGenTrainer`].
 
     Defaults that differ from `Seq2SeqTrainingArguments`: `learning_rate` 2e-4, `per_device_train_batch_size` 32,
-    `num_train_epochs` 5, `warmup_steps` 0.05 (a share of all steps), `lr_scheduler_type` linear, `weight_decay` 0.01,
+    `per_device_eval_batch_size` 64, `num_train_epochs` 5, `warmup_steps` 0.05 (a share of all steps), `lr_scheduler_type` linear, `weight_decay` 0.01,
     `predict_with_generate` True, `remove_unused_columns` False (the collator picks its columns),
-    `metric_for_best_model` micro_f1, `label_names` ["labels"], `report_to` none.
+    `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names` ["labels"], `report_to` none.
 
     Args:
         fresh_learning_rate: learning rate of parameters that no pretraining has seen (cluster parts, a warm-started

@@ -1,4 +1,4 @@
-"""Scores of extreme multi-label classification for `evaluate.load("xmc_f1")`; needs numpy, scipy, datasets, evaluate."""
+"""Scores of extreme multi-label classification, for `evaluate.load("xmc_f1")`; beyond that needs numpy and scipy."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ Args:
     references (list of list of str): true labels of each document, in any order. A document may have none.
     train_label_counts (dict of str to int): training documents of each label. A label that it lacks counts 0.
     train_references (list of list of str): true labels of the training documents, in place of the counts.
-    num_train_documents (int): number of training documents, N of the propensities. It is known with `train_references`;
-        with the counts alone it is estimated (sum of the counts over the mean number of labels of a reference), which a
-        warning says.
+    num_train_documents (int): number of training documents, N of the propensities. It is known with
+        `train_references`; with the counts alone it is estimated (sum of the counts over the mean number of labels of
+        a reference), which a warning says.
     k (list of int): cut-offs of the ranking scores. Default (1, 3, 5).
     shots (list): buckets of labels by training count. A number is exactly that count, (1, 5) or "1-5" is one to five,
         "10+" is ten and more; the cumulative buckets of Jung et al. are "1-3", "1-5", "1-10". Default (0, 1).
@@ -64,14 +64,15 @@ Args:
         with `oracle_`. No system knows that number; never compare these with other scores. Default False.
     per_label (bool): also return a table of the labels. Default False.
 
-Notation: document d has the predicted labels P_d and the true labels T_d; |D| documents. Label l has tp_l documents with
-    l in both, p_l with l in P_d, t_l with l in T_d, n_l training documents. The label space is all labels that occur in
-    training, references or predictions. A quotient with the denominator 0 is 0, a mean over nothing is 0. A label that is
-    repeated in a row counts once, at its best rank, and the labels behind it move up (a row is a set; a warning says how
-    many were dropped).
+Notation: document d has the predicted labels P_d and the true labels T_d; |D| documents. Label l has tp_l documents
+    with l in both, p_l with l in P_d, t_l with l in T_d, n_l training documents. The label space is all labels that
+    occur in training, references or predictions. A quotient with the denominator 0 is 0, a mean over nothing is 0. A
+    label that is repeated in a row counts once, at its best rank, and the labels behind it move up (a row is a set; a
+    warning says how many were dropped).
 
 Returns: a flat dictionary of floats.
-    micro_precision, micro_recall, micro_f1: sum tp / sum p, sum tp / sum t, 2 sum tp / (sum p + sum t), over all labels.
+    micro_precision, micro_recall, micro_f1: sum tp / sum p, sum tp / sum t, 2 sum tp / (sum p + sum t), over all
+        labels.
     macro_precision, macro_recall, macro_f1: means of tp_l / p_l, tp_l / t_l, 2 tp_l / (p_l + t_l) over the labels that
         occur in the references (t_l > 0), as Jung et al. (2023). A label that is never predicted has precision 0.
     macro_f1_all: mean of 2 tp_l / (p_l + t_l) over the labels that occur in references or predictions.
@@ -84,25 +85,27 @@ Returns: a flat dictionary of floats.
     f1_at_k: mean of the harmonic mean of the two, 2 h_d / (k + |T_d|).
     ndcg_at_k: mean of DCG / (sum of 1 / log2(i + 1), i = 1 to min(k, |T_d|)), DCG the sum of 1 / log2(i + 1) over the
         ranks i <= k of true labels (XC repository).
-    coverage_at_k: labels that are a hit within k of at least one document, over the labels that occur in the references.
+    coverage_at_k: labels that are a hit within k of at least one document, over the labels that occur in the
+        references.
     With training counts also:
-    psp_at_k: sum over documents of the sum of 1 / q_l over the hits within k, over its greatest possible value (the k true
-        labels with the greatest 1 / q_l first). 1 / q_l = 1 + C (n_l + B)^-A, C = (ln N - 1) (B + 1)^A (Jain et al., 2016;
-        C is 0 where it were negative, with N < 3).
+    psp_at_k: sum over documents of the sum of 1 / q_l over the hits within k, over its greatest possible value (the k
+        true labels with the greatest 1 / q_l first). 1 / q_l = 1 + C (n_l + B)^-A, C = (ln N - 1) (B + 1)^A (Jain et
+        al., 2016; C is 0 where it were negative, with N < 3).
     psndcg_at_k: the same with each hit at rank i weighted by 1 / log2(i + 1) and each document divided by the sum that
         ndcg_at_k divides by (as in PyXCLib and napkinXC).
     novel_label_rate: share of the predicted labels, over all documents, that have no training document.
     For each bucket s (the labels with exactly s, or lowest to highest, training documents):
     s_shot_micro_f1: 2 sum tp / (sum p + sum t) over the labels of the bucket.
     s_shot_macro_f1: mean of 2 tp_l / (p_l + t_l) over the labels of the bucket that occur in the references.
-    s_shot_macro_f1_harmonic: harmonic mean of the means of tp_l / p_l and tp_l / t_l over all labels of the bucket in the
-        label space (the few-shot table of Jung et al., 2023).
-    s_shot_labels: labels of the bucket that occur in the references. With 0 the scores of the bucket are 0 and say nothing.
+    s_shot_macro_f1_harmonic: harmonic mean of the means of tp_l / p_l and tp_l / t_l over all labels of the bucket in
+        the label space (the few-shot table of Jung et al., 2023).
+    s_shot_labels: labels of the bucket that occur in the references. With 0 the scores of the bucket are 0 and say
+        nothing.
     s_shot_support: sum of t_l over the bucket.
     On request:
-    <score>_ci_low, <score>_ci_high: bootstrap over documents. In each resample all sets of labels are formed anew; as a
-        resample misses labels, which shifts the scores over sets of labels, the interval is the spread of the resamples
-        around their mean (quantiles at (1 - confidence) / 2 from both ends), laid around the score.
+    <score>_ci_low, <score>_ci_high: bootstrap over documents. In each resample all sets of labels are formed anew; as
+        a resample misses labels, which shifts the scores over sets of labels, the interval is the spread of the
+        resamples around their mean (quantiles at (1 - confidence) / 2 from both ends), laid around the score.
     oracle_<score>: see `oracle`.
     per_label: columns label, train_count, support (t_l), predicted (p_l), true_positives, precision, recall, f1 of the
         labels that occur in references or predictions, by falling support.
@@ -158,7 +161,7 @@ class XmcF1(evaluate.Metric):
         info.format = "arrow"
         return info
 
-    def add(self, *, prediction: Sequence[str] | None = None, reference: Sequence[str] | None = None) -> None:
+    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
         """Add one document.
 
         Args:
@@ -172,12 +175,7 @@ class XmcF1(evaluate.Metric):
         check_label_lists([reference], "references", len(self))
         super().add(prediction=list(prediction), reference=list(reference))
 
-    def add_batch(
-        self,
-        *,
-        predictions: Sequence[Sequence[str]] | None = None,
-        references: Sequence[Sequence[str]] | None = None,
-    ) -> None:
+    def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
         """Add documents.
 
         Args:

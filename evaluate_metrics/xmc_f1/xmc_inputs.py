@@ -35,7 +35,9 @@ def _check_row_types(rows: Sequence[Any], field: str, first_row: int) -> None:
             )
 
 
-def _check_element_types(rows: Sequence[Any], allowed: tuple[type, ...], what: str, field: str, first_row: int) -> None:
+def _check_element_types(
+    rows: Sequence[Any], allowed: tuple[type, ...], what: str, field: str, first_row: int
+) -> None:
     kinds = set(map(type, chain.from_iterable(rows)))
     wrong = {kind for kind in kinds if not issubclass(kind, allowed) or issubclass(kind, (bool, np.bool_))}
     for number, row in enumerate(rows if wrong else ()):
@@ -105,7 +107,7 @@ class LabelIndex:
     def add(self, labels: Iterable[str]) -> None:
         """Number the labels that have no id yet."""
         new = [label for label in dict.fromkeys(labels) if label not in self._ids]
-        self._ids.update(zip(new, count(len(self._ids))))
+        self._ids.update(zip(new, count(len(self._ids)), strict=False))
 
     def ids(self, labels: Sequence[str]) -> np.ndarray:
         """Ids of labels, numbering new ones; shape `(len(labels),)`."""
@@ -148,9 +150,9 @@ def id_rows(rows: Any, field: str) -> LabelRows:
     """Read rows of label ids.
 
     Args:
-        rows: one of: a list of id lists, best first; the pair `(indptr, indices)` of a CSR matrix as numpy arrays, best
-            first within a row; a scipy sparse matrix of shape `(D, L)`, whose values that are not 0 are the labels,
-            the greatest first (equal values: lowest id first).
+        rows: one of: a list of id lists, best first; the pair `(indptr, indices)` of a CSR matrix as numpy arrays,
+            best first within a row; a scipy sparse matrix of shape `(D, L)`, whose values that are not 0 are the
+            labels, the greatest first (equal values: lowest id first).
         field: how to call the rows in an error.
 
     Raises:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -203,7 +203,7 @@ def score_all(
 
 
 def _checked_cutoffs(k: Sequence[int] | int) -> tuple[int, ...]:
-    cutoffs = [k] if np.ndim(k) == 0 else list(k)
+    cutoffs = list(k) if isinstance(k, Iterable) else [k]
     if not all(isinstance(one, (int, np.integer)) and not isinstance(one, bool) and one >= 1 for one in cutoffs):
         raise ValueError(f"k must hold whole numbers of at least 1, got {k!r}.")
     return tuple(int(one) for one in cutoffs)
@@ -234,8 +234,8 @@ def _intervals(
 ) -> dict[str, float]:
     """Bootstrap over documents: `<score>_ci_low` and `<score>_ci_high`.
 
-    A resample misses documents and so labels, which shifts every score over sets of labels (macro F1 up, coverage down).
-    The interval is therefore the spread of the resamples around their mean, laid around the score.
+    A resample misses documents and so labels, which shifts every score over sets of labels (macro F1 up, coverage
+    down). The interval is therefore the spread of the resamples around their mean, laid around the score.
     """
     if not isinstance(resamples, (int, np.integer)) or resamples < 0 or not 0.0 < confidence < 1.0:
         raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {resamples}, {confidence}.")

@@ -10,9 +10,9 @@ The formulas, averaging sets and conventions for empty sets are documented in `x
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -119,7 +119,7 @@ def _parse_shot(shot: int | str | Sequence[int]) -> ShotBucket:
         match = re.fullmatch(r"\s*(\d+)\s*(?:(\+)|-\s*(\d+))?\s*", shot)
         parts = [] if match is None else [match[1], _UNBOUNDED if match[2] else match[3] or match[1]]
     else:
-        parts = [shot, shot] if np.ndim(shot) == 0 else list(shot)
+        parts = list(shot) if isinstance(shot, Iterable) else [shot, shot]
         parts = parts if all(isinstance(part, (int, np.integer)) for part in parts) else []
     lowest, highest = map(int, parts) if len(parts) == 2 else (-1, -1)
     if not 0 <= lowest <= highest:
@@ -131,7 +131,9 @@ def _parse_shot(shot: int | str | Sequence[int]) -> ShotBucket:
     return ShotBucket(name, lowest, highest)
 
 
-def inverse_propensity(train_counts: np.ndarray, num_train_documents: int, a: float = 0.55, b: float = 1.5) -> np.ndarray:
+def inverse_propensity(
+    train_counts: np.ndarray, num_train_documents: int, a: float = 0.55, b: float = 1.5
+) -> np.ndarray:
     """1 / p_l of each label, with p_l = 1 / (1 + C (N_l + B)^-A) and C = (ln N - 1) (B + 1)^A.
 
     Args:
@@ -234,19 +236,19 @@ def _check_ids(rows: LabelRows, num_labels: int, field: str) -> None:
     wrong = int(np.flatnonzero((rows.indices < 0) | (rows.indices >= num_labels))[0])
     document = int(np.searchsorted(rows.indptr, wrong, side="right")) - 1
     raise ValueError(
-        f"{field}, row {document + 1} (index {document}): label id {rows.indices[wrong]} is outside 0..{num_labels - 1};"
-        f" give ids of the {num_labels} labels."
+        f"{field}, row {document + 1} (index {document}): label id {rows.indices[wrong]} is outside"
+        f" 0..{num_labels - 1}; give ids of the {num_labels} labels."
     )
 
 
-def _ratio(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:
+def _ratio(numerator: Any, denominator: Any) -> np.ndarray:
     """Quotient, 0 where the denominator is 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     result = np.zeros(numerator.shape, dtype=np.float64)
     return np.divide(numerator, denominator, out=result, where=denominator != 0)
 
 
-def _f1(true_positives: np.ndarray | float, predicted: np.ndarray | float, true: np.ndarray | float) -> np.ndarray:
+def _f1(true_positives: Any, predicted: Any, true: Any) -> np.ndarray:
     return _ratio(2.0 * np.asarray(true_positives), np.asarray(predicted) + np.asarray(true))
 
 
@@ -341,9 +343,7 @@ def score_matches(
     novel = totals.predicted[train_counts == 0].sum()
     scores["novel_label_rate"] = float(_ratio(novel, totals.predicted.sum()))
     if num_train_documents is not None and options.k:
-        inverse = inverse_propensity(
-            train_counts, num_train_documents, options.propensity_a, options.propensity_b
-        )
+        inverse = inverse_propensity(train_counts, num_train_documents, options.propensity_a, options.propensity_b)
         scores.update(_propensity_scores(weighting, inverse, options.k))
     return scores
 

@@ -53,7 +53,9 @@ def print_table(title: str | None, header: Sequence[str], rows: Iterable[Sequenc
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    table = Table(
+        title=None if title is None else Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
+    )
     for number, name in enumerate(header):
         table.add_column(Text(name), justify="right" if number else "left")
     for row in rows:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from pyarrow import ChunkedArray
 
 __all__ = ["evaluate", "print_scores", "run_evaluate"]
 
@@ -29,7 +26,10 @@ def evaluate(
         Path, typer.Option(help="What `xlgen predict` wrote: a row a text, with `labels`, the best first.")
     ],
     references: Annotated[
-        str, typer.Option(help="Rows with the true `labels`, in the same order: a file as for training, or a Hub data set.")
+        str,
+        typer.Option(
+            help="Rows with the true `labels`, in the same order: a file as for training, or a Hub data set."
+        ),
     ],
     train_file: Annotated[
         str | None, typer.Option(help="Training rows; they tell rare labels, propensities and novel labels.")
@@ -51,7 +51,8 @@ def evaluate(
     confidence: Annotated[float, typer.Option(min=0.01, max=0.999, help="Level of the intervals.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the resampling.")] = 0,
     oracle: Annotated[
-        bool, typer.Option("--oracle", help="Also score predictions cut at the true number of labels, which nobody knows.")
+        bool,
+        typer.Option("--oracle", help="Also score predictions cut at the true number of labels, which nobody knows."),
     ] = False,
 ) -> None:
     """Score predictions: micro, macro and example F1, ranking scores, and the same F1 on rare labels."""
@@ -135,7 +136,7 @@ def run_evaluate(
     )
     table = scores.pop("per_label", {})
     if per_label_file is not None:
-        write_jsonl(per_label_file, (dict(zip(table, row)) for row in zip(*table.values())))
+        write_jsonl(per_label_file, (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)))
     if output_file is not None:
         write_json(output_file, scores)
     if plot is not None:
@@ -143,7 +144,8 @@ def run_evaluate(
     return scores
 
 
-def _label_column(source: str | Path, split: str) -> ChunkedArray:
+def _label_column(source: str | Path, split: str) -> Any:
+    """The labels of each row as an arrow column, which spares making a Python string of each."""
     from ..data import load_rows
 
     return load_rows(source, split=split, allow_empty_text=True).with_format("arrow")["labels"][:]
@@ -174,7 +176,7 @@ def _check_lengths(predicted: Sequence[Any], true: Sequence[Any], predictions: A
 
     if len(predicted) != len(true):
         raise DataError(
-            f"{len(predicted)} predictions for the {len(true)} rows of {references}; give one prediction for each row.",
+            f"{len(predicted)} predictions for the {len(true)} rows of {references}; give one for each row.",
             file=predictions,
         )
 
@@ -196,7 +198,9 @@ def print_scores(scores: Mapping[str, float]) -> None:
     buckets = [name.removesuffix("_shot_labels") for name in scores if name.endswith("_shot_labels")]
     if buckets:
         header = ["training documents", "labels", "support", "micro F1", "macro F1", "harmonic"]
-        print_table("Labels of the references by training documents", header, [_shot_row(scores, one) for one in buckets])
+        print_table(
+            "Labels of the references by training documents", header, [_shot_row(scores, one) for one in buckets]
+        )
     print_table("Labels of a text", ["", "mean"], _size_rows(scores))
 
 

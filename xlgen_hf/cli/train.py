@@ -103,8 +103,12 @@ def training_arguments(output_dir: Path, words: list[str], *, has_validation: bo
     With validation rows each epoch ends with an evaluation and a checkpoint, and the best one is kept; the words may say
     otherwise.
     """
+    from dataclasses import fields
+    from difflib import get_close_matches
+
     from transformers import HfArgumentParser
 
+    from ..errors import ConfigurationError
     from ..training_args import XLGenTrainingArguments
 
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
@@ -117,7 +121,13 @@ def training_arguments(output_dir: Path, words: list[str], *, has_validation: bo
         if name not in given:
             words = [*words, f"--{name}", str(value)]
     parser = HfArgumentParser(XLGenTrainingArguments)
-    (args,) = parser.parse_args_into_dataclasses(["--output_dir", str(output_dir), *words])
+    args, unknown = parser.parse_args_into_dataclasses(
+        ["--output_dir", str(output_dir), *words], return_remaining_strings=True, look_for_args_file=False
+    )
+    if unknown:
+        near = get_close_matches(unknown[0].lstrip("-"), [field.name for field in fields(args)], n=3)
+        hint = f" Did you mean one of {['--' + name for name in near]}?" if near else ""
+        raise ConfigurationError(f"Neither an option of this command nor an argument of the trainer: {unknown}.{hint}")
     return args
 
 

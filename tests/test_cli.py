@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import re
+import resource
+import subprocess
+import sys
+
+import pytest
+
+import xlgen_hf
+from xlgen_hf.cli import console, main
+from xlgen_hf.errors import ConfigurationError, DataError
+
+HEAVY = {"torch", "transformers", "datasets", "numpy", "scipy", "sklearn", "evaluate", "accelerate"}
+
+
+def run(*arguments, module="xlgen_hf"):
+    return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["-h"], ["--version"], *([c.name, "--help"] for c in main.COMMANDS)]
+)
+def test_help_imports_nothing_heavy(arguments):
+    script = (
+        "import json, sys\n"
+        "from xlgen_hf.cli.main import main\n"
+        f"code = main({arguments!r})\n"
+        "print('\\n' + json.dumps([code, sorted(name for name in sys.modules if '.' not in name)]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    code, modules = json.loads(done.stdout.splitlines()[-1])
+    assert code == 0, done.stderr
+    assert not HEAVY & set(modules)
+    if arguments == ["--version"]:
+        assert done.stdout.startswith(f"xlgen {xlgen_hf.__version__}\n")
+    else:
+        assert done.stdout.startswith("Usage: xlgen ")
+
+
+def test_help_answers_at_once():
+    assert min(_seconds_of_help() for _ in range(3)) < 0.5
+
+
+def _seconds_of_help():
+    """Processor time, since other work may share the machine."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run("--help")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0
+    for command in main.COMMANDS:
+        assert re.search(rf"^  {command.name} +\w", done.stdout, re.MULTILINE)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Usage: xlgen"),
+        (["clustr"], "No such command 'clustr'"),
+        (["--verbos"], "No such option"),
+        (["cluster"], "Missing option '--train-file'"),
+        (
+            ["cluster", "--train-file", "x", "--output-dir", "y", "--num-clusters", "none"],
+            "Invalid value for '--num-clusters'",
+        ),
+        (["predict", "--num-beans", "3"], "No such option"),
+    ],
+)
+def test_wrong_command_line_ends_with_2(arguments, message, capsys):
+    assert main.main(arguments) == 2
+    shown = capsys.readouterr()
+    assert message in shown.err + shown.out
+
+
+def test_bad_data_ends_with_1_and_one_line(tmp_path, capsys):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "x", "labels": "a, b"}\n')
+    assert main.main(["cluster", "--train-file", str(path), "--output-dir", str(tmp_path / "out")]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"xlgen: error: {path}, row 1: The column 'labels' is one string")
+    assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ConfigurationError("no such variant"), 1, "xlgen: error: no such variant\n"),
+        (DataError("bad", file="f", row=3), 1, "xlgen: error: f, row 3: bad\n"),
+        (PermissionError(13, "Permission denied", "/x"), 1, "xlgen: error: [Errno 13] Permission denied: '/x'\n"),
+        (None, 0, ""),
+    ],
+)
+def test_exit_codes(monkeypatch, capsys, error, code, message):
+    def command():
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(main, "_function_of", lambda wanted: command)
+    assert main.main(["evaluate"]) == code
+    assert capsys.readouterr().err == message
+
+
+def test_programming_errors_keep_their_traceback(monkeypatch):
+    def command():
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(main, "_function_of", lambda wanted: command)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        main.main(["evaluate"])
+
+
+def test_interrupt_ends_with_130(monkeypatch, capsys):
+    def command():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(main, "_function_of", lambda wanted: command)
+    assert main.main(["evaluate"]) in (1, 130)  # typer's versions answer differently
+
+
+def test_table_goes_to_stdout_and_messages_to_stderr(capsys):
+    console.print_table("Scores [bold]", ("system", "micro F1"), [("a [b]", 0.12345), ("c", None), ("d", 7)])
+    console.print_error("bad [x]")
+    shown = capsys.readouterr()
+    assert shown.err == "xlgen: error: bad [x]\n"
+    lines = [line.split() for line in shown.out.splitlines() if line.strip()]
+    assert lines[0] == ["Scores", "[bold]"]
+    assert lines[-3:] == [["a", "[b]", "0.123"], ["c", "-"], ["d", "7"]]
+
+
+def test_logging_goes_to_stderr_of_the_moment(capsys):
+    import logging
+
+    logger = logging.getLogger("xlgen_hf")
+    before = (logger.handlers[:], logger.level)
+    try:
+        console.setup_logging()
+        console.setup_logging()
+        logging.getLogger("xlgen_hf.data").info("read %d rows", 3)
+        logging.getLogger("xlgen_hf.data").debug("not shown")
+        assert capsys.readouterr().err == "INFO: read 3 rows\n"
+        console.setup_logging(verbose=True)
+        logging.getLogger("xlgen_hf.data").debug("shown")
+        assert capsys.readouterr().err.endswith("DEBUG xlgen_hf.data: shown\n")
+    finally:
+        logger.handlers[:], _ = before[0], logger.setLevel(before[1])

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import gzip
+import json
+import re
+
+import pytest
+from datasets import Dataset
+
+from xlgen_hf.cli.evaluate import run_evaluate
+from xlgen_hf.cli.main import main
+from xlgen_hf.errors import ConfigurationError, DataError
+from xlgen_hf.plots import PLOT_SHOTS, plot_shot_buckets
+from xlgen_hf.scoring import score_labels
+
+TRAIN = [["cats"], ["cats", "dogs"], ["birds"], ["cats", "fish"]]
+REFERENCES = [["cats", "dogs"], ["snails"], ["birds", "fish"], []]
+PREDICTIONS = [["cats"], ["snails", "birds"], ["fish", "cats"], ["newts"]]
+
+
+def write_rows(path, rows):
+    opened = gzip.open(path, "wt", encoding="utf-8") if path.suffix == ".gz" else path.open("w", encoding="utf-8")
+    with opened as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
+@pytest.fixture(name="files")
+def _files(tmp_path):
+    texts = [{"text": "a title", "labels": labels} for labels in REFERENCES]
+    scored = [{"labels": labels, "scores": [0.5] * len(labels), "clusters": []} for labels in PREDICTIONS]
+    return {
+        "predictions": write_rows(tmp_path / "predictions.jsonl", scored),
+        "references": write_rows(tmp_path / "test.jsonl.gz", texts),
+        "train_file": write_rows(tmp_path / "train.jsonl", [{"text": "t", "labels": labels} for labels in TRAIN]),
+    }
+
+
+def arguments(files, *more):
+    options = [part for name, path in files.items() for part in (f"--{name.replace('_', '-')}", str(path))]
+    return ["evaluate", *options, *map(str, more)]
+
+
+def test_scores_are_those_of_the_metric(files, tmp_path):
+    scores = run_evaluate(**files, output_file=tmp_path / "scores.json", k=[1, 2])
+    assert scores == score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2])
+    assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
+def test_predictions_in_other_formats(files, tmp_path, suffix):
+    expected = run_evaluate(**files)
+    files["predictions"] = tmp_path / f"others{suffix}"
+    if suffix == ".csv":
+        files["predictions"].write_text("labels\n" + "\n".join("|".join(row) for row in PREDICTIONS), encoding="utf-8")
+    elif suffix == ".parquet":
+        Dataset.from_dict({"labels": PREDICTIONS}).to_parquet(files["predictions"])
+    else:
+        write_rows(files["predictions"], [{"labels": row} for row in PREDICTIONS])
+    assert run_evaluate(**files) == expected
+
+
+def test_prints_tables(files, capsys):
+    assert main(arguments(files)) == 0
+    out = capsys.readouterr().out
+    scores = run_evaluate(**files)
+    values = (scores["micro_precision"], scores["micro_recall"], scores["micro_f1"])
+    assert re.search(r"\(micro\)\s+" + r"\s+".join(f"{value:.3f}" for value in values), out)
+    assert re.search(r"PSnDCG\s+0\.\d{3}\s+0\.\d{3}\s+0\.\d{3}", out)
+    assert re.search(r"^\s+0\s+1\s+1\s+0\.\d{3}\s+1\.000", out, re.MULTILINE)  # bucket, labels, support, F1
+    assert re.search(r"unknown to training\s+0\.333", out)
+
+
+def test_prints_no_value_for_an_empty_bucket(files, capsys):
+    assert main(arguments(files, "--shots", "7")) == 0
+    assert re.search(r"^\s+7\s+0\s+0\s+-\s+-\s+-", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_works_without_training_rows(files, capsys):
+    del files["train_file"]
+    assert main(arguments(files, "--k", "")) == 0
+    out = capsys.readouterr().out
+    assert "training" not in out
+    assert "Ranking" not in out
+
+
+def test_options_reach_the_metric(files, tmp_path, capsys):
+    json_file, label_file = tmp_path / "scores.json", tmp_path / "labels.jsonl"
+    more = ("--k", "2", "--shots", "1,1-3,2+", "--bootstrap", 20, "--seed", 3, "--oracle")
+    assert main(arguments(files, *more, "--output-file", json_file, "--per-label-file", label_file)) == 0
+    out = capsys.readouterr().out
+    assert "oracle, cut at the true number" in out
+    assert re.search(r"0\.\d{3} \[0\.\d{3}, [01]\.\d{3}\]", out)
+    scores = json.loads(json_file.read_text(encoding="utf-8"))
+    assert {"precision_at_2", "1-3_shot_macro_f1", "2+_shot_labels", "oracle_micro_f1", "micro_f1_ci_low"} <= set(
+        scores
+    )
+    assert "per_label" not in scores
+    rows = {row["label"]: row for row in map(json.loads, label_file.read_text(encoding="utf-8").splitlines())}
+    assert rows["fish"] == {
+        "label": "fish",
+        "train_count": 1,
+        "support": 1,
+        "predicted": 1,
+        "true_positives": 1,
+        "precision": 1.0,
+        "recall": 1.0,
+        "f1": 1.0,
+    }
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_draws_the_buckets(files, tmp_path, suffix):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    picture = tmp_path / f"buckets{suffix}"
+    scores = run_evaluate(**files, plot=picture)
+    assert picture.stat().st_size > 1000
+    assert [name for name in scores if name.endswith("_shot_labels")] == [f"{shot}_shot_labels" for shot in PLOT_SHOTS]
+    labels = {label for row in REFERENCES for label in row}
+    assert sum(value for name, value in scores.items() if name.endswith("_shot_labels")) == len(labels)
+
+
+def test_the_picture_says_what_it_shows(files, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    import matplotlib as mpl
+
+    scores = run_evaluate(**files, shots=["0", "1"], bootstrap=5)
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        for score in ("macro_f1", "micro_f1", "macro_f1_harmonic"):
+            plot_shot_buckets({"one": scores, "two": scores}, tmp_path / "b.svg", score=score, title="Here")
+            picture = (tmp_path / "b.svg").read_text(encoding="utf-8")
+            values = (f"{scores[f'{shot}_shot_{score}']:.3f}" for shot in (0, 1))
+            for text in ("Here", "one", "two", "1 label", "3 labels", *values):
+                assert text in picture
+            assert ("all labels" in picture) == (score in scores)
+
+
+def test_pictures_that_cannot_be_drawn(files, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    scores = run_evaluate(**files)
+    with pytest.raises(ConfigurationError, match=r"must end in \.png, \.svg, \.pdf"):
+        plot_shot_buckets({"one": scores}, tmp_path / "b.bmp")
+    with pytest.raises(ConfigurationError, match="There is no bar chart of 'accuracy'"):
+        plot_shot_buckets({"one": scores}, tmp_path / "b.png", score="accuracy")
+    with pytest.raises(ConfigurationError, match="hold no buckets"):
+        plot_shot_buckets({"one": {"micro_f1": 1.0}}, tmp_path / "b.png")
+    with pytest.raises(ConfigurationError, match="scored over different buckets"):
+        plot_shot_buckets({"one": scores, "two": run_evaluate(**files, shots=[1])}, tmp_path / "b.png")
+    with pytest.raises(ConfigurationError, match="give the training rows"):
+        run_evaluate(files["predictions"], files["references"], plot=tmp_path / "b.png")
+    assert not list(tmp_path.glob("*b.*"))
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"labels": "cats"}, r"predictions\.jsonl, row 2: `labels` must be a list of label names"),
+        ({"labels": ["cats", None]}, r"predictions\.jsonl, row 2: `labels` must be a list"),
+        ({"labels": [1]}, r"predictions\.jsonl, row 2: `labels` must be a list"),
+        ({"labels": None}, r"predictions\.jsonl, row 2: `labels` must be a list"),
+        ({"label": ["cats"]}, r"predictions\.jsonl, row 2: There is no column 'labels'"),
+        ("cats", r"predictions\.jsonl, row 2: The row is a str"),
+    ],
+)
+def test_bad_predictions_name_file_and_row(files, row, message):
+    write_rows(files["predictions"], [{"labels": ["cats"]}, row])
+    with pytest.raises(DataError, match=message):
+        run_evaluate(**files)
+
+
+def test_other_numbers_of_rows(files, capsys):
+    write_rows(files["predictions"], [{"labels": ["cats"]}])
+    assert main(arguments(files)) == 1
+    assert re.search(r"predictions\.jsonl: 1 predictions for the 4 rows of .*test\.jsonl\.gz", capsys.readouterr().err)
+
+
+def test_missing_and_empty_files(files, tmp_path):
+    with pytest.raises(DataError, match=r"nothing\.jsonl: There is no such file"):
+        run_evaluate(tmp_path / "nothing.jsonl", files["references"])
+    files["predictions"].write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match=r"predictions\.jsonl: There are no rows"):
+        run_evaluate(**files)
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "message"),
+    [
+        (("--k", "1,x"), 2, "no list of whole numbers"),
+        (("--shots", "few"), 1, "'few' is no bucket of training counts"),
+    ],
+)
+def test_bad_options_are_explained(files, capsys, more, code, message):
+    assert main(arguments(files, *more)) == code
+    assert message in " ".join(capsys.readouterr().err.split())

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import configparser
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+import xlgen_hf
+
+ROOT = Path(__file__).parent.parent
+SHIPPED = ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "xlgen_hf", "evaluate_metrics", "hub_cards")
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy, since building leaves files in the tree."""
+    place = tmp_path_factory.mktemp("wheel")
+    copy = place / "checkout"
+    copy.mkdir()
+    for name in SHIPPED:
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+        else:
+            shutil.copy(source, copy / name)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*command, "--wheel-dir", place, copy], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (path,) = place.glob("*.whl")
+    return path
+
+
+def files_of(folder, inside):
+    return {
+        f"{inside}/{path.relative_to(ROOT / folder).as_posix()}"
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+
+
+def test_wheel_has_every_file(wheel):
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    expected = files_of("xlgen_hf", "xlgen_hf")
+    expected |= files_of("evaluate_metrics", "xlgen_hf/evaluate_metrics") | files_of("hub_cards", "xlgen_hf/hub_cards")
+    assert packed == expected
+    assert {"xlgen_hf/py.typed", "xlgen_hf/samples/yso/train.jsonl.gz", "xlgen_hf/samples/yso/README.md"} <= packed
+    assert {"xlgen_hf/evaluate_metrics/xmc_f1/xmc_f1.py", "xlgen_hf/evaluate_metrics/xmc_f1/README.md"} <= packed
+
+
+def test_wheel_metadata(wheel):
+    archive = zipfile.ZipFile(wheel)
+    folder = f"xlgen_hf-{xlgen_hf.__version__}.dist-info"
+    metadata = archive.read(f"{folder}/METADATA").decode()
+    assert "\nLicense: Apache-2.0\n" in metadata
+    assert "Requires-Python: >=3.10" in metadata
+    assert f"{folder}/licenses/LICENSE" in archive.namelist()
+    assert "xlgen = xlgen_hf.cli.main:run" in archive.read(f"{folder}/entry_points.txt").decode()
+    extras = {line.split()[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
+    assert {"offline", "test", "lora", "plot", "demo", "tensorboard", "baselines"} <= extras
+
+
+def test_installed_wheel_finds_its_resources(wheel, tmp_path):
+    """What was installed, and no checkout beside it, scores by the metric that came with it."""
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path)
+    script = (
+        "import json, xlgen_hf\n"
+        "from xlgen_hf._resources import resource_folder\n"
+        "from xlgen_hf.scoring import score_labels\n"
+        "score = score_labels([['a', 'b']], [['a', 'c']])['micro_f1']\n"
+        "print(json.dumps([xlgen_hf.__file__, str(resource_folder('hub_cards')), score]))\n"
+    )
+    # Isolated (-I) and with the wheel's files first, so that nothing of the checkout is on the path.
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{script}"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    package, cards, score = json.loads(done.stdout)
+    assert package == str(tmp_path / "xlgen_hf" / "__init__.py")
+    assert cards == str(tmp_path / "xlgen_hf" / "hub_cards")
+    assert score == pytest.approx(0.5)
+
+
+def test_setup_lists_every_package():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    listed = set(setup["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "xlgen_hf").rglob("__init__.py")}
+    assert listed == found | {"xlgen_hf.evaluate_metrics", "xlgen_hf.hub_cards"}
+
+
+def test_public_names():
+    public = [name for name in xlgen_hf.__all__ if name != "__version__"]
+    assert sorted(xlgen_hf._MODULES) == sorted(public)
+    for name in public:
+        value = getattr(xlgen_hf, name)
+        module = import_module(f"xlgen_hf.{xlgen_hf._MODULES[name]}")
+        assert value is getattr(module, name)
+        assert name in module.__all__
+    assert set(public) <= set(dir(xlgen_hf))
+    with pytest.raises(AttributeError, match="module 'xlgen_hf' has no attribute 'XLGen'"):
+        _ = xlgen_hf.XLGen
+
+
+def test_type_checkers_see_the_same_names():
+    text = (ROOT / "xlgen_hf" / "__init__.py").read_text()
+    for name, module in xlgen_hf._MODULES.items():
+        assert f"    from .{module} import {name}\n" in text
+
+
+@pytest.mark.parametrize("first", ["", "import transformers\n"])
+def test_import_is_light_and_registers_with_transformers_where_that_is_there(first):
+    script = (
+        f"{first}import sys, xlgen_hf\n"
+        "print('torch' in sys.modules, 'transformers' in sys.modules, 'xlgen_hf.modeling_xlgen' in sys.modules)\n"
+        "xlgen_hf.XLGenForConditionalGeneration\n"
+        "from transformers import AutoConfig\n"
+        "print(AutoConfig.for_model('xlgen').model_type)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    before, after = done.stdout.splitlines()
+    assert before == ("True True True" if first else "False False False")
+    assert after == "xlgen"
+
+
+def test_sample_is_small_and_whole():
+    from xlgen_hf.data import load_label_names, load_rows
+
+    folder = ROOT / "xlgen_hf" / "samples" / "yso"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000
+    splits = {split: load_rows(folder, split=split) for split in ("train", "validation", "test")}
+    names = load_label_names(folder / "labels.txt.gz")
+    used = {split: {label for labels in rows["labels"] for label in labels} for split, rows in splits.items()}
+    assert set().union(*used.values()) == set(names)
+    titles = [title for rows in splits.values() for title in rows["text"]]
+    assert len(set(titles)) == len(titles)
+    assert len(used["test"] - used["train"]) >= 60
+    counts = {name: 0 for name in names}
+    for labels in splits["train"]["labels"]:
+        for label in labels:
+            counts[label] += 1
+    assert sum(counts[label] == 1 for label in used["test"]) >= 60

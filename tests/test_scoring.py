@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from xlgen_hf import _resources
+from xlgen_hf._resources import load_metric_module, resource_folder
+from xlgen_hf.errors import DataError
+from xlgen_hf.scoring import score_ids, score_labels
+
+LABELS = ["a", "b", "c", "d"]
+PREDICTIONS = [[0, 1], [2], []]
+REFERENCES = [[0], [2, 3], [1]]
+
+
+def named(rows):
+    return [[LABELS[label] for label in row] for row in rows]
+
+
+def test_ids_and_labels_have_the_same_scores():
+    counts = np.array([5, 1, 2, 0])
+    by_id = score_ids(PREDICTIONS, REFERENCES, num_labels=4, train_counts=counts, num_train_documents=6)
+    by_name = score_labels(
+        named(PREDICTIONS),
+        named(REFERENCES),
+        train_label_counts=dict(zip(LABELS, counts.tolist(), strict=True)),
+        num_train_documents=6,
+    )
+    assert by_id == by_name
+
+
+def test_scores_worked_out_by_hand():
+    scores = score_ids(PREDICTIONS, REFERENCES, num_labels=4, train_counts=np.array([5, 1, 2, 0]), k=())
+    assert scores["micro_precision"] == pytest.approx(2 / 3)
+    assert scores["micro_recall"] == pytest.approx(2 / 4)
+    assert scores["micro_f1"] == pytest.approx(4 / 7)
+    assert scores["macro_f1"] == pytest.approx((1 + 0 + 1 + 0) / 4)
+    assert scores["0_shot_macro_f1"] == 0.0
+    assert scores["0_shot_labels"] == 1.0
+    assert scores["1_shot_macro_f1"] == 0.0
+    assert scores["mean_labels_predicted"] == 1.0
+    assert scores["novel_label_rate"] == 0.0
+    assert not any("_at_" in name for name in scores)
+
+
+def test_what_is_asked_for_is_returned():
+    without_training = score_ids(PREDICTIONS, REFERENCES, num_labels=4, k=[2])
+    assert not any("shot" in name or name.startswith("ps") or "novel" in name for name in without_training)
+    assert {name for name in without_training if "_at_" in name} == {
+        f"{name}_at_2" for name in ("precision", "recall", "f1", "ndcg", "coverage")
+    }
+    with_training = score_ids(PREDICTIONS, REFERENCES, num_labels=4, k=[2], train_counts=np.arange(4), shots=["2+"])
+    assert {"psp_at_2", "psndcg_at_2", "novel_label_rate", "2+_shot_macro_f1"} <= set(with_training)
+
+
+def test_bad_rows_are_data_errors():
+    with pytest.raises(DataError, match=r"predictions, row 2 \(index 1\): label id 9 is outside 0..3"):
+        score_ids([[0], [9]], [[0], [1]], num_labels=4)
+    with pytest.raises(DataError, match=r"references, row 1 \(index 0\): expected a list of labels, got 'a'"):
+        score_labels([["a"]], ["a"])
+
+
+def test_the_core_is_loaded_once_from_the_metric_folder():
+    core = load_metric_module("xmc_f1", "xmc_report")
+    assert core is load_metric_module("xmc_f1", "xmc_report")
+    assert core.__file__ == str(resource_folder("evaluate_metrics") / "xmc_f1" / "xmc_report.py")
+    assert core.match_labels is load_metric_module("xmc_f1", "xmc_scores").match_labels
+
+
+def test_scoring_needs_neither_evaluate_nor_torch():
+    program = (
+        "import sys; from xlgen_hf.scoring import score_labels; score_labels([['a']], [['a']]);"
+        " print(sorted({'torch', 'transformers', 'evaluate', 'datasets', 'pyarrow'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"
+
+
+def test_missing_resources_are_named(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"no_such\.py is missing"):
+        load_metric_module("xmc_f1", "no_such")
+    monkeypatch.setattr(_resources, "_PACKAGE", tmp_path / "package")
+    with pytest.raises(FileNotFoundError, match="The folder no_such_folder is missing; looked for"):
+        resource_folder("no_such_folder")
+
+
+def test_resources_in_the_package_come_first(tmp_path, monkeypatch):
+    beside, inside = tmp_path / "cards_for_this_test", tmp_path / "package" / "cards_for_this_test"
+    beside.mkdir()
+    monkeypatch.setattr(_resources, "_PACKAGE", tmp_path / "package")
+    assert resource_folder(beside.name) == beside
+    inside.mkdir(parents=True)
+    resource_folder.cache_clear()
+    assert resource_folder(beside.name) == inside
+    resource_folder.cache_clear()

@@ -1,0 +1,154 @@
+"""The commands train, predict and evaluate on tiny models: one way from files to scores."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import ROWS, VOCABULARY
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.data import write_jsonl
+from xlgen_hf.label_rows import label_side_rows
+from xlgen_hf.labels import LabelSpace
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Training rows, vocabulary and an output folder."""
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    return tmp_path
+
+
+def _train_arguments(folder: Path, backbone: str, *more: str) -> list[str]:
+    return [
+        "train", "--train-file", str(folder / "rows.jsonl"), "--validation-file", str(folder / "rows.jsonl"),
+        "--labels", str(folder / "labels.txt"), "--backbone", backbone, "--output-dir", str(folder / "model"),
+        "--decoder-layers", "1", "--num-clusters", "3", "--use_cpu", *more,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("variant", ["base", "bcl", "mcg"])
+def test_train_predict_evaluate(files, checkpoints, capsys, variant):
+    arguments = _train_arguments(files, checkpoints["bert"], "--variant", variant, "--num_train_epochs", "2")
+    assert main([*arguments, "--label-rows", "0.5"]) == 0
+    assert "micro_f1" in capsys.readouterr().out
+    names = {path.name for path in (files / "model").iterdir()}
+    assert {"model.safetensors", "config.json", "label_space.json", "processor_config.json", "tokenizer.json"} <= names
+
+    texts = [*ROWS, {"text": ""}, {"text": "art " * 25_000}]  # empty and of 100,000 characters
+    write_jsonl(files / "texts.jsonl", [{"text": row["text"]} for row in texts])
+    predict = ["predict", "--model", str(files / "model"), "--input-file", str(files / "texts.jsonl")]
+    assert main([*predict, "--output-file", str(files / "out.jsonl")]) == 0
+    predicted = [json.loads(line) for line in (files / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert len(predicted) == len(texts)
+    for row in predicted:
+        assert set(row) == {"labels", "scores", "clusters", "novel_labels"}
+        assert len(row["labels"]) == len(row["scores"]) == len(set(row["labels"])) >= 1
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert bool(row["clusters"]) == (variant != "base")
+    capsys.readouterr()
+    assert main(predict) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == predicted
+
+
+def test_clusters_of_a_folder_are_taken(files, checkpoints):
+    rows, labels = str(files / "rows.jsonl"), str(files / "labels.txt")
+    cluster = ["cluster", "--train-file", rows, "--labels", labels, "--encoder", checkpoints["bert"]]
+    assert main([*cluster, "--num-clusters", "4", "--output-dir", str(files / "clusters")]) == 0
+    arguments = _train_arguments(files, checkpoints["t5"], "--clusters", str(files / "clusters"), "--max_steps", "1")
+    assert main(arguments) == 0
+    made, used = (json.loads((files / d / "label_clusters.json").read_text()) for d in ("clusters", "model"))
+    assert made == used
+
+
+def test_clusters_of_other_labels_are_refused(files, checkpoints, capsys):
+    rows = str(files / "rows.jsonl")
+    cluster = ["cluster", "--train-file", rows, "--encoder", checkpoints["bert"], "--num-clusters", "2"]
+    assert main([*cluster, "--output-dir", str(files / "clusters")]) == 0
+    assert main(_train_arguments(files, checkpoints["t5"], "--clusters", str(files / "clusters"))) == 1
+    assert "are for other labels" in capsys.readouterr().err
+
+
+def _start(arguments: list[str], folder: Path) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "xlgen_hf", *arguments],
+        stderr=(folder / "log").open("w"),
+        stdout=subprocess.DEVNULL,
+        env=environment,
+    )
+
+
+def test_interrupted_training_goes_on_from_its_checkpoint(files, checkpoints):
+    """Ctrl-C leaves a checkpoint; the same command ends with the weights of a run that nobody interrupted."""
+    arguments = _train_arguments(files, checkpoints["bert"], "--max_steps", "40", "--eval_strategy", "no")
+    process = _start([*arguments, "--logging_steps", "1"], files)
+    while "Step 3 of" not in (files / "log").read_text():
+        assert process.poll() is None, (files / "log").read_text()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=120) == 130
+    stopped = [int(path.name.split("-")[1]) for path in (files / "model").glob("checkpoint-*")]
+    assert stopped and 3 <= max(stopped) < 40
+    assert "saving a checkpoint" in (files / "log").read_text()
+
+    assert main(arguments) == 0
+    interrupted = (files / "model" / "model.safetensors").read_bytes()
+    assert main([*arguments, "--output-dir", str(files / "whole")]) == 0
+    assert (files / "whole" / "model.safetensors").read_bytes() == interrupted
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--backbone", "./no/such/folder"], "no/such/folder"),
+        (["--decoder-layers", "9"], "decoder_layers=9; the encoder has 3"),
+        (["--num_train_epoks", "1"], "num_train_epoks"),
+    ],
+)
+def test_bad_arguments_have_a_clear_error(files, checkpoints, capsys, more, message):
+    assert main(_train_arguments(files, checkpoints["bert"], *more)) != 0
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": "a", "labels": "art"}', "row 2"),
+        ('{"text": "a"}', "labels"),
+        ('{"text": "a", "labels": [', "row 2"),
+        ('{"text": "", "labels": ["art"]}', "row 2"),
+    ],
+)
+def test_bad_rows_name_file_and_row(files, checkpoints, capsys, line, message):
+    path = files / "rows.jsonl"
+    path.write_text(json.dumps(ROWS[0]) + "\n" + line + "\n", encoding="utf-8")
+    assert main(_train_arguments(files, checkpoints["bert"])) == 1
+    error = capsys.readouterr().err
+    assert str(path) in error
+    assert message in error
+
+
+def test_predict_refuses_other_folders(files, checkpoints, capsys):
+    texts = ["--input-file", str(files / "rows.jsonl")]
+    assert main(["predict", "--model", checkpoints["t5"], *texts]) == 1
+    assert "processor_config.json is missing" in capsys.readouterr().err
+
+
+def test_label_side_rows_hold_each_label_equally_often():
+    space = LabelSpace([f"label {i}" for i in range(10)], [1] * 10)
+    rows = label_side_rows(space, 200, seed=4)
+    assert rows == label_side_rows(space, 200, seed=4)
+    counts = {name: sum(name in row["labels"] for row in rows) for name in space.names}
+    assert max(counts.values()) - min(counts.values()) <= 15
+    for row in rows:
+        assert 1 <= len(row["labels"]) <= 4
+        assert row["text"] == " : ".join(row["labels"])
