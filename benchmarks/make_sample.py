@@ -121,12 +121,13 @@ def readme(splits, labels, num_source_rows):
     counts = Counter(label for row in splits["train"] for label in row["labels"])
     tested = Counter(label for row in splits["test"] for label in row["labels"])
     shots = {shot: [count for label, count in tested.items() if counts[label] == shot] for shot in (0, 1)}
-    rows = "\n".join(
-        f"| `{split}.jsonl.gz` | {len(rows):,} rows, {np.mean([len(row['labels']) for row in rows]):.1f} labels a row |"
+    per_row = {split: np.mean([len(row["labels"]) for row in rows]) for split, rows in splits.items()}
+    files = "\n".join(
+        f"| `{split}.jsonl.gz` | {len(rows):,} rows, {per_row[split]:.1f} labels a row |"
         for split, rows in splits.items()
     )
     return Template(README.read_text(encoding="utf-8")).substitute(
-        files=rows,
+        files=files,
         labels=f"{len(labels):,}",
         tested=len(tested),
         zero_shot=len(shots[0]),

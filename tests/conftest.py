@@ -39,7 +39,16 @@ ROWS = [
 ]
 VOCABULARY = ["music history", "art history"]  # never seen in training
 _WORDS = sorted({word for row in ROWS for word in row["text"].split()} | {"output", "history", "1", "2", "3"})
-_PIECES = ["(", ")", ",", "<", ">", ":", *"abcdefghijklmnopqrstuvwxyz", *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz")]
+_PIECES = [
+    "(",
+    ")",
+    ",",
+    "<",
+    ">",
+    ":",
+    *"abcdefghijklmnopqrstuvwxyz",
+    *(f"##{c}" for c in "abcdefghijklmnopqrstuvwxyz"),
+]
 
 
 def _tokenizer(specials: dict[str, str], template: str) -> PreTrainedTokenizerFast:

@@ -11,7 +11,10 @@ from xlgen_hf.label_trie import LabelTrie
 
 SEPARATOR = 9
 SEQUENCES = st.lists(
-    st.lists(st.integers(1, 4), max_size=4).map(lambda tokens: (*tokens, SEPARATOR)), min_size=1, max_size=30, unique=True
+    st.lists(st.integers(1, 4), max_size=4).map(lambda tokens: (*tokens, SEPARATOR)),
+    min_size=1,
+    max_size=30,
+    unique=True,
 )
 
 

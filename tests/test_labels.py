@@ -112,5 +112,5 @@ def test_hostile_files_are_refused(tmp_path, change, message):
 
 
 def test_missing_file_names_the_folder(tmp_path):
-    with pytest.raises(ModelFolderError, match="label_space.json is missing"):
+    with pytest.raises(ModelFolderError, match=r"label_space\.json is missing"):
         LabelSpace.load(tmp_path)

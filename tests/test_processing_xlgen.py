@@ -24,7 +24,9 @@ def test_a_label_is_its_pieces_and_a_separator():
     assert tokens == ["church", "music", "<xlgen:sep>"]
 
 
-@pytest.mark.parametrize("name", ["<xlgen:sep>", "a <xlgen:sep> b", "[SEP]", "[CLS] art", "<xlgen:c0>", "</s>", "<pad>"])
+@pytest.mark.parametrize(
+    "name", ["<xlgen:sep>", "a <xlgen:sep> b", "[SEP]", "[CLS] art", "<xlgen:c0>", "</s>", "<pad>"]
+)
 @pytest.mark.parametrize("make_tokenizer", [make_bert_tokenizer, make_t5_tokenizer])
 def test_names_and_texts_that_look_like_special_tokens_are_plain_text(name, make_tokenizer):
     space = LabelSpace([name, "art"], [1, 1])
@@ -143,5 +145,5 @@ def test_broken_folders_are_refused(tmp_path, file, content, message):
 
 
 def test_a_folder_of_another_model_is_refused(checkpoints):
-    with pytest.raises(ModelFolderError, match="processor_config.json is missing"):
+    with pytest.raises(ModelFolderError, match=r"processor_config\.json is missing"):
         XLGenProcessor.from_pretrained(checkpoints["t5"])

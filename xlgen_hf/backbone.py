@@ -125,16 +125,20 @@ def warm_start_backbone(
         decoder_layers: layers of the decoder, from 1 to the encoder's number.
         dropout: dropout of the decoder; the encoder's (for a fresh BERT decoder, BERT's) if None.
 
-    Source: Wu et al., "On Leveraging Encoder-only Pre-trained Language Models for Effective Keyphrase Generation", 2024
-    (deep encoder, shallow decoder).
+    Source: Wu et al., "On Leveraging Encoder-only Pre-trained Language Models for Effective Keyphrase Generation",
+    2024 (deep encoder, shallow decoder).
     """
     depth = encoder.config.num_hidden_layers
     if not 1 <= decoder_layers <= depth:
-        raise ConfigurationError(f"decoder_layers={decoder_layers}; the encoder has {depth}, so choose from 1 to {depth}.")
+        raise ConfigurationError(
+            f"decoder_layers={decoder_layers}; the encoder has {depth}, so choose from 1 to {depth}."
+        )
     decoder_config, same_family = _decoder_config(encoder.config, decoder_layers)
     if dropout is not None:
         _set_dropout(decoder_config, dropout)
-    config = EncoderDecoderConfig.from_encoder_decoder_configs(encoder.config, decoder_config, **_special_ids(tokenizer))
+    config = EncoderDecoderConfig.from_encoder_decoder_configs(
+        encoder.config, decoder_config, **_special_ids(tokenizer)
+    )
     # A model made from its config gets attention and the like set as after a reload; the weights are moved over.
     backbone = AutoModelForSeq2SeqLM.from_config(config, dtype=encoder.dtype)
     backbone.encoder.load_state_dict(encoder.state_dict())
@@ -151,7 +155,9 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     ids = {"decoder_start_token_id": start, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
     missing = sorted(name for name, value in ids.items() if value is None)
     if missing:
-        raise ConfigurationError(f"The tokenizer has no {missing}; an encoder checkpoint with cls, sep and pad is needed.")
+        raise ConfigurationError(
+            f"The tokenizer has no {missing}; an encoder checkpoint with cls, sep and pad is needed."
+        )
     return ids
 
 
@@ -177,7 +183,9 @@ def _decoder_config(encoder_config: PreTrainedConfig, layers: int) -> tuple[PreT
 
 def _layers(model: nn.Module, count: int) -> nn.ModuleList:
     """The list of a model's `count` layers."""
-    found = [m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count and hasattr(m[0], "attention")]
+    found = [
+        m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == count and hasattr(m[0], "attention")
+    ]
     if not found:
         raise ConfigurationError(f"{type(model).__name__} has no list of {count} layers to make a decoder from.")
     return found[0]
@@ -193,4 +201,4 @@ def _copy_layers(encoder: PreTrainedModel, decoder: PreTrainedModel) -> None:
     for position, layer in enumerate(target):
         donor = source[round((position + 1) * step) - 1]
         layer.load_state_dict(donor.state_dict(), strict=False)
-        layer.crossattention.load_state_dict(donor.attention.state_dict())
+        layer.get_submodule("crossattention").load_state_dict(donor.get_submodule("attention").state_dict())

@@ -25,13 +25,13 @@ class XLGenConfig(PreTrainedConfig):
 
     Args:
         backbone: config of the seq2seq model that is wrapped (T5, BART, EncoderDecoder ...).
-        variant: `base` generates labels from the text; `bcl` also conditions on a bit vector of clusters that a head on
-            the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters.
+        variant: `base` generates labels from the text; `bcl` also conditions on a bit vector of clusters that a head
+            on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters.
         num_clusters: clusters `C` of the label space; 0 for `base`.
         num_label_pieces: pieces `R` that occur in label sequences, to which the output layer is restricted; None keeps
             the whole vocabulary.
         separator_token_id: token that ends each label.
-        first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None where a variant needs none.
+        first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base`.
         conditioning: how `bcl` tells the clusters to the decoder. `memory` joins their vectors to the encoder's output
             (one encoder pass); `tokens` appends cluster tokens to the input, as the paper's code does (two passes).
         cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
@@ -106,13 +106,16 @@ class XLGenConfig(PreTrainedConfig):
                 f"min_labels={self.min_labels}, max_labels={self.max_labels}; 0 <= min_labels <= max_labels is needed."
             )
         if self.variant != "base" and self.num_clusters < 1:
-            raise ConfigurationError(f"variant={self.variant!r} needs label clusters; num_clusters={self.num_clusters}.")
+            raise ConfigurationError(
+                f"variant={self.variant!r} needs label clusters; num_clusters={self.num_clusters}."
+            )
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Config that generation reads layer counts and vocabulary from: the backbone's."""
-        if self.backbone.model_type == "encoder-decoder":
-            return self.backbone.encoder if encoder else self.backbone.decoder
-        return self.backbone.get_text_config(decoder=decoder, encoder=encoder)
+        backbone: Any = self.backbone
+        if backbone.model_type == "encoder-decoder":
+            return backbone.encoder if encoder else backbone.decoder
+        return backbone.get_text_config(decoder=decoder, encoder=encoder)
 
     @property
     def vocab_size(self) -> int:

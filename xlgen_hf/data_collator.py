@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from datasets import Dataset
 
+from .clusters import LabelClusters
 from .configuration_xlgen import Variant
+from .errors import ConfigurationError
 from .processing_xlgen import TruncationReport, XLGenProcessor
 
 __all__ = ["DataCollatorForXLGen", "encode_dataset"]
@@ -28,8 +30,8 @@ def encode_dataset(dataset: Dataset, processor: XLGenProcessor, what: str = "Dat
         what: how the report of losses calls these rows.
 
     Returns:
-        Rows with `text_ids` (tokens of the text), `label_ids`, `row` (the row's number) and `length` (tokens of text and
-        target together). What truncation loses is logged with its share of all texts and labels.
+        Rows with `text_ids` (tokens of the text), `label_ids`, `row` (the row's number) and `length` (tokens of text
+        and target together). What truncation loses is logged with its share of all texts and labels.
 
     Raises:
         LabelSpaceError: if a label is not in the label space.
@@ -61,8 +63,8 @@ def encode_dataset(dataset: Dataset, processor: XLGenProcessor, what: str = "Dat
 class DataCollatorForXLGen:
     """Makes padded batches of rows from [`encode_dataset`].
 
-    Every batch has `input_ids` and `attention_mask` `(B, S)` and `labels` `(B, T)`, padded to their longest row, targets
-    with -100. Beside them:
+    Every batch has `input_ids` and `attention_mask` `(B, S)` and `labels` `(B, T)`, padded to their longest row,
+    targets with -100. Beside them:
 
     * `bcl`: `cluster_bits`, 1 where a cluster holds one of the row's labels, `(B, C)`, float32.
     * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
@@ -79,8 +81,8 @@ class DataCollatorForXLGen:
             [0, 1]; the model meets such mistakes when it generates the clusters itself.
         seed: seed of the draws; they depend on it, the epoch and the row alone, so a resumed run repeats them.
 
-    Example: two texts with labels `[3]` and `[0, 5]`, whose label tokens are `[40]`, `[41, 42]` and `[43]`, separator 9,
-    end 1, pad 0, become (`base`)::
+    Example: two texts with labels `[3]` and `[0, 5]`, whose label tokens are `[40]`, `[41, 42]` and `[43]`,
+    separator 9, end 1, pad 0, become (`base`)::
 
         input_ids       [[7, 8, 1], [6, 1, 0]]
         attention_mask  [[1, 1, 1], [1, 1, 0]]
@@ -105,12 +107,18 @@ class DataCollatorForXLGen:
             inputs = [self.processor.build_input(f["text_ids"]) for f in features]
             batch = self._pad(inputs, [self.processor.build_target(ids) for ids in ordered])
         if self.variant == "bcl":
-            bits = np.stack([self.processor.clusters.bits(f["label_ids"]) for f in features])
+            bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
             batch["cluster_bits"] = torch.from_numpy(bits)
         if self.references:
             batch["reference_ids"] = _pad_rows([f["label_ids"] for f in features], _IGNORED)
             batch["text_ids"] = [f["text_ids"] for f in features]
         return batch
+
+    @property
+    def _clusters(self) -> LabelClusters:
+        if self.processor.clusters is None:
+            raise ConfigurationError(f"variant={self.variant!r} needs label clusters; the processor has none.")
+        return self.processor.clusters
 
     def _pad(self, inputs: list[list[int]], targets: list[list[int]]) -> dict[str, Any]:
         return {**self.processor.pad(inputs), "labels": _pad_rows(targets, _IGNORED)}
@@ -121,7 +129,7 @@ class DataCollatorForXLGen:
         inputs, targets, is_cluster_row = [], [], []
         for feature, label_ids in zip(features, ordered, strict=True):
             random = np.random.default_rng([self.seed, self.epoch, feature["row"]])
-            gold = processor.clusters.clusters_of(feature["label_ids"])
+            gold = self._clusters.clusters_of(feature["label_ids"])
             target = processor.build_target(label_ids)
             inputs.append(processor.build_input(feature["text_ids"], self._with_noise(gold, random), "labels"))
             inputs.append(processor.build_input(feature["text_ids"], task="clusters"))
@@ -136,7 +144,7 @@ class DataCollatorForXLGen:
     def _with_noise(self, clusters: list[int], random: np.random.Generator) -> list[int]:
         kept = [cluster for cluster in clusters if random.random() >= self.cluster_noise]
         if random.random() < self.cluster_noise:
-            wrong = int(random.integers(self.processor.clusters.num_clusters))
+            wrong = int(random.integers(self._clusters.num_clusters))
             kept += [] if wrong in kept else [wrong]
         return kept
 

@@ -46,7 +46,7 @@ class _SetState:
         return cls(tokens, zeros, used, zeros.clone(), torch.zeros(rows, dtype=torch.bool, device=device))
 
     def parents(self, tokens: torch.Tensor, beams: int) -> torch.Tensor:
-        """Which of these rows each row of `tokens`, one step longer, goes on from, `(N,)`; beams stay in their text."""
+        """The row that each row of `tokens`, one step longer, goes on from, `(N,)`; beams stay in their text."""
         rows = torch.arange(tokens.shape[0], device=tokens.device)
         if beams == 1:
             return rows
@@ -59,10 +59,10 @@ class _SetState:
 class LabelSetLogitsProcessor(LogitsProcessor):
     """Allow just the tokens that lead to a set of labels.
 
-    A token is allowed where it leads to at least one label that the sequence does not hold yet. The end token is allowed
-    between labels, from `min_labels` labels on; it alone is allowed after `max_labels` labels, or when no label is left.
-    So each sequence ends, and every sequence that ended is a valid set. Works with greedy search, beam search and
-    sampling; it follows the rows of one `generate` call, so make a new one for each call.
+    A token is allowed where it leads to at least one label that the sequence does not hold yet. The end token is
+    allowed between labels, from `min_labels` labels on; it alone is allowed after `max_labels` labels, or when no
+    label is left. So each sequence ends, and every sequence that ended is a valid set. Works with greedy search, beam
+    search and sampling; it follows the rows of one `generate` call, so make a new one for each call.
 
     Args:
         trie: the labels.
@@ -83,7 +83,7 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         self._state: _SetState | None = None
         self._arrays: dict[str, torch.Tensor] = {}
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mask the scores of the next token.
 
         Args:
@@ -175,7 +175,7 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         allowed[row[exhausted], self._arrays["edge_token"][child[exhausted] - 1]] = False
 
     def _child_with_leaf(self, node: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-        """The child of each node whose interval of leaves holds each leaf: the last one that starts at or before it."""
+        """The child of each node above each leaf: the last one whose leaves start at or before it."""
         start, leaf_low = self._arrays["child_start"], self._arrays["leaf_low"]
         low, high = start[node], start[node + 1]
         while bool((high - low > 1).any()):
@@ -201,7 +201,7 @@ class ClusterSetLogitsProcessor(LogitsProcessor):
         self.eos_token_id = eos_token_id
         self.max_clusters = min(max_clusters, num_clusters)
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mask the scores `(N, V)` of the token that follows `input_ids` `(N, T)`."""
         generated = input_ids[:, 1:]
         ended = (generated == self.eos_token_id).any(1)
@@ -228,8 +228,10 @@ def parse_label_sequences(
         Three arrays with an entry a label: its row, its label id, and the position of its separator in the row. What
         spells no label, an unfinished one at the end of a cut sequence included, has no entry.
     """
-    rows, labels, ends = [], [], []
-    for row, position in np.argwhere(sequences == separator_token_id):
+    rows: list[int] = []
+    labels: list[int] = []
+    ends: list[int] = []
+    for row, position in np.argwhere(sequences == separator_token_id).tolist():
         start = ends[-1] + 1 if rows and rows[-1] == row else 0
         label = trie.label_of(sequences[row, start : position + 1].tolist())
         rows.append(row)

@@ -1,4 +1,4 @@
-"""Label-side training rows: names of labels as texts, so that the model learns to spell a label whose words it reads."""
+"""Label-side training rows: label names as texts, so that the model learns to spell a label whose words it reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The label space: the names that can be predicted, how often training used them, and the order to generate them in."""
+"""The label space: the names that can be predicted, how often training used them, and their order in a target."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class LabelSpace:
     Raises:
         LabelSpaceError: if a name is empty or stands twice, or names and counts do not fit.
 
-    Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023 (label order).
+    Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
     """
 
     def __init__(
@@ -137,7 +137,9 @@ class LabelSpace:
     def __repr__(self) -> str:
         """Size, share of unseen labels and decode order."""
         unseen = int((self.counts == 0).sum())
-        return f"LabelSpace({len(self)} labels, {unseen} of them unseen in training, decode_order={self.decode_order!r})"
+        return (
+            f"LabelSpace({len(self)} labels, {unseen} of them unseen in training, decode_order={self.decode_order!r})"
+        )
 
     def encode(self, labels: Iterable[str]) -> list[int]:
         """Label names -> label ids, in the given order, each once.
@@ -206,7 +208,7 @@ class LabelSpace:
         groups = self.ambiguous_names()
         if groups:
             logger.warning(
-                "%d groups of label names differ only in case, width or white space and stay separate labels, e.g. %s.",
+                "%d groups of label names differ only in case, width or white space and stay separate labels: %s.",
                 len(groups),
                 groups[:_SHOWN],
             )

@@ -52,8 +52,8 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
     """Generates the label set of a text with any seq2seq backbone.
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
-    encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with cluster tokens
-    to labels. Build one with [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
+    encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with cluster
+    tokens to labels. Build one with [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
 
     Args:
         config: the configuration.
@@ -130,14 +130,14 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
             raise ConfigurationError(
                 f"The processor allows inputs of {processor.max_source_length} and targets of "
-                f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length and "
-                "max_target_length."
+                f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
+                "and max_target_length."
             )
         pieces = processor.output_token_ids() if restrict_output else None
         config = XLGenConfig(
             backbone=backbone.config,
             variant=variant,
-            num_clusters=processor.clusters.num_clusters if variant != "base" else 0,
+            num_clusters=0 if variant == "base" or processor.clusters is None else processor.clusters.num_clusters,
             num_label_pieces=None if pieces is None else len(pieces),
             separator_token_id=processor.separator_token_id,
             first_cluster_token_id=processor.first_cluster_token_id if variant != "base" else None,
@@ -159,14 +159,16 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         """Make room for the processor's tokens, and start clusters from what they are about."""
         if len(processor.tokenizer) > self.config.vocab_size:
             self.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-        embeddings = self.get_input_embeddings().weight
+        embeddings: torch.Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
         known = embeddings[: processor.separator_token_id].mean(0)
         embeddings[processor.added_token_ids] = known
         clusters = processor.clusters
         if self.config.variant == "base" or clusters is None:
             return
         for token, ids in zip(
-            processor.cluster_token_ids(range(clusters.num_clusters)), processor._plain_ids(clusters.names), strict=True
+            processor.cluster_token_ids(range(clusters.num_clusters)),
+            processor._plain_ids(clusters.names),
+            strict=True,
         ):
             if ids:
                 embeddings[token] = embeddings[ids].mean(0)
@@ -303,7 +305,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
     def _append_cluster_tokens(
         self, input_ids: torch.Tensor | None, mask: torch.Tensor, bits: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the active clusters' tokens before each text's last token: `(B, S)` and `(B, C)` -> `(B, S + A)` twice."""
+        """Put the active clusters' tokens before each text's last token; ids and mask `(B, S + A)`."""
         if input_ids is None or self.config.first_cluster_token_id is None:
             raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
         most = max(int((bits > 0).sum(1).max()), 1)
@@ -346,8 +348,8 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
             labels: target tokens, -100 where no loss counts, `(B, T)`.
             cluster_bits: gold clusters of the texts, 0 or 1, `(B, C)`; `bcl` only.
             cluster_rows: rows whose target is a cluster sequence, `(B,)`, bool; `mcg` only.
-            decoder_input_ids, decoder_attention_mask, past_key_values, inputs_embeds, decoder_inputs_embeds, use_cache:
-                as in any seq2seq model of transformers.
+            decoder_input_ids, decoder_attention_mask, past_key_values, inputs_embeds, decoder_inputs_embeds,
+                use_cache: as in any seq2seq model of transformers.
             return_dict: ignored, an output object always comes back.
             kwargs: passed to the backbone.
 
@@ -363,7 +365,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
             )
             encoder_outputs = BaseModelOutput(last_hidden_state=memory)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
-            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+            decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[assignment]
         out = self._run_backbone(
             attention_mask=attention_mask,
             encoder_outputs=encoder_outputs,
@@ -388,7 +390,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         )
 
     def _restricted_output(self) -> dict[str, torch.Tensor]:
-        """Parameters of the output layer that remain, by their names; kept between steps while nothing changes them."""
+        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
         layer = self.backbone.get_output_embeddings()
         key = (layer.weight.data_ptr(), layer.weight._version)
         if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
@@ -424,8 +426,9 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         unknown = (self.label_pieces[position] != tokens) & ~ignored
         if bool(unknown.any()):
             raise ValueError(
-                f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is restricted "
-                "to label pieces. Build targets with the model's own processor, or the model with restrict_output=False."
+                f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is "
+                "restricted to label pieces. Build targets with the model's own processor, or the model with "
+                "restrict_output=False."
             )
         return torch.where(ignored, _IGNORED, position)
 
@@ -456,7 +459,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
 
 
 def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean cross-entropy of the target tokens of the given rows; 0 where there are none. `(B, T, R)`, `(B, T)` -> `()`."""
+    """Mean cross-entropy of the given rows' target tokens, 0 without any; `(B, T, R)`, `(B, T)` -> `()`."""
     counted = target != _IGNORED
     if rows is not None:
         counted &= rows[:, None]

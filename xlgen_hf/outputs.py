@@ -12,7 +12,7 @@ __all__ = ["LabelPrediction", "XLGenOutput"]
 
 @dataclass
 class XLGenOutput(Seq2SeqLMOutput):
-    """Output of a forward pass; beside the fields of `Seq2SeqLMOutput`:
+    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
 
     Attributes:
         generation_loss: cross-entropy of the label tokens, shape `()`.

@@ -42,7 +42,7 @@ def check_picture(path: str | Path) -> None:
 def plot_shot_buckets(
     systems: Mapping[str, Mapping[str, float]], path: str | Path, *, score: str = "macro_f1", title: str | None = None
 ) -> None:
-    """Draw a group of bars for each bucket of labels by training count, and one for all labels where there is such a score.
+    """Draw a group of bars for each bucket of labels by training count, and for all labels if the score exists.
 
     Args:
         systems: the scores of each system, as `xlgen_hf.scoring` returns them; all over the same references and

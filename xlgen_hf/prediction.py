@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,13 @@ class DecodedSet:
 class LabelPredictionMixin:
     """Adds label-set decoding to a model that has `encode`, `forward` and `generate` of an XLGen model."""
 
+    # What the model brings.
+    config: Any
+    device: Any
+    encode: Callable[..., Any]
+    piece_positions: Callable[[torch.Tensor], torch.Tensor]
+    __call__: Callable[..., Any]
+
     def generate(
         self,
         inputs: torch.Tensor | None = None,
@@ -76,7 +83,7 @@ class LabelPredictionMixin:
                     ids, attention_mask, options.pop("inputs_embeds", None), cluster_bits
                 )
             options["encoder_outputs"], inputs = BaseModelOutput(last_hidden_state=memory), None
-        return super().generate(inputs, attention_mask=attention_mask, **options)
+        return super().generate(inputs, attention_mask=attention_mask, **options)  # type: ignore[misc]
 
     @torch.no_grad()
     def predict(

@@ -63,9 +63,9 @@ class XLGenProcessor(PushToHubMixin):
     """Tokenizer, label space and clusters of one model, and the way between texts, label sets and token ids.
 
     Texts and label names are always read as plain text: a name that looks like a special token, or like the separator,
-    is spelled out in ordinary pieces. A label's sequence is its pieces and the separator. Where a tokenizer cannot tell
-    two names apart (an uncased one "Turkey" and "turkey"), or spells a name with nothing, the rarer name gets a number
-    at its end, so that every label can be predicted; such names are counted and reported.
+    is spelled out in ordinary pieces. A label's sequence is its pieces and the separator. Where a tokenizer cannot
+    tell two names apart (an uncased one "Turkey" and "turkey"), or spells a name with nothing, the rarer name gets a
+    number at its end, so that every label can be predicted; such names are counted and reported.
 
     Args:
         tokenizer: the backbone's tokenizer; the processor adds its separator and, with clusters, the task and cluster
@@ -105,7 +105,9 @@ class XLGenProcessor(PushToHubMixin):
         self.added_token_ids = self.tokenizer.convert_tokens_to_ids(new)
         first = self.added_token_ids[0]
         if self.added_token_ids != list(range(first, first + len(new))):
-            raise ConfigurationError(f"The tokenizer already holds some of the tokens {new[:4]} ...; give a fresh one.")
+            raise ConfigurationError(
+                f"The tokenizer already holds some of the tokens {new[:4]} ...; give a fresh one."
+            )
         self.separator_token_id = first
 
     @property
@@ -166,7 +168,9 @@ class XLGenProcessor(PushToHubMixin):
         if len(set(last)) == 10:
             return last
         if self.tokenizer.unk_token_id is None and not last:
-            raise LabelSpaceError("The tokenizer can spell neither digits nor unknown words; choose another checkpoint.")
+            raise LabelSpaceError(
+                "The tokenizer can spell neither digits nor unknown words; choose another checkpoint."
+            )
         return [last[0] if last else self.tokenizer.unk_token_id]
 
     @cached_property
@@ -195,7 +199,11 @@ class XLGenProcessor(PushToHubMixin):
         if not texts:
             return []
         return self.tokenizer(
-            list(texts), add_special_tokens=False, split_special_tokens=True, return_attention_mask=False, verbose=False
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
         )["input_ids"]
 
     @cached_property
@@ -250,7 +258,9 @@ class XLGenProcessor(PushToHubMixin):
         batch = [texts] if isinstance(texts, str) else list(texts)
         task = "labels" if kwargs.pop("task_prefix", False) else None
         if kwargs:
-            raise TypeError(f"XLGenProcessor got unknown arguments {sorted(kwargs)}; it takes texts and return_tensors.")
+            raise TypeError(
+                f"XLGenProcessor got unknown arguments {sorted(kwargs)}; it takes texts and return_tensors."
+            )
         return self.pad([self.build_input(ids, task=task) for ids in self.encode_texts(batch)], return_tensors)
 
     def pad(self, input_ids: Sequence[Sequence[int]], return_tensors: str | None = "pt") -> BatchEncoding:
@@ -293,10 +303,12 @@ class XLGenProcessor(PushToHubMixin):
         settings = read_json(folder / PROCESSOR_FILE)
         if not isinstance(settings, dict) or settings.get("processor_class") != cls.__name__:
             raise ModelFolderError(f"{folder / PROCESSOR_FILE}: not the processor of an XLGen model.")
-        lengths = {key: settings.get(key) for key in ("max_source_length", "max_target_length")}
+        lengths: dict[str, Any] = {key: settings.get(key) for key in ("max_source_length", "max_target_length")}
         for key, value in lengths.items():
             if type(value) is not int or value < 4:
-                raise ModelFolderError(f"{folder / PROCESSOR_FILE}: {key}={value!r}; a whole number from 4 on is needed.")
+                raise ModelFolderError(
+                    f"{folder / PROCESSOR_FILE}: {key}={value!r}; a whole number from 4 on is needed."
+                )
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings.get("clusters") else None
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -93,8 +93,8 @@ class XLGenTrainer(Seq2SeqTrainer):
     Args:
         model: the model.
         args: the arguments.
-        train_dataset: rows with `text` and `labels` (or rows from [`encode_dataset`]); rows without labels are left out
-            and counted.
+        train_dataset: rows with `text` and `labels` (or rows from [`encode_dataset`]); rows without labels are left
+            out and counted.
         eval_dataset: rows of the same kind, or a dictionary of such; labels outside the label space raise.
         processing_class: the model's processor.
         kwargs: further arguments of `Seq2SeqTrainer`.
@@ -102,6 +102,9 @@ class XLGenTrainer(Seq2SeqTrainer):
     Evaluation generates label sets (greedily, or with `generation_num_beams`) and reports micro and macro F1 with the
     project's metric, by shot where training counts are known.
     """
+
+    optimizer: torch.optim.Optimizer | None
+    data_collator: Any
 
     def __init__(
         self,
@@ -114,7 +117,9 @@ class XLGenTrainer(Seq2SeqTrainer):
         **kwargs: Any,
     ) -> None:
         if not isinstance(processing_class, XLGenProcessor):
-            raise ConfigurationError(f"processing_class is a {type(processing_class).__name__}; an XLGenProcessor is needed.")
+            raise ConfigurationError(
+                f"processing_class is a {type(processing_class).__name__}; an XLGenProcessor is needed."
+            )
         collator = DataCollatorForXLGen(
             processing_class,
             model.config.variant,
@@ -258,8 +263,9 @@ class XLGenTrainer(Seq2SeqTrainer):
     def tune_min_labels(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
         """Set the model's `min_labels` to the choice with the best micro F1 on the evaluation rows.
 
-        A generator that learned from incomplete label lists stops early; a lower bound on the labels of a text makes up
-        for it. The rows are decoded once, greedily, under the highest bound; the sets of the others follow from that.
+        A generator that learned from incomplete label lists stops early; a lower bound on the labels of a text makes
+        up for it. The rows are decoded once, greedily, under the highest bound; the sets of the others follow from
+        that.
 
         Returns:
             The chosen value, which the model's config keeps.
@@ -274,7 +280,9 @@ class XLGenTrainer(Seq2SeqTrainer):
         scores = {}
         for choice in sorted({min(choice, highest) for choice in choices}):
             sets = [one.with_min_labels(choice).labels for one in decoded]
-            scores[choice] = score_ids(sets, references, num_labels=len(self.processing_class.label_space), k=())["micro_f1"]
+            scores[choice] = score_ids(sets, references, num_labels=len(self.processing_class.label_space), k=())[
+                "micro_f1"
+            ]
         config.min_labels = max(scores, key=lambda choice: scores[choice])
         logger.info(
             "min_labels=%d has the best micro F1 on the evaluation rows: %s",
@@ -298,7 +306,9 @@ def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) ->
         return dataset
     kept = dataset.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
     if len(kept) < len(dataset):
-        logger.warning("%d of %d training rows have no labels and are left out.", len(dataset) - len(kept), len(dataset))
+        logger.warning(
+            "%d of %d training rows have no labels and are left out.", len(dataset) - len(kept), len(dataset)
+        )
     return encode_dataset(kept, processor, "Training data")
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from .backbone import longest_sequence
@@ -198,7 +198,9 @@ def train_model(
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     output_dir = Path(args.output_dir)
-    train_rows = train_rows.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
+    train_rows = train_rows.filter(
+        lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels"
+    )
     model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
     logger.info(
         "%s: %d parameters, %d training rows, %r, %s.",
@@ -218,6 +220,7 @@ def train_model(
         eval_dataset=validation_rows,
         callbacks=[progress],
     )
+    trainer.remove_callback(PrinterCallback)  # it prints to stdout; `_Progress` logs instead
     _run(trainer, progress, output_dir)
     scores: dict[str, float] = {}
     if validation_rows is not None:
@@ -231,7 +234,9 @@ def train_model(
 
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
     if rate < 0:
-        raise ConfigurationError(f"label_rows={rate}; the number of label-side rows for a training row is not negative.")
+        raise ConfigurationError(
+            f"label_rows={rate}; the number of label-side rows for a training row is not negative."
+        )
     if rate == 0:
         return rows
     extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)

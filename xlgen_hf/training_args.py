@@ -16,9 +16,10 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
     """Arguments of [`XLGenTrainer`].
 
     Defaults that differ from `Seq2SeqTrainingArguments`: `learning_rate` 2e-4, `per_device_train_batch_size` 32,
-    `per_device_eval_batch_size` 64, `num_train_epochs` 5, `warmup_steps` 0.05 (a share of all steps), `lr_scheduler_type` linear, `weight_decay` 0.01,
-    `predict_with_generate` True, `remove_unused_columns` False (the collator picks its columns),
-    `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names` ["labels"], `report_to` none.
+    `per_device_eval_batch_size` 64, `num_train_epochs` 5, `warmup_steps` 0.05 (a share of all steps),
+    `weight_decay` 0.01, `predict_with_generate` True, `remove_unused_columns` False (the collator picks its columns),
+    `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names` ["labels"], `report_to` none;
+    `dataloader_pin_memory` is off on a CPU.
 
     Args:
         fresh_learning_rate: learning rate of parameters that no pretraining has seen (cluster parts, a warm-started
@@ -26,7 +27,7 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
         length_bucketing: batch rows of similar length; the order of evaluation stays that of the data.
         clusters_only_rate: `mcg`: share of texts with a further row clusters -> labels.
         cluster_noise: `mcg`: chance that a gold cluster is left out of the input, or a wrong one put in.
-        tune_min_labels: after training, choose the least number of labels of a text by micro F1 on the validation rows.
+        tune_min_labels: after training, choose the least labels of a text by micro F1 on the validation rows.
     """
 
     learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of pretrained parameters."})
@@ -42,7 +43,9 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Keep it off: the collator picks its columns."}
     )
-    metric_for_best_model: str | None = field(default="micro_f1", metadata={"help": "Metric that picks the best model."})
+    metric_for_best_model: str | None = field(
+        default="micro_f1", metadata={"help": "Metric that picks the best model."}
+    )
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Leave as it is."})
     length_bucketing: bool = field(default=True, metadata={"help": "Batch rows of similar length."})
     clusters_only_rate: float = field(
@@ -58,6 +61,8 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
     def __post_init__(self) -> None:
         """Check the added arguments."""
         super().__post_init__()
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # nothing to copy to; torch would warn
         for name in ("clusters_only_rate", "cluster_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)}; a share in [0, 1] is needed.")

@@ -13,6 +13,7 @@ from .xmc_report import score_labels
 from .xmc_scores import ScoreOptions
 
 _DEFAULTS = ScoreOptions()
+_RECORD_BATCH = 250_000  # documents; names are read anew in each batch of the file, by default 1,000 documents
 
 _DESCRIPTION = """
 Scores sets of labels out of a space of thousands to millions, of which most are rare: micro, macro and example F1,
@@ -173,6 +174,7 @@ class XmcF1(evaluate.Metric):
         """
         check_label_lists([prediction], "predictions", len(self))
         check_label_lists([reference], "references", len(self))
+        self.writer_batch_size = _RECORD_BATCH
         super().add(prediction=list(prediction), reference=list(reference))
 
     def add_batch(self, *, predictions: Any = None, references: Any = None) -> None:
@@ -192,6 +194,7 @@ class XmcF1(evaluate.Metric):
                 f"{len(predictions)} predictions for {len(references)} references; give one prediction (an empty list,"
                 " if need be) for each reference."
             )
+        self.writer_batch_size = _RECORD_BATCH
         super().add_batch(predictions=predictions, references=references)
 
     def _compute(

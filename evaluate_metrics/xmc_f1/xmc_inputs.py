@@ -5,7 +5,8 @@ Labels are numbered by dictionaries and iterators that run in C; Python code tou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import chain, count
 from typing import Any
 
@@ -14,7 +15,7 @@ import scipy.sparse as sp
 
 from .xmc_scores import LabelRows
 
-__all__ = ["LabelIndex", "check_label_lists", "count_labels", "id_rows"]
+__all__ = ["LabelIndex", "check_label_counts", "check_label_lists", "count_labels", "id_rows"]
 
 _ROW_TYPES = (list, tuple, np.ndarray)
 
@@ -52,7 +53,7 @@ def _shown(value: Any) -> str:
 
 
 def check_label_lists(rows: Sequence[Sequence[str]], field: str, first_row: int = 0) -> None:
-    """Check that each row is a list of strings that are not empty.
+    """Check that each row is a list of strings. That none is empty is seen when labels are numbered.
 
     Args:
         rows: a list of labels for each document.
@@ -67,9 +68,21 @@ def check_label_lists(rows: Sequence[Sequence[str]], field: str, first_row: int 
         return
     _check_row_types(rows, field, first_row)
     _check_element_types(rows, (str,), "labels that are strings", field, first_row)
-    if "" in chain.from_iterable(rows):
-        number = next(number for number, row in enumerate(rows) if "" in list(row))
-        raise ValueError(f"{_place(field, first_row + number)}: a label is the empty string; leave it out.")
+
+
+def check_label_counts(counts: Mapping[str, int]) -> None:
+    """Check that labels are strings that are not empty, and counts whole numbers of at least 0.
+
+    Raises:
+        ValueError: naming the first label or count that is none.
+    """
+    kinds = set(zip(map(type, counts), map(type, counts.values()), strict=True))
+    right = all(issubclass(name, str) and issubclass(value, (int, np.integer)) for name, value in kinds)
+    if right and min(counts.values(), default=0) >= 0 and "" not in counts:
+        return
+    for name, value in counts.items():
+        if not isinstance(name, str) or not name or not isinstance(value, (int, np.integer)) or value < 0:
+            raise ValueError(f"train_label_counts: {name!r}: {value!r} is no label with a count of 0 or more.")
 
 
 def _is_arrow(rows: Any) -> bool:
@@ -91,10 +104,13 @@ def _row_bounds(rows: Sequence[Sequence[Any]]) -> np.ndarray:
 
 
 class LabelIndex:
-    """Numbers labels in the order in which they come."""
+    """Numbers labels in the order in which they come.
+
+    Its methods take labels that were checked, and raise ValueError for a label that is the empty string.
+    """
 
     def __init__(self) -> None:
-        self._ids: dict[str, int] = {}
+        self._ids: defaultdict[str, int] = defaultdict(count().__next__)  # a look-up numbers a new label
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -104,21 +120,21 @@ class LabelIndex:
         """The labels in the order of their ids."""
         return list(self._ids)
 
-    def add(self, labels: Iterable[str]) -> None:
-        """Number the labels that have no id yet."""
-        new = [label for label in dict.fromkeys(labels) if label not in self._ids]
-        self._ids.update(zip(new, count(len(self._ids)), strict=False))
-
     def ids(self, labels: Sequence[str]) -> np.ndarray:
         """Ids of labels, numbering new ones; shape `(len(labels),)`."""
-        self.add(labels)
         return np.fromiter(map(self._ids.__getitem__, labels), dtype=np.int64, count=len(labels))
 
-    def rows(self, label_lists: Any) -> LabelRows:
-        """Label lists (or an arrow column of them) that were checked -> rows of ids."""
+    def rows(self, label_lists: Any, field: str) -> LabelRows:
+        """Label lists, or an arrow column of them, -> rows of ids; `field` is how to call them in an error."""
         if _is_arrow(label_lists):
-            return self._arrow_rows(label_lists)
-        return LabelRows(_row_bounds(label_lists), self.ids(list(chain.from_iterable(label_lists))))
+            rows = self._arrow_rows(label_lists)
+        else:
+            rows = LabelRows(_row_bounds(label_lists), self.ids(list(chain.from_iterable(label_lists))))
+        if "" in self._ids:
+            entry = int(np.flatnonzero(rows.indices == self._ids[""])[0])
+            place = _place(field, int(np.searchsorted(rows.indptr, entry, side="right")) - 1)
+            raise ValueError(f"{place}: a label is the empty string; leave it out.")
+        return rows
 
     def _arrow_rows(self, column: Any) -> LabelRows:
         """Only the distinct labels of a chunk become Python strings."""
@@ -138,7 +154,7 @@ def count_labels(label_lists: Sequence[Sequence[str]]) -> tuple[list[str], np.nd
     """
     check_label_lists(label_lists, "train_references")
     index = LabelIndex()
-    rows = index.rows(label_lists)
+    rows = index.rows(label_lists, "train_references")
     matrix = sp.csr_array(
         (np.ones(len(rows.indices), np.int32), rows.indices, rows.indptr), shape=(len(label_lists), max(len(index), 1))
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .xmc_inputs import LabelIndex, check_label_lists, count_labels, id_rows
+from .xmc_inputs import LabelIndex, check_label_counts, check_label_lists, count_labels, id_rows
 from .xmc_scores import (
     LabelRows,
     Matches,
@@ -107,8 +107,8 @@ def score_labels(
     check_label_lists(references, "references")
     names, counts, documents = _read_training(train_label_counts, train_references, num_train_documents)
     index = LabelIndex()
-    index.add(names)
-    rows = index.rows(predictions), index.rows(references)
+    index.ids(names)
+    rows = index.rows(predictions, "predictions"), index.rows(references, "references")
     if counts is not None:
         counts = np.concatenate([counts, np.zeros(len(index) - len(counts), dtype=np.int64)])
     matches = _match(*rows, len(index))
@@ -131,9 +131,7 @@ def _read_training(
         return names, counts, len(train_references) if num_train_documents is None else num_train_documents
     if train_label_counts is None:
         return [], None, None
-    for name, value in train_label_counts.items():
-        if not isinstance(name, str) or not isinstance(value, (int, np.integer)) or value < 0:
-            raise ValueError(f"train_label_counts: {name!r}: {value!r} is no label with a count of 0 or more.")
+    check_label_counts(train_label_counts)
     counts = np.fromiter(train_label_counts.values(), dtype=np.int64, count=len(train_label_counts))
     return list(train_label_counts), counts, num_train_documents
 

@@ -269,10 +269,6 @@ class _Weighting:
         """Mean of a value of each document, shape `(D,)`."""
         return float(values.sum() if self.weights is None else self.weights @ values) / self.total
 
-    def sum_entries(self, documents: np.ndarray, values: np.ndarray) -> float:
-        """Sum of the values of entries that belong to `documents`."""
-        return float(values.sum() if self.weights is None else self.weights[documents] @ values)
-
     def label_totals(self, labels: np.ndarray, documents: np.ndarray | None) -> np.ndarray:
         """Number of entries of each label, shape `(L,)`; `documents` is needed with weights only."""
         weights = None if self.weights is None else self.weights[documents]
@@ -404,24 +400,59 @@ def _discounts(length: int) -> np.ndarray:
     return 1.0 / np.log2(np.arange(2, length + 2))
 
 
+class _RankTable:
+    """Sums of values by rank and by the number of true labels of the document, which all ranking scores depend on.
+
+    Args:
+        weighting: how often each document counts.
+        documents: document of each entry, shape `(entries,)`.
+        ranks: rank of each entry, 0 is the best.
+        values: value of each entry, 1 by default.
+        depth: ranks to keep.
+    """
+
+    def __init__(
+        self, weighting: _Weighting, documents: np.ndarray, ranks: np.ndarray, values: np.ndarray | None, depth: int
+    ) -> None:
+        true = np.diff(weighting.matches.references.indptr)
+        if weighting.weights is not None:
+            values = weighting.weights[documents] * (1.0 if values is None else values)
+        within = ranks < depth
+        if not within.all():
+            documents, ranks = documents[within], ranks[within]
+            values = None if values is None else values[within]
+        depth = min(depth, int(ranks.max(initial=-1)) + 1)
+        width = int(true.max(initial=0)) + 1
+        cells = ranks.astype(np.int64) * width + true[documents]
+        sums = np.bincount(cells, weights=values, minlength=depth * width).reshape(depth, width)
+        self.sums = sums.astype(np.float64)  # shape (depth, width): rank, number of true labels
+        self.num_true = np.arange(width)
+
+    def within(self, k: int) -> np.ndarray:
+        """Sums over the ranks before k for each number of true labels."""
+        return self.sums[:k].sum(axis=0)
+
+    def ndcg(self, k: int) -> float:
+        """Sum of the values, discounted by rank and divided by the best that the number of true labels allows."""
+        ideal = np.concatenate(([0.0], np.cumsum(_discounts(k))))
+        gains = _discounts(len(self.sums[:k])) @ self.sums[:k]
+        return float(_ratio(gains, ideal[np.minimum(self.num_true, k)]).sum())
+
+
 def _ranking_scores(weighting: _Weighting, totals: _LabelTotals, cutoffs: Sequence[int]) -> dict[str, float]:
     if not cutoffs:
         return {}
     matches = weighting.matches
-    true = np.diff(matches.references.indptr)
-    discounts = _discounts(max(cutoffs))
-    ideal = np.concatenate(([0.0], np.cumsum(discounts)))
+    table = _RankTable(weighting, matches.hit_documents, matches.hit_ranks, None, max(cutoffs))
     scores = {}
     for k in cutoffs:
         within = matches.hit_ranks < k
-        documents = matches.hit_documents[within]
-        hits = np.bincount(documents, minlength=len(true))
-        gains = np.bincount(documents, weights=discounts[matches.hit_ranks[within]], minlength=len(true))
-        found = weighting.label_totals(matches.hit_labels[within], documents)
-        scores[f"precision_at_{k}"] = weighting.document_mean(hits / k)
-        scores[f"recall_at_{k}"] = weighting.document_mean(_ratio(hits, true))
-        scores[f"f1_at_{k}"] = weighting.document_mean(_f1(hits, k, true))
-        scores[f"ndcg_at_{k}"] = weighting.document_mean(_ratio(gains, ideal[np.minimum(true, k)]))
+        found = weighting.label_totals(matches.hit_labels[within], matches.hit_documents[within])
+        hits = table.within(k)
+        scores[f"precision_at_{k}"] = float(hits.sum()) / k / weighting.total
+        scores[f"recall_at_{k}"] = float(_ratio(hits, table.num_true).sum()) / weighting.total
+        scores[f"f1_at_{k}"] = float(_ratio(2.0 * hits, k + table.num_true).sum()) / weighting.total
+        scores[f"ndcg_at_{k}"] = table.ndcg(k) / weighting.total
         scores[f"coverage_at_{k}"] = float(_ratio(np.count_nonzero(found), np.count_nonzero(totals.true)))
     return scores
 
@@ -429,33 +460,21 @@ def _ranking_scores(weighting: _Weighting, totals: _LabelTotals, cutoffs: Sequen
 def _best_first(references: LabelRows, inverse: np.ndarray) -> np.ndarray:
     """Inverse propensities of the true labels, the greatest of each document first."""
     by_value = np.argsort(-inverse, kind="stable")
-    place = np.empty(len(by_value), dtype=np.int64)
-    place[by_value] = np.arange(len(by_value))
+    place = np.empty(len(by_value), dtype=np.int32)
+    place[by_value] = np.arange(len(by_value), dtype=np.int32)
     ordered = _matrix(LabelRows(references.indptr, place[references.indices]), len(inverse))
-    return inverse[by_value[ordered.indices]]
+    return inverse[by_value][ordered.indices]
 
 
 def _propensity_scores(weighting: _Weighting, inverse: np.ndarray, cutoffs: Sequence[int]) -> dict[str, float]:
     """PSP@k and PSnDCG@k, each over the value of the best possible ranking."""
     matches = weighting.matches
-    references = matches.references
-    true = np.diff(references.indptr)
-    documents = _documents(references.indptr)
-    ranks = _ranks(references)
-    best = _best_first(references, inverse)
-    gained = inverse[matches.hit_labels]
-    discounts = _discounts(max(cutoffs))
-    ideal = np.concatenate(([0.0], np.cumsum(discounts)))
+    depth = max(cutoffs)
+    true = matches.references
+    got = _RankTable(weighting, matches.hit_documents, matches.hit_ranks, inverse[matches.hit_labels], depth)
+    best = _RankTable(weighting, _documents(true.indptr), _ranks(true), _best_first(true, inverse), depth)
     scores = {}
     for k in cutoffs:
-        norm = ideal[np.minimum(true, k)]
-        sums = []
-        for where, rank, value in ((matches.hit_documents, matches.hit_ranks, gained), (documents, ranks, best)):
-            within = rank < k
-            where, rank, value = where[within], rank[within], value[within]
-            discounted = value * discounts[rank] / norm[where]
-            sums.append((weighting.sum_entries(where, value), weighting.sum_entries(where, discounted)))
-        (psp, psndcg), (best_psp, best_psndcg) = sums
-        scores[f"psp_at_{k}"] = float(_ratio(psp, best_psp))
-        scores[f"psndcg_at_{k}"] = float(_ratio(psndcg, best_psndcg))
+        scores[f"psp_at_{k}"] = float(_ratio(got.within(k).sum(), best.within(k).sum()))
+        scores[f"psndcg_at_{k}"] = float(_ratio(got.ndcg(k), best.ndcg(k)))
     return scores

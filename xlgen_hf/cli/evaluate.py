@@ -114,7 +114,6 @@ def run_evaluate(
         MissingExtraError: if a plot is wanted without matplotlib.
     """
     from .._io import write_json
-    from ..data import write_jsonl
     from ..errors import ConfigurationError
     from ..plots import PLOT_SHOTS, check_picture, plot_shot_buckets
     from ..scoring import score_labels
@@ -136,12 +135,18 @@ def run_evaluate(
     )
     table = scores.pop("per_label", {})
     if per_label_file is not None:
-        write_jsonl(per_label_file, (dict(zip(table, row, strict=True)) for row in zip(*table.values(), strict=True)))
+        _write_table(table, per_label_file)
     if output_file is not None:
         write_json(output_file, scores)
     if plot is not None:
         plot_shot_buckets({Path(predictions).stem: scores}, plot, title=Path(predictions).name)
     return scores
+
+
+def _write_table(columns: Mapping[str, Sequence[Any]], path: str | Path) -> None:
+    from ..data import write_jsonl
+
+    write_jsonl(path, (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)))
 
 
 def _label_column(source: str | Path, split: str) -> Any:

@@ -27,7 +27,9 @@ def predict(
     min_labels: Annotated[
         int | None, typer.Option(min=0, help="Least labels of a text.", show_default="the model's")
     ] = None,
-    max_labels: Annotated[int | None, typer.Option(min=1, help="Most labels of a text.", show_default="the model's")] = None,
+    max_labels: Annotated[
+        int | None, typer.Option(min=1, help="Most labels of a text.", show_default="the model's")
+    ] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score."""

@@ -39,12 +39,18 @@ def _print_report(report: dict[str, Any]) -> None:
         out.print(f"{_TITLES[name]} predicts:", style="bold")
         for example in examples:
             predicted = example["predicted"]
-            scored = (f"{label} ({score:.2f})" for label, score in zip(predicted["labels"], predicted["scores"], strict=True))
-            _print_lines(out, example["text"], {
-                "predicted": ", ".join(scored),
-                "true": ", ".join(example["labels"]),
-                "clusters": "; ".join(predicted["clusters"]),
-            })
+            scored = (
+                f"{label} ({score:.2f})" for label, score in zip(predicted["labels"], predicted["scores"], strict=True)
+            )
+            _print_lines(
+                out,
+                example["text"],
+                {
+                    "predicted": ", ".join(scored),
+                    "true": ", ".join(example["labels"]),
+                    "clusters": "; ".join(predicted["clusters"]),
+                },
+            )
     out.print("Written:", style="bold")
     for name, path in report["files"].items():
         out.print(f"  {name}: {path}", markup=False, soft_wrap=True)

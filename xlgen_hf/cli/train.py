@@ -15,7 +15,9 @@ __all__ = ["train", "training_arguments"]
 
 def train(
     context: typer.Context,
-    train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet, a folder or a Hub data set.")],
+    train_file: Annotated[
+        str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet, a folder or a Hub data set.")
+    ],
     output_dir: Annotated[Path, typer.Option(help="Folder for checkpoints and the trained model.")],
     validation_file: Annotated[
         str | None, typer.Option(help="Rows that choose the checkpoint and the least number of labels.")
@@ -23,12 +25,16 @@ def train(
     backbone: Annotated[
         str, typer.Option(help="Seq2seq checkpoint (T5, BART ...), or an encoder that gets a shallow decoder.")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
-    variant: Annotated[Literal["base", "bcl", "mcg"], typer.Option(help="Model: without, with bit or token clusters.")] = "bcl",
+    variant: Annotated[
+        Literal["base", "bcl", "mcg"], typer.Option(help="Model: without, with bit or token clusters.")
+    ] = "bcl",
     labels: Annotated[Path | None, typer.Option(help="Vocabulary, a name a line; may hold labels never seen.")] = None,
     clusters: Annotated[
         Path | None, typer.Option(help="Folder that `xlgen cluster` wrote.", show_default="made from the rows")
     ] = None,
-    encoder: Annotated[str | None, typer.Option(help="Embeds texts for clusters.", show_default="the backbone")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="Embeds texts for clusters.", show_default="the backbone")
+    ] = None,
     num_clusters: Annotated[
         int | None, typer.Option(min=1, help="Number of clusters.", show_default="square root of the labels")
     ] = None,
@@ -44,7 +50,8 @@ def train(
         float, typer.Option(min=0, help="Rows made of label names for each training row; they teach rare labels.")
     ] = 0.0,
     conditioning: Annotated[
-        Literal["memory", "tokens"], typer.Option(help="bcl: clusters as vectors in the memory, or tokens in the input.")
+        Literal["memory", "tokens"],
+        typer.Option(help="bcl: clusters as vectors in the memory, or tokens in the input."),
     ] = "memory",
     cluster_source: Annotated[
         Literal["gold", "predicted", "mixed"], typer.Option(help="bcl: clusters that training conditions on.")
@@ -100,8 +107,8 @@ def train(
 def training_arguments(output_dir: Path, words: list[str], *, has_validation: bool) -> XLGenTrainingArguments:
     """Parse what is left of the command line into arguments of the trainer.
 
-    With validation rows each epoch ends with an evaluation and a checkpoint, and the best one is kept; the words may say
-    otherwise.
+    With validation rows each epoch ends with an evaluation and a checkpoint, and the best one is kept; the words may
+    say otherwise.
     """
     from dataclasses import fields
     from difflib import get_close_matches
