@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,10 +16,21 @@ from .configuration_xlgen import Variant
 from .errors import ConfigurationError
 from .processing_xlgen import TruncationReport, XLGenProcessor
 
-__all__ = ["DataCollatorForXLGen", "encode_dataset"]
+__all__ = ["DataCollatorForXLGen", "encode_dataset", "labelled_rows"]
+
+logger = logging.getLogger(__name__)
 
 _IGNORED = -100  # target that no loss counts
 _MAP_BATCH = 1000
+
+
+def labelled_rows(dataset: Dataset) -> Dataset:
+    """The rows that have labels; the others teach nothing, are counted and reported."""
+    kept = dataset.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
+    if len(kept) < len(dataset):
+        left_out = len(dataset) - len(kept)
+        logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
+    return kept
 
 
 def encode_dataset(dataset: Dataset, processor: XLGenProcessor, what: str = "Data") -> Dataset:

@@ -17,7 +17,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalPrediction
 
 from ._io import write_json
-from .data_collator import DataCollatorForXLGen, encode_dataset
+from .data_collator import DataCollatorForXLGen, encode_dataset, labelled_rows
 from .errors import ConfigurationError
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .processing_xlgen import XLGenProcessor
@@ -304,11 +304,7 @@ def _is_encoded(dataset: Dataset) -> bool:
 def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) -> Dataset | None:
     if dataset is None or _is_encoded(dataset):
         return dataset
-    kept = dataset.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
-    if len(kept) < len(dataset):
-        logger.warning(
-            "%d of %d training rows have no labels and are left out.", len(dataset) - len(kept), len(dataset)
-        )
+    kept = labelled_rows(dataset)
     return encode_dataset(kept, processor, "Training data")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +12,22 @@ from types import FrameType
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, PrinterCallback, TrainerCallback, set_seed
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    set_seed,
+)
 from transformers.trainer_utils import get_last_checkpoint
 
 from .backbone import longest_sequence
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 from .clusters import LabelClusters
 from .configuration_xlgen import Variant
+from .data_collator import labelled_rows
 from .errors import ConfigurationError
 from .label_rows import label_side_rows
 from .labels import DecodeOrder, LabelSpace
@@ -142,6 +152,13 @@ def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokeni
     return tokenizer, lengths
 
 
+class _Bar(ProgressCallback):
+    """The progress bar alone: what the base class prints of the log goes to stdout, where results belong."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Leave the log to `_Progress`."""
+
+
 class _Progress(TrainerCallback):
     """Says how long the training will take, and ends it at the next step when the user interrupts it."""
 
@@ -163,8 +180,8 @@ class _Progress(TrainerCallback):
             control.should_save = control.should_training_stop = True
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Log the losses where no progress bar shows them."""
-        if logs and "loss" in logs and args.disable_tqdm:
+        """Log the losses."""
+        if logs and "loss" in logs:
             parts = ", ".join(f"{name} {logs[name]:.3f}" for name in _LOGGED if name in logs)
             logger.info("Step %d of %d: %s", state.global_step, state.max_steps, parts)
 
@@ -198,9 +215,7 @@ def train_model(
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     output_dir = Path(args.output_dir)
-    train_rows = train_rows.filter(
-        lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels"
-    )
+    train_rows = labelled_rows(train_rows)
     model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
     logger.info(
         "%s: %d parameters, %d training rows, %r, %s.",
@@ -210,6 +225,7 @@ def train_model(
         processor.label_space,
         processor.clusters,
     )
+    args.disable_tqdm = args.disable_tqdm or not sys.stderr.isatty()
     rows = _with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed)
     progress = _Progress()
     trainer = XLGenTrainer(
@@ -220,7 +236,10 @@ def train_model(
         eval_dataset=validation_rows,
         callbacks=[progress],
     )
-    trainer.remove_callback(PrinterCallback)  # it prints to stdout; `_Progress` logs instead
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    if not args.disable_tqdm:
+        trainer.add_callback(_Bar)
     _run(trainer, progress, output_dir)
     scores: dict[str, float] = {}
     if validation_rows is not None:
