@@ -97,6 +97,17 @@ def test_losses_are_reported(make_model, rows, caplog):
     assert "Training data: 10 of 17 labels (58.82 %) did not fit" in caplog.text
 
 
+def test_unknown_labels_of_evaluation_rows_count_as_missed(make_model, caplog):
+    _, processor = make_model("t5")
+    rows = Dataset.from_list([{"text": "x", "labels": ["opera", "art"]}, {"text": "y", "labels": ["dance", "opera"]}])
+    with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
+        encoded = encode_dataset(rows, processor, "Evaluation data", allow_unknown=True)
+    size, art = len(processor.label_space), processor.label_space.index["art"]
+    assert "2 label names are outside the label space" in caplog.text
+    batch = DataCollatorForXLGen(processor, references=True)(list(encoded))
+    assert batch["reference_ids"].tolist() == [[art, size], [size + 1, size]]
+
+
 def test_unknown_labels_are_refused(make_model):
     _, processor = make_model("t5")
     rows = Dataset.from_list([{"text": "x", "labels": ["opera"]}])

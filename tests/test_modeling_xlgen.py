@@ -244,6 +244,14 @@ def test_unknown_checkpoint_is_refused(make_model, tmp_path):
         XLGenForConditionalGeneration.from_backbone(str(tmp_path / "nowhere"), processor)
 
 
+def test_sets_that_are_cut_are_counted(make_model, caplog):
+    model, processor = make_model("t5")
+    processor.max_target_length = 4
+    with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
+        model.predict(["art", "music"], processor, min_labels=5)
+    assert "2 of 2 label sets were cut" in caplog.text
+
+
 def test_predict_takes_no_single_string(make_model):
     model, processor = make_model("t5")
     with pytest.raises(TypeError, match="list of texts"):

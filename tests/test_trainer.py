@@ -153,6 +153,15 @@ def test_min_labels_are_tuned_on_the_evaluation_rows(make_model, rows, tmp_path)
     assert scores[best] == max(scores.values())
 
 
+def test_labels_outside_the_label_space_lower_the_recall(make_model, rows, tmp_path):
+    trainer = _trainer(make_model, rows, tmp_path)
+    before = trainer.evaluate()
+    more = rows.map(lambda row: {"labels": [*row["labels"], "opera"]})
+    after = trainer.evaluate(trainer.get_test_dataloader(more).dataset)
+    assert after["eval_micro_recall"] <= before["eval_micro_recall"]
+    assert after["eval_mean_labels_reference"] == before["eval_mean_labels_reference"] + 1
+
+
 def test_the_folder_holds_no_pickle(make_model, rows, tmp_path):
     trainer = _trainer(make_model, rows, tmp_path, max_steps=1)
     trainer.save_model()

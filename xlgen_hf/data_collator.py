@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 
 from .clusters import LabelClusters
 from .configuration_xlgen import Variant
@@ -22,6 +22,11 @@ logger = logging.getLogger(__name__)
 
 _IGNORED = -100  # target that no loss counts
 _MAP_BATCH = 1000
+_SHOWN = 5  # names that a report spells out
+_ENCODED = Features(
+    {name: List(Value("int64")) for name in ("text_ids", "label_ids", "unknown_ids")}
+    | {name: Value("int64") for name in ("row", "length")}
+)
 
 
 def labelled_rows(dataset: Dataset) -> Dataset:
@@ -33,29 +38,49 @@ def labelled_rows(dataset: Dataset) -> Dataset:
     return kept
 
 
-def encode_dataset(dataset: Dataset, processor: XLGenProcessor, what: str = "Data") -> Dataset:
+def encode_dataset(
+    dataset: Dataset, processor: XLGenProcessor, what: str = "Data", *, allow_unknown: bool = False
+) -> Dataset:
     """Tokenize texts and look labels up, once for the whole training.
 
     Args:
         dataset: rows with `text` and `labels`.
         processor: of the model that will be trained.
         what: how the report of losses calls these rows.
+        allow_unknown: take labels outside the label space for references that no prediction can meet, and report
+            their number, instead of refusing them; for rows that evaluate.
 
     Returns:
-        Rows with `text_ids` (tokens of the text), `label_ids`, `row` (the row's number) and `length` (tokens of text
-        and target together). What truncation loses is logged with its share of all texts and labels.
+        Rows with `text_ids` (tokens of the text), `label_ids`, `unknown_ids` (ids from `L` on for labels outside the
+        label space), `row` (the row's number) and `length` (tokens of text and target together). What truncation loses
+        is logged with its share of all texts and labels.
 
     Raises:
-        LabelSpaceError: if a label is not in the label space.
+        LabelSpaceError: if a label is not in the label space, unless `allow_unknown`.
     """
     report = TruncationReport()
+    space = processor.label_space
+    unknown: dict[str, int] = {}
+
+    def look_up(labels: list[str]) -> tuple[list[int], list[int]]:
+        if not allow_unknown:
+            return space.encode(labels), []
+        known, others = space.encode_known(labels)
+        return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
 
     def encode(rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         text_ids = processor.encode_texts(rows["text"], report)
-        label_ids = [processor.label_space.encode(labels) for labels in rows["labels"]]
-        targets = [processor.build_target(processor.label_space.order(ids), report) for ids in label_ids]
+        found = [look_up(labels) for labels in rows["labels"]]
+        label_ids, unknown_ids = [ids for ids, _ in found], [ids for _, ids in found]
+        targets = [processor.build_target(space.order(ids), report) for ids in label_ids]
         lengths = [len(text) + len(target) for text, target in zip(text_ids, targets, strict=True)]
-        return {"text_ids": text_ids, "label_ids": label_ids, "row": numbers, "length": lengths}
+        return {
+            "text_ids": text_ids,
+            "label_ids": label_ids,
+            "unknown_ids": unknown_ids,
+            "row": numbers,
+            "length": lengths,
+        }
 
     encoded = dataset.map(
         encode,
@@ -63,11 +88,20 @@ def encode_dataset(dataset: Dataset, processor: XLGenProcessor, what: str = "Dat
         batch_size=_MAP_BATCH,
         with_indices=True,
         remove_columns=dataset.column_names,
+        features=_ENCODED,
         keep_in_memory=True,
         load_from_cache_file=False,  # a cached answer would skip the report
         desc=f"Tokenizing {what.lower()}",
     )
     report.log(what)
+    if unknown:
+        logger.warning(
+            "%s: %d label names are outside the label space, e.g. %s. They count as missed; a vocabulary with "
+            "them would let the model predict them.",
+            what,
+            len(unknown),
+            list(unknown)[:_SHOWN],
+        )
     return encoded
 
 
@@ -81,8 +115,8 @@ class DataCollatorForXLGen:
     * `bcl`: `cluster_bits`, 1 where a cluster holds one of the row's labels, `(B, C)`, float32.
     * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
       texts a third, clusters -> labels; `cluster_rows` `(B,)` marks the cluster targets.
-    * with `references`: `reference_ids`, the row's label ids, none lost to truncation, filled up with -100, and
-      `text_ids`, the tokens of the text alone; evaluation by generation starts from them.
+    * with `references`: `reference_ids`, the row's label ids, none lost to truncation and unknown ones included,
+      filled up with -100, and `text_ids`, the tokens of the text alone; evaluation by generation starts from them.
 
     Args:
         processor: the model's processor.
@@ -122,7 +156,7 @@ class DataCollatorForXLGen:
             bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
             batch["cluster_bits"] = torch.from_numpy(bits)
         if self.references:
-            batch["reference_ids"] = _pad_rows([f["label_ids"] for f in features], _IGNORED)
+            batch["reference_ids"] = _pad_rows([f["label_ids"] + f["unknown_ids"] for f in features], _IGNORED)
             batch["text_ids"] = [f["text_ids"] for f in features]
         return batch
 

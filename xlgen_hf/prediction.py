@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedSet", "LabelPredictionMixin"]
 
+logger = logging.getLogger(__name__)
+
 _SCORED_ROWS = 64  # rows whose output logits are held at once while scoring
 
 
@@ -33,12 +36,14 @@ class DecodedSet:
         would_end: after each label, whether the model gave the end token more than the token that came next; where a
             lower bound on the number of labels went against the model's own wish to end.
         clusters: ids of the clusters that guided the generation, most probable first.
+        complete: whether the sequence came to its end; if not, it was cut at the greatest length.
     """
 
     labels: list[int]
     log_probs: list[float]
     would_end: list[bool]
     clusters: list[int]
+    complete: bool
 
     def with_min_labels(self, min_labels: int) -> DecodedSet:
         """The set that greedy search finds with another, lower bound on the number of labels.
@@ -47,7 +52,9 @@ class DecodedSet:
         """
         ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
         size = next(ends, len(self.labels))
-        return DecodedSet(self.labels[:size], self.log_probs[:size], self.would_end[:size], self.clusters)
+        return DecodedSet(
+            self.labels[:size], self.log_probs[:size], self.would_end[:size], self.clusters, self.complete
+        )
 
 
 class LabelPredictionMixin:
@@ -116,6 +123,7 @@ class LabelPredictionMixin:
         text_ids = processor.encode_texts(list(texts))
         order = sorted(range(len(text_ids)), key=lambda i: -len(text_ids[i]))
         predictions: list[LabelPrediction | None] = [None] * len(text_ids)
+        cut = 0
         bar = tqdm(total=len(order), unit="text", disable=None if progress else True)
         for start in range(0, len(order), batch_size):
             rows = order[start : start + batch_size]
@@ -128,8 +136,13 @@ class LabelPredictionMixin:
             )
             for row, one in zip(rows, decoded, strict=True):
                 predictions[row] = _to_prediction(one, processor)
+                cut += not one.complete
             bar.update(len(rows))
         bar.close()
+        if cut:
+            logger.warning(
+                "%d of %d label sets were cut at max_target_length; further labels are lost.", cut, len(order)
+            )
         return predictions  # type: ignore[return-value]
 
     @torch.no_grad()
@@ -213,7 +226,8 @@ class LabelPredictionMixin:
         """Split sequences into labels, each with the log-probability of its tokens."""
         cumulative, would_end = (part.cpu().numpy() for part in self._score_tokens(sequences, memory, mask))
         found = parse_label_sequences(sequences.cpu().numpy(), processor.trie, processor.separator_token_id)
-        decoded = [DecodedSet([], [], [], some) for some in clusters]
+        complete = (sequences == self.config.eos_token_id).any(1).tolist()
+        decoded = [DecodedSet([], [], [], some, ended) for some, ended in zip(clusters, complete, strict=True)]
         before = np.zeros(len(clusters))
         for row, label, end in zip(*(column.tolist() for column in found), strict=True):
             decoded[row].labels.append(label)

@@ -253,14 +253,17 @@ class XLGenProcessor(PushToHubMixin):
         """Cluster ids -> target ids of the task `clusters`."""
         return [*self.cluster_token_ids(clusters)[: self.max_target_length - 1], self.eos_token_id]
 
-    def __call__(self, texts: str | Sequence[str], return_tensors: str | None = None, **kwargs: Any) -> BatchEncoding:
-        """Texts -> `input_ids` and `attention_mask`, padded, for the task of generating labels from text alone."""
+    def __call__(
+        self, texts: str | Sequence[str], return_tensors: str | None = None, task: str | None = None
+    ) -> BatchEncoding:
+        """Texts -> `input_ids` and `attention_mask`, padded.
+
+        Args:
+            texts: one text or several.
+            return_tensors: `pt` for tensors, None for lists.
+            task: `clusters` or `labels` for the task prefix of `mcg`; other variants have none.
+        """
         batch = [texts] if isinstance(texts, str) else list(texts)
-        task = "labels" if kwargs.pop("task_prefix", False) else None
-        if kwargs:
-            raise TypeError(
-                f"XLGenProcessor got unknown arguments {sorted(kwargs)}; it takes texts and return_tensors."
-            )
         return self.pad([self.build_input(ids, task=task) for ids in self.encode_texts(batch)], return_tensors)
 
     def pad(self, input_ids: Sequence[Sequence[int]], return_tensors: str | None = "pt") -> BatchEncoding:

@@ -95,7 +95,8 @@ class XLGenTrainer(Seq2SeqTrainer):
         args: the arguments.
         train_dataset: rows with `text` and `labels` (or rows from [`encode_dataset`]); rows without labels are left
             out and counted.
-        eval_dataset: rows of the same kind, or a dictionary of such; labels outside the label space raise.
+        eval_dataset: rows of the same kind, or a dictionary of such; labels outside the label space are reported and
+            count as missed.
         processing_class: the model's processor.
         kwargs: further arguments of `Seq2SeqTrainer`.
 
@@ -249,15 +250,14 @@ class XLGenTrainer(Seq2SeqTrainer):
         return loss, torch.tensor(predicted, device=references.device), references
 
     def _label_set_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        space = self.processing_class.label_space
-        scores = score_ids(
-            _ragged(prediction.predictions),
-            _ragged(prediction.label_ids),
-            num_labels=len(space),
-            train_counts=space.counts,
-            k=(),
-        )
-        return {name: value for name, value in scores.items() if value is not None}
+        return self._score(_ragged(prediction.predictions), _ragged(prediction.label_ids))
+
+    def _score(self, predicted: list[list[int]], references: list[list[int]]) -> dict[str, float]:
+        """Scores of label ids; those from `L` on are names outside the label space, which training never saw."""
+        counts = self.processing_class.label_space.counts
+        size = max([len(counts), *(max(ids) + 1 for ids in references if ids)])
+        counts = np.pad(counts, (0, size - len(counts)))
+        return score_ids(predicted, references, num_labels=size, train_counts=counts, k=())
 
     @torch.no_grad()
     def tune_min_labels(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
@@ -280,9 +280,7 @@ class XLGenTrainer(Seq2SeqTrainer):
         scores = {}
         for choice in sorted({min(choice, highest) for choice in choices}):
             sets = [one.with_min_labels(choice).labels for one in decoded]
-            scores[choice] = score_ids(sets, references, num_labels=len(self.processing_class.label_space), k=())[
-                "micro_f1"
-            ]
+            scores[choice] = self._score(sets, references)["micro_f1"]
         config.min_labels = max(scores, key=lambda choice: scores[choice])
         logger.info(
             "min_labels=%d has the best micro F1 on the evaluation rows: %s",
@@ -313,4 +311,4 @@ def _encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:
         return {name: _encode_evaluation_rows(rows, processor) for name, rows in dataset.items()}
     if dataset is None or _is_encoded(dataset):
         return dataset
-    return encode_dataset(dataset, processor, "Evaluation data")
+    return encode_dataset(dataset, processor, "Evaluation data", allow_unknown=True)
