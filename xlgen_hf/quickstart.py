@@ -39,7 +39,7 @@ _SETTINGS: dict[str, Any] = {
     "max_target_length": 64,
 }
 _ARGUMENTS: dict[str, Any] = {
-    "num_train_epochs": 0.7,
+    "num_train_epochs": 0.85,
     "learning_rate": 3e-4,
     "fresh_learning_rate": 1.5e-3,
     "eval_strategy": "no",
