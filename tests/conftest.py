@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# One thread, here and in the processes that tests start: tiny models gain nothing from more, and sums in another order
+# would differ in their last bits.
+os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
@@ -26,6 +29,8 @@ from transformers import (
 )
 
 from xlgen_hf.labels import LabelSpace
+
+torch.set_num_threads(1)
 
 ROWS = [
     {"text": "a history of church music", "labels": ["music", "history", "church music"]},
