@@ -95,14 +95,18 @@ def encode_dataset(
     )
     report.log(what)
     if unknown:
-        logger.warning(
-            "%s: %d label names are outside the label space, e.g. %s. They count as missed; a vocabulary with "
-            "them would let the model predict them.",
-            what,
-            len(unknown),
-            list(unknown)[:_SHOWN],
-        )
+        _report_unknown(what, list(unknown))
     return encoded
+
+
+def _report_unknown(what: str, names: list[str]) -> None:
+    logger.warning(
+        "%s: %d label names are outside the label space, e.g. %s. They count as missed; a vocabulary with "
+        "them would let the model predict them.",
+        what,
+        len(names),
+        names[:_SHOWN],
+    )
 
 
 @dataclass
