@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save_file
 
 from .errors import ModelFolderError
 
-__all__ = ["atomic_path", "read_json", "read_tensors", "write_json", "write_tensors"]
+__all__ = ["atomic_path", "map_tensors", "read_json", "read_tensors", "write_json", "write_tensors"]
 
 
 @contextmanager
@@ -59,10 +59,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is no JSON number.")
 
 
-def write_tensors(path: str | Path, tensors: dict[str, np.ndarray]) -> None:
+def write_tensors(path: str | Path, tensors: dict[str, np.ndarray], metadata: dict[str, str] | None = None) -> None:
     """Write arrays by name as a safetensors file."""
     with atomic_path(path) as aside:
-        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, aside)
+        save_file({name: np.ascontiguousarray(value) for name, value in tensors.items()}, aside, metadata)
 
 
 def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
@@ -77,4 +77,21 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
     except FileNotFoundError as err:
         raise ModelFolderError(f"{path} is missing; is {path.parent} the folder of an XLGen model?") from err
     except (SafetensorError, OSError) as err:
+        raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
+
+
+def map_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Map a safetensors file into memory, an array's pages being read when they are used; with its metadata.
+
+    Raises:
+        ModelFolderError: if the file is missing or damaged.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, framework="pt") as file:  # torch's tensors are views of the mapped file, numpy's copies
+            arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}
+            return arrays, file.metadata() or {}
+    except FileNotFoundError as err:
+        raise ModelFolderError(f"{path} is missing; is {path.parent} the folder of an XLGen model?") from err
+    except (SafetensorError, OSError, TypeError) as err:  # TypeError: a number type that numpy does not have
         raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
