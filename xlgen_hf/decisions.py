@@ -1,0 +1,145 @@
+"""Decisions: which of a text's scored candidates are predicted, and thresholds tuned without decoding again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from .errors import ConfigurationError
+from .scored_labels import ScoredLabels
+
+__all__ = ["DecisionRule", "Objective", "tune_threshold", "tune_thresholds"]
+
+Objective = Literal["micro", "macro", "example"]
+Kind = Literal["own", "top_k", "threshold", "expected_f1"]
+
+
+@dataclass(frozen=True)
+class DecisionRule:
+    """How the labels of a text are decided on.
+
+    Attributes:
+        kind: `own` keeps the set that the model generated; `top_k` the `value` best labels; `threshold` those with a
+            score of at least `value`; `expected_f1` as many of the best as promise the greatest F1 of the text.
+        value: number of labels (`top_k`, at least 1) or score (`threshold`); None for the other kinds.
+
+    Every text keeps its best label. `expected_f1` takes the ratio of expectations, `2 * sum of the k best scores /
+    (k + sum of all scores)`, for the expectation of the ratio, and needs calibrated scores.
+
+    Raises:
+        ConfigurationError: if the kind is unknown, or the value is none for it.
+    """
+
+    kind: Kind = "own"
+    value: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.kind not in get_args(Kind):
+            raise ConfigurationError(f"decision={self.kind!r}; choose one of {sorted(get_args(Kind))}.")
+        if (self.value is not None) != (self.kind in ("top_k", "threshold")):
+            raise ConfigurationError(f"decision={self.kind!r} with the value {self.value!r}.")
+        if self.kind == "top_k" and (self.value is None or self.value < 1 or self.value != int(self.value)):
+            raise ConfigurationError(f"top_k={self.value}; a whole number from 1 on is needed.")
+
+    @property
+    def num_candidates(self) -> int:
+        """Candidates of a text that the rule wants to choose from, where its set holds fewer."""
+        return {"own": 0, "top_k": int(self.value or 0)}.get(self.kind, 12)
+
+    def apply(self, scored: ScoredLabels) -> ScoredLabels:
+        """Choose among the candidates."""
+        if self.kind == "own":
+            return scored
+        rank = scored.rank
+        if self.kind == "top_k":
+            return scored.choose(rank < self.value)
+        if self.kind == "threshold":
+            return scored.choose((rank == 0) | (scored.scores >= self.value))
+        return scored.choose(rank < _best_sizes(scored)[scored.text])
+
+
+def _best_sizes(scored: ScoredLabels) -> np.ndarray:
+    """Number of labels of each text with the greatest expected F1, `(N,)`."""
+    text, rank = scored.text, scored.rank
+    best = np.concatenate([[0.0], np.cumsum(scored.scores)])
+    sums = best[1:] - best[scored.start[text]]
+    totals = (best[scored.start[1:]] - best[scored.start[:-1]])[text]
+    expected = 2 * sums / (rank + 1 + totals)
+    order = np.lexsort((rank, -expected, text))
+    first = order[scored.start[:-1][np.diff(scored.start) > 0]]
+    sizes = np.zeros(len(scored), dtype=np.int64)
+    sizes[text[first]] = rank[first] + 1
+    return sizes
+
+
+def tune_threshold(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], objective: Objective = "micro"
+) -> tuple[float, float]:
+    """Find the threshold with the best F1 in one pass over the sorted candidates.
+
+    Args:
+        scored: candidates of `N` validation texts.
+        references: each text's label ids.
+        objective: `micro` (over all decisions), `macro` (mean over the labels that the references hold) or `example`
+            (mean over the texts).
+
+    Returns:
+        The threshold, and the F1 that the rule `threshold` has with it.
+
+    Raises:
+        ConfigurationError: if the objective is unknown.
+        DataError: if the references are those of other texts.
+    """
+    if objective not in get_args(Objective):
+        raise ConfigurationError(f"objective={objective!r}; choose one of {sorted(get_args(Objective))}.")
+    correct = scored.correct(references)
+    key = np.where(scored.rank == 0, np.inf, scored.scores)  # the best label stays whatever the threshold
+    order = np.argsort(-key, kind="stable")
+    key, correct = key[order], correct[order]
+    if objective == "micro":
+        gold = sum(map(len, references))
+        f1 = 2 * np.cumsum(correct) / (np.arange(1, len(key) + 1) + gold)
+    elif objective == "example":
+        sizes = np.array([len(ids) for ids in references])
+        f1 = _mean_of_groups(scored.text[order], correct, sizes)
+    else:
+        labels, sizes = np.unique([label for ids in references for label in ids], return_counts=True)
+        gold_of = np.zeros(max(int(scored.labels.max(initial=0)), int(labels.max(initial=0))) + 1, dtype=np.int64)
+        gold_of[labels.astype(np.int64)] = sizes
+        f1 = _mean_of_groups(scored.labels[order], correct, gold_of) * len(gold_of) / max(len(labels), 1)
+    if not len(key):
+        return 1.0, 0.0
+    cut = np.append(key[1:] != key[:-1], True)  # equal scores are decided alike
+    best = int(np.flatnonzero(cut)[np.argmax(f1[cut])])
+    threshold = float(key[best]) if np.isfinite(key[best]) else float(np.nextafter(1.0, 2.0))
+    return threshold, float(f1[best])
+
+
+def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray) -> np.ndarray:
+    """Mean F1 over groups after each candidate, in the order of the candidates.
+
+    Args:
+        group: group of each candidate, `(M,)`.
+        correct: whether each candidate is right, `(M,)`.
+        gold: right answers of each group, `(G,)`.
+    """
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)) if len(order) else np.zeros(0, np.int64)
+    size = np.diff(np.append(first, len(order)))
+    opened = np.repeat(first, size)
+    hits = np.cumsum(correct[order])
+    hits = hits - np.repeat(hits[first] - correct[order][first], size)
+    after = 2 * hits / (np.arange(len(order)) - opened + 1 + gold[group[order]])
+    before = np.where(np.arange(len(order)) == opened, 0.0, np.roll(after, 1))
+    gain = np.empty(len(order))
+    gain[order] = after - before
+    return np.cumsum(gain) / max(len(gold), 1)
+
+
+def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -> dict[str, float]:
+    """The best threshold for each objective."""
+    return {objective: tune_threshold(scored, references, objective)[0] for objective in get_args(Objective)}
