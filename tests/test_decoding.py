@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.decoding import ClusterSetLogitsProcessor, LabelSetLogitsProcessor, parse_label_sequences
+from xlgen_hf.decoding import LabelNamesLogitsProcessor, LabelSetLogitsProcessor, split_labels
 from xlgen_hf.label_trie import LabelTrie
 
 START, END, SEPARATOR, VOCABULARY = 0, 1, 2, 7
@@ -68,9 +68,10 @@ def test_greedy_search_always_ends_in_a_set(labels, high, seed):
         scores = constraint(tokens, torch.randn(2, VOCABULARY, generator=generator))
         tokens = torch.cat([tokens, scores.argmax(1, keepdim=True)], dim=1)
     assert (tokens[:, -1] == END).all()
-    row, label, _ = parse_label_sequences(tokens[:, 1:].numpy(), LabelTrie(labels), SEPARATOR)
-    for number in range(2):
-        found = label[row == number].tolist()
+    sequences, trie = tokens[:, 1:].numpy(), LabelTrie(labels)
+    for sequence, spans in zip(sequences, split_labels(sequences, SEPARATOR), strict=True):
+        found = [trie.label_of(sequence[first : last + 1].tolist()) for first, last in spans]
+        assert None not in found
         assert 1 <= len(found) <= high
         assert len(set(found)) == len(found)
 
@@ -100,17 +101,30 @@ def test_scores_of_allowed_tokens_are_untouched():
     assert torch.equal(masked[0, 3:5], before[0, 3:5])
 
 
-def test_cluster_sets_hold_no_cluster_twice_and_end():
-    constraint = ClusterSetLogitsProcessor(3, 3, END, max_clusters=2)
+def test_ranks_leave_each_set_one_sequence():
+    """Labels may only rise in rank: 4, the label of rank 0, is no way to go behind another one."""
+    labels = [(4, SEPARATOR), (3, 4, SEPARATOR), (3, 5, SEPARATOR)]
+    constraint = LabelSetLogitsProcessor(LabelTrie(labels), END, min_labels=3, ranks=np.array([0, 1, 2]))
     allowed = []
-    for row in ([START], [START, 4], [START, 4, 3], [START, 4, END]):
+    row = [START]
+    for token in (3, 5, SEPARATOR, END):
         masked = constraint(torch.tensor([row]), torch.zeros(1, VOCABULARY))
         allowed.append(torch.isfinite(masked[0]).nonzero().flatten().tolist())
-    assert allowed == [[3, 4, 5], [END, 3, 5], [END], [END]]
+        row.append(token)
+    assert allowed == [[3, 4], [4, 5], [SEPARATOR], [END]]  # behind the last rank a set ends, whatever the bound
 
 
-def test_unfinished_and_unknown_labels_are_not_parsed():
-    trie = LabelTrie([(3, SEPARATOR), (4, 5, SEPARATOR)])
-    sequences = np.array([[3, 2, 4, 5, 2, 1], [5, 2, 3, 2, 4, 5]])
-    row, label, end = parse_label_sequences(sequences, trie, SEPARATOR)
-    assert list(zip(row, label, end, strict=True)) == [(0, 0, 1), (0, 1, 4), (1, 0, 3)]
+def test_open_names_are_not_empty_and_end_between_labels():
+    constraint = LabelNamesLogitsProcessor(SEPARATOR, END, torch.tensor([3, 4]), min_labels=1)
+    allowed = []
+    for row in ([START], [START, 4], [START, 4, SEPARATOR], [START, 4, SEPARATOR, END]):
+        masked = constraint(torch.tensor([row]), torch.zeros(1, VOCABULARY))
+        allowed.append(torch.isfinite(masked[0]).nonzero().flatten().tolist())
+    assert allowed == [[3, 4], [SEPARATOR, 3, 4], [END, 3, 4], [END]]
+
+
+def test_unfinished_labels_are_no_labels():
+    assert split_labels(np.array([[3, 2, 4, 5, 2, 1], [5, 2, 3, 2, 4, 5]]), SEPARATOR) == [
+        [(0, 1), (2, 4)],
+        [(0, 1), (2, 3)],
+    ]

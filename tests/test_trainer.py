@@ -144,7 +144,7 @@ def test_annealing_divides_by_the_epoch(make_model, rows, tmp_path):
 def test_min_labels_are_tuned_on_the_evaluation_rows(make_model, rows, tmp_path):
     trainer = _trainer(make_model, rows, tmp_path, num_train_epochs=6, learning_rate=1e-2)
     trainer.train()
-    best = trainer.tune_min_labels((1, 2, 3))
+    best = trainer.tune_decisions((1, 2, 3))
     assert trainer.model.config.min_labels == best
     scores = {}
     for choice in (1, 2, 3):

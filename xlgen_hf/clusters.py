@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,26 @@ class LabelClusters:
         }
         return cls(assignment, _centroids(vectors, assignment), _cluster_names(assignment, label_space), metadata)
 
+    def extended(self, names: Sequence[str], encoder: Encoder | None = None) -> LabelClusters:
+        """The clusters with further labels, each placed by its name: in the cluster with the nearest centroid.
+
+        Args:
+            names: names of the further labels, which get the ids behind those at hand.
+            encoder: what embedded the texts; the name in the metadata if None.
+
+        Raises:
+            CheckpointError: if the encoder cannot be loaded.
+            ConfigurationError: if its vectors are not those of the centroids.
+        """
+        vectors = embed_texts(names, encoder or str(self.metadata.get("encoder")), progress=False)
+        if vectors.shape[1] != self.centroids.shape[1]:
+            raise ConfigurationError(
+                f"The encoder gives vectors of {vectors.shape[1]} numbers, the clusters were made with "
+                f"{self.centroids.shape[1]}. Give the encoder that made them: {self.metadata.get('encoder')!r}."
+            )
+        placed = (vectors @ self.centroids.T).argmax(1).astype(np.int64)
+        return LabelClusters(np.concatenate([self.assignment, placed]), self.centroids, self.names, self.metadata)
+
     # ------------------------------------------------------------------------------------------------ use
 
     def bits(self, label_ids: Iterable[int]) -> np.ndarray:
@@ -210,6 +231,20 @@ class LabelClusters:
         if outside.size:
             raise LabelSpaceError(f"Label id {outside[0]} is outside of 0 to {len(self.assignment) - 1}.")
         return ids
+
+    def labels_of(self, names: Iterable[str]) -> np.ndarray:
+        """Label ids of the clusters with these names, sorted.
+
+        Raises:
+            ConfigurationError: if there is no such cluster; names close matches.
+        """
+        wanted = list(names)
+        for name in wanted:
+            if name not in self.names:
+                near = get_close_matches(name, self.names, n=3)
+                hint = f" Close names: {near}." if near else ""
+                raise ConfigurationError(f"{name!r} is none of the {len(self.names)} clusters.{hint}")
+        return np.flatnonzero(np.isin(self.assignment, [self.names.index(name) for name in wanted]))
 
     def sizes(self) -> np.ndarray:
         """Count the labels of each cluster, shape `(C,)`, int64."""

@@ -96,6 +96,12 @@ class LabelSpace:
         space.report_ambiguous_names()
         return space
 
+    def extended(self, names: Iterable[str]) -> LabelSpace:
+        """A label space with further names, which no training document has, behind those at hand."""
+        added = [name for name in dict.fromkeys(names) if name not in self.index]
+        counts = np.concatenate([self.counts, np.zeros(len(added), dtype=np.int64)])
+        return LabelSpace([*self.names, *added], counts, self.decode_order, self.seed)
+
     def _validate(self) -> None:
         if self.decode_order not in get_args(DecodeOrder):
             raise LabelSpaceError(
@@ -191,6 +197,27 @@ class LabelSpace:
         elif self.decode_order == "shuffle":
             np.random.default_rng([self.seed, epoch, row]).shuffle(ranked)
         return ranked
+
+    def decode_ranks(self) -> np.ndarray:
+        """Rank of each label id in the decode order, shape `(L,)`.
+
+        Raises:
+            LabelSpaceError: if the order is `shuffle`, which ranks no label.
+        """
+        if self.decode_order == "shuffle":
+            raise LabelSpaceError("Labels were trained in the order 'shuffle': there is no order to keep to.")
+        if self.decode_order == "alphabet":
+            return self._alphabet_rank
+        ranks = np.arange(len(self), dtype=np.int64)
+        return ranks[::-1].copy() if self.decode_order == "freq_backward" else ranks
+
+    def labels_before(self, label: int, ordered: Sequence[int]) -> int:
+        """How many of `ordered`, label ids in decode order, come before `label`; all others under `shuffle`."""
+        if label in ordered:
+            return ordered.index(label)
+        if self.decode_order == "shuffle":
+            return len(ordered)
+        return self.order([*ordered, label]).index(label)
 
     def train_label_counts(self) -> dict[str, int]:
         """Label name -> training documents, for labels that training saw."""

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.func import functional_call
 from torch.nn import functional
 from transformers import (
     AutoConfig,
@@ -26,12 +25,11 @@ from .errors import ConfigurationError
 from .outputs import XLGenOutput
 from .prediction import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
+from .restricted_output import IGNORED, RestrictedOutputMixin
 
 __all__ = ["XLGenForConditionalGeneration"]
 
 logger = logging.getLogger(__name__)
-
-_IGNORED = -100  # target that no loss counts
 
 
 def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
@@ -48,7 +46,7 @@ def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, GenerationMixin):
+class XLGenForConditionalGeneration(LabelPredictionMixin, RestrictedOutputMixin, PreTrainedModel, GenerationMixin):
     """Generates the label set of a text with any seq2seq backbone.
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
@@ -82,7 +80,6 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
-        self._restricted: tuple[tuple[int, int], dict[str, torch.Tensor]] | None = None
         if config.tie_encoder_decoder:
             self._tied_weights_keys = _embedding_tie(self.backbone)
         self.post_init()
@@ -381,57 +378,6 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
             out.logits = self._full_logits(out.logits)
         return XLGenOutput(**{**out, **losses, "cluster_logits": cluster_logits})
 
-    def _run_backbone(self, **inputs: Any) -> Any:
-        """Run the backbone with its output layer cut down to the label pieces."""
-        if self.config.num_label_pieces is None:
-            return self.backbone(**inputs, return_dict=True)
-        return functional_call(
-            self.backbone, self._restricted_output(), (), {**inputs, "return_dict": True}, tie_weights=False
-        )
-
-    def _restricted_output(self) -> dict[str, torch.Tensor]:
-        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
-        layer = self.backbone.get_output_embeddings()
-        key = (layer.weight.data_ptr(), layer.weight._version)
-        if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
-            return self._restricted[1]
-        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
-        kept = {f"{name}.weight": layer.weight[self.label_pieces]}
-        if getattr(layer, "bias", None) is not None:
-            kept[f"{name}.bias"] = layer.bias[self.label_pieces]
-        shift = getattr(self.backbone, "final_logits_bias", None)  # BART and its kin add a bias of their own
-        if shift is not None:
-            kept["final_logits_bias"] = shift[:, self.label_pieces]
-        self._restricted = None if torch.is_grad_enabled() else (key, kept)
-        return kept
-
-    def _full_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits of the label pieces `(B, T, R)` -> of the vocabulary `(B, T, V)`, minus infinity for the rest."""
-        if self.config.num_label_pieces is None:
-            return logits
-        full = logits.new_full((*logits.shape[:-1], self.config.vocab_size), -torch.inf)
-        full[..., self.label_pieces] = logits
-        return full
-
-    def piece_positions(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Token ids -> their positions in the logits that `forward` gives with `labels`; -100 stays.
-
-        Raises:
-            ValueError: if a token occurs in no label, so that a restricted output layer cannot score it.
-        """
-        if self.config.num_label_pieces is None:
-            return tokens
-        position = torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
-        ignored = tokens == _IGNORED
-        unknown = (self.label_pieces[position] != tokens) & ~ignored
-        if bool(unknown.any()):
-            raise ValueError(
-                f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is "
-                "restricted to label pieces. Build targets with the model's own processor, or the model with "
-                "restrict_output=False."
-            )
-        return torch.where(ignored, _IGNORED, position)
-
     def _losses(
         self,
         logits: torch.Tensor,
@@ -460,7 +406,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
 
 def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
     """Mean cross-entropy of the given rows' target tokens, 0 without any; `(B, T, R)`, `(B, T)` -> `()`."""
-    counted = target != _IGNORED
+    counted = target != IGNORED
     if rows is not None:
         counted &= rows[:, None]
     # Only counted positions go through the softmax: the padding of a batch is often half of it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,14 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from huggingface_hub import snapshot_download
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from ._io import read_json, write_json
+from .calibration import CALIBRATION_FILE, ScoreCalibrator
 from .clusters import LabelClusters
+from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
-from .label_trie import LabelTrie
+from .label_trie import LABEL_TRIE_FILE, LabelTrie
 from .labels import LabelSpace
 
 __all__ = ["TruncationReport", "XLGenProcessor"]
@@ -94,6 +98,7 @@ class XLGenProcessor(PushToHubMixin):
         self.clusters = clusters
         self.max_source_length = max_source_length
         self.max_target_length = max_target_length
+        self.calibrator: ScoreCalibrator | None = None  # fitted on validation rows after training
         self._add_tokens()
 
     def _add_tokens(self) -> None:
@@ -134,6 +139,9 @@ class XLGenProcessor(PushToHubMixin):
     @cached_property
     def label_token_ids(self) -> list[list[int]]:
         """Token ids of each label, separator included, in the order of the label ids."""
+        if "trie" in self.__dict__:  # it came with the model folder, and spells the labels
+            tokens, lengths = self.trie.sequences()
+            return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
         pieces = self._plain_ids(self.label_space.names)
         seen: set[tuple[int, ...]] = set()
         numbered = []
@@ -177,6 +185,53 @@ class XLGenProcessor(PushToHubMixin):
     def trie(self) -> LabelTrie:
         """The trie of `label_token_ids`."""
         return LabelTrie(self.label_token_ids)
+
+    @property
+    def _trie_digest(self) -> str:
+        """Tells apart what a trie can be built from: the names, and the token that ends them."""
+        content = "\0".join([str(self.separator_token_id), *self.label_space.names])
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def add_labels(self, names: Iterable[str], encoder: Encoder | None = None) -> list[str]:
+        """Let names join the label space, the trie and, placed by their names, the clusters; no training is needed.
+
+        Call `model.widen_output(processor)` afterwards, so that the model can spell them.
+
+        Args:
+            names: label names; those that are labels already are left out.
+            encoder: what embedded the labels for the clusters; the name that the clusters remember if None.
+
+        Returns:
+            The names that were new.
+
+        Raises:
+            LabelSpaceError: if a name is empty.
+            CheckpointError: if there are clusters, and their encoder cannot be loaded.
+        """
+        extended = self.label_space.extended(names)
+        new = list(extended.names[len(self.label_space) :])
+        if not new:
+            return []
+        if self.clusters is not None:
+            self.clusters = self.clusters.extended(new, encoder)
+        self.label_space = extended
+        for cached in ("trie", "label_token_ids", "_sub_trie"):
+            self.__dict__.pop(cached, None)
+        return new
+
+    def sub_trie(self, labels: np.ndarray) -> LabelTrie:
+        """The trie of some label ids; the last one is kept."""
+        key = np.unique(labels)
+        known = self.__dict__.get("_sub_trie")
+        if known is None or known[0] is not self.trie or not np.array_equal(known[1], key):
+            known = self._sub_trie = (self.trie, key, self.trie.subset(key))
+        return known[2]
+
+    @cached_property
+    def cluster_trie(self) -> LabelTrie:
+        """The trie of the cluster tokens, a token a cluster."""
+        count = 0 if self.clusters is None else self.clusters.num_clusters
+        return LabelTrie([[token] for token in self.cluster_token_ids(range(count))])
 
     def output_token_ids(self) -> list[int]:
         """All tokens that a target can hold, sorted: the pieces of labels, separator, end, and the cluster tokens."""
@@ -285,6 +340,9 @@ class XLGenProcessor(PushToHubMixin):
         self.label_space.save(folder)
         if self.clusters is not None:
             self.clusters.save(folder)
+        self.trie.save(folder, self._trie_digest)
+        if self.calibrator is not None:
+            self.calibrator.save(folder)
         settings = {
             "processor_class": type(self).__name__,
             "max_source_length": self.max_source_length,
@@ -315,7 +373,16 @@ class XLGenProcessor(PushToHubMixin):
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings.get("clusters") else None
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        return cls(tokenizer, label_space, clusters, **lengths)
+        processor = cls(tokenizer, label_space, clusters, **lengths)
+        if (folder / LABEL_TRIE_FILE).exists():
+            trie = LabelTrie.load(folder, processor._trie_digest, num_tokens=len(tokenizer))
+            if trie is None or len(trie) != len(label_space):
+                logger.warning("%s was made for other label names; it is made anew.", folder / LABEL_TRIE_FILE)
+            else:
+                processor.trie = trie
+        if (folder / CALIBRATION_FILE).exists():
+            processor.calibrator = ScoreCalibrator.load(folder)
+        return processor
 
 
 def _known(hub_options: dict[str, Any]) -> dict[str, Any]:

@@ -44,7 +44,7 @@ _ARGUMENTS: dict[str, Any] = {
     "fresh_learning_rate": 1.5e-3,
     "eval_strategy": "no",
     "save_strategy": "no",
-    "tune_min_labels": True,
+    "tune_decisions": True,
 }
 
 

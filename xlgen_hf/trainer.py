@@ -17,9 +17,11 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalPrediction
 
 from ._io import write_json
+from .calibration import fit_calibrator
 from .data_collator import DataCollatorForXLGen, encode_dataset, labelled_rows
 from .errors import ConfigurationError
 from .modeling_xlgen import XLGenForConditionalGeneration
+from .prediction import DecodingOptions, score_decoded
 from .processing_xlgen import XLGenProcessor
 from .scoring import score_ids
 from .training_args import XLGenTrainingArguments
@@ -31,6 +33,7 @@ logger = logging.getLogger(__name__)
 _FILL = -100  # fills ragged rows of label ids up
 _BUCKET = 50  # batches that are sorted by length together
 _ENCODED_COLUMN = "text_ids"
+_CANDIDATES = 12  # labels of a text that decisions are tuned on
 
 
 class LengthBucketSampler(Sampler[int]):
@@ -244,7 +247,9 @@ class XLGenTrainer(Seq2SeqTrainer):
             return loss, None, None
         options = {**self._gen_kwargs, **gen_kwargs} if hasattr(self, "_gen_kwargs") else gen_kwargs
         beams = options.get("num_beams") or self.args.generation_num_beams or 1
-        decoded = self.accelerator.unwrap_model(model).decode_texts(text_ids, self.processing_class, num_beams=beams)
+        decoded = self.accelerator.unwrap_model(model).decode_texts(
+            text_ids, self.processing_class, DecodingOptions(num_beams=beams)
+        )
         width = model.config.max_labels
         predicted = [(one.labels + [_FILL] * width)[:width] for one in decoded]
         return loss, torch.tensor(predicted, device=references.device), references
@@ -260,33 +265,34 @@ class XLGenTrainer(Seq2SeqTrainer):
         return score_ids(predicted, references, num_labels=size, train_counts=counts, k=())
 
     @torch.no_grad()
-    def tune_min_labels(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
-        """Set the model's `min_labels` to the choice with the best micro F1 on the evaluation rows.
+    def tune_decisions(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
+        """Choose, on the evaluation rows, how labels are decided on: all from one greedy decode of the rows.
 
-        A generator that learned from incomplete label lists stops early; a lower bound on the labels of a text makes
-        up for it. The rows are decoded once, greedily, under the highest bound; the sets of the others follow from
-        that.
+        A generator that learned from incomplete label lists stops early; the least number of labels with the best
+        micro F1 makes up for it. The rows are decoded under a high bound; the sets of lower ones follow from that. On
+        the same candidates the processor's calibrator is fitted, and its thresholds are tuned.
 
         Returns:
-            The chosen value, which the model's config keeps.
+            The chosen `min_labels`, which the model's config keeps.
         """
-        config = self.model.config
-        highest = min(max(choices), config.max_labels)
+        config, space = self.model.config, self.processing_class.label_space
+        highest = min(max(*choices, _CANDIDATES), config.max_labels)
         decoded, references = [], []
         self.model.eval()
         for batch in self.get_eval_dataloader():
-            decoded += self.model.decode_texts(batch["text_ids"], self.processing_class, min_labels=highest)
+            options = DecodingOptions(min_labels=highest)
+            decoded += self.model.decode_texts(batch["text_ids"], self.processing_class, options)
             references += _ragged(batch["reference_ids"].cpu().numpy())
         scores = {}
         for choice in sorted({min(choice, highest) for choice in choices}):
             sets = [one.with_min_labels(choice).labels for one in decoded]
             scores[choice] = self._score(sets, references)["micro_f1"]
         config.min_labels = max(scores, key=lambda choice: scores[choice])
-        logger.info(
-            "min_labels=%d has the best micro F1 on the evaluation rows: %s",
-            config.min_labels,
-            {choice: round(score, 4) for choice, score in scores.items()},
-        )
+        shown = {choice: round(score, 4) for choice, score in scores.items()}
+        logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", config.min_labels, shown)
+        self.processing_class.calibrator = None
+        scored = score_decoded([one.with_min_labels(config.min_labels) for one in decoded], self.processing_class)
+        self.processing_class.calibrator = fit_calibrator(scored, references, space.counts)
         return config.min_labels
 
 

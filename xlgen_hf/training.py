@@ -243,8 +243,8 @@ def train_model(
     _run(trainer, progress, output_dir)
     scores: dict[str, float] = {}
     if validation_rows is not None:
-        if args.tune_min_labels:
-            trainer.tune_min_labels()
+        if args.tune_decisions:
+            trainer.tune_decisions()
         scores = trainer.evaluate()
     trainer.save_model()
     trainer.save_state()

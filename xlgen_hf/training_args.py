@@ -27,7 +27,8 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
         length_bucketing: batch rows of similar length; the order of evaluation stays that of the data.
         clusters_only_rate: `mcg`: share of texts with a further row clusters -> labels.
         cluster_noise: `mcg`: chance that a gold cluster is left out of the input, or a wrong one put in.
-        tune_min_labels: after training, choose the least labels of a text by micro F1 on the validation rows.
+        tune_decisions: after training, choose on the validation rows how labels are decided on: their least number,
+            the calibration of scores, and thresholds.
     """
 
     learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of pretrained parameters."})
@@ -54,8 +55,9 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
     cluster_noise: float = field(
         default=0.1, metadata={"help": "mcg: chance of a missing and of a wrong cluster in the input, in [0, 1]."}
     )
-    tune_min_labels: bool = field(
-        default=True, metadata={"help": "After training, choose the least number of labels on the validation rows."}
+    tune_decisions: bool = field(
+        default=True,
+        metadata={"help": "After training, tune least labels, calibration and thresholds on validation rows."},
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""`xlgen predict`: apply a model to texts."""
+"""`xlgen predict`: apply a model, or an ensemble of models, to texts."""
 
 from __future__ import annotations
 
@@ -11,59 +11,184 @@ import typer
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from ..decisions import DecisionRule
+
 __all__ = ["predict"]
 
-_CHUNK = 4096  # texts that are sorted by length together; rows are written after each
+_CHUNK = 1024  # texts that are sorted by length together; rows are written after each
+_AUTO = "auto"
 
 
 def predict(
-    model: Annotated[str, typer.Option(help="Folder of a trained model, or its id on the Hub.")],
+    model: Annotated[
+        list[str], typer.Option(help="Folder of a trained model, or its id on the Hub; several make an ensemble.")
+    ],
     input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
     output_file: Annotated[
-        Path | None, typer.Option(help="JSON Lines to write, a row a text.", show_default="standard output")
+        Path | None,
+        typer.Option(help="JSON Lines to write, a row a text; the same command resumes.", show_default="stdout"),
     ] = None,
     num_beams: Annotated[int, typer.Option(min=1, help="Beams of a text; 1 is greedy search.")] = 1,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 64,
+    num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw for a text, instead of searching.")] = 0,
+    temperature: Annotated[float, typer.Option(help="Of the samples.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    ordered: Annotated[bool, typer.Option(help="Keep to the label order of training.")] = False,
     min_labels: Annotated[
         int | None, typer.Option(min=0, help="Least labels of a text.", show_default="the model's")
     ] = None,
     max_labels: Annotated[
         int | None, typer.Option(min=1, help="Most labels of a text.", show_default="the model's")
     ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Predict this many labels for each text.")] = None,
+    threshold: Annotated[
+        str | None, typer.Option(help="Predict labels from this score on; `auto` takes what validation rows chose.")
+    ] = None,
+    objective: Annotated[str, typer.Option(help="What `auto` is best for: micro, macro or example F1.")] = "micro",
+    expected_f1: Annotated[bool, typer.Option(help="Predict as many labels as promise the greatest F1.")] = False,
+    ensemble: Annotated[str, typer.Option(help="How models are fused: average, vote or union.")] = "average",
+    add_labels: Annotated[Path | None, typer.Option(help="New labels, a name a line; no training is needed.")] = None,
+    allow: Annotated[Path | None, typer.Option(help="Labels to choose from, a name a line.")] = None,
+    deny: Annotated[Path | None, typer.Option(help="Labels never to predict, a name a line.")] = None,
+    cluster: Annotated[list[str] | None, typer.Option(help="Choose from the labels of this cluster alone.")] = None,
+    open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are no labels yet.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score."""
+    settings = dict(locals())  # all options: they decide whether an earlier run's rows are taken up
     import json
 
-    from ..data import load_rows, write_jsonl
+    from ..data import load_rows
+    from ..errors import ConfigurationError
+
+    if len(model) > 1 and open_vocabulary:
+        raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
+    rows = load_rows(input_file, split="test", require_labels=False)
+    members = _load_members(model, device, add_labels)
+    options: dict[str, Any] = {
+        "num_beams": num_beams,
+        "num_samples": num_samples,
+        "temperature": temperature,
+        "seed": seed,
+        "ordered": ordered,
+        "min_labels": min_labels,
+        "max_labels": max_labels,
+        "labels": _choose_labels(members[0][1], allow, deny, cluster),
+        "rule": _rule(members[0][1], top_k, threshold, objective, expected_f1),
+        "batch_size": batch_size,
+    }
+    more = {"open_vocabulary": open_vocabulary} if len(members) == 1 else {"how": ensemble}
+    if output_file is None:
+        for chunk in _predictions(members, rows, 0, {**options, **more}):
+            for prediction in chunk:
+                typer.echo(json.dumps(prediction, ensure_ascii=False))
+        return
+    _write(output_file, members, rows, {**options, **more}, settings)
+
+
+def _load_members(names: list[str], device: str | None, add_labels: Path | None) -> list[tuple[Any, Any]]:
+    import torch
+
+    from ..data import load_label_names
     from ..modeling_xlgen import XLGenForConditionalGeneration
     from ..processing_xlgen import XLGenProcessor
 
-    rows = load_rows(input_file, split="test", require_labels=False)
-    processor = XLGenProcessor.from_pretrained(model)
-    loaded = XLGenForConditionalGeneration.from_pretrained(model).to(_device(device)).eval()
-    options = {"num_beams": num_beams, "batch_size": batch_size, "min_labels": min_labels, "max_labels": max_labels}
-    predictions = _predictions(loaded, processor, rows, options)
-    if output_file is not None:
-        write_jsonl(output_file, predictions)
-        return
-    for prediction in predictions:
-        typer.echo(json.dumps(prediction, ensure_ascii=False))
+    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    new = [] if add_labels is None else load_label_names(add_labels)
+    members = []
+    for name in names:
+        processor = XLGenProcessor.from_pretrained(name)
+        model = XLGenForConditionalGeneration.from_pretrained(name).to(where).eval()
+        if new:
+            processor.add_labels(new)
+            model.widen_output(processor)
+        members.append((model, processor))
+    return members
 
 
-def _predictions(model: Any, processor: Any, rows: Dataset, options: dict[str, Any]) -> Iterator[dict[str, list]]:
-    """Predict chunk by chunk, in the order of the rows."""
+def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, clusters: list[str] | None) -> Any:
+    """Ids of the labels that may be predicted, None for all."""
+    import numpy as np
+
+    from ..data import load_label_names
+    from ..errors import ConfigurationError
+
+    space = processor.label_space
+    chosen = np.ones(len(space), dtype=bool)
+    if allow is not None:
+        chosen[:] = False
+        chosen[space.encode(load_label_names(allow))] = True
+    if deny is not None:
+        chosen[space.encode(load_label_names(deny))] = False
+    if clusters:
+        if processor.clusters is None:
+            raise ConfigurationError("--cluster: the model has no clusters.")
+        chosen &= np.isin(np.arange(len(space)), processor.clusters.labels_of(clusters))
+    if not chosen.any():
+        raise ConfigurationError("--allow, --deny and --cluster leave no label to predict.")
+    return None if chosen.all() else np.flatnonzero(chosen)
+
+
+def _rule(
+    processor: Any, top_k: int | None, threshold: str | None, objective: str, expected_f1: bool
+) -> DecisionRule | None:
+    """The decision rule that the options ask for, None for the model's own."""
+    from ..decisions import DecisionRule
+    from ..errors import ConfigurationError
+
+    if (top_k is not None) + (threshold is not None) + expected_f1 > 1:
+        raise ConfigurationError("--top-k, --threshold and --expected-f1 exclude each other; choose one.")
+    if expected_f1:
+        return DecisionRule("expected_f1")
+    if top_k is not None:
+        return DecisionRule("top_k", top_k)
+    if threshold is None:
+        return None
+    if threshold == _AUTO:
+        known = {} if processor.calibrator is None else processor.calibrator.thresholds
+        if objective not in known:
+            raise ConfigurationError(
+                f"--threshold auto: the model knows no threshold for {objective!r}, only {sorted(known)}. Train it "
+                "with validation rows, or give a number."
+            )
+        return DecisionRule("threshold", known[objective])
+    try:
+        return DecisionRule("threshold", float(threshold))
+    except ValueError as err:
+        raise ConfigurationError(f"--threshold {threshold}: give a number from 0 to 1, or auto.") from err
+
+
+def _predictions(
+    members: list[tuple[Any, Any]], rows: Dataset, start: int, options: dict[str, Any]
+) -> Iterator[list[dict[str, Any]]]:
+    """Predict chunk by chunk from row `start` on, in the order of the rows."""
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(rows), unit="text", disable=None) as bar:
-        for start in range(0, len(rows), _CHUNK):
-            texts = rows[start : start + _CHUNK]["text"]
-            for prediction in model.predict(texts, processor, **options):
-                yield prediction.to_dict()
-                bar.update()
+    from ..ensemble import predict_ensemble
+
+    with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
+        for first in range(start, len(rows), _CHUNK):
+            texts = rows[first : first + _CHUNK]["text"]
+            if len(members) == 1:
+                model, processor = members[0]
+                found = model.predict(texts, processor, **options)
+            else:
+                found = predict_ensemble(members, texts, **options)
+            yield [prediction.to_dict() for prediction in found]
+            bar.update(len(texts))
 
 
-def _device(wanted: str | None) -> str:
-    import torch
+def _write(
+    path: Path, members: list[tuple[Any, Any]], rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
+) -> None:
+    """Write predictions as they come; go on where a run of the same command was stopped."""
+    from ..partial_output import PartialOutput, digest
 
-    return wanted or ("cuda" if torch.cuda.is_available() else "cpu")
+    weights = [Path(name) / "model.safetensors" for name in settings["model"]]
+    told = {key: str(value) for key, value in settings.items() if key != "output_file"}
+    told["weights"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in weights if file.exists()])
+    told["labels"] = digest(members[0][1].label_space.names) + str(options["labels"])
+    output = PartialOutput(path, {**told, "texts": digest(rows["text"])}, _CHUNK)
+    for chunk in _predictions(members, rows, output.done, options):
+        output.append(chunk)
+    output.finish()

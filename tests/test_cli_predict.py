@@ -1,0 +1,174 @@
+"""`xlgen predict`: decisions, restricted and new labels, ensembles, open vocabulary, and runs that were killed."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+
+import numpy as np
+import pytest
+
+from xlgen_hf.calibration import ScoreCalibrator
+from xlgen_hf.cli import predict as command
+from xlgen_hf.cli.main import main
+from xlgen_hf.data import write_jsonl
+from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.partial_output import PartialOutput
+from xlgen_hf.processing_xlgen import XLGenProcessor
+
+TEXTS = ["a history of church music", "modern art", "the piano", "organ", "art and music"]
+
+
+@pytest.fixture
+def folder(make_model, checkpoints, tmp_path):
+    """A saved model; its clusters remember the encoder that made them."""
+    model, processor = make_model("bert", "bcl")
+    processor.clusters.metadata["encoder"] = checkpoints["bert"]
+    flat = [{"x": [0.0, 1.0], "y": [0.0, 1.0]}] * 5
+    processor.calibrator = ScoreCalibrator("isotonic", flat, thresholds={"micro": 0.5})
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
+    return tmp_path
+
+
+def _run(folder, *options, model="model"):
+    """Predictions of the command."""
+    out = folder / "out.jsonl"
+    arguments = ["predict", "--model", str(folder / model), "--input-file", str(folder / "texts.jsonl")]
+    assert main([*arguments, "--output-file", str(out), *options]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len(TEXTS)
+    assert {path.name for path in folder.iterdir()} & {"out.jsonl.partial", "out.jsonl.partial.json"} == set()
+    return rows
+
+
+def test_decisions(folder):
+    own = _run(folder)
+    assert all(len(row["labels"]) == 3 for row in _run(folder, "--top-k", "3"))
+    for row in _run(folder, "--threshold", "auto"):
+        assert row["scores"][1:] == [score for score in row["scores"][1:] if score >= 0.5]
+    assert [row["labels"][:1] for row in _run(folder, "--threshold", "1")] == [
+        row["labels"][:1] for row in _run(folder, "--expected-f1")
+    ]
+    assert _run(folder) == own
+
+
+def test_labels_to_choose_from(folder):
+    names = XLGenProcessor.from_pretrained(folder / "model").label_space.names
+    (folder / "few.txt").write_text("\n".join(names[:3]), encoding="utf-8")
+    few = ("--min-labels", "2", "--max-labels", "3")
+    assert all(set(row["labels"]) <= set(names[:3]) for row in _run(folder, "--allow", str(folder / "few.txt"), *few))
+    for row in _run(folder, "--deny", str(folder / "few.txt"), *few):
+        assert not set(row["labels"]) & set(names[:3])
+    for row in _run(folder, "--cluster", "cluster 1", *few):
+        assert set(row["labels"]) <= set(names[1::3])
+
+
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_new_labels_join_without_training(make_model, checkpoints, tmp_path, family):
+    model, processor = make_model(family, "bcl")
+    processor.clusters.metadata["encoder"] = checkpoints[family]
+    before = model.predict(TEXTS, processor, min_labels=1, max_labels=3)
+    count = len(processor.label_space)
+    assert processor.add_labels(["art", "piano organ printing", "piano organ printing"]) == ["piano organ printing"]
+    model.widen_output(processor)
+    assert len(processor.label_space) == len(processor.clusters.assignment) == len(processor.trie) == count + 1
+    new = model.predict(TEXTS, processor, labels=np.array([count]))
+    assert all(one.labels == ["piano organ printing"] for one in new)
+    old = model.predict(TEXTS, processor, labels=np.arange(count), min_labels=1, max_labels=3)
+    if family == "bert":  # no new piece: the distribution is the same
+        assert [one.labels for one in old] == [one.labels for one in before]
+    assert processor.add_labels(["art"]) == []
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again, loaded = XLGenForConditionalGeneration.from_pretrained(tmp_path), XLGenProcessor.from_pretrained(tmp_path)
+    assert [one.labels for one in again.predict(TEXTS, loaded, labels=np.array([count]))] == [
+        one.labels for one in new
+    ]
+
+
+def test_new_labels_on_the_command_line(folder):
+    (folder / "new.txt").write_text("piano organ\nart\n", encoding="utf-8")
+    (folder / "allowed.txt").write_text("piano organ\n", encoding="utf-8")
+    rows = _run(folder, "--add-labels", str(folder / "new.txt"), "--allow", str(folder / "allowed.txt"))
+    assert all(row["labels"] == ["piano organ"] for row in rows)
+
+
+def test_ensembles(folder, make_model):
+    model, processor = make_model("t5", "base")
+    model.save_pretrained(folder / "other")
+    processor.save_pretrained(folder / "other")
+    union = _run(folder, "--model", str(folder / "other"), "--ensemble", "union")
+    alone = [_run(folder), _run(folder, model="other")]
+    for row, one, other in zip(union, *alone, strict=True):
+        assert set(row["labels"]) == {*one["labels"], *other["labels"]}
+    average = _run(folder, "--model", str(folder / "model"))  # a model beside itself
+    assert [set(row["labels"]) for row in average] == [set(row["labels"]) for row in alone[0]]
+
+
+def test_open_vocabulary_leaves_the_labels_as_they_are(folder):
+    rows = _run(folder, "--open-vocabulary")
+    assert [row["labels"] for row in rows] == [row["labels"] for row in _run(folder)]
+    assert all(set(one) == {"label", "score", "nearest"} for row in rows for one in row["novel_labels"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--top-k", "2", "--expected-f1"], "exclude each other"),
+        (["--threshold", "high"], "--threshold high: give a number"),
+        (["--threshold", "auto", "--objective", "macro"], r"no threshold for 'macro', only \['micro'\]"),
+        (["--cluster", "cluster 9"], "'cluster 9' is none of the 3 clusters"),
+        (["--num-beams", "2", "--num-samples", "2"], "choose one"),
+    ],
+)
+def test_bad_options_are_explained(folder, capsys, options, message):
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
+    assert main([*arguments, *options]) == 1
+    assert " ".join(capsys.readouterr().err.split()).find(message.replace("\\", "")) >= 0
+
+
+# ------------------------------------------------------------------------------------------------ killed runs
+
+
+@pytest.mark.parametrize("options", [(), ("--num-samples", "3")])
+def test_a_killed_run_goes_on_without_losing_or_repeating_a_row(folder, monkeypatch, caplog, options):
+    monkeypatch.setattr(command, "_CHUNK", 2)
+    expected = _run(folder, *options)
+    predict = XLGenForConditionalGeneration.predict
+    calls = []
+
+    def counted(self, texts, *args, **kwargs):
+        calls.append(texts)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return predict(self, texts, *args, **kwargs)
+
+    monkeypatch.setattr(XLGenForConditionalGeneration, "predict", counted)
+    (folder / "out.jsonl").unlink()
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
+    assert main([*arguments, "--output-file", str(folder / "out.jsonl"), *options]) == 130
+    assert not (folder / "out.jsonl").exists()
+    with (folder / "out.jsonl.partial").open("a") as file:
+        file.write('{"labels": ["cut in the mid')
+    calls[:] = [None, None]
+    with caplog.at_level(logging.INFO):
+        assert _run(folder, *options) == expected
+    assert calls[2:] == [TEXTS[2:4], TEXTS[4:]]
+    assert "Going on behind row 2" in caplog.text
+
+
+def test_rows_of_another_run_are_not_taken_up(tmp_path, caplog):
+    first = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 1})
+    first.append([{"labels": ["a"]}])
+    other = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 2})
+    assert other.done == 0
+    assert "of a run with other settings" in caplog.text
+    other.append([{"labels": ["b"]}, {"labels": ["ö"]}])
+    assert PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 2}).done == 2
+    other.finish()
+    with gzip.open(tmp_path / "out.jsonl.gz", "rt", encoding="utf-8") as file:
+        assert [json.loads(line) for line in file] == [{"labels": ["b"]}, {"labels": ["ö"]}]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.gz"]

@@ -1,0 +1,109 @@
+"""The output layer, cut down to the pieces that occur in labels, in training and in decoding."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.func import functional_call
+from transformers.modeling_outputs import BaseModelOutput
+
+if TYPE_CHECKING:
+    from .processing_xlgen import XLGenProcessor
+
+__all__ = ["IGNORED", "RestrictedOutputMixin"]
+
+IGNORED = -100  # target that no loss counts
+
+
+class RestrictedOutputMixin:
+    """Runs the backbone of an XLGen model, with the rows of its output layer that label sequences need."""
+
+    # What the model brings.
+    config: Any
+    backbone: Any
+    label_pieces: torch.Tensor
+    _restricted: tuple[tuple[int, int], dict[str, torch.Tensor]] | None = None
+
+    def widen_output(self, processor: XLGenProcessor) -> None:
+        """Make room for the pieces of labels that joined the processor after the model was built."""
+        if self.config.num_label_pieces is None:
+            return
+        pieces = torch.as_tensor(processor.output_token_ids(), device=self.label_pieces.device)
+        self.label_pieces = torch.cat([self.label_pieces, pieces]).unique()  # sorted
+        self.config.num_label_pieces = len(self.label_pieces)
+        self._restricted = None
+
+    def decode_step(
+        self, memory: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor, cache: Any = None
+    ) -> tuple[torch.Tensor, Any]:
+        """Extend decoder rows by a token each.
+
+        Args:
+            memory, mask: what [`encode`] gave, `(N, S, H)` and `(N, S)`.
+            tokens: the last token of each row, `(N,)`.
+            cache: what the step before returned.
+
+        Returns:
+            Log-probabilities of the next token, over the label pieces `(N, R)` where the output layer is restricted,
+            else over the vocabulary `(N, V)`; and the cache.
+        """
+        out = self._run_backbone(
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory),
+            attention_mask=mask,
+            decoder_input_ids=tokens[:, None],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        return out.logits[:, -1].float().log_softmax(-1), out.past_key_values
+
+    def _run_backbone(self, **inputs: Any) -> Any:
+        """Run the backbone with its output layer cut down to the label pieces."""
+        if self.config.num_label_pieces is None:
+            return self.backbone(**inputs, return_dict=True)
+        return functional_call(
+            self.backbone, self._restricted_output(), (), {**inputs, "return_dict": True}, tie_weights=False
+        )
+
+    def _restricted_output(self) -> dict[str, torch.Tensor]:
+        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
+        layer = self.backbone.get_output_embeddings()
+        key = (layer.weight.data_ptr(), layer.weight._version)
+        if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
+            return self._restricted[1]
+        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
+        kept = {f"{name}.weight": layer.weight[self.label_pieces]}
+        if getattr(layer, "bias", None) is not None:
+            kept[f"{name}.bias"] = layer.bias[self.label_pieces]
+        shift = getattr(self.backbone, "final_logits_bias", None)  # BART and its kin add a bias of their own
+        if shift is not None:
+            kept["final_logits_bias"] = shift[:, self.label_pieces]
+        self._restricted = None if torch.is_grad_enabled() else (key, kept)
+        return kept
+
+    def _full_logits(self, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of the label pieces `(B, T, R)` -> of the vocabulary `(B, T, V)`, minus infinity for the rest."""
+        if self.config.num_label_pieces is None:
+            return logits
+        full = logits.new_full((*logits.shape[:-1], self.config.vocab_size), -torch.inf)
+        full[..., self.label_pieces] = logits
+        return full
+
+    def piece_positions(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids -> their positions in the logits that `forward` gives with `labels`; -100 stays.
+
+        Raises:
+            ValueError: if a token occurs in no label, so that a restricted output layer cannot score it.
+        """
+        if self.config.num_label_pieces is None:
+            return tokens
+        position = torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
+        ignored = tokens == IGNORED
+        unknown = (self.label_pieces[position] != tokens) & ~ignored
+        if bool(unknown.any()):
+            raise ValueError(
+                f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is "
+                "restricted to label pieces. Build targets with the model's own processor, or the model with "
+                "restrict_output=False."
+            )
+        return torch.where(ignored, IGNORED, position)
