@@ -23,6 +23,8 @@ from transformers.modeling_outputs import BaseModelOutput
 from .backbone import load_backbone, longest_sequence
 from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError
+from .model_files import ModelFilesMixin
+from .output_layer import is_wrapped, layer_rows, layer_state, unwrapped
 from .outputs import XLGenOutput
 from .prediction import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
@@ -48,7 +50,7 @@ def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, GenerationMixin):
+class XLGenForConditionalGeneration(LabelPredictionMixin, ModelFilesMixin, PreTrainedModel, GenerationMixin):
     """Generates the label set of a text with any seq2seq backbone.
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
@@ -82,7 +84,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
-        self._restricted: tuple[tuple[int, int], dict[str, torch.Tensor]] | None = None
+        self._restricted: tuple[tuple[Any, ...], dict[str, torch.Tensor]] | None = None
         if config.tie_encoder_decoder:
             self._tied_weights_keys = _embedding_tie(self.backbone)
         self.post_init()
@@ -152,6 +154,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
         model._start_from(processor)
+        model._forget_untied()
         return model.eval()
 
     @torch.no_grad()
@@ -226,8 +229,10 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
         return self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
 
     def is_fresh(self, parameter_name: str) -> bool:
-        """Whether a parameter has seen no pretraining."""
-        return parameter_name.startswith(tuple(self.config.fresh_modules or ()))
+        """Whether a parameter has seen no pretraining; those of an adapter (peft) never have."""
+        name = parameter_name.removeprefix("base_model.model.")
+        is_adapter = ".lora_" in name or ".trainable_tokens_" in name
+        return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
 
     # ------------------------------------------------------------------------------------------------ encoder side
 
@@ -383,25 +388,25 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, Gener
 
     def _run_backbone(self, **inputs: Any) -> Any:
         """Run the backbone with its output layer cut down to the label pieces."""
-        if self.config.num_label_pieces is None:
-            return self.backbone(**inputs, return_dict=True)
-        return functional_call(
-            self.backbone, self._restricted_output(), (), {**inputs, "return_dict": True}, tie_weights=False
-        )
-
-    def _restricted_output(self) -> dict[str, torch.Tensor]:
-        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
         layer = self.backbone.get_output_embeddings()
-        key = (layer.weight.data_ptr(), layer.weight._version)
+        if self.config.num_label_pieces is None and not is_wrapped(layer):
+            return self.backbone(**inputs, return_dict=True)
+        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
+        with unwrapped(self.backbone, name):
+            return functional_call(
+                self.backbone, self._output_layer(layer, name), (), {**inputs, "return_dict": True}, tie_weights=False
+            )
+
+    def _output_layer(self, layer: nn.Module, name: str) -> dict[str, torch.Tensor]:
+        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
+        key = layer_state(layer)
         if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
             return self._restricted[1]
-        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
-        kept = {f"{name}.weight": layer.weight[self.label_pieces]}
-        if getattr(layer, "bias", None) is not None:
-            kept[f"{name}.bias"] = layer.bias[self.label_pieces]
+        rows = slice(None) if self.config.num_label_pieces is None else self.label_pieces
+        kept = layer_rows(layer, name, rows)
         shift = getattr(self.backbone, "final_logits_bias", None)  # BART and its kin add a bias of their own
         if shift is not None:
-            kept["final_logits_bias"] = shift[:, self.label_pieces]
+            kept["final_logits_bias"] = shift[:, rows]
         self._restricted = None if torch.is_grad_enabled() else (key, kept)
         return kept
 
