@@ -68,7 +68,9 @@ def test_targets_of_each_family(make_model, family):
     saved = set(config.modules_to_save)
     assert {"cluster_head", "cluster_embeddings"} <= saved
     assert not saved & set(config.target_modules)
-    fresh = {n for n, p in model.named_parameters() if model.is_fresh(n) and p is not model.get_input_embeddings().weight}
+    fresh = {
+        n for n, p in model.named_parameters() if model.is_fresh(n) and p is not model.get_input_embeddings().weight
+    }
     covered = {n for n in fresh if n.rpartition(".")[0] in saved}
     # What is left of the fresh parameters is the bias that BERT's output layer shares with its head.
     assert {n.rpartition(".")[2] for n in fresh - covered} <= {"bias"}
@@ -191,9 +193,9 @@ def test_trainer_gives_all_parts_of_an_adapter_the_rate_of_fresh_ones(make_model
     args = XLGenTrainingArguments(str(tmp_path / "run"), num_train_epochs=2, use_cpu=True, save_strategy="no")
     trainer = XLGenTrainer(adapted, args, processing_class=processor, train_dataset=rows)
     trainer.create_optimizer()
-    assert {group["initial_lr"] if "initial_lr" in group else group["lr"] for group in trainer.optimizer.param_groups} == {
-        args.fresh_learning_rate
-    }
+    assert {
+        group["initial_lr"] if "initial_lr" in group else group["lr"] for group in trainer.optimizer.param_groups
+    } == {args.fresh_learning_rate}
     counted = sum(p.numel() for group in trainer.optimizer.param_groups for p in group["params"])
     assert counted == adapted.get_nb_trainable_parameters()[0] < model.num_parameters()
     before = {n: p.detach().clone() for n, p in adapted.named_parameters()}
@@ -234,7 +236,10 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
     adapted = AutoPeftModelForSeq2SeqLM.from_pretrained(str(folder)).eval()
     expected = adapted.predict(texts, processor)
     assert adapted.config.min_labels == json.loads((folder / "config.json").read_text())["min_labels"]
-    for loaded in (XLGenForConditionalGeneration.from_pretrained(folder), AutoModelForSeq2SeqLM.from_pretrained(folder)):
+    for loaded in (
+        XLGenForConditionalGeneration.from_pretrained(folder),
+        AutoModelForSeq2SeqLM.from_pretrained(folder),
+    ):
         assert type(loaded) is XLGenForConditionalGeneration
         _same(loaded.predict(texts, processor), expected)
     assert isinstance(AutoProcessor.from_pretrained(folder), XLGenProcessor)
@@ -300,7 +305,9 @@ def test_adapter_alone_is_small(make_model, tmp_path):
     adapted.save_pretrained(tmp_path / "adapter")
     tensors = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
     assert all("lora_" in name or "trainable_tokens" in name for name in tensors)
-    assert {peft.__version__} == {json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["peft_version"]}
+    assert {peft.__version__} == {
+        json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["peft_version"]
+    }
 
 
 def test_command_line_refuses_what_does_not_go_together(files, checkpoints, capsys):

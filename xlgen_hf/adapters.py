@@ -14,11 +14,11 @@ from .errors import ModelFolderError
 from .lora import require_peft
 from .model_files import ADAPTER_CONFIG_FILE, CONFIG_FILE, load_config
 
-__all__ = ["base_of", "is_adapter", "load_adapter"]
+__all__ = ["BASE_FOLDER", "base_of", "is_adapter", "load_adapter"]
 
 _WEIGHTS_FILE = "adapter_model.safetensors"
+BASE_FOLDER = "base"  # in the folder of a run
 _PICKLE = "adapter_model.bin"
-_BASE = "base"
 _DECODING = ("min_labels", "max_labels", "max_clusters", "cluster_threshold")
 _MOST_LAYERS = 10_000  # names in a list of them
 # Settings that are taken; every other one of peft's must have the value that it has by default.
@@ -59,9 +59,9 @@ def base_of(folder: str | Path) -> str:
     name = content.get("base_model_name_or_path") if isinstance(content, dict) else None
     if not isinstance(name, str) or not name:
         raise ModelFolderError(f"{path}: 'base_model_name_or_path' must name the model that the adapter changes.")
-    beside = [folder / _BASE]
+    beside = [folder / BASE_FOLDER]
     if folder.name.startswith("checkpoint-"):
-        beside.append(folder.parent / _BASE)
+        beside.append(folder.parent / BASE_FOLDER)
     for place in (*beside, Path(name)):
         if (place / CONFIG_FILE).is_file():
             return str(place)
@@ -70,7 +70,7 @@ def base_of(folder: str | Path) -> str:
     except HFValidationError as err:
         raise ModelFolderError(
             f"{path}: the adapter's base {name!r} is no folder here, and no Hub id. Put the base (`base/` of the run "
-            f"that trained the adapter) into {folder / _BASE}."
+            f"that trained the adapter) into {folder / BASE_FOLDER}."
         ) from err
     return name
 

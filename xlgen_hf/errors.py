@@ -68,8 +68,8 @@ class SaveError(XLGenError, OSError):
     def __init__(self, folder: str | Path, reason: str) -> None:
         self.reason = reason
         super().__init__(
-            f"Nothing was saved to {folder}: {reason}. What stood there before is as it was. Free some space or choose "
-            "another folder, and save again."
+            f"Nothing was saved to {folder}: {reason}. What stood there before is as it was. Free some space or "
+            "choose another folder, and save again."
         )
 
 

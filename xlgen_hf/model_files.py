@@ -31,8 +31,8 @@ _MOST_CLASSES = 100_000
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
 # What transformers and torch raise for a config or for weights that make no sense to them.
 _LOAD_ERRORS = (
-    ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, MemoryError, OSError, RuntimeError, SafetensorError,
-    StrictDataclassError, TypeError, ValueError,
+    ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
+    SafetensorError, StrictDataclassError, TypeError, ValueError,
 )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     for path in _weight_files(folder):
         try:
             with safe_open(path, "numpy") as weights:
-                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
         except (SafetensorError, OSError) as err:
             raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
     return shapes
@@ -256,4 +256,3 @@ def _check_model(cls: Any, folder: Path, config: Any) -> None:
     if sum(missing.values()) > sum(map(prod, shapes.values())) * 2 + _SPARE_NUMBERS:
         worst = max(missing, key=lambda name: missing[name])
         raise ModelFolderError(f"{path} asks for {worst} of {missing[worst]} numbers, which the weights do not hold.")
-

@@ -19,8 +19,10 @@ _ASIDE = ".xlgen-unfinished"  # with the id of the process behind it
 _READY = ".xlgen-finished"
 _MANIFEST = ".manifest.json"
 # Files that say what kind of model a folder holds: of these, none of an older model may stay beside a newer one.
-_WEIGHTS = ("model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*", "adapter_config.json")
-_WEIGHTS += ("adapter_model.*",)
+_WEIGHTS = (
+    "model*.safetensors", "model.safetensors.index.json", "pytorch_model*.bin*", "adapter_config.json",
+    "adapter_model.*",
+)  # fmt: skip
 
 
 @contextmanager

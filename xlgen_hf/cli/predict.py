@@ -17,7 +17,7 @@ _CHUNK = 4096  # texts that are sorted by length together; rows are written afte
 
 
 def predict(
-    model: Annotated[str, typer.Option(help="Folder of a trained model, or its id on the Hub.")],
+    model: Annotated[str, typer.Option(help="Folder of a trained model or adapter, or its id on the Hub.")],
     input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
     output_file: Annotated[
         Path | None, typer.Option(help="JSON Lines to write, a row a text.", show_default="standard output")
@@ -36,12 +36,10 @@ def predict(
     import json
 
     from ..data import load_rows, write_jsonl
-    from ..modeling_xlgen import XLGenForConditionalGeneration
-    from ..processing_xlgen import XLGenProcessor
+    from ..loading import load_model
 
     rows = load_rows(input_file, split="test", require_labels=False)
-    processor = XLGenProcessor.from_pretrained(model)
-    loaded = XLGenForConditionalGeneration.from_pretrained(model).to(_device(device)).eval()
+    loaded, processor = load_model(model, device=_device(device))
     options = {"num_beams": num_beams, "batch_size": batch_size, "min_labels": min_labels, "max_labels": max_labels}
     predictions = _predictions(loaded, processor, rows, options)
     if output_file is not None:
