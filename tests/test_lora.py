@@ -284,7 +284,7 @@ def test_training_goes_on_from_a_checkpoint(files, checkpoints):
     first = XLGenForConditionalGeneration.from_pretrained(moved / "checkpoint-1")
     assert first.predict(["art"], XLGenProcessor.from_pretrained(moved))[0].labels
     shutil.rmtree(moved / "base")
-    with pytest.raises(ModelFolderError, match="the adapter's base .* is no folder here, and no Hub id"):
+    with pytest.raises(ModelFolderError, match=r"the adapter's base .* is no folder here, and no Hub id"):
         XLGenForConditionalGeneration.from_pretrained(moved)
 
 
@@ -292,10 +292,10 @@ def test_base_of_other_settings_is_refused(make_model, label_space, tmp_path):
     model, processor = make_model("t5", "bcl")
     add_lora(model, processor, tmp_path, r=2)
     other, its_processor = make_model("t5", "base")
-    with pytest.raises(ConfigurationError, match="holds the base of an adapter that differs in .*'variant'"):
+    with pytest.raises(ConfigurationError, match=r"holds the base of an adapter that differs in .*'variant'"):
         add_lora(other, its_processor, tmp_path, r=2)
     other, its_processor = make_model("bert", "bcl")
-    with pytest.raises(ConfigurationError, match="differs in .*'backbone'"):
+    with pytest.raises(ConfigurationError, match=r"differs in .*'backbone'"):
         add_lora(other, its_processor, tmp_path, r=2)
 
 
@@ -340,7 +340,7 @@ def adapter(make_model, tmp_path):
         ({"target_modules": "(a+)+$"}, r"target_modules=\(a\+\)\+\$ is no setting"),
         ({"target_modules": ["../../etc/passwd"]}, "does not fit its base"),
         ({"modules_to_save": [1]}, r"modules_to_save=\[1\] is no setting"),
-        ({"trainable_token_indices": {"backbone.shared": [10**12]}}, "row 1000000000000 of backbone.shared lies outside"),
+        ({"trainable_token_indices": {"backbone.shared": [10**12]}}, "row 1000000000000 of .* lies outside"),
         ({"trainable_token_indices": {"backbone.shared": [1, 1]}}, "trainable_token_indices=.* is no setting"),
         ({"layer_replication": [[0, 10**9]]}, "layer_replication=.* is not what XLGen's adapters have"),
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron_co.* is not what XLGen's adapters have"),
@@ -371,7 +371,7 @@ def test_hostile_adapter_weights(adapter):
     refused(tensors | {"more": torch.zeros(1)}, "1 weights are in one of them alone, e.g. more")
     refused({k: v for k, v in tensors.items() if k != name}, "1 weights are in one of them alone")
     path.write_bytes(b"\xff" * 100)
-    with pytest.raises(ModelFolderError, match="adapter_model.safetensors is no safetensors file"):
+    with pytest.raises(ModelFolderError, match=r"adapter_model\.safetensors is no safetensors file"):
         XLGenForConditionalGeneration.from_pretrained(adapter)
     path.unlink()
     torch.save(tensors, adapter / "adapter_model.bin")

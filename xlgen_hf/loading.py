@@ -46,6 +46,7 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
     pieces = model.label_pieces.tolist() if config.num_label_pieces is not None else None
     pairs: dict[str, tuple[Any, Any]] = {
         "separator token": (config.separator_token_id, processor.separator_token_id),
+        "end token": (config.eos_token_id, processor.eos_token_id),
         "pieces of labels": (pieces, None if pieces is None else processor.output_token_ids()),
     }
     if config.variant != "base":

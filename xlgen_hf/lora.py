@@ -77,8 +77,8 @@ def lora_config(
     peft = require_peft()
     if not isinstance(model, XLGenForConditionalGeneration):
         raise ConfigurationError(
-            f"A {type(model).__name__} was given; LoRA starts from an XLGenForConditionalGeneration that has no adapter "
-            "yet."
+            f"A {type(model).__name__} was given; LoRA starts from an XLGenForConditionalGeneration that has no "
+            "adapter yet."
         )
     if not 1 <= r <= model.config.hidden_size:
         raise ConfigurationError(f"r={r}; a rank from 1 to the model's width, {model.config.hidden_size}, is needed.")

@@ -19,7 +19,7 @@ from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError, ModelFolderError, XLGenError
 from .saving import finish_interrupted_save, replace_files
 
-__all__ = ["ModelFilesMixin", "load_config", "local_model"]
+__all__ = ["ModelFilesMixin", "check_config", "load_config", "local_model"]
 
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
@@ -132,6 +132,26 @@ def _load_errors(folder: Path) -> Iterator[None]:
 # ---------------------------------------------------------------------------------------------------- config
 
 
+def check_config(folder: Path, *, most_layers: int = 1_000) -> dict[str, Any]:
+    """Read `config.json` and check what must not reach transformers, which parses it for a tokenizer too.
+
+    Args:
+        folder: a folder with a `config.json`.
+        most_layers: most layers that it may ask for.
+
+    Raises:
+        ModelFolderError: if the file is missing, no JSON object, or asks for sizes beyond all measure.
+    """
+    path = folder / CONFIG_FILE
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
+    problem = next(_hostile_values(content, most_layers), None)
+    if problem:
+        raise ModelFolderError(f"{path}: {problem}")
+    return content
+
+
 def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
     """Read and check `config.json`.
 
@@ -143,15 +163,12 @@ def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
         ModelFolderError: if the file is missing, or no configuration of an XLGen model.
     """
     path = folder / CONFIG_FILE
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("model_type") != XLGenConfig.model_type:
-        given = content.get("model_type") if isinstance(content, dict) else type(content).__name__
+    content = check_config(folder, most_layers=most_layers)
+    if content.get("model_type") != XLGenConfig.model_type:
+        given = content.get("model_type")
         raise ModelFolderError(f"{path}: model_type {given!r}, where an XLGen model has 'xlgen'. Train one first.")
     if not isinstance(content.get("backbone"), dict):
         raise ModelFolderError(f"{path}: 'backbone' must be the configuration of a seq2seq model.")
-    problem = next(_hostile_values(content, most_layers), None)
-    if problem:
-        raise ModelFolderError(f"{path}: {problem}")
     try:
         config: XLGenConfig = XLGenConfig.from_dict(content)
         _ = config.vocab_size, config.hidden_size
