@@ -18,7 +18,7 @@ from .clusters import LabelClusters
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from .label_trie import LabelTrie
 from .labels import LabelSpace
-from .model_files import CONFIG_FILE, check_config
+from .model_files import CONFIG_FILE, check_config, load_config
 from .saving import finish_interrupted_save, replace_files
 
 __all__ = ["TruncationReport", "XLGenProcessor"]
@@ -336,8 +336,9 @@ def _checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
 
 def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, after a try."""
-    if (folder / CONFIG_FILE).is_file():  # the Auto class reads it as well
-        check_config(folder)
+    # The Auto class reads the model's config as well, where there is one.
+    if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
+        load_config(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
         if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
