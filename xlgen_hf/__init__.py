@@ -2,14 +2,16 @@
 
 The public names are imported when they are first used, so `import xlgen_hf` is instant. The Auto classes of
 transformers know XLGen's folders as soon as `xlgen_hf.XLGenForConditionalGeneration` was touched, or at once where
-transformers was imported before this package.
+transformers was imported before this package. `transformers.pipeline` knows the task
+`extreme-multilabel-classification` in any order of the imports.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from ._registration import register
 
 if TYPE_CHECKING:
     from .clusters import LabelClusters
@@ -17,8 +19,10 @@ if TYPE_CHECKING:
     from .data_collator import DataCollatorForXLGen
     from .label_trie import LabelTrie
     from .labels import LabelSpace
+    from .lora import lora_config
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .outputs import LabelPrediction
+    from .pipeline import XLGenPipeline
     from .processing_xlgen import XLGenProcessor
     from .trainer import XLGenTrainer
     from .training_args import XLGenTrainingArguments
@@ -33,10 +37,12 @@ __all__ = [
     "LabelTrie",
     "XLGenConfig",
     "XLGenForConditionalGeneration",
+    "XLGenPipeline",
     "XLGenProcessor",
     "XLGenTrainer",
     "XLGenTrainingArguments",
     "__version__",
+    "lora_config",
 ]
 
 # Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
@@ -48,9 +54,11 @@ _MODULES = {
     "LabelTrie": "label_trie",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
+    "XLGenPipeline": "pipeline",
     "XLGenProcessor": "processing_xlgen",
     "XLGenTrainer": "trainer",
     "XLGenTrainingArguments": "training_args",
+    "lora_config": "lora",
 }
 
 
@@ -67,5 +75,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-if "transformers" in sys.modules:  # its Auto classes learn XLGen's names when the model's module is imported
-    import_module(".modeling_xlgen", __name__)
+register()

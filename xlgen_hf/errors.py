@@ -14,6 +14,7 @@ __all__ = [
     "LabelSpaceError",
     "MissingExtraError",
     "ModelFolderError",
+    "SaveError",
     "XLGenError",
 ]
 
@@ -54,6 +55,22 @@ class CheckpointError(XLGenError, OSError):
 
 class ModelFolderError(XLGenError, ValueError):
     """A model folder lacks a file, or a file in it does not fit the others."""
+
+
+class SaveError(XLGenError, OSError):
+    """Files of a model cannot be written.
+
+    Args:
+        folder: where they should have gone.
+        reason: what the system says.
+    """
+
+    def __init__(self, folder: str | Path, reason: str) -> None:
+        self.reason = reason
+        super().__init__(
+            f"Nothing was saved to {folder}: {reason}. What stood there before is as it was. Free some space or "
+            "choose another folder, and save again."
+        )
 
 
 class MissingExtraError(XLGenError, ImportError):

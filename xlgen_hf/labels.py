@@ -114,6 +114,7 @@ class LabelSpace:
         for position, name in enumerate(self.names):
             if not isinstance(name, str) or not name.strip():
                 raise LabelSpaceError(f"Label {position} is {name!r}; a label name is a string with visible text.")
+        _check_unicode(self.names)
         if len(self.index) != len(self.names):
             twice = [name for name, n in Counter(self.names).items() if n > 1][:_SHOWN]
             raise LabelSpaceError(f"Label names stand twice: {twice}.")
@@ -271,6 +272,16 @@ class LabelSpace:
             raise ModelFolderError(f"{path}: {err}") from err
 
 
+def _check_unicode(names: tuple[str, ...]) -> None:
+    """Refuse halves of characters, which JSON can hold and neither a tokenizer nor a UTF-8 file can."""
+    try:
+        "\n".join(names).encode("utf-8")
+    except UnicodeEncodeError as err:
+        raise LabelSpaceError(
+            f"A label name holds {err.object[err.start]!r}, half a character. Read the data as UTF-8."
+        ) from err
+
+
 def _content_problem(content: Any) -> str | None:
     """What is wrong with the parsed `label_space.json`, if anything."""
     if not isinstance(content, dict):
@@ -283,4 +294,6 @@ def _content_problem(content: Any) -> str | None:
     limit = np.iinfo(np.int64).max
     if not all(type(count) is int and 0 <= count <= limit for count in content["counts"]):
         return "'counts' must hold whole numbers that are not negative."
+    if not 0 <= content["seed"] <= limit:
+        return f"'seed' is {str(content['seed'])[:30]}; a whole number that is not negative is expected."
     return None

@@ -22,6 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from .backbone import load_backbone, longest_sequence
 from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError
+from .model_files import ModelFilesMixin
 from .outputs import XLGenOutput
 from .prediction import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
@@ -46,7 +47,9 @@ def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-class XLGenForConditionalGeneration(LabelPredictionMixin, RestrictedOutputMixin, PreTrainedModel, GenerationMixin):
+class XLGenForConditionalGeneration(
+    LabelPredictionMixin, RestrictedOutputMixin, ModelFilesMixin, PreTrainedModel, GenerationMixin
+):
     """Generates the label set of a text with any seq2seq backbone.
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
@@ -149,6 +152,7 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, RestrictedOutputMixin,
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
         model._start_from(processor)
+        model._forget_untied()
         return model.eval()
 
     @torch.no_grad()
@@ -223,8 +227,10 @@ class XLGenForConditionalGeneration(LabelPredictionMixin, RestrictedOutputMixin,
         return self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
 
     def is_fresh(self, parameter_name: str) -> bool:
-        """Whether a parameter has seen no pretraining."""
-        return parameter_name.startswith(tuple(self.config.fresh_modules or ()))
+        """Whether a parameter has seen no pretraining; those of an adapter (peft) never have."""
+        name = parameter_name.removeprefix("base_model.model.")
+        is_adapter = ".lora_" in name or ".trainable_tokens_" in name
+        return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
 
     # ------------------------------------------------------------------------------------------------ encoder side
 

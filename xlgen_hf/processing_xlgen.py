@@ -22,6 +22,8 @@ from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from .label_trie import LABEL_TRIE_FILE, LabelTrie
 from .labels import LabelSpace
+from .model_files import CONFIG_FILE, check_config, load_config
+from .saving import finish_interrupted_save, replace_files
 
 __all__ = ["TruncationReport", "XLGenProcessor"]
 
@@ -31,6 +33,7 @@ PROCESSOR_FILE = "processor_config.json"
 _SEPARATOR = "<xlgen:sep>"
 _TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
 _SHOWN = 5  # names that a report spells out
+_LONGEST = 1_000_000  # tokens of an input or target
 _WANTED_FROM_HUB = ["*.json", "*.txt", "*.model", "label_*.safetensors"]
 
 
@@ -331,25 +334,30 @@ class XLGenProcessor(PushToHubMixin):
     # ------------------------------------------------------------------------------------------------ saving
 
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Write tokenizer, label space, clusters and settings into one folder."""
-        folder = Path(save_directory)
-        folder.mkdir(parents=True, exist_ok=True)
+        """Write tokenizer, label space, clusters and settings into one folder, all of them or nothing.
+
+        Raises:
+            SaveError: if the disk is full, or the folder cannot be written.
+        """
         if push_to_hub:
             raise ConfigurationError("Push model and processor together; a processor alone is of no use on the Hub.")
-        self.tokenizer.save_pretrained(folder)
-        self.label_space.save(folder)
-        if self.clusters is not None:
-            self.clusters.save(folder)
-        self.trie.save(folder, self._trie_digest)
-        if self.calibrator is not None:
-            self.calibrator.save(folder)
         settings = {
             "processor_class": type(self).__name__,
             "max_source_length": self.max_source_length,
             "max_target_length": self.max_target_length,
             "clusters": self.clusters is not None,
         }
-        write_json(folder / PROCESSOR_FILE, settings)
+        with replace_files(save_directory) as folder:
+            self.tokenizer.save_pretrained(folder)
+            self.label_space.save(folder)
+            if self.clusters is not None:
+                self.clusters.save(folder)
+            self.trie.save(folder, self._trie_digest)
+            if self.calibrator is not None:
+                self.calibrator.save(folder)
+            write_json(folder / PROCESSOR_FILE, settings)
+        if self.calibrator is None:  # one of an older model would calibrate this one's scores
+            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
@@ -361,19 +369,16 @@ class XLGenProcessor(PushToHubMixin):
         folder = Path(name_or_path)
         if not folder.is_dir():
             folder = Path(snapshot_download(str(name_or_path), allow_patterns=_WANTED_FROM_HUB, **_known(hub_options)))
-        settings = read_json(folder / PROCESSOR_FILE)
-        if not isinstance(settings, dict) or settings.get("processor_class") != cls.__name__:
-            raise ModelFolderError(f"{folder / PROCESSOR_FILE}: not the processor of an XLGen model.")
-        lengths: dict[str, Any] = {key: settings.get(key) for key in ("max_source_length", "max_target_length")}
-        for key, value in lengths.items():
-            if type(value) is not int or value < 4:
-                raise ModelFolderError(
-                    f"{folder / PROCESSOR_FILE}: {key}={value!r}; a whole number from 4 on is needed."
-                )
+        finish_interrupted_save(folder)
+        settings = _checked_settings(folder / PROCESSOR_FILE, cls.__name__)
         label_space = LabelSpace.load(folder)
-        clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings.get("clusters") else None
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        processor = cls(tokenizer, label_space, clusters, **lengths)
+        clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
+        tokenizer = _load_tokenizer(folder)
+        lengths = (settings["max_source_length"], settings["max_target_length"])
+        try:
+            processor = cls(tokenizer, label_space, clusters, *lengths)
+        except ConfigurationError as err:
+            raise ModelFolderError(f"{folder}: {err}") from err
         if (folder / LABEL_TRIE_FILE).exists():
             trie = LabelTrie.load(folder, processor._trie_digest, num_tokens=len(tokenizer))
             if trie is None or len(trie) != len(label_space):
@@ -383,6 +388,43 @@ class XLGenProcessor(PushToHubMixin):
         if (folder / CALIBRATION_FILE).exists():
             processor.calibrator = ScoreCalibrator.load(folder)
         return processor
+
+
+def _checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
+    settings = read_json(path)
+    if not isinstance(settings, dict) or settings.get("processor_class") != processor_class:
+        raise ModelFolderError(f"{path}: not the processor of an XLGen model.")
+    for key in ("max_source_length", "max_target_length"):
+        value = settings.get(key)
+        if type(value) is not int or not 4 <= value <= _LONGEST:
+            raise ModelFolderError(f"{path}: {key}={value!r}; a whole number from 4 to {_LONGEST} is needed.")
+    if type(settings.get("clusters")) is not bool:
+        raise ModelFolderError(f"{path}: clusters={settings.get('clusters')!r}; true or false is needed.")
+    return settings
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, after a try."""
+    # The Auto class reads the model's config as well, where there is one.
+    if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
+        load_config(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
+        if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
+            raise ModelFolderError(f"{folder / name}: a JSON object is expected.")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        odd = [key for key in ("pad_token_id", "unk_token_id", "eos_token_id") if _is_odd(getattr(tokenizer, key))]
+        tokenizer("a", verbose=False)
+    except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself
+        raise ModelFolderError(f"{folder}: tokenizer.json or tokenizer_config.json makes no tokenizer: {err}") from err
+    if odd or tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
+        raise ModelFolderError(f"{folder / 'tokenizer_config.json'}: a padding token and an end token are needed.")
+    return tokenizer
+
+
+def _is_odd(token: Any) -> bool:
+    return token is not None and type(token) is not int
 
 
 def _known(hub_options: dict[str, Any]) -> dict[str, Any]:

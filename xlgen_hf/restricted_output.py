@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutput
+
+from .output_layer import is_wrapped, layer_rows, layer_state, unwrapped
 
 if TYPE_CHECKING:
     from .processing_xlgen import XLGenProcessor
@@ -23,7 +26,7 @@ class RestrictedOutputMixin:
     config: Any
     backbone: Any
     label_pieces: torch.Tensor
-    _restricted: tuple[tuple[int, int], dict[str, torch.Tensor]] | None = None
+    _restricted: tuple[tuple[Any, ...], dict[str, torch.Tensor]] | None = None
 
     def widen_output(self, processor: XLGenProcessor) -> None:
         """Make room for the pieces of labels that joined the processor after the model was built."""
@@ -59,25 +62,25 @@ class RestrictedOutputMixin:
 
     def _run_backbone(self, **inputs: Any) -> Any:
         """Run the backbone with its output layer cut down to the label pieces."""
-        if self.config.num_label_pieces is None:
-            return self.backbone(**inputs, return_dict=True)
-        return functional_call(
-            self.backbone, self._restricted_output(), (), {**inputs, "return_dict": True}, tie_weights=False
-        )
-
-    def _restricted_output(self) -> dict[str, torch.Tensor]:
-        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
         layer = self.backbone.get_output_embeddings()
-        key = (layer.weight.data_ptr(), layer.weight._version)
+        if self.config.num_label_pieces is None and not is_wrapped(layer):
+            return self.backbone(**inputs, return_dict=True)
+        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
+        with unwrapped(self.backbone, name):
+            return functional_call(
+                self.backbone, self._output_layer(layer, name), (), {**inputs, "return_dict": True}, tie_weights=False
+            )
+
+    def _output_layer(self, layer: nn.Module, name: str) -> dict[str, torch.Tensor]:
+        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
+        key = layer_state(layer)
         if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
             return self._restricted[1]
-        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
-        kept = {f"{name}.weight": layer.weight[self.label_pieces]}
-        if getattr(layer, "bias", None) is not None:
-            kept[f"{name}.bias"] = layer.bias[self.label_pieces]
+        rows = slice(None) if self.config.num_label_pieces is None else self.label_pieces
+        kept = layer_rows(layer, name, rows)
         shift = getattr(self.backbone, "final_logits_bias", None)  # BART and its kin add a bias of their own
         if shift is not None:
-            kept["final_logits_bias"] = shift[:, self.label_pieces]
+            kept["final_logits_bias"] = shift[:, rows]
         self._restricted = None if torch.is_grad_enabled() else (key, kept)
         return kept
 

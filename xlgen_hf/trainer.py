@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from .errors import ConfigurationError
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction import DecodingOptions, score_decoded
 from .processing_xlgen import XLGenProcessor
+from .saving import replace_files
 from .scoring import score_ids
 from .training_args import XLGenTrainingArguments
 
@@ -86,6 +86,7 @@ class _EpochCallback(TrainerCallback):
         epoch = int(state.epoch or 0)
         self.trainer.data_collator.epoch = epoch
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        model = model.get_base_model() if _has_adapter(model) else model
         if model.config.cluster_loss_annealing:
             model.cluster_loss_scale = 1.0 / (epoch + 1)
 
@@ -94,7 +95,7 @@ class XLGenTrainer(Seq2SeqTrainer):
     """Trains an XLGen model.
 
     Args:
-        model: the model.
+        model: the model, or an adapter on one (see `xlgen_hf.lora`).
         args: the arguments.
         train_dataset: rows with `text` and `labels` (or rows from [`encode_dataset`]); rows without labels are left
             out and counted.
@@ -123,6 +124,11 @@ class XLGenTrainer(Seq2SeqTrainer):
         if not isinstance(processing_class, XLGenProcessor):
             raise ConfigurationError(
                 f"processing_class is a {type(processing_class).__name__}; an XLGenProcessor is needed."
+            )
+        if _has_adapter(model) and not model.active_peft_config.base_model_name_or_path:
+            raise ConfigurationError(
+                "The adapter's base is in no folder, so nobody could load the adapter. Make the adapter with "
+                "xlgen_hf.lora.add_lora, which saves the base, or on a model that from_pretrained has loaded."
             )
         collator = DataCollatorForXLGen(
             processing_class,
@@ -201,12 +207,18 @@ class XLGenTrainer(Seq2SeqTrainer):
         super().log(logs, start_time)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        """Save model and processor; the arguments as JSON instead of the pickle that the base class writes."""
-        super()._save(output_dir, state_dict)
-        folder = Path(output_dir or self.args.output_dir)
-        pickled = folder / TRAINING_ARGS_NAME
-        if pickled.exists():
-            pickled.unlink()
+        """Save model (of an adapter: adapter and config) and processor, all of them or nothing.
+
+        The arguments are written as JSON instead of the pickle that the base class writes.
+        """
+        if not self.args.should_save:
+            super()._save(output_dir, state_dict)
+            return
+        with replace_files(output_dir or self.args.output_dir) as folder:
+            super()._save(str(folder), state_dict)
+            if _has_adapter(self.model):
+                self.model.config.save_pretrained(folder)
+            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
 
     # ------------------------------------------------------------------------------------------------ evaluation
@@ -294,6 +306,11 @@ class XLGenTrainer(Seq2SeqTrainer):
         scored = score_decoded([one.with_min_labels(config.min_labels) for one in decoded], self.processing_class)
         self.processing_class.calibrator = fit_calibrator(scored, references, space.counts)
         return config.min_labels
+
+
+def _has_adapter(model: Any) -> bool:
+    """Whether a model is a `PeftModel`, told without an import of peft."""
+    return hasattr(model, "active_peft_config")
 
 
 def _ragged(matrix: np.ndarray) -> list[list[int]]:

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from .adapters import BASE_FOLDER, is_adapter
 from .backbone import longest_sequence
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 from .clusters import LabelClusters
@@ -31,6 +32,7 @@ from .data_collator import labelled_rows
 from .errors import ConfigurationError
 from .label_rows import label_side_rows
 from .labels import DecodeOrder, LabelSpace
+from .lora import Quantization, add_lora, check_quantization, require_peft, save_settings
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .processing_xlgen import XLGenProcessor
 from .trainer import XLGenTrainer
@@ -63,6 +65,10 @@ class TrainingSettings:
         max_source_length: most tokens of an input.
         max_target_length: most tokens of a target.
         model_options: further fields of `XLGenConfig`.
+        lora: train an adapter (see `xlgen_hf.lora`) in place of the whole model.
+        lora_rank: its rank.
+        lora_alpha: its changes are scaled by `lora_alpha / lora_rank`.
+        quantize: hold the adapter's base in 4 or 8 bits; needs a GPU.
     """
 
     backbone: str
@@ -79,6 +85,23 @@ class TrainingSettings:
     max_source_length: int = 256
     max_target_length: int = 256
     model_options: dict[str, Any] = field(default_factory=dict)
+    lora: bool = False
+    lora_rank: int = 16
+    lora_alpha: float = 32
+    quantize: Quantization | None = None
+
+    def check_lora(self) -> None:
+        """Refuse, before anything is computed, an adapter that cannot be trained here.
+
+        Raises:
+            ConfigurationError: if a quantized base is asked for without an adapter, or without a GPU.
+            MissingExtraError: if peft or bitsandbytes is needed and not installed.
+        """
+        if self.lora:
+            require_peft()
+            check_quantization(self.quantize)
+        elif self.quantize is not None:
+            raise ConfigurationError("--quantize holds the base of an adapter in fewer bits; add --lora.")
 
 
 def _make_clusters(
@@ -209,14 +232,19 @@ def train_model(
         validation_rows: rows that choose the best checkpoint, and the least number of labels.
 
     Returns:
-        The trained model, its processor, and the scores on the validation rows (empty without such rows).
+        The trained model (with `settings.lora` a `PeftModel` around it), its processor, and the scores on the
+        validation rows (empty without such rows).
 
     Raises:
+        ConfigurationError: if settings contradict each other, the data or what is in the folder.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
+    settings.check_lora()
     output_dir = Path(args.output_dir)
     train_rows = labelled_rows(train_rows)
     model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
+    if settings.lora:
+        model = _with_adapter(model, processor, settings, args)
     logger.info(
         "%s: %d parameters, %d training rows, %r, %s.",
         settings.variant,
@@ -240,15 +268,31 @@ def train_model(
         trainer.remove_callback(printing)
     if not args.disable_tqdm:
         trainer.add_callback(_Bar)
-    _run(trainer, progress, output_dir)
+    _run(trainer, progress, output_dir, lora=settings.lora)
     scores: dict[str, float] = {}
     if validation_rows is not None:
         if args.tune_decisions:
             trainer.tune_decisions()
         scores = trainer.evaluate()
+    if settings.lora:
+        save_settings(model, output_dir / BASE_FOLDER)
     trainer.save_model()
     trainer.save_state()
     return model, processor, scores
+
+
+def _with_adapter(
+    model: Any, processor: XLGenProcessor, settings: TrainingSettings, args: XLGenTrainingArguments
+) -> Any:
+    """Put an adapter on the model and keep its base in the output folder."""
+    base = Path(args.output_dir) / BASE_FOLDER
+    set_seed(args.seed)  # a base that is loaded, not made, has drawn other numbers
+    adapted = add_lora(
+        model, processor, base, r=settings.lora_rank, alpha=settings.lora_alpha, quantize=settings.quantize
+    )
+    trained, whole = adapted.get_nb_trainable_parameters()
+    logger.info("LoRA: %d of %d parameters are trained (%.1f %%).", trained, whole, 100 * trained / whole)
+    return adapted
 
 
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
@@ -262,10 +306,15 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
     return concatenate_datasets([rows, extra])
 
 
-def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path) -> None:
+def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path, *, lora: bool) -> None:
     """Train, resuming where a checkpoint is, with Ctrl-C taken as a wish to stop after the step."""
     checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
     if checkpoint is not None:
+        if is_adapter(checkpoint) != lora:
+            raise ConfigurationError(
+                f"{checkpoint} is of a run {'without' if lora else 'with'} LoRA, this one is "
+                f"{'with' if lora else 'without'} it. Choose another output folder, or remove that one."
+            )
         logger.info("Resuming from %s.", checkpoint)
     previous = signal.signal(signal.SIGINT, progress.interrupt)
     try:

@@ -21,7 +21,8 @@ _AUTO = "auto"
 
 def predict(
     model: Annotated[
-        list[str], typer.Option(help="Folder of a trained model, or its id on the Hub; several make an ensemble.")
+        list[str],
+        typer.Option(help="Folder of a trained model or adapter, or its id on the Hub; several make an ensemble."),
     ],
     input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
     output_file: Annotated[
@@ -90,15 +91,13 @@ def _load_members(names: list[str], device: str | None, add_labels: Path | None)
     import torch
 
     from ..data import load_label_names
-    from ..modeling_xlgen import XLGenForConditionalGeneration
-    from ..processing_xlgen import XLGenProcessor
+    from ..loading import load_model
 
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     new = [] if add_labels is None else load_label_names(add_labels)
     members = []
     for name in names:
-        processor = XLGenProcessor.from_pretrained(name)
-        model = XLGenForConditionalGeneration.from_pretrained(name).to(where).eval()
+        model, processor = load_model(name, device=where)
         if new:
             processor.add_labels(new)
             model.widen_output(processor)

@@ -63,6 +63,14 @@ def train(
     cluster_loss_annealing: Annotated[bool, typer.Option(help="Divide that weight by the epoch's number.")] = False,
     max_source_length: Annotated[int, typer.Option(min=8, help="Most tokens of an input.")] = 256,
     max_target_length: Annotated[int, typer.Option(min=8, help="Most tokens of a target.")] = 256,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Train a LoRA adapter; its base stays in `base/` of the output folder.")
+    ] = False,
+    lora_rank: Annotated[int, typer.Option(min=1, help="LoRA: rank.")] = 16,
+    lora_alpha: Annotated[float, typer.Option(min=0.001, help="LoRA: scale of the changes, times the rank.")] = 32.0,
+    quantize: Annotated[
+        Literal["4bit", "8bit"] | None, typer.Option(help="LoRA: bits of the base; needs a GPU and bitsandbytes.")
+    ] = None,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
 ) -> None:
     """Fine-tune a model; further options are arguments of the trainer (--num_train_epochs 3 --learning_rate 1e-4 ...).
@@ -98,6 +106,10 @@ def train(
             "cluster_loss_weight": cluster_loss_weight,
             "cluster_loss_annealing": cluster_loss_annealing,
         },
+        lora=lora,
+        lora_rank=lora_rank,
+        lora_alpha=lora_alpha,
+        quantize=quantize,
     )
     validation = None if validation_file is None else load_rows(validation_file, split="validation")
     _, _, scores = train_model(settings, args, load_rows(train_file, split="train"), validation)

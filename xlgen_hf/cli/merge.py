@@ -1,0 +1,32 @@
+"""`xlgen merge`: an adapter and its base become one model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["merge"]
+
+
+def merge(
+    model: Annotated[str, typer.Option(help="Folder of a LoRA adapter, or its id on the Hub.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for the merged model.")],
+) -> None:
+    """Write a model that needs neither the adapter nor peft, with the same predictions."""
+    from ..adapters import is_adapter
+    from ..errors import ConfigurationError
+    from ..loading import load_model
+    from ..model_files import local_model
+    from ..saving import replace_files
+    from .console import results
+
+    folder = local_model(model, {})
+    if not is_adapter(folder):
+        raise ConfigurationError(f"{model} is no adapter, so there is nothing to merge. Use it as it is.")
+    merged, processor = load_model(str(folder))
+    with replace_files(output_dir) as aside:
+        merged.save_pretrained(aside)
+        processor.save_pretrained(aside)
+    results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)

@@ -1,0 +1,294 @@
+"""Loading and saving of models: files of others are checked before they are used, saves are whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from ._io import read_json
+from .configuration_xlgen import XLGenConfig
+from .errors import ConfigurationError, ModelFolderError, XLGenError
+from .saving import finish_interrupted_save, replace_files
+
+__all__ = ["ModelFilesMixin", "check_config", "load_config", "local_model"]
+
+CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+_WEIGHTS_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+_WANTED_FROM_HUB = ("*.json", "*.safetensors")
+_HUB_OPTIONS = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
+_MOST_CLASSES = 100_000
+_SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
+# Fields of `XLGenConfig` and the types that JSON may give them.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "num_clusters max_clusters min_labels max_labels": (int,),
+    "num_label_pieces separator_token_id first_cluster_token_id": (int, type(None)),
+    "pad_token_id bos_token_id decoder_start_token_id": (int, type(None)),
+    "eos_token_id": (int, list, type(None)),
+    "predicted_rate cluster_loss_weight cluster_threshold": (int, float),
+    "cluster_loss_annealing tie_encoder_decoder is_encoder_decoder tie_word_embeddings": (bool,),
+    "variant conditioning cluster_source": (str,),
+    "fresh_modules": (list, type(None)),
+}
+# What transformers and torch raise for a config or for weights that make no sense to them.
+_LOAD_ERRORS = (
+    ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
+    SafetensorError, StrictDataclassError, TypeError, ValueError,
+)  # fmt: skip
+
+
+class ModelFilesMixin:
+    """Adds to a model the loading from folders of others, and saving that leaves no half a model."""
+
+    # What the model brings.
+    backbone: Any
+    get_input_embeddings: Any
+    get_output_embeddings: Any
+    name_or_path: str
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **options: Any) -> Any:
+        """Load a model from a folder or the Hub, after a check of its files; no pickle is ever read.
+
+        Args:
+            pretrained_model_name_or_path: the folder or Hub id of a model, or of a LoRA adapter, whose weights are
+                then merged into those of its base.
+            args, options: those of `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
+            MissingExtraError: if it is an adapter and peft is not installed.
+        """
+        options.pop("adapter_kwargs", None)  # the Auto classes look for adapters too; here it is done once, below
+        if options.pop("use_safetensors", True) is False:
+            raise ConfigurationError("use_safetensors=False would read a pickle. XLGen's weights are safetensors.")
+        folder = local_model(pretrained_model_name_or_path, options)
+        if (folder / ADAPTER_CONFIG_FILE).is_file():
+            from .adapters import load_adapter  # needs peft, and knows this module
+
+            return load_adapter(cls, folder, **options)
+        _check_model(cls, folder, options.get("config"))
+        with _load_errors(folder):
+            model = super().from_pretrained(str(folder), *args, use_safetensors=True, **options)  # type: ignore[misc]
+        loaded = model[0] if options.get("output_loading_info") else model
+        loaded.name_or_path = str(pretrained_model_name_or_path)
+        loaded._forget_untied()
+        return model
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write config and weights; what stands in the folder stays whole until all of it is written.
+
+        Args:
+            save_directory: the folder.
+            args, kwargs: those of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            SaveError: if the disk is full, or the folder cannot be written.
+        """
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", Path(save_directory).name)
+        with replace_files(save_directory) as aside:
+            super().save_pretrained(str(aside), *args, **kwargs)  # type: ignore[misc]
+
+    def _forget_untied(self) -> None:
+        """Take an output layer of its own (T5 v1.1) out of the names of what is tied, by which peft would go."""
+        layer, tied = self.get_output_embeddings(), getattr(self.backbone, "_tied_weights_keys", None)
+        if isinstance(tied, dict) and layer is not None and layer.weight is not self.get_input_embeddings().weight:
+            name = next(n for n, m in self.backbone.named_modules() if m is layer)
+            self.backbone._tied_weights_keys = {key: of for key, of in tied.items() if key != f"{name}.weight"}
+
+
+def local_model(name: str | Path, options: dict[str, Any]) -> Path:
+    """The folder of a model; one on the Hub is brought here first.
+
+    Args:
+        name: a folder, or a Hub id.
+        options: those of `from_pretrained`; the ones about the Hub are taken out where they served.
+
+    Raises:
+        ModelFolderError: if an interrupted save of the folder cannot be brought to its end.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        finish_interrupted_save(folder)
+        if options.get("subfolder"):
+            folder = folder / options.pop("subfolder")
+        return folder
+    hub = {key: options.pop(key) for key in list(options) if key in _HUB_OPTIONS}
+    return Path(snapshot_download(str(name), allow_patterns=list(_WANTED_FROM_HUB), **hub))
+
+
+@contextmanager
+def _load_errors(folder: Path) -> Iterator[None]:
+    """Name the folder where transformers and torch say that its files make no sense."""
+    try:
+        yield
+    except XLGenError:
+        raise
+    except _LOAD_ERRORS as err:
+        answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise ModelFolderError(f"{folder} cannot be loaded as an XLGen model: {answer}") from err
+
+
+# ---------------------------------------------------------------------------------------------------- config
+
+
+def check_config(folder: Path, *, most_layers: int = 1_000) -> dict[str, Any]:
+    """Read `config.json` and check what must not reach transformers, which parses it for a tokenizer too.
+
+    Args:
+        folder: a folder with a `config.json`.
+        most_layers: most layers that it may ask for.
+
+    Raises:
+        ModelFolderError: if the file is missing, no JSON object, or asks for sizes beyond all measure.
+    """
+    path = folder / CONFIG_FILE
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
+    problem = next(_hostile_values(content, most_layers), None)
+    if problem:
+        raise ModelFolderError(f"{path}: {problem}")
+    return content
+
+
+def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
+    """Read and check `config.json`.
+
+    Args:
+        folder: the folder of a model.
+        most_layers: most layers that it may ask for.
+
+    Raises:
+        ModelFolderError: if the file is missing, or no configuration of an XLGen model.
+    """
+    path = folder / CONFIG_FILE
+    content = check_config(folder, most_layers=most_layers)
+    if content.get("model_type") != XLGenConfig.model_type:
+        given = content.get("model_type")
+        raise ModelFolderError(f"{path}: model_type {given!r}, where an XLGen model has 'xlgen'. Train one first.")
+    if not isinstance(content.get("backbone"), dict):
+        raise ModelFolderError(f"{path}: 'backbone' must be the configuration of a seq2seq model.")
+    for names, kinds in _KINDS.items():
+        for name in names.split():
+            if name in content and type(content[name]) not in kinds:
+                raise ModelFolderError(
+                    f"{path}: no configuration of an XLGen model: {name}={str(content[name])[:80]!r}."
+                )
+    try:
+        config: XLGenConfig = XLGenConfig.from_dict(content)
+        _ = config.vocab_size, config.hidden_size
+    except (*_LOAD_ERRORS, RecursionError) as err:
+        raise ModelFolderError(f"{path}: no configuration of an XLGen model: {err}") from err
+    if not all(isinstance(prefix, str) for prefix in config.fresh_modules or ()):
+        raise ModelFolderError(f"{path}: 'fresh_modules' must be names of modules.")
+    _check_token_ids(path, config)
+    return config
+
+
+def _hostile_values(config: dict[str, Any], most_layers: int) -> Iterator[str]:
+    """What costs memory or runs code as soon as a configuration is made of the parsed file, or a model of that."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _hostile_values(value, most_layers)
+        elif "layer" in name and type(value) is int and value > most_layers:
+            yield f"{name}={value}; at most {most_layers} fit the weights."
+        elif name == "num_labels" and type(value) is int and value > _MOST_CLASSES:
+            yield f"{name}={value}; XLGen has no classes of that kind."
+        elif name.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
+            yield f"{name}={value!r} is code from the Hub, which is not run."
+
+
+def _check_token_ids(path: Path, config: XLGenConfig) -> None:
+    size = config.vocab_size
+    if type(size) is not int or size < 1:
+        raise ModelFolderError(f"{path}: a vocabulary of {size!r} tokens.")
+    first = config.first_cluster_token_id
+    ids = {
+        "separator_token_id": config.separator_token_id,
+        "first_cluster_token_id": first,
+        "last cluster token": None if first is None else first + max(config.num_clusters, 1) - 1,
+        "pad_token_id": config.pad_token_id,
+        "decoder_start_token_id": config.decoder_start_token_id,
+    }
+    for name, token in ids.items():
+        if token is not None and not 0 <= token < size:
+            raise ModelFolderError(f"{path}: {name} is {token}, outside of the vocabulary of {size} tokens.")
+    if config.num_label_pieces is not None and not 1 <= config.num_label_pieces <= size:
+        raise ModelFolderError(f"{path}: num_label_pieces={config.num_label_pieces}, of {size} tokens.")
+
+
+# ---------------------------------------------------------------------------------------------------- weights
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights."""
+    if (folder / _WEIGHTS_FILE).is_file():
+        return [folder / _WEIGHTS_FILE]
+    index = folder / _INDEX_FILE
+    if not index.is_file():
+        pickles = sorted(path.name for path in folder.glob("*.bin"))
+        if pickles:
+            raise ModelFolderError(
+                f"{folder} has its weights in {pickles[0]}, a pickle, which can run any code; it is not read. Have "
+                f"them saved as {_WEIGHTS_FILE}."
+            )
+        raise ModelFolderError(f"{folder} has no {_WEIGHTS_FILE}; is it the folder of an XLGen model?")
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise ModelFolderError(f"{index}: 'weight_map' must say which file holds which weight.")
+    for name in set(map(str, names.values())):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelFolderError(f"{index}: {name!r} is no name of a safetensors file in that folder.")
+    return [folder / name for name in sorted(set(names.values()))]
+
+
+def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each weight, read from the heads of the files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, "numpy") as weights:
+                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
+        except (SafetensorError, OSError) as err:
+            raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
+    return shapes
+
+
+def _check_model(cls: Any, folder: Path, config: Any) -> None:
+    """Check that weights and config fit each other, before anything of the config's sizes is made.
+
+    Args:
+        cls: class of the model.
+        folder: its folder.
+        config: the configuration to use; that of the folder if None.
+    """
+    shapes = _weight_shapes(folder)
+    own = load_config(folder, most_layers=len(shapes))
+    config = own if config is None else config
+    path = folder / CONFIG_FILE
+    with _load_errors(folder), torch.device("meta"):
+        model: nn.Module = cls(config)
+    made = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    for name, shape in shapes.items():
+        if name in made and tuple(made[name].shape) != shape:
+            raise ModelFolderError(
+                f"{path} says that {name} is {tuple(made[name].shape)}, in the weights it is {shape}. Config and "
+                "weights are of different models."
+            )
+    missing = {name: made[name].numel() for name in made if name not in shapes}
+    if sum(missing.values()) > sum(map(prod, shapes.values())) * 2 + _SPARE_NUMBERS:
+        worst = max(missing, key=lambda name: missing[name])
+        raise ModelFolderError(f"{path} asks for {worst} of {missing[worst]} numbers, which the weights do not hold.")
