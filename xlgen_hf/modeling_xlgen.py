@@ -26,6 +26,7 @@ from .errors import ConfigurationError
 from .outputs import XLGenOutput
 from .prediction import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
+from .push_mixin import PushModelMixin
 
 __all__ = ["XLGenForConditionalGeneration"]
 
@@ -48,7 +49,7 @@ def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
-class XLGenForConditionalGeneration(LabelPredictionMixin, PreTrainedModel, GenerationMixin):
+class XLGenForConditionalGeneration(PushModelMixin, LabelPredictionMixin, PreTrainedModel, GenerationMixin):
     """Generates the label set of a text with any seq2seq backbone.
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the

@@ -35,6 +35,7 @@ from .modeling_xlgen import XLGenForConditionalGeneration
 from .processing_xlgen import XLGenProcessor
 from .trainer import XLGenTrainer
 from .training_args import XLGenTrainingArguments
+from .training_report import write_training_report
 
 __all__ = ["TrainingSettings", "prepare_model", "train_model"]
 
@@ -63,6 +64,7 @@ class TrainingSettings:
         max_source_length: most tokens of an input.
         max_target_length: most tokens of a target.
         model_options: further fields of `XLGenConfig`.
+        sources: split -> where its rows come from, for the report of the training.
     """
 
     backbone: str
@@ -79,6 +81,7 @@ class TrainingSettings:
     max_source_length: int = 256
     max_target_length: int = 256
     model_options: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
 
 
 def _make_clusters(
@@ -214,7 +217,7 @@ def train_model(
     Raises:
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
-    output_dir = Path(args.output_dir)
+    output_dir, started = Path(args.output_dir), time.monotonic()
     train_rows = labelled_rows(train_rows)
     model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
     logger.info(
@@ -248,7 +251,20 @@ def train_model(
         scores = trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
+    rows_by_split = {"train": train_rows, "validation": validation_rows}
+    seconds = time.monotonic() - started
+    write_training_report(
+        output_dir, _reported(settings), args, rows_by_split, settings.sources,
+        model=model, processor=processor, scores=scores, seconds=seconds,
+    )  # fmt: skip
     return model, processor, scores
+
+
+def _reported(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that decide the result, without paths and lists of names."""
+    left_out = ("vocabulary", "clusters", "encoder", "sources", "model_options")
+    values = {name: value for name, value in vars(settings).items() if name not in left_out and value is not None}
+    return {**values, **settings.model_options, "backbone": settings.backbone, "variant": settings.variant}
 
 
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
