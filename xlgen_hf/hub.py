@@ -31,7 +31,13 @@ __all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "push_metric"
 
 logger = logging.getLogger(__name__)
 
-_ATTEMPTS = 3  # commits that are tried where somebody else's comes in between
+_ATTEMPTS = 3  # commits that are tried
+_PARENT_IS_NOT_HEAD = 412
+# The client raises the errors of its HTTP library for a connection that breaks; their base is a base of its own error,
+# by whichever name that library is installed.
+_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
+    base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception) and base is not OSError
+)
 _METRIC_FILES = ("*.py", "*.md", "requirements.txt")
 _METRIC = "xmc_f1"
 
@@ -315,9 +321,15 @@ def _commit(
     card: Callable[[str | None], str],
     owned: Iterable[str],
 ) -> tuple[str | None, CommitInfo]:
-    """Commit on top of the state that the card was merged with; the head before, and the commit."""
-    for attempt in range(_ATTEMPTS):
+    """Commit on top of the state that the card was merged with; the head before, and the commit.
+
+    A commit names its parent, so one that is sent twice is made once. Where its answer is lost, or somebody else's
+    commit comes in between, the next attempt looks again what is there: a commit that was made leaves nothing to do.
+    """
+    first = None
+    for left in reversed(range(_ATTEMPTS)):
         there = api.repo_info(target.repo_id, repo_type=repo_type, revision=target.revision)
+        first = first or there.sha
         known = set(api.list_repo_files(target.repo_id, repo_type=repo_type, revision=there.sha))
         old = _read_card(api, target, repo_type, there.sha) if CARD_FILE in known else None
         whole = {**files, CARD_FILE: card(old).encode()}
@@ -325,13 +337,19 @@ def _commit(
         stale = sorted(path for path in known - set(whole) if _matches(path, owned))
         operations += [CommitOperationDelete(path) for path in stale]
         try:
-            return there.sha, _create_commit(api, target, repo_type, operations, there.sha)
-        except HfHubHTTPError as err:
-            # Another commit came in between, or this one did and its answer was lost: look again what is there.
-            if err.response.status_code != 412 or attempt + 1 == _ATTEMPTS:
+            return first, _create_commit(api, target, repo_type, operations, there.sha)
+        except _HTTP_ERRORS as err:
+            if not left or not _may_try_again(err, target):
                 raise
-            logger.info("%s has a new commit; trying again on top of it.", target.repo_id)
+            logger.info("The commit to %s was not answered, or others came before; trying again.", target.repo_id)
     raise AssertionError("the last attempt returns or raises")
+
+
+def _may_try_again(err: Exception, target: HubTarget) -> bool:
+    """Whether the repository has a new head, or the connection broke; a pull request would be opened twice."""
+    if isinstance(err, HfHubHTTPError):
+        return err.response.status_code == _PARENT_IS_NOT_HEAD
+    return not target.create_pr
 
 
 def _create_commit(
@@ -363,15 +381,7 @@ def _matches(path: str, patterns: Iterable[str]) -> bool:
 
 # ---------------------------------------------------------------------------------------------------- errors
 
-# The client raises the errors of its HTTP library for a server that is gone; their base is the base of its own error,
-# by whichever name that library is installed.
-_CAUGHT: tuple[type[Exception], ...] = (
-    *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)),
-    HFValidationError,
-    OSError,
-    RuntimeError,
-    ValueError,
-)
+_CAUGHT: tuple[type[Exception], ...] = (*_HTTP_ERRORS, HFValidationError, OSError, RuntimeError, ValueError)
 _HINTS = {
     401: "Give the token of a user who may write there: HF_TOKEN, or `hf auth login`.",
     403: "The token's user may not write there, or the token may only read.",

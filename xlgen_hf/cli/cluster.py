@@ -37,9 +37,7 @@ def cluster(
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(
-            help="Vocabulary, a name a line or a Hub data set; may hold labels never seen."
-        ),
+        typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen."),
     ] = None,
     name_weight: Annotated[
         float,
