@@ -1,7 +1,7 @@
 """A Hub for tests: repositories in memory on 127.0.0.1, spoken to by the unmodified `huggingface_hub` client.
 
 It is a process of its own (`python hub_server.py`), which prints its address and ends with its parent. Users, their
-tokens and organisations are fixed below. Besides the Hub's own routes it has `/_test/...`: faults to inject, the
+tokens and organisations are fixed in `hub_state`. Besides the Hub's own routes it has `/_test/...`: faults to inject, the
 history of every repository, and the requests so far.
 """
 
@@ -14,135 +14,16 @@ import re
 import sys
 import threading
 import time
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
+from hub_state import ORGANISATIONS, READ_ONLY, USERS, Blob, Commit, Fault, Refusal, Repository, State
 
-USERS = {"hf_aliceSecretToken": "alice", "hf_bobSecretToken": "bob", "hf_readOnlySecretToken": "alice"}
-READ_ONLY = {"hf_readOnlySecretToken"}
-ORGANISATIONS = {"acme": {"alice"}, "others": set()}
 LFS_ENDINGS = (".safetensors", ".parquet", ".arrow", ".gz", ".npz", ".model")
 LFS_ABOVE = 1_000_000  # bytes; the real Hub's limit is 10 MB, which would make tests slow
 FRONT_MATTER = re.compile(r"^\s*---\r?\n(.*?)\r?\n---\s*(\n|$)", re.DOTALL)
-
-
-class Refusal(Exception):  # noqa: N818  it is an answer, not a mistake of the server
-    """An answer other than success."""
-
-    def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
-        super().__init__(message)
-        self.status, self.message, self.code, self.headers = status, message, code, headers
-
-
-@dataclass
-class Blob:
-    """The content of a file, and whether it came over LFS."""
-
-    data: bytes
-    lfs: bool
-
-    @property
-    def oid(self) -> str:
-        return hashlib.sha1(b"blob %d\0" % len(self.data) + self.data).hexdigest()
-
-    @property
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
-
-    @property
-    def etag(self) -> str:
-        return self.sha256 if self.lfs else self.oid
-
-    def entry(self, path: str) -> dict[str, Any]:
-        row = {"type": "file", "path": path, "size": len(self.data), "oid": self.oid}
-        if self.lfs:
-            row["lfs"] = {"oid": self.sha256, "size": len(self.data), "pointerSize": 134}
-        return row
-
-
-@dataclass
-class Commit:
-    """A state of a repository."""
-
-    files: dict[str, Blob]
-    title: str
-    parent: str | None
-    oid: str = ""
-
-    def __post_init__(self) -> None:
-        state = [self.title, self.parent, sorted((p, b.sha256) for p, b in self.files.items()), time.time_ns()]
-        self.oid = hashlib.sha1(repr(state).encode()).hexdigest()
-
-
-@dataclass
-class Repository:
-    """Branches and commits."""
-
-    kind: str
-    name: str
-    private: bool
-    sdk: str | None = None
-    commits: dict[str, Commit] = field(default_factory=dict)
-    branches: dict[str, str] = field(default_factory=dict)
-
-    def add(self, branch: str, commit: Commit) -> Commit:
-        self.commits[commit.oid] = commit
-        self.branches[branch] = commit.oid
-        return commit
-
-    def at(self, revision: str) -> Commit:
-        oid = self.branches.get(revision, revision)
-        if oid not in self.commits:
-            raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
-        return self.commits[oid]
-
-    def history(self, branch: str) -> list[dict[str, Any]]:
-        rows, commit = [], self.commits.get(self.branches.get(branch, ""))
-        while commit is not None:
-            rows.append({"oid": commit.oid, "title": commit.title, "files": sorted(commit.files)})
-            commit = self.commits.get(commit.parent or "")
-        return rows[::-1]
-
-
-@dataclass
-class Fault:
-    """What happens to requests that match, `times` of them after the first `after`."""
-
-    method: str
-    path: str
-    kind: str  # "status", "cut" (no answer), "half" (half a body), "lost" (done, but no answer), "slow"
-    status: int = 500
-    times: int = 1
-    after: int = 0
-    seconds: float = 0.0
-    echo_token: bool = False
-
-
-class State:
-    """All that the server knows."""
-
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.clear()
-
-    def clear(self) -> None:
-        self.repositories: dict[tuple[str, str], Repository] = {}
-        self.objects: dict[str, bytes] = {}
-        self.faults: list[Fault] = []
-        self.requests: list[str] = []
-
-    def fault_for(self, method: str, path: str) -> Fault | None:
-        for fault in self.faults:
-            if fault.times and method == fault.method and re.search(fault.path, path):
-                if fault.after:
-                    fault.after -= 1
-                    continue
-                fault.times -= 1
-                return fault
-        return None
 
 
 class Handler(BaseHTTPRequestHandler):

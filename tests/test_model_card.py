@@ -29,6 +29,7 @@ REPORT = {
     "decision": {"min_labels": 2, "source": "micro F1 on the validation rows"},
     "scores": {"eval_micro_f1": 0.41, "eval_macro_f1": 0.2, "eval_0_shot_labels": 0, "eval_runtime": 3.0},
     "examples": [{"text": "a | b\n# c", "labels": ["x|y"], "predicted": [["<b>", 0.75], ["z", 0.5]]}],
+    "best_checkpoint": True,
     "seconds": 90.0,
     "peak_memory": 3 * 2**30,
     "hardware": "2 threads of a x86_64 CPU",
@@ -51,12 +52,13 @@ def test_card_of_a_trained_model(folder):
     (folder / "training_report.json").write_text(json.dumps(REPORT))
     card = model_card(folder, "acme/tiny", scores=SCORES, license_id="mit")
     for expected in (
-        "| started from | google\\-t5/t5\\-small |",
+        "| started from | google-t5/t5-small |",
         "4 labels, of which 1 never occur in the training documents.",
         "| 101 to 1,000 | 1 |",
         "| micro F1 | 0.5123 |",
         "| 0 | 4 | 9 | 0.2000 | 0.1000 |",
         "### Validation rows",
+        "These rows also chose the checkpoint and the decision",
         "| micro F1 | 0.4100 |",
         "* `min_labels` = 2",
         "Chosen by micro F1 on the validation rows.",
@@ -113,7 +115,7 @@ def test_damaged_files_are_named(folder):
     (folder / "training_report.json").write_text("[]")
     with pytest.raises(ModelFolderError, match=r"training_report.json: an object is expected, not list"):
         model_card(folder, "acme/tiny")
-    with pytest.raises(ModelFolderError, match="such as `xlgen evaluate --output-file` writes"):
+    with pytest.raises(ModelFolderError, match="as `xlgen evaluate --output-file` writes"):
         read_scores(folder / "training_report.json")
     (folder / "config.json").write_text("3")
     with pytest.raises(ModelFolderError, match=r"config.json: an object is expected, not int"):
@@ -149,9 +151,12 @@ def test_histogram_holds_every_label_once():
         ("<script>&amp;", "&lt;script&gt;&amp;amp;"),
         ("[link](http://x)", r"\[link\]\(http\://x\)"),
         ("`code` *b* _i_ ~s~", r"\`code\` \*b\* \_i\_ \~s\~"),
-        (END, r"&lt;\!\-\- xlgen\: generated up to here. \-\-&gt;"),
+        (END, r"&lt;\!-- xlgen\: generated up to here. --&gt;"),
         ("right\u202eleft\x00", "right left"),
         ("1. first", r"1\. first"),
+        ("- first", r"\- first"),
+        ("---", r"\---"),
+        ("0.5", "0.5"),
         ("x" * 400, "x" * 300 + " …"),
     ],
 )
@@ -178,7 +183,7 @@ def test_persons_text_stays_outside_the_generated_part():
     new = compose_card({"tags": ["xlgen"], "library_name": "xlgen-hf"}, "tiny", "new numbers")
     metadata, body = split_card(merge_cards(new, old))
     assert metadata == {"license": "mit", "tags": ["own", "xlgen"], "library_name": "xlgen-hf"}
-    assert body == f"\n# Mine\n\nBefore.\n\n{BEGIN}\n\nnew numbers\n\n{END}\n\nAfter.\n".lstrip()
+    assert body == f"\n# Mine\n\nBefore.\n\n{BEGIN}\n\nnew numbers\n\n{END}\n\nAfter.\n"
 
 
 def test_card_without_a_generated_part_gets_one():

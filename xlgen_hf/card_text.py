@@ -22,7 +22,8 @@ BEGIN = "<!-- xlgen: generated from here. Each push writes this part anew; text 
 END = "<!-- xlgen: generated up to here. -->"
 
 _LONGEST = 300  # characters of a text from the data that a card shows
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!~$^:@-])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!~$^:@])")
+_LINE_START = re.compile(r"^(\d*)([.)=-])(?=\s|-|=|$)")  # what begins a list or underlines a heading
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _GENERATED_KEYS = ("model-index", "configs", "dataset_info")  # metadata that a push replaces even by nothing
 _LISTS = ("tags", "metrics", "datasets", "language")  # metadata that a push adds to
@@ -41,7 +42,7 @@ def escape(value: object, longest: int = _LONGEST) -> str:
     if len(line) > longest:
         line = f"{line[:longest].rstrip()} …"
     line = "".join(_ENTITIES.get(character, character) for character in _SPECIAL.sub(r"\\\1", line))
-    return re.sub(r"^(\d+)\.", r"\1\\.", line)
+    return _LINE_START.sub(r"\1\\\2", line)
 
 
 def render(template: str, facts: Mapping[str, Any]) -> str:

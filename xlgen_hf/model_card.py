@@ -174,6 +174,7 @@ def _facts(
         "splits": {name: data[name] for name in ("train", "validation") if name in data},
         "arguments": report.get("arguments") or {},
         "decision": report.get("decision") or {},
+        "chosen_by_validation": _chosen_by_validation(report),
         "cost": _cost(report),
         "scores": dict(scores),
         "test_rows": _score_rows(scores),
@@ -183,6 +184,13 @@ def _facts(
         "validation_shots": _shot_rows(validation),
         "examples": report.get("examples") or [],
     }
+
+
+def _chosen_by_validation(report: dict[str, Any]) -> str:
+    decided = (report.get("decision") or {}).get("source")
+    return " and ".join(
+        what for what, is_so in (("the checkpoint", report.get("best_checkpoint")), ("the decision", decided)) if is_so
+    )
 
 
 def _score_rows(scores: Mapping[str, float]) -> list[tuple[str, float]]:

@@ -243,7 +243,7 @@ def train_model(
         trainer.remove_callback(printing)
     if not args.disable_tqdm:
         trainer.add_callback(_Bar)
-    _run(trainer, progress, output_dir)
+    resumed = _run(trainer, progress, output_dir)
     scores: dict[str, float] = {}
     if validation_rows is not None:
         if args.tune_min_labels:
@@ -251,13 +251,29 @@ def train_model(
         scores = trainer.evaluate()
     trainer.save_model()
     trainer.save_state()
-    rows_by_split = {"train": train_rows, "validation": validation_rows}
-    seconds = time.monotonic() - started
-    write_training_report(
-        output_dir, _reported(settings), args, rows_by_split, settings.sources,
-        model=model, processor=processor, scores=scores, seconds=seconds,
-    )  # fmt: skip
+    seconds = None if resumed else time.monotonic() - started
+    _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
     return model, processor, scores
+
+
+def _report(
+    trainer: XLGenTrainer,
+    settings: TrainingSettings,
+    rows: dict[str, Dataset | None],
+    scores: dict[str, float],
+    seconds: float | None,
+) -> None:
+    write_training_report(
+        Path(trainer.args.output_dir),
+        _reported(settings),
+        trainer.args,
+        rows,
+        settings.sources,
+        model=trainer.model,
+        processor=trainer.processing_class,
+        scores=scores,
+        seconds=seconds,
+    )
 
 
 def _reported(settings: TrainingSettings) -> dict[str, Any]:
@@ -278,8 +294,8 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
     return concatenate_datasets([rows, extra])
 
 
-def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path) -> None:
-    """Train, resuming where a checkpoint is, with Ctrl-C taken as a wish to stop after the step."""
+def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path) -> bool:
+    """Train, resuming where a checkpoint is, with Ctrl-C taken as a wish to stop after the step; whether it resumed."""
     checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
     if checkpoint is not None:
         logger.info("Resuming from %s.", checkpoint)
@@ -290,3 +306,4 @@ def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path) -> None:
         signal.signal(signal.SIGINT, previous)
     if progress.interrupted:
         raise KeyboardInterrupt
+    return checkpoint is not None

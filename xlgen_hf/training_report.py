@@ -43,7 +43,7 @@ def write_training_report(
     model: Any,
     processor: Any,
     scores: dict[str, float],
-    seconds: float,
+    seconds: float | None,
 ) -> None:
     """Write `training_report.json`.
 
@@ -56,7 +56,7 @@ def write_training_report(
         model: the trained model; it labels the first three validation rows.
         processor: its processor.
         scores: scores on the validation rows.
-        seconds: time that training took, clusters included.
+        seconds: time that training took, clusters included; None where it is not known, as of a resumed run.
     """
     validation = rows.get("validation")
     given = {
@@ -77,9 +77,10 @@ def write_training_report(
             "min_labels": model.config.min_labels,
             "source": "micro F1 on the validation rows" if tuned else None,
         },
+        "best_checkpoint": bool(args.load_best_model_at_end),
         "scores": scores,
         "examples": [] if validation is None else _examples(model, processor, validation),
-        "seconds": round(seconds, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
         "peak_memory": peak_memory(),
         "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "hardware": _hardware(),
