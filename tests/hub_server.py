@@ -1,8 +1,8 @@
 """A Hub for tests: repositories in memory on 127.0.0.1, spoken to by the unmodified `huggingface_hub` client.
 
 It is a process of its own (`python hub_server.py`), which prints its address and ends with its parent. Users, their
-tokens and organisations are fixed in `hub_state`. Besides the Hub's own routes it has `/_test/...`: faults to inject, the
-history of every repository, and the requests so far.
+tokens and organisations are fixed in `hub_state`. Besides the Hub's own routes it has `/_test/...`: faults to inject,
+the history of every repository, and the requests so far.
 """
 
 from __future__ import annotations

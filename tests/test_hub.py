@@ -107,6 +107,16 @@ def test_pushing_again_uploads_only_what_changed(hub, folder):
     assert sum(request.startswith("PUT /_lfs/") for request in hub.ask("requests")) == 2
 
 
+def test_large_files_go_over_lfs(hub, folder):
+    weights = os.urandom(12_000_000)
+    (folder / "model.safetensors").write_bytes(weights)
+    (folder / "vocab.txt").write_text("word\n" * 300_000)  # text, but too long for the commit itself
+    push_model(folder, "alice/large")
+    assert hub.file("alice/large", "model.safetensors") == weights
+    assert hub.file("alice/large", "vocab.txt") == b"word\n" * 300_000
+    assert sum(request.startswith("PUT /_lfs/") for request in hub.ask("requests")) == 3
+
+
 def test_files_that_people_added_stay(hub, folder):
     from huggingface_hub import HfApi
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from .clusters import LabelClusters
     from .configuration_xlgen import XLGenConfig
     from .data_collator import DataCollatorForXLGen
+    from .hub import push_metric, push_model
+    from .hub_datasets import push_dataset
     from .label_trie import LabelTrie
     from .labels import LabelSpace
     from .modeling_xlgen import XLGenForConditionalGeneration
@@ -37,6 +39,9 @@ __all__ = [
     "XLGenTrainer",
     "XLGenTrainingArguments",
     "__version__",
+    "push_dataset",
+    "push_metric",
+    "push_model",
 ]
 
 # Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
@@ -51,6 +56,9 @@ _MODULES = {
     "XLGenProcessor": "processing_xlgen",
     "XLGenTrainer": "trainer",
     "XLGenTrainingArguments": "training_args",
+    "push_dataset": "hub_datasets",
+    "push_metric": "hub",
+    "push_model": "hub",
 }
 
 

@@ -295,7 +295,11 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
 
 
 def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path) -> bool:
-    """Train, resuming where a checkpoint is, with Ctrl-C taken as a wish to stop after the step; whether it resumed."""
+    """Train, with Ctrl-C taken as a wish to stop after the step.
+
+    Returns:
+        Whether it went on from a checkpoint.
+    """
     checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
     if checkpoint is not None:
         logger.info("Resuming from %s.", checkpoint)
