@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import subprocess
+import sys
+import time
+import urllib.request
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # One thread, here and in the processes that tests start: tiny models gain nothing from more, and sums in another order
@@ -11,6 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,3 +187,66 @@ def make_model(checkpoints, label_space):
         return model, processor
 
     return make
+
+
+# ---------------------------------------------------------------------------------------------------- a Hub
+
+
+class Hub:
+    """The test Hub of `hub_server.py`, seen from outside."""
+
+    alice, bob, read_only = "hf_aliceSecretToken", "hf_bobSecretToken", "hf_readOnlySecretToken"
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def ask(self, what: str, content: object = None):
+        request = urllib.request.Request(f"{self.url}/_test/{what}", data=json.dumps(content).encode(), method="POST")
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)
+
+    def fault(self, method: str, path: str, kind: str, **more: object) -> None:
+        self.ask("fault", {"method": method, "path": path, "kind": kind, **more})
+
+    def history(self, name: str, kind: str = "model", branch: str = "main"):
+        """Commits of a branch, the oldest first; None where there is no such repository."""
+        return self.ask("history", {"kind": kind, "name": name, "branch": branch})
+
+    def file(self, name: str, path: str, kind: str = "model", branch: str = "main") -> bytes:
+        return base64.b64decode(self.ask("file", {"kind": kind, "name": name, "branch": branch, "path": path}))
+
+    def environment(self, home: Path, token: str | None = None) -> dict[str, str]:
+        """Environment of a fresh process that talks to this Hub."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+        settings = {
+            "HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0", "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        }  # fmt: skip
+        return {**kept, **settings, **({} if token is None else {"HF_TOKEN": token})}
+
+
+@pytest.fixture(scope="session")
+def hub_process():
+    """The process of the test Hub."""
+    command = [sys.executable, str(Path(__file__).with_name("hub_server.py"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield Hub(process.stdout.readline().strip())
+        process.stdin.close()  # which ends it
+
+
+@pytest.fixture
+def hub(hub_process, monkeypatch, tmp_path):
+    """An empty Hub that this process talks to as alice, without waiting between retries."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    hub_process.ask("clear")
+    monkeypatch.setattr(constants, "ENDPOINT", hub_process.url)
+    template = hub_process.url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    monkeypatch.setenv("HF_TOKEN", Hub.alice)
+    return hub_process

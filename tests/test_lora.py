@@ -265,7 +265,7 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
 def test_training_goes_on_from_a_checkpoint(files, checkpoints):
     """A run in two parts ends as one in one part does, and an adapter is found again in a moved folder."""
     arguments = _arguments(files, checkpoints["t5"], "--variant", "base", "--eval_strategy", "no", "--save_strategy",
-                           "epoch", "--no_tune_min_labels", "--save_total_limit", "9")  # fmt: skip
+                           "epoch", "--no_tune_decisions", "--save_total_limit", "9")  # fmt: skip
     assert main([*arguments, "--num_train_epochs", "2"]) == 0
     whole = load_file(files / "model" / "adapter_model.safetensors")
     for name in ("checkpoint-2", "adapter_model.safetensors"):

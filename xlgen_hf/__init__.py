@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from .clusters import LabelClusters
     from .configuration_xlgen import XLGenConfig
     from .data_collator import DataCollatorForXLGen
+    from .hub import push_metric, push_model
+    from .hub_datasets import push_dataset
     from .label_trie import LabelTrie
     from .labels import LabelSpace
     from .lora import lora_config
@@ -43,6 +45,9 @@ __all__ = [
     "XLGenTrainingArguments",
     "__version__",
     "lora_config",
+    "push_dataset",
+    "push_metric",
+    "push_model",
 ]
 
 # Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
@@ -59,6 +64,9 @@ _MODULES = {
     "XLGenTrainer": "trainer",
     "XLGenTrainingArguments": "training_args",
     "lora_config": "lora",
+    "push_dataset": "hub_datasets",
+    "push_metric": "hub",
+    "push_model": "hub",
 }
 
 

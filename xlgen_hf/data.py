@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -20,19 +21,24 @@ from .data_folders import SPLIT_NAMES, folder_splits, standard_split
 from .data_formats import FILE_FORMATS, Columns, RawRow, label_names, read_file, reader_of
 from .errors import DataError
 
-__all__ = ["FEATURES", "load_label_names", "load_rows", "write_jsonl"]
+__all__ = ["FEATURES", "LABEL_SPACE_CONFIG", "load_label_names", "load_rows", "write_jsonl"]
 
 logger = logging.getLogger(__name__)
 
 FEATURES = Features({"text": Value("string"), "labels": List(Value("string"))})
 """Columns of every data set that `load_rows` returns."""
 
+LABEL_SPACE_CONFIG = "label_space"
+"""Configuration of a Hub data set that holds the names of its labels, in a column `label`."""
+
+_GIVEN = "the given rows"
 _CHUNK = 10_000  # rows that are Python objects at once
+_HUB_ID = re.compile(r"[\w.-]+/[\w-]+(?:\.(?!txt$|gz$|tsv$|csv$)[\w-]+)*")  # owner/name that no file would be called
 _SHOWN = 80  # characters of a bad value that an error shows
 
 
 def load_rows(
-    source: str | Path,
+    source: str | Path | Dataset,
     *,
     split: str | None = None,
     require_labels: bool = True,
@@ -45,7 +51,8 @@ def load_rows(
 
     Args:
         source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`); a folder with a file
-            for each split or in one of the raw-text layouts of `data_folders`; or the id of a data set on the Hub.
+            for each split or in one of the raw-text layouts of `data_folders`; the id of a data set on the Hub; or
+            rows in memory, which are checked likewise.
         split: the part to read of a folder or a Hub data set, where there are several: `train`, `validation` (also
             found as `valid`, `val`, `dev`) or `test`. A file is read whole whatever this says.
         require_labels: if false, the source may lack the column of labels, or a row may have none (null): such rows
@@ -67,6 +74,7 @@ def load_rows(
             Lines and raw text, and records behind the header in CSV and TSV, from 1.
     """
     columns = Columns(text_column, labels_column, require_labels, label_separator)
+    name = _GIVEN if isinstance(source, Dataset) else source
     checker = _RowChecker(columns, (not require_labels) if allow_empty_text is None else allow_empty_text)
     rows = map(checker.check, _raw_rows(source, split, columns))
     chunks = []
@@ -74,24 +82,27 @@ def load_rows(
         content = {"text": [text for text, _ in chunk], "labels": [labels for _, labels in chunk]}
         chunks.append(Dataset.from_dict(content, features=FEATURES))
     if not chunks:
-        raise DataError("There are no rows.", file=source)
-    checker.report(source)
+        raise DataError("There are no rows.", file=name)
+    checker.report(name)
     return concatenate_datasets(chunks)
 
 
 def load_label_names(path: str | Path) -> list[str]:
-    """Read a vocabulary: UTF-8, a name a line, `.gz` too.
+    """Read a vocabulary: UTF-8, a name a line, `.gz` too; or the label space of a data set on the Hub.
 
     Args:
-        path: the file. Lines without visible text are left out; nothing else of a name is changed.
+        path: the file, or `owner/name` of a data set that `push_dataset` made. Lines without visible text are left
+            out; nothing else of a name is changed.
 
     Returns:
         The names in the order of the file; of repeated ones, which are reported in the log, the first.
 
     Raises:
-        DataError: if the file is missing, no UTF-8, or holds no name.
+        DataError: if the file is missing, no UTF-8, or holds no name, or the data set has no label space.
     """
-    names = [name for name in label_names(Path(path)) if name.strip()]
+    from_hub = isinstance(path, str) and _HUB_ID.fullmatch(path) is not None and not Path(path).exists()
+    lines = _hub_label_names(str(path)) if from_hub else label_names(Path(path))
+    names = [name for name in lines if name.strip()]
     if not names:
         raise DataError("There is no label name in the file; a name a line is expected.", file=path)
     unique = list(dict.fromkeys(names))
@@ -124,7 +135,9 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 # ---------------------------------------------------------------------------------------------------- sources
 
 
-def _raw_rows(source: str | Path, split: str | None, columns: Columns) -> Iterator[RawRow]:
+def _raw_rows(source: str | Path | Dataset, split: str | None, columns: Columns) -> Iterator[RawRow]:
+    if isinstance(source, Dataset):
+        return _dataset_rows(source, _GIVEN, columns)
     path = Path(source).expanduser()
     if path.is_dir():
         splits = folder_splits(path, columns)
@@ -173,6 +186,18 @@ def _hub_rows(name: str, split: str | None, columns: Columns) -> Iterator[RawRow
     if isinstance(found, DatasetDict):
         found = found[_choose_split(found, split, name)]
     return _dataset_rows(found, name, columns)
+
+
+def _hub_label_names(name: str) -> list[str]:
+    try:
+        return load_dataset(name, LABEL_SPACE_CONFIG, split="train")["label"][:]
+    except (DatasetsError, KeyError, OSError, RuntimeError, ValueError) as err:
+        answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise DataError(
+            f"There is no such file, and no data set of this name with a configuration {LABEL_SPACE_CONFIG!r} and a "
+            f"column 'label' can be loaded from the Hub: {answer}",
+            file=name,
+        ) from err
 
 
 def _dataset_rows(dataset: Dataset, name: str, columns: Columns) -> Iterator[RawRow]:

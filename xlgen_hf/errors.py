@@ -11,6 +11,7 @@ __all__ = [
     "CheckpointError",
     "ConfigurationError",
     "DataError",
+    "HubError",
     "LabelSpaceError",
     "MissingExtraError",
     "ModelFolderError",
@@ -51,6 +52,10 @@ class ConfigurationError(XLGenError, ValueError):
 
 class CheckpointError(XLGenError, OSError):
     """A checkpoint name leads nowhere, or to something that is no checkpoint."""
+
+
+class HubError(XLGenError, OSError):
+    """The Hub refused something, or could not be reached."""
 
 
 class ModelFolderError(XLGenError, ValueError):

@@ -26,6 +26,7 @@ from .model_files import ModelFilesMixin
 from .outputs import XLGenOutput
 from .prediction import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
+from .push_mixin import PushModelMixin
 from .restricted_output import IGNORED, RestrictedOutputMixin
 
 __all__ = ["XLGenForConditionalGeneration"]
@@ -48,7 +49,7 @@ def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 
 class XLGenForConditionalGeneration(
-    LabelPredictionMixin, RestrictedOutputMixin, ModelFilesMixin, PreTrainedModel, GenerationMixin
+    PushModelMixin, LabelPredictionMixin, RestrictedOutputMixin, ModelFilesMixin, PreTrainedModel, GenerationMixin
 ):
     """Generates the label set of a text with any seq2seq backbone.
 

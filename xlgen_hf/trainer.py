@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ._io import write_json
 from .calibration import fit_calibrator
 from .data_collator import DataCollatorForXLGen, encode_dataset, labelled_rows
 from .errors import ConfigurationError
+from .hub import PushReport, push_model
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction import DecodingOptions, score_decoded
 from .processing_xlgen import XLGenProcessor
@@ -220,6 +222,44 @@ class XLGenTrainer(Seq2SeqTrainer):
                 self.model.config.save_pretrained(folder)
             (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
             write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = None,
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> PushReport | None:
+        """Save model and processor, and put them up with a card in one commit.
+
+        Args:
+            commit_message: message of the commit.
+            blocking: kept from the base class; the push is always waited for.
+            token: in place of `args.hub_token`.
+            revision: branch, in place of `args.hub_revision`.
+            private: make a new repository private, in place of `args.hub_private_repo`.
+            kwargs: further options of `xlgen_hf.hub.push_model`.
+
+        Returns:
+            Files and commit; None on processes other than the first.
+
+        Raises:
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        return push_model(
+            str(self.args.output_dir),
+            self.args.hub_model_id or Path(self.args.output_dir).name,
+            message=commit_message,
+            token=token or self.args.hub_token,
+            revision=revision or self.args.hub_revision,
+            private=bool(self.args.hub_private_repo if private is None else private),
+            **kwargs,
+        )
 
     # ------------------------------------------------------------------------------------------------ evaluation
 

@@ -37,6 +37,7 @@ from .modeling_xlgen import XLGenForConditionalGeneration
 from .processing_xlgen import XLGenProcessor
 from .trainer import XLGenTrainer
 from .training_args import XLGenTrainingArguments
+from .training_report import write_training_report
 
 __all__ = ["TrainingSettings", "prepare_model", "train_model"]
 
@@ -69,6 +70,7 @@ class TrainingSettings:
         lora_rank: its rank.
         lora_alpha: its changes are scaled by `lora_alpha / lora_rank`.
         quantize: hold the adapter's base in 4 or 8 bits; needs a GPU.
+        sources: split -> where its rows come from, for the report of the training.
     """
 
     backbone: str
@@ -89,6 +91,7 @@ class TrainingSettings:
     lora_rank: int = 16
     lora_alpha: float = 32
     quantize: Quantization | None = None
+    sources: dict[str, str] = field(default_factory=dict)
 
     def check_lora(self) -> None:
         """Refuse, before anything is computed, an adapter that cannot be trained here.
@@ -240,7 +243,7 @@ def train_model(
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     settings.check_lora()
-    output_dir = Path(args.output_dir)
+    output_dir, started = Path(args.output_dir), time.monotonic()
     train_rows = labelled_rows(train_rows)
     model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
     if settings.lora:
@@ -268,7 +271,7 @@ def train_model(
         trainer.remove_callback(printing)
     if not args.disable_tqdm:
         trainer.add_callback(_Bar)
-    _run(trainer, progress, output_dir, lora=settings.lora)
+    resumed = _run(trainer, progress, output_dir, lora=settings.lora)
     scores: dict[str, float] = {}
     if validation_rows is not None:
         if args.tune_decisions:
@@ -278,6 +281,8 @@ def train_model(
         save_settings(model, output_dir / BASE_FOLDER)
     trainer.save_model()
     trainer.save_state()
+    seconds = None if resumed else time.monotonic() - started
+    _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
     return model, processor, scores
 
 
@@ -295,6 +300,33 @@ def _with_adapter(
     return adapted
 
 
+def _report(
+    trainer: XLGenTrainer,
+    settings: TrainingSettings,
+    rows: dict[str, Dataset | None],
+    scores: dict[str, float],
+    seconds: float | None,
+) -> None:
+    write_training_report(
+        Path(trainer.args.output_dir),
+        _reported(settings),
+        trainer.args,
+        rows,
+        settings.sources,
+        model=trainer.model,
+        processor=trainer.processing_class,
+        scores=scores,
+        seconds=seconds,
+    )
+
+
+def _reported(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that decide the result, without paths and lists of names."""
+    left_out = ("vocabulary", "clusters", "encoder", "sources", "model_options")
+    values = {name: value for name, value in vars(settings).items() if name not in left_out and value is not None}
+    return {**values, **settings.model_options, "backbone": settings.backbone, "variant": settings.variant}
+
+
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
     if rate < 0:
         raise ConfigurationError(
@@ -306,8 +338,12 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
     return concatenate_datasets([rows, extra])
 
 
-def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path, *, lora: bool) -> None:
-    """Train, resuming where a checkpoint is, with Ctrl-C taken as a wish to stop after the step."""
+def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path, *, lora: bool) -> bool:
+    """Train, with Ctrl-C taken as a wish to stop after the step.
+
+    Returns:
+        Whether it went on from a checkpoint.
+    """
     checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
     if checkpoint is not None:
         if is_adapter(checkpoint) != lora:
@@ -323,3 +359,4 @@ def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path, *, lora: 
         signal.signal(signal.SIGINT, previous)
     if progress.interrupted:
         raise KeyboardInterrupt
+    return checkpoint is not None

@@ -36,7 +36,8 @@ def cluster(
         typer.Option(min=1, help="Number of clusters (30 in the paper).", show_default="square root of the labels"),
     ] = None,
     labels: Annotated[
-        Path | None, typer.Option(help="Vocabulary, a label name a line; may hold labels that no training row has.")
+        str | None,
+        typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen."),
     ] = None,
     name_weight: Annotated[
         float,

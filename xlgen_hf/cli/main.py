@@ -23,7 +23,8 @@ class Command(NamedTuple):
     """A command of the program.
 
     Attributes:
-        name: its name; the module of this package with that name holds a function with that name.
+        name: its name; the module of this package with that name holds a function with that name, or a group of
+            commands.
         help: what it does, in a line.
         takes_more: whether it takes options that it does not declare, found in `typer.Context.args`.
     """
@@ -40,6 +41,7 @@ COMMANDS = (
     Command("merge", "Merge a LoRA adapter and its base into a model of its own."),
     Command("predict", "Predict the labels of texts."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
+    Command("push", "Put a model, a data set or the metric on the Hub."),
 )
 
 
@@ -89,14 +91,17 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
     wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
     for command in COMMANDS:
         function = _function_of(command) if command.name == wanted else _not_imported
+        if isinstance(function, typer.Typer):
+            app.add_typer(function, name=command.name, help=command.help)
+            continue
         more = {"allow_extra_args": True, "ignore_unknown_options": True} if command.takes_more else None
         app.command(command.name, short_help=command.help, context_settings=more)(function)
     return app
 
 
-def _function_of(command: Command) -> Callable[..., None]:
+def _function_of(command: Command) -> Callable[..., None] | typer.Typer:
     module = import_module(f".{command.name}", __package__)
-    function: Callable[..., None] = getattr(module, command.name)
+    function: Callable[..., None] | typer.Typer = getattr(module, command.name)
     return function
 
 

@@ -28,7 +28,9 @@ def train(
     variant: Annotated[
         Literal["base", "bcl", "mcg"], typer.Option(help="Model: without, with bit or token clusters.")
     ] = "bcl",
-    labels: Annotated[Path | None, typer.Option(help="Vocabulary, a name a line; may hold labels never seen.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen.")
+    ] = None,
     clusters: Annotated[
         Path | None, typer.Option(help="Folder that `xlgen cluster` wrote.", show_default="made from the rows")
     ] = None,
@@ -86,6 +88,7 @@ def train(
         torch.set_num_threads(cpu_threads)
     args = training_arguments(output_dir, context.args, has_validation=validation_file is not None)
     settings = TrainingSettings(
+        sources={"train": train_file} | ({} if validation_file is None else {"validation": validation_file}),
         backbone=backbone,
         variant=variant,
         vocabulary=None if labels is None else load_label_names(labels),

@@ -1,0 +1,118 @@
+"""`xlgen push`: put a model, a data set or the metric on the Hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from ..hub import PushReport
+
+__all__ = ["push"]
+
+push = typer.Typer(no_args_is_help=True)
+
+# The token has no option: what stands on a command line stands in the shell's history and in the list of processes.
+_TOKEN = "The token is that of HF_TOKEN or of `hf auth login`."
+
+RepoId = Annotated[str, typer.Option(help="Repository, owner/name; made where it does not exist yet.")]
+Private = Annotated[bool, typer.Option("--private", help="Make a new repository private; refuse a public one.")]
+Revision = Annotated[str | None, typer.Option(help="Branch; made where it does not exist yet.", show_default="main")]
+CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request in place of a commit.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would go up, and stop. Needs no network.")]
+Message = Annotated[str | None, typer.Option(help="Message of the commit.", show_default="says what goes up")]
+License = Annotated[str | None, typer.Option("--license", help="Licence as the Hub spells it, such as apache-2.0.")]
+
+
+@push.command(epilog=_TOKEN)
+def model(
+    model: Annotated[Path, typer.Option(help="Folder of a trained model or adapter.")],
+    repo_id: RepoId,
+    scores: Annotated[
+        Path | None, typer.Option(help="Test scores for the card, as `xlgen evaluate --output-file` writes them.")
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Name or Hub id of the data, for the card.", show_default="the training file's")
+    ] = None,
+    license_id: License = None,
+    with_code: Annotated[
+        bool, typer.Option("--with-code", help="Add the code that loads it where xlgen-hf is not installed.")
+    ] = False,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    message: Message = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put a model up in one commit: weights, configs, label space, clusters, processor and card."""
+    from ..hub import push_model
+
+    report = push_model(
+        model, repo_id, scores=scores, dataset=dataset, license_id=license_id, with_code=with_code, private=private,
+        revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
+    )  # fmt: skip
+    _print_report(report)
+
+
+@push.command(epilog=_TOKEN)
+def dataset(
+    train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet or a folder.")],
+    repo_id: RepoId,
+    validation_file: Annotated[str | None, typer.Option(help="Validation rows.")] = None,
+    test_file: Annotated[str | None, typer.Option(help="Test rows.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Vocabulary, a name a line; may hold labels never seen.")] = None,
+    license_id: License = None,
+    source: Annotated[str | None, typer.Option(help="Where texts and labels come from, for the card.")] = None,
+    language: Annotated[str | None, typer.Option(help="Language of the texts as an ISO code, such as en.")] = None,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    message: Message = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put a data set up in one commit: Parquet files of each split, the label space, and a card with statistics."""
+    from ..hub_datasets import push_dataset
+
+    given = {"train": train_file, "validation": validation_file, "test": test_file}
+    splits: dict[str, Any] = {name: file for name, file in given.items() if file is not None}
+    report = push_dataset(
+        splits, repo_id, vocabulary=labels, license_id=license_id, source=source, language=language, private=private,
+        revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
+    )  # fmt: skip
+    _print_report(report)
+
+
+@push.command(epilog=_TOKEN)
+def metric(
+    repo_id: Annotated[str, typer.Option(help="Space, owner/xmc_f1; made where it does not exist yet.")],
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    message: Message = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put the metric xmc_f1 up as a Space, from which `evaluate.load` loads it."""
+    from ..hub import push_metric
+
+    report = push_metric(
+        repo_id, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run
+    )
+    _print_report(report)
+
+
+def _print_report(report: PushReport) -> None:
+    from .console import print_table, results
+
+    plan = report.plan
+    title = f"{plan.repo_type} {plan.repo_id}, {plan.revision}{', private' if plan.private else ''}"
+    rows = [(file.path, f"{file.size:,}") for file in plan.files]
+    print_table(title, ("file", "bytes"), [*rows, ("all", f"{plan.size:,}")])
+    if report.url is None:
+        line = "Dry run: nothing was uploaded."
+    elif report.changed:
+        line = f"Uploaded as commit {report.commit} of {report.url}"
+    else:
+        line = f"Nothing has changed since commit {report.commit} of {report.url}"
+    results().print(line, markup=False, soft_wrap=True)

@@ -1,0 +1,122 @@
+"""What a training leaves of itself in the model's folder: the facts that a card is filled with."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from . import __version__
+from ._io import write_json
+from .hub_files import REPORT_FILE
+from .row_statistics import row_facts
+
+__all__ = ["peak_memory", "source_name", "write_training_report"]
+
+_FORMAT_VERSION = 1
+_EXAMPLES = 3
+# Of all arguments, those that decide the result; among the others are paths and tokens, which are nobody's business.
+_ARGUMENTS = (
+    "learning_rate", "fresh_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "optim", "max_grad_norm",
+    "label_smoothing_factor", "length_bucketing", "clusters_only_rate", "cluster_noise", "bf16", "fp16", "seed",
+)  # fmt: skip
+
+
+def source_name(source: str) -> str:
+    """The name of a source of rows that may be published: a file's or folder's own name, or a Hub id."""
+    return Path(source).name if Path(source).expanduser().exists() else source
+
+
+def write_training_report(
+    folder: Path,
+    settings: dict[str, Any],
+    args: Any,
+    rows: dict[str, Dataset | None],
+    sources: dict[str, str],
+    *,
+    model: Any,
+    processor: Any,
+    scores: dict[str, float],
+    seconds: float | None,
+) -> None:
+    """Write `training_report.json`.
+
+    Args:
+        folder: the model's folder.
+        settings: `backbone`, `variant` and further settings, as JSON holds them.
+        args: the training arguments.
+        rows: split -> rows, None where there are none.
+        sources: split -> where its rows come from, as the user gave it.
+        model: the trained model; it labels the first three validation rows.
+        processor: its processor.
+        scores: scores on the validation rows.
+        seconds: time that training took, clusters included; None where it is not known, as of a resumed run.
+    """
+    validation = rows.get("validation")
+    given = {
+        name: row_facts(part, source_name(sources[name]) if name in sources else None)
+        for name, part in rows.items()
+        if part is not None
+    }
+    tuned = validation is not None and args.tune_decisions
+    report = {
+        "version": _FORMAT_VERSION,
+        "xlgen_hf": __version__,
+        "backbone": source_name(settings["backbone"]),
+        "variant": settings["variant"],
+        "parameters": model.num_parameters(),
+        "data": given,
+        "arguments": {**settings, **_arguments(args)},
+        "decision": {
+            "min_labels": model.config.min_labels,
+            "source": "micro F1 on the validation rows" if tuned else None,
+        },
+        "best_checkpoint": bool(args.load_best_model_at_end),
+        "scores": scores,
+        "examples": [] if validation is None else _examples(model, processor, validation),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "peak_memory": peak_memory(),
+        "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "hardware": _hardware(),
+    }
+    write_json(folder / REPORT_FILE, report)
+
+
+def _arguments(args: Any) -> dict[str, Any]:
+    values = {name: getattr(args, name) for name in _ARGUMENTS if hasattr(args, name)}
+    return {name: getattr(value, "value", value) for name, value in values.items()}
+
+
+def _examples(model: Any, processor: Any, rows: Dataset) -> list[dict[str, Any]]:
+    first: Sequence[dict[str, Any]] = list(rows.select(range(min(_EXAMPLES, len(rows)))))
+    predictions = model.predict([row["text"] for row in first], processor)
+    return [
+        {
+            "text": row["text"],
+            "labels": row["labels"],
+            "predicted": [list(pair) for pair in zip(one.labels, one.scores, strict=True)],
+        }
+        for row, one in zip(first, predictions, strict=True)
+    ]
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process held so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # Linux counts in KiB
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"
