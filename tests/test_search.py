@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
+from xlgen_hf.decoded_sets import DecodingOptions
 from xlgen_hf.decoding import LabelSetLogitsProcessor, split_labels
 from xlgen_hf.errors import ConfigurationError, LabelSpaceError
 from xlgen_hf.label_sets import LabelSetConstraint
 from xlgen_hf.label_trie import LabelTrie
 from xlgen_hf.labels import LabelSpace
-from xlgen_hf.prediction import DecodingOptions
 from xlgen_hf.search import DecoderRows, walk
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
@@ -167,6 +167,29 @@ def test_candidates_of_beams_weigh_the_sets(make_model):
     )
 
 
+@pytest.mark.parametrize("options", [{"num_beams": 4}, {"num_samples": 5}])
+def test_beams_and_samples_are_fused(make_model, options):
+    model, processor = make_model("t5", space=SMALL)
+    _sharpen(model)
+    memory, mask, _ = model.encode_batch(processor.encode_texts(TEXTS), processor)
+    plain = DecodingOptions(min_labels=1, max_labels=3, **options)
+    sets = model._search(memory, mask, model._label_constraint(processor, plain, 1), plain, 64)
+    found = {
+        pool: model.decode_texts(
+            processor.encode_texts(TEXTS), processor, DecodingOptions(min_labels=1, max_labels=3, pool=pool, **options)
+        )
+        for pool in ("best", "average", "vote", "union")
+    }
+    for text in range(len(TEXTS)):
+        members = [{x for x in row if x >= 0} for row in sets.labels[text].tolist()]
+        shares = {label: sum(label in one for one in members) / len(members) for label in set().union(*members)}
+        assert set(found["best"][text].labels) == members[0]
+        assert set(found["union"][text].labels) == set(shares)
+        assert set(found["vote"][text].labels) == {label for label, share in shares.items() if share > 0.5}
+        assert found["vote"][text].candidates == pytest.approx(shares)
+        assert len(found["average"][text].labels) == round(sum(map(len, members)) / len(members))
+
+
 def test_greedy_search_goes_on_for_candidates_and_keeps_its_own_set(make_model):
     model, processor = make_model("bert")
     _sharpen(model)
@@ -237,6 +260,7 @@ def test_restricted_labels_alone_are_predicted(make_model):
     [
         ({"num_beams": 0}, "num_beams=0"),
         ({"num_beams": 2, "num_samples": 2}, "choose one"),
+        ({"num_beams": 2, "pool": "mean"}, "pool='mean'"),
         ({"num_samples": 2, "temperature": 0.0}, r"temperature=0\.0"),
     ],
 )

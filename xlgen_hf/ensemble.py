@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from .decisions import DecisionRule
+from .decoded_sets import DecodingOptions, score_decoded, to_predictions
 from .errors import ConfigurationError
 from .labels import LabelSpace
 from .outputs import LabelPrediction
-from .prediction import DecodingOptions, score_decoded, to_predictions
 from .processing_xlgen import XLGenProcessor
 from .scored_labels import Combination, ScoredLabels, combine
 

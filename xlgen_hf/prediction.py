@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,103 +11,21 @@ import torch
 from tqdm.auto import tqdm
 from transformers.modeling_outputs import BaseModelOutput
 
+from .candidate_scoring import score_candidates
 from .decisions import DecisionRule
+from .decoded_sets import DecodedSet, DecodingOptions, score_decoded, to_decoded, to_predictions
 from .errors import ConfigurationError
 from .label_sets import LabelSetConstraint
 from .label_trie import LabelTrie
 from .outputs import LabelPrediction
-from .scored_labels import ScoredLabels
-from .search import DecoderRows, LabelSets, beam_search, score_continuations, walk
+from .search import DecoderRows, LabelSets, beam_search, walk
 
 if TYPE_CHECKING:
     from .processing_xlgen import XLGenProcessor
 
-__all__ = ["DecodedSet", "DecodingOptions", "LabelPredictionMixin", "score_decoded", "to_predictions"]
+__all__ = ["LabelPredictionMixin"]
 
 logger = logging.getLogger(__name__)
-
-_SCORED_AT_ONCE = 1024  # decoder rows of given labels that are scored together
-
-
-@dataclass(frozen=True)
-class DecodingOptions:
-    """How label sets are searched for.
-
-    Attributes:
-        num_beams: beams of a text; 1 is greedy search.
-        num_samples: sets to draw from the model's distribution instead of searching; 0 searches.
-        temperature: divides the log-probabilities that samples are drawn from, above 0.
-        seed: of the samples.
-        min_labels: least labels of a text; the model's own setting if None.
-        max_labels: most labels of a text; the model's own setting if None.
-        num_candidates: labels to score for each text, where its set holds fewer; greedy search alone goes on for them.
-        ordered: generate labels in the order of training alone, so that a set has just one sequence. Cannot be used
-            with the order `shuffle`.
-        labels: ids of the labels to choose from; all if None.
-
-    Raises:
-        ConfigurationError: if a value is out of range, or options exclude each other.
-    """
-
-    num_beams: int = 1
-    num_samples: int = 0
-    temperature: float = 1.0
-    seed: int = 0
-    min_labels: int | None = None
-    max_labels: int | None = None
-    num_candidates: int = 0
-    ordered: bool = False
-    labels: np.ndarray | None = None
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        if self.num_beams < 1 or self.num_samples < 0 or self.num_candidates < 0:
-            raise ConfigurationError(
-                f"num_beams={self.num_beams}, num_samples={self.num_samples}, num_candidates={self.num_candidates}; "
-                "at least 1, 0 and 0 are needed."
-            )
-        if self.num_beams > 1 and self.num_samples:
-            raise ConfigurationError(f"num_beams={self.num_beams} and num_samples={self.num_samples}; choose one.")
-        if self.temperature <= 0:
-            raise ConfigurationError(f"temperature={self.temperature}; it must be above 0.")
-
-
-@dataclass
-class DecodedSet:
-    """The label set of one text, in ids.
-
-    Attributes:
-        labels: label ids in the order of their generation.
-        log_probs: log-probability of each label given the text and the labels before it.
-        would_end: after each label, whether the model gave the end token more than the token that came next; where a
-            lower bound on the number of labels went against the model's own wish to end.
-        clusters: ids of the clusters that guided the generation, most probable first.
-        complete: whether the sequence came to its end; if not, it was cut at the greatest length.
-        candidates: label id -> probability, for these labels and those of the text's other beams or samples.
-    """
-
-    labels: list[int]
-    log_probs: list[float]
-    would_end: list[bool]
-    clusters: list[int]
-    complete: bool
-    candidates: dict[int, float] = field(default_factory=dict)
-
-    def with_min_labels(self, min_labels: int) -> DecodedSet:
-        """The set that greedy search finds with another, lower bound on the number of labels.
-
-        Greedy search goes the same way under every bound until it may end, so the set is a prefix of this one.
-        """
-        ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
-        size = next(ends, len(self.labels))
-        return DecodedSet(
-            self.labels[:size],
-            self.log_probs[:size],
-            self.would_end[:size],
-            self.clusters,
-            self.complete or size < len(self.labels),
-            self.candidates,
-        )
 
 
 class LabelPredictionMixin:
@@ -227,7 +144,7 @@ class LabelPredictionMixin:
         lower = self.config.min_labels if options.min_labels is None else options.min_labels
         constraint = self._label_constraint(processor, options, max(lower, _forced_labels(options)))
         sets = self._search(memory, mask, constraint, options, processor.max_target_length)
-        decoded = _to_decoded(sets, clusters, sampled=options.num_samples > 0)
+        decoded = to_decoded(sets, clusters, options)
         return [one.with_min_labels(lower) for one in decoded] if _forced_labels(options) > lower else decoded
 
     def encode_batch(
@@ -345,53 +262,19 @@ class LabelPredictionMixin:
         scores: list[list[float]] = [[] for _ in text_ids]
         for rows in _length_batches(text_ids, batch_size):
             memory, mask, _ = self.encode_batch([text_ids[i] for i in rows], processor)
-            found = self._score_batch(memory, mask, processor, [wanted[i] for i in rows], [known[i] for i in rows])
+            found = score_candidates(
+                self.decode_step,
+                self._constraint("labels", processor.trie),
+                memory,
+                mask,
+                [wanted[i] for i in rows],
+                [known[i] for i in rows],
+                processor,
+                self.config.decoder_start_token_id,
+            )
             for row, values in zip(rows, found, strict=True):
                 scores[row] = values
         return scores
-
-    def _score_batch(
-        self,
-        memory: torch.Tensor,
-        mask: torch.Tensor,
-        processor: XLGenProcessor,
-        wanted: list[list[int]],
-        known: list[list[int]],
-    ) -> list[list[float]]:
-        """Group candidates by the prefix that they follow, prefixes by their length, and score group by group."""
-        contexts: dict[
-            tuple[int, int], list[int]
-        ] = {}  # (text, given labels before) -> positions among its candidates
-        space = processor.label_space
-        for text, labels in enumerate(wanted):
-            for position, label in enumerate(labels):
-                before = space.labels_before(label, known[text])
-                contexts.setdefault((text, before), []).append(position)
-        by_length: dict[int, list[tuple[int, int, list[int]]]] = {}
-        for (text, before), positions in contexts.items():
-            tokens = [token for label in known[text][:before] for token in processor.label_token_ids[label]]
-            by_length.setdefault(len(tokens), []).append((text, before, positions))
-        constraint = self._constraint("labels", processor.trie)
-        result = [[0.0] * len(labels) for labels in wanted]
-        for group in by_length.values():
-            for part in _chunks(group, _SCORED_AT_ONCE):
-                texts = torch.tensor([text for text, _, _ in part], device=self.device)
-                prefixes = [self._prefix(processor, known[text][:before]) for text, before, _ in part]
-                pairs = [(row, text, at) for row, (text, _, positions) in enumerate(part) for at in positions]
-                log_probs = score_continuations(
-                    DecoderRows(self.decode_step, memory[texts], mask[texts]),
-                    constraint,
-                    torch.tensor(prefixes, device=self.device),
-                    np.array([wanted[text][at] for _, text, at in pairs]),
-                    np.array([row for row, _, _ in pairs]),
-                )
-                for (_, text, at), value in zip(pairs, np.exp(log_probs).tolist(), strict=True):
-                    result[text][at] = value
-        return result
-
-    def _prefix(self, processor: XLGenProcessor, labels: list[int]) -> list[int]:
-        tokens = [token for label in labels for token in processor.label_token_ids[label]]
-        return [self.config.decoder_start_token_id, *tokens]
 
 
 def _listed(texts: Sequence[str]) -> list[str]:
@@ -406,20 +289,6 @@ def _length_batches(text_ids: Sequence[Sequence[int]], batch_size: int) -> Itera
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
 
-def _chunks(group: list[tuple[int, int, list[int]]], size: int) -> Iterator[list[tuple[int, int, list[int]]]]:
-    """Cut contexts into parts of at most about `size` candidates."""
-    part: list[tuple[int, int, list[int]]] = []
-    count = 0
-    for context in group:
-        if part and count + len(context[2]) > size:
-            yield part
-            part, count = [], 0
-        part.append(context)
-        count += len(context[2])
-    if part:
-        yield part
-
-
 def _forced_labels(options: DecodingOptions) -> int:
     """Labels that greedy search goes on to, past its own end; beams and samples bring candidates of their own."""
     return 0 if options.num_beams > 1 or options.num_samples else options.num_candidates
@@ -430,59 +299,3 @@ def _active_clusters(logits: torch.Tensor, bits: torch.Tensor) -> list[list[int]
     order = logits.argsort(dim=1, descending=True).tolist()
     active = (bits > 0).tolist()
     return [[c for c in row if on[c]] for row, on in zip(order, active, strict=True)]
-
-
-def _to_decoded(sets: LabelSets, clusters: list[list[int]], *, sampled: bool) -> list[DecodedSet]:
-    """The most probable set of each text, with the candidates of all of them."""
-    candidates = _candidates(sets, sampled=sampled)
-    sizes = (sets.labels[:, 0] >= 0).sum(1).tolist()
-    first = (part[:, 0].tolist() for part in (sets.labels, sets.log_probs, sets.would_end, sets.complete))
-    return [
-        DecodedSet(labels[:size], log_probs[:size], ends[:size], some, complete, found)
-        for size, labels, log_probs, ends, complete, some, found in zip(
-            sizes, *first, clusters, candidates, strict=True
-        )
-    ]
-
-
-def _candidates(sets: LabelSets, *, sampled: bool) -> list[dict[int, float]]:
-    """Probability of each label that a text's sets hold, `B` dictionaries.
-
-    The mean, over the sets, of the probability with which the label was generated; weighted by the sets' own
-    probabilities, samples alike (they come as often as they are probable).
-    """
-    finite = np.isfinite(sets.score)
-    weight = finite.astype(np.float64) if sampled else np.exp(sets.score - sets.score[:, :1]) * finite
-    weight /= weight.sum(1, keepdims=True).clip(1e-12)
-    text, member, place = np.nonzero((sets.labels >= 0) & finite[:, :, None])
-    label = sets.labels[text, member, place].astype(np.int64)
-    share = weight[text, member] * np.exp(sets.log_probs[text, member, place].astype(np.float64))
-    span = int(sets.labels.max(initial=0)) + 1
-    keys, inverse = np.unique(text * span + label, return_inverse=True)
-    probability = np.bincount(inverse, weights=share, minlength=len(keys)).clip(0.0, 1.0)
-    found: list[dict[int, float]] = [{} for _ in range(len(sets.labels))]
-    for key, value in zip(keys.tolist(), probability.tolist(), strict=True):
-        found[key // span][key % span] = value
-    return found
-
-
-def score_decoded(decoded: Sequence[DecodedSet], processor: XLGenProcessor) -> ScoredLabels:
-    """The candidates of decoded texts, calibrated where the processor has a calibrator."""
-    scored = ScoredLabels.from_rows(
-        (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
-        for one in decoded
-    )
-    if processor.calibrator is None:
-        return scored
-    return processor.calibrator.transform(scored, processor.label_space.counts)
-
-
-def to_predictions(
-    scored: ScoredLabels, decoded: Sequence[DecodedSet], processor: XLGenProcessor
-) -> list[LabelPrediction]:
-    """Names and scores of the chosen labels, and the names of the clusters that guided their generation."""
-    names = processor.clusters.names if processor.clusters is not None else []
-    return [
-        LabelPrediction(processor.label_space.decode(labels), scores, [names[c] for c in one.clusters])
-        for (labels, scores), one in zip(scored.sets(), decoded, strict=True)
-    ]

@@ -19,10 +19,10 @@ from transformers.trainer_utils import EvalPrediction
 from ._io import write_json
 from .calibration import fit_calibrator
 from .data_collator import DataCollatorForXLGen, encode_dataset, labelled_rows
+from .decoded_sets import DecodingOptions, score_decoded
 from .errors import ConfigurationError
 from .hub import PushReport, push_model
 from .modeling_xlgen import XLGenForConditionalGeneration
-from .prediction import DecodingOptions, score_decoded
 from .processing_xlgen import XLGenProcessor
 from .saving import replace_files
 from .scoring import score_ids

@@ -32,6 +32,9 @@ def predict(
     num_beams: Annotated[int, typer.Option(min=1, help="Beams of a text; 1 is greedy search.")] = 1,
     num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw for a text, instead of searching.")] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.")] = 1.0,
+    pool: Annotated[
+        str, typer.Option(help="How beams or samples become one set: best, average, vote or union.")
+    ] = "best",
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     ordered: Annotated[bool, typer.Option(help="Keep to the label order of training.")] = False,
     min_labels: Annotated[
@@ -70,6 +73,7 @@ def predict(
         "num_beams": num_beams,
         "num_samples": num_samples,
         "temperature": temperature,
+        "pool": pool,
         "seed": seed,
         "ordered": ordered,
         "min_labels": min_labels,
