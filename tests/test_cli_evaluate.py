@@ -43,13 +43,16 @@ def arguments(files, *more):
 
 def test_scores_are_those_of_the_metric(files, tmp_path):
     scores = run_evaluate(**files, output_file=tmp_path / "scores.json", k=[1, 2])
-    assert scores == score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2])
+    calibration = {"expected_calibration_error": pytest.approx(1 / 6), "mean_score": 0.5}  # 2 of 6 labels are true
+    assert scores == score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2]) | calibration
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl.gz"])
 def test_predictions_in_other_formats(files, tmp_path, suffix):
+    write_rows(files["predictions"], [{"labels": row} for row in PREDICTIONS])
     expected = run_evaluate(**files)
+    assert "expected_calibration_error" not in expected
     files["predictions"] = tmp_path / f"others{suffix}"
     if suffix == ".csv":
         files["predictions"].write_text("labels\n" + "\n".join("|".join(row) for row in PREDICTIONS), encoding="utf-8")
@@ -58,6 +61,54 @@ def test_predictions_in_other_formats(files, tmp_path, suffix):
     else:
         write_rows(files["predictions"], [{"labels": row} for row in PREDICTIONS])
     assert run_evaluate(**files) == expected
+
+
+SCORES = [[0.9], [0.8, 0.1], [0.7, 0.2], [0.3]]  # true are 0.9, 0.8, 0.7
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+def test_calibration_of_scores(files, tmp_path, suffix):
+    rows = [{"labels": labels, "scores": scores} for labels, scores in zip(PREDICTIONS, SCORES, strict=True)]
+    path = files["predictions"] = tmp_path / f"scored{suffix}"
+    Dataset.from_list(rows).to_parquet(path) if suffix == ".parquet" else write_rows(path, rows)
+    scores = run_evaluate(**files)
+    true = {0.9: 1, 0.8: 1, 0.1: 0, 0.7: 1, 0.2: 0, 0.3: 0}  # six decisions, so that each has a bin of its own
+    expected = sum(abs(score - hit) for score, hit in true.items()) / 6
+    assert scores["expected_calibration_error"] == pytest.approx(expected)
+    assert scores["mean_score"] == pytest.approx(0.5)
+
+
+def test_calibration_is_printed_with_what_it_is_about(files, capsys):
+    assert main(arguments(files)) == 0
+    out = capsys.readouterr().out
+    assert "Scores of the predicted labels (other labels have no score here)" in out
+    assert re.search(r"mean score\s+0\.500", out)
+    assert re.search(r"expected calibration error\s+0\.167", out)
+
+
+def test_scores_that_are_no_probabilities(files, caplog):
+    write_rows(files["predictions"], [{"labels": row, "scores": [7.5] * len(row)} for row in PREDICTIONS])
+    assert "expected_calibration_error" not in run_evaluate(**files)
+    assert re.search(r"predictions\.jsonl: `scores` are outside \[0, 1\]", caplog.text)
+
+
+def test_no_labels_have_no_calibration(files):
+    write_rows(files["predictions"], [{"labels": [], "scores": []}] * len(PREDICTIONS))
+    assert "expected_calibration_error" not in run_evaluate(**files)
+
+
+def test_draws_the_reliability_of_scores(files, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    import matplotlib as mpl
+
+    with mpl.rc_context({"svg.fonttype": "none"}):
+        run_evaluate(**files, plot=tmp_path / "b.svg")
+    picture = (tmp_path / "b_reliability.svg").read_text(encoding="utf-8")
+    for text in ("predictions.jsonl", "Expected calibration error 0.167", "6 decisions", "perfectly calibrated"):
+        assert text in picture
+    write_rows(files["predictions"], [{"labels": row} for row in PREDICTIONS])
+    run_evaluate(**files, plot=tmp_path / "c.svg")
+    assert not (tmp_path / "c_reliability.svg").exists()
 
 
 def test_prints_tables(files, capsys):
@@ -160,6 +211,13 @@ def test_pictures_that_cannot_be_drawn(files, tmp_path):
         ({"labels": None}, r"predictions\.jsonl, row 2: `labels` must be a list"),
         ({"label": ["cats"]}, r"predictions\.jsonl, row 2: There is no column 'labels'"),
         ("cats", r"predictions\.jsonl, row 2: The row is a str"),
+        ({"labels": ["cats"], "scores": [0.5]}, r"row 2: Some rows have `scores`, others have none"),
+        (
+            {"labels": ["cats"], "scores": [0.5, 0.4]},
+            r"row 2: `scores` must be a list of 1 numbers, one for each label",
+        ),
+        ({"labels": ["cats"], "scores": ["0.5"]}, r"row 2: `scores` must be a list of 1 numbers"),
+        ({"labels": ["cats"], "scores": 0.5}, r"row 2: `scores` must be a list of 1 numbers"),
     ],
 )
 def test_bad_predictions_name_file_and_row(files, row, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import numpy as np
@@ -16,7 +17,7 @@ from xlgen_hf.calibration import (
     fit_calibrator,
     reliability_table,
 )
-from xlgen_hf.decisions import DecisionRule, tune_threshold
+from xlgen_hf.decisions import DecisionRule, expected_f1_sizes, tune_threshold
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
 from xlgen_hf.scored_labels import ScoredLabels, combine
 from xlgen_hf.scoring import score_ids
@@ -117,13 +118,21 @@ def test_every_rule_keeps_the_best_label(rows):
     assert DecisionRule().apply(scored) is scored
 
 
-@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=8))
-def test_expected_f1_takes_the_best_number_of_labels(scores):
-    scored = ScoredLabels.from_rows([(list(range(len(scores))), scores, [False] * len(scores))])
-    ranked = sorted(scores, reverse=True)
-    expected = [2 * sum(ranked[:k]) / (k + sum(ranked)) for k in range(1, len(ranked) + 1)]
-    size = len(DecisionRule("expected_f1").apply(scored).sets()[0][0])
-    assert expected[size - 1] == pytest.approx(max(expected))
+@settings(deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.8, 1.0]), min_size=1, max_size=6), min_size=1, max_size=3)
+)
+def test_expected_f1_is_the_greatest_by_enumeration(rows):
+    """Every outcome of independent labels, weighed by its probability."""
+    scored = ScoredLabels.from_rows([(list(range(len(row))), row, [False] * len(row)) for row in rows])
+    for row, size in zip(rows, expected_f1_sizes(scored), strict=True):
+        ranked = sorted(row, reverse=True)
+        expected = [0.0] * (len(row) + 1)
+        for truth in itertools.product([0, 1], repeat=len(row)):
+            chance = np.prod([p if hit else 1 - p for p, hit in zip(ranked, truth, strict=True)])
+            for k in range(1, len(row) + 1):
+                expected[k] += chance * 2 * sum(truth[:k]) / (k + sum(truth))
+        assert expected[size] == pytest.approx(max(expected))
 
 
 @pytest.mark.parametrize(
@@ -263,10 +272,32 @@ def test_a_damaged_file_is_named(tmp_path, change, message):
 def test_calibration_error_by_hand():
     scores, correct = np.array([0.1, 0.3, 0.8, 1.0]), np.array([False, True, True, True])
     assert expected_calibration_error(scores, correct, bins=2) == pytest.approx((0.3 + 0.1) / 2)
-    assert reliability_table(scores, correct, bins=2) == [
-        {"count": 2, "mean_score": pytest.approx(0.2), "share_correct": 0.5},
-        {"count": 2, "mean_score": pytest.approx(0.9), "share_correct": 1.0},
-    ]
-    assert expected_calibration_error(np.zeros(0), np.zeros(0, bool)) == 0
+    table = reliability_table(scores, correct, bins=2)
+    assert {name: part.tolist() for name, part in table.items()} == {
+        "low": [0.1, 0.8],
+        "high": [0.3, 1.0],
+        "mean_score": [pytest.approx(0.2), pytest.approx(0.9)],
+        "accuracy": [0.5, 1.0],
+        "count": [2, 2],
+    }
+    assert reliability_table(scores, correct, bins=2, equal_mass=False)["count"].tolist() == [2, 2]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=40), st.integers(1, 20))
+def test_bins_hold_every_decision_and_equal_scores_together(pairs, bins):
+    scores, correct = (np.array(part) for part in zip(*((score / 4, true) for score, true in pairs), strict=True))
+    table = reliability_table(scores, correct, bins)
+    assert table["count"].sum() == len(pairs)
+    assert len(table["count"]) <= bins
+    assert (table["high"][:-1] < table["low"][1:]).all()
+    assert (table["accuracy"] * table["count"]).sum() == pytest.approx(correct.sum())
+
+
+def test_what_cannot_be_binned_is_refused():
     with pytest.raises(ConfigurationError, match="bins=0"):
-        reliability_table(scores, correct, bins=0)
+        reliability_table(np.array([0.5]), np.array([True]), bins=0)
+    with pytest.raises(DataError, match=r"Scores of shape \(0,\)"):
+        reliability_table(np.zeros(0), np.zeros(0, bool))
+    with pytest.raises(DataError, match=r"outside \[0, 1\]"):
+        reliability_table(np.array([1.5]), np.array([True]))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
@@ -20,10 +20,12 @@ from .scored_labels import ScoredLabels
 __all__ = [
     "CALIBRATION_FILE",
     "Calibration",
+    "ReliabilityTable",
     "ScoreCalibrator",
     "expected_calibration_error",
     "fit_calibrator",
     "reliability_table",
+    "table_calibration_error",
 ]
 
 logger = logging.getLogger(__name__)
@@ -199,38 +201,81 @@ def _is_map(curve: Any) -> bool:
 # ---------------------------------------------------------------------------------------------------- quality
 
 
-def reliability_table(scores: np.ndarray, correct: np.ndarray, bins: int = 15) -> list[dict[str, float]]:
-    """Mean score and share of right labels in bins of equally many candidates.
+class ReliabilityTable(TypedDict):
+    """Bins of scored decisions, rising in score; arrays of shape `(bins,)`, bins of nothing left out.
+
+    Attributes:
+        low: lowest score in the bin.
+        high: highest score in the bin.
+        mean_score: mean of its scores.
+        accuracy: share of its decisions that are true.
+        count: number of its decisions.
+    """
+
+    low: np.ndarray
+    high: np.ndarray
+    mean_score: np.ndarray
+    accuracy: np.ndarray
+    count: np.ndarray
+
+
+def reliability_table(
+    scores: np.ndarray, correct: np.ndarray, bins: int = 15, *, equal_mass: bool = True
+) -> ReliabilityTable:
+    """Compare scores with how often they come true.
 
     Args:
-        scores: probabilities, `(M,)`.
-        correct: whether each label is right, `(M,)`.
-        bins: number of bins, at least 1; fewer where there are fewer candidates.
+        scores: probabilities of `n` decisions, shape `(n,)`, in [0, 1], in any order.
+        correct: whether each is true, shape `(n,)`.
+        bins: the most bins to make.
+        equal_mass: bins that hold equally many decisions, as far as equal scores, which stay together, allow it;
+            otherwise bins of equal width in score.
 
-    Returns:
-        For each bin `count`, `mean_score` and `share_correct`, by rising score.
+    Raises:
+        ConfigurationError: if `bins` is below 1.
+        DataError: if there are no decisions, shapes differ or a score is outside [0, 1].
     """
+    scores, correct = np.asarray(scores, dtype=np.float64), np.asarray(correct, dtype=np.float64)
     if bins < 1:
-        raise ConfigurationError(f"bins={bins}; at least one is needed.")
-    order = np.argsort(scores, kind="stable")
-    parts = [part for part in np.array_split(order, bins) if len(part)]
-    return [
-        {
-            "count": len(part),
-            "mean_score": float(scores[part].mean()),
-            "share_correct": float(np.mean(correct[part])),
-        }
-        for part in parts
-    ]
+        raise ConfigurationError(f"bins={bins}; there must be at least 1.")
+    if scores.ndim != 1 or scores.shape != correct.shape or not len(scores):
+        raise DataError(
+            f"Scores of shape {scores.shape} for {correct.shape} outcomes; give one for each, at least one."
+        )
+    if not ((scores >= 0) & (scores <= 1)).all():
+        raise DataError("Scores are outside [0, 1]; reliability is one of probabilities.")
+    if equal_mass:
+        _, group, sizes = np.unique(scores, return_inverse=True, return_counts=True)
+        middle = np.cumsum(sizes) - sizes / 2  # a group of equal scores goes where its middle one belongs
+        place = np.floor(middle / len(scores) * bins).astype(np.int64)[group]
+    else:
+        place = np.minimum((scores * bins).astype(np.int64), bins - 1)
+    _, place, count = np.unique(place, return_inverse=True, return_counts=True)
+    low, high = np.ones(len(count)), np.zeros(len(count))
+    np.minimum.at(low, place, scores)
+    np.maximum.at(high, place, scores)
+    means = [np.bincount(place, values) / count for values in (scores, correct)]
+    return {"low": low, "high": high, "mean_score": means[0], "accuracy": means[1], "count": count}
 
 
-def expected_calibration_error(scores: np.ndarray, correct: np.ndarray, bins: int = 15) -> float:
-    """Mean distance of score and share of right labels over bins of equally many candidates; 0 is perfect.
+def expected_calibration_error(
+    scores: np.ndarray, correct: np.ndarray, bins: int = 15, *, equal_mass: bool = True
+) -> float:
+    """Mean over the decisions of |mean score - share of true ones| of their bin: in [0, 1], 0 is perfect.
 
-    Source: Naeini et al., AAAI 2015; bins of equal mass as in Nguyen and O'Connor, EMNLP 2015.
+    Args:
+        scores: see `reliability_table`, as all others, and the errors.
+        correct: whether each decision is true.
+        bins: the most bins to make.
+        equal_mass: bins of equally many decisions rather than of equal width.
+
+    Source: Naeini, Cooper and Hauskrecht, "Obtaining Well Calibrated Probabilities Using Bayesian Binning", AAAI 2015
+    (with bins of equal width).
     """
-    table = reliability_table(scores, correct, bins)
-    total = sum(row["count"] for row in table)
-    if not total:
-        return 0.0
-    return sum(row["count"] * abs(row["mean_score"] - row["share_correct"]) for row in table) / total
+    return table_calibration_error(reliability_table(scores, correct, bins, equal_mass=equal_mass))
+
+
+def table_calibration_error(table: ReliabilityTable) -> float:
+    """The expected calibration error of a table, see `expected_calibration_error`."""
+    gaps = np.abs(table["mean_score"] - table["accuracy"])
+    return float(gaps @ table["count"] / table["count"].sum())

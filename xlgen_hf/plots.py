@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ._io import atomic_path
+from .calibration import ReliabilityTable, table_calibration_error
 from .errors import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PLOT_SHOTS", "check_picture", "plot_shot_buckets"]
+__all__ = ["PLOT_SHOTS", "check_picture", "plot_reliability", "plot_shot_buckets"]
 
 PLOT_SHOTS = ("0", "1", "2-4", "5-9", "10-99", "100+")
 """Buckets of labels by training count that together hold every label."""
@@ -24,6 +25,7 @@ _BUCKET = re.compile(r"^([\d+-]+)_shot_labels$")
 _NAMES = {"macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_f1_harmonic": "Harmonic mean of macro P and macro R"}
 _OVERALL = ("macro_f1", "micro_f1")  # also scored over all labels
 _SUFFIXES = (".png", ".svg", ".pdf")
+_BLUE, _ORANGE = "#0072B2", "#E69F00"  # told apart by the colour-blind, and as dark and light in print (Okabe and Ito)
 
 
 def check_picture(path: str | Path) -> None:
@@ -122,6 +124,45 @@ def _label_axes(
         axes.legend(frameon=False)
     if title:
         axes.set_title(title, loc="left")
+
+
+def plot_reliability(table: ReliabilityTable, path: str | Path, *, title: str | None = None) -> None:
+    """Draw how often decisions come true against their scores: on the diagonal they do as often as they say.
+
+    Bars from the diagonal to the points are the gaps whose mean is the expected calibration error, which the picture
+    names; lines along the bottom show which scores each bin holds.
+
+    Args:
+        table: what `xlgen_hf.calibration.reliability_table` returns.
+        path: the picture to write: .png, .svg or .pdf.
+        title: line above the picture.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+        ConfigurationError: if there is no such kind of picture.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.8, 4.8), layout="constrained")  # inches
+    axes = figure.subplots()
+    scores, shares = table["mean_score"], table["accuracy"]
+    axes.plot([0, 1], [0, 1], color="0.4", linestyle="--", linewidth=1, label="perfectly calibrated", zorder=2)
+    axes.vlines(scores, scores, shares, color=_ORANGE, linewidth=4, label="gap", zorder=3)
+    axes.plot(scores, shares, color=_BLUE, marker="o", markersize=5, label="decisions of a bin", zorder=4)
+    axes.hlines([-0.03] * len(scores), table["low"], table["high"], color="0.4", linewidth=2, zorder=3)
+    axes.plot(table["low"], [-0.03] * len(scores), color="0.2", linestyle="none", marker="|", markersize=7, zorder=4)
+    note = f"Expected calibration error {table_calibration_error(table):.3f}\n{table['count'].sum():,} decisions"
+    axes.text(0.98, 0.08, note, ha="right", va="bottom", fontsize=9, transform=axes.transAxes)
+    axes.set_xlabel("Mean score of a bin; below: the scores that it holds")
+    axes.set_ylabel("Share of its labels that are true")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.06, 1.02), aspect="equal")
+    axes.grid(color="0.9", zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, loc="upper left", fontsize=9)
+    if title:
+        axes.set_title(title, loc="left")
+    _save(figure, Path(path))
 
 
 def _save(figure: Figure, path: Path) -> None:
