@@ -168,6 +168,7 @@ def test_candidates_of_beams_weigh_the_sets(make_model):
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 4}, {"num_samples": 5}])
+@torch.no_grad()
 def test_beams_and_samples_are_fused(make_model, options):
     model, processor = make_model("t5", space=SMALL)
     _sharpen(model)

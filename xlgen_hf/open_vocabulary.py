@@ -40,7 +40,7 @@ def find_novel_labels(
     Returns:
         The novel labels of each text, each once, most probable first.
     """
-    known = {normalize_name(name) for name in processor.label_space.names}
+    known = {normalize_name(name) for name in processor.label_space.names}  # however a tokenizer spells them
     order = sorted(range(len(text_ids)), key=lambda i: -len(text_ids[i]))
     found: list[dict[str, float]] = [{} for _ in text_ids]
     for start in range(0, len(order), batch_size):
@@ -57,7 +57,7 @@ def find_novel_labels(
 
 
 def _spell(model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor) -> list[list[tuple[str, float]]]:
-    """Names of each text, known ones among them, with their probabilities."""
+    """Names of each text that spell no label, with their probabilities."""
     memory, mask, _ = model.encode_batch(text_ids, processor)
     separator, end = processor.separator_token_id, processor.eos_token_id
     sequences = model.generate(
@@ -80,6 +80,8 @@ def _spell(model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProces
     for row, spans in enumerate(split_labels(tokens, separator)):
         names.append([])
         for first, last in spans:
+            if processor.trie.label_of(tokens[row, first : last + 1].tolist()) is not None:
+                continue
             name = processor.tokenizer.decode(tokens[row, first:last].tolist(), skip_special_tokens=True).strip()
             before = log_probs[row, first - 1] if first else 0.0
             if name:

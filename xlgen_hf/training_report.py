@@ -75,7 +75,8 @@ def write_training_report(
         "arguments": {**settings, **_arguments(args)},
         "decision": {
             "min_labels": model.config.min_labels,
-            "source": "micro F1 on the validation rows" if tuned else None,
+            **({} if processor.calibrator is None else _thresholds(processor.calibrator.thresholds)),
+            "source": "F1 on the validation rows" if tuned else None,
         },
         "best_checkpoint": bool(args.load_best_model_at_end),
         "scores": scores,
@@ -86,6 +87,10 @@ def write_training_report(
         "hardware": _hardware(),
     }
     write_json(folder / REPORT_FILE, report)
+
+
+def _thresholds(thresholds: dict[str, float]) -> dict[str, float]:
+    return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 
 def _arguments(args: Any) -> dict[str, Any]:
