@@ -18,7 +18,7 @@ for variant in ${variants[*]}; do
   [[ -e "$out/$variant/model.safetensors" ]] || /usr/bin/time -v -o "$out/$variant.train.time" \
     xlgen train --train-file "$out/train.jsonl.gz" --validation-file "$data/validation.jsonl.gz" \
     --labels "$data/labels.txt.gz" --clusters "$out/clusters" --variant "$variant" --output-dir "$out/$variant" \
-    --dropout 0 --label-rows 0.3 --num_train_epochs "${EPOCHS:-3}" --eval_strategy no --save_strategy steps \
+    --dropout 0 --label-rows 0.3 --num_train_epochs "${EPOCHS:-2}" --eval_strategy no --save_strategy steps \
     --save_steps 200 --logging_steps 50
   [[ -e "$out/$variant.jsonl" ]] || /usr/bin/time -v -o "$out/$variant.predict.time" \
     xlgen predict --model "$out/$variant" --input-file "$data/test.jsonl.gz" --output-file "$out/$variant.jsonl"

@@ -9,6 +9,7 @@ from typing import Any
 from datasets import Column
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
+from .decisions import DecisionRule
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
@@ -30,8 +31,9 @@ class XLGenPipeline(Pipeline):
     gives one list, a list of texts (or a column of a data set) a list of lists; a generator, a data set or a
     `KeyDataset` gives an iterator that predicts as it is read. Further settings of the call or of `pipeline(...)`:
 
-    * `top_k`: most labels of a text; None (the default) for all that the model gives.
-    * `threshold`: least score of a label, from 0 to 1; a text may be left without labels.
+    * `top_k`: number of labels of a text, however many the model would give; None (the default) for its own set.
+    * `threshold`: least score of a label, from 0 to 1, in place of the model's own set; a text may be left without
+      labels.
     * `batch_size`: texts in a batch, by default 64.
     * `num_beams`, `min_labels`, `max_labels`: see [`XLGenForConditionalGeneration.predict`].
 
@@ -74,8 +76,11 @@ class XLGenPipeline(Pipeline):
         if unknown:
             allowed = ["batch_size", *_DECODING, "threshold", "top_k"]
             raise ConfigurationError(f"Unknown settings {unknown}; choose from {sorted(allowed)}.")
-        shown = {"top_k": top_k, "threshold": threshold}
-        return {}, options, {name: value for name, value in shown.items() if value is not None}
+        if top_k is not None:
+            options["rule"] = DecisionRule("top_k", top_k)
+        elif threshold is not None:
+            options["rule"] = DecisionRule("threshold", threshold)
+        return {}, options, {} if threshold is None else {"threshold": threshold}
 
     def __call__(
         self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
@@ -133,13 +138,10 @@ class XLGenPipeline(Pipeline):
         predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **forward_params)
         return predictions
 
-    def postprocess(
-        self, model_outputs: LabelPrediction, top_k: int | None = None, threshold: float = 0.0
-    ) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: LabelPrediction, threshold: float = 0.0) -> list[dict[str, Any]]:
         """A prediction in the form that `text-classification` has."""
         ranked = zip(model_outputs.labels, model_outputs.scores, strict=True)
-        shown = [{"label": label, "score": score} for label, score in ranked if score >= threshold]
-        return shown[:top_k]
+        return [{"label": label, "score": score} for label, score in ranked if score >= threshold]
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write model and processor into one folder."""
