@@ -28,7 +28,7 @@ def write_rows(path, rows):
 @pytest.fixture(name="files")
 def _files(tmp_path):
     texts = [{"text": "a title", "labels": labels} for labels in REFERENCES]
-    scored = [{"labels": labels, "scores": [0.5] * len(labels), "clusters": []} for labels in PREDICTIONS]
+    scored = [{"labels": labels, "scores": [0.75] * len(labels), "clusters": []} for labels in PREDICTIONS]
     return {
         "predictions": write_rows(tmp_path / "predictions.jsonl", scored),
         "references": write_rows(tmp_path / "test.jsonl.gz", texts),
@@ -43,7 +43,7 @@ def arguments(files, *more):
 
 def test_scores_are_those_of_the_metric(files, tmp_path):
     scores = run_evaluate(**files, output_file=tmp_path / "scores.json", k=[1, 2])
-    calibration = {"expected_calibration_error": pytest.approx(1 / 6), "mean_score": 0.5}  # 2 of 6 labels are true
+    calibration = {"expected_calibration_error": 0.25, "mean_score": 0.75}  # 3 of 6 labels are true
     assert scores == score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2]) | calibration
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
 
@@ -81,9 +81,9 @@ def test_calibration_of_scores(files, tmp_path, suffix):
 def test_calibration_is_printed_with_what_it_is_about(files, capsys):
     assert main(arguments(files)) == 0
     out = capsys.readouterr().out
-    assert "Scores of the predicted labels (other labels have no score here)" in out
-    assert re.search(r"mean score\s+0\.500", out)
-    assert re.search(r"expected calibration error\s+0\.167", out)
+    assert "of the predicted labels only; the file has none of others" in out
+    assert re.search(r"mean score\s+0\.750", out)
+    assert re.search(r"expected calibration error\s+0\.250", out)
 
 
 def test_scores_that_are_no_probabilities(files, caplog):
@@ -104,7 +104,7 @@ def test_draws_the_reliability_of_scores(files, tmp_path):
     with mpl.rc_context({"svg.fonttype": "none"}):
         run_evaluate(**files, plot=tmp_path / "b.svg")
     picture = (tmp_path / "b_reliability.svg").read_text(encoding="utf-8")
-    for text in ("predictions.jsonl", "Expected calibration error 0.167", "6 decisions", "perfectly calibrated"):
+    for text in ("predictions.jsonl", "Expected calibration error 0.250", "6 decisions", "perfectly calibrated"):
         assert text in picture
     write_rows(files["predictions"], [{"labels": row} for row in PREDICTIONS])
     run_evaluate(**files, plot=tmp_path / "c.svg")

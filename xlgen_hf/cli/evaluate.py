@@ -288,7 +288,7 @@ def print_scores(scores: Mapping[str, float]) -> None:
             ["mean score", _value(scores, "mean_score")],
             ["expected calibration error", _value(scores, "expected_calibration_error")],
         ]
-        print_table("Scores of the predicted labels (other labels have no score here)", ["", "value"], rows)
+        print_table("Scores", ["of the predicted labels only; the file has none of others", "value"], rows)
 
 
 def _is_score(name: str, prefix: str) -> bool:
