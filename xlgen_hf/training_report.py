@@ -76,7 +76,7 @@ def write_training_report(
         "decision": {
             "min_labels": model.config.min_labels,
             **({} if processor.calibrator is None else _thresholds(processor.calibrator.thresholds)),
-            "source": "F1 on the validation rows" if tuned else None,
+            "source": "micro F1 on the validation rows" if tuned else None,
         },
         "best_checkpoint": bool(args.load_best_model_at_end),
         "scores": scores,
