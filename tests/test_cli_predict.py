@@ -8,6 +8,7 @@ import logging
 
 import numpy as np
 import pytest
+import torch
 
 from xlgen_hf.calibration import ScoreCalibrator
 from xlgen_hf.cli import predict as command
@@ -53,6 +54,15 @@ def test_decisions(folder):
         row["labels"][:1] for row in _run(folder, "--expected-f1")
     ]
     assert _run(folder) == own
+
+
+def test_a_higher_threshold_leaves_the_best_cluster(folder):
+    model = XLGenForConditionalGeneration.from_pretrained(folder / "model")
+    torch.nn.init.zeros_(model.cluster_head.weight)
+    torch.nn.init.zeros_(model.cluster_head.bias)  # each cluster has a probability of 0.5
+    model.save_pretrained(folder / "model")
+    assert all(len(row["clusters"]) == 1 for row in _run(folder, "--cluster-threshold", "0.6"))
+    assert all(len(row["clusters"]) == 3 for row in _run(folder, "--cluster-threshold", "0.4"))
 
 
 def test_labels_to_choose_from(folder):

@@ -27,8 +27,8 @@ ROOT = Path(__file__).parent.parent
 TEXTS = ["a history of church music", "modern art", ""]
 MODEL_PATHS = {
     ".gitattributes", "README.md", "config.json", "generation_config.json", "label_clusters.json",
-    "label_clusters.safetensors", "label_space.json", "model.safetensors", "processor_config.json", "tokenizer.json",
-    "tokenizer_config.json",
+    "label_clusters.safetensors", "label_space.json", "label_trie.safetensors", "model.safetensors",
+    "processor_config.json", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def test_pushing_again_uploads_only_what_changed(hub, folder):
     again = push_model(folder, "alice/tiny")
     assert (again.commit, again.changed) == (first.commit, False)
     requests = hub.ask("requests")
-    assert sum(request.startswith("PUT /_lfs/") for request in requests) == 2  # two safetensors files, once each
+    assert sum(request.startswith("PUT /_lfs/") for request in requests) == 3  # three safetensors files, once each
     (folder / "generation_config.json").unlink()
     settings = json.loads((folder / "processor_config.json").read_text())
     (folder / "processor_config.json").write_text(json.dumps({**settings, "max_source_length": 32}))
@@ -104,7 +104,7 @@ def test_pushing_again_uploads_only_what_changed(hub, folder):
     *_, last = hub.history("alice/tiny")
     assert set(last["files"]) == MODEL_PATHS - {"generation_config.json"}
     assert json.loads(hub.file("alice/tiny", "processor_config.json"))["max_source_length"] == 32
-    assert sum(request.startswith("PUT /_lfs/") for request in hub.ask("requests")) == 2
+    assert sum(request.startswith("PUT /_lfs/") for request in hub.ask("requests")) == 3
 
 
 def test_large_files_go_over_lfs(hub, folder):
@@ -114,7 +114,7 @@ def test_large_files_go_over_lfs(hub, folder):
     push_model(folder, "alice/large")
     assert hub.file("alice/large", "model.safetensors") == weights
     assert hub.file("alice/large", "vocab.txt") == b"word\n" * 300_000
-    assert sum(request.startswith("PUT /_lfs/") for request in hub.ask("requests")) == 3
+    assert sum(request.startswith("PUT /_lfs/") for request in hub.ask("requests")) == 4
 
 
 def test_files_that_people_added_stay(hub, folder):

@@ -54,6 +54,10 @@ def predict(
     allow: Annotated[Path | None, typer.Option(help="Labels to choose from, a name a line.")] = None,
     deny: Annotated[Path | None, typer.Option(help="Labels never to predict, a name a line.")] = None,
     cluster: Annotated[list[str] | None, typer.Option(help="Choose from the labels of this cluster alone.")] = None,
+    cluster_threshold: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
+    ] = None,
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are no labels yet.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
@@ -68,7 +72,7 @@ def predict(
     if len(model) > 1 and open_vocabulary:
         raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
     rows = load_rows(input_file, split="test", require_labels=False)
-    members = _load_members(model, device, add_labels)
+    members = _load_members(model, device, add_labels, cluster_threshold)
     options: dict[str, Any] = {
         "num_beams": num_beams,
         "num_samples": num_samples,
@@ -91,7 +95,9 @@ def predict(
     _write(output_file, members, rows, {**options, **more}, settings)
 
 
-def _load_members(names: list[str], device: str | None, add_labels: Path | None) -> list[tuple[Any, Any]]:
+def _load_members(
+    names: list[str], device: str | None, add_labels: Path | None, cluster_threshold: float | None
+) -> list[tuple[Any, Any]]:
     import torch
 
     from ..data import load_label_names
@@ -102,6 +108,8 @@ def _load_members(names: list[str], device: str | None, add_labels: Path | None)
     members = []
     for name in names:
         model, processor = load_model(name, device=where)
+        if cluster_threshold is not None:
+            model.config.cluster_threshold = cluster_threshold
         if new:
             processor.add_labels(new)
             model.widen_output(processor)
