@@ -22,6 +22,7 @@ from xlgen_hf.data import load_rows
 from xlgen_hf.decisions import DecisionRule, Objective, tune_threshold
 from xlgen_hf.decoded_sets import DecodingOptions, score_decoded
 from xlgen_hf.loading import load_model
+from xlgen_hf.partial_output import digest
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.scored_labels import Combination, ScoredLabels, combine
 from xlgen_hf.scoring import score_ids
@@ -37,7 +38,7 @@ COLUMNS = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
 
 def decode(name: str, search: str, rows: Any, cache: Path) -> ScoredLabels:
     """Uncalibrated candidates of texts, from the cache where they are there."""
-    path = cache / f"{Path(name).name}-{search.replace(' ', '-')}-{len(rows)}.safetensors"
+    path = cache / f"{Path(name).name}-{search.replace(' ', '-')}-{digest(rows['text'])[:12]}.safetensors"
     if not path.exists():
         model, processor = load_model(name)
         processor.calibrator = None

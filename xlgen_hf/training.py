@@ -267,10 +267,7 @@ def train_model(
         eval_dataset=validation_rows,
         callbacks=[progress],
     )
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
-    if not args.disable_tqdm:
-        trainer.add_callback(_Bar)
+    _choose_progress_bar(trainer)
     resumed = _run(trainer, progress, output_dir, lora=settings.lora)
     scores: dict[str, float] = {}
     if validation_rows is not None:
@@ -298,6 +295,14 @@ def _with_adapter(
     trained, whole = adapted.get_nb_trainable_parameters()
     logger.info("LoRA: %d of %d parameters are trained (%.1f %%).", trained, whole, 100 * trained / whole)
     return adapted
+
+
+def _choose_progress_bar(trainer: XLGenTrainer) -> None:
+    """Leave of what the base class prints the bar alone, and that on a terminal."""
+    for printing in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(printing)
+    if not trainer.args.disable_tqdm:
+        trainer.add_callback(_Bar)
 
 
 def _report(
