@@ -23,8 +23,8 @@ class SystemData:
         train: training rows with `text` and `labels`, every label in `label_space`.
         validation: rows to choose settings on; labels outside the label space may occur.
         label_space: all labels that may be predicted, with their training counts; the same for all systems.
-        folder: where the system may keep models, indexes and logs; what it finds there from an earlier, interrupted fit
-            on the same data it may take up.
+        folder: where the system may keep models, indexes and logs; what an earlier, interrupted fit on the same data
+            left there it may take up.
         seed: of whatever is random.
     """
 
@@ -46,6 +46,4 @@ class System(Protocol):
         """
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:
-        """Candidate labels of each text with scores in [0, 1], best first, each set at least as long as a decision
-        needs (some 50 where the system can rank that many); call it after [`fit`].
-        """
+        """Candidate labels of each text with scores in [0, 1], some 50 where the system ranks so many; after [`fit`]."""
