@@ -46,4 +46,4 @@ class System(Protocol):
         """
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:
-        """Candidate labels of each text with scores in [0, 1], some 50 where the system ranks so many; after [`fit`]."""
+        """Candidate labels of each text with scores in [0, 1], some 50 where it ranks so many; after [`fit`]."""
