@@ -33,6 +33,7 @@ _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its
 _KINDS: dict[str, tuple[type, ...]] = {
     "num_clusters max_clusters min_labels max_labels": (int,),
     "num_label_pieces separator_token_id first_cluster_token_id": (int, type(None)),
+    "num_label_vectors label_vector_size num_candidates": (int, type(None)),
     "pad_token_id bos_token_id decoder_start_token_id": (int, type(None)),
     "eos_token_id": (int, list, type(None)),
     "predicted_rate cluster_loss_weight cluster_threshold": (int, float),

@@ -366,7 +366,7 @@ def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) ->
     if dataset is None or _is_encoded(dataset):
         return dataset
     kept = labelled_rows(dataset)
-    return encode_dataset(kept, processor, "Training data")
+    return encode_dataset(kept, processor, "Training data", training=True)
 
 
 def _encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:
