@@ -10,9 +10,10 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .errors import ConfigurationError
 
-__all__ = ["ClusterSource", "Conditioning", "Variant", "XLGenConfig"]
+__all__ = ["ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig"]
 
 Variant = Literal["base", "bcl", "mcg", "rcl"]
+Pool = Literal["best", "average", "vote", "union"]
 Conditioning = Literal["memory", "tokens"]
 ClusterSource = Literal["gold", "predicted", "mixed"]
 
@@ -49,6 +50,8 @@ class XLGenConfig(PreTrainedConfig):
         max_clusters: most clusters that are predicted for a text.
         min_labels: least labels that decoding gives a text.
         max_labels: most labels that decoding gives a text.
+        num_beams: beams of a text, where a call names no number; 1 is greedy search.
+        pool: how the sets of these beams become one (see `DecodingOptions`).
         fresh_modules: prefixes of the parameters that no pretraining has seen; they get their own learning rate.
         tie_encoder_decoder: one embedding matrix for an EncoderDecoder backbone's encoder, decoder and output layer.
 
@@ -79,6 +82,8 @@ class XLGenConfig(PreTrainedConfig):
     max_clusters: int = 8
     min_labels: int = 1
     max_labels: int = 30
+    num_beams: int = 1
+    pool: str = "best"
     fresh_modules: list[str] | None = None
     tie_encoder_decoder: bool = False
 
@@ -98,7 +103,8 @@ class XLGenConfig(PreTrainedConfig):
 
     def validate_xlgen(self) -> None:
         """Check values and their agreement; runs on construction and on every assignment."""
-        for name, allowed in (("variant", Variant), ("conditioning", Conditioning), ("cluster_source", ClusterSource)):
+        choices = {"variant": Variant, "conditioning": Conditioning, "cluster_source": ClusterSource, "pool": Pool}
+        for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}; choose one of {sorted(get_args(allowed))}.")
         if not 0 < self.cluster_threshold < 1:
@@ -107,6 +113,8 @@ class XLGenConfig(PreTrainedConfig):
             raise ConfigurationError(f"predicted_rate={self.predicted_rate}; it must lie in [0, 1].")
         if self.cluster_loss_weight < 0:
             raise ConfigurationError(f"cluster_loss_weight={self.cluster_loss_weight}; it must not be negative.")
+        if self.num_beams < 1:
+            raise ConfigurationError(f"num_beams={self.num_beams}; at least 1 is needed.")
         if self.max_clusters < 1:
             raise ConfigurationError(f"max_clusters={self.max_clusters}; at least one cluster is predicted.")
         if not 0 <= self.min_labels <= self.max_labels or self.max_labels < 1:

@@ -21,6 +21,7 @@ from .candidate_inputs import NUM_LEVELS, CandidateInputs
 from .clusters import LabelClusters
 from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
+from .hybrid import HYBRID_FILE, Hybrid
 from .label_trie import LABEL_TRIE_FILE, LabelTrie
 from .labels import LabelSpace
 from .processor_files import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
@@ -110,6 +111,7 @@ class XLGenProcessor(PushToHubMixin):
         self.max_source_length = max_source_length
         self.max_target_length = max_target_length
         self.calibrator: ScoreCalibrator | None = None  # fitted on validation rows after training
+        self.hybrid: Hybrid | None = None  # fuses the model's scores with those of retrieval
         self._add_tokens()
 
     def _add_tokens(self) -> None:
@@ -127,6 +129,12 @@ class XLGenProcessor(PushToHubMixin):
                 f"The tokenizer already holds some of the tokens {new[:4]} ...; give a fresh one."
             )
         self.separator_token_id = first
+
+    @property
+    def retriever(self) -> DenseRetriever | None:
+        """What finds candidate labels, for the model's input or for the hybrid; both share one."""
+        users = (user for user in (self.candidates, self.hybrid) if user is not None)
+        return next((user.retriever for user in users), None)
 
     @property
     def pad_token_id(self) -> int:
@@ -227,8 +235,11 @@ class XLGenProcessor(PushToHubMixin):
             return []
         if self.clusters is not None:
             self.clusters = self.clusters.extended(new, encoder)
-        if self.candidates is not None:
-            self.candidates = replace(self.candidates, retriever=self.candidates.retriever.extended(new))
+        retriever = None if self.retriever is None else self.retriever.extended(new)
+        if self.candidates is not None and retriever is not None:
+            self.candidates = replace(self.candidates, retriever=retriever)
+        if self.hybrid is not None and retriever is not None:
+            self.hybrid = replace(self.hybrid, retriever=retriever)
         self.label_space = extended
         for cached in ("trie", "label_token_ids", "_sub_trie"):
             self.__dict__.pop(cached, None)
@@ -378,14 +389,18 @@ class XLGenProcessor(PushToHubMixin):
             self.label_space.save(folder)
             if self.clusters is not None:
                 self.clusters.save(folder)
-            if self.candidates is not None:
-                self.candidates.retriever.save(folder / RETRIEVER_FOLDER)
+            if self.retriever is not None:
+                self.retriever.save(folder / RETRIEVER_FOLDER)
+            if self.hybrid is not None:
+                self.hybrid.save(folder)
             self.trie.save(folder, self._trie_digest)
             if self.calibrator is not None:
                 self.calibrator.save(folder)
             write_json(folder / PROCESSOR_FILE, settings)
-        if self.calibrator is None:  # one of an older model would calibrate this one's scores
-            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)
+        # Those of an older model would change this one's scores.
+        for name, part in ((CALIBRATION_FILE, self.calibrator), (HYBRID_FILE, self.hybrid)):
+            if part is None:
+                (Path(save_directory) / name).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
@@ -403,11 +418,7 @@ class XLGenProcessor(PushToHubMixin):
         settings = checked_settings(folder / PROCESSOR_FILE, cls.__name__)
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
-        candidates = None
-        if settings["candidates"] is not None:
-            retriever = DenseRetriever.load(folder / RETRIEVER_FOLDER, num_labels=len(label_space))
-            source = str(folder / PROCESSOR_FILE)
-            candidates = CandidateInputs.from_settings(settings["candidates"], retriever, source)
+        candidates, hybrid = _load_retrieval(folder, settings["candidates"], len(label_space))
         tokenizer = load_tokenizer(folder)
         lengths = (settings["max_source_length"], settings["max_target_length"])
         try:
@@ -422,4 +433,16 @@ class XLGenProcessor(PushToHubMixin):
                 processor.trie = trie
         if (folder / CALIBRATION_FILE).exists():
             processor.calibrator = ScoreCalibrator.load(folder)
+        processor.hybrid = hybrid
         return processor
+
+
+def _load_retrieval(folder: Path, settings: Any, num_labels: int) -> tuple[CandidateInputs | None, Hybrid | None]:
+    """What of a model folder works with a retriever, if anything."""
+    has_hybrid = (folder / HYBRID_FILE).exists()
+    if settings is None and not has_hybrid:
+        return None, None
+    retriever = DenseRetriever.load(folder / RETRIEVER_FOLDER, num_labels=num_labels)
+    source = str(folder / PROCESSOR_FILE)
+    candidates = None if settings is None else CandidateInputs.from_settings(settings, retriever, source)
+    return candidates, Hybrid.load(folder, retriever) if has_hybrid else None
