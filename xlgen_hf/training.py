@@ -31,6 +31,7 @@ from .clusters import LabelClusters
 from .configuration_xlgen import Variant
 from .data_collator import labelled_rows
 from .errors import ConfigurationError
+from .label_dropping import drop_labels
 from .label_rows import label_side_rows
 from .labels import DecodeOrder, LabelSpace
 from .lora import Quantization, add_lora, check_quantization, require_peft, save_settings
@@ -66,6 +67,7 @@ class TrainingSettings:
         decode_order: order in which labels are generated.
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
         dropout: dropout of the backbone; the checkpoint's own if None.
+        drop_labels: share of each training row's labels that is dropped (PU), in [0, 1].
         label_rows: label-side rows for each training row, at least 0.
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
@@ -91,6 +93,7 @@ class TrainingSettings:
     decode_order: DecodeOrder = "freq_forward"
     decoder_layers: int = 2
     dropout: float | None = None
+    drop_labels: float = 0.0
     label_rows: float = 0.0
     retriever: str | Path | None = None
     retriever_epochs: float = 1.0
@@ -299,6 +302,8 @@ def train_model(
     settings.check_lora()
     output_dir, started = Path(args.output_dir), time.monotonic()
     train_rows = labelled_rows(train_rows)
+    if settings.drop_labels:
+        train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
     model, processor = prepare_model(
         settings, train_rows, validation_rows, seed=args.seed, cache_dir=output_dir / "cache"
     )

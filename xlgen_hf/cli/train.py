@@ -49,6 +49,9 @@ def train(
     dropout: Annotated[
         float | None, typer.Option(min=0, max=0.99, help="Dropout.", show_default="the checkpoint's own")
     ] = None,
+    drop_labels: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of each training row's labels to drop (PU experiment).")
+    ] = 0.0,
     label_rows: Annotated[
         float, typer.Option(min=0, help="Rows made of label names for each training row; they teach rare labels.")
     ] = 0.0,
@@ -110,6 +113,7 @@ def train(
         decode_order=decode_order,
         decoder_layers=decoder_layers,
         dropout=dropout,
+        drop_labels=drop_labels,
         label_rows=label_rows,
         retriever=retriever,
         retriever_epochs=retriever_epochs,
