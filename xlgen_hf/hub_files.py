@@ -17,17 +17,21 @@ _TOKENIZER_FILES = (
     "spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
 _WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
+_RETRIEVER_FILES = (
+    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "retriever.json",
+    "retriever.safetensors", *_TOKENIZER_FILES,
+)  # fmt: skip
 MODEL_FILES = (
     *_WEIGHTS, "model.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
     "label_space.json", "label_clusters.json", "label_clusters.safetensors", "label_trie.safetensors",
-    "processor_config.json", "score_calibration.json", REPORT_FILE,
-    *_TOKENIZER_FILES,
+    "processor_config.json", "score_calibration.json", "hybrid.json", REPORT_FILE,
+    *_TOKENIZER_FILES, *(f"retriever/{name}" for name in _RETRIEVER_FILES),
 )  # fmt: skip
 """Patterns of the files of a model or adapter that go to the Hub."""
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a model or adapter, by name.
+    """The files of a model or adapter, by their path in the folder.
 
     Args:
         folder: the folder.
@@ -38,9 +42,9 @@ def model_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ModelFolderError(f"There is no folder {str(folder)!r}. Give the folder of a trained model.")
     found = {
-        path.name: path
-        for path in sorted(folder.iterdir())
-        if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in MODEL_FILES)
+        path.relative_to(folder).as_posix(): path
+        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*")])
+        if path.is_file() and any(fnmatchcase(path.relative_to(folder).as_posix(), pattern) for pattern in MODEL_FILES)
     }
     kind = "adapter_config.json" if "adapter_config.json" in found else "config.json"
     for name in (kind, "label_space.json", "processor_config.json"):

@@ -1,4 +1,4 @@
-"""Incomplete label lists, as positive-unlabelled (PU) learning has them: training rows lose a share of their labels."""
+"""Incomplete label lists, as positive-unlabelled (PU) learning has them: rows lose a share of their labels."""
 
 from __future__ import annotations
 

@@ -315,6 +315,22 @@ class DenseRetriever:
         write_json(folder / _SETTINGS_FILE, {"format_version": _FORMAT_VERSION, **asdict(self.settings)})
 
     @classmethod
+    def load_index(cls, folder: str | Path, label_space: LabelSpace) -> DenseRetriever:
+        """Load what `xlgen index` wrote, for the labels that it was made for.
+
+        Raises:
+            ConfigurationError: if it was made for other labels.
+            ModelFolderError: if a file is missing, damaged, or does not fit the others.
+        """
+        indexed = LabelSpace.load(folder)
+        if indexed.names != label_space.names:
+            raise ConfigurationError(
+                f"The retriever in {folder} is for other labels ({len(indexed)}) than the model's "
+                f"({len(label_space)}). Make it from the same training rows and vocabulary."
+            )
+        return cls.load(folder, num_labels=len(label_space))
+
+    @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> DenseRetriever:
         """Read and check what [`save`] wrote.
 

@@ -157,13 +157,7 @@ def _make_candidates(
     if settings.variant != "rcl":
         return None
     if settings.retriever is not None:
-        space = LabelSpace.load(settings.retriever)
-        if space.names != label_space.names:
-            raise ConfigurationError(
-                f"The retriever in {settings.retriever} is for other labels ({len(space)}) than those of the training "
-                f"data and vocabulary ({len(label_space)}). Make it from the same files, or leave --retriever out."
-            )
-        retriever = DenseRetriever.load(Path(settings.retriever), num_labels=len(label_space))
+        retriever = DenseRetriever.load_index(settings.retriever, label_space)
     else:
         retriever = fit_retriever(
             label_space,

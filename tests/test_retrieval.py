@@ -1,0 +1,193 @@
+"""Dense retrieval of candidate labels, the training of its encoder, and what a folder of it may hold."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+from scipy.sparse import csr_matrix
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.data import write_jsonl
+from xlgen_hf.errors import ConfigurationError, ModelFolderError
+from xlgen_hf.labels import LabelSpace
+from xlgen_hf.retrieval import DenseRetriever, RetrievalSettings, load_encoder
+from xlgen_hf.retriever_training import ContrastiveSettings, fit_retriever, train_encoder
+
+TENSORS = "retriever.safetensors"
+
+
+@pytest.fixture
+def retriever(checkpoints, rows, label_space):
+    label_ids = [label_space.encode(labels) for labels in rows["labels"]]
+    return DenseRetriever.fit(label_space, rows["text"][:], label_ids, checkpoints["bert"], progress=False)
+
+
+def _plain(documents, names, labels, **options):
+    """A retriever over given vectors, without an encoder."""
+    matrix = csr_matrix(np.asarray(labels, np.float32))
+    return DenseRetriever(None, documents, names, matrix, np.arange(len(documents)), RetrievalSettings(**options))
+
+
+def _unit(values):
+    values = np.asarray(values, np.float32)
+    return values / np.linalg.norm(values, axis=1, keepdims=True)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 9), st.booleans())
+def test_scores_are_those_of_the_definition(seed, neighbors, size, leave_out):
+    random = np.random.default_rng(seed)
+    documents, names = _unit(random.normal(size=(6, 4))), _unit(random.normal(size=(7, 4)))
+    labels = random.integers(0, 2, size=(6, 7))
+    found = _plain(documents, names, labels, neighbors=neighbors, temperature=0.3, name_power=2.0, name_weight=0.7)
+    hidden = csr_matrix(np.eye(6, dtype=bool)) if leave_out else None
+    scored = found.search(documents, size, hidden=hidden)
+    for i in range(6):
+        others = [j for j in range(6) if not (leave_out and j == i)]
+        cosine = documents[others] @ documents[i]
+        nearest = np.argsort(-cosine, kind="stable")[:neighbors]
+        weight = np.exp(cosine[nearest] / 0.3) / np.exp(cosine[nearest] / 0.3).sum()
+        expected = weight @ labels[np.array(others)[nearest]] + 0.7 * (names @ documents[i]).clip(0) ** 2
+        expected = np.sort(expected / 1.7)[::-1][:size]
+        row = slice(scored.start[i], scored.start[i + 1])
+        np.testing.assert_allclose(scored.scores[row], expected, atol=1e-5)
+        assert len(set(scored.labels[row].tolist())) == min(size, 7)
+
+
+def test_a_training_text_does_not_find_itself_or_its_copies(checkpoints, label_space):
+    texts = ["the history of art", "the history of art", "printing"]
+    ids = [label_space.encode(["art"]), label_space.encode(["history"]), label_space.encode(["printing (output)"])]
+    plain = RetrievalSettings(name_weight=0.0)
+    found = DenseRetriever.fit(label_space, texts, ids, checkpoints["bert"], settings=plain, progress=False)
+    seen = found.retrieve(texts[:1], 2)
+    assert set(label_space.decode(seen.labels.tolist())) == {"art", "history"}
+    left = found.retrieve(texts[:1], 1, leave_out=True)
+    assert label_space.decode(left.labels.tolist()) == ["printing (output)"]
+    only = DenseRetriever.fit(label_space, texts[:1], ids[:1], checkpoints["bert"], settings=plain, progress=False)
+    assert only.retrieve(texts[:1], 3, leave_out=True).scores.tolist() == [0, 0, 0]
+
+
+def test_texts_of_the_index_are_embedded_as_others_are(retriever, rows):
+    known, new = rows["text"][0], "piano and organ"
+    both = retriever.retrieve([known, new], 4)
+    assert retriever.search(retriever.embed([known, new]), 4).labels.tolist() == both.labels.tolist()
+    assert retriever.retrieve([], 4).labels.tolist() == []
+
+
+def test_settings_come_from_validation_rows(retriever, rows, label_space):
+    label_ids = [label_space.encode(labels) for labels in rows["labels"]]
+    chosen = retriever.tune(rows["text"][:], label_ids)
+    assert retriever.settings is chosen
+    assert chosen.temperature <= 0.05  # each text is its own nearest neighbour
+
+
+def test_new_labels_are_found_by_name(retriever, label_space):
+    grown = retriever.extended(["piano history", "organ history"])
+    assert len(grown) == len(label_space) + 2
+    found = grown.search(grown.names[-1:], 1)
+    assert found.labels.tolist() == [len(label_space) + 1]
+
+
+def test_saved_and_loaded_it_finds_the_same(retriever, rows, label_space, tmp_path):
+    retriever.save(tmp_path)
+    loaded = DenseRetriever.load(tmp_path, num_labels=len(label_space))
+    assert loaded.settings == retriever.settings
+    texts = [*rows["text"], "art of the piano"]
+    for options in ({}, {"leave_out": True}):
+        before, after = (one.retrieve(texts, 3, **options) for one in (retriever, loaded))
+        np.testing.assert_allclose(before.scores, after.scores, atol=2e-3)  # embeddings are kept in 16 bits
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("names"), "'names' must be there"),
+        (lambda t: t.update(names=t["names"][:-1]), "label names are indexed, the label space has"),
+        (lambda t: t.update(names=t["names"][:, :-1]), "matrices of one width"),
+        (lambda t: t.update(documents=t["documents"] * np.float16("nan")), "NaN or infinity"),
+        (lambda t: t.update(label_ids=t["label_ids"] + np.int32(1000)), "leave the label space"),
+        (lambda t: t.update(label_ids=t["label_ids"][:-1]), "does not say where"),
+        (lambda t: t.update(fingerprints=t["fingerprints"][:-1]), "come with 'fingerprints'"),
+        (lambda t: t.update(label_start=t["label_start"].astype(np.int32)), "as int64"),
+    ],
+)
+def test_damaged_tensors_are_refused(retriever, label_space, tmp_path, change, message):
+    retriever.save(tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    change(tensors)
+    save_file(tensors, tmp_path / TENSORS)
+    with pytest.raises(ModelFolderError, match=message):
+        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("neighbors", 10**12, "neighbors=1000000000000"),
+        ("temperature", 0, "temperature=0"),
+        ("name_weight", "4", "name_weight='4'"),
+        ("format_version", 99, "format_version 1"),
+        ("other", 1, "format_version 1"),
+    ],
+)
+def test_damaged_settings_are_refused(retriever, label_space, tmp_path, field, value, message):
+    retriever.save(tmp_path)
+    path = tmp_path / "retriever.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with pytest.raises(ModelFolderError, match=message):
+        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+
+
+def test_training_brings_texts_near_their_labels(checkpoints, rows, label_space, tmp_path):
+    encoder = load_encoder(checkpoints["bert"])
+    texts, ids = rows["text"][:], [label_space.encode(labels) for labels in rows["labels"]]
+    wanted = ContrastiveSettings(epochs=20, batch_size=4, learning_rate=1e-3, random_negatives=4)
+
+    def margin(model):
+        found = DenseRetriever.fit(label_space, texts, ids, model, progress=False)
+        cosine = found.documents @ found.names.T
+        own = found.labels.toarray() > 0
+        return cosine[own].mean() - cosine[~own].mean()
+
+    before = margin(load_encoder(checkpoints["bert"]))
+    train_encoder(encoder, label_space, texts, ids, tmp_path / "a", settings=wanted, seed=3)
+    assert margin(encoder) > before + 0.1
+    again = load_encoder(checkpoints["bert"])
+    train_encoder(again, label_space, texts, ids, tmp_path / "b", settings=wanted, seed=3)
+    pairs = zip(encoder[0].parameters(), again[0].parameters(), strict=True)
+    assert all(torch.equal(one, other) for one, other in pairs)
+
+
+def test_rows_without_labels_teach_the_encoder_nothing(checkpoints, rows, label_space, tmp_path):
+    encoder = load_encoder(checkpoints["bert"])
+    before = [parameter.clone() for parameter in encoder[0].parameters()]
+    settings = ContrastiveSettings(epochs=0)
+    found = fit_retriever(label_space, rows, None, checkpoints["bert"], tmp_path, contrastive=settings)
+    assert len(found) == len(label_space)
+    assert all(torch.equal(a, b) for a, b in zip(before, found.encoder[0].parameters(), strict=True))
+
+
+def test_index_writes_what_training_takes(checkpoints, rows, tmp_path, capsys):
+    write_jsonl(tmp_path / "train.jsonl", rows)
+    (tmp_path / "labels.txt").write_text("music history\nart history\n")
+    code = main(["index", "--train-file", str(tmp_path / "train.jsonl"), "--validation-file",
+                 str(tmp_path / "train.jsonl"), "--labels", str(tmp_path / "labels.txt"), "--encoder",
+                 checkpoints["bert"], "--epochs", "1", "--output-dir", str(tmp_path / "index")])  # fmt: skip
+    assert code == 0
+    assert "Share of a text's labels" in capsys.readouterr().out
+    space = LabelSpace.load(tmp_path / "index")
+    assert "music history" in space.names
+    DenseRetriever.load_index(tmp_path / "index", space)
+    with pytest.raises(ConfigurationError, match="is for other labels"):
+        DenseRetriever.load_index(tmp_path / "index", space.extended(["more"]))
+    shutil.rmtree(tmp_path / "index")
+
+
+def test_texts_and_label_lists_must_agree(checkpoints, label_space):
+    with pytest.raises(ConfigurationError, match="2 texts come with 1 label lists"):
+        DenseRetriever.fit(label_space, ["a", "b"], [[0]], checkpoints["bert"])

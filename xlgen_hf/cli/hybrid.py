@@ -1,0 +1,57 @@
+"""`xlgen hybrid`: fuse a trained model's scores with those of dense retrieval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["hybrid"]
+
+
+def hybrid(
+    model: Annotated[str, typer.Option(help="Folder of a trained model or adapter, or its id on the Hub.")],
+    validation_file: Annotated[str, typer.Option(help="Rows that the weights are learned on; none of the training.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for model, retriever and weights.")],
+    retriever: Annotated[
+        Path | None, typer.Option(help="Folder that `xlgen index` wrote.", show_default="the model's own (rcl)")
+    ] = None,
+    num_candidates: Annotated[int, typer.Option(min=1, help="Labels of a text that retrieval contributes.")] = 50,
+    cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
+) -> None:
+    """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
+    import torch
+
+    from ..data import load_rows
+    from ..errors import ConfigurationError
+    from ..hybrid import Hybrid
+    from ..loading import load_model
+    from ..retrieval import DenseRetriever
+    from ..saving import replace_files
+    from .console import results
+
+    if cpu_threads is not None:
+        torch.set_num_threads(cpu_threads)
+    generator, processor = load_model(model)
+    own = processor.retriever
+    if (own is None) == (retriever is None):
+        raise ConfigurationError(
+            f"{model} has no retriever; give --retriever, which `xlgen index` makes."
+            if own is None
+            else f"{model} has a retriever, which its input comes from; leave --retriever out."
+        )
+    if own is None:
+        own = DenseRetriever.load_index(str(retriever), processor.label_space)
+    rows = load_rows(validation_file, split="validation")
+    texts = rows["text"][:]
+    references = [processor.label_space.encode_known(names)[0] for names in rows["labels"]]
+    processor.hybrid = None
+    _, generated = generator.scored_labels(texts, processor, progress=True)
+    processor.hybrid = Hybrid.fit(
+        generator, processor, own, texts, references, generated, num_candidates=num_candidates
+    )
+    with replace_files(output_dir) as aside:
+        generator.save_pretrained(aside)
+        processor.save_pretrained(aside)
+    results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
