@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from .adapters import BASE_FOLDER, is_adapter
+from .adapter_base import BASE_FOLDER, is_adapter
 from .backbone import longest_sequence
 from .candidate_inputs import CandidateInputs
 from .checkpoints import checkpoint_errors, resolve_checkpoint
