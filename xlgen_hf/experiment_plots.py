@@ -43,12 +43,12 @@ _Panel = tuple[str, str, str]  # setting, score, title
 _FIGURES: dict[str, tuple[_Panel, ...]] = {
     "figure_1_overall": (("full", "micro_f1", "Micro F1"), ("full", "macro_f1", "Macro F1")),
     "figure_2_long_tail": (
-        ("full", "0_shot_macro_f1", "Macro F1 of labels that training never saw (0-shot)"),
-        ("full", "1_shot_macro_f1", "Macro F1 of labels that training saw once (1-shot)"),
+        ("full", "0_shot_macro_f1", "0-shot macro F1 (labels of no training row)"),
+        ("full", "1_shot_macro_f1", "1-shot macro F1 (labels of one training row)"),
     ),
     "figure_3_pu": (
         ("full", "macro_f1", "Macro F1, all training labels"),
-        ("pu", "macro_f1", "Macro F1, {rate:.0%} of each training row's labels dropped"),
+        ("pu", "macro_f1", "Macro F1, PU: {rate:.0%} of them dropped"),
     ),
 }
 
@@ -98,7 +98,7 @@ def _draw(results: Mapping[str, Any], systems: Sequence[str], panels: Sequence[_
     from matplotlib.figure import Figure
 
     rate = results["settings"].get("pu", {}).get("rate", 0.0)
-    figure = Figure(figsize=(9.0, 1.1 + 0.34 * len(systems)), layout="constrained")  # inches
+    figure = Figure(figsize=(9.0, 1.3 + 0.34 * len(systems)), layout="constrained")  # inches
     with mpl.rc_context({"hatch.linewidth": 0.8, "svg.fonttype": "none"}):
         all_axes = figure.subplots(1, len(panels), sharey=True, sharex=path.stem == "figure_3_pu", squeeze=False)[0]
         for axes, (setting, score, title) in zip(all_axes, panels, strict=True):
@@ -106,6 +106,7 @@ def _draw(results: Mapping[str, Any], systems: Sequence[str], panels: Sequence[_
             axes.set_title(title.format(rate=rate), loc="left", fontsize=10)
         all_axes[0].set_yticks(range(len(systems)), [system_title(name) for name in systems])
         all_axes[0].invert_yaxis()
+        figure.supxlabel("Mean over seeds; lines: standard deviation, where there are several seeds", fontsize=8)
         for suffix in (".png", ".svg"):
             save_figure(figure, path.with_suffix(suffix))
 
@@ -123,6 +124,7 @@ def _draw_panel(axes: Axes, results: Mapping[str, Any], systems: Sequence[str], 
             axes.errorbar(value, place, xerr=spread, color="0.1", capsize=3, linewidth=1, zorder=3)
         end = value + (spread or 0.0)
         axes.annotate(f"{value:.3f}", (end, place), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.locator_params(axis="x", nbins=5)
     axes.margins(x=0.14)
     axes.set_xlim(left=0)
     axes.grid(axis="x", color="0.9", zorder=0)
