@@ -1,4 +1,4 @@
-"""`xlgen experiment` on tiny rows: cells in processes of their own, failures, interrupts, the numbers of the report."""
+"""`xlgen experiment` on tiny rows: cells in processes of their own, failures, interrupts, numbers of the report."""
 
 from __future__ import annotations
 

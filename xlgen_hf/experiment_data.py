@@ -26,7 +26,7 @@ Setting = Literal["full", "pu"]
 
 _SPLITS = ("train", "validation", "test")
 _FACTS = "data.json"  # written last: rows without it are of a run that was killed
-_DROP_LABELS = "positive_unlabelled"  # module of this package that holds drop_labels(dataset, rate, seed)
+_DROP_LABELS = "label_dropping"  # module of this package that holds drop_labels(dataset, rate, seed)
 
 
 @dataclass(frozen=True)
