@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from .data_collator import DataCollatorForXLGen
     from .hub import push_metric, push_model
     from .hub_datasets import push_dataset
+    from .label_dropping import drop_labels
     from .label_trie import LabelTrie
     from .labels import LabelSpace
     from .lora import lora_config
@@ -44,6 +45,7 @@ __all__ = [
     "XLGenTrainer",
     "XLGenTrainingArguments",
     "__version__",
+    "drop_labels",
     "lora_config",
     "push_dataset",
     "push_metric",
@@ -63,6 +65,7 @@ _MODULES = {
     "XLGenProcessor": "processing_xlgen",
     "XLGenTrainer": "trainer",
     "XLGenTrainingArguments": "training_args",
+    "drop_labels": "label_dropping",
     "lora_config": "lora",
     "push_dataset": "hub_datasets",
     "push_metric": "hub",

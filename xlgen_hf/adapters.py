@@ -19,7 +19,7 @@ __all__ = ["BASE_FOLDER", "base_of", "is_adapter", "load_adapter"]
 _WEIGHTS_FILE = "adapter_model.safetensors"
 BASE_FOLDER = "base"  # in the folder of a run
 _PICKLE = "adapter_model.bin"
-_DECODING = ("min_labels", "max_labels", "max_clusters", "cluster_threshold")
+_DECODING = ("min_labels", "max_labels", "num_beams", "pool", "max_clusters", "cluster_threshold")
 _MOST_LAYERS = 10_000  # names in a list of them
 # Settings that are taken; every other one of peft's must have the value that it has by default.
 _TAKEN = {

@@ -10,9 +10,10 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .errors import ConfigurationError
 
-__all__ = ["ClusterSource", "Conditioning", "Variant", "XLGenConfig"]
+__all__ = ["ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig"]
 
-Variant = Literal["base", "bcl", "mcg"]
+Variant = Literal["base", "bcl", "mcg", "rcl"]
+Pool = Literal["best", "average", "vote", "union"]
 Conditioning = Literal["memory", "tokens"]
 ClusterSource = Literal["gold", "predicted", "mixed"]
 
@@ -26,14 +27,19 @@ class XLGenConfig(PreTrainedConfig):
     Args:
         backbone: config of the seq2seq model that is wrapped (T5, BART, EncoderDecoder ...).
         variant: `base` generates labels from the text; `bcl` also conditions on a bit vector of clusters that a head
-            on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters.
-        num_clusters: clusters `C` of the label space; 0 for `base`.
+            on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters;
+            `rcl` conditions on candidate labels that the processor's dense retrieval finds for the text.
+        num_clusters: clusters `C` of the label space; 0 for `base` and `rcl`.
         num_label_pieces: pieces `R` that occur in label sequences, to which the output layer is restricted; None keeps
             the whole vocabulary.
         separator_token_id: token that ends each label.
-        first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base`.
+        first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base` and `rcl`.
         conditioning: how `bcl` tells the clusters to the decoder. `memory` joins their vectors to the encoder's output
             (one encoder pass); `tokens` appends cluster tokens to the input, as the paper's code does (two passes).
+            `rcl` tells the candidate labels in the same ways: vectors of their names, or the names themselves.
+        num_label_vectors: labels that have a vector, for `rcl` with `memory`; None otherwise.
+        label_vector_size: width of those vectors.
+        num_candidates: most candidates of a text that those vectors stand for.
         cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
             `mixed`, a draw for each text.
         predicted_rate: share of texts with predicted clusters under `mixed`, in [0, 1].
@@ -44,6 +50,8 @@ class XLGenConfig(PreTrainedConfig):
         max_clusters: most clusters that are predicted for a text.
         min_labels: least labels that decoding gives a text.
         max_labels: most labels that decoding gives a text.
+        num_beams: beams of a text, where a call names no number; 1 is greedy search.
+        pool: how the sets of these beams become one (see `DecodingOptions`).
         fresh_modules: prefixes of the parameters that no pretraining has seen; they get their own learning rate.
         tie_encoder_decoder: one embedding matrix for an EncoderDecoder backbone's encoder, decoder and output layer.
 
@@ -63,6 +71,9 @@ class XLGenConfig(PreTrainedConfig):
     separator_token_id: int | None = None
     first_cluster_token_id: int | None = None
     conditioning: str = "memory"
+    num_label_vectors: int | None = None
+    label_vector_size: int | None = None
+    num_candidates: int | None = None
     cluster_source: str = "mixed"
     predicted_rate: float = 0.5
     cluster_loss_weight: float = 1.0
@@ -71,6 +82,8 @@ class XLGenConfig(PreTrainedConfig):
     max_clusters: int = 8
     min_labels: int = 1
     max_labels: int = 30
+    num_beams: int = 1
+    pool: str = "best"
     fresh_modules: list[str] | None = None
     tie_encoder_decoder: bool = False
 
@@ -90,7 +103,8 @@ class XLGenConfig(PreTrainedConfig):
 
     def validate_xlgen(self) -> None:
         """Check values and their agreement; runs on construction and on every assignment."""
-        for name, allowed in (("variant", Variant), ("conditioning", Conditioning), ("cluster_source", ClusterSource)):
+        choices = {"variant": Variant, "conditioning": Conditioning, "cluster_source": ClusterSource, "pool": Pool}
+        for name, allowed in choices.items():
             if getattr(self, name) not in get_args(allowed):
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}; choose one of {sorted(get_args(allowed))}.")
         if not 0 < self.cluster_threshold < 1:
@@ -99,16 +113,28 @@ class XLGenConfig(PreTrainedConfig):
             raise ConfigurationError(f"predicted_rate={self.predicted_rate}; it must lie in [0, 1].")
         if self.cluster_loss_weight < 0:
             raise ConfigurationError(f"cluster_loss_weight={self.cluster_loss_weight}; it must not be negative.")
+        if self.num_beams < 1:
+            raise ConfigurationError(f"num_beams={self.num_beams}; at least 1 is needed.")
         if self.max_clusters < 1:
             raise ConfigurationError(f"max_clusters={self.max_clusters}; at least one cluster is predicted.")
         if not 0 <= self.min_labels <= self.max_labels or self.max_labels < 1:
             raise ConfigurationError(
                 f"min_labels={self.min_labels}, max_labels={self.max_labels}; 0 <= min_labels <= max_labels is needed."
             )
-        if self.variant != "base" and self.num_clusters < 1:
+        if self.has_clusters and self.num_clusters < 1:
             raise ConfigurationError(
                 f"variant={self.variant!r} needs label clusters; num_clusters={self.num_clusters}."
             )
+
+    @property
+    def has_clusters(self) -> bool:
+        """Whether the variant is guided by clusters."""
+        return self.variant in ("bcl", "mcg")
+
+    @property
+    def has_label_vectors(self) -> bool:
+        """Whether vectors of candidate labels join the memory."""
+        return self.variant == "rcl" and self.conditioning == "memory"
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Config that generation reads layer counts and vocabulary from: the backbone's."""

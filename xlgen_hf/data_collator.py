@@ -39,7 +39,12 @@ def labelled_rows(dataset: Dataset) -> Dataset:
 
 
 def encode_dataset(
-    dataset: Dataset, processor: XLGenProcessor, what: str = "Data", *, allow_unknown: bool = False
+    dataset: Dataset,
+    processor: XLGenProcessor,
+    what: str = "Data",
+    *,
+    allow_unknown: bool = False,
+    training: bool = False,
 ) -> Dataset:
     """Tokenize texts and look labels up, once for the whole training.
 
@@ -49,6 +54,7 @@ def encode_dataset(
         what: how the report of losses calls these rows.
         allow_unknown: take labels outside the label space for references that no prediction can meet, and report
             their number, instead of refusing them; for rows that evaluate.
+        training: rows that are trained on, so that none of them may retrieve itself (`rcl`).
 
     Returns:
         Rows with `text_ids` (tokens of the text), `label_ids`, `unknown_ids` (ids from `L` on for labels outside the
@@ -69,7 +75,7 @@ def encode_dataset(
         return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
 
     def encode(rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
-        text_ids = processor.encode_texts(rows["text"], report)
+        text_ids = processor.encode_texts(rows["text"], report, training=training)
         found = [look_up(labels) for labels in rows["labels"]]
         label_ids, unknown_ids = [ids for ids, _ in found], [ids for _, ids in found]
         targets = [processor.build_target(space.order(ids), report) for ids in label_ids]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
+from .configuration_xlgen import Pool
 from .errors import ConfigurationError
 from .outputs import LabelPrediction
 from .scored_labels import Combination, ScoredLabels, combine
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DecodedSet", "DecodingOptions", "score_decoded", "to_decoded", "to_predictions"]
 
-Pool = Literal["best", "average", "vote", "union"]
 _TINY = 1e-300
 
 
@@ -27,11 +27,12 @@ class DecodingOptions:
     """How label sets are searched for.
 
     Attributes:
-        num_beams: beams of a text; 1 is greedy search.
+        num_beams: beams of a text; 1 is greedy search; the model's own setting if None.
         num_samples: sets to draw from the model's distribution instead of searching; 0 searches.
         temperature: divides the log-probabilities that samples are drawn from, above 0.
         pool: how the sets of a text's beams or samples become one: `best` takes the most probable, `average`, `vote`
-            and `union` fuse them as [`combine`] fuses models.
+            and `union` fuse them as [`combine`] fuses models. If None, the model's own setting where the number of
+            beams is the model's own too, else `best`.
         seed: of the samples.
         min_labels: least labels of a text; the model's own setting if None.
         max_labels: most labels of a text; the model's own setting if None.
@@ -44,10 +45,10 @@ class DecodingOptions:
         ConfigurationError: if a value is out of range, or options exclude each other.
     """
 
-    num_beams: int = 1
+    num_beams: int | None = None
     num_samples: int = 0
     temperature: float = 1.0
-    pool: Pool = "best"
+    pool: Pool | None = None
     seed: int = 0
     min_labels: int | None = None
     max_labels: int | None = None
@@ -57,17 +58,31 @@ class DecodingOptions:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if self.num_beams < 1 or self.num_samples < 0 or self.num_candidates < 0:
+        if (self.num_beams is not None and self.num_beams < 1) or self.num_samples < 0 or self.num_candidates < 0:
             raise ConfigurationError(
                 f"num_beams={self.num_beams}, num_samples={self.num_samples}, num_candidates={self.num_candidates}; "
                 "at least 1, 0 and 0 are needed."
             )
-        if self.num_beams > 1 and self.num_samples:
+        if self.num_beams not in (None, 1) and self.num_samples:
             raise ConfigurationError(f"num_beams={self.num_beams} and num_samples={self.num_samples}; choose one.")
-        if self.pool not in get_args(Pool):
+        if self.pool is not None and self.pool not in get_args(Pool):
             raise ConfigurationError(f"pool={self.pool!r}; choose one of {sorted(get_args(Pool))}.")
         if self.temperature <= 0:
             raise ConfigurationError(f"temperature={self.temperature}; it must be above 0.")
+
+    def resolved(self, num_beams: int, pool: Pool) -> DecodingOptions:
+        """The same options with the model's own search where none is given."""
+        if self.num_samples:
+            return replace(self, num_beams=1, pool=self.pool or "best")
+        own = self.num_beams is None
+        return replace(
+            self, num_beams=num_beams if own else self.num_beams, pool=self.pool or (pool if own else "best")
+        )
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it is greedy search; of resolved options."""
+        return self.num_beams == 1 and not self.num_samples
 
 
 @dataclass
@@ -114,10 +129,12 @@ def to_decoded(sets: LabelSets, clusters: list[list[int]], options: DecodingOpti
     Args:
         sets: what was found.
         clusters: ids of the clusters that guided each text.
-        options: how it was searched for.
+        options: how it was searched for, resolved.
     """
     decoded = _best_sets(sets, clusters, _candidates(sets, sampled=options.num_samples > 0))
-    return decoded if options.pool == "best" else _pooled(decoded, sets, options.pool)
+    if options.pool is None or options.pool == "best":
+        return decoded
+    return _pooled(decoded, sets, options.pool)
 
 
 def _best_sets(sets: LabelSets, clusters: list[list[int]], candidates: list[dict[int, float]]) -> list[DecodedSet]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .decisions import DecisionRule
-from .decoded_sets import DecodingOptions, score_decoded, to_predictions
+from .decoded_sets import DecodingOptions, to_predictions
 from .errors import ConfigurationError
 from .labels import LabelSpace
 from .outputs import LabelPrediction
@@ -53,8 +53,7 @@ def predict_ensemble(
         own = wanted
         if wanted.labels is not None:
             own = replace(wanted, labels=np.flatnonzero(np.isin(to_first, wanted.labels)))
-        decoded = model.decode(texts, processor, own, batch_size=batch_size)
-        part = score_decoded(decoded, processor)
+        decoded, part = model.scored_labels(texts, processor, own, batch_size=batch_size)
         scored.append(replace(part, labels=to_first[part.labels]))
         first = decoded if first is None else first
     return to_predictions(rule.apply(combine(scored, how)), first or [], members[0][1])

@@ -49,7 +49,12 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
         "end token": (config.eos_token_id, processor.eos_token_id),
         "pieces of labels": (pieces, None if pieces is None else processor.output_token_ids()),
     }
-    if config.variant != "base":
+    if config.variant == "rcl":
+        found = processor.candidates
+        pairs["conditioning"] = (config.conditioning, None if found is None else found.conditioning)
+        if config.has_label_vectors:
+            pairs["number of labels"] = (config.num_label_vectors, len(processor.label_space))
+    if config.has_clusters:
         clusters = processor.clusters
         pairs["number of clusters"] = (config.num_clusters, None if clusters is None else clusters.num_clusters)
         pairs["first cluster token"] = (config.first_cluster_token_id, processor.first_cluster_token_id)

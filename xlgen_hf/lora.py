@@ -39,7 +39,7 @@ Quantization = Literal["4bit", "8bit"]
 
 _UNUSED = "pooler"  # BERT's, which only its classifiers read
 # What training may set after the base was saved.
-_TUNED = {"min_labels"}
+_TUNED = {"min_labels", "num_beams", "pool"}
 
 
 def require_peft() -> ModuleType:

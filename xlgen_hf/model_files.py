@@ -31,13 +31,14 @@ _MOST_CLASSES = 100_000
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
 # Fields of `XLGenConfig` and the types that JSON may give them.
 _KINDS: dict[str, tuple[type, ...]] = {
-    "num_clusters max_clusters min_labels max_labels": (int,),
+    "num_clusters max_clusters min_labels max_labels num_beams": (int,),
     "num_label_pieces separator_token_id first_cluster_token_id": (int, type(None)),
+    "num_label_vectors label_vector_size num_candidates": (int, type(None)),
     "pad_token_id bos_token_id decoder_start_token_id": (int, type(None)),
     "eos_token_id": (int, list, type(None)),
     "predicted_rate cluster_loss_weight cluster_threshold": (int, float),
     "cluster_loss_annealing tie_encoder_decoder is_encoder_decoder tie_word_embeddings": (bool,),
-    "variant conditioning cluster_source": (str,),
+    "variant conditioning cluster_source pool": (str,),
     "fresh_modules": (list, type(None)),
 }
 # What transformers and torch raise for a config or for weights that make no sense to them.

@@ -20,6 +20,7 @@ from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
 from .backbone import load_backbone, longest_sequence
+from .candidate_inputs import CandidateInputs
 from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError
 from .model_files import ModelFilesMixin
@@ -42,6 +43,17 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
     return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
+def _candidate_options(candidates: CandidateInputs) -> dict[str, Any]:
+    """Fields of the config that say how candidates reach the decoder."""
+    retriever = candidates.retriever
+    vectors = {
+        "num_label_vectors": len(retriever),
+        "label_vector_size": retriever.width,
+        "num_candidates": candidates.num_candidates,
+    }
+    return {"conditioning": candidates.conditioning, **(vectors if candidates.conditioning == "memory" else {})}
+
+
 def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Mean of `(B, S, H)` over the positions that `mask` `(B, S)` keeps, `(B, H)`."""
     weight = mask.to(hidden.dtype)[:, :, None]
@@ -55,7 +67,8 @@ class XLGenForConditionalGeneration(
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
     encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with cluster
-    tokens to labels. Build one with [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
+    tokens to labels. `rcl` conditions on candidate labels that dense retrieval found for the text. Build one with
+    [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
 
     Args:
         config: the configuration.
@@ -81,6 +94,11 @@ class XLGenForConditionalGeneration(
             self.cluster_head = nn.Linear(config.hidden_size, config.num_clusters)
             if config.conditioning == "memory":
                 self.cluster_embeddings = nn.Embedding(config.num_clusters, config.hidden_size)
+        if config.has_label_vectors:
+            width = config.label_vector_size or 0
+            self.register_buffer("label_vectors", torch.zeros(config.num_label_vectors or 0, width))
+            self.candidate_projection = nn.Linear(width, config.hidden_size)
+            self.candidate_ranks = nn.Embedding(config.num_candidates or 1, config.hidden_size)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
@@ -108,7 +126,7 @@ class XLGenForConditionalGeneration(
         Args:
             name: a folder, a name that an installed package carries, or a Hub id.
             processor: made with the tokenizer of the same checkpoint; gives label space and clusters.
-            variant: `base`, `bcl` or `mcg`.
+            variant: `base`, `bcl`, `mcg` or `rcl`.
             decoder_layers: layers of the decoder that an encoder checkpoint gets.
             restrict_output: score only the pieces that occur in labels, in training and decoding.
             dropout: dropout everywhere in the backbone; the checkpoint's own if None.
@@ -119,8 +137,16 @@ class XLGenForConditionalGeneration(
             CheckpointError: if the checkpoint cannot be loaded.
             ConfigurationError: if the variant needs clusters and the processor has none, or an option is unknown.
         """
-        if variant != "base" and processor.clusters is None:
+        if variant in ("bcl", "mcg") and processor.clusters is None:
             raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
+        candidates = processor.candidates
+        if (variant == "rcl") != (candidates is not None):
+            raise ConfigurationError(
+                f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
+                "needs them, and no other variant has a use for them."
+            )
+        if candidates is not None:
+            options = {**options, **_candidate_options(candidates)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
         if unknown:
             raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
@@ -135,14 +161,15 @@ class XLGenForConditionalGeneration(
                 "and max_target_length."
             )
         pieces = processor.output_token_ids() if restrict_output else None
+        clusters = processor.clusters
         config = XLGenConfig(
             backbone=backbone.config,
             variant=variant,
-            num_clusters=0 if variant == "base" or processor.clusters is None else processor.clusters.num_clusters,
+            num_clusters=0 if variant in ("base", "rcl") or clusters is None else clusters.num_clusters,
             num_label_pieces=None if pieces is None else len(pieces),
             separator_token_id=processor.separator_token_id,
-            first_cluster_token_id=processor.first_cluster_token_id if variant != "base" else None,
-            fresh_modules=["cluster_", *(f"backbone.{prefix}" for prefix in fresh)],
+            first_cluster_token_id=processor.first_cluster_token_id if variant in ("bcl", "mcg") else None,
+            fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
             tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
             **options,
         )
@@ -164,8 +191,13 @@ class XLGenForConditionalGeneration(
         embeddings: torch.Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
         known = embeddings[: processor.separator_token_id].mean(0)
         embeddings[processor.added_token_ids] = known
+        if self.config.has_label_vectors and processor.candidates is not None:
+            self.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
+            if self.label_vectors.shape[1] == self.config.hidden_size:
+                nn.init.eye_(self.candidate_projection.weight)
+                self.candidate_projection.weight.mul_(self.config.hidden_size**0.5)
         clusters = processor.clusters
-        if self.config.variant == "base" or clusters is None:
+        if not self.config.has_clusters or clusters is None:
             return
         for token, ids in zip(
             processor.cluster_token_ids(range(clusters.num_clusters)),
@@ -184,8 +216,10 @@ class XLGenForConditionalGeneration(
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, XLGenForConditionalGeneration) and module.config.num_label_pieces is not None:
-            init.zeros_(module.label_pieces)
+        if isinstance(module, XLGenForConditionalGeneration):
+            for name in ("label_pieces", "label_vectors"):
+                if hasattr(module, name):
+                    init.zeros_(getattr(module, name))
 
     # ------------------------------------------------------------------------------------------------ embeddings
 
@@ -259,6 +293,8 @@ class XLGenForConditionalGeneration(
             raise ValueError("Give input_ids, inputs_embeds or encoder_outputs.")
         if attention_mask is None:
             attention_mask = given.new_ones(given.shape[:2], dtype=torch.long)
+        if self.config.has_label_vectors and input_ids is not None:
+            return self._encode_with_vectors(input_ids, attention_mask), attention_mask, None, None
         hidden = self._run_encoder(input_ids, attention_mask, inputs_embeds)
         if self.config.variant != "bcl":
             return hidden, attention_mask, None, None
@@ -270,6 +306,16 @@ class XLGenForConditionalGeneration(
             return self._run_encoder(ids, mask), mask, logits, bits
         memory, mask = self._join_clusters(hidden, attention_mask, bits)
         return memory, mask, logits, bits
+
+    def _encode_with_vectors(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Encode texts `(B, S)`; an id `-1 - label` is hidden from the encoder and stands for that label's vector."""
+        label = (-1 - input_ids).clamp(min=0)
+        is_label = (input_ids < 0) & (mask > 0)
+        text_ids = input_ids.masked_fill(input_ids < 0, self.config.pad_token_id)
+        hidden = self._run_encoder(text_ids, mask.masked_fill(is_label, 0))
+        rank = (is_label.cumsum(1) - 1).clamp(0, self.candidate_ranks.num_embeddings - 1)
+        vectors = self.candidate_projection(self.label_vectors[label].to(hidden.dtype)) + self.candidate_ranks(rank)
+        return torch.where(is_label[:, :, None], vectors, hidden)
 
     def _run_encoder(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor, inputs_embeds: torch.Tensor | None = None

@@ -18,6 +18,7 @@ from .errors import ConfigurationError
 from .label_sets import LabelSetConstraint
 from .label_trie import LabelTrie
 from .outputs import LabelPrediction
+from .scored_labels import ScoredLabels
 from .search import DecoderRows, LabelSets, beam_search, walk
 
 if TYPE_CHECKING:
@@ -92,8 +93,8 @@ class LabelPredictionMixin:
         """
         rule = rule or DecisionRule()
         wanted = DecodingOptions(**{"num_candidates": rule.num_candidates, **options})
-        decoded = self.decode(texts, processor, wanted, batch_size=batch_size, progress=progress)
-        predictions = to_predictions(rule.apply(score_decoded(decoded, processor)), decoded, processor)
+        decoded, scored = self.scored_labels(texts, processor, wanted, batch_size=batch_size, progress=progress)
+        predictions = to_predictions(rule.apply(scored), decoded, processor)
         if open_vocabulary:
             from .open_vocabulary import find_novel_labels
 
@@ -101,6 +102,26 @@ class LabelPredictionMixin:
             for prediction, names in zip(predictions, novel, strict=True):
                 prediction.novel_labels = names
         return predictions
+
+    def scored_labels(
+        self,
+        texts: Sequence[str],
+        processor: XLGenProcessor,
+        options: DecodingOptions | None = None,
+        *,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> tuple[list[DecodedSet], ScoredLabels]:
+        """What the search finds for texts, and the candidates with their scores; see [`predict`].
+
+        The scores are calibrated where the processor has a calibrator, and fused with those of retrieval where it has
+        a hybrid.
+        """
+        decoded = self.decode(texts, processor, options, batch_size=batch_size, progress=progress)
+        scored = score_decoded(decoded, processor)
+        if processor.hybrid is not None:
+            scored = processor.hybrid.score(self, processor, texts, scored)
+        return decoded, scored
 
     @torch.no_grad()
     def decode(
@@ -139,13 +160,35 @@ class LabelPredictionMixin:
             processor: the model's processor.
             options: how to search; greedily if None.
         """
-        options = options or DecodingOptions()
-        memory, mask, clusters = self.encode_batch(text_ids, processor)
-        lower = self.config.min_labels if options.min_labels is None else options.min_labels
-        constraint = self._label_constraint(processor, options, max(lower, _forced_labels(options)))
-        sets = self._search(memory, mask, constraint, options, processor.max_target_length)
+        options = self.resolve(options)
+        sets, clusters = self.search_texts(text_ids, processor, options)
         decoded = to_decoded(sets, clusters, options)
+        lower = self._least_labels(options)
         return [one.with_min_labels(lower) for one in decoded] if _forced_labels(options) > lower else decoded
+
+    def resolve(self, options: DecodingOptions | None) -> DecodingOptions:
+        """Options with the model's own search where they name none."""
+        return (options or DecodingOptions()).resolved(self.config.num_beams, self.config.pool)
+
+    @torch.no_grad()
+    def search_texts(
+        self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor, options: DecodingOptions
+    ) -> tuple[LabelSets, list[list[int]]]:
+        """All sets that a search finds for one batch of tokenized texts, and the clusters that guided it.
+
+        Args:
+            text_ids: see [`decode_texts`].
+            processor: the model's processor.
+            options: how to search, resolved.
+        """
+        memory, mask, clusters = self.encode_batch(text_ids, processor)
+        lower = max(self._least_labels(options), _forced_labels(options))
+        constraint = self._label_constraint(processor, options, lower)
+        return self._search(memory, mask, constraint, options, processor.max_target_length), clusters
+
+    def _least_labels(self, options: DecodingOptions) -> int:
+        least: int = self.config.min_labels if options.min_labels is None else options.min_labels
+        return least
 
     def encode_batch(
         self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor
@@ -169,7 +212,7 @@ class LabelPredictionMixin:
         inputs = processor.pad([processor.build_input(ids, task="clusters") for ids in text_ids]).to(self.device)
         memory, mask, _, _ = self.encode(inputs["input_ids"], inputs["attention_mask"])
         constraint = self._constraint("clusters", processor.cluster_trie, max_labels=self.config.max_clusters)
-        sets = self._search(memory, mask, constraint, DecodingOptions(), self.config.max_clusters + 1)
+        sets = self._search(memory, mask, constraint, DecodingOptions(num_beams=1), self.config.max_clusters + 1)
         return [[c for c in row if c >= 0] for row in sets.labels[:, 0].tolist()]
 
     def _label_constraint(self, processor: XLGenProcessor, options: DecodingOptions, lower: int) -> LabelSetConstraint:
@@ -206,7 +249,7 @@ class LabelPredictionMixin:
         rows = DecoderRows(self.decode_step, memory, mask)
         start, end = self.config.decoder_start_token_id, self.config.eos_token_id
         end_column = int(self.piece_positions(torch.tensor(end, device=self.device)))
-        if options.num_beams > 1:
+        if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
         generator = torch.Generator(self.device).manual_seed(options.seed) if options.num_samples else None
         return walk(
@@ -250,15 +293,29 @@ class LabelPredictionMixin:
         Raises:
             LabelSpaceError: if a name is not in the label space.
         """
+        given = [()] * len(texts) if given is None else given
+        space = processor.label_space
+        wanted = [[space.encode([name])[0] for name in names] for names in candidates]
+        known = [space.encode(names) for names in given]
+        return self.score_ids(texts, wanted, processor, given=known, batch_size=batch_size)
+
+    @torch.no_grad()
+    def score_ids(
+        self,
+        texts: Sequence[str],
+        candidates: Sequence[Sequence[int]],
+        processor: XLGenProcessor,
+        *,
+        given: Sequence[Sequence[int]],
+        batch_size: int = 64,
+    ) -> list[list[float]]:
+        """Score candidates and given labels that are ids, as [`score`] does with names."""
         text_ids = processor.encode_texts(_listed(texts))
-        given = [()] * len(text_ids) if given is None else given
         if len(candidates) != len(text_ids) or len(given) != len(text_ids):
             raise ConfigurationError(
                 f"{len(text_ids)} texts come with candidates for {len(candidates)} and given labels for {len(given)}."
             )
-        space = processor.label_space
-        wanted = [[space.encode([name])[0] for name in names] for names in candidates]
-        known = [space.order(space.encode(names)) for names in given]
+        known = [processor.label_space.order(labels) for labels in given]
         scores: list[list[float]] = [[] for _ in text_ids]
         for rows in _length_batches(text_ids, batch_size):
             memory, mask, _ = self.encode_batch([text_ids[i] for i in rows], processor)
@@ -267,7 +324,7 @@ class LabelPredictionMixin:
                 self._constraint("labels", processor.trie),
                 memory,
                 mask,
-                [wanted[i] for i in rows],
+                [candidates[i] for i in rows],
                 [known[i] for i in rows],
                 processor,
                 self.config.decoder_start_token_id,
@@ -291,7 +348,7 @@ def _length_batches(text_ids: Sequence[Sequence[int]], batch_size: int) -> Itera
 
 def _forced_labels(options: DecodingOptions) -> int:
     """Labels that greedy search goes on to, past its own end; beams and samples bring candidates of their own."""
-    return 0 if options.num_beams > 1 or options.num_samples else options.num_candidates
+    return options.num_candidates if options.is_greedy else 0
 
 
 def _active_clusters(logits: torch.Tensor, bits: torch.Tensor) -> list[list[int]]:

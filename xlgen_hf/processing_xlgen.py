@@ -5,36 +5,37 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from huggingface_hub import snapshot_download
-from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
-from ._io import read_json, write_json
+from ._io import write_json
 from .calibration import CALIBRATION_FILE, ScoreCalibrator
+from .candidate_inputs import NUM_LEVELS, CandidateInputs
 from .clusters import LabelClusters
 from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
+from .hybrid import HYBRID_FILE, Hybrid
 from .label_trie import LABEL_TRIE_FILE, LabelTrie
 from .labels import LabelSpace
-from .model_files import CONFIG_FILE, check_config, load_config
+from .processor_files import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
+from .retrieval import RETRIEVER_FOLDER, DenseRetriever
 from .saving import finish_interrupted_save, replace_files
 
 __all__ = ["TruncationReport", "XLGenProcessor"]
 
 logger = logging.getLogger(__name__)
 
-PROCESSOR_FILE = "processor_config.json"
 _SEPARATOR = "<xlgen:sep>"
 _TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
+_LEVEL = "<xlgen:r{}>"
 _SHOWN = 5  # names that a report spells out
-_LONGEST = 1_000_000  # tokens of an input or target
-_WANTED_FROM_HUB = ["*.json", "*.txt", "*.model", "label_*.safetensors"]
 
 
 def _cluster_token(cluster: int) -> str:
@@ -78,9 +79,10 @@ class XLGenProcessor(PushToHubMixin):
         tokenizer: the backbone's tokenizer; the processor adds its separator and, with clusters, the task and cluster
             tokens to it.
         label_space: the labels.
-        clusters: their clusters; None for `base`.
+        clusters: their clusters; None for `base` and `rcl`.
         max_source_length: most tokens of an input, special and cluster tokens included.
         max_target_length: most tokens of a target, the end token included.
+        candidates: for `rcl`, finds the candidate labels that are put behind each text.
     """
 
     def __init__(
@@ -90,25 +92,35 @@ class XLGenProcessor(PushToHubMixin):
         clusters: LabelClusters | None = None,
         max_source_length: int = 256,
         max_target_length: int = 256,
+        candidates: CandidateInputs | None = None,
     ) -> None:
         if clusters is not None and len(clusters.assignment) != len(label_space):
             raise ConfigurationError(
                 f"The clusters are for {len(clusters.assignment)} labels, the label space has {len(label_space)}. "
                 "Make both from the same data."
             )
+        if candidates is not None and len(candidates.retriever) != len(label_space):
+            raise ConfigurationError(
+                f"The retriever knows {len(candidates.retriever)} labels, the label space has {len(label_space)}. "
+                "Make both from the same data."
+            )
         self.tokenizer = tokenizer
         self.label_space = label_space
         self.clusters = clusters
+        self.candidates = candidates
         self.max_source_length = max_source_length
         self.max_target_length = max_target_length
         self.calibrator: ScoreCalibrator | None = None  # fitted on validation rows after training
+        self.hybrid: Hybrid | None = None  # fuses the model's scores with those of retrieval
         self._add_tokens()
 
     def _add_tokens(self) -> None:
-        """Give the separator, the task prefixes and the clusters a token each."""
+        """Give the separator, the task prefixes, the clusters and the levels of candidates a token each."""
         new = [_SEPARATOR]
         if self.clusters is not None:
             new += [*_TASKS.values(), *map(_cluster_token, range(self.clusters.num_clusters))]
+        if self.candidates is not None:
+            new += [_LEVEL.format(level) for level in range(NUM_LEVELS)]
         self.tokenizer.add_tokens(new, special_tokens=True)
         self.added_token_ids = self.tokenizer.convert_tokens_to_ids(new)
         first = self.added_token_ids[0]
@@ -117,6 +129,12 @@ class XLGenProcessor(PushToHubMixin):
                 f"The tokenizer already holds some of the tokens {new[:4]} ...; give a fresh one."
             )
         self.separator_token_id = first
+
+    @property
+    def retriever(self) -> DenseRetriever | None:
+        """What finds candidate labels, for the model's input or for the hybrid; both share one."""
+        users = (user for user in (self.candidates, self.hybrid) if user is not None)
+        return next((user.retriever for user in users), None)
 
     @property
     def pad_token_id(self) -> int:
@@ -217,6 +235,11 @@ class XLGenProcessor(PushToHubMixin):
             return []
         if self.clusters is not None:
             self.clusters = self.clusters.extended(new, encoder)
+        retriever = None if self.retriever is None else self.retriever.extended(new)
+        if self.candidates is not None and retriever is not None:
+            self.candidates = replace(self.candidates, retriever=retriever)
+        if self.hybrid is not None and retriever is not None:
+            self.hybrid = replace(self.hybrid, retriever=retriever)
         self.label_space = extended
         for cached in ("trie", "label_token_ids", "_sub_trie"):
             self.__dict__.pop(cached, None)
@@ -272,17 +295,30 @@ class XLGenProcessor(PushToHubMixin):
         behind = [ids[-1]] if ids and ids[-1] in ends else []
         return ids[: len(ids) - len(behind)], behind
 
-    def encode_texts(self, texts: Sequence[str], report: TruncationReport | None = None) -> list[list[int]]:
-        """Texts -> token ids without special tokens, cut so that special, task and cluster tokens still fit."""
+    def encode_texts(
+        self, texts: Sequence[str], report: TruncationReport | None = None, *, training: bool = False
+    ) -> list[list[int]]:
+        """Texts -> token ids without special tokens, cut so that special, task and cluster tokens still fit.
+
+        With `candidates`, each text's are put behind it, in at most half of the room; in `training` a text does not
+        retrieve itself.
+        """
         reserve = sum(map(len, self._frame))
         if self.clusters is not None:
             reserve += 1 + min(self.clusters.num_clusters, self.max_source_length // 4)
         room = max(1, self.max_source_length - reserve)
         encoded = self._plain_ids(texts)
+        behind = self._candidate_ids(texts, room // 2, training=training)
         if report is not None:
             report.texts += len(encoded)
-            report.texts_cut += sum(len(ids) > room for ids in encoded)
-        return [ids[:room] for ids in encoded]
+            report.texts_cut += sum(len(ids) > room - len(more) for ids, more in zip(encoded, behind, strict=True))
+        return [[*ids[: room - len(more)], *more] for ids, more in zip(encoded, behind, strict=True)]
+
+    def _candidate_ids(self, texts: Sequence[str], room: int, *, training: bool) -> list[list[int]]:
+        if self.candidates is None:
+            return [[] for _ in texts]
+        first_level = self.added_token_ids[-NUM_LEVELS]
+        return self.candidates.ids(texts, self.label_token_ids, first_level, room, training=training)
 
     def build_input(self, text_ids: Sequence[int], clusters: Iterable[int] = (), task: str | None = None) -> list[int]:
         """Token ids of a text -> input ids: special tokens around, task prefix before, clusters behind the text."""
@@ -346,18 +382,25 @@ class XLGenProcessor(PushToHubMixin):
             "max_source_length": self.max_source_length,
             "max_target_length": self.max_target_length,
             "clusters": self.clusters is not None,
+            "candidates": None if self.candidates is None else self.candidates.settings(),
         }
         with replace_files(save_directory) as folder:
             self.tokenizer.save_pretrained(folder)
             self.label_space.save(folder)
             if self.clusters is not None:
                 self.clusters.save(folder)
+            if self.retriever is not None:
+                self.retriever.save(folder / RETRIEVER_FOLDER)
+            if self.hybrid is not None:
+                self.hybrid.save(folder)
             self.trie.save(folder, self._trie_digest)
             if self.calibrator is not None:
                 self.calibrator.save(folder)
             write_json(folder / PROCESSOR_FILE, settings)
-        if self.calibrator is None:  # one of an older model would calibrate this one's scores
-            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)
+        # Those of an older model would change this one's scores.
+        for name, part in ((CALIBRATION_FILE, self.calibrator), (HYBRID_FILE, self.hybrid)):
+            if part is None:
+                (Path(save_directory) / name).unlink(missing_ok=True)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
@@ -368,15 +411,18 @@ class XLGenProcessor(PushToHubMixin):
         """
         folder = Path(name_or_path)
         if not folder.is_dir():
-            folder = Path(snapshot_download(str(name_or_path), allow_patterns=_WANTED_FROM_HUB, **_known(hub_options)))
+            folder = Path(
+                snapshot_download(str(name_or_path), allow_patterns=WANTED_FROM_HUB, **known_options(hub_options))
+            )
         finish_interrupted_save(folder)
-        settings = _checked_settings(folder / PROCESSOR_FILE, cls.__name__)
+        settings = checked_settings(folder / PROCESSOR_FILE, cls.__name__)
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
-        tokenizer = _load_tokenizer(folder)
+        candidates, hybrid = _load_retrieval(folder, settings["candidates"], len(label_space))
+        tokenizer = load_tokenizer(folder)
         lengths = (settings["max_source_length"], settings["max_target_length"])
         try:
-            processor = cls(tokenizer, label_space, clusters, *lengths)
+            processor = cls(tokenizer, label_space, clusters, *lengths, candidates)
         except ConfigurationError as err:
             raise ModelFolderError(f"{folder}: {err}") from err
         if (folder / LABEL_TRIE_FILE).exists():
@@ -387,47 +433,16 @@ class XLGenProcessor(PushToHubMixin):
                 processor.trie = trie
         if (folder / CALIBRATION_FILE).exists():
             processor.calibrator = ScoreCalibrator.load(folder)
+        processor.hybrid = hybrid
         return processor
 
 
-def _checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
-    settings = read_json(path)
-    if not isinstance(settings, dict) or settings.get("processor_class") != processor_class:
-        raise ModelFolderError(f"{path}: not the processor of an XLGen model.")
-    for key in ("max_source_length", "max_target_length"):
-        value = settings.get(key)
-        if type(value) is not int or not 4 <= value <= _LONGEST:
-            raise ModelFolderError(f"{path}: {key}={value!r}; a whole number from 4 to {_LONGEST} is needed.")
-    if type(settings.get("clusters")) is not bool:
-        raise ModelFolderError(f"{path}: clusters={settings.get('clusters')!r}; true or false is needed.")
-    return settings
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, after a try."""
-    # The Auto class reads the model's config as well, where there is one.
-    if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
-        load_config(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
-        if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
-            raise ModelFolderError(f"{folder / name}: a JSON object is expected.")
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-        odd = [key for key in ("pad_token_id", "unk_token_id", "eos_token_id") if _is_odd(getattr(tokenizer, key))]
-        tokenizer("a", verbose=False)
-    except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself
-        raise ModelFolderError(f"{folder}: tokenizer.json or tokenizer_config.json makes no tokenizer: {err}") from err
-    if odd or tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
-        raise ModelFolderError(f"{folder / 'tokenizer_config.json'}: a padding token and an end token are needed.")
-    return tokenizer
-
-
-def _is_odd(token: Any) -> bool:
-    return token is not None and type(token) is not int
-
-
-def _known(hub_options: dict[str, Any]) -> dict[str, Any]:
-    """The options that `snapshot_download` takes; the rest is meant for other parts of a `from_pretrained` call."""
-    allowed = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
-    return {key: value for key, value in hub_options.items() if key in allowed}
+def _load_retrieval(folder: Path, settings: Any, num_labels: int) -> tuple[CandidateInputs | None, Hybrid | None]:
+    """What of a model folder works with a retriever, if anything."""
+    has_hybrid = (folder / HYBRID_FILE).exists()
+    if settings is None and not has_hybrid:
+        return None, None
+    retriever = DenseRetriever.load(folder / RETRIEVER_FOLDER, num_labels=num_labels)
+    source = str(folder / PROCESSOR_FILE)
+    candidates = None if settings is None else CandidateInputs.from_settings(settings, retriever, source)
+    return candidates, Hybrid.load(folder, retriever) if has_hybrid else None

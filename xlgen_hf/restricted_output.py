@@ -26,10 +26,15 @@ class RestrictedOutputMixin:
     config: Any
     backbone: Any
     label_pieces: torch.Tensor
+    label_vectors: torch.Tensor
     _restricted: tuple[tuple[Any, ...], dict[str, torch.Tensor]] | None = None
 
     def widen_output(self, processor: XLGenProcessor) -> None:
-        """Make room for the pieces of labels that joined the processor after the model was built."""
+        """Make room for labels that joined the processor after the model was built: their pieces and vectors."""
+        if self.config.has_label_vectors and processor.candidates is not None:
+            names = torch.as_tensor(processor.candidates.retriever.names).to(self.label_vectors)
+            self.label_vectors = names
+            self.config.num_label_vectors = len(names)
         if self.config.num_label_pieces is None:
             return
         pieces = torch.as_tensor(processor.output_token_ids(), device=self.label_pieces.device)

@@ -93,7 +93,8 @@ def finish_interrupted_save(folder: str | Path) -> None:
 
 def _remove_older_weights(folder: Path, new: set[str]) -> None:
     """Remove weights that the new files do not replace; nothing where the new files hold no weights."""
-    if any(Path(name).match(pattern) for name in new for pattern in _WEIGHTS):
+    of_model = [name for name in new if "/" not in name]  # not those of a retriever's encoder in a folder below
+    if any(Path(name).match(pattern) for name in of_model for pattern in _WEIGHTS):
         for pattern in _WEIGHTS:
             for path in folder.glob(pattern):
                 if path.name not in new:

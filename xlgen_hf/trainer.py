@@ -17,9 +17,9 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import EvalPrediction
 
 from ._io import write_json
-from .calibration import fit_calibrator
 from .data_collator import DataCollatorForXLGen, encode_dataset, labelled_rows
-from .decoded_sets import DecodingOptions, score_decoded
+from .decision_tuning import tune_model
+from .decoded_sets import DecodingOptions
 from .errors import ConfigurationError
 from .hub import PushReport, push_model
 from .modeling_xlgen import XLGenForConditionalGeneration
@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 _FILL = -100  # fills ragged rows of label ids up
 _BUCKET = 50  # batches that are sorted by length together
 _ENCODED_COLUMN = "text_ids"
-_CANDIDATES = 12  # labels of a text that decisions are tuned on
 
 
 class LengthBucketSampler(Sampler[int]):
@@ -318,34 +317,30 @@ class XLGenTrainer(Seq2SeqTrainer):
 
     @torch.no_grad()
     def tune_decisions(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
-        """Choose, on the evaluation rows, how labels are decided on: all from one greedy decode of the rows.
+        """Choose, on the evaluation rows, how the model searches and decides, and calibrate its scores.
 
-        A generator that learned from incomplete label lists stops early; the least number of labels with the best
-        micro F1 makes up for it. The rows are decoded under a high bound; the sets of lower ones follow from that. On
-        the same candidates the processor's calibrator is fitted, and its thresholds are tuned.
+        See [`tune_model`]; `args.decision_beams` beams compete with greedy search.
 
         Returns:
-            The chosen `min_labels`, which the model's config keeps.
+            The chosen `min_labels`, which the model's config keeps, as it does the search.
         """
-        config, space = self.model.config, self.processing_class.label_space
-        highest = min(max(*choices, _CANDIDATES), config.max_labels)
-        decoded, references = [], []
         self.model.eval()
+        batches, references = [], []
         for batch in self.get_eval_dataloader():
-            options = DecodingOptions(min_labels=highest)
-            decoded += self.model.decode_texts(batch["text_ids"], self.processing_class, options)
+            batches.append(batch["text_ids"])
             references += _ragged(batch["reference_ids"].cpu().numpy())
-        scores = {}
-        for choice in sorted({min(choice, highest) for choice in choices}):
-            sets = [one.with_min_labels(choice).labels for one in decoded]
-            scores[choice] = self._score(sets, references)["micro_f1"]
-        config.min_labels = max(scores, key=lambda choice: scores[choice])
-        shown = {choice: round(score, 4) for choice, score in scores.items()}
-        logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", config.min_labels, shown)
-        self.processing_class.calibrator = None
-        scored = score_decoded([one.with_min_labels(config.min_labels) for one in decoded], self.processing_class)
-        self.processing_class.calibrator = fit_calibrator(scored, references, space.counts)
-        return config.min_labels
+        highest = self.model.config.max_labels
+        tune_model(
+            self.model,
+            self.processing_class,
+            batches,
+            references,
+            lambda sets: self._score(sets, references)["micro_f1"],
+            num_beams=self.args.decision_beams,
+            choices=sorted({min(choice, highest) for choice in choices}),
+        )
+        chosen: int = self.model.config.min_labels
+        return chosen
 
 
 def _has_adapter(model: Any) -> bool:
@@ -366,7 +361,7 @@ def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) ->
     if dataset is None or _is_encoded(dataset):
         return dataset
     kept = labelled_rows(dataset)
-    return encode_dataset(kept, processor, "Training data")
+    return encode_dataset(kept, processor, "Training data", training=True)
 
 
 def _encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:

@@ -25,16 +25,20 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from .adapters import BASE_FOLDER, is_adapter
 from .backbone import longest_sequence
+from .candidate_inputs import CandidateInputs
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 from .clusters import LabelClusters
 from .configuration_xlgen import Variant
 from .data_collator import labelled_rows
 from .errors import ConfigurationError
+from .label_dropping import drop_labels
 from .label_rows import label_side_rows
 from .labels import DecodeOrder, LabelSpace
 from .lora import Quantization, add_lora, check_quantization, require_peft, save_settings
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .processing_xlgen import XLGenProcessor
+from .retrieval import DenseRetriever
+from .retriever_training import ContrastiveSettings, fit_retriever
 from .trainer import XLGenTrainer
 from .training_args import XLGenTrainingArguments
 from .training_report import write_training_report
@@ -43,6 +47,7 @@ __all__ = ["TrainingSettings", "prepare_model", "train_model"]
 
 logger = logging.getLogger(__name__)
 
+_LEVEL_TEXTS = 5_000  # training texts whose candidates part the levels of their scores
 _TIMED_STEPS = 20  # steps after which the rest of the training is estimated
 _LOGGED = ("loss", "generation_loss", "cluster_loss")
 
@@ -53,16 +58,21 @@ class TrainingSettings:
 
     Attributes:
         backbone: checkpoint of a seq2seq model or of an encoder.
-        variant: `base`, `bcl` or `mcg`.
+        variant: `base`, `bcl`, `mcg` or `rcl`.
         vocabulary: names beyond those of the training rows.
         clusters: folder that `xlgen cluster` wrote; clusters are made if None.
-        encoder: checkpoint that embeds documents for clusters; the backbone if None.
+        encoder: checkpoint that embeds documents for clusters and retrieval; the backbone if None.
         num_clusters: number of clusters; grows with the label space if None.
         name_weight: weight of a label's name in its embedding, from 0 (documents alone) to 1.
         decode_order: order in which labels are generated.
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
         dropout: dropout of the backbone; the checkpoint's own if None.
+        drop_labels: share of each training row's labels that is dropped (PU), in [0, 1].
         label_rows: label-side rows for each training row, at least 0.
+        retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
+        retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
+            label names; 0 takes it as it is.
+        num_candidates: `rcl`: candidate labels that retrieval finds for a text.
         max_source_length: most tokens of an input.
         max_target_length: most tokens of a target.
         model_options: further fields of `XLGenConfig`.
@@ -83,7 +93,11 @@ class TrainingSettings:
     decode_order: DecodeOrder = "freq_forward"
     decoder_layers: int = 2
     dropout: float | None = None
+    drop_labels: float = 0.0
     label_rows: float = 0.0
+    retriever: str | Path | None = None
+    retriever_epochs: float = 1.0
+    num_candidates: int = 16
     max_source_length: int = 256
     max_target_length: int = 256
     model_options: dict[str, Any] = field(default_factory=dict)
@@ -110,7 +124,7 @@ class TrainingSettings:
 def _make_clusters(
     settings: TrainingSettings, label_space: LabelSpace, rows: Dataset, seed: int, cache_dir: Path
 ) -> LabelClusters | None:
-    if settings.variant == "base":
+    if settings.variant in ("base", "rcl"):
         return None
     if settings.clusters is not None:
         space = LabelSpace.load(settings.clusters)
@@ -132,14 +146,56 @@ def _make_clusters(
     )
 
 
+def _make_candidates(
+    settings: TrainingSettings,
+    label_space: LabelSpace,
+    rows: Dataset,
+    validation_rows: Dataset | None,
+    seed: int,
+    cache_dir: Path,
+) -> CandidateInputs | None:
+    if settings.variant != "rcl":
+        return None
+    if settings.retriever is not None:
+        space = LabelSpace.load(settings.retriever)
+        if space.names != label_space.names:
+            raise ConfigurationError(
+                f"The retriever in {settings.retriever} is for other labels ({len(space)}) than those of the training "
+                f"data and vocabulary ({len(label_space)}). Make it from the same files, or leave --retriever out."
+            )
+        retriever = DenseRetriever.load(Path(settings.retriever), num_labels=len(label_space))
+    else:
+        retriever = fit_retriever(
+            label_space,
+            rows,
+            validation_rows,
+            settings.encoder or settings.backbone,
+            cache_dir / "retriever",
+            contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
+            seed=seed,
+        )
+    return CandidateInputs.fit(
+        retriever,
+        rows["text"][:_LEVEL_TEXTS],
+        num_candidates=settings.num_candidates,
+        conditioning=settings.model_options.get("conditioning", "tokens"),
+    )
+
+
 def prepare_model(
-    settings: TrainingSettings, rows: Dataset, *, seed: int = 0, cache_dir: Path
+    settings: TrainingSettings,
+    rows: Dataset,
+    validation_rows: Dataset | None = None,
+    *,
+    seed: int = 0,
+    cache_dir: Path,
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Make label space, clusters, processor and an untrained model.
 
     Args:
         settings: what is trained.
         rows: the training rows, with `text` and `labels`.
+        validation_rows: rows that a retriever is tuned on.
         seed: of clusters and fresh weights.
         cache_dir: where document embeddings are kept between runs.
 
@@ -150,7 +206,8 @@ def prepare_model(
     tokenizer, lengths = _tokenizer_and_lengths(settings)
     label_space = LabelSpace.from_label_lists(rows["labels"], settings.vocabulary, settings.decode_order, seed)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
-    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths)
+    candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
+    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates)
     most_labels = max(len(labels) for labels in rows["labels"])
     set_seed(seed)
     model = XLGenForConditionalGeneration.from_backbone(
@@ -245,7 +302,11 @@ def train_model(
     settings.check_lora()
     output_dir, started = Path(args.output_dir), time.monotonic()
     train_rows = labelled_rows(train_rows)
-    model, processor = prepare_model(settings, train_rows, seed=args.seed, cache_dir=output_dir / "cache")
+    if settings.drop_labels:
+        train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
+    model, processor = prepare_model(
+        settings, train_rows, validation_rows, seed=args.seed, cache_dir=output_dir / "cache"
+    )
     if settings.lora:
         model = _with_adapter(model, processor, settings, args)
     logger.info(
@@ -327,7 +388,7 @@ def _report(
 
 def _reported(settings: TrainingSettings) -> dict[str, Any]:
     """The settings that decide the result, without paths and lists of names."""
-    left_out = ("vocabulary", "clusters", "encoder", "sources", "model_options")
+    left_out = ("vocabulary", "clusters", "encoder", "retriever", "sources", "model_options")
     values = {name: value for name, value in vars(settings).items() if name not in left_out and value is not None}
     return {**values, **settings.model_options, "backbone": settings.backbone, "variant": settings.variant}
 

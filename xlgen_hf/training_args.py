@@ -27,8 +27,9 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
         length_bucketing: batch rows of similar length; the order of evaluation stays that of the data.
         clusters_only_rate: `mcg`: share of texts with a further row clusters -> labels.
         cluster_noise: `mcg`: chance that a gold cluster is left out of the input, or a wrong one put in.
-        tune_decisions: after training, choose on the validation rows how labels are decided on: their least number,
-            the calibration of scores, and thresholds.
+        tune_decisions: after training, choose on the validation rows how the model searches and decides: the least
+            number of labels, greedy search or beams, the calibration of scores, and thresholds.
+        decision_beams: beams that compete with greedy search then; 1 for greedy search alone.
     """
 
     learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of pretrained parameters."})
@@ -57,8 +58,9 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
     )
     tune_decisions: bool = field(
         default=True,
-        metadata={"help": "After training, tune least labels, calibration and thresholds on validation rows."},
+        metadata={"help": "After training, tune search, least labels, calibration and thresholds on validation rows."},
     )
+    decision_beams: int = field(default=5, metadata={"help": "Beams that compete with greedy search in that tuning."})
 
     def __post_init__(self) -> None:
         """Check the added arguments."""
@@ -68,5 +70,7 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
         for name in ("clusters_only_rate", "cluster_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigurationError(f"{name}={getattr(self, name)}; a share in [0, 1] is needed.")
+        if self.decision_beams < 1:
+            raise ConfigurationError(f"decision_beams={self.decision_beams}; at least 1 is needed.")
         if self.fresh_learning_rate <= 0:
             raise ConfigurationError(f"fresh_learning_rate={self.fresh_learning_rate}; it must be positive.")

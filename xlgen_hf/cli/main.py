@@ -37,6 +37,7 @@ class Command(NamedTuple):
 COMMANDS = (
     Command("quickstart", "Train, score and try a model on bundled real data, in minutes on a CPU."),
     Command("cluster", "Group the labels of a training set into clusters."),
+    Command("index", "Index training texts and label names for retrieval (XLGen-RCL, hybrids)."),
     Command("train", "Fine-tune a model on your texts and labels.", takes_more=True),
     Command("merge", "Merge a LoRA adapter and its base into a model of its own."),
     Command("predict", "Predict the labels of texts."),

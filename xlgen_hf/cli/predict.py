@@ -29,12 +29,18 @@ def predict(
         Path | None,
         typer.Option(help="JSON Lines to write, a row a text; the same command resumes.", show_default="stdout"),
     ] = None,
-    num_beams: Annotated[int, typer.Option(min=1, help="Beams of a text; 1 is greedy search.")] = 1,
+    num_beams: Annotated[
+        int | None, typer.Option(min=1, help="Beams of a text; 1 is greedy search.", show_default="the model's")
+    ] = None,
     num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw for a text, instead of searching.")] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.")] = 1.0,
     pool: Annotated[
-        str, typer.Option(help="How beams or samples become one set: best, average, vote or union.")
-    ] = "best",
+        str | None,
+        typer.Option(
+            help="How beams or samples become one set: best, average, vote or union.",
+            show_default="the model's; best where the search is given",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     ordered: Annotated[bool, typer.Option(help="Keep to the label order of training.")] = False,
     min_labels: Annotated[

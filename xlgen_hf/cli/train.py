@@ -26,7 +26,8 @@ def train(
         str, typer.Option(help="Seq2seq checkpoint (T5, BART ...), or an encoder that gets a shallow decoder.")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
     variant: Annotated[
-        Literal["base", "bcl", "mcg"], typer.Option(help="Model: without, with bit or token clusters.")
+        Literal["base", "bcl", "mcg", "rcl"],
+        typer.Option(help="Model: alone, with bit or token clusters, or with retrieved candidate labels."),
     ] = "bcl",
     labels: Annotated[
         str | None, typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen.")
@@ -35,7 +36,7 @@ def train(
         Path | None, typer.Option(help="Folder that `xlgen cluster` wrote.", show_default="made from the rows")
     ] = None,
     encoder: Annotated[
-        str | None, typer.Option(help="Embeds texts for clusters.", show_default="the backbone")
+        str | None, typer.Option(help="Embeds texts for clusters or retrieval.", show_default="the backbone")
     ] = None,
     num_clusters: Annotated[
         int | None, typer.Option(min=1, help="Number of clusters.", show_default="square root of the labels")
@@ -48,13 +49,26 @@ def train(
     dropout: Annotated[
         float | None, typer.Option(min=0, max=0.99, help="Dropout.", show_default="the checkpoint's own")
     ] = None,
+    drop_labels: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of each training row's labels to drop (PU experiment).")
+    ] = 0.0,
     label_rows: Annotated[
         float, typer.Option(min=0, help="Rows made of label names for each training row; they teach rare labels.")
     ] = 0.0,
+    retriever: Annotated[
+        Path | None, typer.Option(help="rcl: folder that `xlgen index` wrote.", show_default="made from the rows")
+    ] = None,
+    retriever_epochs: Annotated[
+        float, typer.Option(min=0, help="rcl: epochs that the encoder of a new retriever is trained for.")
+    ] = 1.0,
+    num_candidates: Annotated[int, typer.Option(min=1, help="rcl: labels that retrieval finds for a text.")] = 16,
     conditioning: Annotated[
-        Literal["memory", "tokens"],
-        typer.Option(help="bcl: clusters as vectors in the memory, or tokens in the input."),
-    ] = "memory",
+        Literal["memory", "tokens"] | None,
+        typer.Option(
+            help="Clusters or candidates as vectors in the memory, or as tokens in the input.",
+            show_default="memory; rcl: tokens",
+        ),
+    ] = None,
     cluster_source: Annotated[
         Literal["gold", "predicted", "mixed"], typer.Option(help="bcl: clusters that training conditions on.")
     ] = "mixed",
@@ -99,11 +113,15 @@ def train(
         decode_order=decode_order,
         decoder_layers=decoder_layers,
         dropout=dropout,
+        drop_labels=drop_labels,
         label_rows=label_rows,
+        retriever=retriever,
+        retriever_epochs=retriever_epochs,
+        num_candidates=num_candidates,
         max_source_length=max_source_length,
         max_target_length=max_target_length,
         model_options={
-            "conditioning": conditioning,
+            "conditioning": conditioning or ("tokens" if variant == "rcl" else "memory"),
             "cluster_source": cluster_source,
             "cluster_threshold": cluster_threshold,
             "cluster_loss_weight": cluster_loss_weight,

@@ -1,0 +1,55 @@
+"""Labels that are dropped from training rows."""
+
+from __future__ import annotations
+
+import pytest
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.label_dropping import drop_labels
+
+
+def _rows(sizes: list[int]) -> Dataset:
+    rows = [{"text": f"text {i}", "labels": [f"label {j}" for j in range(size)]} for i, size in enumerate(sizes)]
+    return Dataset.from_list(rows)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.floats(0, 1), st.integers(0, 5))
+def test_keeps_some_labels_of_each_row_in_their_order(sizes, rate, seed):
+    rows = _rows(sizes)
+    dropped = drop_labels(rows, rate, seed)
+    assert dropped["text"][:] == rows["text"][:]
+    for size, before, after in zip(sizes, rows["labels"], dropped["labels"], strict=True):
+        assert after == [name for name in before if name in after]
+        assert abs(size - len(after) - rate * size) < 1 or len(after) == 1
+        assert after
+
+
+def test_drops_the_share_that_is_asked_for_on_average():
+    rows = _rows([5] * 2000)
+    kept = sum(map(len, drop_labels(rows, 0.5)["labels"]))
+    assert kept / 10_000 == pytest.approx(0.5, abs=0.01)
+
+
+def test_the_seed_and_the_row_decide():
+    rows = _rows([6] * 50)
+    first = drop_labels(rows, 0.5, 1)["labels"][:]
+    assert first == drop_labels(rows, 0.5, 1)["labels"][:]
+    assert first != drop_labels(rows, 0.5, 2)["labels"][:]
+    assert first[:20] == drop_labels(rows.select(range(20)), 0.5, 1)["labels"][:]
+
+
+def test_can_drop_all_labels_of_a_row():
+    rows = _rows([1, 2, 3])
+    assert drop_labels(rows, 1.0, keep_one=False)["labels"][:] == [[], [], []]
+    assert [len(labels) for labels in drop_labels(rows, 1.0)["labels"]] == [1, 1, 1]
+    assert drop_labels(rows, 0.0)["labels"][:] == rows["labels"][:]
+
+
+@pytest.mark.parametrize("rate", [-0.1, 1.5])
+def test_a_rate_must_be_a_share(rate):
+    with pytest.raises(ConfigurationError, match=f"rate={rate}; a share"):
+        drop_labels(_rows([2]), rate)
