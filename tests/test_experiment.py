@@ -158,6 +158,21 @@ def test_an_interrupted_run_goes_on(files, checkpoints):
     assert "fit_seconds" not in summary["xlgen-bcl"]["cost"]  # half of it was in the run that was stopped
 
 
+def test_pu_trains_on_fewer_labels_and_is_scored_by_the_whole_counts(files, checkpoints):
+    root, data = _prepare(files, "one")
+    plan = Plan(["xlgen-base"], ["full", "pu"], options=_options(checkpoints))
+    full, pu = plan_cells(plan, data.facts["digest"])[0]
+    kept = data.training_rows("pu", plan.pu)
+    assert len(kept) == len(data.train) and sum(map(len, kept["labels"])) < sum(map(len, data.train["labels"]))
+    assert full.model_folder.partition(".")[0] == "full"
+    scores = _run_here(root, pu)["scores"]
+    rows = map(json.loads, (root / "cells" / pu.name / PREDICTIONS).read_text(encoding="utf-8").splitlines())
+    true, train = ([row["labels"] for row in part] for part in (TEST_ROWS, ROWS * 3))
+    expected = score_labels([row["labels"] for row in rows], true, train_references=train, k=(), shots=["0", "2-4"])
+    for name in ("macro_f1", "0_shot_labels", "2-4_shot_labels", "2-4_shot_macro_f1"):
+        assert scores[name] == pytest.approx(expected[name]), name
+
+
 def test_what_decides_a_result_decides_its_digest(checkpoints):
     plan = Plan(["xlgen-bcl"], ["full"], options=_options(checkpoints))
     one = plan_cells(plan, "a")[0][0]

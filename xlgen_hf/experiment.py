@@ -26,7 +26,7 @@ Ablation = Literal["order", "clusters", "bits", "decoding"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 SEARCHES: Mapping[str, dict[str, Any]] = {
-    "greedy": {},
+    "greedy": {"num_beams": 1, "pool": "best"},
     "5 beams, best": {"num_beams": 5, "pool": "best"},
     "5 beams, average": {"num_beams": 5, "pool": "average"},
     "5 beams, vote": {"num_beams": 5, "pool": "vote"},

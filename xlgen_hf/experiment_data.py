@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,6 +15,7 @@ from ._io import read_json, write_json
 from .data import load_label_names, load_rows
 from .data_collator import labelled_rows
 from .errors import ConfigurationError
+from .label_dropping import drop_labels
 from .labels import LabelSpace
 from .partial_output import digest
 from .training_report import source_name
@@ -26,7 +26,6 @@ Setting = Literal["full", "pu"]
 
 _SPLITS = ("train", "validation", "test")
 _FACTS = "data.json"  # written last: rows without it are of a run that was killed
-_DROP_LABELS = "label_dropping"  # module of this package that holds drop_labels(dataset, rate, seed)
 
 
 @dataclass(frozen=True)
@@ -113,35 +112,21 @@ class ExperimentData:
         return LabelSpace.from_label_lists(self.train["labels"], self.vocabulary)
 
     def training_rows(self, setting: Setting, pu: PositiveUnlabelled) -> Dataset:
-        """The training rows of a setting; rows that lose all labels are left out.
-
-        Raises:
-            ConfigurationError: if this installation cannot make the setting.
-        """
+        """The training rows of a setting; rows that lose all labels are left out."""
         if setting == "full":
             return self.train
-        return labelled_rows(_drop_labels()(self.train, pu.rate, pu.seed))
+        return labelled_rows(drop_labels(self.train, pu.rate, pu.seed))
 
 
 def check_settings(settings: Iterable[str]) -> None:
-    """Refuse settings that cannot be made, before any work.
+    """Refuse unknown settings, before any work.
 
     Raises:
-        ConfigurationError: if a setting is unknown, or this installation cannot make it.
+        ConfigurationError: if a setting is unknown.
     """
     for name in settings:
         if name not in get_args(Setting):
             raise ConfigurationError(f"There is no setting {name!r}; choose of {', '.join(get_args(Setting))}.")
-        if name == "pu":
-            _drop_labels()
-
-
-def _drop_labels() -> Any:
-    if not Path(__file__).with_name(f"{_DROP_LABELS}.py").is_file():
-        raise ConfigurationError(
-            f"The setting 'pu' needs xlgen_hf/{_DROP_LABELS}.py, which is not there; leave it out."
-        )
-    return import_module(f".{_DROP_LABELS}", __package__).drop_labels
 
 
 def _content(rows: Mapping[str, Dataset], vocabulary: list[str]) -> Iterator[str]:

@@ -22,7 +22,7 @@ BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 # Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports; one that
 # is not there is passed over.
-_MODULES = ("linear_baselines", "dense_retrieval", "hybrid")
+_MODULES = ("linear_baselines", "dense_retrieval")
 _PREFIX = "xlgen-"
 
 _CHOSEN_ELSEWHERE = ("variant", "model_options", "vocabulary", "sources", "labels")

@@ -77,9 +77,9 @@ def experiment(
 
     if figures:
         check_picture(output_dir / "figure.png")
-    search = {"num_beams": num_beams if not num_samples else 1, "num_samples": num_samples, "pool": pool}
+    search = {"num_samples": num_samples} if num_samples else {"num_beams": num_beams}
     training = _settings(set_ or []) | ({} if backbone is None else {"backbone": backbone})
-    options = SystemOptions(training, _arguments(context.args), search, batch_size)
+    options = SystemOptions(training, _arguments(context.args), {**search, "pool": pool}, batch_size)
     chosen = _words(systems or [])
     plan = Plan(
         chosen or system_names(),
