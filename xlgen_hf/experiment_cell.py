@@ -34,7 +34,7 @@ from .experiment_scores import ScoringSpace, choose_decision, score_decided
 from .labels import LabelSpace
 from .partial_output import digest
 from .scored_labels import ScoredLabels
-from .system_registry import SystemOptions, is_trained_network, make_system
+from .system_registry import SystemOptions, is_trained_network, make_system, trained_as
 from .systems import SystemData
 from .training_report import peak_memory
 
@@ -85,8 +85,9 @@ class CellSpec:
         options = self.options
         if is_trained_network(self.system):
             options = {name: options[name] for name in ("training", "arguments")}
-        name = f"{self.setting}.{self.system}.seed{self.seed}"
-        return f"{name}.{_digest({**asdict(self), 'name': None, 'options': options})[:8]}"
+        system = trained_as(self.system)
+        content = {**asdict(self), "system": system, "name": None, "options": options}
+        return f"{self.setting}.{system}.seed{self.seed}.{_digest(content)[:8]}"
 
 
 def _digest(content: Any) -> str:

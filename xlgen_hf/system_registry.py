@@ -11,18 +11,29 @@ from typing import Any, Literal, get_args
 
 from .configuration_xlgen import Variant
 from .decoded_sets import DecodingOptions
+from .dense_retrieval import HybridSystem
 from .errors import ConfigurationError
 from .systems import System
 from .training import TrainingSettings
 from .xlgen_systems import XLGenSystem
 
-__all__ = ["BACKBONE", "Kind", "SystemOptions", "is_trained_network", "kind_of", "make_system", "system_names"]
+__all__ = [
+    "BACKBONE",
+    "Kind",
+    "SystemOptions",
+    "is_trained_network",
+    "kind_of",
+    "make_system",
+    "system_names",
+    "trained_as",
+]
 
 BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 
 # Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports; one that
 # is not there is passed over.
 _MODULES = ("linear_baselines", "dense_retrieval")
+HYBRID = "hybrid"
 _PREFIX = "xlgen-"
 
 _CHOSEN_ELSEWHERE = ("variant", "model_options", "vocabulary", "sources", "labels")
@@ -41,7 +52,8 @@ _KINDS: dict[str, Kind] = {
     "napkinxc": "classifier",
     "pecos": "classifier",
     "dense-retrieval": "retrieval",
-    "hybrid": "hybrid",
+    "dense-retrieval-trained": "retrieval",
+    HYBRID: "hybrid",
 }
 
 
@@ -117,10 +129,7 @@ def _registered() -> dict[str, Callable[[], System]]:
 
 def system_names() -> list[str]:
     """Names of all systems, in the order of reports."""
-    variants = [f"{_PREFIX}{variant}" for variant in get_args(Variant)]
-    others = list(_registered())
-    mixed = [name for name in others if kind_of(name) == "hybrid"]
-    return [*(name for name in others if name not in mixed), *variants, *mixed]
+    return [*_registered(), *(f"{_PREFIX}{variant}" for variant in get_args(Variant)), HYBRID]
 
 
 def kind_of(name: str) -> Kind:
@@ -143,11 +152,22 @@ def make_system(name: str, options: SystemOptions) -> System:
     Raises:
         ConfigurationError: if there is no such system.
     """
+    if name == HYBRID:
+        return HybridSystem(_make_generator("rcl", options))
     variant = name.removeprefix(_PREFIX)
     if name.startswith(_PREFIX) and variant in get_args(Variant):
-        search = DecodingOptions(**options.search)
-        return XLGenSystem(options.settings(variant), dict(options.arguments), search, options.batch_size)  # type: ignore[arg-type]
+        return _make_generator(variant, options)  # type: ignore[arg-type]
     known = _registered()
     if name not in known:
         raise ConfigurationError(f"There is no system {name!r}; choose of {', '.join(system_names())}.")
     return known[name]()
+
+
+def _make_generator(variant: Variant, options: SystemOptions) -> XLGenSystem:
+    search = DecodingOptions(**options.search)
+    return XLGenSystem(options.settings(variant), dict(options.arguments), search, options.batch_size)
+
+
+def trained_as(name: str) -> str:
+    """The system whose training another one shares: a hybrid's generator is that of `xlgen-rcl`."""
+    return f"{_PREFIX}rcl" if name == HYBRID else name

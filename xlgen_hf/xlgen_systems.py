@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ._io import read_json, write_json
-from .decoded_sets import DecodingOptions, score_decoded
+from .decoded_sets import DecodingOptions
 from .errors import ConfigurationError
 from .hub_files import REPORT_FILE
 from .labels import LabelSpace
@@ -73,6 +73,17 @@ class XLGenSystem:
         self._processor.calibrator = None  # it fits greedy search; the comparison calibrates every system alike
         self._space = data.label_space
 
+    @property
+    def trained(self) -> tuple[Any, Any]:
+        """Model and processor.
+
+        Raises:
+            ConfigurationError: if the system is not fitted.
+        """
+        if self._model is None:
+            raise ConfigurationError("The system is not fitted; call fit first.")
+        return self._model, self._processor
+
     def _check_folder(self, data: SystemData) -> None:
         given = {"settings": _plain(vars(self.settings)), "arguments": _plain(self.arguments), "seed": data.seed}
         path = data.folder / _MARKER
@@ -93,12 +104,10 @@ class XLGenSystem:
         Raises:
             ConfigurationError: if the system is not fitted.
         """
-        if self._space is None:
-            raise ConfigurationError("The system is not fitted; call fit first.")
-        decoded = self._model.decode(texts, self._processor, self.search, batch_size=self.batch_size, progress=True)
-        scored = score_decoded(decoded, self._processor)
-        names = self._processor.label_space.names
-        if names == self._space.names:
+        model, processor = self.trained
+        _, scored = model.scored_labels(texts, processor, self.search, batch_size=self.batch_size, progress=True)
+        names = processor.label_space.names
+        if self._space is None or names == self._space.names:
             return scored
         return replace(scored, labels=np.array(self._space.encode(names))[scored.labels])
 
