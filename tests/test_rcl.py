@@ -30,7 +30,7 @@ CONDITIONING = ("tokens", "memory")
 
 @pytest.fixture
 def make_rcl(checkpoints, rows, tmp_path):
-    def make(conditioning="tokens", number=3):
+    def make(conditioning="tokens", number=3, **more):
         settings = TrainingSettings(
             checkpoints["bert"],
             "rcl",
@@ -40,6 +40,7 @@ def make_rcl(checkpoints, rows, tmp_path):
             max_source_length=64,
             max_target_length=64,
             model_options={"conditioning": conditioning},
+            **more,
         )
         model, processor = prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache")
         return SimpleNamespace(model=model, processor=processor)
@@ -150,6 +151,24 @@ def test_collator_pads_candidates_like_tokens(make_rcl, rows):
     assert torch.isfinite(made.model(**batch).loss)
 
 
+def test_training_can_start_from_another_variant(make_rcl, make_model, checkpoints, tmp_path):
+    model, processor = make_model("bert", "bcl", cluster_threshold=0.3)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    made = make_rcl(start_from=str(tmp_path), decoder_layers=1)
+    ours, theirs = made.model.state_dict(), model.state_dict()
+    layer = "backbone.encoder.encoder.layer.0.output.dense.weight"
+    assert torch.equal(ours[layer], theirs[layer])
+    tokens, others = made.processor.tokenizer.get_vocab(), processor.tokenizer.get_vocab()
+    embeddings = [one.get_input_embeddings().weight for one in (made.model, model)]
+    for token in ("music", "<xlgen:sep>"):
+        assert torch.equal(embeddings[0][tokens[token]], embeddings[1][others[token]])
+    with pytest.raises(ConfigurationError, match="has another backbone"):
+        make_rcl(start_from=str(tmp_path), decoder_layers=2)
+
+
 def test_variant_and_candidates_belong_together(make_rcl, make_model, checkpoints):
     made = make_rcl()
     with pytest.raises(ConfigurationError, match="with a processor with candidates"):
@@ -194,7 +213,7 @@ def test_levels_are_filled_alike(make_rcl, rows):
 
 @pytest.fixture
 def make_hybrid(make_model, checkpoints, rows):
-    model, processor = make_model("bert", "bcl")
+    model, processor = make_model("bert")
     made = SimpleNamespace(model=model, processor=processor)
     space = made.processor.label_space
     ids = [space.encode(labels) for labels in rows["labels"]]

@@ -23,6 +23,7 @@ _STYLES: dict[str, tuple[str, str]] = {
     "napkinxc": ("#D55E00", ""),
     "pecos": ("#F0E442", "////"),
     "dense-retrieval": ("#CC79A7", ""),
+    "dense-retrieval-trained": ("#CC79A7", "...."),
     "xlgen-base": ("#56B4E9", ""),
     "xlgen-bcl": ("#0072B2", ""),
     "xlgen-mcg": ("#009E73", ""),
@@ -37,6 +38,7 @@ _TITLES = {
     "napkinxc": "napkinXC",
     "pecos": "PECOS",
     "dense-retrieval": "dense retrieval",
+    "dense-retrieval-trained": "dense retrieval (trained)",
 }
 
 _Panel = tuple[str, str, str]  # setting, score, title
