@@ -8,9 +8,57 @@ import numpy as np
 
 from .errors import ConfigurationError
 from .labels import LabelSpace
+from .scored_labels import ScoredLabels
 from .scoring import score_ids
+from .systems import SystemData
 
-__all__ = ["best_most_frequent_k", "most_frequent_predictions"]
+__all__ = ["MostFrequent", "best_most_frequent_k", "most_frequent_predictions"]
+
+
+class MostFrequent:
+    """The same labels for every text: those that most training rows have, scored with the share that has them.
+
+    It keeps no files; counting again is as fast as reading.
+
+    Args:
+        num_labels: labels for a text, at least 1; fewer where training saw fewer.
+
+    Raises:
+        ConfigurationError: if `num_labels` is below 1.
+    """
+
+    def __init__(self, num_labels: int = 50) -> None:
+        if num_labels < 1:
+            raise ConfigurationError(f"num_labels={num_labels}; a whole number from 1 on is needed.")
+        self.num_labels = num_labels
+        self._ids: list[int] | None = None
+        self._shares: list[float] = []
+
+    def fit(self, data: SystemData) -> None:
+        """Count the labels of the training rows; of equally frequent ones the lower id comes first.
+
+        Raises:
+            ConfigurationError: if no training row has a label.
+            LabelSpaceError: if a label is not in the label space.
+        """
+        ids = [label for labels in data.train["labels"] for label in data.label_space.encode(labels)]
+        if not ids:
+            raise ConfigurationError(f"None of the {len(data.train)} training rows has a label to count.")
+        counts = np.bincount(ids)
+        best = np.argsort(-counts, kind="stable")[: self.num_labels]
+        best = best[counts[best] > 0]
+        self._ids, self._shares = best.tolist(), (counts[best] / len(data.train)).tolist()
+
+    def score(self, texts: Sequence[str]) -> ScoredLabels:
+        """The most frequent labels of each text with their training shares.
+
+        Raises:
+            ConfigurationError: before [`fit`].
+        """
+        if self._ids is None:
+            raise ConfigurationError("The system is not fitted; call fit before score.")
+        chosen = [False] * len(self._ids)
+        return ScoredLabels.from_rows([(self._ids, self._shares, chosen)] * len(texts))
 
 
 def most_frequent_predictions(label_space: LabelSpace, num_rows: int, k: int) -> list[list[str]]:

@@ -11,7 +11,7 @@ import numpy as np
 from .errors import ConfigurationError
 from .scored_labels import ScoredLabels
 
-__all__ = ["DecisionRule", "Objective", "expected_f1_sizes", "tune_threshold", "tune_thresholds"]
+__all__ = ["DecisionRule", "Objective", "choose_rule", "expected_f1_sizes", "tune_threshold", "tune_thresholds"]
 
 _CHUNK = 512  # texts whose expected F1 is computed together: some 40 MB at 100 candidates
 
@@ -192,3 +192,35 @@ def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray) ->
 def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -> dict[str, float]:
     """The best threshold for each objective."""
     return {objective: tune_threshold(scored, references, objective)[0] for objective in get_args(Objective)}
+
+
+def choose_rule(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], *, max_k: int = 10
+) -> tuple[DecisionRule, float]:
+    """Choose the rule with the best micro F1, among 1 to `max_k` labels for every text and all thresholds.
+
+    Args:
+        scored: candidates of `N` validation texts.
+        references: each text's label ids; labels that cannot be predicted may have any other ids and count as missed.
+        max_k: most labels for every text that are tried, at least 1.
+
+    Returns:
+        The rule, of equals the one with fewest labels for every text, and its micro F1 on these texts.
+
+    Raises:
+        ConfigurationError: if `max_k` is below 1, or there are no texts.
+        DataError: if the references are those of other texts.
+    """
+    if max_k < 1:
+        raise ConfigurationError(f"max_k={max_k}; a whole number from 1 on is needed.")
+    if not len(scored):
+        raise ConfigurationError("There are no validation texts to choose a decision rule on.")
+    correct, rank = scored.correct(references), scored.rank
+    gold = sum(map(len, references))
+    tried = []
+    for k in range(1, max_k + 1):
+        chosen = rank < k
+        f1 = 2 * correct[chosen].sum() / max(chosen.sum() + gold, 1)
+        tried.append((DecisionRule("top_k", k), float(f1)))
+    threshold, f1 = tune_threshold(scored, references)
+    return max([*tried, (DecisionRule("threshold", threshold), f1)], key=lambda one: one[1])

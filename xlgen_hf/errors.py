@@ -83,8 +83,10 @@ class MissingExtraError(XLGenError, ImportError):
 
     Args:
         package: the package that is missing.
-        extra: the extra of xlgen-hf that brings it.
+        extra: the extra of xlgen-hf that brings it; "" where none does.
+        advice: what to do, where that is not to install the extra.
     """
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"`{package}` is not installed. Install it with: pip install 'xlgen-hf[{extra}]'")
+    def __init__(self, package: str, extra: str, *, advice: str | None = None) -> None:
+        advice = advice or f"Install it with: pip install 'xlgen-hf[{extra}]'"
+        super().__init__(f"`{package}` is not installed. {advice}")

@@ -1,0 +1,201 @@
+"""Linear baselines that run in this process: Parabel and Bonsai by Omikuji, probabilistic label trees by napkinXC."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.datasets import dump_svmlight_file
+
+from .baselines import MostFrequent
+from .errors import ConfigurationError, MissingExtraError, ModelFolderError, XLGenError
+from .linear_system import LinearSystem, Ranked
+from .pecos_baseline import PecosXRLinear
+from .systems import System
+
+__all__ = ["SYSTEMS", "NapkinXC", "Omikuji", "TreeSettings", "bonsai", "parabel"]
+
+
+@dataclass(frozen=True)
+class TreeSettings:
+    """Omikuji's hyper-parameters, named as Omikuji names them; the defaults are those of Parabel.
+
+    Attributes:
+        n_trees: trees whose scores are averaged.
+        min_branch_size: labels from which a node is split further.
+        max_depth: most levels of a tree.
+        cluster_balanced: whether a node's labels are split into parts of one size.
+        cluster_k: parts that a node's labels are split into.
+        linear_c: how much errors on training rows cost a node's classifier.
+        linear_weight_threshold: weights below it are 0.
+
+    Source: Prabhu et al., "Parabel", WWW 2018; Khandagale et al., "Bonsai", 2019; as in Omikuji's README.
+    """
+
+    n_trees: int = 3
+    min_branch_size: int = 100
+    max_depth: int = 20
+    cluster_balanced: bool = True
+    cluster_k: int = 2
+    linear_c: float = 1.0
+    linear_weight_threshold: float = 0.1
+
+
+@dataclass
+class Omikuji(LinearSystem):
+    """Partitioned label trees by Omikuji, as Annif has them; the extra `baselines` brings it.
+
+    Omikuji draws numbers that no seed reaches where it clusters labels, so two trainings on the same rows differ a
+    little; a model that is taken up again is the same one.
+
+    Attributes:
+        trees: see [`TreeSettings`].
+        beam_size: nodes of a level that prediction goes on from, at least 1.
+    """
+
+    trees: TreeSettings = field(default_factory=TreeSettings)
+    beam_size: int = 10
+    _model: Any = field(default=None, init=False, repr=False)
+
+    _packages: ClassVar[tuple[str, ...]] = ("omikuji",)
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"trees": asdict(self.trees)}
+
+    def _require(self) -> None:
+        if find_spec("omikuji") is None:
+            raise MissingExtraError("omikuji", "baselines")
+
+    def _train(self, features: csr_matrix, targets: csr_matrix, folder: Path, seed: int) -> None:
+        from omikuji import Model
+
+        settings = Model.default_hyper_param()
+        for name, value in asdict(self.trees).items():
+            setattr(settings, name, value)
+        features.sort_indices()
+        with tempfile.TemporaryDirectory() as place:
+            path = Path(place) / "train.txt"
+            with path.open("wb") as file:
+                file.write(f"{features.shape[0]} {features.shape[1]} {targets.shape[1]}\n".encode())
+                dump_svmlight_file(features, targets, file, multilabel=True)
+            with _quiet("Omikuji cannot train", ConfigurationError):
+                Model.train_on_data(str(path), settings, n_threads=self.num_threads).save(str(folder))
+
+    def _load(self, folder: Path, seed: int) -> None:
+        from omikuji import Model
+
+        with _quiet(f"Omikuji cannot read the model in {folder}. Remove that folder to train again", ModelFolderError):
+            self._model = Model.load(str(folder))
+        self._model.init_prediction_thread_pool(self.num_threads)
+
+    def _predict(self, features: csr_matrix) -> Ranked:
+        ranked: Ranked = []
+        for begin, end in zip(features.indptr[:-1], features.indptr[1:], strict=True):
+            pairs = zip(features.indices[begin:end].tolist(), features.data[begin:end].tolist(), strict=True)
+            found = self._model.predict(list(pairs), beam_size=self.beam_size, top_k=self.top_k)
+            ranked.append(([column for column, _ in found], [score for _, score in found]))
+        return ranked
+
+
+@contextmanager
+def _quiet(problem: str, error: type[XLGenError]) -> Iterator[None]:
+    """Keep what Omikuji writes to the process's output, results being there, and tell it where something fails.
+
+    It writes from Rust, past `sys.stdout`, so the file descriptors themselves lead elsewhere for the time being.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(log.fileno(), number)
+            yield
+        except RuntimeError as err:
+            log.seek(max(log.tell() - 2000, 0))
+            said = log.read().decode(errors="replace").replace("\r", "\n").strip().splitlines()[-3:]
+            raise error(f"{problem}: {err} It said: {' / '.join(said)}") from err
+        finally:
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+@dataclass
+class NapkinXC(LinearSystem):
+    """Probabilistic label trees by napkinXC; the extra `baselines` brings it.
+
+    Labels are clustered by balanced 2-means, as in Parabel, and classifiers are logistic regressions, so that scores
+    are probabilities; search in the tree is exact.
+
+    Attributes:
+        ensemble: trees whose scores are averaged.
+        liblinear_c: how much errors on training rows cost a node's classifier.
+
+    Source: Jasinska-Kobus et al., "Probabilistic Label Trees for Extreme Multi-label Classification", 2020.
+    """
+
+    ensemble: int = 3
+    liblinear_c: float = 10.0
+    _model: Any = field(default=None, init=False, repr=False)
+
+    _packages: ClassVar[tuple[str, ...]] = ("napkinxc",)
+
+    def _settings(self) -> dict[str, Any]:
+        return super()._settings() | {"ensemble": self.ensemble, "liblinear_c": self.liblinear_c}
+
+    def _require(self) -> None:
+        if find_spec("napkinxc") is None:
+            raise MissingExtraError("napkinxc", "baselines")
+
+    def _make(self, folder: Path, seed: int) -> Any:
+        from napkinxc.models import PLT
+
+        settings = {"ensemble": self.ensemble, "liblinear_c": self.liblinear_c}
+        return PLT(str(folder), loss="log", seed=seed, threads=self.num_threads, **settings)
+
+    def _train(self, features: csr_matrix, targets: csr_matrix, folder: Path, seed: int) -> None:
+        columns = np.split(targets.indices, targets.indptr[1:-1])
+        self._make(folder, seed).fit(features, [row.tolist() for row in columns])
+
+    def _load(self, folder: Path, seed: int) -> None:
+        self._model = self._make(folder, seed)
+        try:
+            self._model.load()
+        except RuntimeError as err:
+            raise ModelFolderError(
+                f"napkinXC cannot read the model in {folder}. Remove that folder to train again: {err}"
+            ) from err
+
+    def _predict(self, features: csr_matrix) -> Ranked:
+        found = self._model.predict_proba(features, top_k=self.top_k)
+        return [([column for column, _ in row], [score for _, score in row]) for row in found]
+
+
+def parabel() -> Omikuji:
+    """Parabel: balanced binary trees."""
+    return Omikuji()
+
+
+def bonsai() -> Omikuji:
+    """Bonsai: shallow trees of a hundred branches, not balanced."""
+    return Omikuji(trees=TreeSettings(cluster_balanced=False, cluster_k=100, max_depth=3))
+
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "most-frequent": MostFrequent,
+    "parabel": parabel,
+    "bonsai": bonsai,
+    "napkinxc": NapkinXC,
+    "pecos": PecosXRLinear,
+}
+"""The systems of this module by name, each made with its defaults, not fitted."""
