@@ -18,12 +18,13 @@ from datasets import Dataset
 from xlgen_hf._io import read_json, write_json
 from xlgen_hf.cli.main import main
 from xlgen_hf.data import write_jsonl
+from xlgen_hf.decisions import choose_rule
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.experiment import Plan, plan_cells, read_result
 from xlgen_hf.experiment_cell import PREDICTIONS, SPEC, CellSpec
 from xlgen_hf.experiment_cell import main as run_cell_process
 from xlgen_hf.experiment_data import ExperimentData
-from xlgen_hf.experiment_scores import ScoringSpace, choose_rule
+from xlgen_hf.experiment_scores import ScoringSpace
 from xlgen_hf.labels import LabelSpace
 from xlgen_hf.scored_labels import ScoredLabels
 from xlgen_hf.scoring import score_ids, score_labels

@@ -9,16 +9,15 @@ from typing import Any
 import numpy as np
 
 from .calibration import ScoreCalibrator, fit_calibrator
-from .decisions import DecisionRule, tune_threshold
+from .decisions import DecisionRule, choose_rule
 from .labels import LabelSpace
 from .plots import PLOT_SHOTS
 from .scored_labels import ScoredLabels
 from .scoring import score_ids
 
-__all__ = ["CUTOFFS", "Decision", "ScoringSpace", "choose_decision", "choose_rule", "score_decided"]
+__all__ = ["CUTOFFS", "Decision", "ScoringSpace", "choose_decision", "score_decided"]
 
 CUTOFFS = (1, 3, 5)
-_TOP = range(1, 11)  # numbers of labels that are tried for every text
 _RANKING = ("precision", "recall", "ndcg", "psp")
 
 
@@ -90,24 +89,6 @@ def choose_decision(scored: ScoredLabels, references: Sequence[Sequence[int]], c
     calibrated = scored if calibrator is None else calibrator.transform(scored, counts)
     rule, micro_f1 = choose_rule(calibrated, references)
     return Decision(rule, micro_f1, calibrator)
-
-
-def choose_rule(scored: ScoredLabels, references: Sequence[Sequence[int]]) -> tuple[DecisionRule, float]:
-    """The rule with the best micro F1, among one to ten labels for each text and all thresholds; of equals the first.
-
-    Returns:
-        The rule, and its micro F1 on these rows.
-    """
-    correct, rank = scored.correct(references), scored.rank
-    true = sum(map(len, references))
-    tried = []
-    for k in _TOP:
-        chosen = rank < k
-        f1 = 2 * correct[chosen].sum() / max(chosen.sum() + true, 1)
-        tried.append((DecisionRule("top_k", k), float(f1)))
-    threshold, f1 = tune_threshold(scored, references)
-    tried.append((DecisionRule("threshold", threshold), f1))
-    return max(tried, key=lambda one: one[1])
 
 
 def score_decided(
