@@ -19,6 +19,7 @@ from xlgen_hf._io import read_json, write_json
 from xlgen_hf.cli.main import main
 from xlgen_hf.data import write_jsonl
 from xlgen_hf.decisions import choose_rule
+from xlgen_hf.dense_retrieval import DenseRetrieval
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.experiment import Plan, plan_cells, read_result
 from xlgen_hf.experiment_cell import PREDICTIONS, SPEC, CellSpec
@@ -104,6 +105,37 @@ def test_searches_share_a_training(files, checkpoints):
     greedy = next(spec for spec in cells if "greedy" in spec.name)
     assert not _run_here(root, greedy)["cost"]["fit_from_scratch"]
     assert len(list((root / "models").iterdir())) == 1
+
+
+def test_a_trained_model_is_taken_where_it_was_trained_on_the_same_rows(files, checkpoints, capsys):
+    root, data = _prepare(files, "one")
+    more = {"retriever_epochs": 0, "num_candidates": 3}
+    plan = Plan(["xlgen-rcl"], ["full"], options=_options(checkpoints, **more))
+    trained = plan_cells(plan, data.facts["digest"])[0][0]
+    first = _run_here(root, trained)
+    models = {f"{setting}.xlgen-rcl": str(root / "models" / trained.model_folder) for setting in ("full", "pu")}
+    plan = replace(plan, systems=["xlgen-rcl", "hybrid"], settings=["full", "pu"], models=models)
+    taken, of_dropped, hybrid, _ = sorted(
+        plan_cells(plan, data.facts["digest"])[0], key=lambda spec: (spec.system == "hybrid", spec.setting)
+    )
+    again = _run_here(root, taken)
+    assert again["scores"] == first["scores"] and not again["cost"]["fit_from_scratch"]
+    assert _run_here(root, hybrid)["scores"]["candidate_recall"] >= first["scores"]["candidate_recall"]
+    write_json(root / "cells" / of_dropped.name / SPEC, asdict(of_dropped))
+    assert run_cell_process([str(root / "cells" / of_dropped.name / SPEC)]) == 1
+    assert "was trained on other rows" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="No cell takes a model for 'full.bonsai'"):
+        replace(plan, models={"full.bonsai": "x"})
+
+
+def test_dense_retrieval_is_a_system(files, checkpoints, tmp_path):
+    data = _prepare(files, "one")[1]
+    system = DenseRetrieval(checkpoints["bert"])
+    with pytest.raises(ConfigurationError, match="not fitted"):
+        system.score(["art"])
+    system.fit(SystemData(data.train, data.validation, data.label_space, tmp_path / "dense"))
+    found = system.score(["art", "printing"])
+    assert len(found) == 2 and len(found.labels) == 2 * len(data.label_space)
 
 
 def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, capsys):

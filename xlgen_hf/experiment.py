@@ -16,7 +16,7 @@ from .errors import ConfigurationError
 from .experiment_cell import INTERRUPTED, MISSING_EXTRA, RESULT, SPEC, CellSpec
 from .experiment_data import ExperimentData, PositiveUnlabelled, Setting, check_settings
 from .labels import DecodeOrder
-from .system_registry import SystemOptions, is_trained_network, kind_of, system_names
+from .system_registry import SystemOptions, is_trained_network, kind_of, system_names, trained_as
 
 __all__ = ["ABLATIONS", "Ablation", "AblationRow", "CellFailure", "Plan", "plan_cells", "read_result", "run_cells"]
 
@@ -55,6 +55,7 @@ class Plan:
         cluster_numbers: numbers of clusters of the ablation `clusters`.
         options: of systems that train a network.
         pu: how labels are dropped.
+        models: `full.xlgen-rcl` or another setting and system -> folder of a model that is taken as it is.
 
     Raises:
         ConfigurationError: if a name is unknown, or ablations do not fit the system.
@@ -69,6 +70,7 @@ class Plan:
     cluster_numbers: Sequence[int] = (10, 30, 100)
     options: SystemOptions = field(default_factory=SystemOptions)
     pu: PositiveUnlabelled = field(default_factory=PositiveUnlabelled)
+    models: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -84,6 +86,10 @@ class Plan:
         if "clusters" in self.ablations and self.ablation_system not in ("xlgen-bcl", "xlgen-mcg"):
             raise ConfigurationError(f"{self.ablation_system!r} has no clusters; the ablation 'clusters' needs some.")
         check_settings(self.settings)
+        can_take = {f"{setting}.{name}" for setting in self.settings for name in known if is_trained_network(name)}
+        strange = sorted(set(self.models) - can_take)
+        if strange:
+            raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; choose of {sorted(can_take)}.")
 
     def seeds_of(self, system: str) -> Sequence[int]:
         """The seeds that a system is run with."""
@@ -159,6 +165,8 @@ def _spec(
 ) -> CellSpec:
     # What a system has no use for must not make its cells run again.
     given = (options or plan.options).to_dict() if is_trained_network(system) else SystemOptions().to_dict()
+    if options is None or options.training == plan.options.training:  # not where an ablation trains another model
+        given["model"] = plan.models.get(f"{setting}.{system}", plan.models.get(f"{setting}.{trained_as(system)}"))
     pu = asdict(plan.pu) if setting == "pu" else asdict(PositiveUnlabelled())
     return CellSpec(f"{setting}.{system}{suffix}.seed{seed}", setting, system, seed, data_digest, given, pu)
 

@@ -118,7 +118,10 @@ def run_cell(folder: Path) -> dict[str, Any]:
     space = ScoringSpace(data.label_space, setting, [*known, *true])
     models = root / "models" / spec.model_folder
     models.mkdir(parents=True, exist_ok=True)
-    cost: dict[str, Any] = {"fit_from_scratch": not any(models.iterdir()), "memory_before": peak_memory()}
+    cost: dict[str, Any] = {
+        "fit_from_scratch": not any(models.iterdir()) and not spec.options.get("model"),
+        "memory_before": peak_memory(),
+    }
     system = make_system(spec.system, SystemOptions(**spec.options))
     _measured(lambda: system.fit(SystemData(train, data.validation, setting, models, spec.seed)), "fit", cost)
     seen = space.take(system.score(data.validation["text"][:]))

@@ -67,6 +67,7 @@ class SystemOptions:
         arguments: fields of `XLGenTrainingArguments`.
         search: fields of [`DecodingOptions`].
         batch_size: texts in a batch of the search.
+        model: folder of a model that was trained before on the same rows, in place of training one.
 
     Raises:
         ConfigurationError: if a name is that of no setting.
@@ -76,6 +77,7 @@ class SystemOptions:
     arguments: dict[str, Any] = field(default_factory=dict)
     search: dict[str, Any] = field(default_factory=lambda: {"num_beams": 5, "pool": "union"})
     batch_size: int = 64
+    model: str | None = None
 
     def __post_init__(self) -> None:
         """Check the names."""
@@ -165,7 +167,7 @@ def make_system(name: str, options: SystemOptions) -> System:
 
 def _make_generator(variant: Variant, options: SystemOptions) -> XLGenSystem:
     search = DecodingOptions(**options.search)
-    return XLGenSystem(options.settings(variant), dict(options.arguments), search, options.batch_size)
+    return XLGenSystem(options.settings(variant), dict(options.arguments), search, options.batch_size, options.model)
 
 
 def trained_as(name: str) -> str:

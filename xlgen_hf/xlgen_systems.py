@@ -41,12 +41,14 @@ class XLGenSystem:
         arguments: fields of [`XLGenTrainingArguments`]; folder and seed are those of the data.
         search: how labels are searched for. The candidates are all labels that the beams or samples hold.
         batch_size: texts in a batch of the search.
+        model: folder of a model that was trained before, on the same rows; it is taken as it is.
     """
 
     settings: TrainingSettings
     arguments: dict[str, Any] = field(default_factory=dict)
     search: DecodingOptions = field(default_factory=lambda: DecodingOptions(num_beams=5, pool="union"))
     batch_size: int = 64
+    model: str | None = None
     _model: Any = field(default=None, init=False, repr=False)
     _processor: Any = field(default=None, init=False, repr=False)
     _space: LabelSpace | None = field(default=None, init=False, repr=False)
@@ -58,11 +60,11 @@ class XLGenSystem:
             ConfigurationError: if the folder holds a training with other settings, or settings contradict the data.
             KeyboardInterrupt: after an interrupt, once a checkpoint is written.
         """
-        self._check_folder(data)
-        if (data.folder / REPORT_FILE).is_file():
-            logger.info("%s holds a finished model; it is taken as it is.", data.folder)
-            device = "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
-            self._model, self._processor = load_model(str(data.folder), device=device)
+        if self.model is not None:
+            self._take(self.model)
+            self._check_labels(data.label_space)
+        elif self._is_finished(data):
+            self._take(str(data.folder))
         else:
             space = data.label_space
             unseen = [name for name, count in zip(space.names, space.counts, strict=True) if not count]
@@ -72,6 +74,21 @@ class XLGenSystem:
         self._model.eval()
         self._processor.calibrator = None  # it fits greedy search; the comparison calibrates every system alike
         self._space = data.label_space
+
+    def _take(self, folder: str) -> None:
+        logger.info("%s holds a finished model; it is taken as it is.", folder)
+        device = "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
+        self._model, self._processor = load_model(folder, device=device)
+
+    def _check_labels(self, given: LabelSpace) -> None:
+        """Refuse a model of other training rows: it would have seen labels that this setting drops."""
+        own = self._processor.label_space
+        if own.train_label_counts() != given.train_label_counts():
+            raise ConfigurationError(
+                f"{self.model} was trained on other rows or with another vocabulary: it has {len(own)} labels and "
+                f"{int(own.counts.sum())} of them on training rows, the experiment has {len(given)} and "
+                f"{int(given.counts.sum())}."
+            )
 
     @property
     def trained(self) -> tuple[Any, Any]:
@@ -83,6 +100,11 @@ class XLGenSystem:
         if self._model is None:
             raise ConfigurationError("The system is not fitted; call fit first.")
         return self._model, self._processor
+
+    def _is_finished(self, data: SystemData) -> bool:
+        """Whether the folder holds the whole model of a training with these settings."""
+        self._check_folder(data)
+        return (data.folder / REPORT_FILE).is_file()
 
     def _check_folder(self, data: SystemData) -> None:
         given = {"settings": _plain(vars(self.settings)), "arguments": _plain(self.arguments), "seed": data.seed}

@@ -57,6 +57,10 @@ def experiment(
             "--set", help="Setting of XLGen's training, e.g. label_rows=0.3 or, for BCL alone, bcl.num_clusters=50."
         ),
     ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Trained model to take in place of training one: full.xlgen-rcl=FOLDER; repeated."),
+    ] = None,
     num_beams: Annotated[int, typer.Option(min=1, help="Beams of XLGen's search.")] = 5,
     num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw in place of beams.")] = 0,
     pool: Annotated[str, typer.Option(help="How their sets become one: best, average, vote, union.")] = "union",
@@ -91,6 +95,7 @@ def experiment(
         _numbers(cluster_numbers, "--cluster-numbers"),
         options,
         PositiveUnlabelled(pu_rate, pu_seed),
+        _models(model or []),
     )
     sources = _sources(data, train_file, validation_file, test_file)
     rows = ExperimentData.prepare(sources, labels, output_dir / "data")
@@ -128,6 +133,19 @@ def _settings(words: Iterable[str]) -> dict[str, Any]:
         except json.JSONDecodeError:  # a plain word
             found[name.replace("-", "_")] = value
     return found
+
+
+def _models(words: Iterable[str]) -> dict[str, str]:
+    """`setting.system=folder` -> folder by setting and system."""
+    from ..errors import ConfigurationError
+
+    pairs = [word.partition("=") for word in words]
+    for name, _, folder in pairs:
+        if not folder:
+            raise ConfigurationError(
+                f"--model {name!r}; write setting.system=folder, such as full.xlgen-rcl=my-model."
+            )
+    return {name: str(Path(folder).resolve()) for name, _, folder in pairs}
 
 
 def _arguments(words: list[str]) -> dict[str, Any]:
