@@ -124,7 +124,7 @@ def test_a_trained_model_is_taken_where_it_was_trained_on_the_same_rows(files, c
     write_json(root / "cells" / of_dropped.name / SPEC, asdict(of_dropped))
     assert run_cell_process([str(root / "cells" / of_dropped.name / SPEC)]) == 1
     assert "was trained on other rows" in capsys.readouterr().err
-    with pytest.raises(ConfigurationError, match="No cell takes a model for 'full.bonsai'"):
+    with pytest.raises(ConfigurationError, match=r"No cell takes a model for 'full\.bonsai'"):
         replace(plan, models={"full.bonsai": "x"})
 
 

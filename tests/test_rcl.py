@@ -18,6 +18,7 @@ from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub_files import model_files
 from xlgen_hf.hybrid import Hybrid
 from xlgen_hf.loading import load_model
+from xlgen_hf.model_card import model_card
 from xlgen_hf.retrieval import DenseRetriever
 from xlgen_hf.scored_labels import ScoredLabels
 from xlgen_hf.trainer import XLGenTrainer
@@ -310,6 +311,10 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
                  "--max-target-length", "64", "--output-dir", str(tmp_path / "rcl"), *small]) == 0  # fmt: skip
     assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
                  str(tmp_path / "hybrid")]) == 0  # fmt: skip
+    card = model_card(tmp_path / "hybrid", "me/hybrid")
+    assert "fused with those of dense retrieval" in card and "- xlgen-hybrid" in card
+    assert "Validation rows" not in card  # the weights were learned on them
+    assert "fused with" not in model_card(tmp_path / "rcl", "me/rcl")
     capsys.readouterr()
     assert main(["predict", "--model", str(tmp_path / "hybrid"), "--input-file", str(data)]) == 0
     predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

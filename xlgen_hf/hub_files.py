@@ -8,9 +8,10 @@ from pathlib import Path
 from ._io import read_json
 from .errors import ModelFolderError
 
-__all__ = ["MODEL_FILES", "REPORT_FILE", "model_files"]
+__all__ = ["HYBRID_FILE", "MODEL_FILES", "REPORT_FILE", "model_files"]
 
 REPORT_FILE = "training_report.json"
+HYBRID_FILE = "hybrid.json"
 
 _TOKENIZER_FILES = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json",
@@ -24,7 +25,7 @@ _RETRIEVER_FILES = (
 MODEL_FILES = (
     *_WEIGHTS, "model.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
     "label_space.json", "label_clusters.json", "label_clusters.safetensors", "label_trie.safetensors",
-    "processor_config.json", "score_calibration.json", "hybrid.json", REPORT_FILE,
+    "processor_config.json", "score_calibration.json", HYBRID_FILE, REPORT_FILE,
     *_TOKENIZER_FILES, *(f"retriever/{name}" for name in _RETRIEVER_FILES),
 )  # fmt: skip
 """Patterns of the files of a model or adapter that go to the Hub."""

@@ -14,17 +14,17 @@ from sklearn.linear_model import LogisticRegression
 from ._io import read_json, write_json
 from .decisions import DecisionRule, tune_threshold
 from .errors import ConfigurationError, ModelFolderError
+from .hub_files import HYBRID_FILE
 from .retrieval import DenseRetriever
 from .scored_labels import ScoredLabels
 
 if TYPE_CHECKING:
     from .processing_xlgen import XLGenProcessor
 
-__all__ = ["HYBRID_FILE", "Hybrid"]
+__all__ = ["Hybrid"]
 
 logger = logging.getLogger(__name__)
 
-HYBRID_FILE = "hybrid.json"
 _FORMAT_VERSION = 1
 _FEATURES = (
     "retrieval", "log_retrieval", "retrieval_rank", "generated", "log_generated", "forced", "log_forced",

@@ -13,7 +13,7 @@ from . import __version__
 from ._io import read_json
 from .card_text import CARD_FILE, compose_card, render, split_card
 from .errors import ModelFolderError
-from .hub_files import REPORT_FILE
+from .hub_files import HYBRID_FILE, REPORT_FILE
 from .labels import LabelSpace
 
 __all__ = [
@@ -128,7 +128,10 @@ def model_card(
     facts = _facts(folder, repo_id, report, scores or {}, dataset)
     facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
     facts["architecture"] = (config.get("backbone") or {}).get("model_type")
+    facts["hybrid"] = (folder / HYBRID_FILE).is_file()
     metadata = _metadata(facts, report, license_id)
+    if facts["hybrid"]:
+        metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]
     return compose_card(metadata, repo_id.rpartition("/")[2], render("model.md", facts))
 
 

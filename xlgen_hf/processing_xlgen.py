@@ -21,7 +21,8 @@ from .candidate_inputs import NUM_LEVELS, CandidateInputs
 from .clusters import LabelClusters
 from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
-from .hybrid import HYBRID_FILE, Hybrid
+from .hub_files import HYBRID_FILE
+from .hybrid import Hybrid
 from .label_trie import LABEL_TRIE_FILE, LabelTrie
 from .labels import LabelSpace
 from .processor_files import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer

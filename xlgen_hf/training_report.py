@@ -16,7 +16,7 @@ from ._io import write_json
 from .hub_files import REPORT_FILE
 from .row_statistics import row_facts
 
-__all__ = ["peak_memory", "source_name", "write_training_report"]
+__all__ = ["hybrid_report", "peak_memory", "source_name", "write_training_report"]
 
 _FORMAT_VERSION = 1
 _EXAMPLES = 3
@@ -75,6 +75,8 @@ def write_training_report(
         "arguments": {**settings, **_arguments(args)},
         "decision": {
             "min_labels": model.config.min_labels,
+            "num_beams": model.config.num_beams,
+            "pool": model.config.pool,
             **({} if processor.calibrator is None else _thresholds(processor.calibrator.thresholds)),
             "source": "micro F1 on the validation rows" if tuned else None,
         },
@@ -87,6 +89,25 @@ def write_training_report(
         "hardware": _hardware(),
     }
     write_json(folder / REPORT_FILE, report)
+
+
+def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation: Dataset) -> dict[str, Any]:
+    """The report of a model that has become a hybrid: its own scores, decisions and examples are no more its.
+
+    Args:
+        report: the report of the model alone.
+        model: the model.
+        processor: its processor, with the hybrid.
+        validation: the rows that the hybrid learned from; scores on them would say little.
+    """
+    decision = {"threshold": round(processor.hybrid.threshold, 4), "num_candidates": processor.hybrid.num_candidates}
+    return {
+        **report,
+        "hybrid": True,
+        "decision": {**decision, "source": "micro F1 on the validation rows"},
+        "scores": {},
+        "examples": _examples(model, processor, validation),
+    }
 
 
 def _thresholds(thresholds: dict[str, float]) -> dict[str, float]:

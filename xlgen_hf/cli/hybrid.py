@@ -23,17 +23,22 @@ def hybrid(
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
     import torch
 
+    from .._io import read_json, write_json
     from ..data import load_rows
     from ..errors import ConfigurationError
+    from ..hub_files import REPORT_FILE
     from ..hybrid import Hybrid
     from ..loading import load_model
+    from ..model_files import local_model
     from ..retrieval import DenseRetriever
     from ..saving import replace_files
+    from ..training_report import hybrid_report
     from .console import results
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
-    generator, processor = load_model(model)
+    folder = local_model(model, {})
+    generator, processor = load_model(str(folder))
     own = processor.retriever
     if (own is None) == (retriever is None):
         raise ConfigurationError(
@@ -54,4 +59,6 @@ def hybrid(
     with replace_files(output_dir) as aside:
         generator.save_pretrained(aside)
         processor.save_pretrained(aside)
+        if (folder / REPORT_FILE).is_file():
+            write_json(aside / REPORT_FILE, hybrid_report(read_json(folder / REPORT_FILE), generator, processor, rows))
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
