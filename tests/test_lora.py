@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, T5ForConditionalGeneration
 
 from xlgen_hf import lora
-from xlgen_hf.adapters import base_of
+from xlgen_hf.adapter_base import AdapterBase, base_of
 from xlgen_hf.cli.main import main
 from xlgen_hf.data import write_jsonl
 from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderError
@@ -279,8 +279,8 @@ def test_training_goes_on_from_a_checkpoint(files, checkpoints):
         torch.testing.assert_close(resumed[name], value, rtol=0, atol=1e-6)
     moved = files / "moved"
     (files / "model").rename(moved)
-    assert base_of(moved) == str(moved / "base")
-    assert base_of(moved / "checkpoint-1") == str(moved / "base")
+    assert base_of(moved) == AdapterBase(str(moved / "base"))
+    assert base_of(moved / "checkpoint-1") == AdapterBase(str(moved / "base"))
     first = XLGenForConditionalGeneration.from_pretrained(moved / "checkpoint-1")
     assert first.predict(["art"], XLGenProcessor.from_pretrained(moved))[0].labels
     shutil.rmtree(moved / "base")
@@ -346,6 +346,8 @@ def adapter(make_model, tmp_path):
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron_co.* is not what XLGen's adapters have"),
         ({"base_model_name_or_path": 3}, "'base_model_name_or_path' must name the model"),
         ({"base_model_name_or_path": "/no/such/base"}, "is no folder here, and no Hub id"),
+        ({"base_model_name_or_path": "a/b", "revision": "../../x"}, r"revision='../../x' is no commit, branch or tag"),
+        ({"base_model_name_or_path": "a/b", "revision": 1}, "revision='1' is no commit, branch or tag"),
     ],
 )  # fmt: skip
 def test_hostile_adapter_settings(adapter, changes, message):

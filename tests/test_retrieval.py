@@ -1,5 +1,7 @@
 """Dense retrieval of candidate labels, the training of its encoder, and what a folder of it may hold."""
 
+from __future__ import annotations
+
 import json
 import shutil
 

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.utils import HFValidationError, validate_repo_id
 from safetensors import SafetensorError, safe_open
 
 from ._io import read_json
+from .adapter_base import ADAPTER_CONFIG_FILE, base_of
 from .errors import ModelFolderError
 from .lora import require_peft
-from .model_files import ADAPTER_CONFIG_FILE, CONFIG_FILE, load_config
+from .model_files import CONFIG_FILE, load_config
 
-__all__ = ["BASE_FOLDER", "base_of", "is_adapter", "load_adapter"]
+__all__ = ["load_adapter"]
 
 _WEIGHTS_FILE = "adapter_model.safetensors"
-BASE_FOLDER = "base"  # in the folder of a run
 _PICKLE = "adapter_model.bin"
 _DECODING = ("min_labels", "max_labels", "num_beams", "pool", "max_clusters", "cluster_threshold")
 _MOST_LAYERS = 10_000  # names in a list of them
@@ -32,56 +31,13 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-def is_adapter(folder: str | Path) -> bool:
-    """Whether a folder holds an adapter.
-
-    Args:
-        folder: the folder.
-    """
-    return (Path(folder) / ADAPTER_CONFIG_FILE).is_file()
-
-
-def base_of(folder: str | Path) -> str:
-    """Where the base of an adapter is.
-
-    Args:
-        folder: the adapter's folder.
-
-    Returns:
-        A folder, `base/` in the adapter's before the one that its `adapter_config.json` names; or a Hub id.
-
-    Raises:
-        ModelFolderError: if there is no such folder, and the name is no Hub id either.
-    """
-    folder = Path(folder)
-    path = folder / ADAPTER_CONFIG_FILE
-    content = read_json(path)
-    name = content.get("base_model_name_or_path") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not name:
-        raise ModelFolderError(f"{path}: 'base_model_name_or_path' must name the model that the adapter changes.")
-    beside = [folder / BASE_FOLDER]
-    if folder.name.startswith("checkpoint-"):
-        beside.append(folder.parent / BASE_FOLDER)
-    for place in (*beside, Path(name)):
-        if (place / CONFIG_FILE).is_file():
-            return str(place)
-    try:
-        validate_repo_id(name)
-    except HFValidationError as err:
-        raise ModelFolderError(
-            f"{path}: the adapter's base {name!r} is no folder here, and no Hub id. Put the base (`base/` of the run "
-            f"that trained the adapter) into {folder / BASE_FOLDER}."
-        ) from err
-    return name
-
-
 def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
     """Load the base of an adapter, put the adapter on it and merge the two into one model.
 
     Args:
         model_class: class of the model.
         folder: the adapter's folder.
-        options: those of `from_pretrained`, for the base.
+        options: those of `from_pretrained`, for the base; its revision is the one that the adapter names.
 
     Raises:
         MissingExtraError: if peft is not installed.
@@ -90,7 +46,8 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
     peft = require_peft()
     content = _checked_content(peft, folder / ADAPTER_CONFIG_FILE)
     options.pop("config", None)  # the Auto classes read it from the adapter's folder; weights go by the base's
-    base = model_class.from_pretrained(base_of(folder), **options)
+    where = base_of(folder)
+    base = model_class.from_pretrained(where.name, **{**options, "revision": where.revision})
     _check_against_base(folder / ADAPTER_CONFIG_FILE, content, base.config)
     if (folder / CONFIG_FILE).is_file():
         own = load_config(folder)

@@ -15,7 +15,7 @@ from . import __version__
 from .card_text import compose_card, merge_cards, render
 from .data import FEATURES, LABEL_SPACE_CONFIG, load_label_names, load_rows
 from .errors import ConfigurationError
-from .hub import HubTarget, PushReport, push_files
+from .hub_commits import HubTarget, PushReport, push_files
 from .labels import LabelSpace
 from .model_card import tail_histogram
 from .row_statistics import row_facts

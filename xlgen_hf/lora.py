@@ -7,7 +7,8 @@ stay as they are, and so does the bias that a BERT-like decoder adds to its logi
 
 An adapter is a change to one base, so the base is kept: [`add_lora`] writes the untrained model to a folder of its own
 (`xlgen train --lora` takes `base/` in the output folder), and the adapter's `adapter_config.json` names that folder.
-Where the folder was moved, `base/` inside the adapter's folder, or beside that of a checkpoint, is taken.
+Where the folder was moved, `base/` inside the adapter's folder, or beside that of a checkpoint, is taken. On the Hub
+the base has a repository of its own (see `hub_adapters`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,19 @@ from .errors import ModelFolderError
 from .hub_files import REPORT_FILE
 from .labels import LabelSpace
 
-__all__ = ["adapter_card", "metric_card", "model_card", "read_scores", "tail_histogram"]
+__all__ = [
+    "BASE_TAG",
+    "adapter_card",
+    "base_card",
+    "metric_card",
+    "model_card",
+    "read_report",
+    "read_scores",
+    "tail_histogram",
+]
+
+BASE_TAG = "xlgen-adapter-base"
+"""Tag of a repository that holds the base of adapters, and so may be given another one by a push."""
 
 _TASK = "extreme-multi-label-classification"
 _BUCKETS = ((0, 0), (1, 1), (2, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, None))
@@ -74,6 +86,9 @@ def read_scores(scores: str | Path | Mapping[str, Any] | None) -> dict[str, floa
 def read_report(folder: Path) -> dict[str, Any]:
     """What training left of itself; empty where there is no report, as in folders of older releases.
 
+    Args:
+        folder: the model's folder.
+
     Raises:
         ModelFolderError: if the file is no JSON object.
     """
@@ -121,21 +136,64 @@ def adapter_card(
     folder: Path,
     repo_id: str,
     *,
+    base_model: str,
     scores: Mapping[str, float] | None = None,
     dataset: str | None = None,
     license_id: str | None = None,
-    with_code: bool = False,
 ) -> str:
-    """The card of a LoRA adapter; the arguments are those of [`model_card`]."""
+    """The card of a LoRA adapter.
+
+    Args:
+        folder: the adapter's folder.
+        repo_id: where the adapter goes.
+        base_model: where its base is on the Hub.
+        scores: scores on test rows, by name.
+        dataset: name or Hub id of the data; that of the training report if None.
+        license_id: licence, as the Hub spells it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
     adapter = _object(folder / "adapter_config.json")
     report = read_report(folder)
     facts = _facts(folder, repo_id, report, scores or {}, dataset)
-    facts |= {"variant": report.get("variant"), "base_model": adapter.get("base_model_name_or_path")}
+    facts |= {"variant": report.get("variant"), "base_model": base_model, "backbone": report.get("backbone")}
     facts |= {key: adapter.get(key) for key in ("r", "lora_alpha", "lora_dropout")}
     modules = adapter.get("target_modules")
     facts["target_modules"] = sorted(map(str, modules)) if isinstance(modules, list) else []
     metadata = _metadata(facts, report, license_id) | {"library_name": "peft"}
+    if "base_model" in metadata:
+        metadata["base_model_relation"] = "adapter"
     return compose_card(metadata, repo_id.rpartition("/")[2], render("adapter.md", facts))
+
+
+def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, license_id: str | None = None) -> str:
+    """The card of the untrained model that adapters change.
+
+    Args:
+        folder: its folder.
+        repo_id: where it goes.
+        backbone: the checkpoint that it was made from, where that is known.
+        license_id: licence, as the Hub spells it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
+    config = _object(folder / "config.json")
+    facts = {
+        "variant": config.get("variant"),
+        "base_model": backbone,
+        "architecture": (config.get("backbone") or {}).get("model_type"),
+        "num_labels": len(LabelSpace.load(folder)),
+        "version": __version__,
+    }
+    metadata = {
+        "base_model": backbone if isinstance(backbone, str) and _is_hub_id(backbone) else None,
+        "library_name": "xlgen-hf",
+        "license": license_id,
+        "tags": ["xlgen", BASE_TAG],
+    }
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("base.md", facts))
 
 
 def metric_card(folder: Path, repo_id: str) -> str:

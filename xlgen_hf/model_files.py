@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ._io import read_json
+from .adapter_base import ADAPTER_CONFIG_FILE
 from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError, ModelFolderError, XLGenError
 from .saving import finish_interrupted_save, replace_files
@@ -22,7 +23,6 @@ from .saving import finish_interrupted_save, replace_files
 __all__ = ["ModelFilesMixin", "check_config", "load_config", "local_model"]
 
 CONFIG_FILE = "config.json"
-ADAPTER_CONFIG_FILE = "adapter_config.json"
 _WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 _WANTED_FROM_HUB = ("*.json", "*.safetensors")
@@ -70,14 +70,19 @@ class ModelFilesMixin:
             ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
             MissingExtraError: if it is an adapter and peft is not installed.
         """
-        options.pop("adapter_kwargs", None)  # the Auto classes look for adapters too; here it is done once, below
+        # Where the Auto classes find an adapter, they give the name of its base here, and the adapter's in a keyword.
+        adapter = options.pop("adapter_kwargs", None) or {}
+        if adapter.get("_adapter_model_path") is not None:
+            pretrained_model_name_or_path = adapter["_adapter_model_path"]
+            options["revision"] = adapter.get("revision")
         if options.pop("use_safetensors", True) is False:
             raise ConfigurationError("use_safetensors=False would read a pickle. XLGen's weights are safetensors.")
+        of_hub = {key: value for key, value in options.items() if key in _HUB_OPTIONS - {"revision"}}
         folder = local_model(pretrained_model_name_or_path, options)
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             from .adapters import load_adapter  # needs peft, and knows this module
 
-            return load_adapter(cls, folder, **options)
+            return load_adapter(cls, folder, **{**options, **of_hub})
         _check_model(cls, folder, options.get("config"))
         with _load_errors(folder):
             model = super().from_pretrained(str(folder), *args, use_safetensors=True, **options)  # type: ignore[misc]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PLOT_SHOTS", "check_picture", "plot_reliability", "plot_shot_buckets"]
+__all__ = ["PLOT_SHOTS", "check_picture", "plot_reliability", "plot_shot_buckets", "save_figure"]
 
 PLOT_SHOTS = ("0", "1", "2-4", "5-9", "10-99", "100+")
 """Buckets of labels by training count that together hold every label."""
@@ -68,7 +68,7 @@ def plot_shot_buckets(
     axes = figure.subplots()
     _draw_bars(axes, systems, buckets, score)
     _label_axes(axes, systems, buckets, score, title)
-    _save(figure, Path(path))
+    save_figure(figure, path)
 
 
 def _buckets(systems: Mapping[str, Mapping[str, float]]) -> list[str]:
@@ -162,9 +162,11 @@ def plot_reliability(table: ReliabilityTable, path: str | Path, *, title: str | 
     axes.legend(frameon=False, loc="upper left", fontsize=9)
     if title:
         axes.set_title(title, loc="left")
-    _save(figure, Path(path))
+    save_figure(figure, path)
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a picture in the format of its name; an earlier one stays until the new one is complete."""
+    path = Path(path)
     with atomic_path(path) as aside:
         figure.savefig(aside, format=path.suffix[1:].lower(), dpi=150)

@@ -30,7 +30,6 @@ _SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
 _FORMAT_VERSION = 1
 _SIMILARITIES_AT_ONCE = 20_000_000
-_TUNING_TEXTS = 2_000  # validation texts that settings are chosen on
 _TUNING_CUTS = (2, 3, 4, 5, 6)
 _TEMPERATURES = (0.02, 0.05, 0.1)
 _NAME_POWERS = (2.0, 4.0, 8.0)
@@ -228,35 +227,55 @@ class DenseRetriever:
         """
         if num_candidates < 1:
             raise ConfigurationError(f"num_candidates={num_candidates}; at least 1 is needed.")
-        size = min(num_candidates, len(self))
-        labels, scores = np.empty((len(queries), size), np.int64), np.empty((len(queries), size))
+        return self._weigh(self._find(queries, num_candidates, hidden), num_candidates)
+
+    def _find(self, queries: np.ndarray, num_candidates: int, hidden: csr_matrix | None) -> _Found:
+        """Nearest texts, their labels, and the labels with the nearest names, block by block.
+
+        No other label can be among the best: without a near text a label has but its name, which is then not among
+        the `num_candidates` nearest ones.
+        """
         step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
-        for start in range(0, len(queries), step):
-            part = slice(start, start + step)
-            found = self._neighbor_weights(queries[part], None if hidden is None else hidden[part]) @ self.labels
-            fused = found.toarray() + self._name_scores(queries[part])
-            fused /= 1 + self.settings.name_weight
-            labels[part], scores[part] = _best(fused, size)
-        start_of = np.arange(len(queries) + 1, dtype=np.int64) * size
-        flat = scores.reshape(-1).clip(0, 1)
-        return ScoredLabels(start_of, labels.reshape(-1), flat, np.ones(len(flat), dtype=bool))
+        blocks = [
+            self._find_block(queries[i : i + step], num_candidates, None if hidden is None else hidden[i : i + step])
+            for i in range(0, len(queries), step)
+        ]
+        return _Found.joined(blocks)
 
-    def _name_scores(self, queries: np.ndarray) -> np.ndarray:
-        """Weighted similarity to each label name, `(Q, L)`."""
-        cosine = (queries.astype(np.float32) @ self.names.T).clip(0, 1)
-        return self.settings.name_weight * cosine**self.settings.name_power
-
-    def _neighbor_weights(self, queries: np.ndarray, hidden: csr_matrix | None) -> csr_matrix:
-        """Softmax over the nearest training texts, `(Q, N)`."""
-        cosine = queries.astype(np.float32) @ self.documents.T
+    def _find_block(self, queries: np.ndarray, num_candidates: int, hidden: csr_matrix | None) -> _Found:
+        queries = queries.astype(np.float32)
+        cosine = queries @ self.documents.T
         if hidden is not None:
             cosine[hidden.nonzero()] = -np.inf
         near, similarity = _best(cosine, min(self.settings.neighbors, cosine.shape[1]))
-        top = np.maximum(similarity[:, :1], -1)  # where every text is hidden, none is near
-        weight = np.exp((similarity - top) / self.settings.temperature)
+        of_names = (queries @ self.names.T).clip(0, 1)
+        nearest, _ = _best(of_names, min(num_candidates, len(self)))
+        row = np.arange(len(queries))
+        of_near = self.labels[near.reshape(-1)]
+        owner = np.repeat(np.repeat(row, near.shape[1]), np.diff(of_near.indptr))
+        by_name = np.repeat(row, nearest.shape[1]) * len(self) + nearest.reshape(-1)
+        keys = np.unique(np.concatenate([by_name, owner * len(self) + of_near.indices]))
+        text, labels = keys // len(self), keys % len(self)
+        return _Found(text, labels, of_names[text, labels], near, similarity)
+
+    def _weigh(self, found: _Found, num_candidates: int) -> ScoredLabels:
+        """Scores of what was found, and the best of it for each query."""
+        settings, queries = self.settings, len(found.near)
+        top = np.maximum(found.similarity[:, :1], -1)  # where every text is hidden, none is near
+        weight = np.exp((found.similarity - top) / settings.temperature)
         weight /= weight.sum(1, keepdims=True).clip(1e-30)
-        ends = np.arange(len(queries) + 1) * near.shape[1]
-        return csr_matrix((weight.reshape(-1), near.reshape(-1), ends), shape=cosine.shape)
+        ends = np.arange(queries + 1) * found.near.shape[1]
+        shape = (queries, len(self.documents))
+        shares = csr_matrix((weight.reshape(-1), found.near.reshape(-1), ends), shape=shape) @ self.labels
+        of_texts = np.asarray(shares[found.text, found.labels]).reshape(-1)
+        scores = (of_texts + settings.name_weight * found.cosine**settings.name_power) / (1 + settings.name_weight)
+        order = np.lexsort((found.labels, -scores, found.text))
+        start = np.searchsorted(found.text, np.arange(queries + 1))
+        rank = np.arange(len(order)) - start[found.text[order]]
+        kept = order[rank < num_candidates]
+        new_start = np.searchsorted(found.text[kept], np.arange(queries + 1)).astype(np.int64)
+        flat = scores[kept].astype(np.float64).clip(0, 1)
+        return ScoredLabels(new_start, found.labels[kept], flat, np.ones(len(kept), dtype=bool))
 
     # ------------------------------------------------------------------------------------------------ settings
 
@@ -264,21 +283,21 @@ class DenseRetriever:
         """Choose temperature, power and weight on validation texts, for the best micro F1 of a fixed number of labels.
 
         Args:
-            texts: validation texts; the first 2,000 count.
+            texts: validation texts.
             label_ids: their label ids.
 
         Returns:
             The settings, which the retriever has taken over.
         """
-        queries = self.embed(texts[:_TUNING_TEXTS])
-        references = label_ids[:_TUNING_TEXTS]
-        gold = sum(map(len, references))
+        most = max(_TUNING_CUTS)
+        found = self._find(self.embed(texts), most, None)
+        gold = sum(map(len, label_ids))
         best = (-1.0, self.settings)
         for temperature, power, weight in product(_TEMPERATURES, _NAME_POWERS, _NAME_WEIGHTS):
             self.settings = replace(self.settings, temperature=temperature, name_power=power, name_weight=weight)
-            found = self.search(queries, max(_TUNING_CUTS))
-            correct, rank = found.correct(references), found.rank
-            f1 = max(2 * correct[rank < k].sum() / (k * len(queries) + gold) for k in _TUNING_CUTS)
+            scored = self._weigh(found, most)
+            correct, rank = scored.correct(label_ids), scored.rank
+            f1 = max(2 * correct[rank < k].sum() / ((rank < k).sum() + gold) for k in _TUNING_CUTS)
             best = max(best, (float(f1), self.settings), key=lambda pair: pair[0])
         self.settings = best[1]
         logger.info("Retrieval has micro F1 %.4f on the validation rows with %s.", *best)
@@ -357,6 +376,33 @@ class DenseRetriever:
         start, ids = tensors["label_start"], tensors["label_ids"]
         labels = csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(start) - 1, num_labels))
         return cls(encoder, tensors["documents"], tensors["names"], labels, tensors["fingerprints"], settings)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is near to `Q` queries, before it is weighed.
+
+    Attributes:
+        text, labels, cosine: query, label, and cosine of its name, of each of `M` candidates, by query and label.
+        near, similarity: nearest training texts and their cosines, `(Q, neighbors)`.
+    """
+
+    text: np.ndarray
+    labels: np.ndarray
+    cosine: np.ndarray
+    near: np.ndarray
+    similarity: np.ndarray
+
+    @classmethod
+    def joined(cls, blocks: list[_Found]) -> _Found:
+        """One behind the other."""
+        if not blocks:
+            nothing = np.zeros(0, dtype=np.int64)
+            return cls(nothing, nothing, np.zeros(0), np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1)))
+        before = np.cumsum([0, *(len(block.near) for block in blocks[:-1])])
+        text = np.concatenate([block.text + first for block, first in zip(blocks, before, strict=True)])
+        others = ("labels", "cosine", "near", "similarity")
+        return cls(text, *(np.concatenate([getattr(block, name) for block in blocks]) for name in others))
 
 
 def _best(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -23,7 +23,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from .adapters import BASE_FOLDER, is_adapter
+from .adapter_base import BASE_FOLDER, is_adapter
 from .backbone import longest_sequence
 from .candidate_inputs import CandidateInputs
 from .checkpoints import checkpoint_errors, resolve_checkpoint
@@ -42,6 +42,7 @@ from .retriever_training import ContrastiveSettings, fit_retriever
 from .trainer import XLGenTrainer
 from .training_args import XLGenTrainingArguments
 from .training_report import write_training_report
+from .warm_start import start_from
 
 __all__ = ["TrainingSettings", "prepare_model", "train_model"]
 
@@ -59,6 +60,8 @@ class TrainingSettings:
     Attributes:
         backbone: checkpoint of a seq2seq model or of an encoder.
         variant: `base`, `bcl`, `mcg` or `rcl`.
+        start_from: trained XLGen model, of any variant, whose weights the training starts from; its backbone must be
+            the same.
         vocabulary: names beyond those of the training rows.
         clusters: folder that `xlgen cluster` wrote; clusters are made if None.
         encoder: checkpoint that embeds documents for clusters and retrieval; the backbone if None.
@@ -85,6 +88,7 @@ class TrainingSettings:
 
     backbone: str
     variant: Variant = "base"
+    start_from: str | None = None
     vocabulary: list[str] | None = None
     clusters: str | Path | None = None
     encoder: str | None = None
@@ -212,6 +216,8 @@ def prepare_model(
         dropout=settings.dropout,
         **{"max_labels": most_labels, **settings.model_options},
     )
+    if settings.start_from is not None:
+        start_from(model, processor, settings.start_from)
     return model, processor
 
 

@@ -43,6 +43,7 @@ COMMANDS = (
     Command("merge", "Merge a LoRA adapter and its base into a model of its own."),
     Command("predict", "Predict the labels of texts."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
+    Command("experiment", "Run the article's experiments for all systems, as one report.", takes_more=True),
     Command("push", "Put a model, a data set or the metric on the Hub."),
 )
 

@@ -15,7 +15,7 @@ def merge(
     output_dir: Annotated[Path, typer.Option(help="Folder for the merged model.")],
 ) -> None:
     """Write a model that needs neither the adapter nor peft, with the same predictions."""
-    from ..adapters import is_adapter
+    from ..adapter_base import is_adapter
     from ..errors import ConfigurationError
     from ..loading import load_model
     from ..model_files import local_model

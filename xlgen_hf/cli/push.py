@@ -37,6 +37,12 @@ def model(
         str | None, typer.Option(help="Name or Hub id of the data, for the card.", show_default="the training file's")
     ] = None,
     license_id: License = None,
+    base_repo_id: Annotated[
+        str | None,
+        typer.Option(
+            help="Repository of an adapter's base, owner/name.", show_default="that of the adapter, and -base"
+        ),
+    ] = None,
     with_code: Annotated[
         bool, typer.Option("--with-code", help="Add the code that loads it where xlgen-hf is not installed.")
     ] = False,
@@ -46,13 +52,18 @@ def model(
     message: Message = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Put a model up in one commit: weights, configs, label space, clusters, processor and card."""
+    """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
+
+    An adapter's base goes up before it, to a repository of its own.
+    """
     from ..hub import push_model
 
     report = push_model(
-        model, repo_id, scores=scores, dataset=dataset, license_id=license_id, with_code=with_code, private=private,
-        revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
+        model, repo_id, base_repo_id=base_repo_id, scores=scores, dataset=dataset, license_id=license_id,
+        with_code=with_code, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
     )  # fmt: skip
+    if report.base is not None:
+        _print_report(report.base)
     _print_report(report)
 
 

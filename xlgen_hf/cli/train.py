@@ -29,6 +29,9 @@ def train(
         Literal["base", "bcl", "mcg", "rcl"],
         typer.Option(help="Model: alone, with bit or token clusters, or with retrieved candidate labels."),
     ] = "bcl",
+    start_from: Annotated[
+        str | None, typer.Option(help="Trained model, of any variant, to start from in place of the bare backbone.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen.")
     ] = None,
@@ -105,6 +108,7 @@ def train(
         sources={"train": train_file} | ({} if validation_file is None else {"validation": validation_file}),
         backbone=backbone,
         variant=variant,
+        start_from=start_from,
         vocabulary=None if labels is None else load_label_names(labels),
         clusters=clusters,
         encoder=encoder,

@@ -1,0 +1,290 @@
+"""`xlgen experiment` on tiny rows: cells in processes of their own, failures, interrupts, numbers of the report."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROWS, VOCABULARY
+from datasets import Dataset
+
+from xlgen_hf._io import read_json, write_json
+from xlgen_hf.cli.main import main
+from xlgen_hf.data import write_jsonl
+from xlgen_hf.decisions import choose_rule
+from xlgen_hf.dense_retrieval import DenseRetrieval
+from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.experiment import Plan, plan_cells, read_result
+from xlgen_hf.experiment_cell import PREDICTIONS, SPEC, CellSpec
+from xlgen_hf.experiment_cell import main as run_cell_process
+from xlgen_hf.experiment_data import ExperimentData
+from xlgen_hf.experiment_scores import ScoringSpace
+from xlgen_hf.labels import LabelSpace
+from xlgen_hf.scored_labels import ScoredLabels
+from xlgen_hf.scoring import score_ids, score_labels
+from xlgen_hf.system_registry import SystemOptions, make_system, system_names
+from xlgen_hf.systems import SystemData
+
+TEST_ROWS = [*ROWS[:5], {"text": "art history", "labels": ["art history", "never heard of"]}]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Rows of three splits, and a vocabulary."""
+    write_jsonl(tmp_path / "data" / "train.jsonl", ROWS * 3)
+    write_jsonl(tmp_path / "data" / "validation.jsonl", ROWS)
+    write_jsonl(tmp_path / "data" / "test.jsonl", TEST_ROWS)
+    (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    return tmp_path
+
+
+def _options(checkpoints, **more) -> SystemOptions:
+    training = {"backbone": checkpoints["bert"], "decoder_layers": 1, "num_clusters": 3, **more}
+    return SystemOptions(training, {"max_steps": 2, "use_cpu": True, "save_strategy": "no"})
+
+
+def _arguments(folder: Path, backbone: str, *more: str) -> list[str]:
+    return [
+        "experiment", "--data", str(folder / "data"), "--labels", str(folder / "labels.txt"),
+        "--output-dir", str(folder / "out"), "--settings", "full", "--backbone", backbone, "--set", "decoder_layers=1",
+        "--set", "num_clusters=3", "--use_cpu", "--eval_strategy", "no", *more,
+    ]  # fmt: skip
+
+
+def _prepare(files, folder: str) -> tuple[Path, ExperimentData]:
+    sources = dict.fromkeys(("train", "validation", "test"), str(files / "data"))
+    return files / folder, ExperimentData.prepare(sources, str(files / "labels.txt"), files / folder / "data")
+
+
+def _run_here(root: Path, spec: CellSpec) -> dict:
+    """A cell in this process, which spares the import of all libraries."""
+    write_json(root / "cells" / spec.name / SPEC, asdict(spec))
+    assert run_cell_process([str(root / "cells" / spec.name / SPEC)]) == 0
+    return read_result(root, spec)
+
+
+def test_a_cell_has_the_scores_of_the_metric_and_a_seed_gives_them_again(files, checkpoints):
+    results = []
+    for name in ("one", "two"):
+        root, data = _prepare(files, name)
+        plan = Plan(["xlgen-bcl"], ["full"], options=_options(checkpoints))
+        spec = plan_cells(plan, data.facts["digest"])[0][0]
+        results.append(_run_here(root, spec))
+        predicted = (root / "cells" / spec.name / PREDICTIONS).read_text(encoding="utf-8").splitlines()
+    assert results[0] | {"cost": 0} == results[1] | {"cost": 0}
+    rows = [json.loads(line) for line in predicted]
+    assert (files / "one" / "cells" / spec.name / PREDICTIONS).read_text(encoding="utf-8").splitlines() == predicted
+    true, train = ([row["labels"] for row in part] for part in (TEST_ROWS, ROWS * 3))
+    decided = score_labels([row["labels"] for row in rows], true, train_references=train, k=())
+    ranked = score_labels([row["candidates"] for row in rows], true, train_references=train, oracle=True)
+    scores = results[0]["scores"]
+    for name in ("micro_f1", "macro_f1", "0_shot_macro_f1", "0_shot_micro_f1", "1_shot_macro_f1", "0_shot_labels"):
+        assert scores[name] == pytest.approx(decided[name]), name
+    for name in ("precision_at_1", "precision_at_5", "psp_at_3", "ndcg_at_5", "oracle_micro_f1", "oracle_macro_f1"):
+        assert scores[name] == pytest.approx(ranked[name]), name
+    assert scores["0_shot_labels"] == 2
+    cost = results[0]["cost"]
+    assert cost["fit_from_scratch"] and cost["fit_seconds"] > 0 and cost["predict_memory"] >= cost["memory_before"]
+
+
+def test_searches_share_a_training(files, checkpoints):
+    root, data = _prepare(files, "one")
+    plan = Plan(["xlgen-base"], ["full"], options=_options(checkpoints), ablations=["decoding"])
+    plan = replace(plan, ablation_system="xlgen-base")
+    cells, rows = plan_cells(plan, data.facts["digest"])
+    assert len({spec.model_folder for spec in cells}) == 1
+    assert [row.value for row in rows if row.is_default] == ["5 beams, union"]
+    assert _run_here(root, cells[0])["cost"]["fit_from_scratch"]
+    greedy = next(spec for spec in cells if "greedy" in spec.name)
+    assert not _run_here(root, greedy)["cost"]["fit_from_scratch"]
+    assert len(list((root / "models").iterdir())) == 1
+
+
+def test_a_trained_model_is_taken_where_it_was_trained_on_the_same_rows(files, checkpoints, capsys):
+    root, data = _prepare(files, "one")
+    more = {"retriever_epochs": 0, "num_candidates": 3}
+    plan = Plan(["xlgen-rcl"], ["full"], options=_options(checkpoints, **more))
+    trained = plan_cells(plan, data.facts["digest"])[0][0]
+    first = _run_here(root, trained)
+    models = {f"{setting}.xlgen-rcl": str(root / "models" / trained.model_folder) for setting in ("full", "pu")}
+    plan = replace(plan, systems=["xlgen-rcl", "hybrid"], settings=["full", "pu"], models=models)
+    taken, of_dropped, hybrid, _ = sorted(
+        plan_cells(plan, data.facts["digest"])[0], key=lambda spec: (spec.system == "hybrid", spec.setting)
+    )
+    again = _run_here(root, taken)
+    assert again["scores"] == first["scores"] and not again["cost"]["fit_from_scratch"]
+    assert _run_here(root, hybrid)["scores"]["candidate_recall"] >= first["scores"]["candidate_recall"]
+    write_json(root / "cells" / of_dropped.name / SPEC, asdict(of_dropped))
+    assert run_cell_process([str(root / "cells" / of_dropped.name / SPEC)]) == 1
+    assert "was trained on other rows" in capsys.readouterr().err
+    with pytest.raises(ConfigurationError, match="No cell takes a model for 'full.bonsai'"):
+        replace(plan, models={"full.bonsai": "x"})
+
+
+def test_dense_retrieval_is_a_system(files, checkpoints, tmp_path):
+    data = _prepare(files, "one")[1]
+    system = DenseRetrieval(checkpoints["bert"])
+    with pytest.raises(ConfigurationError, match="not fitted"):
+        system.score(["art"])
+    system.fit(SystemData(data.train, data.validation, data.label_space, tmp_path / "dense"))
+    found = system.score(["art", "printing"])
+    assert len(found) == 2 and len(found.labels) == 2 * len(data.label_space)
+
+
+def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, capsys):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    systems = ("--systems", "xlgen-mcg,xlgen-base", "--max_steps", "2", "--set", "mcg.decoder_layers=9")
+    arguments = _arguments(files, checkpoints["bert"], *systems)
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert "full.xlgen-mcg.seed0 failed" in error
+    assert "decoder_layers=9; the encoder has 3" in error
+    out = files / "out"
+    found = read_json(out / "results.json")
+    assert [one["cell"] for one in found["failed"]] == found["missing"] == ["full.xlgen-mcg.seed0"]
+    done = out / "cells" / "full.xlgen-base.seed0" / "result.json"
+    result = read_json(done)
+    mean = found["summary"]["full"]["xlgen-base"]["scores"]["micro_f1"]
+    assert mean == {"mean": result["scores"]["micro_f1"], "sd": None, "values": [result["scores"]["micro_f1"]]}
+    report = (out / "report.md").read_text(encoding="utf-8")
+    assert "## Cells that failed" in report and found["data"]["digest"] in report and "decoder_layers=9" in report
+    assert f"| XLGen-base | 1 | {result['scores']['micro_f1']:.3f} |" in report
+    assert {path.suffix for path in out.glob("figure_1_overall.*")} == {".png", ".svg"}
+
+    when = done.stat().st_mtime_ns
+    assert main([*arguments, "--report-only"]) == 0  # nothing is run, nothing fails
+    assert read_json(out / "results.json")["missing"] == ["full.xlgen-mcg.seed0"]
+    assert "## Cells that were not run" in (out / "report.md").read_text(encoding="utf-8")
+    assert done.stat().st_mtime_ns == when
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_an_interrupted_run_goes_on(files, checkpoints):
+    steps = ("--systems", "xlgen-base,xlgen-bcl", "--max_steps", "60", "--logging_steps", "1", "--no-figures")
+    arguments = _arguments(files, checkpoints["bert"], *steps)
+    process = subprocess.Popen([sys.executable, "-m", "xlgen_hf", *arguments], stderr=subprocess.PIPE, text=True)
+    done, second = (files / "out" / "cells" / f"full.xlgen-{name}.seed0" for name in ("base", "bcl"))
+    while not (second / "log.txt").is_file() or "Step 2 of" not in (second / "log.txt").read_text():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=300)
+    assert process.returncode == 130, error
+    assert (done / "result.json").is_file()
+    assert not (second / "result.json").exists()
+    assert "saving a checkpoint" in (second / "log.txt").read_text()
+
+    when = (done / "result.json").stat().st_mtime_ns
+    assert main(arguments) == 0
+    assert (done / "result.json").stat().st_mtime_ns == when
+    assert "Resuming from" in (second / "log.txt").read_text()
+    assert not read_json(second / "result.json")["cost"]["fit_from_scratch"]
+    summary = read_json(files / "out" / "results.json")["summary"]["full"]
+    assert list(summary) == ["xlgen-base", "xlgen-bcl"]
+    assert "fit_seconds" not in summary["xlgen-bcl"]["cost"]  # half of it was in the run that was stopped
+
+
+def test_pu_trains_on_fewer_labels_and_is_scored_by_the_whole_counts(files, checkpoints):
+    root, data = _prepare(files, "one")
+    plan = Plan(["xlgen-base"], ["full", "pu"], options=_options(checkpoints))
+    full, pu = plan_cells(plan, data.facts["digest"])[0]
+    kept = data.training_rows("pu", plan.pu)
+    assert len(kept) == len(data.train) and sum(map(len, kept["labels"])) < sum(map(len, data.train["labels"]))
+    assert full.model_folder.partition(".")[0] == "full"
+    scores = _run_here(root, pu)["scores"]
+    rows = map(json.loads, (root / "cells" / pu.name / PREDICTIONS).read_text(encoding="utf-8").splitlines())
+    true, train = ([row["labels"] for row in part] for part in (TEST_ROWS, ROWS * 3))
+    expected = score_labels([row["labels"] for row in rows], true, train_references=train, k=(), shots=["0", "2-4"])
+    for name in ("macro_f1", "0_shot_labels", "2-4_shot_labels", "2-4_shot_macro_f1"):
+        assert scores[name] == pytest.approx(expected[name]), name
+
+
+def test_what_decides_a_result_decides_its_digest(checkpoints):
+    plan = Plan(["xlgen-bcl"], ["full"], options=_options(checkpoints))
+    one = plan_cells(plan, "a")[0][0]
+    others = [
+        plan_cells(plan, "b")[0][0],
+        plan_cells(replace(plan, options=_options(checkpoints, num_clusters=4)), "a")[0][0],
+        replace(one, seed=1),
+    ]
+    assert len({one.digest, *(spec.digest for spec in others)}) == 4
+    assert replace(one, name="another").digest == one.digest
+
+
+def test_ablations_take_the_main_cell_where_it_has_the_value(checkpoints):
+    plan = Plan(["xlgen-bcl"], ["full"], options=_options(checkpoints), ablations=["order", "clusters", "bits"])
+    cells, rows = plan_cells(plan, "a")
+    assert {row.value for row in rows if row.is_default} == {"freq_forward", "3", "mixed"}
+    assert {row.cells for row in rows if row.is_default} == {("full.xlgen-bcl.seed0",)}
+    assert len(cells) == 1 + 3 + 3 + 2
+    assert {row.value for row in rows if row.ablation == "clusters"} == {"3", "10", "30", "100"}
+
+
+def test_the_best_rule_is_found():
+    random = np.random.default_rng(0)
+    rows = [(random.permutation(30)[:12].tolist(), random.random(12).tolist(), [False] * 12) for _ in range(40)]
+    scored = ScoredLabels.from_rows(rows)
+    references = [random.permutation(30)[: random.integers(0, 6)].tolist() for _ in rows]
+    rule, f1 = choose_rule(scored, references)
+
+    def micro(sets):
+        return score_ids(sets, references, num_labels=30, k=(), shots=())["micro_f1"]
+
+    assert micro([labels for labels, _ in rule.apply(scored).sets()]) == pytest.approx(f1)
+    ranked = [scored.labels[a:b].tolist() for a, b in zip(scored.start, scored.start[1:], strict=False)]
+    assert f1 >= max(micro([row[:k] for row in ranked]) for k in range(1, 11)) - 1e-12
+
+
+def test_ids_of_a_setting_are_those_of_the_scores():
+    full = LabelSpace.from_label_lists([["a", "b"], ["b", "c"]], ["d"])
+    setting = LabelSpace.from_label_lists([["a"], ["c"]], ["d"])  # lost b
+    space = ScoringSpace(full, setting, [["b", "x"]])
+    scored = ScoredLabels.from_rows([([0, 1, 2], [0.9, 0.8, 0.7], [True] * 3)])
+    assert [space.names[label] for label in space.take(scored).labels] == list(setting.names)
+    counts = dict(zip(space.names, zip(space.full_counts, space.setting_counts, strict=True), strict=True))
+    assert counts == {"b": (2, 0), "a": (1, 1), "c": (1, 1), "d": (0, 0), "x": (0, 0)}
+
+
+def test_a_folder_of_another_training_is_not_taken_up(checkpoints, tmp_path, label_space):
+    rows = Dataset.from_list(ROWS)
+    data = SystemData(rows, rows, label_space, tmp_path / "model")
+    make_system("xlgen-base", _options(checkpoints)).fit(data)
+    with pytest.raises(ConfigurationError, match="holds a training with other settings"):
+        make_system("xlgen-base", _options(checkpoints, decode_order="alphabet")).fit(data)
+
+
+def test_settings_of_one_variant(checkpoints):
+    options = _options(checkpoints, **{"label_rows": 0.5, "bcl.label_rows": 0.2, "bcl.cluster_source": "gold"})
+    assert options.settings("base").label_rows == 0.5
+    assert options.settings("bcl").label_rows == 0.2
+    assert options.settings("bcl").model_options["cluster_source"] == "gold"
+    assert SystemOptions(**json.loads(json.dumps(options.to_dict()))) == options
+    assert {"xlgen-base", "xlgen-bcl", "xlgen-mcg"} <= set(system_names())
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--systems", "bonzai"], "There is no system 'bonzai'"),
+        (["--set", "label_rowz=1"], "'label_rowz' is no setting of the training. Did you mean one of ['label_rows'"),
+        (["--set", "label_rows"], "write name=value"),
+        (["--ablations", "colour"], "There is no ablation 'colour'"),
+        (["--settings", "half"], "There is no setting 'half'"),
+        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], "'xlgen-base' has no clusters"),
+        (["--num_train_epoks", "1"], "Did you mean one of ['--num_train_epochs'"),
+        (["--seed", "7"], "give the seeds of the cells with --model-seeds"),
+        (["--test-file", "x.jsonl"], "Give --data alone"),
+        (["--pu-rate", "1"], "pu_rate=1.0; a share between 0 and 1"),
+    ],
+)
+def test_bad_options_are_explained(files, checkpoints, capsys, more, message):
+    assert main(_arguments(files, checkpoints["bert"], *more, "--no-figures")) == 1
+    assert message in capsys.readouterr().err
+    assert not (files / "out").exists()

@@ -1,0 +1,110 @@
+"""The claims and the figures of an experiment, from made-up numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from xlgen_hf.experiment_claims import check_claims
+from xlgen_hf.experiment_plots import plot_figures
+from xlgen_hf.experiment_report import make_report
+from xlgen_hf.system_registry import kind_of
+
+SCORES = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
+
+
+def _moments(mean, sd=None):
+    return {"mean": mean, "sd": sd, "values": [mean]}
+
+
+def _system(values, sd=None):
+    scores = {name: _moments(value, sd) for name, value in zip(SCORES, values, strict=True)}
+    scores |= {"0_shot_labels": _moments(3.0), "1_shot_labels": _moments(4.0)}
+    decision = {"kind": "threshold", "value": 0.25, "validation_micro_f1": 0.5, "calibrated": True}
+    return {"seeds": [0], "decisions": [decision], "scores": scores, "cost": {"fit_seconds": _moments(1234.56)}}
+
+
+def _results(full, pu=None, ablations=(), sd=None):
+    summary = {"full": {name: _system(values, sd) for name, values in full.items()}}
+    if pu is not None:
+        summary["pu"] = {name: _system(values, sd) for name, values in pu.items()}
+    return {
+        "xlgen_hf": "0", "command": ["xlgen", "experiment", "--labels", "a b"], "environment": None,
+        "data": {"digest": "abc", "rows": {"train": 9}, "sources": {"train": "rows"}, "labels": 5, "unseen_labels": 1},
+        "settings": {} if pu is None else {"pu": {"rate": 0.5, "seed": 0}}, "systems": {n: kind_of(n) for n in full},
+        "summary": summary, "ablations": list(ablations), "failed": [], "missing": [],
+    }  # fmt: skip
+
+
+def _row(ablation, value, score):
+    scores = {name: _moments(score) for name in SCORES}
+    return {
+        "ablation": ablation, "value": value, "system": "xlgen-bcl", "is_default": False, "seeds": [0],
+        "scores": scores, "cost": {},
+    }  # fmt: skip
+
+
+FULL = {
+    "bonsai": (0.20, 0.10, 0.0, 0.02),
+    "xlgen-base": (0.18, 0.11, 0.03, 0.05),
+    "xlgen-bcl": (0.19, 0.12, 0.03, 0.04),
+}
+
+
+def _verdicts(results):
+    return {claim.text: claim.verdict for claim in check_claims(results)}
+
+
+def test_claims_follow_from_the_numbers():
+    pu = {"bonsai": (0.1, 0.05, 0, 0), "xlgen-base": (0.1, 0.09, 0, 0)}
+    rows = [_row("order", "freq_forward", 0.3), _row("order", "shuffle", 0.2)]
+    rows += [_row("decoding", "greedy", 0.3), _row("decoding", "5 beams, union", 0.2)]
+    found = {text.split(":")[0]: verdict for text, verdict in _verdicts(_results(FULL, pu, rows)).items()}
+    assert list(found.values()) == [
+        "holds",  # tail, against classifiers
+        "holds in part",  # overall: micro lost, macro won
+        "holds in part",  # BCL: 0-shot equal, 1-shot lost
+        "not measured",  # MCG
+        "holds in part",  # the better of both: 1-shot lost
+        "holds",  # order
+        "does not hold",  # decoding
+        "holds",  # PU
+        "not measured",  # MCG under PU
+        "holds",  # kept
+    ]
+
+
+def test_evidence_has_the_numbers_and_the_noise():
+    tail = check_claims(_results(FULL, sd=0.2))[0]
+    expected = "xlgen-base 0.050, bonsai 0.020 (+0.030; not more than the standard deviation over seeds, 0.200)"
+    assert expected in tail.evidence[1]
+    assert "(+0.030)" in check_claims(_results(FULL))[0].evidence[1]
+
+
+def test_nothing_measured_decides_nothing():
+    assert set(_verdicts(_results({})).values()) == {"not measured"}
+    empty = _results(FULL)
+    for one in empty["summary"]["full"].values():
+        one["scores"]["0_shot_labels"] = _moments(0.0)  # the test rows have no such label
+    assert "0-shot macro F1: not measured." in check_claims(empty)[0].evidence
+
+
+def test_the_report_shows_numbers_and_spread():
+    report = make_report(_results(FULL, sd=0.01), ["figure_1_overall.png"])
+    assert "| Bonsai | 1 | 0.200 ± 0.010 | 0.100 ± 0.010 |" in report
+    assert "xlgen experiment --labels 'a b'" in report
+    assert "Long tail (3 0-shot, 4 1-shot labels in the test rows)" in report
+    assert "| Bonsai | 1,234.6 | - |" in report
+    assert "score of at least 0.2500" in report
+    assert "![figure_1_overall.png](figure_1_overall.png)" in report
+
+
+@pytest.mark.parametrize("count", [1, 4, 12])
+def test_figures_of_few_and_many_systems(tmp_path, count):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    names = [*FULL, *(f"system {number}" for number in range(9))][:count]
+    pictures = plot_figures(_results(dict.fromkeys(names, (0.1, 0.2, 0.3, 0.4)), sd=0.01), tmp_path)
+    assert [path.name for path in pictures] == ["figure_1_overall.png", "figure_2_long_tail.png"]  # PU not measured
+    for path in pictures:
+        assert path.stat().st_size > 1000
+        drawn = path.with_suffix(".svg").read_text(encoding="utf-8")
+        assert "Bonsai" in drawn and ("system 8" in drawn) == (count == 12)

@@ -1,0 +1,319 @@
+"""XLGen-RCL: retrieved candidates in the input, in every step of a model's life; and hybrids."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from xlgen_hf.candidate_inputs import NUM_LEVELS, CandidateInputs
+from xlgen_hf.cli.main import main
+from xlgen_hf.data import write_jsonl
+from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
+from xlgen_hf.errors import ConfigurationError, ModelFolderError
+from xlgen_hf.hub_files import model_files
+from xlgen_hf.hybrid import Hybrid
+from xlgen_hf.loading import load_model
+from xlgen_hf.retrieval import DenseRetriever
+from xlgen_hf.scored_labels import ScoredLabels
+from xlgen_hf.trainer import XLGenTrainer
+from xlgen_hf.training import TrainingSettings, prepare_model
+from xlgen_hf.training_args import XLGenTrainingArguments
+
+TEXTS = ["a history of organ music", "printing", "modern piano"]
+CONDITIONING = ("tokens", "memory")
+
+
+@pytest.fixture
+def make_rcl(checkpoints, rows, tmp_path):
+    def make(conditioning="tokens", number=3, **more):
+        settings = TrainingSettings(
+            checkpoints["bert"],
+            "rcl",
+            vocabulary=["music history", "art history"],
+            retriever_epochs=0,
+            num_candidates=number,
+            max_source_length=64,
+            max_target_length=64,
+            model_options={"conditioning": conditioning},
+            **more,
+        )
+        model, processor = prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache")
+        return SimpleNamespace(model=model, processor=processor)
+
+    return make
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONING)
+def test_candidates_stand_behind_the_text_best_first(make_rcl, conditioning):
+    processor = make_rcl(conditioning).processor
+    found = processor.candidates.find(TEXTS)
+    for row, (text, ids) in enumerate(zip(TEXTS, processor.encode_texts(TEXTS), strict=True)):
+        plain = processor._plain_ids([text])[0]
+        assert ids[: len(plain)] == plain
+        behind, labels = ids[len(plain) :], found.labels[found.start[row] : found.start[row + 1]].tolist()
+        if conditioning == "memory":
+            assert [-1 - token for token in behind] == labels
+            continue
+        levels = set(processor.added_token_ids[-NUM_LEVELS:])
+        starts = [place for place, token in enumerate(behind) if token in levels]
+        spelled = [behind[a + 1 : b] for a, b in zip(starts, [*starts[1:], len(behind)], strict=True)]
+        assert spelled == [processor.label_token_ids[label][:-1] for label in labels]
+        assert [behind[place] for place in starts] == sorted((behind[place] for place in starts), reverse=True)
+
+
+def test_a_training_row_does_not_see_its_own_labels(make_rcl, rows):
+    processor = make_rcl("memory", 2).processor
+    only = [row for row in rows if row["text"] == "printing"]
+    label = processor.label_space.encode(only[0]["labels"])[0]
+    settings = replace(processor.candidates.retriever.settings, name_weight=0.0)
+    processor.candidates.retriever.settings = settings
+    assert -1 - label in processor.encode_texts(["printing"])[0]
+    assert -1 - label not in processor.encode_texts(["printing"], training=True)[0]
+    trained = encode_dataset(rows, processor, training=True)
+    evaluated = encode_dataset(rows, processor)
+    assert trained["text_ids"][:] != evaluated["text_ids"][:]
+
+
+def test_candidates_leave_half_of_the_room_to_the_text(make_rcl):
+    processor = make_rcl("tokens", 8).processor
+    processor.max_source_length = 24
+    ids = processor.encode_texts(["history of the organ music in the church and art and piano and more art"])[0]
+    first = next(place for place, token in enumerate(ids) if token in processor.added_token_ids)
+    assert 10 <= first and len(ids) <= 22
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONING)
+def test_candidates_change_what_the_decoder_sees(make_rcl, conditioning):
+    made = make_rcl(conditioning)
+    plain = made.processor._plain_ids(TEXTS[:1])[0]
+    with_candidates = made.processor.encode_texts(TEXTS[:1])[0]
+    start = torch.tensor([made.model.config.decoder_start_token_id])
+    outputs = []
+    for ids in (with_candidates, plain):
+        memory, mask, _ = made.model.encode_batch([ids], made.processor)
+        outputs.append(made.model.decode_step(memory, mask, start)[0])
+    assert not torch.allclose(*outputs, atol=1e-4)
+
+
+def test_vectors_do_not_reach_the_encoder(make_rcl):
+    made = make_rcl("memory")
+    plain = made.processor._plain_ids(TEXTS[:1])[0]
+    first, mask, _ = made.model.encode_batch([[*plain, -1, -2]], made.processor)
+    second, _, _ = made.model.encode_batch([[*plain, -4, -5]], made.processor)
+    vectors = slice(1 + len(plain), 3 + len(plain))
+    assert mask.all()
+    assert not torch.allclose(first[0, vectors], second[0, vectors])
+    first[0, vectors] = second[0, vectors]
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONING)
+def test_trained_saved_and_loaded_it_predicts_the_same(make_rcl, rows, tmp_path, conditioning):
+    made = make_rcl(conditioning)
+    arguments = XLGenTrainingArguments(str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4)
+    trainer = XLGenTrainer(
+        made.model, arguments, processing_class=made.processor, train_dataset=rows, eval_dataset=rows
+    )
+    trainer.train()
+    trainer.tune_decisions()
+    trainer.save_model(str(tmp_path / "model"))
+    before = made.model.eval().predict(TEXTS, made.processor)
+    model, processor = load_model(str(tmp_path / "model"))
+    assert model.config.variant == "rcl"
+    after = model.predict(TEXTS, processor)
+    assert [one.labels for one in before] == [one.labels for one in after]
+    files = model_files(tmp_path / "model")
+    assert {"retriever/model.safetensors", "retriever/retriever.json", "retriever/tokenizer.json"} <= set(files)
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONING)
+def test_new_labels_can_be_candidates(make_rcl, conditioning):
+    made = make_rcl(conditioning)
+    finder = made.processor.candidates.retriever
+    finder.settings = replace(finder.settings, name_weight=100.0)
+    assert made.processor.add_labels(["modern piano"]) == ["modern piano"]
+    made.model.widen_output(made.processor)
+    found = made.processor.candidates.find(["modern piano"])
+    assert len(made.processor.label_space) - 1 in found.labels
+    assert made.model.predict(["modern piano"], made.processor, num_beams=2)
+
+
+def test_collator_pads_candidates_like_tokens(make_rcl, rows):
+    made = make_rcl("memory")
+    batch = DataCollatorForXLGen(made.processor, "rcl")(list(encode_dataset(rows, made.processor)))
+    assert (batch["input_ids"] < 0).any()
+    assert (batch["input_ids"][batch["attention_mask"] == 0] == made.processor.pad_token_id).all()
+    assert torch.isfinite(made.model(**batch).loss)
+
+
+def test_training_can_start_from_another_variant(make_rcl, make_model, checkpoints, tmp_path):
+    model, processor = make_model("bert", "bcl", cluster_threshold=0.3)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    made = make_rcl(start_from=str(tmp_path), decoder_layers=1)
+    ours, theirs = made.model.state_dict(), model.state_dict()
+    layer = "backbone.encoder.encoder.layer.0.output.dense.weight"
+    assert torch.equal(ours[layer], theirs[layer])
+    tokens, others = made.processor.tokenizer.get_vocab(), processor.tokenizer.get_vocab()
+    embeddings = [one.get_input_embeddings().weight for one in (made.model, model)]
+    for token in ("music", "<xlgen:sep>"):
+        assert torch.equal(embeddings[0][tokens[token]], embeddings[1][others[token]])
+    with pytest.raises(ConfigurationError, match="has another backbone"):
+        make_rcl(start_from=str(tmp_path), decoder_layers=2)
+
+
+def test_variant_and_candidates_belong_together(make_rcl, make_model, checkpoints):
+    made = make_rcl()
+    with pytest.raises(ConfigurationError, match="with a processor with candidates"):
+        type(made.model).from_backbone(checkpoints["bert"], made.processor, variant="base")
+    made.processor.candidates = None
+    with pytest.raises(ConfigurationError, match="with a processor without candidates"):
+        type(made.model).from_backbone(checkpoints["bert"], made.processor, variant="rcl")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("levels", [1.0, 0.5], "levels="),
+        ("levels", ["a"] * (NUM_LEVELS - 1), "must be an object with"),
+        ("num_candidates", 10**9, "num_candidates=1000000000"),
+        ("conditioning", "magic", "conditioning='magic'"),
+        ("more", 1, "must be an object with"),
+    ],
+)
+def test_damaged_settings_of_candidates_are_refused(make_rcl, tmp_path, field, value, message):
+    made = make_rcl()
+    made.model.save_pretrained(tmp_path)
+    made.processor.save_pretrained(tmp_path)
+    path = tmp_path / "processor_config.json"
+    content = json.loads(path.read_text())
+    content["candidates"][field] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelFolderError, match=message):
+        load_model(str(tmp_path))
+
+
+def test_levels_are_filled_alike(make_rcl, rows):
+    processor = make_rcl().processor
+    made = CandidateInputs.fit(processor.candidates.retriever, rows["text"][:], num_candidates=4, progress=False)
+    scores = processor.candidates.retriever.retrieve(rows["text"][:], 4, leave_out=True).scores
+    counts = np.bincount(np.searchsorted(made.levels, scores, side="right"), minlength=NUM_LEVELS)
+    assert counts.max() - counts.min() <= 2
+
+
+# ------------------------------------------------------------------------------------------------------- hybrids
+
+
+@pytest.fixture
+def make_hybrid(make_model, checkpoints, rows):
+    model, processor = make_model("bert")
+    made = SimpleNamespace(model=model, processor=processor)
+    space = made.processor.label_space
+    ids = [space.encode(labels) for labels in rows["labels"]]
+    retriever = DenseRetriever.fit(space, rows["text"][:], ids, checkpoints["bert"], progress=False)
+    generated = made.model.scored_labels(rows["text"][:], made.processor)[1]
+    made.processor.hybrid = Hybrid.fit(
+        made.model, made.processor, retriever, rows["text"][:], ids, generated, num_candidates=4
+    )
+    return made, generated, ids
+
+
+def test_a_hybrid_scores_the_candidates_of_both(make_hybrid, rows):
+    made, generated, ids = make_hybrid
+    hybrid, texts = made.processor.hybrid, rows["text"][:]
+    fused = hybrid.score(made.model, made.processor, texts, generated)
+    retrieved = hybrid.retriever.retrieve(texts, 4)
+    for row in range(len(texts)):
+        parts = [
+            set(one.labels[one.start[row] : one.start[row + 1]].tolist()) for one in (fused, generated, retrieved)
+        ]
+        assert parts[0] == parts[1] | parts[2]
+    assert ((fused.scores > 0) & (fused.scores < 1)).all()
+    # Fitted and applied on the same rows it ranks right candidates before wrong ones more often than either source.
+    correct = fused.correct(ids)
+    assert fused.scores[correct].mean() > fused.scores[~correct].mean()
+
+
+def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path):
+    made, _, _ = make_hybrid
+    made.model.save_pretrained(tmp_path)
+    made.processor.save_pretrained(tmp_path)
+    model, processor = load_model(str(tmp_path))
+    before, after = (m.predict(TEXTS, p) for m, p in ((made.model, made.processor), (model, processor)))
+    assert [one.labels for one in before] == [one.labels for one in after]
+    assert {"hybrid.json", "retriever/retriever.safetensors"} <= set(model_files(tmp_path))
+    assert processor.add_labels(["modern piano"])
+    model.widen_output(processor)
+    found = model.predict(["modern piano"], processor)[0]
+    assert found.labels
+    processor.hybrid = None
+    processor.save_pretrained(tmp_path)
+    assert load_model(str(tmp_path))[1].hybrid is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["weights"].pop("forced"), "a number for each of"),
+        (lambda c: c.update(threshold="0.5"), "must be numbers"),
+        (lambda c: c.update(num_candidates=0), "num_candidates=0"),
+        (lambda c: c.update(format_version=2), "format_version 1"),
+        (lambda c: c.update(more=1), "format_version 1"),
+    ],
+)
+def test_a_damaged_hybrid_is_refused(make_hybrid, tmp_path, change, message):
+    made, _, _ = make_hybrid
+    made.processor.hybrid.save(tmp_path)
+    path = tmp_path / "hybrid.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelFolderError, match=message):
+        Hybrid.load(tmp_path, made.processor.hybrid.retriever)
+
+
+def test_a_hybrid_needs_right_and_wrong_candidates(make_hybrid, rows):
+    made, generated, _ = make_hybrid
+    nothing = [[] for _ in rows]
+    retriever = made.processor.hybrid.retriever
+    made.processor.hybrid = None
+    with pytest.raises(ConfigurationError, match="candidates are wrong"):
+        Hybrid.fit(made.model, made.processor, retriever, rows["text"][:], nothing, generated)
+    assert isinstance(generated, ScoredLabels)
+
+
+def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
+    data = tmp_path / "train.jsonl"
+    write_jsonl(data, rows)
+    run = ["--train-file", str(data), "--validation-file", str(data)]
+    small = [
+        "--max_steps",
+        "2",
+        "--per_device_train_batch_size",
+        "4",
+        "--eval_strategy",
+        "no",
+        "--save_strategy",
+        "no",
+    ]
+    assert main(["index", *run, "--encoder", checkpoints["bert"], "--epochs", "0", "--output-dir",
+                 str(tmp_path / "index")]) == 0  # fmt: skip
+    assert main(["train", *run, "--variant", "rcl", "--backbone", checkpoints["bert"], "--retriever",
+                 str(tmp_path / "index"), "--num-candidates", "3", "--max-source-length", "64",
+                 "--max-target-length", "64", "--output-dir", str(tmp_path / "rcl"), *small]) == 0  # fmt: skip
+    assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
+                 str(tmp_path / "hybrid")]) == 0  # fmt: skip
+    capsys.readouterr()
+    assert main(["predict", "--model", str(tmp_path / "hybrid"), "--input-file", str(data)]) == 0
+    predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(predicted) == len(rows) and all(row["labels"] for row in predicted)
+    assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--retriever", str(tmp_path / "index"),
+                 "--validation-file", str(data), "--output-dir", str(tmp_path / "no")]) == 1  # fmt: skip
+    assert "leave --retriever out" in capsys.readouterr().err

@@ -1,0 +1,94 @@
+"""Dense retrieval, and hybrids of it with an XLGen model, as systems of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from .errors import ConfigurationError
+from .hybrid import Hybrid
+from .retrieval import DenseRetriever
+from .retriever_training import ContrastiveSettings, fit_retriever
+from .scored_labels import ScoredLabels
+from .systems import System, SystemData
+from .xlgen_systems import XLGenSystem
+
+__all__ = ["SYSTEMS", "DenseRetrieval", "HybridSystem"]
+
+_ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
+_CANDIDATES = 50
+
+
+@dataclass
+class DenseRetrieval:
+    """Labels of similar training texts and labels with similar names; see [`DenseRetriever`].
+
+    Attributes:
+        encoder: checkpoint of the encoder.
+        epochs: epochs in which it learns to match texts and label names; 0 takes it as it is.
+    """
+
+    encoder: str = _ENCODER
+    epochs: float = 0.0
+    _retriever: DenseRetriever | None = field(default=None, init=False, repr=False)
+
+    def fit(self, data: SystemData) -> None:
+        """Train the encoder, if it is to be, embed the rows, and choose the weights on the validation rows."""
+        contrastive = ContrastiveSettings(epochs=self.epochs)
+        self._retriever = fit_retriever(
+            data.label_space,
+            data.train,
+            data.validation,
+            self.encoder,
+            data.folder,
+            contrastive=contrastive,
+            seed=data.seed,
+        )
+
+    def score(self, texts: Sequence[str]) -> ScoredLabels:
+        """The 50 best labels of each text.
+
+        Raises:
+            ConfigurationError: if the system is not fitted.
+        """
+        if self._retriever is None:
+            raise ConfigurationError("The system is not fitted; call fit first.")
+        return self._retriever.retrieve(texts, _CANDIDATES, progress=True)
+
+
+@dataclass
+class HybridSystem:
+    """An XLGen-RCL model fused with its own retriever; see [`Hybrid`].
+
+    Attributes:
+        generator: the system that trains the model, or takes it up where it is trained.
+    """
+
+    generator: XLGenSystem
+
+    def fit(self, data: SystemData) -> None:
+        """Train the generator, and learn the weights on the validation rows.
+
+        Raises:
+            ConfigurationError: if the generator has no retriever.
+        """
+        self.generator.fit(data)
+        model, processor = self.generator.trained
+        if processor.retriever is None:
+            raise ConfigurationError("The generator of a hybrid brings the retriever; train the variant rcl.")
+        texts = data.validation["text"][:]
+        generated = self.generator.score(texts)
+        space = processor.label_space
+        references = [space.encode_known(names)[0] for names in data.validation["labels"]]
+        processor.hybrid = Hybrid.fit(model, processor, processor.retriever, texts, references, generated)
+
+    def score(self, texts: Sequence[str]) -> ScoredLabels:
+        """Candidates of generator and retriever with fused scores."""
+        return self.generator.score(texts)
+
+
+SYSTEMS: dict[str, Callable[[], System]] = {
+    "dense-retrieval": DenseRetrieval,
+    "dense-retrieval-trained": partial(DenseRetrieval, epochs=1.0),
+}
