@@ -105,7 +105,7 @@ class XLGenTrainer(Seq2SeqTrainer):
         processing_class: the model's processor.
         kwargs: further arguments of `Seq2SeqTrainer`.
 
-    Evaluation generates label sets (greedily, or with `generation_num_beams`) and reports micro and macro F1 with the
+    Evaluation generates label sets (by the model's own search, or with `generation_num_beams`) and reports micro and macro F1 with the
     project's metric, by shot where training counts are known.
     """
 
@@ -297,7 +297,7 @@ class XLGenTrainer(Seq2SeqTrainer):
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss, None, None
         options = {**self._gen_kwargs, **gen_kwargs} if hasattr(self, "_gen_kwargs") else gen_kwargs
-        beams = options.get("num_beams") or self.args.generation_num_beams or 1
+        beams = options.get("num_beams") or self.args.generation_num_beams  # if None, the model's own search
         decoded = self.accelerator.unwrap_model(model).decode_texts(
             text_ids, self.processing_class, DecodingOptions(num_beams=beams)
         )
