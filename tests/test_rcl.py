@@ -31,9 +31,9 @@ CONDITIONING = ("tokens", "memory")
 
 @pytest.fixture
 def make_rcl(checkpoints, rows, tmp_path):
-    def make(conditioning="tokens", number=3, **more):
+    def make(conditioning="tokens", number=3, family="bert", **more):
         settings = TrainingSettings(
-            checkpoints["bert"],
+            checkpoints[family],
             "rcl",
             vocabulary=["music history", "art history"],
             retriever_epochs=0,
@@ -113,9 +113,10 @@ def test_vectors_do_not_reach_the_encoder(make_rcl):
     torch.testing.assert_close(first, second)
 
 
+@pytest.mark.parametrize("family", ["bert", "t5"])
 @pytest.mark.parametrize("conditioning", CONDITIONING)
-def test_trained_saved_and_loaded_it_predicts_the_same(make_rcl, rows, tmp_path, conditioning):
-    made = make_rcl(conditioning)
+def test_trained_saved_and_loaded_it_predicts_the_same(make_rcl, rows, tmp_path, conditioning, family):
+    made = make_rcl(conditioning, family=family)
     arguments = XLGenTrainingArguments(str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4)
     trainer = XLGenTrainer(
         made.model, arguments, processing_class=made.processor, train_dataset=rows, eval_dataset=rows

@@ -15,9 +15,10 @@ from scipy.sparse import csr_matrix
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.data import write_jsonl
-from xlgen_hf.errors import ConfigurationError, ModelFolderError
+from xlgen_hf.embedding import load_encoder
+from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
 from xlgen_hf.labels import LabelSpace
-from xlgen_hf.retrieval import DenseRetriever, RetrievalSettings, load_encoder
+from xlgen_hf.retrieval import DenseRetriever, RetrievalSettings
 from xlgen_hf.retriever_training import ContrastiveSettings, fit_retriever, train_encoder
 
 TENSORS = "retriever.safetensors"
@@ -188,6 +189,20 @@ def test_index_writes_what_training_takes(checkpoints, rows, tmp_path, capsys):
     with pytest.raises(ConfigurationError, match="is for other labels"):
         DenseRetriever.load_index(tmp_path / "index", space.extended(["more"]))
     shutil.rmtree(tmp_path / "index")
+
+
+def test_the_encoder_of_a_t5_can_be_trained_and_saved(checkpoints, rows, label_space, tmp_path):
+    settings = ContrastiveSettings(epochs=1, batch_size=4)
+    found = fit_retriever(label_space, rows, None, checkpoints["t5"], tmp_path / "work", contrastive=settings)
+    assert not any("decoder" in name for name, _ in found.encoder[0].named_parameters())
+    found.save(tmp_path / "index")
+    loaded = DenseRetriever.load(tmp_path / "index", num_labels=len(label_space))
+    np.testing.assert_allclose(loaded.embed(["art"]), found.embed(["art"]), atol=1e-5)
+
+
+def test_a_seq2seq_model_without_an_encoder_of_its_own_is_refused(checkpoints, rows, label_space, tmp_path):
+    with pytest.raises(CheckpointError, match="of type 'bart', whose encoder cannot be saved"):
+        fit_retriever(label_space, rows, None, checkpoints["bart"], tmp_path)
 
 
 def test_texts_and_label_lists_must_agree(checkpoints, label_space):

@@ -29,7 +29,7 @@ from ._io import read_tensors, write_json, write_tensors
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 from .errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
 
-__all__ = ["Encoder", "embed_texts"]
+__all__ = ["Encoder", "embed_texts", "load_encoder"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +41,24 @@ _SHARD_TEXTS = 2048  # texts whose embeddings are written at once: about 10 s of
 _TOKENIZE_AT_ONCE = 10_000
 # Families that number positions from behind the padding id: that many rows of the position table are no positions.
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
+
+
+def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load an encoder that can be trained and saved on its own, and its tokenizer.
+
+    Args:
+        name: a folder, a name that an installed package carries, or a Hub id; of a T5 the encoder alone is taken.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, or is a seq2seq model whose family has no model of the encoder alone.
+    """
+    source = _EncoderSource.open(name)
+    if source.config.is_encoder_decoder and type(source.config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        raise CheckpointError(
+            f"{name!r} is a seq2seq model of type {source.config.model_type!r}, whose encoder cannot be saved on its "
+            "own. Give an encoder checkpoint, such as sentence-transformers/all-MiniLM-L6-v2, or a T5."
+        )
+    return source.load().eval(), source.tokenizer
 
 
 def embed_texts(

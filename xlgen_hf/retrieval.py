@@ -12,16 +12,15 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ._io import read_json, read_tensors, write_json, write_tensors
-from .checkpoints import checkpoint_errors, resolve_checkpoint
-from .embedding import embed_texts
+from .embedding import embed_texts, load_encoder
 from .errors import ConfigurationError, ModelFolderError
 from .labels import LabelSpace
 from .scored_labels import ScoredLabels
 
-__all__ = ["RETRIEVER_FOLDER", "DenseRetriever", "RetrievalSettings", "load_encoder"]
+__all__ = ["RETRIEVER_FOLDER", "DenseRetriever", "RetrievalSettings"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,22 +75,6 @@ class RetrievalSettings:
             number, least = getattr(self, name), 0 if name == "name_weight" else 1e-6
             if type(number) not in (int, float) or not least <= number <= 1e6:
                 raise ConfigurationError(f"{name}={number!r}; a number from {least} to 1000000 is needed.")
-
-
-def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load an encoder and its tokenizer.
-
-    Args:
-        name: a folder, a name that an installed package carries, or a Hub id.
-
-    Raises:
-        CheckpointError: if it cannot be loaded.
-    """
-    path = resolve_checkpoint(name)
-    with checkpoint_errors(name):
-        model = AutoModel.from_pretrained(path, trust_remote_code=False, use_safetensors=True)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    return model.eval(), tokenizer
 
 
 class DenseRetriever:

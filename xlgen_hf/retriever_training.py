@@ -24,8 +24,9 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from .embedding import load_encoder
 from .labels import LabelSpace
-from .retrieval import DenseRetriever, RetrievalSettings, load_encoder
+from .retrieval import DenseRetriever, RetrievalSettings
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
 
@@ -71,6 +72,11 @@ class _LabelMatcher(nn.Module):
         super().train(mode)
         self.encoder.eval()
         return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Each tensor once: a T5 ties two names to one, which safetensors refuses to write."""
+        once = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in once}
 
     def forward(self, texts: list[dict], names: list[dict], positive: torch.Tensor) -> dict[str, torch.Tensor]:
         """Loss of a step.

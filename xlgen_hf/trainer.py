@@ -105,8 +105,8 @@ class XLGenTrainer(Seq2SeqTrainer):
         processing_class: the model's processor.
         kwargs: further arguments of `Seq2SeqTrainer`.
 
-    Evaluation generates label sets (by the model's own search, or with `generation_num_beams`) and reports micro and macro F1 with the
-    project's metric, by shot where training counts are known.
+    Evaluation generates label sets (by the model's own search, or with `generation_num_beams`) and reports micro and
+    macro F1 with the project's metric, by shot where training counts are known.
     """
 
     optimizer: torch.optim.Optimizer | None
