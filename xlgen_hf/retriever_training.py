@@ -16,17 +16,17 @@ from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    ProgressCallback,
     Trainer,
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
 from .embedding import load_encoder
 from .labels import LabelSpace
 from .retrieval import DenseRetriever, RetrievalSettings
+from .training_progress import run_training
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
 
@@ -156,6 +156,14 @@ class _Collator:
         return parts
 
 
+class _EncoderTrainer(Trainer):
+    """Keeps checkpoints without the pickle of arguments that the base class adds and nothing reads."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+
 def train_encoder(
     encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase],
     label_space: LabelSpace,
@@ -178,6 +186,9 @@ def train_encoder(
         folder: where checkpoints are kept.
         settings: how it is trained.
         seed: of the order of the texts and the drawn negatives.
+
+    Raises:
+        KeyboardInterrupt: after an interrupt, once a checkpoint is written.
     """
     settings = settings or ContrastiveSettings()
     model, tokenizer = encoder
@@ -190,16 +201,14 @@ def train_encoder(
         tokenizer.pad_token_id or 0,
         seed,
     )
-    trainer = Trainer(
+    trainer = _EncoderTrainer(
         _LabelMatcher(model, settings.temperature),
         _arguments(Path(folder), settings, seed),
         train_dataset=_Rows(label_ids),
         data_collator=collator,
     )
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
     logger.info("Training the retrieval encoder on %d texts for %g epochs.", len(texts), settings.epochs)
-    trainer.train(resume_from_checkpoint=get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
+    run_training(trainer, get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
     model.eval()
 
 
@@ -262,7 +271,6 @@ def _arguments(folder: Path, settings: ContrastiveSettings, seed: int) -> Traini
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         report_to=[],
-        disable_tqdm=True,
         seed=seed,
     )
     return arguments

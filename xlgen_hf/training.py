@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import signal
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
@@ -16,9 +13,6 @@ from transformers import (
     AutoConfig,
     AutoTokenizer,
     PreTrainedTokenizerBase,
-    PrinterCallback,
-    ProgressCallback,
-    TrainerCallback,
     set_seed,
 )
 from transformers.trainer_utils import get_last_checkpoint
@@ -41,6 +35,7 @@ from .retrieval import DenseRetriever
 from .retriever_training import ContrastiveSettings, fit_retriever
 from .trainer import XLGenTrainer
 from .training_args import XLGenTrainingArguments
+from .training_progress import run_training
 from .training_report import write_training_report
 from .warm_start import start_from
 
@@ -49,8 +44,6 @@ __all__ = ["TrainingSettings", "prepare_model", "train_model"]
 logger = logging.getLogger(__name__)
 
 _LEVEL_TEXTS = 5_000  # training texts whose candidates part the levels of their scores
-_TIMED_STEPS = 20  # steps after which the rest of the training is estimated
-_LOGGED = ("loss", "generation_loss", "cluster_loss")
 
 
 @dataclass
@@ -235,46 +228,6 @@ def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokeni
     return tokenizer, lengths
 
 
-class _Bar(ProgressCallback):
-    """The progress bar alone: what the base class prints of the log goes to stdout, where results belong."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Leave the log to `_Progress`."""
-
-
-class _Progress(TrainerCallback):
-    """Says how long the training will take, and ends it at the next step when the user interrupts it."""
-
-    def __init__(self) -> None:
-        self.interrupted = False
-        self._start = (0.0, 0)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Start the clock."""
-        self._start = (time.monotonic(), state.global_step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Estimate the rest once; on an interrupt save a checkpoint and stop."""
-        started, first = self._start
-        if state.global_step - first == _TIMED_STEPS:
-            left = (time.monotonic() - started) / _TIMED_STEPS * (state.max_steps - state.global_step)
-            logger.info("Training will take about %.0f more minutes.", max(left / 60, 1))
-        if self.interrupted:
-            control.should_save = control.should_training_stop = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
-        """Log the losses."""
-        if logs and "loss" in logs:
-            parts = ", ".join(f"{name} {logs[name]:.3f}" for name in _LOGGED if name in logs)
-            logger.info("Step %d of %d: %s", state.global_step, state.max_steps, parts)
-
-    def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle the first Ctrl-C; the second one ends the program at once."""
-        logger.warning("Interrupted: saving a checkpoint. The same command goes on from it.")
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 def train_model(
     settings: TrainingSettings,
     args: XLGenTrainingArguments,
@@ -317,19 +270,16 @@ def train_model(
         processor.label_space,
         processor.clusters,
     )
-    args.disable_tqdm = args.disable_tqdm or not sys.stderr.isatty()
     rows = _with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed)
-    progress = _Progress()
     trainer = XLGenTrainer(
         model,
         args,
         processing_class=processor,
         train_dataset=rows,
         eval_dataset=validation_rows,
-        callbacks=[progress],
     )
-    _choose_progress_bar(trainer)
-    resumed = _run(trainer, progress, output_dir, lora=settings.lora)
+    checkpoint = _checkpoint_of(output_dir, lora=settings.lora)
+    run_training(trainer, checkpoint)
     scores: dict[str, float] = {}
     if validation_rows is not None:
         if args.tune_decisions:
@@ -339,7 +289,7 @@ def train_model(
         save_settings(model, output_dir / BASE_FOLDER)
     trainer.save_model()
     trainer.save_state()
-    seconds = None if resumed else time.monotonic() - started
+    seconds = None if checkpoint else time.monotonic() - started
     _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
     return model, processor, scores
 
@@ -356,14 +306,6 @@ def _with_adapter(
     trained, whole = adapted.get_nb_trainable_parameters()
     logger.info("LoRA: %d of %d parameters are trained (%.1f %%).", trained, whole, 100 * trained / whole)
     return adapted
-
-
-def _choose_progress_bar(trainer: XLGenTrainer) -> None:
-    """Leave of what the base class prints the bar alone, and that on a terminal."""
-    for printing in (PrinterCallback, ProgressCallback):
-        trainer.remove_callback(printing)
-    if not trainer.args.disable_tqdm:
-        trainer.add_callback(_Bar)
 
 
 def _report(
@@ -404,25 +346,12 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
     return concatenate_datasets([rows, extra])
 
 
-def _run(trainer: XLGenTrainer, progress: _Progress, output_dir: Path, *, lora: bool) -> bool:
-    """Train, with Ctrl-C taken as a wish to stop after the step.
-
-    Returns:
-        Whether it went on from a checkpoint.
-    """
-    checkpoint = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
-    if checkpoint is not None:
-        if is_adapter(checkpoint) != lora:
-            raise ConfigurationError(
-                f"{checkpoint} is of a run {'without' if lora else 'with'} LoRA, this one is "
-                f"{'with' if lora else 'without'} it. Choose another output folder, or remove that one."
-            )
-        logger.info("Resuming from %s.", checkpoint)
-    previous = signal.signal(signal.SIGINT, progress.interrupt)
-    try:
-        trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        signal.signal(signal.SIGINT, previous)
-    if progress.interrupted:
-        raise KeyboardInterrupt
-    return checkpoint is not None
+def _checkpoint_of(output_dir: Path, *, lora: bool) -> str | None:
+    """The last checkpoint of a run in the folder, if there is one."""
+    checkpoint: str | None = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    if checkpoint is not None and is_adapter(checkpoint) != lora:
+        raise ConfigurationError(
+            f"{checkpoint} is of a run {'without' if lora else 'with'} LoRA, this one is "
+            f"{'with' if lora else 'without'} it. Choose another output folder, or remove that one."
+        )
+    return checkpoint
