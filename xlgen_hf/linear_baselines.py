@@ -195,8 +195,8 @@ def parabel() -> Omikuji:
 def bonsai() -> Omikuji:
     """Bonsai: shallow trees of a hundred branches, not balanced.
 
-    Features that one training text alone has are kept: on the titles of [`parabel`], micro F1 was 0.131 with them and
-    0.129 without.
+    On the titles of [`parabel`], leaving out features that one training text alone has changed nothing: micro F1 was
+    0.129 both ways, and 0.131 with all features and plain counts, which is as far apart as two trainings are.
     """
     return Omikuji(trees=TreeSettings(cluster_balanced=False, cluster_k=100, max_depth=3))
 
