@@ -73,7 +73,7 @@ class _LabelMatcher(nn.Module):
         self.encoder.eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Each tensor once: a T5 ties two names to one, which safetensors refuses to write."""
         once = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
         return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in once}
