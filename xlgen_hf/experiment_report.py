@@ -84,7 +84,7 @@ _PU_NOTE = (
     "are whole. Buckets and propensities are those of the training labels before the drop."
 )
 _RANKING_NOTE = (
-    "Of all candidates, sorted by calibrated score. PSP: propensity-scored precision over the best possible one, "
+    "Of all candidates, sorted by score (calibrated where the table of decisions says so). PSP: propensity-scored precision over the best possible one, "
     "propensities from the whole training rows (A 0.55, B 1.5). Generators propose as many candidates as their search "
     "finds, fewer than systems that score every label."
 )

@@ -18,6 +18,7 @@ from .scoring import score_ids
 __all__ = ["CUTOFFS", "Decision", "ScoringSpace", "choose_decision", "score_decided"]
 
 CUTOFFS = (1, 3, 5)
+_MARGIN = 0.01  # what curves gain by chance on the rows that they were fitted on
 _RANKING = ("precision", "recall", "ndcg", "psp")
 
 
@@ -60,7 +61,7 @@ class Decision:
     Attributes:
         rule: how many candidates are predicted.
         micro_f1: micro F1 on the validation rows with it.
-        calibrator: what made scores probabilities; None where the rows taught nothing.
+        calibrator: what makes scores probabilities; None where the rows teach nothing, or plain scores do as well.
     """
 
     rule: DecisionRule
@@ -78,17 +79,22 @@ class Decision:
 
 
 def choose_decision(scored: ScoredLabels, references: Sequence[Sequence[int]], counts: np.ndarray) -> Decision:
-    """Fit the calibrator, and choose the rule with the best micro F1 after calibration.
+    """Choose the rule with the best micro F1, and whether scores are calibrated before.
+
+    Calibration goes by the training frequency of labels and so ranks them anew. It is fitted on the rows that judge
+    it, and must be better by a margin.
 
     Args:
         scored: candidates of the validation texts.
         references: their label ids.
         counts: training documents of each label in the cell's setting, `(L,)`.
     """
+    plain = Decision(*choose_rule(scored, references), None)
     calibrator = fit_calibrator(scored, references, counts)
-    calibrated = scored if calibrator is None else calibrator.transform(scored, counts)
-    rule, micro_f1 = choose_rule(calibrated, references)
-    return Decision(rule, micro_f1, calibrator)
+    if calibrator is None:
+        return plain
+    calibrated = Decision(*choose_rule(calibrator.transform(scored, counts), references), calibrator)
+    return calibrated if calibrated.micro_f1 > (1 + _MARGIN) * plain.micro_f1 else plain
 
 
 def score_decided(

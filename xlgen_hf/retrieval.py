@@ -174,7 +174,8 @@ class DenseRetriever:
             progress: show a progress bar on a terminal.
 
         Returns:
-            `num_candidates` labels for each text (fewer if the label space is smaller), scores in [0, 1].
+            `num_candidates` labels for each text (fewer if the label space is smaller), scores in [0, 1]; none is
+            chosen.
         """
         same = self._same_texts(texts)
         queries = self._embed_new(texts, same, progress=progress)
@@ -258,7 +259,7 @@ class DenseRetriever:
         kept = order[rank < num_candidates]
         new_start = np.searchsorted(found.text[kept], np.arange(queries + 1)).astype(np.int64)
         flat = scores[kept].astype(np.float64).clip(0, 1)
-        return ScoredLabels(new_start, found.labels[kept], flat, np.ones(len(kept), dtype=bool))
+        return ScoredLabels(new_start, found.labels[kept], flat, np.zeros(len(kept), dtype=bool))
 
     # ------------------------------------------------------------------------------------------------ settings
 
