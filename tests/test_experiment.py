@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -169,7 +170,10 @@ def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, 
 def test_an_interrupted_run_goes_on(files, checkpoints):
     steps = ("--systems", "xlgen-base,xlgen-bcl", "--max_steps", "60", "--logging_steps", "1", "--no-figures")
     arguments = _arguments(files, checkpoints["bert"], *steps)
-    process = subprocess.Popen([sys.executable, "-m", "xlgen_hf", *arguments], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "xlgen_hf", *arguments]
+    # Where the tests run in the background of a shell, children would ignore the signal.
+    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
     done, second = (files / "out" / "cells" / f"full.xlgen-{name}.seed0" for name in ("base", "bcl"))
     while not (second / "log.txt").is_file() or "Step 2 of" not in (second / "log.txt").read_text():
         assert process.poll() is None, process.stderr.read()

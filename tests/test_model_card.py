@@ -7,7 +7,7 @@ import json
 import pytest
 import yaml
 from huggingface_hub import ModelCard
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from xlgen_hf.card_text import BEGIN, END, compose_card, escape, merge_cards, render, split_card
@@ -166,6 +166,8 @@ def test_escape(text, shown):
 
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=60))
+@example("\x85")
+@example("one\u2028two")
 def test_no_text_of_the_data_breaks_a_table_or_the_metadata(text):
     line = escape(text)
     assert not set(line) & set("\n\r|<>\x0b\x0c\x85\u2028\u2029")

@@ -22,6 +22,7 @@ BEGIN = "<!-- xlgen: generated from here. Each push writes this part anew; text 
 END = "<!-- xlgen: generated up to here. -->"
 
 _LONGEST = 300  # characters of a text from the data that a card shows
+_YAML_BREAKS = re.compile("[\x85\u2028\u2029]")
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!~$^:@])")
 _LINE_START = re.compile(r"^(\d*)([.)=-])(?=\s|-|=|$)")  # what begins a list or underlines a heading
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
@@ -81,7 +82,10 @@ def compose_card(metadata: Mapping[str, Any], title: str, generated: str) -> str
 
 def _whole(metadata: Mapping[str, Any], body: str) -> str:
     known = {key: value for key, value in metadata.items() if value not in (None, [], {})}
-    return f"---\n{yaml_dump(known).rstrip()}\n---\n\n{body.lstrip()}"
+    dumped = yaml_dump(known)
+    if _YAML_BREAKS.search(dumped):  # PyYAML writes them as they are and reads them as ends of lines
+        dumped = yaml_dump(known, allow_unicode=False)
+    return f"---\n{dumped.rstrip()}\n---\n\n{body.lstrip()}"
 
 
 def split_card(card: str) -> tuple[dict[str, Any], str]:

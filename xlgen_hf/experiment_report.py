@@ -75,7 +75,8 @@ def make_report(results: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
 _OVERALL_NOTE = (
     "Mean over seeds, with the sample standard deviation where there are several. Each system's labels are decided on "
     "by the rule, a number of labels for all texts or a threshold, that had the best micro F1 on the validation rows "
-    "after calibration on them. Macro F1: mean over the labels that the test rows have. *Oracle*: the ranking cut at "
+    "(and calibration on them, where that was better). Macro F1: mean over the labels that the test rows have. "
+    "*Oracle*: the ranking cut at "
     "the true number of labels of each text, which no system knows; it decides nothing here."
 )
 _TAIL_NOTE = "Labels by the training rows that have them: 0-shot none, 1-shot one."
@@ -84,7 +85,8 @@ _PU_NOTE = (
     "are whole. Buckets and propensities are those of the training labels before the drop."
 )
 _RANKING_NOTE = (
-    "Of all candidates, sorted by score (calibrated where the table of decisions says so). PSP: propensity-scored precision over the best possible one, "
+    "Of all candidates, sorted by score (calibrated where the table of decisions says so). PSP: propensity-scored "
+    "precision over the best possible one, "
     "propensities from the whole training rows (A 0.55, B 1.5). Generators propose as many candidates as their search "
     "finds, fewer than systems that score every label."
 )
