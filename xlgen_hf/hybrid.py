@@ -28,7 +28,6 @@ logger = logging.getLogger(__name__)
 _FORMAT_VERSION = 1
 _FEATURES = (
     "retrieval", "log_retrieval", "retrieval_rank", "generated", "log_generated", "forced", "log_forced",
-    "log_count", "unseen",
 )  # fmt: skip
 _LEAST = 1e-6  # probability that logarithms start from
 _MOST_CANDIDATES = 1000
@@ -39,7 +38,8 @@ class Hybrid:
     """A logistic regression over what retrieval and generator say of a candidate label.
 
     Candidates are the labels that retrieval ranks first and those that the generator found. What the generator did not
-    find it scores by teacher forcing, as the next label at its place among those that it did find.
+    find it scores by teacher forcing, as the next label at its place among those that it did find. The training
+    frequency of a label is no feature: it gained nothing on validation rows.
 
     Attributes:
         retriever: ranks the labels.
@@ -151,8 +151,6 @@ class Hybrid:
             values[name][np.searchsorted(keys, one.text * span + one.labels)] = of_one
         for name in ("retrieval", "generated", "forced"):
             values[f"log_{name}"] = np.log(values[name] + _LEAST)
-        counts = processor.label_space.counts[label]
-        values |= {"log_count": np.log1p(counts), "unseen": counts == 0}
         candidates = ScoredLabels(start, label, np.zeros(len(keys)), np.ones(len(keys), dtype=bool))
         return candidates, np.stack([values[name] for name in _FEATURES], axis=1).astype(np.float64)
 
