@@ -9,11 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from transformers import LogitsProcessorList
 
-from xlgen_hf.candidate_inputs import NUM_LEVELS, CandidateInputs
+from xlgen_hf.candidate_inputs import CandidateInputs
 from xlgen_hf.cli.main import main
+from xlgen_hf.configuration_xlgen import NUM_LEVELS
 from xlgen_hf.data import write_jsonl
 from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
+from xlgen_hf.decoded_sets import DecodingOptions
+from xlgen_hf.decoding import LabelSetLogitsProcessor, split_labels
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub_files import model_files
 from xlgen_hf.hybrid import Hybrid
@@ -31,7 +35,7 @@ CONDITIONING = ("tokens", "memory")
 
 @pytest.fixture
 def make_rcl(checkpoints, rows, tmp_path):
-    def make(conditioning="tokens", number=3, family="bert", **more):
+    def make(conditioning="tokens", number=3, family="bert", options=None, **more):
         settings = TrainingSettings(
             checkpoints[family],
             "rcl",
@@ -40,7 +44,7 @@ def make_rcl(checkpoints, rows, tmp_path):
             num_candidates=number,
             max_source_length=64,
             max_target_length=64,
-            model_options={"conditioning": conditioning},
+            model_options={"conditioning": conditioning, **(options or {})},
             **more,
         )
         model, processor = prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache")
@@ -96,21 +100,105 @@ def test_candidates_change_what_the_decoder_sees(make_rcl, conditioning):
     start = torch.tensor([made.model.config.decoder_start_token_id])
     outputs = []
     for ids in (with_candidates, plain):
-        memory, mask, _ = made.model.encode_batch([ids], made.processor)
-        outputs.append(made.model.decode_step(memory, mask, start)[0])
+        memory, _ = made.model.encode_batch([ids], made.processor)
+        outputs.append(made.model.decode_step(memory, start[None])[0])
     assert not torch.allclose(*outputs, atol=1e-4)
 
 
 def test_vectors_do_not_reach_the_encoder(make_rcl):
     made = make_rcl("memory")
     plain = made.processor._plain_ids(TEXTS[:1])[0]
-    first, mask, _ = made.model.encode_batch([[*plain, -1, -2]], made.processor)
-    second, _, _ = made.model.encode_batch([[*plain, -4, -5]], made.processor)
+    first, second = (
+        made.model.encode_batch([[*plain, *behind]], made.processor)[0] for behind in ([-1, -2], [-4, -5])
+    )
     vectors = slice(1 + len(plain), 3 + len(plain))
-    assert mask.all()
+    assert first.attention_mask.all()
+    first, second = first.last_hidden_state, second.last_hidden_state
     assert not torch.allclose(first[0, vectors], second[0, vectors])
     first[0, vectors] = second[0, vectors]
     torch.testing.assert_close(first, second)
+
+
+def _sharpened(made):
+    with torch.no_grad():
+        made.model.get_output_embeddings().weight.mul_(6)
+    return made.model.eval(), made.processor
+
+
+@pytest.mark.parametrize("family", ["bert", "t5", "modernbert"])
+@torch.no_grad()
+def test_an_untrained_model_copies_the_first_candidate(make_rcl, family):
+    """The gate opened wide, all that is generated comes from the candidates, the best one first."""
+    made = make_rcl(family=family)
+    torch.nn.init.constant_(made.model.candidate_pointer.gate.bias, 50.0)
+    found = made.processor.candidates.find(TEXTS)
+    options = DecodingOptions(min_labels=3, max_labels=3)
+    for row, one in enumerate(made.model.decode(TEXTS, made.processor, options)):
+        assert one.labels[0] == found.labels[found.start[row]]
+        assert set(one.labels) == set(found.labels[found.start[row] : found.start[row + 1]].tolist())
+
+
+def _generate(model, processor, memory, **options):
+    constraint = LabelSetLogitsProcessor(
+        processor.trie, processor.eos_token_id, min_labels=2, max_labels=3, num_beams=options["num_beams"]
+    )
+    return model.generate(
+        encoder_outputs=memory,
+        attention_mask=memory.attention_mask,
+        logits_processor=LogitsProcessorList([constraint]),
+        do_sample=False,
+        max_new_tokens=40,
+        return_dict_in_generate=True,
+        **options,
+    )
+
+
+@torch.no_grad()
+def test_generate_copies_as_the_search_does(make_rcl):
+    model, processor = _sharpened(make_rcl())
+    memory, _ = model.encode_batch(processor.encode_texts(TEXTS), processor)
+    sequences = _generate(model, processor, memory, num_beams=1).sequences[:, 1:].numpy()
+    expected = [
+        [processor.trie.label_of(row[a : b + 1].tolist()) for a, b in spans]
+        for row, spans in zip(sequences, split_labels(sequences, processor.separator_token_id), strict=True)
+    ]
+    decoded = model.decode(TEXTS, processor, DecodingOptions(min_labels=2, max_labels=3))
+    assert [one.labels for one in decoded] == expected
+
+
+@torch.no_grad()
+def test_beams_of_generate_copy_from_their_own_candidates(make_rcl):
+    """Scores of its beams are the teacher-forced ones of their sequences."""
+    model, processor = _sharpened(make_rcl())
+    texts = processor.encode_texts(TEXTS)
+    memory, _ = model.encode_batch(texts, processor)
+    found = _generate(model, processor, memory, num_beams=3, length_penalty=0.0, output_scores=True)
+    for row, (sequence, score) in enumerate(zip(found.sequences[:, 1:], found.sequences_scores, strict=True)):
+        length = int((sequence == processor.eos_token_id).nonzero()[0]) + 1
+        alone, _ = model.encode_batch(texts[row : row + 1], processor)
+        target = sequence[None, :length]
+        log_probs = model(encoder_outputs=alone, labels=target).logits.log_softmax(-1)
+        columns = model.piece_positions(target)[:, :, None]
+        assert float(log_probs.gather(2, columns).sum()) == pytest.approx(float(score), abs=1e-3)
+
+
+@torch.no_grad()
+def test_steps_with_a_cache_equal_one_pass(make_rcl):
+    model, processor = _sharpened(make_rcl())
+    memory, _ = model.encode_batch(processor.encode_texts(TEXTS[:1]), processor)
+    target = torch.tensor([processor.build_target([0, 2, 1])])
+    whole = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
+    tokens, cache = model.prepare_decoder_input_ids_from_labels(target), None
+    for step in range(target.shape[1]):
+        log_probs, cache = model.decode_step(memory, tokens[:, : step + 1], cache)
+        torch.testing.assert_close(log_probs, whole[:, step], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(whole.exp().sum(-1), torch.ones(1, target.shape[1]))
+
+
+def test_copying_can_be_left_out(make_rcl):
+    model = make_rcl(options={"copy_candidates": False}).model
+    assert not hasattr(model, "candidate_pointer")
+    assert model.predict(TEXTS, make_rcl(options={"copy_candidates": False}).processor)
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])

@@ -15,6 +15,7 @@ from xlgen_hf.errors import ConfigurationError, LabelSpaceError
 from xlgen_hf.label_sets import LabelSetConstraint
 from xlgen_hf.label_trie import LabelTrie
 from xlgen_hf.labels import LabelSpace
+from xlgen_hf.outputs import XLGenMemory
 from xlgen_hf.search import DecoderRows, walk
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
@@ -31,11 +32,11 @@ def _sharpen(model):
 
 def _sequence_log_probs(model, processor, text, sequences):
     """Log-probability of whole label sequences by teacher forcing, one by one."""
-    memory, mask, _ = model.encode_batch(processor.encode_texts([text]), processor)
+    memory, _ = model.encode_batch(processor.encode_texts([text]), processor)
     found = []
     for labels in sequences:
         target = torch.tensor([processor.build_target(labels)])
-        logits = model(encoder_outputs=_outputs(memory), attention_mask=mask, labels=target).logits.log_softmax(-1)
+        logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
         columns = model.piece_positions(target)
         found.append(float(logits.gather(2, columns[:, :, None]).sum()))
     return found
@@ -51,9 +52,9 @@ def test_a_wide_beam_finds_all_sets_and_the_best_one_first(make_model, family, v
     expected = _sequence_log_probs(model, processor, TEXTS[0], sequences)
     ranked = sorted(range(len(sequences)), key=lambda i: -expected[i])
     ids = processor.encode_texts(TEXTS[:2])
-    memory, mask, _ = model.encode_batch(ids, processor)
+    memory, _ = model.encode_batch(ids, processor)
     options = DecodingOptions(num_beams=len(sequences), min_labels=1, max_labels=2)
-    sets = model._search(memory[:1], mask[:1], model._label_constraint(processor, options, 1), options, 64)
+    sets = model._search(memory.select(torch.tensor([0])), model._label_constraint(processor, options, 1), options, 64)
     assert [[x for x in row if x >= 0] for row in sets.labels[0].tolist()] == [sequences[i] for i in ranked]
     np.testing.assert_allclose(sets.score[0], [expected[i] for i in ranked], atol=1e-4)
     best = model.decode_texts(ids, processor, options)[0]
@@ -70,8 +71,8 @@ def test_in_training_order_each_set_has_one_sequence(make_model, order):
     subsets = [space.order(s) for size in (1, 2, 3) for s in itertools.combinations(range(5), size)]
     expected = _sequence_log_probs(model, processor, TEXTS[0], subsets)
     options = DecodingOptions(num_beams=40, min_labels=1, max_labels=3, ordered=True)
-    memory, mask, _ = model.encode_batch(processor.encode_texts(TEXTS[:1]), processor)
-    sets = model._search(memory, mask, model._label_constraint(processor, options, 1), options, 64)
+    memory, _ = model.encode_batch(processor.encode_texts(TEXTS[:1]), processor)
+    sets = model._search(memory, model._label_constraint(processor, options, 1), options, 64)
     found = {
         tuple(x for x in row if x >= 0): score
         for row, score in zip(sets.labels[0].tolist(), sets.score[0], strict=True)
@@ -88,10 +89,10 @@ def test_greedy_search_equals_that_of_transformers(make_model, family, variant):
     model, processor = make_model(family, variant)
     _sharpen(model)
     ids = processor.encode_texts(TEXTS)
-    memory, mask, _ = model.encode_batch(ids, processor)
+    memory, _ = model.encode_batch(ids, processor)
     sequences = model.generate(
-        encoder_outputs=_outputs(memory),
-        attention_mask=mask,
+        encoder_outputs=memory,
+        attention_mask=memory.attention_mask,
         logits_processor=LogitsProcessorList(
             [LabelSetLogitsProcessor(processor.trie, processor.eos_token_id, min_labels=2, max_labels=4)]
         ),
@@ -105,12 +106,6 @@ def test_greedy_search_equals_that_of_transformers(make_model, family, variant):
     ]
     decoded = model.decode_texts(ids, processor, DecodingOptions(min_labels=2, max_labels=4))
     assert [one.labels for one in decoded] == expected
-
-
-def _outputs(memory):
-    from transformers.modeling_outputs import BaseModelOutput
-
-    return BaseModelOutput(last_hidden_state=memory)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"num_samples": 4, "temperature": 2.0}])
@@ -138,10 +133,10 @@ def test_samples_come_as_often_as_they_are_probable():
     trie = LabelTrie([[3], [4], [5]])
     probabilities = torch.tensor([0.0, 0.1, 0.0, 0.5, 0.3, 0.1])
 
-    def step(memory, mask, tokens, cache):
+    def step(memory, tokens, cache):
         return probabilities.log().expand(len(tokens), -1), None
 
-    rows = DecoderRows(step, torch.zeros(1, 1, 1), torch.ones(1, 1))
+    rows = DecoderRows(step, XLGenMemory(torch.zeros(1, 1, 1), torch.ones(1, 1)))
     constraint = LabelSetConstraint(trie, min_labels=1, max_labels=1)
     generator = torch.Generator().manual_seed(0)
     sets = walk(rows, constraint, 0, 1, 8, samples=4000, generator=generator)
@@ -154,8 +149,8 @@ def test_candidates_of_beams_weigh_the_sets(make_model):
     model, processor = make_model("t5", space=SMALL)
     _sharpen(model)
     options = DecodingOptions(num_beams=4, min_labels=1, max_labels=2)
-    memory, mask, _ = model.encode_batch(processor.encode_texts(TEXTS[:1]), processor)
-    sets = model._search(memory, mask, model._label_constraint(processor, options, 1), options, 64)
+    memory, _ = model.encode_batch(processor.encode_texts(TEXTS[:1]), processor)
+    sets = model._search(memory, model._label_constraint(processor, options, 1), options, 64)
     weight = np.exp(sets.score[0]) / np.exp(sets.score[0]).sum()
     expected: dict[int, float] = {}
     for member in range(4):
@@ -172,9 +167,9 @@ def test_candidates_of_beams_weigh_the_sets(make_model):
 def test_beams_and_samples_are_fused(make_model, options):
     model, processor = make_model("t5", space=SMALL)
     _sharpen(model)
-    memory, mask, _ = model.encode_batch(processor.encode_texts(TEXTS), processor)
+    memory, _ = model.encode_batch(processor.encode_texts(TEXTS), processor)
     plain = DecodingOptions(min_labels=1, max_labels=3, **options)
-    sets = model._search(memory, mask, model._label_constraint(processor, plain, 1), plain, 64)
+    sets = model._search(memory, model._label_constraint(processor, plain, 1), plain, 64)
     found = {
         pool: model.decode_texts(
             processor.encode_texts(TEXTS), processor, DecodingOptions(min_labels=1, max_labels=3, pool=pool, **options)
@@ -210,8 +205,8 @@ def test_given_labels_are_scored_as_teacher_forcing_scores_them(make_model):
     for text, row, order in zip(TEXTS[:2], scores, (1, -1), strict=True):
         for label, score in zip(range(5)[::order], row, strict=True):
             target = torch.tensor([processor.build_target([label])[:-1]])
-            memory, mask, _ = model.encode_batch(processor.encode_texts([text]), processor)
-            logits = model(encoder_outputs=_outputs(memory), attention_mask=mask, labels=target).logits.log_softmax(-1)
+            memory, _ = model.encode_batch(processor.encode_texts([text]), processor)
+            logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
             expected = logits.gather(2, model.piece_positions(target)[:, :, None]).sum().exp()
             assert score == pytest.approx(float(expected), rel=1e-3)
 
@@ -239,11 +234,11 @@ def test_candidates_stand_at_their_place_among_given_labels(make_model):
 
 def _prefix_log_probs(model, processor, text, sequences):
     """As `_sequence_log_probs`, without the end token."""
-    memory, mask, _ = model.encode_batch(processor.encode_texts([text]), processor)
+    memory, _ = model.encode_batch(processor.encode_texts([text]), processor)
     found = []
     for labels in sequences:
         target = torch.tensor([processor.build_target(labels)[:-1]])
-        logits = model(encoder_outputs=_outputs(memory), attention_mask=mask, labels=target).logits.log_softmax(-1)
+        logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
         found.append(float(logits.gather(2, model.piece_positions(target)[:, :, None]).sum()))
     return found
 

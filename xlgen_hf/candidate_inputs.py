@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from .configuration_xlgen import Conditioning
+from .configuration_xlgen import NUM_LEVELS, Conditioning
 from .errors import ConfigurationError, ModelFolderError
 from .retrieval import DenseRetriever
 
 if TYPE_CHECKING:
     from .scored_labels import ScoredLabels
 
-__all__ = ["NUM_LEVELS", "CandidateInputs"]
+__all__ = ["CandidateInputs"]
 
-NUM_LEVELS = 8
 _MOST_CANDIDATES = 1000
 
 

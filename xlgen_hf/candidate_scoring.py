@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from .label_sets import LabelSetConstraint
+from .outputs import XLGenMemory
 from .search import DecoderRows, DecodeStep, score_continuations
 
 if TYPE_CHECKING:
@@ -39,8 +40,7 @@ class _Context:
 def score_candidates(
     step: DecodeStep,
     constraint: LabelSetConstraint,
-    memory: torch.Tensor,
-    mask: torch.Tensor,
+    memory: XLGenMemory,
     candidates: Sequence[Sequence[int]],
     given: Sequence[Sequence[int]],
     processor: XLGenProcessor,
@@ -51,22 +51,23 @@ def score_candidates(
     Args:
         step: runs the decoder, see `search.py`.
         constraint: gives the trie and its columns.
-        memory, mask: the decoder's memory of `B` texts, `(B, S, H)` and `(B, S)`.
+        memory: what the model's `encode` gave for `B` texts.
         candidates: label ids of each text.
         given: label ids that each text has, in decode order.
         processor: gives the label space and how labels are spelled.
         start_token: token that opens a sequence.
     """
+    device = memory[0].device
     scores = [[0.0] * len(labels) for labels in candidates]
     contexts = _contexts(candidates, given, processor, start_token)
     for _, same_length in groupby(sorted(contexts, key=lambda one: len(one.prefix)), key=lambda one: len(one.prefix)):
         for part in _parts(same_length):
-            texts = torch.tensor([context.text for context in part], device=memory.device)
+            texts = torch.tensor([context.text for context in part], device=device)
             pairs = [(row, context.text, place) for row, context in enumerate(part) for place in context.places]
             log_probs = score_continuations(
-                DecoderRows(step, memory[texts], mask[texts]),
+                DecoderRows(step, memory.select(texts)),
                 constraint,
-                torch.tensor([context.prefix for context in part], device=memory.device),
+                torch.tensor([context.prefix for context in part], device=device),
                 np.array([candidates[text][place] for _, text, place in pairs]),
                 np.array([row for row, _, _ in pairs]),
             )

@@ -10,12 +10,14 @@ from transformers.configuration_utils import SubConfigSpec
 
 from .errors import ConfigurationError
 
-__all__ = ["ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig"]
+__all__ = ["NUM_LEVELS", "ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig"]
 
 Variant = Literal["base", "bcl", "mcg", "rcl"]
 Pool = Literal["best", "average", "vote", "union"]
 Conditioning = Literal["memory", "tokens"]
 ClusterSource = Literal["gold", "predicted", "mixed"]
+
+NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
 _TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 
@@ -39,7 +41,9 @@ class XLGenConfig(PreTrainedConfig):
             `rcl` tells the candidate labels in the same ways: vectors of their names, or the names themselves.
         num_label_vectors: labels that have a vector, for `rcl` with `memory`; None otherwise.
         label_vector_size: width of those vectors.
-        num_candidates: most candidates of a text that those vectors stand for.
+        num_candidates: most candidates of a text, for `rcl`.
+        first_level_token_id: lowest of the tokens that stand before the names of candidates, for `rcl` with `tokens`.
+        copy_candidates: let `rcl` with `tokens` copy pieces of labels from the candidates (see `CandidatePointer`).
         cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
             `mixed`, a draw for each text.
         predicted_rate: share of texts with predicted clusters under `mixed`, in [0, 1].
@@ -74,6 +78,8 @@ class XLGenConfig(PreTrainedConfig):
     num_label_vectors: int | None = None
     label_vector_size: int | None = None
     num_candidates: int | None = None
+    first_level_token_id: int | None = None
+    copy_candidates: bool = True
     cluster_source: str = "mixed"
     predicted_rate: float = 0.5
     cluster_loss_weight: float = 1.0
@@ -135,6 +141,17 @@ class XLGenConfig(PreTrainedConfig):
     def has_label_vectors(self) -> bool:
         """Whether vectors of candidate labels join the memory."""
         return self.variant == "rcl" and self.conditioning == "memory"
+
+    @property
+    def copies_candidates(self) -> bool:
+        """Whether pieces of labels are copied from the candidates in the input."""
+        return self.variant == "rcl" and self.copy_candidates and self.first_level_token_id is not None
+
+    @property
+    def level_token_ids(self) -> range:
+        """Tokens that stand before the names of candidates, the lowest level first."""
+        first = self.first_level_token_id
+        return range(0) if first is None else range(first, first + NUM_LEVELS)
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Config that generation reads layer counts and vocabulary from: the backbone's."""

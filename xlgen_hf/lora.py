@@ -131,7 +131,7 @@ def _fresh_modules(model: XLGenForConditionalGeneration) -> list[str]:
 
 
 def _trained_rows(model: XLGenForConditionalGeneration) -> dict[str, list[int]]:
-    """Rows of the tokens that XLGen added: separator, and with clusters task prefixes and clusters, one after another.
+    """Rows of the tokens that XLGen added: separator, then task prefixes and clusters, or levels of candidates.
 
     They are trained where they are looked up, and in the output layer too where that has weights of its own; where it
     has not, peft finds what shares the matrix.
@@ -142,6 +142,8 @@ def _trained_rows(model: XLGenForConditionalGeneration) -> dict[str, list[int]]:
     end = first + 1
     if model.config.first_cluster_token_id is not None:
         end = model.config.first_cluster_token_id + model.config.num_clusters
+    elif model.config.level_token_ids:
+        end = model.config.level_token_ids.stop
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     layers = [embeddings] if output.weight is embeddings.weight else [embeddings, output]
     names = [next(name for name, module in model.named_modules() if module is layer) for layer in layers]

@@ -33,11 +33,11 @@ _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its
 _KINDS: dict[str, tuple[type, ...]] = {
     "num_clusters max_clusters min_labels max_labels num_beams": (int,),
     "num_label_pieces separator_token_id first_cluster_token_id": (int, type(None)),
-    "num_label_vectors label_vector_size num_candidates": (int, type(None)),
+    "num_label_vectors label_vector_size num_candidates first_level_token_id": (int, type(None)),
     "pad_token_id bos_token_id decoder_start_token_id": (int, type(None)),
     "eos_token_id": (int, list, type(None)),
     "predicted_rate cluster_loss_weight cluster_threshold": (int, float),
-    "cluster_loss_annealing tie_encoder_decoder is_encoder_decoder tie_word_embeddings": (bool,),
+    "copy_candidates cluster_loss_annealing tie_encoder_decoder is_encoder_decoder tie_word_embeddings": (bool,),
     "variant conditioning cluster_source pool": (str,),
     "fresh_modules": (list, type(None)),
 }
@@ -225,6 +225,8 @@ def _check_token_ids(path: Path, config: XLGenConfig) -> None:
         "separator_token_id": config.separator_token_id,
         "first_cluster_token_id": first,
         "last cluster token": None if first is None else first + max(config.num_clusters, 1) - 1,
+        "first_level_token_id": config.first_level_token_id,
+        "last level token": config.level_token_ids[-1] if config.level_token_ids else None,
         "pad_token_id": config.pad_token_id,
         "decoder_start_token_id": config.decoder_start_token_id,
     }

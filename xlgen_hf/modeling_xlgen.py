@@ -17,14 +17,16 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import ModelOutput
 
 from .backbone import load_backbone, longest_sequence
 from .candidate_inputs import CandidateInputs
+from .candidate_pointer import CandidatePointer
+from .conditioning import ConditionedEncoderMixin
 from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError
 from .model_files import ModelFilesMixin
-from .outputs import XLGenOutput
+from .outputs import XLGenMemory, XLGenOutput
 from .prediction import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
 from .push_mixin import PushModelMixin
@@ -43,25 +45,23 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
     return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
-def _candidate_options(candidates: CandidateInputs) -> dict[str, Any]:
+def _candidate_options(processor: XLGenProcessor, candidates: CandidateInputs) -> dict[str, Any]:
     """Fields of the config that say how candidates reach the decoder."""
-    retriever = candidates.retriever
-    vectors = {
-        "num_label_vectors": len(retriever),
-        "label_vector_size": retriever.width,
-        "num_candidates": candidates.num_candidates,
-    }
-    return {"conditioning": candidates.conditioning, **(vectors if candidates.conditioning == "memory" else {})}
-
-
-def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `(B, S, H)` over the positions that `mask` `(B, S)` keeps, `(B, H)`."""
-    weight = mask.to(hidden.dtype)[:, :, None]
-    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+    options = {"conditioning": candidates.conditioning, "num_candidates": candidates.num_candidates}
+    if candidates.conditioning == "memory":
+        retriever = candidates.retriever
+        return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
+    return {**options, "first_level_token_id": processor.first_level_token_id}
 
 
 class XLGenForConditionalGeneration(
-    PushModelMixin, LabelPredictionMixin, RestrictedOutputMixin, ModelFilesMixin, PreTrainedModel, GenerationMixin
+    PushModelMixin,
+    LabelPredictionMixin,
+    ConditionedEncoderMixin,
+    RestrictedOutputMixin,
+    ModelFilesMixin,
+    PreTrainedModel,
+    GenerationMixin,
 ):
     """Generates the label set of a text with any seq2seq backbone.
 
@@ -99,6 +99,8 @@ class XLGenForConditionalGeneration(
             self.register_buffer("label_vectors", torch.zeros(config.num_label_vectors or 0, width))
             self.candidate_projection = nn.Linear(width, config.hidden_size)
             self.candidate_ranks = nn.Embedding(config.num_candidates or 1, config.hidden_size)
+        if config.copies_candidates:
+            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_candidates or 1)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
@@ -146,7 +148,7 @@ class XLGenForConditionalGeneration(
                 "needs them, and no other variant has a use for them."
             )
         if candidates is not None:
-            options = {**options, **_candidate_options(candidates)}
+            options = {**options, **_candidate_options(processor, candidates)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
         if unknown:
             raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
@@ -196,6 +198,8 @@ class XLGenForConditionalGeneration(
             if self.label_vectors.shape[1] == self.config.hidden_size:
                 nn.init.eye_(self.candidate_projection.weight)
                 self.candidate_projection.weight.mul_(self.config.hidden_size**0.5)
+        if self.config.copies_candidates:
+            self.candidate_pointer.reset()
         clusters = processor.clusters
         if not self.config.has_clusters or clusters is None:
             return
@@ -267,110 +271,6 @@ class XLGenForConditionalGeneration(
         is_adapter = ".lora_" in name or ".trainable_tokens_" in name
         return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
 
-    # ------------------------------------------------------------------------------------------------ encoder side
-
-    def encode(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None = None,
-        inputs_embeds: torch.Tensor | None = None,
-        cluster_bits: torch.Tensor | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Encode texts and condition them on clusters.
-
-        Args:
-            input_ids: `(B, S)`, or None with `inputs_embeds`.
-            attention_mask: `(B, S)`; all ones if None.
-            inputs_embeds: `(B, S, H)`.
-            cluster_bits: clusters of the texts, 0 or 1, `(B, C)`; `bcl` only, predicted if None.
-
-        Returns:
-            The decoder's memory `(B, S + A, H)` with A the most clusters of a text, its mask `(B, S + A)`, the cluster
-            logits `(B, C)` and the bits `(B, C)` that conditioned the memory; the last two None without `bcl`.
-        """
-        given = inputs_embeds if input_ids is None else input_ids
-        if given is None:
-            raise ValueError("Give input_ids, inputs_embeds or encoder_outputs.")
-        if attention_mask is None:
-            attention_mask = given.new_ones(given.shape[:2], dtype=torch.long)
-        if self.config.has_label_vectors and input_ids is not None:
-            return self._encode_with_vectors(input_ids, attention_mask), attention_mask, None, None
-        hidden = self._run_encoder(input_ids, attention_mask, inputs_embeds)
-        if self.config.variant != "bcl":
-            return hidden, attention_mask, None, None
-        pooled = functional.normalize(_masked_mean(hidden, attention_mask), dim=-1) * hidden.shape[-1] ** 0.5
-        logits = self.cluster_head(pooled)
-        bits = self._choose_bits(logits, cluster_bits)
-        if self.config.conditioning == "tokens":
-            ids, mask = self._append_cluster_tokens(input_ids, attention_mask, bits)
-            return self._run_encoder(ids, mask), mask, logits, bits
-        memory, mask = self._join_clusters(hidden, attention_mask, bits)
-        return memory, mask, logits, bits
-
-    def _encode_with_vectors(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Encode texts `(B, S)`; an id `-1 - label` is hidden from the encoder and stands for that label's vector."""
-        label = (-1 - input_ids).clamp(min=0)
-        is_label = (input_ids < 0) & (mask > 0)
-        text_ids = input_ids.masked_fill(input_ids < 0, self.config.pad_token_id)
-        hidden = self._run_encoder(text_ids, mask.masked_fill(is_label, 0))
-        rank = (is_label.cumsum(1) - 1).clamp(0, self.candidate_ranks.num_embeddings - 1)
-        vectors = self.candidate_projection(self.label_vectors[label].to(hidden.dtype)) + self.candidate_ranks(rank)
-        return torch.where(is_label[:, :, None], vectors, hidden)
-
-    def _run_encoder(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor, inputs_embeds: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        given = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        return self.get_encoder()(**given, attention_mask=attention_mask, return_dict=True).last_hidden_state
-
-    def predict_bits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Cluster logits `(B, C)` -> bits `(B, C)`: above the threshold, at least the best, at most `max_clusters`."""
-        probability = logits.sigmoid()
-        best = probability.topk(min(self.config.max_clusters, logits.shape[1]), dim=1).indices
-        rank_bits = torch.zeros_like(probability).scatter_(1, best, 1.0)
-        bits = rank_bits * (probability > self.config.cluster_threshold)
-        return bits.scatter_(1, best[:, :1], 1.0)
-
-    def _choose_bits(self, logits: torch.Tensor, gold: torch.Tensor | None) -> torch.Tensor:
-        """Gold or predicted bits; training with `mixed` draws for each text, so that it knows its own mistakes."""
-        if gold is None:
-            return self.predict_bits(logits.detach())
-        if not self.training or self.config.cluster_source == "gold":
-            return gold
-        predicted = self.predict_bits(logits.detach()).to(gold.dtype)
-        if self.config.cluster_source == "predicted":
-            return predicted
-        draw = torch.rand(gold.shape[0], 1, device=gold.device) < self.config.predicted_rate
-        return torch.where(draw, predicted, gold)
-
-    def _join_clusters(
-        self, hidden: torch.Tensor, mask: torch.Tensor, bits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the vectors of the active clusters to the memory: `(B, S, H)` and `(B, C)` -> `(B, S + A, H)`."""
-        most = max(int((bits > 0).sum(1).max()), 1)
-        active, clusters = bits.topk(most, dim=1)  # (B, A)
-        vectors = self.cluster_embeddings(clusters).to(hidden.dtype)
-        return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (active > 0).to(mask.dtype)], dim=1)
-
-    def _append_cluster_tokens(
-        self, input_ids: torch.Tensor | None, mask: torch.Tensor, bits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the active clusters' tokens before each text's last token; ids and mask `(B, S + A)`."""
-        if input_ids is None or self.config.first_cluster_token_id is None:
-            raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
-        most = max(int((bits > 0).sum(1).max()), 1)
-        active, clusters = bits.topk(most, dim=1)
-        count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
-        batch, source = input_ids.shape
-        position = torch.arange(source + most, device=mask.device).expand(batch, -1)
-        offset = position - (length - 1)
-        tokens = self.config.first_cluster_token_id + clusters.gather(1, offset.clamp(0, most - 1))
-        text = input_ids.gather(1, position.clamp(max=source - 1))
-        last = input_ids.gather(1, length - 1)
-        ids = torch.where(offset < 0, text, torch.where(offset < count, tokens, last))
-        new_mask = (position < length + count).to(mask.dtype)
-        return torch.where(new_mask > 0, ids, self.config.pad_token_id), new_mask
-
     # ------------------------------------------------------------------------------------------------ forward
 
     def forward(
@@ -379,7 +279,7 @@ class XLGenForConditionalGeneration(
         attention_mask: torch.Tensor | None = None,
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple | None = None,
+        encoder_outputs: ModelOutput | tuple | None = None,
         past_key_values: Any = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
@@ -387,6 +287,7 @@ class XLGenForConditionalGeneration(
         use_cache: bool | None = None,
         cluster_bits: torch.Tensor | None = None,
         cluster_rows: torch.Tensor | None = None,
+        decoder_history: torch.LongTensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
     ) -> XLGenOutput:
@@ -394,31 +295,34 @@ class XLGenForConditionalGeneration(
 
         Args:
             input_ids, attention_mask: the texts, `(B, S)`.
-            encoder_outputs: the memory that [`encode`] gave; `attention_mask` is then its mask.
+            encoder_outputs: what [`encode`] gave; or another encoder's output, with its mask as `attention_mask`.
             labels: target tokens, -100 where no loss counts, `(B, T)`.
             cluster_bits: gold clusters of the texts, 0 or 1, `(B, C)`; `bcl` only.
             cluster_rows: rows whose target is a cluster sequence, `(B,)`, bool; `mcg` only.
             decoder_input_ids, decoder_attention_mask, past_key_values, inputs_embeds, decoder_inputs_embeds,
                 use_cache: as in any seq2seq model of transformers.
+            decoder_history: all tokens of the decoder so far, where `decoder_input_ids` holds just the last ones,
+                `(B, T)`; for models that copy candidates.
             return_dict: ignored, an output object always comes back.
             kwargs: passed to the backbone.
 
         Returns:
             Logits over the vocabulary `(B, T, V)`; with `labels` and a restricted output layer, over the label pieces
-            `(B, T, R)`. The loss is generation loss + `cluster_loss_weight` * cluster loss.
+            `(B, T, R)`. They are log-probabilities where candidates are copied. The loss is generation loss +
+            `cluster_loss_weight` * cluster loss.
         """
         kwargs.pop("num_items_in_batch", None)
-        cluster_logits = None
         if encoder_outputs is None:
-            memory, attention_mask, cluster_logits, _ = self.encode(
-                input_ids, attention_mask, inputs_embeds, cluster_bits
-            )
-            encoder_outputs = BaseModelOutput(last_hidden_state=memory)
+            memory = self.encode(input_ids, attention_mask, inputs_embeds, cluster_bits)
+        elif isinstance(encoder_outputs, XLGenMemory):
+            memory = encoder_outputs
+        else:
+            memory = XLGenMemory(encoder_outputs[0], attention_mask)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[assignment]
-        out = self._run_backbone(
-            attention_mask=attention_mask,
-            encoder_outputs=encoder_outputs,
+        out = self.run_decoder(
+            memory,
+            decoder_input_ids if decoder_history is None else decoder_history,
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             decoder_inputs_embeds=decoder_inputs_embeds,
@@ -426,10 +330,17 @@ class XLGenForConditionalGeneration(
             use_cache=use_cache if labels is None else False,
             **kwargs,
         )
-        losses = self._losses(out.logits, labels, cluster_logits, cluster_bits, cluster_rows)
+        losses = self._losses(out.logits, labels, memory.cluster_logits, cluster_bits, cluster_rows)
         if labels is None:
             out.logits = self._full_logits(out.logits)
-        return XLGenOutput(**{**out, **losses, "cluster_logits": cluster_logits})
+        return XLGenOutput(**{**out, **losses, "cluster_logits": memory.cluster_logits})
+
+    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Inputs of a step of `generate`: those of transformers, and all tokens so far where candidates are copied."""
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        if self.config.copies_candidates:
+            inputs["decoder_history"] = input_ids
+        return inputs
 
     def _losses(
         self,

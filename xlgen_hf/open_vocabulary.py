@@ -9,11 +9,10 @@ import numpy as np
 import torch
 from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import LogitsProcessorList
-from transformers.modeling_outputs import BaseModelOutput
 
 from .decoding import LabelNamesLogitsProcessor, split_labels
 from .labels import normalize_name
-from .outputs import NovelLabel
+from .outputs import NovelLabel, XLGenMemory
 
 if TYPE_CHECKING:
     from .processing_xlgen import XLGenProcessor
@@ -58,11 +57,11 @@ def find_novel_labels(
 
 def _spell(model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor) -> list[list[tuple[str, float]]]:
     """Names of each text that spell no label, with their probabilities."""
-    memory, mask, _ = model.encode_batch(text_ids, processor)
+    memory, _ = model.encode_batch(text_ids, processor)
     separator, end = processor.separator_token_id, processor.eos_token_id
     sequences = model.generate(
-        encoder_outputs=BaseModelOutput(last_hidden_state=memory),
-        attention_mask=mask,
+        encoder_outputs=memory,
+        attention_mask=memory.attention_mask,
         logits_processor=LogitsProcessorList(
             [
                 LabelNamesLogitsProcessor(
@@ -74,7 +73,7 @@ def _spell(model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProces
         do_sample=False,
         max_new_tokens=processor.max_target_length,
     )[:, 1:]
-    log_probs = _token_log_probs(model, sequences, memory, mask).cumsum(1).cpu().numpy()
+    log_probs = _token_log_probs(model, sequences, memory).cumsum(1).cpu().numpy()
     tokens = sequences.cpu().numpy()
     names: list[list[tuple[str, float]]] = []
     for row, spans in enumerate(split_labels(tokens, separator)):
@@ -99,14 +98,12 @@ def _piece_ids(model: Any, processor: XLGenProcessor) -> torch.Tensor:
     return pieces[~torch.isin(pieces, torch.tensor(special, device=pieces.device))]
 
 
-def _token_log_probs(model: Any, sequences: torch.Tensor, memory: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+def _token_log_probs(model: Any, sequences: torch.Tensor, memory: XLGenMemory) -> torch.Tensor:
     """Log-probability of each generated token, 0 behind the end token, `(B, T)`; one teacher-forced pass."""
     is_end = (sequences == model.config.eos_token_id).long()
     behind = is_end.cumsum(1) - is_end > 0
     target = sequences.masked_fill(behind, -100)
-    logits = model(
-        encoder_outputs=BaseModelOutput(last_hidden_state=memory), attention_mask=mask, labels=target
-    ).logits.float()
+    logits = model(encoder_outputs=memory, labels=target).logits.float()
     columns = model.piece_positions(target).clamp(min=0)
     return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(behind, 0.0)
 

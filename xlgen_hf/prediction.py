@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from tqdm.auto import tqdm
-from transformers.modeling_outputs import BaseModelOutput
 
 from .candidate_scoring import score_candidates
 from .decisions import DecisionRule
@@ -17,7 +16,7 @@ from .decoded_sets import DecodedSet, DecodingOptions, score_decoded, to_decoded
 from .errors import ConfigurationError
 from .label_sets import LabelSetConstraint
 from .label_trie import LabelTrie
-from .outputs import LabelPrediction
+from .outputs import LabelPrediction, XLGenMemory
 from .scored_labels import ScoredLabels
 from .search import DecoderRows, LabelSets, beam_search, walk
 
@@ -59,10 +58,8 @@ class LabelPredictionMixin:
         if options.get("encoder_outputs") is None:
             ids = inputs if inputs is not None else options.pop("input_ids", None)
             with torch.no_grad():
-                memory, attention_mask, _, _ = self.encode(
-                    ids, attention_mask, options.pop("inputs_embeds", None), cluster_bits
-                )
-            options["encoder_outputs"], inputs = BaseModelOutput(last_hidden_state=memory), None
+                memory = self.encode(ids, attention_mask, options.pop("inputs_embeds", None), cluster_bits)
+            options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
         return super().generate(inputs, attention_mask=attention_mask, **options)  # type: ignore[misc]
 
     @torch.no_grad()
@@ -181,10 +178,10 @@ class LabelPredictionMixin:
             processor: the model's processor.
             options: how to search, resolved.
         """
-        memory, mask, clusters = self.encode_batch(text_ids, processor)
+        memory, clusters = self.encode_batch(text_ids, processor)
         lower = max(self._least_labels(options), _forced_labels(options))
         constraint = self._label_constraint(processor, options, lower)
-        return self._search(memory, mask, constraint, options, processor.max_target_length), clusters
+        return self._search(memory, constraint, options, processor.max_target_length), clusters
 
     def _least_labels(self, options: DecodingOptions) -> int:
         least: int = self.config.min_labels if options.min_labels is None else options.min_labels
@@ -192,8 +189,8 @@ class LabelPredictionMixin:
 
     def encode_batch(
         self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor
-    ) -> tuple[torch.Tensor, torch.Tensor, list[list[int]]]:
-        """The decoder's memory for label generation, its mask, and the clusters that condition it.
+    ) -> tuple[XLGenMemory, list[list[int]]]:
+        """The decoder's memory for label generation, and the clusters that condition it.
 
         `mcg` generates the clusters first, `bcl` predicts them, `base` has none.
         """
@@ -204,15 +201,15 @@ class LabelPredictionMixin:
             clusters = self._generate_clusters(text_ids, processor)
         rows = [processor.build_input(ids, some, task) for ids, some in zip(text_ids, clusters, strict=True)]
         inputs = processor.pad(rows).to(self.device)
-        memory, mask, logits, bits = self.encode(inputs["input_ids"], inputs["attention_mask"])
-        return memory, mask, clusters if bits is None else _active_clusters(logits, bits)
+        memory = self.encode(inputs["input_ids"], inputs["attention_mask"])
+        return memory, clusters if memory.cluster_bits is None else _active_clusters(memory)
 
     def _generate_clusters(self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor) -> list[list[int]]:
         """First step of `mcg`: the clusters of each text, greedily."""
         inputs = processor.pad([processor.build_input(ids, task="clusters") for ids in text_ids]).to(self.device)
-        memory, mask, _, _ = self.encode(inputs["input_ids"], inputs["attention_mask"])
+        memory = self.encode(inputs["input_ids"], inputs["attention_mask"])
         constraint = self._constraint("clusters", processor.cluster_trie, max_labels=self.config.max_clusters)
-        sets = self._search(memory, mask, constraint, DecodingOptions(num_beams=1), self.config.max_clusters + 1)
+        sets = self._search(memory, constraint, DecodingOptions(num_beams=1), self.config.max_clusters + 1)
         return [[c for c in row if c >= 0] for row in sets.labels[:, 0].tolist()]
 
     def _label_constraint(self, processor: XLGenProcessor, options: DecodingOptions, lower: int) -> LabelSetConstraint:
@@ -240,13 +237,12 @@ class LabelPredictionMixin:
 
     def _search(
         self,
-        memory: torch.Tensor,
-        mask: torch.Tensor,
+        memory: XLGenMemory,
         constraint: LabelSetConstraint,
         options: DecodingOptions,
         max_length: int,
     ) -> LabelSets:
-        rows = DecoderRows(self.decode_step, memory, mask)
+        rows = DecoderRows(self.decode_step, memory)
         start, end = self.config.decoder_start_token_id, self.config.eos_token_id
         end_column = int(self.piece_positions(torch.tensor(end, device=self.device)))
         if options.num_beams is not None and options.num_beams > 1:
@@ -318,12 +314,11 @@ class LabelPredictionMixin:
         known = [processor.label_space.order(labels) for labels in given]
         scores: list[list[float]] = [[] for _ in text_ids]
         for rows in _length_batches(text_ids, batch_size):
-            memory, mask, _ = self.encode_batch([text_ids[i] for i in rows], processor)
+            memory, _ = self.encode_batch([text_ids[i] for i in rows], processor)
             found = score_candidates(
                 self.decode_step,
                 self._constraint("labels", processor.trie),
                 memory,
-                mask,
                 [candidates[i] for i in rows],
                 [known[i] for i in rows],
                 processor,
@@ -351,8 +346,9 @@ def _forced_labels(options: DecodingOptions) -> int:
     return options.num_candidates if options.is_greedy else 0
 
 
-def _active_clusters(logits: torch.Tensor, bits: torch.Tensor) -> list[list[int]]:
+def _active_clusters(memory: XLGenMemory) -> list[list[int]]:
     """Ids of the active clusters of each row, most probable first."""
-    order = logits.argsort(dim=1, descending=True).tolist()
-    active = (bits > 0).tolist()
+    assert memory.cluster_logits is not None and memory.cluster_bits is not None
+    order = memory.cluster_logits.argsort(dim=1, descending=True).tolist()
+    active = (memory.cluster_bits > 0).tolist()
     return [[c for c in row if on[c]] for row, on in zip(order, active, strict=True)]

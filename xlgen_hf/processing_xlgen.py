@@ -17,8 +17,9 @@ from transformers.utils import PushToHubMixin
 
 from ._io import write_json
 from .calibration import CALIBRATION_FILE, ScoreCalibrator
-from .candidate_inputs import NUM_LEVELS, CandidateInputs
+from .candidate_inputs import CandidateInputs
 from .clusters import LabelClusters
+from .configuration_xlgen import NUM_LEVELS
 from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from .hub_files import HYBRID_FILE
@@ -151,6 +152,11 @@ class XLGenProcessor(PushToHubMixin):
     def first_cluster_token_id(self) -> int | None:
         """Token of cluster 0; cluster c has the c-th id after it. None without clusters."""
         return None if self.clusters is None else self.separator_token_id + 1 + len(_TASKS)
+
+    @property
+    def first_level_token_id(self) -> int | None:
+        """Token of the lowest level of candidates; the higher ones follow it. None without candidates."""
+        return None if self.candidates is None else self.added_token_ids[-NUM_LEVELS]
 
     def task_token_id(self, task: str) -> int:
         """Token that opens an input of the task `clusters` or `labels`."""
@@ -318,8 +324,9 @@ class XLGenProcessor(PushToHubMixin):
     def _candidate_ids(self, texts: Sequence[str], room: int, *, training: bool) -> list[list[int]]:
         if self.candidates is None:
             return [[] for _ in texts]
-        first_level = self.added_token_ids[-NUM_LEVELS]
-        return self.candidates.ids(texts, self.label_token_ids, first_level, room, training=training)
+        return self.candidates.ids(
+            texts, self.label_token_ids, self.added_token_ids[-NUM_LEVELS], room, training=training
+        )
 
     def build_input(self, text_ids: Sequence[int], clusters: Iterable[int] = (), task: str | None = None) -> list[int]:
         """Token ids of a text -> input ids: special tokens around, task prefix before, clusters behind the text."""

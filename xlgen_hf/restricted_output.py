@@ -9,9 +9,11 @@ from torch import nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutput
 
+from .candidate_pointer import next_pieces
 from .output_layer import is_wrapped, layer_rows, layer_state, unwrapped
 
 if TYPE_CHECKING:
+    from .outputs import XLGenMemory
     from .processing_xlgen import XLGenProcessor
 
 __all__ = ["IGNORED", "RestrictedOutputMixin"]
@@ -27,6 +29,7 @@ class RestrictedOutputMixin:
     backbone: Any
     label_pieces: torch.Tensor
     label_vectors: torch.Tensor
+    candidate_pointer: nn.Module
     _restricted: tuple[tuple[Any, ...], dict[str, torch.Tensor]] | None = None
 
     def widen_output(self, processor: XLGenProcessor) -> None:
@@ -42,28 +45,47 @@ class RestrictedOutputMixin:
         self.config.num_label_pieces = len(self.label_pieces)
         self._restricted = None
 
-    def decode_step(
-        self, memory: torch.Tensor, mask: torch.Tensor, tokens: torch.Tensor, cache: Any = None
-    ) -> tuple[torch.Tensor, Any]:
+    def decode_step(self, memory: XLGenMemory, tokens: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
         """Extend decoder rows by a token each.
 
         Args:
-            memory, mask: what [`encode`] gave, `(N, S, H)` and `(N, S)`.
-            tokens: the last token of each row, `(N,)`.
+            memory: what [`encode`] gave, `N` rows.
+            tokens: all tokens of each row so far, `(N, T)`; the cache holds all but the last.
             cache: what the step before returned.
 
         Returns:
             Log-probabilities of the next token, over the label pieces `(N, R)` where the output layer is restricted,
             else over the vocabulary `(N, V)`; and the cache.
         """
-        out = self._run_backbone(
-            encoder_outputs=BaseModelOutput(last_hidden_state=memory),
-            attention_mask=mask,
-            decoder_input_ids=tokens[:, None],
-            past_key_values=cache,
-            use_cache=True,
-        )
+        out = self.run_decoder(memory, tokens, decoder_input_ids=tokens[:, -1:], past_key_values=cache, use_cache=True)
         return out.logits[:, -1].float().log_softmax(-1), out.past_key_values
+
+    def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: Any) -> Any:
+        """Run the decoder, its output layer cut down to the label pieces.
+
+        Args:
+            memory: what [`encode`] gave, `N` rows.
+            tokens: all tokens of the decoder so far, `(N, T)`; candidates are copied along them.
+            inputs: what the backbone takes beside the memory.
+
+        Returns:
+            The backbone's output, with logits over the label pieces; log-probabilities where candidates are copied.
+        """
+        listed = None if tokens is None else memory.candidate_pieces
+        if listed is not None:
+            inputs["output_hidden_states"] = True
+        out = self._run_backbone(
+            encoder_outputs=BaseModelOutput(last_hidden_state=memory.last_hidden_state),
+            attention_mask=memory.attention_mask,
+            **inputs,
+        )
+        if listed is not None and tokens is not None:
+            steps = out.logits.shape[1]
+            pieces = next_pieces(tokens, listed, self.config.separator_token_id)[:, -steps:]
+            columns = self._columns(pieces)
+            states = out.decoder_hidden_states[-1]
+            out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, pieces, columns)
+        return out
 
     def _run_backbone(self, **inputs: Any) -> Any:
         """Run the backbone with its output layer cut down to the label pieces."""
@@ -105,7 +127,7 @@ class RestrictedOutputMixin:
         """
         if self.config.num_label_pieces is None:
             return tokens
-        position = torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
+        position = self._columns(tokens)
         ignored = tokens == IGNORED
         unknown = (self.label_pieces[position] != tokens) & ~ignored
         if bool(unknown.any()):
@@ -115,3 +137,9 @@ class RestrictedOutputMixin:
                 "restrict_output=False."
             )
         return torch.where(ignored, IGNORED, position)
+
+    def _columns(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Columns of the logits for tokens that have one; some column for the others."""
+        if self.config.num_label_pieces is None:
+            return tokens.clamp(min=0)
+        return torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)

@@ -10,49 +10,52 @@ import numpy as np
 import torch
 
 from .label_sets import LabelSetConstraint, SetState
+from .outputs import XLGenMemory
 
 __all__ = ["DecoderRows", "LabelSets", "beam_search", "score_continuations", "walk"]
 
-# (memory, its mask, last tokens (N,), cache or None) -> log-probabilities of the next token (N, R), cache
-DecodeStep = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, Any], tuple[torch.Tensor, Any]]
+# (memory, tokens so far (N, T), cache or None) -> log-probabilities of the next token (N, R), cache
+DecodeStep = Callable[[XLGenMemory, torch.Tensor, Any], tuple[torch.Tensor, Any]]
 
 
 class DecoderRows:
     """Sequences of equal length that a decoder extends by a token at a time; the cache follows their moves.
 
     Args:
-        step: runs the decoder on the last tokens.
-        memory: encoder output of each row, `(N, S, H)`.
-        mask: its mask, `(N, S)`.
+        step: runs the decoder.
+        memory: of each row, what the model's `encode` gave.
     """
 
-    def __init__(self, step: DecodeStep, memory: torch.Tensor, mask: torch.Tensor) -> None:
+    def __init__(self, step: DecodeStep, memory: XLGenMemory) -> None:
         self._step = step
-        self._memory, self._mask = memory, mask
+        self._memory = memory
+        self._tokens = torch.empty(len(memory[0]), 0, dtype=torch.long, device=memory[0].device)
         self._cache: Any = None
 
     def __len__(self) -> int:
         """The number of rows."""
-        return len(self._memory)
+        return len(self._tokens)
 
     @property
     def device(self) -> torch.device:
         """Where the rows are."""
-        return self._memory.device
+        return self._tokens.device
 
     def step(self, tokens: torch.Tensor) -> torch.Tensor:
         """Append a token to each row `(N,)`; log-probabilities of the token after it, `(N, R)`."""
-        log_probs, self._cache = self._step(self._memory, self._mask, tokens, self._cache)
+        self._tokens = torch.cat([self._tokens, tokens[:, None]], dim=1)
+        log_probs, self._cache = self._step(self._memory, self._tokens, self._cache)
         return log_probs
 
     def select(self, rows: torch.Tensor) -> None:
         """Go on with these rows, which may repeat."""
-        self._memory, self._mask = self._memory[rows], self._mask[rows]
+        self._memory, self._tokens = self._memory.select(rows), self._tokens[rows]
         if self._cache is not None:
             self._cache.batch_select_indices(rows)
 
     def reorder(self, rows: torch.Tensor) -> None:
         """Go on with these rows, each of the same text as the one whose place it takes: the memory stays."""
+        self._tokens = self._tokens[rows]
         if self._cache is not None:
             self._cache.self_attention_cache.reorder_cache(rows)
 
