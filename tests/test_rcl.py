@@ -28,6 +28,7 @@ from xlgen_hf.scored_labels import ScoredLabels
 from xlgen_hf.trainer import XLGenTrainer
 from xlgen_hf.training import TrainingSettings, prepare_model
 from xlgen_hf.training_args import XLGenTrainingArguments
+from xlgen_hf.truncation import TruncationReport
 
 TEXTS = ["a history of organ music", "printing", "modern piano"]
 CONDITIONING = ("tokens", "memory")
@@ -90,6 +91,20 @@ def test_candidates_leave_half_of_the_room_to_the_text(make_rcl):
     ids = processor.encode_texts(["history of the organ music in the church and art and piano and more art"])[0]
     first = next(place for place, token in enumerate(ids) if token in processor.added_token_ids)
     assert 10 <= first and len(ids) <= 22
+
+
+def test_candidates_that_do_not_fit_are_counted(make_rcl, rows, caplog):
+    processor = make_rcl("tokens", 8).processor
+    report = TruncationReport()
+    processor.encode_texts(TEXTS, report)
+    assert (report.candidates, report.candidates_lost) == (24, 0)
+    processor.max_source_length = 16
+    report = TruncationReport()
+    levels = set(processor.added_token_ids[-NUM_LEVELS:])
+    kept = sum(token in levels for ids in processor.encode_texts(TEXTS, report) for token in ids)
+    assert report.candidates_lost == 24 - kept > 0
+    report.log("These rows")
+    assert f"{24 - kept} of 24 retrieved candidates" in caplog.text
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONING)
@@ -318,7 +333,7 @@ def make_hybrid(make_model, checkpoints, rows):
 def test_a_hybrid_scores_the_candidates_of_both(make_hybrid, rows):
     made, generated, ids = make_hybrid
     hybrid, texts = made.processor.hybrid, rows["text"][:]
-    fused = hybrid.score(made.model, made.processor, texts, generated)
+    fused = hybrid.score(made.model, made.processor, texts, made.processor.encode_texts(texts), generated)
     retrieved = hybrid.retriever.retrieve(texts, 4)
     for row in range(len(texts)):
         parts = [
@@ -346,6 +361,7 @@ def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path
     processor.hybrid = None
     processor.save_pretrained(tmp_path)
     assert load_model(str(tmp_path))[1].hybrid is None
+    assert not any(name.startswith("retriever/") for name in model_files(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -146,6 +146,41 @@ def test_damaged_settings_are_refused(retriever, label_space, tmp_path, field, v
         DenseRetriever.load(tmp_path, num_labels=len(label_space))
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"hidden_size": 10**12}, "."),
+        ({"max_position_embeddings": 10**12}, "in the weights it is"),
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers=1000000000; at most"),
+        ({"auto_map": {"AutoConfig": "evil.Config"}, "model_type": "evil"}, "cannot be loaded"),
+    ],
+)
+def test_an_encoder_of_others_is_checked_before_it_is_made(retriever, label_space, tmp_path, change, message):
+    retriever.save(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(ModelFolderError, match=message):
+        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+
+
+def test_no_pickled_encoder_is_read(retriever, label_space, tmp_path):
+    retriever.save(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(ModelFolderError, match=r"pytorch_model.bin, a pickle, which can run any code"):
+        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+    with pytest.raises(CheckpointError, match="no checkpoint that can be loaded"):
+        load_encoder(str(tmp_path))
+
+
+def test_texts_that_are_cut_in_training_are_counted(checkpoints, label_space, tmp_path, caplog):
+    wanted = ContrastiveSettings(epochs=0.01, batch_size=2, max_length=4)
+    train_encoder(load_encoder(checkpoints["bert"]), label_space, ["music " * 9, "art"], [[0], [1]], tmp_path,
+                  settings=wanted)  # fmt: skip
+    assert "1 of 2 texts are cut at 4 tokens" in caplog.text
+
+
 def test_training_brings_texts_near_their_labels(checkpoints, rows, label_space, tmp_path):
     encoder = load_encoder(checkpoints["bert"])
     texts, ids = rows["text"][:], [label_space.encode(labels) for labels in rows["labels"]]

@@ -70,7 +70,7 @@ def load_backbone(
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if dropout is not None:
             _set_dropout(config, dropout)
-        options = {"config": config, "dtype": dtype, "trust_remote_code": False}
+        options = {"config": config, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
         if config.is_encoder_decoder:
             _warn_of_half_precision(config, dtype)
             return AutoModelForSeq2SeqLM.from_pretrained(path, **options), []

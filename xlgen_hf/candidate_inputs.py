@@ -14,6 +14,7 @@ from .retrieval import DenseRetriever
 
 if TYPE_CHECKING:
     from .scored_labels import ScoredLabels
+    from .truncation import TruncationReport
 
 __all__ = ["CandidateInputs"]
 
@@ -86,29 +87,41 @@ class CandidateInputs:
         label_token_ids: Sequence[Sequence[int]],
         first_level_token_id: int,
         room: int,
+        report: TruncationReport | None = None,
         *,
         training: bool = False,
     ) -> list[list[int]]:
-        """Ids of the candidates of each text, best first; those that do not fit whole are left out.
+        """Ids of the candidates of each text, best first; those that do not fit whole are left out and counted.
 
         Args:
             texts: the texts.
             label_token_ids: token ids of each label, the separator last.
             first_level_token_id: token of the lowest level.
             room: most ids of a text.
+            report: counts what does not fit.
             training: leave the text itself out of what is found.
         """
         found = self.find(texts, training=training)
         level = first_level_token_id + np.searchsorted(self.levels, found.scores, side="right")
         rows: list[list[int]] = []
+        lost = 0
         for first, last in zip(found.start[:-1], found.start[1:], strict=True):
             row: list[int] = []
-            for label, token in zip(found.labels[first:last].tolist(), level[first:last].tolist(), strict=True):
-                more = [-1 - label] if self.conditioning == "memory" else [token, *label_token_ids[label][:-1]]
+            for place in range(first, last):
+                label = int(found.labels[place])
+                more = (
+                    [-1 - label]
+                    if self.conditioning == "memory"
+                    else [int(level[place]), *label_token_ids[label][:-1]]
+                )
                 if len(row) + len(more) > room:
+                    lost += last - place
                     break
                 row += more
             rows.append(row)
+        if report is not None:
+            report.candidates += len(found.labels)
+            report.candidates_lost += lost
         return rows
 
     def settings(self) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from datasets import Dataset, Features, List, Value
 from .clusters import LabelClusters
 from .configuration_xlgen import Variant
 from .errors import ConfigurationError
-from .processing_xlgen import TruncationReport, XLGenProcessor
+from .processing_xlgen import XLGenProcessor
+from .truncation import TruncationReport
 
 __all__ = ["DataCollatorForXLGen", "encode_dataset", "labelled_rows"]
 

@@ -169,7 +169,7 @@ class _EncoderSource:
         """Load the encoder alone, with weights in float32; one that came loaded stays as it is."""
         if self.model is not None:
             return _encoder_of(self.model)
-        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False}
+        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
         with checkpoint_errors(self.name):
             if type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5 and its kin: the decoder is not even read
                 return AutoModelForTextEncoding.from_pretrained(self.path, **options)

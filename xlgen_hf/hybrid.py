@@ -96,7 +96,8 @@ class Hybrid:
             ConfigurationError: if the candidates are all right or all wrong, so that nothing can be learned.
         """
         untrained = cls(retriever, num_candidates, np.zeros(len(_FEATURES)), 0.0, 0.5)
-        candidates, features = untrained._features(model, processor, texts, generated)
+        text_ids = processor.encode_texts(texts)
+        candidates, features = untrained._features(model, processor, texts, text_ids, generated)
         correct = candidates.correct(references)
         if len(np.unique(correct)) < 2:
             raise ConfigurationError(f"All of {len(correct)} candidates are {'right' if correct.all() else 'wrong'}.")
@@ -110,7 +111,12 @@ class Hybrid:
         return fitted
 
     def score(
-        self, model: Any, processor: XLGenProcessor, texts: Sequence[str], generated: ScoredLabels
+        self,
+        model: Any,
+        processor: XLGenProcessor,
+        texts: Sequence[str],
+        text_ids: Sequence[Sequence[int]],
+        generated: ScoredLabels,
     ) -> ScoredLabels:
         """Probabilities of the candidates of each text; those from the threshold on are chosen.
 
@@ -118,16 +124,22 @@ class Hybrid:
             model: the generator.
             processor: its processor.
             texts: the texts.
+            text_ids: what the processor makes of them.
             generated: what the generator found for them.
         """
-        fused = self._scored(*self._features(model, processor, texts, generated))
+        fused = self._scored(*self._features(model, processor, texts, text_ids, generated))
         return DecisionRule("threshold", self.threshold).apply(fused)
 
     def _scored(self, candidates: ScoredLabels, features: np.ndarray) -> ScoredLabels:
         return candidates.with_scores(1 / (1 + np.exp(-(features @ self.weights + self.intercept))))
 
     def _features(
-        self, model: Any, processor: XLGenProcessor, texts: Sequence[str], generated: ScoredLabels
+        self,
+        model: Any,
+        processor: XLGenProcessor,
+        texts: Sequence[str],
+        text_ids: Sequence[Sequence[int]],
+        generated: ScoredLabels,
     ) -> tuple[ScoredLabels, np.ndarray]:
         """The candidates of each text, in no order of scores, and `(M, F)` features of each."""
         retrieved = self.retriever.retrieve(texts, self.num_candidates)
@@ -136,7 +148,7 @@ class Hybrid:
         text, label = keys // span, keys % span
         start = np.searchsorted(text, np.arange(len(texts) + 1))
         forced = model.score_ids(
-            texts,
+            text_ids,
             [ids.tolist() for ids in np.split(label, start[1:-1])],
             processor,
             given=[labels for labels, _ in generated.sets()],

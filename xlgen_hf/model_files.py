@@ -13,6 +13,8 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ._io import read_json
 from .adapter_base import ADAPTER_CONFIG_FILE
@@ -20,7 +22,7 @@ from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError, ModelFolderError, XLGenError
 from .saving import finish_interrupted_save, replace_files
 
-__all__ = ["ModelFilesMixin", "check_config", "load_config", "local_model"]
+__all__ = ["ModelFilesMixin", "check_config", "check_encoder", "load_config", "local_model"]
 
 CONFIG_FILE = "config.json"
 _WEIGHTS_FILE = "model.safetensors"
@@ -143,7 +145,7 @@ def _load_errors(folder: Path) -> Iterator[None]:
         raise
     except _LOAD_ERRORS as err:
         answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
-        raise ModelFolderError(f"{folder} cannot be loaded as an XLGen model: {answer}") from err
+        raise ModelFolderError(f"{folder} cannot be loaded: {answer}") from err
 
 
 # ---------------------------------------------------------------------------------------------------- config
@@ -286,9 +288,31 @@ def _check_model(cls: Any, folder: Path, config: Any) -> None:
     shapes = _weight_shapes(folder)
     own = load_config(folder, most_layers=len(shapes))
     config = own if config is None else config
-    path = folder / CONFIG_FILE
     with _load_errors(folder), torch.device("meta"):
         model: nn.Module = cls(config)
+    _compare(folder / CONFIG_FILE, model, shapes)
+
+
+def check_encoder(folder: Path) -> None:
+    """Check that an encoder's weights are safetensors and fit its config, before anything of its sizes is made.
+
+    Args:
+        folder: its folder.
+
+    Raises:
+        ModelFolderError: if a file is missing or damaged, or they do not fit each other.
+    """
+    shapes = _weight_shapes(folder)
+    check_config(folder, most_layers=len(shapes))
+    with _load_errors(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        has_decoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+        model = (AutoModelForTextEncoding if has_decoder else AutoModel).from_config(config, trust_remote_code=False)
+    _compare(folder / CONFIG_FILE, model, shapes)
+
+
+def _compare(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Compare a model of a config with the shapes of the weights beside it."""
     made = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     for name, shape in shapes.items():
         if name in made and tuple(made[name].shape) != shape:

@@ -20,7 +20,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput
 
 from .backbone import load_backbone, longest_sequence
-from .candidate_inputs import CandidateInputs
 from .candidate_pointer import CandidatePointer
 from .conditioning import ConditionedEncoderMixin
 from .configuration_xlgen import XLGenConfig
@@ -45,13 +44,35 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
     return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
-def _candidate_options(processor: XLGenProcessor, candidates: CandidateInputs) -> dict[str, Any]:
-    """Fields of the config that say how candidates reach the decoder."""
-    options = {"conditioning": candidates.conditioning, "num_candidates": candidates.num_candidates}
+def _variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
+    """Fields of the config that say what of the processor guides the variant; refuses a processor that lacks it."""
+    clusters, candidates = processor.clusters, processor.candidates
+    if variant in ("bcl", "mcg") and clusters is None:
+        raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
+    if (variant == "rcl") != (candidates is not None):
+        raise ConfigurationError(
+            f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
+            "needs them, and no other variant has a use for them."
+        )
+    if candidates is None:
+        if clusters is None or variant == "base":
+            return {}
+        return {"num_clusters": clusters.num_clusters, "first_cluster_token_id": processor.first_cluster_token_id}
+    options: dict[str, Any] = {"conditioning": candidates.conditioning, "num_candidates": candidates.num_candidates}
     if candidates.conditioning == "memory":
         retriever = candidates.retriever
         return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
     return {**options, "first_level_token_id": processor.first_level_token_id}
+
+
+def _check_lengths(name: str, backbone: Any, processor: XLGenProcessor) -> None:
+    limit = longest_sequence(backbone, processor.tokenizer)
+    if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
+        raise ConfigurationError(
+            f"The processor allows inputs of {processor.max_source_length} and targets of "
+            f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
+            "and max_target_length."
+        )
 
 
 class XLGenForConditionalGeneration(
@@ -139,38 +160,20 @@ class XLGenForConditionalGeneration(
             CheckpointError: if the checkpoint cannot be loaded.
             ConfigurationError: if the variant needs clusters and the processor has none, or an option is unknown.
         """
-        if variant in ("bcl", "mcg") and processor.clusters is None:
-            raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
-        candidates = processor.candidates
-        if (variant == "rcl") != (candidates is not None):
-            raise ConfigurationError(
-                f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
-                "needs them, and no other variant has a use for them."
-            )
-        if candidates is not None:
-            options = {**options, **_candidate_options(processor, candidates)}
+        options = {**options, **_variant_options(variant, processor)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
         if unknown:
             raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
         backbone, fresh = load_backbone(
             name, processor.tokenizer, decoder_layers=decoder_layers, dropout=dropout, dtype=dtype
         )
-        limit = longest_sequence(backbone.config, processor.tokenizer)
-        if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
-            raise ConfigurationError(
-                f"The processor allows inputs of {processor.max_source_length} and targets of "
-                f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
-                "and max_target_length."
-            )
+        _check_lengths(name, backbone.config, processor)
         pieces = processor.output_token_ids() if restrict_output else None
-        clusters = processor.clusters
         config = XLGenConfig(
             backbone=backbone.config,
             variant=variant,
-            num_clusters=0 if variant in ("base", "rcl") or clusters is None else clusters.num_clusters,
             num_label_pieces=None if pieces is None else len(pieces),
             separator_token_id=processor.separator_token_id,
-            first_cluster_token_id=processor.first_cluster_token_id if variant in ("bcl", "mcg") else None,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
             tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
             **options,

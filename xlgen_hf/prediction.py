@@ -90,12 +90,13 @@ class LabelPredictionMixin:
         """
         rule = rule or DecisionRule()
         wanted = DecodingOptions(**{"num_candidates": rule.num_candidates, **options})
-        decoded, scored = self.scored_labels(texts, processor, wanted, batch_size=batch_size, progress=progress)
+        text_ids = processor.encode_texts(_listed(texts))
+        decoded, scored = self._decode_and_score(texts, text_ids, processor, wanted, batch_size, progress)
         predictions = to_predictions(rule.apply(scored), decoded, processor)
         if open_vocabulary:
             from .open_vocabulary import find_novel_labels
 
-            novel = find_novel_labels(self, processor.encode_texts(texts), processor, batch_size=batch_size)
+            novel = find_novel_labels(self, text_ids, processor, batch_size=batch_size)
             for prediction, names in zip(predictions, novel, strict=True):
                 prediction.novel_labels = names
         return predictions
@@ -114,10 +115,22 @@ class LabelPredictionMixin:
         The scores are calibrated where the processor has a calibrator, and fused with those of retrieval where it has
         a hybrid.
         """
-        decoded = self.decode(texts, processor, options, batch_size=batch_size, progress=progress)
+        text_ids = processor.encode_texts(_listed(texts))
+        return self._decode_and_score(texts, text_ids, processor, options, batch_size, progress)
+
+    def _decode_and_score(
+        self,
+        texts: Sequence[str],
+        text_ids: Sequence[Sequence[int]],
+        processor: XLGenProcessor,
+        options: DecodingOptions | None,
+        batch_size: int,
+        progress: bool,
+    ) -> tuple[list[DecodedSet], ScoredLabels]:
+        decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
         scored = score_decoded(decoded, processor)
         if processor.hybrid is not None:
-            scored = processor.hybrid.score(self, processor, texts, scored)
+            scored = processor.hybrid.score(self, processor, texts, text_ids, scored)
         return decoded, scored
 
     @torch.no_grad()
@@ -131,7 +144,17 @@ class LabelPredictionMixin:
         progress: bool = False,
     ) -> list[DecodedSet]:
         """Decode the label sets of texts, with the candidates' probabilities; see [`predict`]."""
-        text_ids = processor.encode_texts(_listed(texts))
+        return self._decode_ids(processor.encode_texts(_listed(texts)), processor, options, batch_size, progress)
+
+    @torch.no_grad()
+    def _decode_ids(
+        self,
+        text_ids: Sequence[Sequence[int]],
+        processor: XLGenProcessor,
+        options: DecodingOptions | None,
+        batch_size: int,
+        progress: bool,
+    ) -> list[DecodedSet]:
         decoded: list[DecodedSet | None] = [None] * len(text_ids)
         with tqdm(total=len(text_ids), unit="text", disable=None if progress else True) as bar:
             for rows in _length_batches(text_ids, batch_size):
@@ -293,20 +316,23 @@ class LabelPredictionMixin:
         space = processor.label_space
         wanted = [[space.encode([name])[0] for name in names] for names in candidates]
         known = [space.encode(names) for names in given]
-        return self.score_ids(texts, wanted, processor, given=known, batch_size=batch_size)
+        text_ids = processor.encode_texts(_listed(texts))
+        return self.score_ids(text_ids, wanted, processor, given=known, batch_size=batch_size)
 
     @torch.no_grad()
     def score_ids(
         self,
-        texts: Sequence[str],
+        text_ids: Sequence[Sequence[int]],
         candidates: Sequence[Sequence[int]],
         processor: XLGenProcessor,
         *,
         given: Sequence[Sequence[int]],
         batch_size: int = 64,
     ) -> list[list[float]]:
-        """Score candidates and given labels that are ids, as [`score`] does with names."""
-        text_ids = processor.encode_texts(_listed(texts))
+        """Score candidates and given labels of tokenized texts (`processor.encode_texts`), as [`score`] does.
+
+        Candidates and given labels are label ids.
+        """
         if len(candidates) != len(text_ids) or len(given) != len(text_ids):
             raise ConfigurationError(
                 f"{len(text_ids)} texts come with candidates for {len(candidates)} and given labels for {len(given)}."

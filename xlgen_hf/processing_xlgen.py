@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,8 +29,9 @@ from .labels import LabelSpace
 from .processor_files import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
 from .retrieval import RETRIEVER_FOLDER, DenseRetriever
 from .saving import finish_interrupted_save, replace_files
+from .truncation import TruncationReport
 
-__all__ = ["TruncationReport", "XLGenProcessor"]
+__all__ = ["XLGenProcessor"]
 
 logger = logging.getLogger(__name__)
 
@@ -42,31 +43,6 @@ _SHOWN = 5  # names that a report spells out
 
 def _cluster_token(cluster: int) -> str:
     return f"<xlgen:c{cluster}>"
-
-
-@dataclass
-class TruncationReport:
-    """What cutting texts and targets to their longest length has lost so far."""
-
-    texts: int = 0
-    texts_cut: int = 0
-    labels: int = 0
-    labels_lost: int = 0
-
-    def log(self, what: str) -> None:
-        """Warn about losses in `what`; says nothing where nothing was lost."""
-        if self.texts_cut:
-            share = self.texts_cut / max(self.texts, 1)
-            logger.warning("%s: %d of %d texts (%.2f %%) were cut.", what, self.texts_cut, self.texts, 100 * share)
-        if self.labels_lost:
-            share = self.labels_lost / max(self.labels, 1)
-            logger.warning(
-                "%s: %d of %d labels (%.2f %%) did not fit into the target; raise max_target_length to keep them.",
-                what,
-                self.labels_lost,
-                self.labels,
-                100 * share,
-            )
 
 
 class XLGenProcessor(PushToHubMixin):
@@ -315,18 +291,19 @@ class XLGenProcessor(PushToHubMixin):
             reserve += 1 + min(self.clusters.num_clusters, self.max_source_length // 4)
         room = max(1, self.max_source_length - reserve)
         encoded = self._plain_ids(texts)
-        behind = self._candidate_ids(texts, room // 2, training=training)
+        behind = self._candidate_ids(texts, room // 2, report, training=training)
         if report is not None:
             report.texts += len(encoded)
             report.texts_cut += sum(len(ids) > room - len(more) for ids, more in zip(encoded, behind, strict=True))
         return [[*ids[: room - len(more)], *more] for ids, more in zip(encoded, behind, strict=True)]
 
-    def _candidate_ids(self, texts: Sequence[str], room: int, *, training: bool) -> list[list[int]]:
+    def _candidate_ids(
+        self, texts: Sequence[str], room: int, report: TruncationReport | None, *, training: bool
+    ) -> list[list[int]]:
         if self.candidates is None:
             return [[] for _ in texts]
-        return self.candidates.ids(
-            texts, self.label_token_ids, self.added_token_ids[-NUM_LEVELS], room, training=training
-        )
+        first_level = self.added_token_ids[-NUM_LEVELS]
+        return self.candidates.ids(texts, self.label_token_ids, first_level, room, report, training=training)
 
     def build_input(self, text_ids: Sequence[int], clusters: Iterable[int] = (), task: str | None = None) -> list[int]:
         """Token ids of a text -> input ids: special tokens around, task prefix before, clusters behind the text."""
@@ -409,6 +386,8 @@ class XLGenProcessor(PushToHubMixin):
         for name, part in ((CALIBRATION_FILE, self.calibrator), (HYBRID_FILE, self.hybrid)):
             if part is None:
                 (Path(save_directory) / name).unlink(missing_ok=True)
+        if self.retriever is None:
+            DenseRetriever.remove(Path(save_directory) / RETRIEVER_FOLDER)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:

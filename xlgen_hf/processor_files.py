@@ -14,7 +14,8 @@ from .model_files import CONFIG_FILE, check_config, load_config
 __all__ = ["PROCESSOR_FILE", "WANTED_FROM_HUB", "checked_settings", "known_options", "load_tokenizer"]
 
 PROCESSOR_FILE = "processor_config.json"
-WANTED_FROM_HUB = ["*.json", "*.txt", "*.model", "label_*.safetensors", "retriever/*"]
+# The patterns match a file in any folder: the weights of the model are left to the model.
+WANTED_FROM_HUB = ["*.json", "*.txt", "*.model", "label_*.safetensors", "retriever/*.safetensors"]
 _LONGEST = 1_000_000  # tokens of an input or target
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call
 from transformers.modeling_outputs import BaseModelOutput
 
-from .candidate_pointer import next_pieces
+from .candidate_pointer import CandidatePointer, next_pieces
 from .output_layer import is_wrapped, layer_rows, layer_state, unwrapped
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class RestrictedOutputMixin:
     backbone: Any
     label_pieces: torch.Tensor
     label_vectors: torch.Tensor
-    candidate_pointer: nn.Module
+    candidate_pointer: CandidatePointer
     _restricted: tuple[tuple[Any, ...], dict[str, torch.Tensor]] | None = None
 
     def widen_output(self, processor: XLGenProcessor) -> None:

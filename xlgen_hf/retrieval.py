@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import product
@@ -18,6 +19,7 @@ from ._io import read_json, read_tensors, write_json, write_tensors
 from .embedding import embed_texts, load_encoder
 from .errors import ConfigurationError, ModelFolderError
 from .labels import LabelSpace
+from .model_files import check_encoder
 from .scored_labels import ScoredLabels
 
 __all__ = ["RETRIEVER_FOLDER", "DenseRetriever", "RetrievalSettings"]
@@ -89,7 +91,7 @@ class DenseRetriever:
         settings: how similarities become scores.
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
-    text; both together Mittal et al.'s and others' finding that the two complement each other.
+    text.
     """
 
     def __init__(
@@ -317,6 +319,12 @@ class DenseRetriever:
         write_tensors(folder / _TENSORS_FILE, tensors)
         write_json(folder / _SETTINGS_FILE, {"format_version": _FORMAT_VERSION, **asdict(self.settings)})
 
+    @staticmethod
+    def remove(folder: str | Path) -> None:
+        """Remove what [`save`] wrote, if there is something."""
+        if (Path(folder) / _SETTINGS_FILE).is_file():
+            shutil.rmtree(folder)
+
     @classmethod
     def load_index(cls, folder: str | Path, label_space: LabelSpace) -> DenseRetriever:
         """Load what `xlgen index` wrote, for the labels that it was made for.
@@ -351,6 +359,7 @@ class DenseRetriever:
         problem = _tensor_problem(tensors, num_labels)
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
+        check_encoder(folder)
         encoder = load_encoder(str(folder))
         width = getattr(encoder[0].config, "hidden_size", None)
         if width != tensors["names"].shape[1]:

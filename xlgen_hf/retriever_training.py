@@ -194,8 +194,8 @@ def train_encoder(
     model, tokenizer = encoder
     set_seed(seed)
     collator = _Collator(
-        _tokens(tokenizer, texts, settings.max_length),
-        _tokens(tokenizer, label_space.names, _NAME_LENGTH),
+        _tokens(tokenizer, texts, settings.max_length, "texts"),
+        _tokens(tokenizer, label_space.names, _NAME_LENGTH, "label names"),
         label_ids,
         settings.random_negatives,
         tokenizer.pad_token_id or 0,
@@ -252,8 +252,15 @@ def fit_retriever(
     return retriever
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, what: str) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]
+    cut = sum(len(row) > max_length for row in ids)
+    if not cut:
+        return ids
+    logger.warning(
+        "Training the retrieval encoder: %d of %d %s are cut at %d tokens.", cut, len(ids), what, max_length
+    )
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
     return ids
 
 

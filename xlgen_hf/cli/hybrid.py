@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from ..processing_xlgen import XLGenProcessor
+    from ..retrieval import DenseRetriever
 
 __all__ = ["hybrid"]
 
@@ -25,12 +29,10 @@ def hybrid(
 
     from .._io import read_json, write_json
     from ..data import load_rows
-    from ..errors import ConfigurationError
     from ..hub_files import REPORT_FILE
     from ..hybrid import Hybrid
     from ..loading import load_model
     from ..model_files import local_model
-    from ..retrieval import DenseRetriever
     from ..saving import replace_files
     from ..training_report import hybrid_report
     from .console import results
@@ -39,15 +41,7 @@ def hybrid(
         torch.set_num_threads(cpu_threads)
     folder = local_model(model, {})
     generator, processor = load_model(str(folder))
-    own = processor.retriever
-    if (own is None) == (retriever is None):
-        raise ConfigurationError(
-            f"{model} has no retriever; give --retriever, which `xlgen index` makes."
-            if own is None
-            else f"{model} has a retriever, which its input comes from; leave --retriever out."
-        )
-    if own is None:
-        own = DenseRetriever.load_index(str(retriever), processor.label_space)
+    own = _retriever(model, processor, retriever)
     rows = load_rows(validation_file, split="validation")
     texts = rows["text"][:]
     references = [processor.label_space.encode_known(names)[0] for names in rows["labels"]]
@@ -62,3 +56,18 @@ def hybrid(
         if (folder / REPORT_FILE).is_file():
             write_json(aside / REPORT_FILE, hybrid_report(read_json(folder / REPORT_FILE), generator, processor, rows))
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
+
+
+def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> DenseRetriever:
+    """The model's own retriever, or the one of a folder where it has none."""
+    from ..errors import ConfigurationError
+    from ..retrieval import DenseRetriever
+
+    own = processor.retriever
+    if own is not None and folder is not None:
+        raise ConfigurationError(f"{model} has a retriever, which its input comes from; leave --retriever out.")
+    if own is not None:
+        return own
+    if folder is None:
+        raise ConfigurationError(f"{model} has no retriever; give --retriever, which `xlgen index` makes.")
+    return DenseRetriever.load_index(str(folder), processor.label_space)
