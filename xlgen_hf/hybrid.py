@@ -79,7 +79,7 @@ class Hybrid:
         references: Sequence[Sequence[int]],
         generated: ScoredLabels,
         *,
-        num_candidates: int = 50,
+        num_candidates: int = 20,
     ) -> Hybrid:
         """Learn the weights, and the threshold with the best micro F1, on validation rows.
 

@@ -40,7 +40,7 @@ _CHOSEN_ELSEWHERE = ("variant", "model_options", "vocabulary", "sources", "label
 # Of the fields of a model's config those that are settings; the others follow from the backbone and the labels.
 _MODEL_OPTIONS = (
     "cluster_loss_annealing", "cluster_loss_weight", "cluster_source", "cluster_threshold", "conditioning",
-    "max_clusters", "max_labels", "min_labels", "predicted_rate",
+    "copy_candidates", "max_clusters", "max_labels", "min_labels", "predicted_rate",
 )  # fmt: skip
 
 Kind = Literal["baseline", "classifier", "retrieval", "generator", "hybrid", "other"]

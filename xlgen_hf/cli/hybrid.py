@@ -21,7 +21,7 @@ def hybrid(
     retriever: Annotated[
         Path | None, typer.Option(help="Folder that `xlgen index` wrote.", show_default="the model's own (rcl)")
     ] = None,
-    num_candidates: Annotated[int, typer.Option(min=1, help="Labels of a text that retrieval contributes.")] = 50,
+    num_candidates: Annotated[int, typer.Option(min=1, help="Labels of a text that retrieval contributes.")] = 20,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
 ) -> None:
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""

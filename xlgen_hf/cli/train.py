@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
 __all__ = ["train", "training_arguments"]
 
+# Options that are fields of the model's config, by the same name.
+_MODEL_OPTIONS = (
+    "cluster_source", "cluster_threshold", "cluster_loss_weight", "cluster_loss_annealing", "copy_candidates",
+)  # fmt: skip
+
 
 def train(
     context: typer.Context,
@@ -72,6 +77,9 @@ def train(
             show_default="memory; rcl: tokens",
         ),
     ] = None,
+    copy_candidates: Annotated[
+        bool, typer.Option(help="rcl with tokens: copy pieces of labels from the candidates.")
+    ] = True,
     cluster_source: Annotated[
         Literal["gold", "predicted", "mixed"], typer.Option(help="bcl: clusters that training conditions on.")
     ] = "mixed",
@@ -125,11 +133,8 @@ def train(
         max_source_length=max_source_length,
         max_target_length=max_target_length,
         model_options={
+            **{name: context.params[name] for name in _MODEL_OPTIONS},
             "conditioning": conditioning or ("tokens" if variant == "rcl" else "memory"),
-            "cluster_source": cluster_source,
-            "cluster_threshold": cluster_threshold,
-            "cluster_loss_weight": cluster_loss_weight,
-            "cluster_loss_annealing": cluster_loss_annealing,
         },
         lora=lora,
         lora_rank=lora_rank,
