@@ -132,6 +132,9 @@ def test_open_vocabulary_leaves_the_labels_as_they_are(folder):
         (["--threshold", "auto", "--objective", "macro"], r"no threshold for 'macro', only \['micro'\]"),
         (["--cluster", "cluster 9"], "'cluster 9' is none of the 3 clusters"),
         (["--num-beams", "2", "--num-samples", "2"], "choose one"),
+        (["--pool", "union", "--num-beams", "1"], "pool='union' has nothing to pool"),
+        (["--ensemble", "vote"], "--ensemble vote fuses several models"),
+        (["--top-k", "2", "--objective", "macro"], "--objective macro chooses among the thresholds"),
     ],
 )
 def test_bad_options_are_explained(folder, capsys, options, message):

@@ -16,6 +16,7 @@ from xlgen_hf.cli.main import main
 from xlgen_hf.configuration_xlgen import NUM_LEVELS
 from xlgen_hf.data import write_jsonl
 from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
+from xlgen_hf.decisions import DecisionRule
 from xlgen_hf.decoded_sets import DecodingOptions
 from xlgen_hf.decoding import LabelSetLogitsProcessor, split_labels
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
@@ -344,6 +345,14 @@ def test_a_hybrid_scores_the_candidates_of_both(make_hybrid, rows):
     # Fitted and applied on the same rows it ranks right candidates before wrong ones more often than either source.
     correct = fused.correct(ids)
     assert fused.scores[correct].mean() > fused.scores[~correct].mean()
+
+
+def test_a_hybrid_keeps_to_the_allowed_labels(make_hybrid):
+    made, _, _ = make_hybrid
+    allowed = np.array([1, 4])
+    names = set(made.processor.label_space.decode(allowed))
+    for one in made.model.predict(TEXTS, made.processor, labels=allowed, rule=DecisionRule("top_k", 5)):
+        assert set(one.labels) == names
 
 
 def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path):

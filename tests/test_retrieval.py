@@ -42,24 +42,27 @@ def _unit(values):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 9), st.booleans())
-def test_scores_are_those_of_the_definition(seed, neighbors, size, leave_out):
+@given(
+    st.integers(0, 10_000), st.integers(1, 6), st.integers(1, 9), st.booleans(), st.sets(st.integers(0, 6), min_size=1)
+)
+def test_scores_are_those_of_the_definition(seed, neighbors, size, leave_out, allowed):
     random = np.random.default_rng(seed)
     documents, names = _unit(random.normal(size=(6, 4))), _unit(random.normal(size=(7, 4)))
     labels = random.integers(0, 2, size=(6, 7))
     found = _plain(documents, names, labels, neighbors=neighbors, temperature=0.3, name_power=2.0, name_weight=0.7)
     hidden = csr_matrix(np.eye(6, dtype=bool)) if leave_out else None
-    scored = found.search(documents, size, hidden=hidden)
+    kept = sorted(allowed)
+    scored = found.search(documents, size, hidden=hidden, allowed=None if len(kept) == 7 else np.array(kept))
     for i in range(6):
         others = [j for j in range(6) if not (leave_out and j == i)]
         cosine = documents[others] @ documents[i]
         nearest = np.argsort(-cosine, kind="stable")[:neighbors]
         weight = np.exp(cosine[nearest] / 0.3) / np.exp(cosine[nearest] / 0.3).sum()
         expected = weight @ labels[np.array(others)[nearest]] + 0.7 * (names @ documents[i]).clip(0) ** 2
-        expected = np.sort(expected / 1.7)[::-1][:size]
+        expected = np.sort(expected[kept] / 1.7)[::-1][:size]
         row = slice(scored.start[i], scored.start[i + 1])
         np.testing.assert_allclose(scored.scores[row], expected, atol=1e-5)
-        assert len(set(scored.labels[row].tolist())) == min(size, 7)
+        assert len(set(scored.labels[row].tolist()) & allowed) == min(size, len(kept))
 
 
 def test_a_training_text_does_not_find_itself_or_its_copies(checkpoints, label_space):

@@ -71,13 +71,20 @@ class DecodingOptions:
             raise ConfigurationError(f"temperature={self.temperature}; it must be above 0.")
 
     def resolved(self, num_beams: int, pool: Pool) -> DecodingOptions:
-        """The same options with the model's own search where none is given."""
+        """The same options with the model's own search where none is given.
+
+        Raises:
+            ConfigurationError: if sets are to be pooled, and the search is greedy.
+        """
         if self.num_samples:
             return replace(self, num_beams=1, pool=self.pool or "best")
         own = self.num_beams is None
-        return replace(
-            self, num_beams=num_beams if own else self.num_beams, pool=self.pool or (pool if own else "best")
-        )
+        beams = num_beams if own else self.num_beams
+        if beams == 1 and self.pool not in (None, "best"):
+            raise ConfigurationError(
+                f"pool={self.pool!r} has nothing to pool: greedy search finds one set. Give num_beams or num_samples."
+            )
+        return replace(self, num_beams=beams, pool=self.pool or (pool if own else "best"))
 
     @property
     def is_greedy(self) -> bool:

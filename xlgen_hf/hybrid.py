@@ -117,6 +117,7 @@ class Hybrid:
         texts: Sequence[str],
         text_ids: Sequence[Sequence[int]],
         generated: ScoredLabels,
+        allowed: np.ndarray | None = None,
     ) -> ScoredLabels:
         """Probabilities of the candidates of each text; those from the threshold on are chosen.
 
@@ -126,8 +127,9 @@ class Hybrid:
             texts: the texts.
             text_ids: what the processor makes of them.
             generated: what the generator found for them.
+            allowed: ids of the labels to choose from; all if None.
         """
-        fused = self._scored(*self._features(model, processor, texts, text_ids, generated))
+        fused = self._scored(*self._features(model, processor, texts, text_ids, generated, allowed))
         return DecisionRule("threshold", self.threshold).apply(fused)
 
     def _scored(self, candidates: ScoredLabels, features: np.ndarray) -> ScoredLabels:
@@ -140,9 +142,10 @@ class Hybrid:
         texts: Sequence[str],
         text_ids: Sequence[Sequence[int]],
         generated: ScoredLabels,
+        allowed: np.ndarray | None = None,
     ) -> tuple[ScoredLabels, np.ndarray]:
         """The candidates of each text, in no order of scores, and `(M, F)` features of each."""
-        retrieved = self.retriever.retrieve(texts, self.num_candidates)
+        retrieved = self.retriever.retrieve(texts, self.num_candidates, allowed=allowed)
         span = len(processor.label_space)
         keys = np.unique(np.concatenate([one.text * span + one.labels for one in (retrieved, generated)]))
         text, label = keys // span, keys % span

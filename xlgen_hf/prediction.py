@@ -130,7 +130,8 @@ class LabelPredictionMixin:
         decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
         scored = score_decoded(decoded, processor)
         if processor.hybrid is not None:
-            scored = processor.hybrid.score(self, processor, texts, text_ids, scored)
+            allowed = None if options is None else options.labels
+            scored = processor.hybrid.score(self, processor, texts, text_ids, scored, allowed)
         return decoded, scored
 
     @torch.no_grad()

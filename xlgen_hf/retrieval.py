@@ -164,7 +164,13 @@ class DenseRetriever:
         return embed_texts(list(texts), self.encoder, max_length=self.settings.max_length, progress=progress)
 
     def retrieve(
-        self, texts: Sequence[str], num_candidates: int = 50, *, leave_out: bool = False, progress: bool = False
+        self,
+        texts: Sequence[str],
+        num_candidates: int = 50,
+        *,
+        leave_out: bool = False,
+        allowed: np.ndarray | None = None,
+        progress: bool = False,
     ) -> ScoredLabels:
         """The best scored labels of each text.
 
@@ -173,15 +179,16 @@ class DenseRetriever:
             num_candidates: labels for each text, at least 1.
             leave_out: find no training text that is the text itself (leave-one-out); for the candidates that a model
                 is trained with.
+            allowed: ids of the labels to choose from; all if None.
             progress: show a progress bar on a terminal.
 
         Returns:
-            `num_candidates` labels for each text (fewer if the label space is smaller), scores in [0, 1]; none is
+            `num_candidates` labels for each text (fewer if there are fewer to choose from), scores in [0, 1]; none is
             chosen.
         """
         same = self._same_texts(texts)
         queries = self._embed_new(texts, same, progress=progress)
-        return self.search(queries, num_candidates, hidden=same if leave_out else None)
+        return self.search(queries, num_candidates, hidden=same if leave_out else None, allowed=allowed)
 
     def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again."""
@@ -202,7 +209,12 @@ class DenseRetriever:
         return csr_matrix((np.ones(len(columns), bool), columns, start), shape=(len(given), len(order)))
 
     def search(
-        self, queries: np.ndarray, num_candidates: int = 50, *, hidden: csr_matrix | None = None
+        self,
+        queries: np.ndarray,
+        num_candidates: int = 50,
+        *,
+        hidden: csr_matrix | None = None,
+        allowed: np.ndarray | None = None,
     ) -> ScoredLabels:
         """The best scored labels of each embedding `(Q, H)`; see [`retrieve`].
 
@@ -210,37 +222,50 @@ class DenseRetriever:
             queries: the embeddings.
             num_candidates: labels for each.
             hidden: training texts that must not count, `(Q, N)`, sparse; none if None.
+            allowed: ids of the labels to choose from; all if None.
         """
         if num_candidates < 1:
             raise ConfigurationError(f"num_candidates={num_candidates}; at least 1 is needed.")
-        return self._weigh(self._find(queries, num_candidates, hidden), num_candidates)
+        return self._weigh(self._find(queries, num_candidates, hidden, allowed), num_candidates)
 
-    def _find(self, queries: np.ndarray, num_candidates: int, hidden: csr_matrix | None) -> _Found:
+    def _find(
+        self,
+        queries: np.ndarray,
+        num_candidates: int,
+        hidden: csr_matrix | None = None,
+        allowed: np.ndarray | None = None,
+    ) -> _Found:
         """Nearest texts, their labels, and the labels with the nearest names, block by block.
 
         No other label can be among the best: without a near text a label has but its name, which is then not among
         the `num_candidates` nearest ones.
         """
         step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
+        kept = np.arange(len(self)) if allowed is None else np.unique(allowed)
         blocks = [
-            self._find_block(queries[i : i + step], num_candidates, None if hidden is None else hidden[i : i + step])
+            self._find_block(
+                queries[i : i + step], num_candidates, None if hidden is None else hidden[i : i + step], kept
+            )
             for i in range(0, len(queries), step)
         ]
         return _Found.joined(blocks)
 
-    def _find_block(self, queries: np.ndarray, num_candidates: int, hidden: csr_matrix | None) -> _Found:
+    def _find_block(
+        self, queries: np.ndarray, num_candidates: int, hidden: csr_matrix | None, kept: np.ndarray
+    ) -> _Found:
         queries = queries.astype(np.float32)
         cosine = queries @ self.documents.T
         if hidden is not None:
             cosine[hidden.nonzero()] = -np.inf
         near, similarity = _best(cosine, min(self.settings.neighbors, cosine.shape[1]))
         of_names = (queries @ self.names.T).clip(0, 1)
-        nearest, _ = _best(of_names, min(num_candidates, len(self)))
+        nearest, _ = _best(of_names[:, kept], min(num_candidates, len(kept)))
         row = np.arange(len(queries))
         of_near = self.labels[near.reshape(-1)]
         owner = np.repeat(np.repeat(row, near.shape[1]), np.diff(of_near.indptr))
-        by_name = np.repeat(row, nearest.shape[1]) * len(self) + nearest.reshape(-1)
-        keys = np.unique(np.concatenate([by_name, owner * len(self) + of_near.indices]))
+        by_name = np.repeat(row, nearest.shape[1]) * len(self) + kept[nearest.reshape(-1)]
+        is_kept = np.isin(of_near.indices, kept)
+        keys = np.unique(np.concatenate([by_name, (owner * len(self) + of_near.indices)[is_kept]]))
         text, labels = keys // len(self), keys % len(self)
         return _Found(text, labels, of_names[text, labels], near, similarity)
 
@@ -276,7 +301,7 @@ class DenseRetriever:
             The settings, which the retriever has taken over.
         """
         most = max(_TUNING_CUTS)
-        found = self._find(self.embed(texts), most, None)
+        found = self._find(self.embed(texts), most)
         gold = sum(map(len, label_ids))
         best = (-1.0, self.settings)
         for temperature, power, weight in product(_TEMPERATURES, _NAME_POWERS, _NAME_WEIGHTS):

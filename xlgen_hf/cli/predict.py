@@ -53,9 +53,13 @@ def predict(
     threshold: Annotated[
         str | None, typer.Option(help="Predict labels from this score on; `auto` takes what validation rows chose.")
     ] = None,
-    objective: Annotated[str, typer.Option(help="What `auto` is best for: micro, macro or example F1.")] = "micro",
+    objective: Annotated[
+        str | None, typer.Option(help="What `auto` is best for: micro, macro or example F1.", show_default="micro")
+    ] = None,
     expected_f1: Annotated[bool, typer.Option(help="Predict as many labels as promise the greatest F1.")] = False,
-    ensemble: Annotated[str, typer.Option(help="How models are fused: average, vote or union.")] = "average",
+    ensemble: Annotated[
+        str | None, typer.Option(help="How models are fused: average, vote or union.", show_default="average")
+    ] = None,
     add_labels: Annotated[Path | None, typer.Option(help="New labels, a name a line; no training is needed.")] = None,
     allow: Annotated[Path | None, typer.Option(help="Labels to choose from, a name a line.")] = None,
     deny: Annotated[Path | None, typer.Option(help="Labels never to predict, a name a line.")] = None,
@@ -77,6 +81,8 @@ def predict(
 
     if len(model) > 1 and open_vocabulary:
         raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
+    if len(model) == 1 and ensemble is not None:
+        raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
     rows = load_rows(input_file, split="test", require_labels=False)
     members = _load_members(model, device, add_labels, cluster_threshold)
     options: dict[str, Any] = {
@@ -92,7 +98,7 @@ def predict(
         "rule": _rule(members[0][1], top_k, threshold, objective, expected_f1),
         "batch_size": batch_size,
     }
-    more = {"open_vocabulary": open_vocabulary} if len(members) == 1 else {"how": ensemble}
+    more = {"open_vocabulary": open_vocabulary} if len(members) == 1 else {"how": ensemble or "average"}
     if output_file is None:
         for chunk in _predictions(members, rows, 0, {**options, **more}):
             for prediction in chunk:
@@ -147,7 +153,7 @@ def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, cluste
 
 
 def _rule(
-    processor: Any, top_k: int | None, threshold: str | None, objective: str, expected_f1: bool
+    processor: Any, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
 ) -> DecisionRule | None:
     """The decision rule that the options ask for, None for the model's own."""
     from ..decisions import DecisionRule
@@ -155,6 +161,10 @@ def _rule(
 
     if (top_k is not None) + (threshold is not None) + expected_f1 > 1:
         raise ConfigurationError("--top-k, --threshold and --expected-f1 exclude each other; choose one.")
+    if objective is not None and threshold != _AUTO:
+        raise ConfigurationError(
+            f"--objective {objective} chooses among the thresholds of --threshold auto; add that."
+        )
     if expected_f1:
         return DecisionRule("expected_f1")
     if top_k is not None:
@@ -163,6 +173,7 @@ def _rule(
         return None
     if threshold == _AUTO:
         known = {} if processor.calibrator is None else processor.calibrator.thresholds
+        objective = objective or "micro"
         if objective not in known:
             raise ConfigurationError(
                 f"--threshold auto: the model knows no threshold for {objective!r}, only {sorted(known)}. Train it "
