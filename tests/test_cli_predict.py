@@ -173,6 +173,18 @@ def test_a_killed_run_goes_on_without_losing_or_repeating_a_row(folder, monkeypa
     assert "Going on behind row 2" in caplog.text
 
 
+def test_rows_of_a_model_that_has_changed_are_not_taken_up(folder, monkeypatch, caplog):
+    monkeypatch.setattr(command, "_CHUNK", 2)
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialOutput, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main([*arguments, "--output-file", str(folder / "out.jsonl")]) == 130
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "min_labels": 5}))
+    assert all(len(row["labels"]) >= 5 for row in _run(folder))
+    assert "of a run with other settings" in caplog.text
+
+
 def test_rows_of_another_run_are_not_taken_up(tmp_path, caplog):
     first = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 1})
     first.append([{"labels": ["a"]}])

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["predict"]
 
 _CHUNK = 1024  # texts that are sorted by length together; rows are written after each
+_MODEL_SUFFIXES = (".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _AUTO = "auto"
 
 
@@ -210,11 +211,13 @@ def _write(
     path: Path, members: list[tuple[Any, Any]], rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """Write predictions as they come; go on where a run of the same command was stopped."""
+    from ..model_files import local_model
     from ..partial_output import PartialOutput, digest
 
-    weights = [Path(name) / "model.safetensors" for name in settings["model"]]
+    folders = [local_model(name, {}) for name in settings["model"]]
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in _MODEL_SUFFIXES]
     told = {key: str(value) for key, value in settings.items() if key != "output_file"}
-    told["weights"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in weights if file.exists()])
+    told["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     told["labels"] = digest(members[0][1].label_space.names) + str(options["labels"])
     output = PartialOutput(path, {**told, "texts": digest(rows["text"])}, _CHUNK)
     for chunk in _predictions(members, rows, output.done, options):
