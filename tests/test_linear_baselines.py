@@ -17,7 +17,8 @@ from xlgen_hf.baselines import MostFrequent
 from xlgen_hf.errors import ConfigurationError, LabelSpaceError, MissingExtraError, ModelFolderError
 from xlgen_hf.labels import LabelSpace
 from xlgen_hf.linear_baselines import SYSTEMS, NapkinXC, bonsai, parabel
-from xlgen_hf.linear_system import MARKER_FILE, MODEL_FOLDER, TfidfSettings
+from xlgen_hf.linear_ranker import TfidfSettings
+from xlgen_hf.linear_system import MARKER_FILE, MODEL_FOLDER
 from xlgen_hf.pecos_baseline import PYTHON_VARIABLE, PecosXRLinear
 from xlgen_hf.systems import SystemData
 

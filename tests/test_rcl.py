@@ -16,16 +16,12 @@ from xlgen_hf.cli.main import main
 from xlgen_hf.configuration_xlgen import NUM_LEVELS
 from xlgen_hf.data import write_jsonl
 from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
-from xlgen_hf.decisions import DecisionRule
 from xlgen_hf.decoded_sets import DecodingOptions
 from xlgen_hf.decoding import LabelSetLogitsProcessor, split_labels
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub_files import model_files
-from xlgen_hf.hybrid import Hybrid
 from xlgen_hf.loading import load_model
 from xlgen_hf.model_card import model_card
-from xlgen_hf.retrieval import DenseRetriever
-from xlgen_hf.scored_labels import ScoredLabels
 from xlgen_hf.trainer import XLGenTrainer
 from xlgen_hf.training import TrainingSettings, prepare_model
 from xlgen_hf.training_args import XLGenTrainingArguments
@@ -312,96 +308,6 @@ def test_levels_are_filled_alike(make_rcl, rows):
     scores = processor.candidates.retriever.retrieve(rows["text"][:], 4, leave_out=True).scores
     counts = np.bincount(np.searchsorted(made.levels, scores, side="right"), minlength=NUM_LEVELS)
     assert counts.max() - counts.min() <= 2
-
-
-# ------------------------------------------------------------------------------------------------------- hybrids
-
-
-@pytest.fixture
-def make_hybrid(make_model, checkpoints, rows):
-    model, processor = make_model("bert")
-    made = SimpleNamespace(model=model, processor=processor)
-    space = made.processor.label_space
-    ids = [space.encode(labels) for labels in rows["labels"]]
-    retriever = DenseRetriever.fit(space, rows["text"][:], ids, checkpoints["bert"], progress=False)
-    generated = made.model.scored_labels(rows["text"][:], made.processor)[1]
-    made.processor.hybrid = Hybrid.fit(
-        made.model, made.processor, retriever, rows["text"][:], ids, generated, num_candidates=4
-    )
-    return made, generated, ids
-
-
-def test_a_hybrid_scores_the_candidates_of_both(make_hybrid, rows):
-    made, generated, ids = make_hybrid
-    hybrid, texts = made.processor.hybrid, rows["text"][:]
-    fused = hybrid.score(made.model, made.processor, texts, made.processor.encode_texts(texts), generated)
-    retrieved = hybrid.retriever.retrieve(texts, 4)
-    for row in range(len(texts)):
-        parts = [
-            set(one.labels[one.start[row] : one.start[row + 1]].tolist()) for one in (fused, generated, retrieved)
-        ]
-        assert parts[0] == parts[1] | parts[2]
-    assert ((fused.scores > 0) & (fused.scores < 1)).all()
-    # Fitted and applied on the same rows it ranks right candidates before wrong ones more often than either source.
-    correct = fused.correct(ids)
-    assert fused.scores[correct].mean() > fused.scores[~correct].mean()
-
-
-def test_a_hybrid_keeps_to_the_allowed_labels(make_hybrid):
-    made, _, _ = make_hybrid
-    allowed = np.array([1, 4])
-    names = set(made.processor.label_space.decode(allowed))
-    for one in made.model.predict(TEXTS, made.processor, labels=allowed, rule=DecisionRule("top_k", 5)):
-        assert set(one.labels) == names
-
-
-def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path):
-    made, _, _ = make_hybrid
-    made.model.save_pretrained(tmp_path)
-    made.processor.save_pretrained(tmp_path)
-    model, processor = load_model(str(tmp_path))
-    before, after = (m.predict(TEXTS, p) for m, p in ((made.model, made.processor), (model, processor)))
-    assert [one.labels for one in before] == [one.labels for one in after]
-    assert {"hybrid.json", "retriever/retriever.safetensors"} <= set(model_files(tmp_path))
-    assert processor.add_labels(["modern piano"])
-    model.widen_output(processor)
-    found = model.predict(["modern piano"], processor)[0]
-    assert found.labels
-    processor.hybrid = None
-    processor.save_pretrained(tmp_path)
-    assert load_model(str(tmp_path))[1].hybrid is None
-    assert not any(name.startswith("retriever/") for name in model_files(tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda c: c["weights"].pop("forced"), "a number for each of"),
-        (lambda c: c.update(threshold="0.5"), "must be numbers"),
-        (lambda c: c.update(num_candidates=0), "num_candidates=0"),
-        (lambda c: c.update(format_version=2), "format_version 1"),
-        (lambda c: c.update(more=1), "format_version 1"),
-    ],
-)
-def test_a_damaged_hybrid_is_refused(make_hybrid, tmp_path, change, message):
-    made, _, _ = make_hybrid
-    made.processor.hybrid.save(tmp_path)
-    path = tmp_path / "hybrid.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps(content))
-    with pytest.raises(ModelFolderError, match=message):
-        Hybrid.load(tmp_path, made.processor.hybrid.retriever)
-
-
-def test_a_hybrid_needs_right_and_wrong_candidates(make_hybrid, rows):
-    made, generated, _ = make_hybrid
-    nothing = [[] for _ in rows]
-    retriever = made.processor.hybrid.retriever
-    made.processor.hybrid = None
-    with pytest.raises(ConfigurationError, match="candidates are wrong"):
-        Hybrid.fit(made.model, made.processor, retriever, rows["text"][:], nothing, generated)
-    assert isinstance(generated, ScoredLabels)
 
 
 def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):

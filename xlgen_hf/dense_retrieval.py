@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib.util import find_spec
+
+import numpy as np
 
 from .errors import ConfigurationError
 from .hybrid import Hybrid
+from .linear_baselines import bonsai
 from .retrieval import DenseRetriever
 from .retriever_training import ContrastiveSettings, fit_retriever
 from .scored_labels import ScoredLabels
@@ -59,7 +63,7 @@ class DenseRetrieval:
 
 @dataclass
 class HybridSystem:
-    """An XLGen-RCL model fused with its own retriever; see [`Hybrid`].
+    """An XLGen-RCL model fused with its own retriever and, where Omikuji is installed, Bonsai; see [`Hybrid`].
 
     Attributes:
         generator: the system that trains the model, or takes it up where it is trained.
@@ -68,7 +72,7 @@ class HybridSystem:
     generator: XLGenSystem
 
     def fit(self, data: SystemData) -> None:
-        """Train the generator, and learn the weights on the validation rows.
+        """Train generator and label trees, and learn the weights on the validation rows.
 
         Raises:
             ConfigurationError: if the generator has no retriever.
@@ -81,7 +85,14 @@ class HybridSystem:
         generated = self.generator.score(texts)
         space = processor.label_space
         references = [space.encode_known(names)[0] for names in data.validation["labels"]]
-        processor.hybrid = Hybrid.fit(model, processor, processor.retriever, texts, references, generated)
+        linear = None
+        if find_spec("omikuji") is not None:
+            trees = bonsai()
+            trees.fit(replace(data, folder=data.folder / "linear"))
+            linear = replace(trees.ranker, labels=np.array(space.encode(data.label_space.names))[trees.ranker.labels])
+        processor.hybrid = Hybrid.fit(
+            model, processor, processor.retriever, texts, references, generated, linear=linear
+        )
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:
         """Candidates of generator and retriever with fused scores."""

@@ -27,6 +27,7 @@ MODEL_FILES = (
     "label_space.json", "label_clusters.json", "label_clusters.safetensors", "label_trie.safetensors",
     "processor_config.json", "score_calibration.json", HYBRID_FILE, REPORT_FILE,
     *_TOKENIZER_FILES, *(f"retriever/{name}" for name in _RETRIEVER_FILES),
+    "linear/linear.json", "linear/linear.safetensors", "linear/trees/settings.json", "linear/trees/tree*.cbor",
 )  # fmt: skip
 """Patterns of the files of a model or adapter that go to the Hub."""
 
@@ -44,7 +45,7 @@ def model_files(folder: Path) -> dict[str, Path]:
         raise ModelFolderError(f"There is no folder {str(folder)!r}. Give the folder of a trained model.")
     found = {
         path.relative_to(folder).as_posix(): path
-        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*")])
+        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*"), *folder.glob("linear/**/*")])
         if path.is_file() and any(fnmatchcase(path.relative_to(folder).as_posix(), pattern) for pattern in MODEL_FILES)
     }
     kind = "adapter_config.json" if "adapter_config.json" in found else "config.json"

@@ -1,4 +1,4 @@
-"""Hybrids: an XLGen model's scores fused with those of dense retrieval, on the candidates of both."""
+"""Hybrids: an XLGen model's scores fused with those of dense retrieval and label trees, on the candidates of all."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
 
 from ._io import read_json, write_json
 from .decisions import DecisionRule, tune_threshold
 from .errors import ConfigurationError, ModelFolderError
 from .hub_files import HYBRID_FILE
+from .linear_ranker import LINEAR_FOLDER, LinearRanker
 from .retrieval import DenseRetriever
 from .scored_labels import ScoredLabels
 
@@ -25,38 +27,48 @@ __all__ = ["Hybrid"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT_VERSION = 1
-_FEATURES = (
-    "retrieval", "log_retrieval", "retrieval_rank", "generated", "log_generated", "forced", "log_forced",
-)  # fmt: skip
+_FORMAT_VERSION = 2
+_SOURCES = ("retrieval", "neighbors", "names", "generated", "forced", "linear")
+_FEATURES = (*_SOURCES, *(f"log_{name}" for name in _SOURCES), *(f"relative_{name}" for name in _SOURCES), "rank")
 _LEAST = 1e-6  # probability that logarithms start from
 _MOST_CANDIDATES = 1000
+_RARITIES = tuple(round(0.05 * step, 2) for step in range(21))
+_PRICE = 0.01  # share of the best micro F1 that rare labels may cost
 
 
 @dataclass
 class Hybrid:
-    """A logistic regression over what retrieval and generator say of a candidate label.
+    """A logistic regression over what retrieval, generator and label trees say of a candidate label.
 
-    Candidates are the labels that retrieval ranks first and those that the generator found. What the generator did not
-    find it scores by teacher forcing, as the next label at its place among those that it did find. The training
-    frequency of a label is no feature: it gained nothing on validation rows.
+    Candidates are the labels that retrieval, and the trees if there are some, rank first, and those that the generator
+    found. What it did not find it scores by teacher forcing, as the next label at its place among those that it did.
+    A feature is a source's score of a label, its logarithm, or its share of the text's best one.
+
+    The regression learns how often a label is right, and of rare labels that is seldom. So the fused logit of a label
+    with `n` training documents is lowered by `rarity * log(1 + n)`: validation rows choose the greatest `rarity` that
+    costs at most a hundredth of the best micro F1.
 
     Attributes:
         retriever: ranks the labels.
-        num_candidates: labels of a text that it contributes.
+        num_candidates: labels of a text that retrieval contributes, and likewise the trees.
         weights: of the features, `(F,)`.
         intercept: of the regression.
-        threshold: probability from which on a label is predicted.
+        rarity: how much rare labels are favoured, at least 0.
+        threshold: score from which on a label is predicted.
+        linear: label trees, the further source; None without them.
 
     Source: stacking of scores, Wolpert 1992; that a generator should score a retriever's candidates: De Cao et al.,
-    "Highly Parallel Autoregressive Entity Linking with Discriminative Correction", EMNLP 2021.
+    "Highly Parallel Autoregressive Entity Linking with Discriminative Correction", EMNLP 2021; logits lowered by
+    frequency: Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
     """
 
     retriever: DenseRetriever
     num_candidates: int
     weights: np.ndarray
     intercept: float
+    rarity: float
     threshold: float
+    linear: LinearRanker | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -65,9 +77,11 @@ class Hybrid:
             raise ConfigurationError(
                 f"num_candidates={self.num_candidates!r}; a whole number from 1 to {_MOST_CANDIDATES} is needed."
             )
-        numbers = np.array([*self.weights, self.intercept, self.threshold], dtype=np.float64)
-        if self.weights.shape != (len(_FEATURES),) or not np.isfinite(numbers).all():
-            raise ConfigurationError(f"A hybrid has {len(_FEATURES)} finite weights, an intercept and a threshold.")
+        numbers = np.array([*self.weights, self.intercept, self.rarity, self.threshold], dtype=np.float64)
+        if self.weights.shape != (len(_FEATURES),) or not np.isfinite(numbers).all() or self.rarity < 0:
+            raise ConfigurationError(
+                f"A hybrid has {len(_FEATURES)} finite weights, an intercept, a rarity from 0 on and a threshold."
+            )
 
     @classmethod
     def fit(
@@ -80,8 +94,9 @@ class Hybrid:
         generated: ScoredLabels,
         *,
         num_candidates: int = 20,
+        linear: LinearRanker | None = None,
     ) -> Hybrid:
-        """Learn the weights, and the threshold with the best micro F1, on validation rows.
+        """Learn weights, rarity and threshold on validation rows.
 
         Args:
             model: the generator.
@@ -90,25 +105,37 @@ class Hybrid:
             texts: validation texts.
             references: their label ids.
             generated: what the generator found for them.
-            num_candidates: labels of a text that retrieval contributes.
+            num_candidates: labels of a text that retrieval contributes, and likewise the trees.
+            linear: label trees, trained on training rows alone.
 
         Raises:
             ConfigurationError: if the candidates are all right or all wrong, so that nothing can be learned.
         """
-        untrained = cls(retriever, num_candidates, np.zeros(len(_FEATURES)), 0.0, 0.5)
+        fitted = cls(retriever, num_candidates, np.zeros(len(_FEATURES)), 0.0, 0.0, 0.5, linear)
         text_ids = processor.encode_texts(texts)
-        candidates, features = untrained._features(model, processor, texts, text_ids, generated)
+        candidates, features = fitted._features(model, processor, texts, text_ids, generated)
         correct = candidates.correct(references)
         if len(np.unique(correct)) < 2:
             raise ConfigurationError(f"All of {len(correct)} candidates are {'right' if correct.all() else 'wrong'}.")
-        spread = np.maximum(features.std(0), 1e-9)
-        regression = LogisticRegression(max_iter=1000).fit(features / spread, correct)
-        weights, intercept = regression.coef_[0] / spread, float(regression.intercept_[0])
-        fitted = cls(retriever, num_candidates, weights, intercept, 0.5)
-        fitted.threshold, f1 = tune_threshold(fitted._scored(candidates, features), references, "micro")
-        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(_FEATURES, weights, strict=True))
-        logger.info("Hybrid: micro F1 %.4f on the validation rows with the weights %s.", f1, shown)
+        scaler = StandardScaler().fit(features)
+        regression = LogisticRegression(max_iter=1000).fit(scaler.transform(features), correct)
+        fitted.weights = regression.coef_[0] / scaler.scale_
+        fitted.intercept = float(regression.intercept_[0] - fitted.weights @ scaler.mean_)
+        fitted._favour_rare_labels(candidates, features, references, processor.label_space.counts)
         return fitted
+
+    def _favour_rare_labels(
+        self, candidates: ScoredLabels, features: np.ndarray, references: Sequence[Sequence[int]], counts: np.ndarray
+    ) -> None:
+        """Choose rarity and threshold."""
+        tried = []
+        for self.rarity in _RARITIES:
+            scored = self._scored(candidates, features, counts)
+            tried.append((self.rarity, *tune_threshold(scored, references, "micro")))
+        least = (1 - _PRICE) * max(f1 for _, _, f1 in tried)
+        self.rarity, self.threshold, f1 = max(one for one in tried if one[2] >= least)
+        shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(_FEATURES, self.weights, strict=True))
+        logger.info("Hybrid: micro F1 %.4f on the validation rows, rarity %g, weights: %s.", f1, self.rarity, shown)
 
     def score(
         self,
@@ -119,7 +146,7 @@ class Hybrid:
         generated: ScoredLabels,
         allowed: np.ndarray | None = None,
     ) -> ScoredLabels:
-        """Probabilities of the candidates of each text; those from the threshold on are chosen.
+        """Fused scores of the candidates of each text; those from the threshold on are chosen.
 
         Args:
             model: the generator.
@@ -129,11 +156,13 @@ class Hybrid:
             generated: what the generator found for them.
             allowed: ids of the labels to choose from; all if None.
         """
-        fused = self._scored(*self._features(model, processor, texts, text_ids, generated, allowed))
+        candidates, features = self._features(model, processor, texts, text_ids, generated, allowed)
+        fused = self._scored(candidates, features, processor.label_space.counts)
         return DecisionRule("threshold", self.threshold).apply(fused)
 
-    def _scored(self, candidates: ScoredLabels, features: np.ndarray) -> ScoredLabels:
-        return candidates.with_scores(1 / (1 + np.exp(-(features @ self.weights + self.intercept))))
+    def _scored(self, candidates: ScoredLabels, features: np.ndarray, counts: np.ndarray) -> ScoredLabels:
+        logits = features @ self.weights + self.intercept - self.rarity * np.log1p(counts[candidates.labels])
+        return candidates.with_scores(1 / (1 + np.exp(-logits)))
 
     def _features(
         self,
@@ -145,9 +174,12 @@ class Hybrid:
         allowed: np.ndarray | None = None,
     ) -> tuple[ScoredLabels, np.ndarray]:
         """The candidates of each text, in no order of scores, and `(M, F)` features of each."""
-        retrieved = self.retriever.retrieve(texts, self.num_candidates, allowed=allowed)
+        retrieved, neighbors, names = self.retriever.retrieve_parts(texts, self.num_candidates, allowed=allowed)
+        linear = ScoredLabels.from_rows([([], [], [])] * len(texts))
+        if self.linear is not None:
+            linear = self.linear.rank(texts, self.num_candidates, allowed)
         span = len(processor.label_space)
-        keys = np.unique(np.concatenate([one.text * span + one.labels for one in (retrieved, generated)]))
+        keys = np.unique(np.concatenate([one.text * span + one.labels for one in (retrieved, generated, linear)]))
         text, label = keys // span, keys % span
         start = np.searchsorted(text, np.arange(len(texts) + 1))
         forced = model.score_ids(
@@ -156,53 +188,74 @@ class Hybrid:
             processor,
             given=[labels for labels, _ in generated.sets()],
         )
-        values = {"forced": np.array([value for row in forced for value in row])}
+        values = {"forced": np.array([value for row in forced for value in row], dtype=np.float64)}
         for name, one, of_one in (
             ("retrieval", retrieved, retrieved.scores),
+            ("neighbors", retrieved, neighbors),
+            ("names", retrieved, names),
             ("generated", generated, generated.scores),
-            ("retrieval_rank", retrieved, 1 / (1 + retrieved.rank)),
+            ("linear", linear, linear.scores),
+            ("rank", retrieved, 1 / (1 + retrieved.rank)),
         ):
             values[name] = np.zeros(len(keys))
             values[name][np.searchsorted(keys, one.text * span + one.labels)] = of_one
-        for name in ("retrieval", "generated", "forced"):
+        for name in _SOURCES:
+            best = np.zeros(len(texts))
+            np.maximum.at(best, text, values[name])
             values[f"log_{name}"] = np.log(values[name] + _LEAST)
+            values[f"relative_{name}"] = values[name] / np.maximum(best[text], _LEAST)
         candidates = ScoredLabels(start, label, np.zeros(len(keys)), np.ones(len(keys), dtype=bool))
-        return candidates, np.stack([values[name] for name in _FEATURES], axis=1).astype(np.float64)
+        return candidates, np.stack([values[name] for name in _FEATURES], axis=1)
 
     # ------------------------------------------------------------------------------------------------ saving
 
     def save(self, folder: str | Path) -> None:
-        """Write the weights into a model's folder; the retriever has a folder of its own."""
+        """Write weights and label trees into a model's folder; the retriever is saved by the processor."""
         content = {
             "format_version": _FORMAT_VERSION,
             "num_candidates": self.num_candidates,
             "weights": dict(zip(_FEATURES, self.weights.tolist(), strict=True)),
             "intercept": self.intercept,
+            "rarity": self.rarity,
             "threshold": self.threshold,
+            "linear": self.linear is not None,
         }
         write_json(Path(folder) / HYBRID_FILE, content)
+        if self.linear is not None:
+            self.linear.save(Path(folder) / LINEAR_FOLDER)
+
+    @staticmethod
+    def remove(folder: str | Path) -> None:
+        """Remove what [`save`] wrote, if there is something."""
+        (Path(folder) / HYBRID_FILE).unlink(missing_ok=True)
+        LinearRanker.remove(Path(folder) / LINEAR_FOLDER)
 
     @classmethod
     def load(cls, folder: str | Path, retriever: DenseRetriever) -> Hybrid:
         """Read and check what [`save`] wrote.
 
         Raises:
-            ModelFolderError: if the file is missing, damaged, or holds other fields.
+            MissingExtraError: if it has label trees, and Omikuji is not installed.
+            ModelFolderError: if a file is missing, damaged, or holds other fields.
         """
         path = Path(folder) / HYBRID_FILE
         content = read_json(path)
-        wanted = {"format_version", "num_candidates", "weights", "intercept", "threshold"}
+        wanted = {"format_version", "num_candidates", "weights", "intercept", "rarity", "threshold", "linear"}
         if not isinstance(content, dict) or set(content) != wanted or content["format_version"] != _FORMAT_VERSION:
             raise ModelFolderError(
-                f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(wanted)} are needed."
+                f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(wanted)} are needed. Hybrids of "
+                "another version are made anew by `xlgen hybrid`."
             )
         weights = content["weights"]
         if not isinstance(weights, dict) or set(weights) != set(_FEATURES):
             raise ModelFolderError(f"{path}: 'weights' must hold a number for each of {list(_FEATURES)}.")
-        numbers = [*(weights[name] for name in _FEATURES), content["intercept"], content["threshold"]]
-        if not all(type(number) in (int, float) for number in numbers):
-            raise ModelFolderError(f"{path}: weights, intercept and threshold must be numbers.")
+        numbers = [*(weights[name] for name in _FEATURES), *(content[n] for n in ("intercept", "rarity", "threshold"))]
+        if not all(type(number) in (int, float) for number in numbers) or type(content["linear"]) is not bool:
+            raise ModelFolderError(f"{path}: weights, intercept, rarity and threshold must be numbers, linear a bool.")
+        linear = None
+        if content["linear"]:
+            linear = LinearRanker.load(Path(folder) / LINEAR_FOLDER, num_labels=len(retriever))
         try:
-            return cls(retriever, content["num_candidates"], np.array(numbers[:-2]), *numbers[-2:])
+            return cls(retriever, content["num_candidates"], np.array(numbers[:-3]), *numbers[-3:], linear)
         except ConfigurationError as err:
             raise ModelFolderError(f"{path}: {err}") from err

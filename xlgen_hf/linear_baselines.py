@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,8 +14,9 @@ from scipy.sparse import csr_matrix
 from sklearn.datasets import dump_svmlight_file
 
 from .baselines import MostFrequent
-from .errors import ConfigurationError, MissingExtraError, ModelFolderError, XLGenError
-from .linear_system import LinearSystem, Ranked, TfidfSettings
+from .errors import ConfigurationError, MissingExtraError, ModelFolderError
+from .linear_ranker import LinearRanker, Ranked, TfidfSettings, load_trees, quiet_omikuji, rank_by_trees
+from .linear_system import LinearSystem
 from .pecos_baseline import PecosXRLinear
 from .systems import System
 
@@ -87,47 +85,23 @@ class Omikuji(LinearSystem):
             with path.open("wb") as file:
                 file.write(f"{features.shape[0]} {features.shape[1]} {targets.shape[1]}\n".encode())
                 dump_svmlight_file(features, targets, file, multilabel=True)
-            with _quiet("Omikuji cannot train", ConfigurationError):
+            with quiet_omikuji("Omikuji cannot train", ConfigurationError):
                 Model.train_on_data(str(path), settings, n_threads=self.num_threads).save(str(folder))
 
     def _load(self, folder: Path, seed: int) -> None:
-        from omikuji import Model
-
-        with _quiet(f"Omikuji cannot read the model in {folder}. Remove that folder to train again", ModelFolderError):
-            self._model = Model.load(str(folder))
-        self._model.init_prediction_thread_pool(self.num_threads)
+        self._model = load_trees(folder, self.num_threads, "Remove that folder to train again")
 
     def _predict(self, features: csr_matrix) -> Ranked:
-        ranked: Ranked = []
-        for begin, end in zip(features.indptr[:-1], features.indptr[1:], strict=True):
-            pairs = zip(features.indices[begin:end].tolist(), features.data[begin:end].tolist(), strict=True)
-            found = self._model.predict(list(pairs), beam_size=self.beam_size, top_k=self.top_k)
-            ranked.append(([column for column, _ in found], [score for _, score in found]))
-        return ranked
+        return rank_by_trees(self._model, features, self.top_k, self.beam_size)
 
+    @property
+    def ranker(self) -> LinearRanker:
+        """What a hybrid keeps of the system.
 
-@contextmanager
-def _quiet(problem: str, error: type[XLGenError]) -> Iterator[None]:
-    """Keep what Omikuji writes to the process's output, results being there, and tell it where something fails.
-
-    It writes from Rust, past `sys.stdout`, so the file descriptors themselves lead elsewhere for the time being.
-    """
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with tempfile.TemporaryFile() as log:
-        kept = [(number, os.dup(number)) for number in (1, 2)]
-        try:
-            for number, _ in kept:
-                os.dup2(log.fileno(), number)
-            yield
-        except RuntimeError as err:
-            log.seek(max(log.tell() - 2000, 0))
-            said = log.read().decode(errors="replace").replace("\r", "\n").strip().splitlines()[-3:]
-            raise error(f"{problem}: {err} It said: {' / '.join(said)}") from err
-        finally:
-            for number, copy in kept:
-                os.dup2(copy, number)
-                os.close(copy)
+        Raises:
+            ConfigurationError: before [`fit`].
+        """
+        return LinearRanker(self.features, self._fitted_vectorizer(), self._labels, self._model, self.beam_size)
 
 
 @dataclass

@@ -22,41 +22,18 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ._io import read_json, write_json
 from .data_collator import labelled_rows
 from .errors import ConfigurationError
+from .linear_ranker import Ranked, TfidfSettings
 from .row_statistics import rows_sha256
 from .scored_labels import ScoredLabels
 from .systems import SystemData
 
-__all__ = ["LinearSystem", "TfidfSettings"]
+__all__ = ["LinearSystem"]
 
 logger = logging.getLogger(__name__)
 
 MARKER_FILE = "fitted.json"
 MODEL_FOLDER = "model"
 _FORMAT_VERSION = 1
-
-Ranked = list[tuple[list[int], list[float]]]
-"""Column numbers of the best labels of each text, none twice, and their scores."""
-
-
-@dataclass(frozen=True)
-class TfidfSettings:
-    """How texts become features: TF-IDF of words and pairs of words, each text's vector of length 1.
-
-    Attributes:
-        longest_ngram: words that a feature spans at most, from 1.
-        min_df: training texts that a feature needs, from 1.
-        sublinear: whether a feature that a text holds `n` times counts `1 + log(n)` times.
-    """
-
-    longest_ngram: int = 2
-    min_df: int = 1
-    sublinear: bool = True
-
-    def vectorizer(self) -> TfidfVectorizer:
-        """A vectorizer that is not fitted."""
-        return TfidfVectorizer(
-            ngram_range=(1, self.longest_ngram), min_df=self.min_df, sublinear_tf=self.sublinear, dtype=np.float32
-        )
 
 
 @dataclass
@@ -126,16 +103,20 @@ class LinearSystem(ABC):
         Raises:
             ConfigurationError: before [`fit`].
         """
-        if self._vectorizer is None:
-            raise ConfigurationError("The system is not fitted; call fit before score.")
+        vectorizer = self._fitted_vectorizer()
         if not len(texts):
             return ScoredLabels.from_rows([])
-        features = csr_matrix(self._vectorizer.transform(texts))
+        features = csr_matrix(vectorizer.transform(texts))
         features.sort_indices()
         return ScoredLabels.from_rows(
             (self._labels[columns], np.clip(scores, 0.0, 1.0), [False] * len(columns))  # type: ignore[misc]
             for columns, scores in self._predict(features)
         )
+
+    def _fitted_vectorizer(self) -> TfidfVectorizer:
+        if self._vectorizer is None:
+            raise ConfigurationError("The system is not fitted; call fit before score.")
+        return self._vectorizer
 
     @property
     def num_threads(self) -> int:

@@ -15,7 +15,8 @@ import numpy as np
 from scipy.sparse import csr_matrix, load_npz, save_npz
 
 from .errors import ConfigurationError, MissingExtraError, ModelFolderError
-from .linear_system import LinearSystem, Ranked
+from .linear_ranker import Ranked
+from .linear_system import LinearSystem
 
 __all__ = ["PYTHON_VARIABLE", "PecosXRLinear"]
 

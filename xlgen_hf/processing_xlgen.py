@@ -383,9 +383,10 @@ class XLGenProcessor(PushToHubMixin):
                 self.calibrator.save(folder)
             write_json(folder / PROCESSOR_FILE, settings)
         # Those of an older model would change this one's scores.
-        for name, part in ((CALIBRATION_FILE, self.calibrator), (HYBRID_FILE, self.hybrid)):
-            if part is None:
-                (Path(save_directory) / name).unlink(missing_ok=True)
+        if self.calibrator is None:
+            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)
+        if self.hybrid is None:
+            Hybrid.remove(save_directory)
         if self.retriever is None:
             DenseRetriever.remove(Path(save_directory) / RETRIEVER_FOLDER)
 

@@ -15,7 +15,10 @@ __all__ = ["PROCESSOR_FILE", "WANTED_FROM_HUB", "checked_settings", "known_optio
 
 PROCESSOR_FILE = "processor_config.json"
 # The patterns match a file in any folder: the weights of the model are left to the model.
-WANTED_FROM_HUB = ["*.json", "*.txt", "*.model", "label_*.safetensors", "retriever/*.safetensors"]
+WANTED_FROM_HUB = [
+    "*.json", "*.txt", "*.model", "label_*.safetensors", "retriever/*.safetensors", "linear/*.safetensors",
+    "linear/trees/*.cbor",
+]  # fmt: skip
 _LONGEST = 1_000_000  # tokens of an input or target
 
 

@@ -190,6 +190,17 @@ class DenseRetriever:
         queries = self._embed_new(texts, same, progress=progress)
         return self.search(queries, num_candidates, hidden=same if leave_out else None, allowed=allowed)
 
+    def retrieve_parts(
+        self, texts: Sequence[str], num_candidates: int, *, allowed: np.ndarray | None = None
+    ) -> tuple[ScoredLabels, np.ndarray, np.ndarray]:
+        """What [`retrieve`] finds, with the two parts of each score: weight among neighbours, cosine of the name.
+
+        Returns:
+            The labels, and the parts of each entry, `(M,)` each, in [0, 1].
+        """
+        queries = self._embed_new(texts, self._same_texts(texts), progress=False)
+        return self._weigh(self._find(queries, num_candidates, allowed=allowed), num_candidates)
+
     def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again."""
         known = np.diff(same.indptr) > 0
@@ -226,7 +237,7 @@ class DenseRetriever:
         """
         if num_candidates < 1:
             raise ConfigurationError(f"num_candidates={num_candidates}; at least 1 is needed.")
-        return self._weigh(self._find(queries, num_candidates, hidden, allowed), num_candidates)
+        return self._weigh(self._find(queries, num_candidates, hidden, allowed), num_candidates)[0]
 
     def _find(
         self,
@@ -269,8 +280,8 @@ class DenseRetriever:
         text, labels = keys // len(self), keys % len(self)
         return _Found(text, labels, of_names[text, labels], near, similarity)
 
-    def _weigh(self, found: _Found, num_candidates: int) -> ScoredLabels:
-        """Scores of what was found, and the best of it for each query."""
+    def _weigh(self, found: _Found, num_candidates: int) -> tuple[ScoredLabels, np.ndarray, np.ndarray]:
+        """Scores of what was found: the best of it for each query, and the parts of its scores."""
         settings, queries = self.settings, len(found.near)
         top = np.maximum(found.similarity[:, :1], -1)  # where every text is hidden, none is near
         weight = np.exp((found.similarity - top) / settings.temperature)
@@ -286,7 +297,8 @@ class DenseRetriever:
         kept = order[rank < num_candidates]
         new_start = np.searchsorted(found.text[kept], np.arange(queries + 1)).astype(np.int64)
         flat = scores[kept].astype(np.float64).clip(0, 1)
-        return ScoredLabels(new_start, found.labels[kept], flat, np.zeros(len(kept), dtype=bool))
+        scored = ScoredLabels(new_start, found.labels[kept], flat, np.zeros(len(kept), dtype=bool))
+        return scored, of_texts[kept].clip(0, 1), found.cosine[kept]
 
     # ------------------------------------------------------------------------------------------------ settings
 
@@ -306,7 +318,7 @@ class DenseRetriever:
         best = (-1.0, self.settings)
         for temperature, power, weight in product(_TEMPERATURES, _NAME_POWERS, _NAME_WEIGHTS):
             self.settings = replace(self.settings, temperature=temperature, name_power=power, name_weight=weight)
-            scored = self._weigh(found, most)
+            scored, _, _ = self._weigh(found, most)
             correct, rank = scored.correct(label_ids), scored.rank
             f1 = max(2 * correct[rank < k].sum() / ((rank < k).sum() + gold) for k in _TUNING_CUTS)
             best = max(best, (float(f1), self.settings), key=lambda pair: pair[0])
@@ -462,14 +474,7 @@ def _checked_settings(path: Path) -> RetrievalSettings:
 
 def _tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | None:
     """Say what does not fit, if anything."""
-    kinds: dict[str, type] = {
-        "documents": np.float16,
-        "names": np.float16,
-        "label_start": np.int64,
-        "label_ids": np.int32,
-    }
-    kinds["fingerprints"] = np.int64
-    for name, kind in kinds.items():
+    for name, kind in _KINDS.items():
         if name not in tensors or tensors[name].dtype != kind:
             return f"{name!r} must be there, as {np.dtype(kind).name}."
     documents, names, start, ids, fingerprints = (tensors[name] for name in _KINDS)

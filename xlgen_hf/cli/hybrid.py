@@ -1,13 +1,15 @@
-"""`xlgen hybrid`: fuse a trained model's scores with those of dense retrieval."""
+"""`xlgen hybrid`: fuse a trained model's scores with those of dense retrieval and label trees."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from ..labels import LabelSpace
+    from ..linear_ranker import LinearRanker
     from ..processing_xlgen import XLGenProcessor
     from ..retrieval import DenseRetriever
 
@@ -21,7 +23,12 @@ def hybrid(
     retriever: Annotated[
         Path | None, typer.Option(help="Folder that `xlgen index` wrote.", show_default="the model's own (rcl)")
     ] = None,
-    num_candidates: Annotated[int, typer.Option(min=1, help="Labels of a text that retrieval contributes.")] = 20,
+    linear: Annotated[
+        Literal["bonsai", "parabel"] | None,
+        typer.Option(help="Label trees as a further source (extra baselines), trained on --train-file."),
+    ] = None,
+    train_file: Annotated[str | None, typer.Option(help="The model's training rows; for --linear.")] = None,
+    num_candidates: Annotated[int, typer.Option(min=1, help="Labels of a text that each source contributes.")] = 20,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
 ) -> None:
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
@@ -42,13 +49,14 @@ def hybrid(
     folder = local_model(model, {})
     generator, processor = load_model(str(folder))
     own = _retriever(model, processor, retriever)
+    trees = _label_trees(linear, train_file, processor.label_space)
     rows = load_rows(validation_file, split="validation")
     texts = rows["text"][:]
     references = [processor.label_space.encode_known(names)[0] for names in rows["labels"]]
     processor.hybrid = None
     _, generated = generator.scored_labels(texts, processor, progress=True)
     processor.hybrid = Hybrid.fit(
-        generator, processor, own, texts, references, generated, num_candidates=num_candidates
+        generator, processor, own, texts, references, generated, num_candidates=num_candidates, linear=trees
     )
     with replace_files(output_dir) as aside:
         generator.save_pretrained(aside)
@@ -71,3 +79,23 @@ def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> De
     if folder is None:
         raise ConfigurationError(f"{model} has no retriever; give --retriever, which `xlgen index` makes.")
     return DenseRetriever.load_index(str(folder), processor.label_space)
+
+
+def _label_trees(name: str | None, train_file: str | None, space: LabelSpace) -> LinearRanker | None:
+    """Label trees that are trained on the rows of a file, if any are wanted."""
+    import tempfile
+
+    from ..data import load_rows
+    from ..errors import ConfigurationError
+    from ..linear_baselines import bonsai, parabel
+    from ..systems import SystemData
+
+    if (name is None) != (train_file is None):
+        raise ConfigurationError("--linear and --train-file go together: label trees are trained on those rows.")
+    if name is None or train_file is None:
+        return None
+    rows = load_rows(train_file, split="train")
+    trees = {"bonsai": bonsai, "parabel": parabel}[name]()
+    with tempfile.TemporaryDirectory() as folder:
+        trees.fit(SystemData(rows, rows.select([]), space, Path(folder)))
+        return trees.ranker
