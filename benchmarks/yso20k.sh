@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Train the variants on yso-20k and compare all systems: benchmarks/yso20k.sh DATA_DIR OUTPUT_DIR
+# Train the variants on yso-20k and compare all systems, with whole and with halved label lists: benchmarks/yso20k.sh DATA_DIR OUTPUT_DIR
 # DATA_DIR holds yso-titles (train.jsonl.gz, validation.jsonl.gz, test.jsonl.gz, labels.txt.gz). A run that was stopped goes on
 # where it was: trainings resume from their last checkpoint, finished steps are skipped.
 set -euo pipefail
@@ -24,11 +24,15 @@ train() { # NAME OPTION ...
 train base --variant base --label-rows 0.3 --num_train_epochs 2
 train bcl --variant bcl --clusters "$out/clusters" --label-rows 0.3 --num_train_epochs 2
 train mcg --variant mcg --clusters "$out/clusters" --label-rows 0.3 --num_train_epochs 2
-train rcl --variant rcl --retriever "$out/index" --start-from "$out/base" --num-candidates 12 --num_train_epochs 1
+train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --label-rows 0.3 --num_train_epochs 1
+train base-pu --variant base --drop-labels 0.5 --label-rows 0.3 --num_train_epochs 2
+train rcl-pu --variant rcl --drop-labels 0.5 --num-candidates 12 --label-rows 0.3 --num_train_epochs 1
 # BCL conditions on the clusters above 0.6, the best of 0.15 to 0.75 on the validation rows.
 [[ -e "$out/bcl06" ]] || { cp -r "$out/bcl" "$out/bcl06" && sed -i 's/"cluster_threshold": 0.25/"cluster_threshold": 0.6/' "$out/bcl06/config.json"; }
 
-xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --settings full \
-  --systems most-frequent,parabel,bonsai,napkinxc,dense-retrieval,dense-retrieval-trained,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid \
-  --model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" --model "full.xlgen-mcg=$out/mcg" \
-  --model "full.xlgen-rcl=$out/rcl"
+compare=(xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --pu-seed 42)
+"${compare[@]}" --settings full --model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" \
+  --model "full.xlgen-mcg=$out/mcg" --model "full.xlgen-rcl=$out/rcl" \
+  --systems dense-retrieval-trained,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid
+"${compare[@]}" --settings pu --systems xlgen-base,xlgen-rcl --model "pu.xlgen-base=$out/base-pu" --model "pu.xlgen-rcl=$out/rcl-pu"
+"${compare[@]}" --settings full,pu --seeds 0,1,2 --systems most-frequent,parabel,bonsai,dense-retrieval

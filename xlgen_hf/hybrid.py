@@ -15,8 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from ._io import read_json, write_json
 from .decisions import DecisionRule, tune_threshold
 from .errors import ConfigurationError, ModelFolderError
-from .hub_files import HYBRID_FILE
-from .linear_ranker import LINEAR_FOLDER, LinearRanker
+from .hub_files import HYBRID_FILE, LINEAR_FOLDER
+from .linear_ranker import LinearRanker
 from .retrieval import DenseRetriever
 from .scored_labels import ScoredLabels
 
@@ -249,13 +249,17 @@ class Hybrid:
         weights = content["weights"]
         if not isinstance(weights, dict) or set(weights) != set(_FEATURES):
             raise ModelFolderError(f"{path}: 'weights' must hold a number for each of {list(_FEATURES)}.")
-        numbers = [*(weights[name] for name in _FEATURES), *(content[n] for n in ("intercept", "rarity", "threshold"))]
-        if not all(type(number) in (int, float) for number in numbers) or type(content["linear"]) is not bool:
+        intercept, rarity, threshold = (content[name] for name in ("intercept", "rarity", "threshold"))
+        numbers = [weights[name] for name in _FEATURES]
+        if (
+            not all(type(n) in (int, float) for n in (*numbers, intercept, rarity, threshold))
+            or type(content["linear"]) is not bool
+        ):
             raise ModelFolderError(f"{path}: weights, intercept, rarity and threshold must be numbers, linear a bool.")
         linear = None
         if content["linear"]:
             linear = LinearRanker.load(Path(folder) / LINEAR_FOLDER, num_labels=len(retriever))
         try:
-            return cls(retriever, content["num_candidates"], np.array(numbers[:-3]), *numbers[-3:], linear)
+            return cls(retriever, content["num_candidates"], np.array(numbers), intercept, rarity, threshold, linear)
         except ConfigurationError as err:
             raise ModelFolderError(f"{path}: {err}") from err

@@ -21,9 +21,8 @@ from ._io import read_json, read_tensors, write_json, write_tensors
 from .errors import MissingExtraError, ModelFolderError, XLGenError
 from .scored_labels import ScoredLabels
 
-__all__ = ["LINEAR_FOLDER", "LinearRanker", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LinearRanker", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
-LINEAR_FOLDER = "linear"
 _SETTINGS_FILE = "linear.json"
 _TENSORS_FILE = "linear.safetensors"
 _TREES_FOLDER = "trees"

@@ -100,7 +100,13 @@ def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation
         processor: its processor, with the hybrid.
         validation: the rows that the hybrid learned from; scores on them would say little.
     """
-    decision = {"threshold": round(processor.hybrid.threshold, 4), "num_candidates": processor.hybrid.num_candidates}
+    hybrid = processor.hybrid
+    decision = {
+        "threshold": round(hybrid.threshold, 4),
+        "num_candidates": hybrid.num_candidates,
+        "rarity": hybrid.rarity,
+        "label_trees": hybrid.linear is not None,
+    }
     return {
         **report,
         "hybrid": True,
