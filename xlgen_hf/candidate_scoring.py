@@ -28,12 +28,12 @@ class _Context:
 
     Attributes:
         text: the text.
-        prefix: tokens so far, start token included.
+        length: tokens before the candidates, start token included.
         places: places of the candidates among those of the text.
     """
 
     text: int
-    prefix: list[int]
+    length: int
     places: list[int] = field(default_factory=list)
 
 
@@ -45,8 +45,11 @@ def score_candidates(
     given: Sequence[Sequence[int]],
     processor: XLGenProcessor,
     start_token: int,
+    least: float = 0.0,
 ) -> list[list[float]]:
     """Probability of each candidate as the next label, at its place among the labels that are given.
+
+    The given labels of each text are run once; at the places of its candidates, copies of its row branch off.
 
     Args:
         step: runs the decoder, see `search.py`.
@@ -56,28 +59,67 @@ def score_candidates(
         given: label ids that each text has, in decode order.
         processor: gives the label space and how labels are spelled.
         start_token: token that opens a sequence.
+        least: probabilities below it need not be exact: what is returned for them is some number below it.
     """
-    device = memory[0].device
     scores = [[0.0] * len(labels) for labels in candidates]
-    contexts = _contexts(candidates, given, processor, start_token)
-    for _, same_length in groupby(sorted(contexts, key=lambda one: len(one.prefix)), key=lambda one: len(one.prefix)):
+    contexts = sorted(_contexts(candidates, given, processor), key=lambda one: one.length)
+    walk = _GivenLabels(step, memory, [[start_token, *_spelled(labels, processor)] for labels in given], contexts)
+    for length, same_length in groupby(contexts, key=lambda one: one.length):
+        walk.advance(length)
         for part in _parts(same_length):
-            texts = torch.tensor([context.text for context in part], device=device)
-            pairs = [(row, context.text, place) for row, context in enumerate(part) for place in context.places]
-            log_probs = score_continuations(
-                DecoderRows(step, memory.select(texts)),
-                constraint,
-                torch.tensor([context.prefix for context in part], device=device),
-                np.array([candidates[text][place] for _, text, place in pairs]),
-                np.array([row for row, _, _ in pairs]),
-            )
-            for (_, text, place), score in zip(pairs, np.exp(log_probs).tolist(), strict=True):
+            rows, log_probs = walk.branch([one.text for one in part])
+            pairs = [(row, one.text, place) for row, one in enumerate(part) for place in one.places]
+            labels = np.array([candidates[text][place] for _, text, place in pairs])
+            owner = np.array([row for row, _, _ in pairs])
+            found = score_continuations(rows, log_probs, constraint, labels, owner, least)
+            for (_, text, place), score in zip(pairs, np.exp(found).tolist(), strict=True):
                 scores[text][place] = score
     return scores
 
 
+class _GivenLabels:
+    """Decoder rows that spell the given labels of the texts, each as far as its candidates need.
+
+    Args:
+        step, memory: see [`score_candidates`].
+        tokens: what the given labels of each text are spelled with, start token first.
+        contexts: shortest first.
+    """
+
+    def __init__(
+        self, step: DecodeStep, memory: XLGenMemory, tokens: list[list[int]], contexts: list[_Context]
+    ) -> None:
+        self._tokens = tokens
+        self._end = {one.text: one.length for one in contexts}  # the longest of each text comes last
+        self._texts = sorted(self._end, key=lambda text: -self._end[text])
+        device = memory[0].device
+        self._rows = DecoderRows(step, memory.select(torch.tensor(self._texts, dtype=torch.long, device=device)))
+        self._length = 0
+        self._log_probs = torch.empty(0, device=device)
+
+    def advance(self, length: int) -> None:
+        """Spell on to a length; texts that need no more are dropped."""
+        self._texts = [text for text in self._texts if self._end[text] >= length]
+        if len(self._texts) < len(self._rows):
+            self._rows.select(torch.arange(len(self._texts), device=self._rows.device))
+        for position in range(self._length, length):
+            tokens = [self._tokens[text][position] for text in self._texts]
+            self._log_probs = self._rows.step(torch.tensor(tokens, device=self._rows.device))
+        self._length = length
+
+    def branch(self, texts: list[int]) -> tuple[DecoderRows, torch.Tensor]:
+        """Copies of some texts' rows, and the log-probabilities of what comes next."""
+        row = {text: number for number, text in enumerate(self._texts)}
+        rows = torch.tensor([row[text] for text in texts], device=self._rows.device)
+        return self._rows.branch(rows), self._log_probs[rows]
+
+
+def _spelled(labels: Sequence[int], processor: XLGenProcessor) -> list[int]:
+    return [token for label in labels for token in processor.label_token_ids[label]]
+
+
 def _contexts(
-    candidates: Sequence[Sequence[int]], given: Sequence[Sequence[int]], processor: XLGenProcessor, start_token: int
+    candidates: Sequence[Sequence[int]], given: Sequence[Sequence[int]], processor: XLGenProcessor
 ) -> list[_Context]:
     """One context for each text and number of given labels that come before a candidate."""
     found: dict[tuple[int, int], _Context] = {}
@@ -85,8 +127,7 @@ def _contexts(
         for place, label in enumerate(labels):
             before = processor.label_space.labels_before(label, given[text])
             if (text, before) not in found:
-                tokens = [token for one in given[text][:before] for token in processor.label_token_ids[one]]
-                found[text, before] = _Context(text, [start_token, *tokens])
+                found[text, before] = _Context(text, 1 + len(_spelled(given[text][:before], processor)))
             found[text, before].places.append(place)
     return list(found.values())
 

@@ -187,6 +187,7 @@ class Hybrid:
             [ids.tolist() for ids in np.split(label, start[1:-1])],
             processor,
             given=[labels for labels, _ in generated.sets()],
+            least=_LEAST / 10,
         )
         values = {"forced": np.array([value for row in forced for value in row], dtype=np.float64)}
         for name, one, of_one in (

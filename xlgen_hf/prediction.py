@@ -329,10 +329,12 @@ class LabelPredictionMixin:
         *,
         given: Sequence[Sequence[int]],
         batch_size: int = 64,
+        least: float = 0.0,
     ) -> list[list[float]]:
         """Score candidates and given labels of tokenized texts (`processor.encode_texts`), as [`score`] does.
 
-        Candidates and given labels are label ids.
+        Candidates and given labels are label ids. Probabilities below `least` are not spelled out to the end, which
+        saves time: what comes back for them is some number below it.
         """
         if len(candidates) != len(text_ids) or len(given) != len(text_ids):
             raise ConfigurationError(
@@ -350,6 +352,7 @@ class LabelPredictionMixin:
                 [known[i] for i in rows],
                 processor,
                 self.config.decoder_start_token_id,
+                least,
             )
             for row, values in zip(rows, found, strict=True):
                 scores[row] = values

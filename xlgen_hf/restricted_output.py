@@ -58,7 +58,8 @@ class RestrictedOutputMixin:
             else over the vocabulary `(N, V)`; and the cache.
         """
         out = self.run_decoder(memory, tokens, decoder_input_ids=tokens[:, -1:], past_key_values=cache, use_cache=True)
-        return out.logits[:, -1].float().log_softmax(-1), out.past_key_values
+        logits = out.logits[:, -1].float()
+        return logits if memory.candidate_pieces is not None else logits.log_softmax(-1), out.past_key_values
 
     def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: Any) -> Any:
         """Run the decoder, its output layer cut down to the label pieces.

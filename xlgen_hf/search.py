@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
+from transformers import EncoderDecoderCache
 
 from .label_sets import LabelSetConstraint, SetState
 from .outputs import XLGenMemory
@@ -53,11 +55,30 @@ class DecoderRows:
         if self._cache is not None:
             self._cache.batch_select_indices(rows)
 
+    def branch(self, rows: torch.Tensor) -> DecoderRows:
+        """Copies of these rows, which go on by themselves."""
+        twin = DecoderRows(self._step, self._memory.select(rows))
+        twin._tokens = self._tokens[rows]
+        twin._cache = _branched(self._cache, rows)
+        return twin
+
     def reorder(self, rows: torch.Tensor) -> None:
         """Go on with these rows, each of the same text as the one whose place it takes: the memory stays."""
         self._tokens = self._tokens[rows]
         if self._cache is not None:
             self._cache.self_attention_cache.reorder_cache(rows)
+
+
+def _branched(cache: Any, rows: torch.Tensor) -> Any:
+    """A cache of some rows of another one, which stays as it is: layers replace their tensors, so a new shell does."""
+    parts = []
+    for part in (cache.self_attention_cache, cache.cross_attention_cache):
+        shell = copy(part)
+        shell.layers = [copy(layer) for layer in part.layers]
+        parts.append(shell)
+    twin = EncoderDecoderCache(*parts)
+    twin.batch_select_indices(rows)
+    return twin
 
 
 @dataclass
@@ -307,37 +328,39 @@ def _or_cut(ended: _Rows, growing: _Rows, num_beams: int) -> _Rows:
 
 def score_continuations(
     rows: DecoderRows,
+    log_probs: torch.Tensor,
     constraint: LabelSetConstraint,
-    prefixes: torch.Tensor,
     labels: np.ndarray,
     owner: np.ndarray,
+    least: float = 0.0,
 ) -> np.ndarray:
-    """Log-probability of labels as the next one after given prefixes, by teacher forcing along the trie.
+    """Log-probability of labels as what rows go on with, by teacher forcing along the trie.
 
     What labels share at their start is run once.
 
     Args:
         rows: `N` rows.
+        log_probs: of the next token of each row, `(N, R)`.
         constraint: gives the trie and its columns.
-        prefixes: tokens of each row so far, start token included, `(N, T)`.
         labels: label ids, `(M,)`.
         owner: row of each label, `(M,)`.
+        least: a label whose first pieces have a probability below it goes no further, and has theirs.
 
     Returns:
         Log-probabilities, `(M,)`, float32.
     """
-    for tokens in prefixes.T:
-        log_probs = rows.step(tokens)
     paths = constraint.trie.paths(labels)
     result = np.zeros(len(labels), dtype=np.float32)
     row = np.asarray(owner)  # decoder row in which each label is spelled
     active = np.arange(len(labels))
+    floor = np.log(least) if least > 0 else -np.inf
     for depth in range(paths.shape[1]):
         nodes = paths[active, depth]
         edge = torch.as_tensor(nodes - 1, device=rows.device)
         column = constraint.edge_column[edge].long()
         result[active] += log_probs[torch.as_tensor(row, device=rows.device), column].cpu().numpy()
         goes_on = paths[active, depth + 1] > 0 if depth + 1 < paths.shape[1] else np.zeros(len(active), bool)
+        goes_on &= result[active] >= floor
         active, nodes, row = active[goes_on], nodes[goes_on], row[goes_on]
         if not len(active):
             break
