@@ -94,19 +94,22 @@ def test_the_tuned_threshold_is_the_best_of_all(data, rows, objective):
 
 
 @settings(max_examples=60, deadline=None)
-@given(ROWS, st.data())
-def test_the_chosen_rule_is_the_best_of_all(rows, data):
+@given(ROWS, st.data(), st.sampled_from([0.0, 0.1, 0.5]))
+def test_the_chosen_rule_is_the_best_of_all(rows, data, price):
     scored = _scored(rows)
     references = [data.draw(REFERENCE) for _ in rows]
-    rule, f1 = choose_rule(scored, references, max_k=4)
+    rule, f1 = choose_rule(scored, references, price=price, max_k=4)
 
-    def micro(one):
-        return _f1("micro", [set(labels) for labels, _ in one.apply(scored).sets()], references)
+    def average(one, objective):
+        return _f1(objective, [set(labels) for labels, _ in one.apply(scored).sets()], references)
 
     rules = [DecisionRule("top_k", k) for k in range(1, 5)]
     rules += [DecisionRule("threshold", value) for value in (0.0, 0.1, 0.25, 0.5, 0.9, 1.0, 2.0)]
-    assert micro(rule) == pytest.approx(f1)
-    assert f1 == pytest.approx(max(map(micro, rules)))
+    assert average(rule, "micro") == pytest.approx(f1)
+    least = (1 - price) * max(average(one, "micro") for one in rules)
+    assert f1 >= least - 1e-12
+    near = [one for one in rules if average(one, "micro") >= least + 1e-9]
+    assert all(average(rule, "macro") >= average(one, "macro") - 1e-12 for one in near)
 
 
 def test_labels_outside_the_candidates_count_as_missed():

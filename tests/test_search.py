@@ -232,6 +232,22 @@ def test_candidates_stand_at_their_place_among_given_labels(make_model):
     assert scores == pytest.approx(expected, rel=1e-3)
 
 
+def test_texts_with_given_labels_of_any_length_are_scored_as_alone(make_model):
+    model, processor = make_model("bert", space=SMALL)
+    _sharpen(model)
+    texts = TEXTS[:3]
+    wanted, given = [[1, 2, 4], [], [0, 4]], [[0, 3], [1], []]
+    ids = processor.encode_texts(texts)
+    together = model.score_ids(ids, wanted, processor, given=given)
+    for row in range(3):
+        alone = model.score_ids(ids[row : row + 1], wanted[row : row + 1], processor, given=given[row : row + 1])
+        assert together[row] == pytest.approx(alone[0], rel=1e-4)
+    least = float(np.median([value for row in together for value in row]))
+    cut = model.score_ids(ids, wanted, processor, given=given, least=least)
+    for exact, bound in zip(np.concatenate(together), np.concatenate(cut), strict=True):
+        assert bound == pytest.approx(exact, rel=1e-4) if exact >= least else exact * 0.999 <= bound < least
+
+
 def _prefix_log_probs(model, processor, text, sequences):
     """As `_sequence_log_probs`, without the end token."""
     memory, _ = model.encode_batch(processor.encode_texts([text]), processor)

@@ -75,7 +75,7 @@ class CandidatePointer(nn.Module):
         columns = columns.masked_fill(~is_first, 0)
         generated = mixed.gather(-1, columns)
         sums = torch.logaddexp(generated, together.clamp(min=1e-30).log())
-        return mixed.scatter_add_(-1, columns, (sums - generated).masked_fill(~is_first, 0.0))
+        return mixed.scatter_add(-1, columns, (sums - generated).masked_fill(~is_first, 0.0))
 
 
 @torch.no_grad()

@@ -11,8 +11,20 @@ import numpy as np
 from .errors import ConfigurationError
 from .scored_labels import ScoredLabels
 
-__all__ = ["DecisionRule", "Objective", "choose_rule", "expected_f1_sizes", "tune_threshold", "tune_thresholds"]
+__all__ = [
+    "PRICE",
+    "DecisionRule",
+    "Objective",
+    "best_within",
+    "choose_rule",
+    "expected_f1_sizes",
+    "threshold_curves",
+    "tune_threshold",
+    "tune_thresholds",
+]
 
+PRICE = 0.03
+"""Share of the best micro F1 on validation rows that experiments and hybrids give for macro F1, at most."""
 _CHUNK = 512  # texts whose expected F1 is computed together: some 40 MB at 100 candidates
 
 Objective = Literal["micro", "macro", "example"]
@@ -145,27 +157,49 @@ def tune_threshold(
     """
     if objective not in get_args(Objective):
         raise ConfigurationError(f"objective={objective!r}; choose one of {sorted(get_args(Objective))}.")
-    correct = scored.correct(references)
+    thresholds, f1 = threshold_curves(scored, references, (objective,))
+    if not len(thresholds):
+        return 1.0, 0.0
+    best = int(np.argmax(f1[0]))
+    return float(thresholds[best]), float(f1[0][best])
+
+
+def threshold_curves(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], objectives: Sequence[Objective]
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """F1 of the rule `threshold` for all thresholds that differ in what they choose.
+
+    Args:
+        scored: candidates of `N` validation texts.
+        references: each text's label ids.
+        objectives: which F1, see [`tune_threshold`].
+
+    Returns:
+        The thresholds, falling, `(T,)`, and for each objective the F1 with each of them, `(T,)`.
+    """
     key = np.where(scored.rank == 0, np.inf, scored.scores)  # the best label stays whatever the threshold
     order = np.argsort(-key, kind="stable")
-    key, correct = key[order], correct[order]
+    key = key[order]
+    cut = np.append(key[1:] != key[:-1], True)[: len(key)]  # equal scores are decided alike
+    thresholds = np.where(np.isfinite(key[cut]), key[cut], np.nextafter(1.0, 2.0))
+    return thresholds, [_f1_along(scored, order, references, objective)[cut] for objective in objectives]
+
+
+def _f1_along(
+    scored: ScoredLabels, order: np.ndarray, references: Sequence[Sequence[int]], objective: Objective
+) -> np.ndarray:
+    """F1 of the first candidates in an order, after each of them, `(M,)`; see [`tune_threshold`]."""
+    correct = scored.correct(references)[order]
     if objective == "micro":
         gold = sum(map(len, references))
-        f1 = 2 * np.cumsum(correct) / (np.arange(1, len(key) + 1) + gold)
-    elif objective == "example":
+        return 2 * np.cumsum(correct) / (np.arange(1, len(order) + 1) + gold)
+    if objective == "example":
         sizes = np.array([len(ids) for ids in references])
-        f1 = _mean_of_groups(scored.text[order], correct, sizes)
-    else:
-        labels, sizes = np.unique([label for ids in references for label in ids], return_counts=True)
-        gold_of = np.zeros(max(int(scored.labels.max(initial=0)), int(labels.max(initial=0))) + 1, dtype=np.int64)
-        gold_of[labels.astype(np.int64)] = sizes
-        f1 = _mean_of_groups(scored.labels[order], correct, gold_of) * len(gold_of) / max(len(labels), 1)
-    if not len(key):
-        return 1.0, 0.0
-    cut = np.append(key[1:] != key[:-1], True)  # equal scores are decided alike
-    best = int(np.flatnonzero(cut)[np.argmax(f1[cut])])
-    threshold = float(key[best]) if np.isfinite(key[best]) else float(np.nextafter(1.0, 2.0))
-    return threshold, float(f1[best])
+        return _mean_of_groups(scored.text[order], correct, sizes)
+    labels, sizes = np.unique([label for ids in references for label in ids], return_counts=True)
+    gold_of = np.zeros(max(int(scored.labels.max(initial=0)), int(labels.max(initial=0))) + 1, dtype=np.int64)
+    gold_of[labels.astype(np.int64)] = sizes
+    return _mean_of_groups(scored.labels[order], correct, gold_of) * len(gold_of) / max(len(labels), 1)
 
 
 def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray) -> np.ndarray:
@@ -195,17 +229,19 @@ def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -
 
 
 def choose_rule(
-    scored: ScoredLabels, references: Sequence[Sequence[int]], *, max_k: int = 10
+    scored: ScoredLabels, references: Sequence[Sequence[int]], *, price: float = 0.0, max_k: int = 10
 ) -> tuple[DecisionRule, float]:
-    """Choose the rule with the best micro F1, among 1 to `max_k` labels for every text and all thresholds.
+    """Choose among 1 to `max_k` labels for every text and all thresholds.
 
     Args:
         scored: candidates of `N` validation texts.
         references: each text's label ids; labels that cannot be predicted may have any other ids and count as missed.
+        price: share of the best micro F1 that may be given for macro F1, from 0 to 1. At 0 micro F1 alone decides.
         max_k: most labels for every text that are tried, at least 1.
 
     Returns:
-        The rule, of equals the one with fewest labels for every text, and its micro F1 on these texts.
+        Of the rules whose micro F1 on these texts is near enough to the best one, the one with the best macro F1 (of
+        equals the one with fewest labels for every text), and its micro F1.
 
     Raises:
         ConfigurationError: if `max_k` is below 1, or there are no texts.
@@ -215,12 +251,18 @@ def choose_rule(
         raise ConfigurationError(f"max_k={max_k}; a whole number from 1 on is needed.")
     if not len(scored):
         raise ConfigurationError("There are no validation texts to choose a decision rule on.")
-    correct, rank = scored.correct(references), scored.rank
-    gold = sum(map(len, references))
-    tried = []
-    for k in range(1, max_k + 1):
-        chosen = rank < k
-        f1 = 2 * correct[chosen].sum() / max(chosen.sum() + gold, 1)
-        tried.append((DecisionRule("top_k", k), float(f1)))
-    threshold, f1 = tune_threshold(scored, references)
-    return max([*tried, (DecisionRule("threshold", threshold), f1)], key=lambda one: one[1])
+    order = np.argsort(scored.rank, kind="stable")
+    size = np.searchsorted(scored.rank[order], np.arange(1, max_k + 1))  # candidates with a rank below 1 .. max_k
+    by_k = [np.append(0.0, _f1_along(scored, order, references, name))[size] for name in ("micro", "macro")]
+    thresholds, by_threshold = threshold_curves(scored, references, ("micro", "macro"))
+    micro, macro = (np.concatenate(pair) for pair in zip(by_k, by_threshold, strict=True))
+    best = best_within(micro, macro, price)
+    if best < max_k:
+        return DecisionRule("top_k", best + 1), float(micro[best])
+    return DecisionRule("threshold", float(thresholds[best - max_k])), float(micro[best])
+
+
+def best_within(micro: np.ndarray, macro: np.ndarray, price: float) -> int:
+    """The place with the best macro F1 where micro F1 is at least `1 - price` of its best; of equals the first."""
+    near = np.flatnonzero(micro >= (1 - price) * micro.max())
+    return int(near[np.lexsort((near, -micro[near], -macro[near]))[0]])

@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ._io import read_json, write_json
-from .decisions import DecisionRule, tune_threshold
+from .decisions import PRICE, DecisionRule, best_within, threshold_curves
 from .errors import ConfigurationError, ModelFolderError
 from .hub_files import HYBRID_FILE, LINEAR_FOLDER
 from .linear_ranker import LinearRanker
@@ -33,7 +33,6 @@ _FEATURES = (*_SOURCES, *(f"log_{name}" for name in _SOURCES), *(f"relative_{nam
 _LEAST = 1e-6  # probability that logarithms start from
 _MOST_CANDIDATES = 1000
 _RARITIES = tuple(round(0.05 * step, 2) for step in range(21))
-_PRICE = 0.01  # share of the best micro F1 that rare labels may cost
 
 
 @dataclass
@@ -45,8 +44,8 @@ class Hybrid:
     A feature is a source's score of a label, its logarithm, or its share of the text's best one.
 
     The regression learns how often a label is right, and of rare labels that is seldom. So the fused logit of a label
-    with `n` training documents is lowered by `rarity * log(1 + n)`: validation rows choose the greatest `rarity` that
-    costs at most a hundredth of the best micro F1.
+    with `n` training documents is lowered by `rarity * log(1 + n)`. Validation rows choose rarity and threshold: those
+    with the best macro F1 that cost at most [`PRICE`] of the best micro F1.
 
     Attributes:
         retriever: ranks the labels.
@@ -128,14 +127,22 @@ class Hybrid:
         self, candidates: ScoredLabels, features: np.ndarray, references: Sequence[Sequence[int]], counts: np.ndarray
     ) -> None:
         """Choose rarity and threshold."""
-        tried = []
+        rarities, thresholds, scores = [], [], []
         for self.rarity in _RARITIES:
             scored = self._scored(candidates, features, counts)
-            tried.append((self.rarity, *tune_threshold(scored, references, "micro")))
-        least = (1 - _PRICE) * max(f1 for _, _, f1 in tried)
-        self.rarity, self.threshold, f1 = max(one for one in tried if one[2] >= least)
+            found, f1 = threshold_curves(scored, references, ("micro", "macro"))
+            rarities.append(np.full(len(found), self.rarity))
+            thresholds.append(found)
+            scores.append(np.stack(f1))
+        micro, macro = np.concatenate(scores, axis=1)
+        best = best_within(micro, macro, PRICE)
+        self.rarity = float(np.concatenate(rarities)[best])
+        self.threshold = float(np.concatenate(thresholds)[best])
         shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(_FEATURES, self.weights, strict=True))
-        logger.info("Hybrid: micro F1 %.4f on the validation rows, rarity %g, weights: %s.", f1, self.rarity, shown)
+        logger.info(
+            "Hybrid: micro F1 %.4f, macro F1 %.4f on the validation rows with rarity %g, threshold %.3f, weights %s.",
+            micro[best], macro[best], self.rarity, self.threshold, shown,
+        )  # fmt: skip
 
     def score(
         self,
