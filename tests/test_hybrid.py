@@ -73,6 +73,7 @@ def test_a_hybrid_scores_the_candidates_of_all(make_hybrid, rows):
 
 def test_a_hybrid_keeps_to_the_allowed_labels(make_hybrid):
     made, _, _ = make_hybrid
+    assert made.model.predict([], made.processor) == []
     allowed = np.array([1, 4])
     names = set(made.processor.label_space.decode(allowed))
     for one in made.model.predict(TEXTS, made.processor, labels=allowed, rule=DecisionRule("top_k", 5)):

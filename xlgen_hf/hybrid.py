@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,7 +192,7 @@ class Hybrid:
         start = np.searchsorted(text, np.arange(len(texts) + 1))
         forced = model.score_ids(
             text_ids,
-            [ids.tolist() for ids in np.split(label, start[1:-1])],
+            [label[begin:end].tolist() for begin, end in pairwise(start)],
             processor,
             given=[labels for labels, _ in generated.sets()],
             least=_LEAST / 10,

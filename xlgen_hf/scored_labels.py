@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal, get_args
 
 import numpy as np
@@ -89,9 +90,9 @@ class ScoredLabels:
 
     def sets(self) -> list[tuple[list[int], list[float]]]:
         """Chosen label ids of each text with their scores, best first."""
-        ends = np.cumsum(np.bincount(self.text[self.chosen], minlength=len(self)))[:-1]
-        parts = (np.split(column[self.chosen], ends) for column in (self.labels, self.scores))
-        return [(labels.tolist(), scores.tolist()) for labels, scores in zip(*parts, strict=True)]
+        labels, scores = self.labels[self.chosen], self.scores[self.chosen]
+        ends = np.concatenate([[0], np.cumsum(np.bincount(self.text[self.chosen], minlength=len(self)))])
+        return [(labels[begin:end].tolist(), scores[begin:end].tolist()) for begin, end in pairwise(ends)]
 
     def correct(self, references: Sequence[Sequence[int]]) -> np.ndarray:
         """Whether each entry is among its text's reference label ids, `(M,)`, bool.
