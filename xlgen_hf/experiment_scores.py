@@ -84,19 +84,19 @@ def choose_decision(scored: ScoredLabels, references: Sequence[Sequence[int]], c
     The article reports micro and macro F1. A rule for micro F1 alone gives up rare labels, one for macro F1 alone
     predicts too many; so the rule is the one with the best macro F1 of those that cost at most [`PRICE`] of the best
     micro F1. Calibration goes by the training frequency of labels and so ranks them anew. It is fitted on the rows
-    that judge it, and must be better by a margin.
+    that judge it, and must have a better micro F1 by a margin.
 
     Args:
         scored: candidates of the validation texts.
         references: their label ids.
         counts: training documents of each label in the cell's setting, `(L,)`.
     """
-    plain = Decision(*choose_rule(scored, references, price=PRICE), None)
     calibrator = fit_calibrator(scored, references, counts)
-    if calibrator is None:
-        return plain
-    calibrated = Decision(*choose_rule(calibrator.transform(scored, counts), references, price=PRICE), calibrator)
-    return calibrated if calibrated.micro_f1 > (1 + _MARGIN) * plain.micro_f1 else plain
+    if calibrator is not None:
+        calibrated = calibrator.transform(scored, counts)
+        if choose_rule(calibrated, references)[1] > (1 + _MARGIN) * choose_rule(scored, references)[1]:
+            return Decision(*choose_rule(calibrated, references, price=PRICE), calibrator)
+    return Decision(*choose_rule(scored, references, price=PRICE), None)
 
 
 def score_decided(
