@@ -17,7 +17,7 @@ from xlgen_hf.calibration import (
     fit_calibrator,
     reliability_table,
 )
-from xlgen_hf.decisions import DecisionRule, choose_rule, expected_f1_sizes, tune_threshold
+from xlgen_hf.decisions import DecisionRule, choose_rule, expected_f1_sizes, threshold_curves, tune_threshold
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
 from xlgen_hf.scored_labels import ScoredLabels, combine
 from xlgen_hf.scoring import score_ids
@@ -91,6 +91,15 @@ def test_the_tuned_threshold_is_the_best_of_all(data, rows, objective):
     for other in (0.0, 0.1, 0.2, 0.25, 0.4, 0.5, 0.7, 0.9, 0.95, 1.0, 1.1):
         sets = [labels for labels, _ in DecisionRule("threshold", other).apply(scored).sets()]
         assert _f1(objective, sets, references) <= value + 1e-12
+
+
+def test_macro_f1_is_weighted_by_label():
+    scored = ScoredLabels.from_rows([([0, 1], [0.9, 0.2], [False] * 2), ([2, 0], [0.8, 0.7], [False] * 2)])
+    thresholds, (f1,) = threshold_curves(scored, [[0], [1, 2]], ("macro",), np.array([1.0, 2.0, 5.0]))
+    assert thresholds.tolist() == [np.nextafter(1.0, 2.0), 0.7, 0.2]
+    of_first, of_second = [1, 2 / 3, 2 / 3], [0, 0, 0]
+    expected = [(a + 2 * b + 5 * 1) / 8 for a, b in zip(of_first, of_second, strict=True)]
+    assert f1.tolist() == pytest.approx(expected)
 
 
 @settings(max_examples=60, deadline=None)

@@ -165,7 +165,10 @@ def tune_threshold(
 
 
 def threshold_curves(
-    scored: ScoredLabels, references: Sequence[Sequence[int]], objectives: Sequence[Objective]
+    scored: ScoredLabels,
+    references: Sequence[Sequence[int]],
+    objectives: Sequence[Objective],
+    label_weights: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """F1 of the rule `threshold` for all thresholds that differ in what they choose.
 
@@ -173,6 +176,7 @@ def threshold_curves(
         scored: candidates of `N` validation texts.
         references: each text's label ids.
         objectives: which F1, see [`tune_threshold`].
+        label_weights: what a label counts in macro F1, by label id; all alike if None.
 
     Returns:
         The thresholds, falling, `(T,)`, and for each objective the F1 with each of them, `(T,)`.
@@ -182,33 +186,42 @@ def threshold_curves(
     key = key[order]
     cut = np.append(key[1:] != key[:-1], True)[: len(key)]  # equal scores are decided alike
     thresholds = np.where(np.isfinite(key[cut]), key[cut], np.nextafter(1.0, 2.0))
-    return thresholds, [_f1_along(scored, order, references, objective)[cut] for objective in objectives]
+    return thresholds, [
+        _f1_along(scored, order, references, objective, label_weights)[cut] for objective in objectives
+    ]
 
 
 def _f1_along(
-    scored: ScoredLabels, order: np.ndarray, references: Sequence[Sequence[int]], objective: Objective
+    scored: ScoredLabels,
+    order: np.ndarray,
+    references: Sequence[Sequence[int]],
+    objective: Objective,
+    label_weights: np.ndarray | None = None,
 ) -> np.ndarray:
-    """F1 of the first candidates in an order, after each of them, `(M,)`; see [`tune_threshold`]."""
+    """F1 of the first candidates in an order, after each of them, `(M,)`; see [`threshold_curves`]."""
     correct = scored.correct(references)[order]
     if objective == "micro":
         gold = sum(map(len, references))
         return 2 * np.cumsum(correct) / (np.arange(1, len(order) + 1) + gold)
     if objective == "example":
         sizes = np.array([len(ids) for ids in references])
-        return _mean_of_groups(scored.text[order], correct, sizes)
+        return _mean_of_groups(scored.text[order], correct, sizes, np.ones(len(sizes)))
     labels, sizes = np.unique([label for ids in references for label in ids], return_counts=True)
-    gold_of = np.zeros(max(int(scored.labels.max(initial=0)), int(labels.max(initial=0))) + 1, dtype=np.int64)
+    most = max(int(scored.labels.max(initial=0)), int(labels.max(initial=0))) + 1
+    gold_of, weights = np.zeros(most, dtype=np.int64), np.zeros(most)
     gold_of[labels.astype(np.int64)] = sizes
-    return _mean_of_groups(scored.labels[order], correct, gold_of) * len(gold_of) / max(len(labels), 1)
+    weights[labels.astype(np.int64)] = 1.0 if label_weights is None else label_weights[labels.astype(np.int64)]
+    return _mean_of_groups(scored.labels[order], correct, gold_of, weights)
 
 
-def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Mean F1 over groups after each candidate, in the order of the candidates.
+def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean F1 over groups after each candidate, in the order of the candidates.
 
     Args:
         group: group of each candidate, `(M,)`.
         correct: whether each candidate is right, `(M,)`.
         gold: right answers of each group, `(G,)`.
+        weights: what each group counts, `(G,)`.
     """
     order = np.argsort(group, kind="stable")
     first = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)) if len(order) else np.zeros(0, np.int64)
@@ -219,8 +232,8 @@ def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray) ->
     after = 2 * hits / (np.arange(len(order)) - opened + 1 + gold[group[order]])
     before = np.where(np.arange(len(order)) == opened, 0.0, np.roll(after, 1))
     gain = np.empty(len(order))
-    gain[order] = after - before
-    return np.cumsum(gain) / max(len(gold), 1)
+    gain[order] = (after - before) * weights[group[order]]
+    return np.cumsum(gain) / max(weights.sum(), 1e-12)
 
 
 def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -> dict[str, float]:
