@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -137,9 +136,9 @@ def test_a_hybrid_needs_right_and_wrong_candidates(make_hybrid, rows):
 
 @pytest.mark.parametrize("counts", [[0, 9, 9, 9, 9, 9], [9, 9, 9, 9, 9, 0]])
 def test_rarity_lowers_what_training_saw_often(make_hybrid, counts):
-    hybrid = replace(make_hybrid[0].processor.hybrid, rarity=0.3)
+    hybrid = make_hybrid[0].processor.hybrid
     candidates = ScoredLabels(np.array([0, 6]), np.arange(6), np.zeros(6), np.zeros(6, dtype=bool))
-    scored = hybrid._scored(candidates, np.zeros((6, len(hybrid.weights))), np.array(counts))
+    scored = hybrid._scored(candidates, np.zeros((6, len(hybrid.weights))), np.array(counts), 0.3)
     assert scored.labels[0] == counts.index(0)
     logit = np.log(scored.scores / (1 - scored.scores))
     np.testing.assert_allclose(logit[0] - logit[1:], 0.3 * np.log(10))

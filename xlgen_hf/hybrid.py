@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
@@ -132,17 +133,14 @@ class Hybrid:
         bucket = np.minimum(counts, 2)
         held = np.unique(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in references]))
         weights = 1 / np.maximum(np.bincount(bucket[held], minlength=3), 1)[bucket]
-        rarities, thresholds, scores = [], [], []
-        for self.rarity in _RARITIES:
-            scored = self._scored(candidates, features, counts)
-            found, f1 = threshold_curves(scored, references, ("micro", "macro"), weights)
-            rarities.append(np.full(len(found), self.rarity))
-            thresholds.append(found)
-            scores.append(np.stack(f1))
-        micro, macro = np.concatenate(scores, axis=1)
+        tried = []
+        for rarity in _RARITIES:
+            scored = self._scored(candidates, features, counts, rarity)
+            thresholds, f1 = threshold_curves(scored, references, ("micro", "macro"), weights)
+            tried.append(np.stack([np.full(len(thresholds), rarity), thresholds, *f1]))
+        rarities, thresholds, micro, macro = np.concatenate(tried, axis=1)
         best = best_within(micro, macro, PRICE)
-        self.rarity = float(np.concatenate(rarities)[best])
-        self.threshold = float(np.concatenate(thresholds)[best])
+        self.rarity, self.threshold = float(rarities[best]), float(thresholds[best])
         shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(_FEATURES, self.weights, strict=True))
         logger.info(
             "Hybrid: micro F1 %.4f, mean macro F1 of labels never, once and more often seen %.4f on the validation "
@@ -170,12 +168,14 @@ class Hybrid:
             allowed: ids of the labels to choose from; all if None.
         """
         candidates, features = self._features(model, processor, texts, text_ids, generated, allowed)
-        fused = self._scored(candidates, features, processor.label_space.counts)
+        fused = self._scored(candidates, features, processor.label_space.counts, self.rarity)
         return DecisionRule("threshold", self.threshold).apply(fused)
 
-    def _scored(self, candidates: ScoredLabels, features: np.ndarray, counts: np.ndarray) -> ScoredLabels:
-        logits = features @ self.weights + self.intercept - self.rarity * np.log1p(counts[candidates.labels])
-        return candidates.with_scores(1 / (1 + np.exp(-logits)))
+    def _scored(
+        self, candidates: ScoredLabels, features: np.ndarray, counts: np.ndarray, rarity: float
+    ) -> ScoredLabels:
+        logits = features @ self.weights + self.intercept - rarity * np.log1p(counts[candidates.labels])
+        return candidates.with_scores(expit(logits))
 
     def _features(
         self,
