@@ -101,10 +101,10 @@ def _data(results: Mapping[str, Any]) -> str:
         f"* Rows: {rows}, from {', '.join(dict.fromkeys(data['sources'].values()))}.",
         f"* Labels: {data['labels']:,}, of which {data['unseen_labels']:,} are in no training row.",
         f"* Digest of the rows: `{data['digest']}`.",
-        f"* xlgen_hf {results['xlgen_hf']}; {packages or 'no cell has run'}.",
+        f"* Packages: {packages or 'no cell has run'}; report of xlgen_hf {results['xlgen_hf']}.",
     ]
     if "device" in environment:
-        lines.append(f"* Hardware: {environment['device']}, {environment['threads']} threads of torch.")
+        lines.append(f"* Hardware: {environment['device']}; threads of torch: {environment['threads']}.")
     if results["command"]:
         lines.append(f"* Command: `{shlex.join(results['command'])}`")
     return "\n".join(lines)
