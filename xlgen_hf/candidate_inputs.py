@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -13,6 +14,7 @@ from .errors import ConfigurationError, ModelFolderError
 from .retrieval import DenseRetriever
 
 if TYPE_CHECKING:
+    from .label_trie import LabelTrie
     from .scored_labels import ScoredLabels
     from .truncation import TruncationReport
 
@@ -123,6 +125,27 @@ class CandidateInputs:
             report.candidates += len(found.labels)
             report.candidates_lost += lost
         return rows
+
+    def read(
+        self, text_ids: Sequence[Sequence[int]], trie: LabelTrie, separator: int, first_level_token_id: int
+    ) -> list[list[int]]:
+        """Read back which labels [`ids`] put behind each text, best first.
+
+        Args:
+            text_ids: ids of texts and their candidates.
+            trie: how labels are spelled.
+            separator: token that ends a label there.
+            first_level_token_id: token of the lowest level; texts themselves never hold such tokens.
+        """
+        if self.conditioning == "memory":
+            return [[-1 - one for one in ids if one < 0] for ids in text_ids]
+        after = first_level_token_id + NUM_LEVELS
+        found = []
+        for ids in text_ids:
+            places = [place for place, one in enumerate(ids) if first_level_token_id <= one < after]
+            names = [[*ids[begin + 1 : end], separator] for begin, end in pairwise([*places, len(ids)])]
+            found.append([label for label in map(trie.label_of, names) if label is not None])
+        return found
 
     def settings(self) -> dict[str, Any]:
         """What a model folder's settings hold beside the retriever."""

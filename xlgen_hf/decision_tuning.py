@@ -59,7 +59,12 @@ def tune_model(
     shown = _rounded({f"{beams} ({pool})": value for (beams, pool), value in micro.items()})
     logger.info("num_beams=%d, pool=%s has the best micro F1 on the evaluation rows: %s", *best, shown)
     processor.calibrator = None
-    scored = score_decoded(found[best], processor)
+    chosen = found[best]
+    start = 0
+    for texts in batches:
+        model.add_input_candidates(chosen[start : start + len(texts)], texts, processor)
+        start += len(texts)
+    scored = score_decoded(chosen, processor)
     processor.calibrator = fit_calibrator(scored, references, processor.label_space.counts)
 
 

@@ -15,9 +15,12 @@ __all__ = [
     "PRICE",
     "DecisionRule",
     "Objective",
+    "RuleScores",
+    "balanced_weights",
     "best_within",
     "choose_rule",
     "expected_f1_sizes",
+    "score_rules",
     "threshold_curves",
     "tune_threshold",
     "tune_thresholds",
@@ -241,20 +244,58 @@ def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -
     return {objective: tune_threshold(scored, references, objective)[0] for objective in get_args(Objective)}
 
 
-def choose_rule(
-    scored: ScoredLabels, references: Sequence[Sequence[int]], *, price: float = 0.0, max_k: int = 10
-) -> tuple[DecisionRule, float]:
-    """Choose among 1 to `max_k` labels for every text and all thresholds.
+def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) -> np.ndarray:
+    """What labels count in macro F1 if those that training never saw, saw once, and saw more often count a third each.
+
+    Plain macro F1 of few validation texts is that of the labels that they happen to hold, nearly all seen often.
+
+    Args:
+        references: label ids of the validation texts.
+        counts: training documents of each label, `(L,)`.
+
+    Returns:
+        Weights, `(L,)`; of labels that no text holds too.
+    """
+    bucket = np.minimum(counts, 2)
+    held = np.unique(np.fromiter((label for ids in references for label in ids), dtype=np.int64))
+    return 1 / np.maximum(np.bincount(bucket[held[held < len(counts)]], minlength=3), 1)[bucket]
+
+
+@dataclass(frozen=True)
+class RuleScores:
+    """F1 of rules on validation texts: 1 to `max_k` labels for every text, then all thresholds that differ.
+
+    Attributes:
+        values: labels of a text, then thresholds, `(R,)`.
+        micro: micro F1 of each rule, `(R,)`.
+        macro: macro F1 of each rule, `(R,)`.
+        max_k: how many of the rules are numbers of labels.
+    """
+
+    values: np.ndarray
+    micro: np.ndarray
+    macro: np.ndarray
+    max_k: int
+
+    def rule(self, place: int) -> DecisionRule:
+        """The rule at a place."""
+        return DecisionRule("top_k" if place < self.max_k else "threshold", float(self.values[place]))
+
+
+def score_rules(
+    scored: ScoredLabels,
+    references: Sequence[Sequence[int]],
+    *,
+    max_k: int = 10,
+    label_weights: np.ndarray | None = None,
+) -> RuleScores:
+    """Score 1 to `max_k` labels for every text and all thresholds.
 
     Args:
         scored: candidates of `N` validation texts.
         references: each text's label ids; labels that cannot be predicted may have any other ids and count as missed.
-        price: share of the best micro F1 that may be given for macro F1, from 0 to 1. At 0 micro F1 alone decides.
         max_k: most labels for every text that are tried, at least 1.
-
-    Returns:
-        Of the rules whose micro F1 on these texts is near enough to the best one, the one with the best macro F1 (of
-        equals the one with fewest labels for every text), and its micro F1.
+        label_weights: see [`threshold_curves`].
 
     Raises:
         ConfigurationError: if `max_k` is below 1, or there are no texts.
@@ -266,13 +307,31 @@ def choose_rule(
         raise ConfigurationError("There are no validation texts to choose a decision rule on.")
     order = np.argsort(scored.rank, kind="stable")
     size = np.searchsorted(scored.rank[order], np.arange(1, max_k + 1))  # candidates with a rank below 1 .. max_k
-    by_k = [np.append(0.0, _f1_along(scored, order, references, name))[size] for name in ("micro", "macro")]
-    thresholds, by_threshold = threshold_curves(scored, references, ("micro", "macro"))
+    objectives: tuple[Objective, ...] = ("micro", "macro")
+    by_k = [np.append(0.0, _f1_along(scored, order, references, name, label_weights))[size] for name in objectives]
+    thresholds, by_threshold = threshold_curves(scored, references, objectives, label_weights)
     micro, macro = (np.concatenate(pair) for pair in zip(by_k, by_threshold, strict=True))
-    best = best_within(micro, macro, price)
-    if best < max_k:
-        return DecisionRule("top_k", best + 1), float(micro[best])
-    return DecisionRule("threshold", float(thresholds[best - max_k])), float(micro[best])
+    return RuleScores(np.concatenate([np.arange(1, max_k + 1), thresholds]), micro, macro, max_k)
+
+
+def choose_rule(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], *, price: float = 0.0, max_k: int = 10
+) -> tuple[DecisionRule, float]:
+    """Choose among 1 to `max_k` labels for every text and all thresholds; for the arguments see [`score_rules`].
+
+    Args:
+        scored: candidates.
+        references: label ids.
+        price: share of the best micro F1 that may be given for macro F1, from 0 to 1. At 0 micro F1 alone decides.
+        max_k: most labels for every text.
+
+    Returns:
+        Of the rules whose micro F1 on these texts is near enough to the best one, the one with the best macro F1 (of
+        equals the one with fewest labels for every text), and its micro F1.
+    """
+    rules = score_rules(scored, references, max_k=max_k)
+    best = best_within(rules.micro, rules.macro, price)
+    return rules.rule(best), float(rules.micro[best])
 
 
 def best_within(micro: np.ndarray, macro: np.ndarray, price: float) -> int:

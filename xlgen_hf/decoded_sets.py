@@ -36,7 +36,8 @@ class DecodingOptions:
         seed: of the samples.
         min_labels: least labels of a text; the model's own setting if None.
         max_labels: most labels of a text; the model's own setting if None.
-        num_candidates: labels to score for each text, where its set holds fewer; greedy search alone goes on for them.
+        num_candidates: labels to score for each text, where its set holds fewer. Greedy search goes on for them; a
+            model that has candidates in its input (rcl) scores those as well, by any search, if this is above 0.
         ordered: generate labels in the order of training alone, so that a set has just one sequence. Cannot be used
             with the order `shuffle`.
         labels: ids of the labels to choose from; all if None.

@@ -82,7 +82,10 @@ class HybridSystem:
         if processor.retriever is None:
             raise ConfigurationError("The generator of a hybrid brings the retriever; train the variant rcl.")
         texts = data.validation["text"][:]
-        generated = self.generator.score(texts)
+        search = replace(self.generator.search, num_candidates=0)  # it scores candidates of the input itself
+        _, generated = model.scored_labels(
+            texts, processor, search, batch_size=self.generator.batch_size, progress=True
+        )
         space = processor.label_space
         references = [space.encode_known(names)[0] for names in data.validation["labels"]]
         linear = None

@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 
 SPEC, RESULT, PREDICTIONS = "spec.json", "result.json", "predictions.jsonl"
 MISSING_EXTRA, INTERRUPTED = 3, 130  # exit codes beside 0 and 1
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 _PACKAGES = (
     "xlgen-hf", "torch", "transformers", "datasets", "numpy", "scipy", "scikit-learn", "omikuji", "napkinxc",
     "libpecos",

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ._io import read_json, write_json
-from .decisions import PRICE, DecisionRule, best_within, threshold_curves
+from .decisions import PRICE, DecisionRule, balanced_weights, best_within, threshold_curves
 from .errors import ConfigurationError, ModelFolderError
 from .hub_files import HYBRID_FILE, LINEAR_FOLDER
 from .linear_ranker import LinearRanker
@@ -47,8 +47,7 @@ class Hybrid:
 
     The regression learns how often a label is right, and of rare labels that is seldom. So the fused logit of a label
     with `n` training documents is lowered by `rarity * log(1 + n)`. Validation rows choose rarity and threshold: of
-    those that cost at most [`PRICE`] of the best micro F1 the ones with the best macro F1, in which the labels that
-    training never saw, saw once, and saw more often count a third each.
+    those that cost at most [`PRICE`] of the best micro F1 the ones with the best macro F1, see [`balanced_weights`].
 
     Attributes:
         retriever: ranks the labels.
@@ -130,9 +129,7 @@ class Hybrid:
         self, candidates: ScoredLabels, features: np.ndarray, references: Sequence[Sequence[int]], counts: np.ndarray
     ) -> None:
         """Choose rarity and threshold."""
-        bucket = np.minimum(counts, 2)
-        held = np.unique(np.concatenate([np.asarray(ids, dtype=np.int64) for ids in references]))
-        weights = 1 / np.maximum(np.bincount(bucket[held], minlength=3), 1)[bucket]
+        weights = balanced_weights(references, counts)
         tried = []
         for rarity in _RARITIES:
             scored = self._scored(candidates, features, counts, rarity)

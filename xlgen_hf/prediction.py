@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -127,12 +128,13 @@ class LabelPredictionMixin:
         batch_size: int,
         progress: bool,
     ) -> tuple[list[DecodedSet], ScoredLabels]:
+        if processor.hybrid is None:
+            decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
+            return decoded, score_decoded(decoded, processor)
+        options = replace(options or DecodingOptions(), num_candidates=0)  # the hybrid brings its own candidates
         decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
         scored = score_decoded(decoded, processor)
-        if processor.hybrid is not None:
-            allowed = None if options is None else options.labels
-            scored = processor.hybrid.score(self, processor, texts, text_ids, scored, allowed)
-        return decoded, scored
+        return decoded, processor.hybrid.score(self, processor, texts, text_ids, scored, options.labels)
 
     @torch.no_grad()
     def decode(
@@ -182,10 +184,46 @@ class LabelPredictionMixin:
             options: how to search; greedily if None.
         """
         options = self.resolve(options)
-        sets, clusters = self.search_texts(text_ids, processor, options)
-        decoded = to_decoded(sets, clusters, options)
+        memory, clusters = self.encode_batch(text_ids, processor)
+        decoded = to_decoded(self._search_sets(memory, processor, options), clusters, options)
         lower = self._least_labels(options)
-        return [one.with_min_labels(lower) for one in decoded] if _forced_labels(options) > lower else decoded
+        if _forced_labels(options) > lower:
+            decoded = [one.with_min_labels(lower) for one in decoded]
+        if options.num_candidates:
+            self._add_input_candidates(decoded, text_ids, memory, processor, options.labels)
+        return decoded
+
+    @torch.no_grad()
+    def add_input_candidates(
+        self, decoded: Sequence[DecodedSet], text_ids: Sequence[Sequence[int]], processor: XLGenProcessor
+    ) -> None:
+        """Score the candidates in the input of each text of a batch (rcl), too, by teacher forcing.
+
+        A candidate of the input gets its probability as the next label at its place among those of the set. One that
+        the search found has the greater of both probabilities.
+        """
+        if processor.candidates is not None:
+            memory, _ = self.encode_batch(text_ids, processor)
+            self._add_input_candidates(decoded, text_ids, memory, processor)
+
+    def _add_input_candidates(
+        self,
+        decoded: Sequence[DecodedSet],
+        text_ids: Sequence[Sequence[int]],
+        memory: XLGenMemory,
+        processor: XLGenProcessor,
+        allowed: np.ndarray | None = None,
+    ) -> None:
+        candidates = processor.input_candidates(text_ids)
+        if allowed is not None:
+            open_labels = set(allowed.tolist())
+            candidates = [[label for label in labels if label in open_labels] for labels in candidates]
+        if not any(candidates):
+            return
+        scores = self._score_in(memory, candidates, [one.labels for one in decoded], processor)
+        for one, labels, values in zip(decoded, candidates, scores, strict=True):
+            for label, value in zip(labels, values, strict=True):
+                one.candidates[label] = max(value, one.candidates.get(label, 0.0))
 
     def resolve(self, options: DecodingOptions | None) -> DecodingOptions:
         """Options with the model's own search where they name none."""
@@ -203,9 +241,12 @@ class LabelPredictionMixin:
             options: how to search, resolved.
         """
         memory, clusters = self.encode_batch(text_ids, processor)
+        return self._search_sets(memory, processor, options), clusters
+
+    def _search_sets(self, memory: XLGenMemory, processor: XLGenProcessor, options: DecodingOptions) -> LabelSets:
         lower = max(self._least_labels(options), _forced_labels(options))
         constraint = self._label_constraint(processor, options, lower)
-        return self._search(memory, constraint, options, processor.max_target_length), clusters
+        return self._search(memory, constraint, options, processor.max_target_length)
 
     def _least_labels(self, options: DecodingOptions) -> int:
         least: int = self.config.min_labels if options.min_labels is None else options.min_labels
@@ -340,23 +381,32 @@ class LabelPredictionMixin:
             raise ConfigurationError(
                 f"{len(text_ids)} texts come with candidates for {len(candidates)} and given labels for {len(given)}."
             )
-        known = [processor.label_space.order(labels) for labels in given]
         scores: list[list[float]] = [[] for _ in text_ids]
         for rows in _length_batches(text_ids, batch_size):
             memory, _ = self.encode_batch([text_ids[i] for i in rows], processor)
-            found = score_candidates(
-                self.decode_step,
-                self._constraint("labels", processor.trie),
-                memory,
-                [candidates[i] for i in rows],
-                [known[i] for i in rows],
-                processor,
-                self.config.decoder_start_token_id,
-                least,
-            )
+            found = self._score_in(memory, [candidates[i] for i in rows], [given[i] for i in rows], processor, least)
             for row, values in zip(rows, found, strict=True):
                 scores[row] = values
         return scores
+
+    def _score_in(
+        self,
+        memory: XLGenMemory,
+        candidates: Sequence[Sequence[int]],
+        given: Sequence[Sequence[int]],
+        processor: XLGenProcessor,
+        least: float = 0.0,
+    ) -> list[list[float]]:
+        return score_candidates(
+            self.decode_step,
+            self._constraint("labels", processor.trie),
+            memory,
+            candidates,
+            [processor.label_space.order(labels) for labels in given],
+            processor,
+            self.config.decoder_start_token_id,
+            least,
+        )
 
 
 def _listed(texts: Sequence[str]) -> list[str]:

@@ -305,6 +305,12 @@ class XLGenProcessor(PushToHubMixin):
         first_level = self.added_token_ids[-NUM_LEVELS]
         return self.candidates.ids(texts, self.label_token_ids, first_level, room, report, training=training)
 
+    def input_candidates(self, text_ids: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Label ids of the candidates that [`encode_texts`] put behind each text, best first; none without them."""
+        if self.candidates is None or self.first_level_token_id is None:
+            return [[] for _ in text_ids]
+        return self.candidates.read(text_ids, self.trie, self.separator_token_id, self.first_level_token_id)
+
     def build_input(self, text_ids: Sequence[int], clusters: Iterable[int] = (), task: str | None = None) -> list[int]:
         """Token ids of a text -> input ids: special tokens around, task prefix before, clusters behind the text."""
         before, behind = self._frame

@@ -26,6 +26,7 @@ __all__ = ["XLGenSystem"]
 
 logger = logging.getLogger(__name__)
 
+_CANDIDATES = 12  # of a text, that the decision chooses from
 _MARKER = "system.json"  # what a folder was begun with; a folder of other settings is not taken up
 
 
@@ -39,7 +40,8 @@ class XLGenSystem:
     Attributes:
         settings: what is trained; its vocabulary is that of the data.
         arguments: fields of [`XLGenTrainingArguments`]; folder and seed are those of the data.
-        search: how labels are searched for. The candidates are all labels that the beams or samples hold.
+        search: how labels are searched for. The candidates are all labels that the beams or samples hold, or 12 by
+            greedy search, and those in the input (rcl).
         batch_size: texts in a batch of the search.
         model: folder of a model that was trained before, on the same rows; it is taken as it is.
     """
@@ -127,7 +129,8 @@ class XLGenSystem:
             ConfigurationError: if the system is not fitted.
         """
         model, processor = self.trained
-        _, scored = model.scored_labels(texts, processor, self.search, batch_size=self.batch_size, progress=True)
+        search = replace(self.search, num_candidates=max(_CANDIDATES, self.search.num_candidates))
+        _, scored = model.scored_labels(texts, processor, search, batch_size=self.batch_size, progress=True)
         names = processor.label_space.names
         if self._space is None or names == self._space.names:
             return scored
