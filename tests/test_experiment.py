@@ -19,14 +19,14 @@ from datasets import Dataset
 from xlgen_hf._io import read_json, write_json
 from xlgen_hf.cli.main import main
 from xlgen_hf.data import write_jsonl
-from xlgen_hf.decisions import choose_rule
+from xlgen_hf.decisions import balanced_weights, choose_rule
 from xlgen_hf.dense_retrieval import DenseRetrieval
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.experiment import Plan, plan_cells, read_result
 from xlgen_hf.experiment_cell import PREDICTIONS, SPEC, CellSpec
 from xlgen_hf.experiment_cell import main as run_cell_process
 from xlgen_hf.experiment_data import ExperimentData
-from xlgen_hf.experiment_scores import ScoringSpace
+from xlgen_hf.experiment_scores import ScoringSpace, choose_decision
 from xlgen_hf.labels import LabelSpace
 from xlgen_hf.scored_labels import ScoredLabels
 from xlgen_hf.scoring import score_ids, score_labels
@@ -244,6 +244,24 @@ def test_the_best_rule_is_found():
     assert micro([labels for labels, _ in rule.apply(scored).sets()]) == pytest.approx(f1)
     ranked = [scored.labels[a:b].tolist() for a, b in zip(scored.start, scored.start[1:], strict=False)]
     assert f1 >= max(micro([row[:k] for row in ranked]) for k in range(1, 11)) - 1e-12
+
+
+def test_plain_and_calibrated_scores_compete():
+    """Rare labels have high scores, and are seldom right: scores by frequency tell them apart from the rest."""
+    random = np.random.default_rng(0)
+    counts = np.array([0, 1, 50, 50, 50, 50])
+    right = random.random((300, 6)) < np.array([0.05, 0.05, 0.8, 0.8, 0.8, 0.8])
+    misleading = [(list(range(6)), [0.9, 0.9, 0.3, 0.3, 0.3, 0.3], [False] * 6) for _ in right]
+    references = [np.flatnonzero(row).tolist() for row in right]
+    decision = choose_decision(ScoredLabels.from_rows(misleading), references, counts)
+    assert decision.calibrator is not None and decision.micro_f1 > 0.8
+    honest = [(list(range(6)), [0.05, 0.05, 0.8, 0.8, 0.8, 0.8], [False] * 6) for _ in right]
+    assert choose_decision(ScoredLabels.from_rows(honest), references, counts).calibrator is None
+
+
+def test_rare_labels_weigh_as_much_as_the_others():
+    weights = balanced_weights([[0, 3], [1], [4, 3]], np.array([0, 1, 1, 7, 2, 0]))
+    assert weights.tolist() == [1, 1, 1, 0.5, 0.5, 1]
 
 
 def test_ids_of_a_setting_are_those_of_the_scores():

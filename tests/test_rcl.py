@@ -105,6 +105,38 @@ def test_candidates_that_do_not_fit_are_counted(make_rcl, rows, caplog):
 
 
 @pytest.mark.parametrize("conditioning", CONDITIONING)
+def test_candidates_are_read_back(make_rcl, conditioning):
+    processor = make_rcl(conditioning).processor
+    found = processor.candidates.find(TEXTS)
+    rows = [found.labels[a:b].tolist() for a, b in zip(found.start[:-1], found.start[1:], strict=True)]
+    assert processor.input_candidates(processor.encode_texts(TEXTS)) == rows
+    assert processor.input_candidates(processor._plain_ids(TEXTS)) == [[], [], []]
+
+
+@pytest.mark.parametrize("search", [{"num_beams": 1}, {"num_beams": 3, "pool": "union"}])
+@pytest.mark.parametrize("conditioning", CONDITIONING)
+def test_candidates_of_the_input_are_scored_too(make_rcl, conditioning, search):
+    model, processor = _sharpened(make_rcl(conditioning, 6))
+    candidates = processor.input_candidates(processor.encode_texts(TEXTS))
+    names = [processor.label_space.decode(labels) for labels in candidates]
+    plain = model.decode(TEXTS, processor, DecodingOptions(**search))
+    more = model.decode(TEXTS, processor, DecodingOptions(num_candidates=1, **search))
+    given = [processor.label_space.decode(one.labels) for one in plain]
+    forced = model.score(TEXTS, names, processor, given=given)
+    for before, after, labels, values in zip(plain, more, candidates, forced, strict=True):
+        assert after.labels == before.labels
+        greater = {
+            label: max(value, before.candidates.get(label, 0)) for label, value in zip(labels, values, strict=True)
+        }
+        assert set(after.candidates) == {*before.candidates, *labels}
+        assert after.candidates == pytest.approx(before.candidates | greater, abs=1e-6)
+    assert any(len(after.candidates) > len(before.candidates) for before, after in zip(plain, more, strict=True))
+    some = np.array(sorted({label for labels in candidates for label in labels})[:2])
+    for one in model.decode(TEXTS, processor, DecodingOptions(num_candidates=1, labels=some, **search)):
+        assert set(one.candidates) <= set(some.tolist())
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONING)
 def test_candidates_change_what_the_decoder_sees(make_rcl, conditioning):
     made = make_rcl(conditioning)
     plain = made.processor._plain_ids(TEXTS[:1])[0]

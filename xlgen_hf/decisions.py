@@ -258,7 +258,7 @@ def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) ->
     """
     bucket = np.minimum(counts, 2)
     held = np.unique(np.fromiter((label for ids in references for label in ids), dtype=np.int64))
-    return 1 / np.maximum(np.bincount(bucket[held[held < len(counts)]], minlength=3), 1)[bucket]
+    return 1 / np.maximum(np.bincount(bucket[held], minlength=3), 1)[bucket]
 
 
 @dataclass(frozen=True)
