@@ -192,14 +192,8 @@ class Hybrid:
         keys = np.unique(np.concatenate([one.text * span + one.labels for one in (retrieved, generated, linear)]))
         text, label = keys // span, keys % span
         start = np.searchsorted(text, np.arange(len(texts) + 1))
-        forced = model.score_ids(
-            text_ids,
-            [label[begin:end].tolist() for begin, end in pairwise(start)],
-            processor,
-            given=[labels for labels, _ in generated.sets()],
-            least=_LEAST / 10,
-        )
-        values = {"forced": np.array([value for row in forced for value in row], dtype=np.float64)}
+        rows = [label[begin:end].tolist() for begin, end in pairwise(start)]
+        values = {"forced": _forced(model, processor, text_ids, rows, generated)}
         for name, one, of_one in (
             ("retrieval", retrieved, retrieved.scores),
             ("neighbors", retrieved, neighbors),
@@ -210,12 +204,8 @@ class Hybrid:
         ):
             values[name] = np.zeros(len(keys))
             values[name][np.searchsorted(keys, one.text * span + one.labels)] = of_one
-        for name in _SOURCES:
-            best = np.zeros(len(texts))
-            np.maximum.at(best, text, values[name])
-            values[f"log_{name}"] = np.log(values[name] + _LEAST)
-            values[f"relative_{name}"] = values[name] / np.maximum(best[text], _LEAST)
         candidates = ScoredLabels(start, label, np.zeros(len(keys)), np.ones(len(keys), dtype=bool))
+        values |= _relations(values, text, len(texts))
         return candidates, np.stack([values[name] for name in _FEATURES], axis=1)
 
     # ------------------------------------------------------------------------------------------------ saving
@@ -274,3 +264,27 @@ class Hybrid:
             return cls(retriever, content["num_candidates"], np.array(numbers), intercept, rarity, threshold, linear)
         except ConfigurationError as err:
             raise ModelFolderError(f"{path}: {err}") from err
+
+
+def _forced(
+    model: Any,
+    processor: XLGenProcessor,
+    text_ids: Sequence[Sequence[int]],
+    candidates: Sequence[Sequence[int]],
+    generated: ScoredLabels,
+) -> np.ndarray:
+    """Probability of each candidate by teacher forcing after the labels that the generator chose, `(M,)`."""
+    given = [labels for labels, _ in generated.sets()]
+    scores = model.score_ids(text_ids, candidates, processor, given=given, least=_LEAST / 10)
+    return np.array([value for row in scores for value in row], dtype=np.float64)
+
+
+def _relations(values: dict[str, np.ndarray], text: np.ndarray, num_texts: int) -> dict[str, np.ndarray]:
+    """Each source's scores as logarithms, and as shares of the best one of the text."""
+    found = {}
+    for name in _SOURCES:
+        best = np.zeros(num_texts)
+        np.maximum.at(best, text, values[name])
+        found[f"log_{name}"] = np.log(values[name] + _LEAST)
+        found[f"relative_{name}"] = values[name] / np.maximum(best[text], _LEAST)
+    return found
