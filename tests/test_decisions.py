@@ -17,7 +17,14 @@ from xlgen_hf.calibration import (
     fit_calibrator,
     reliability_table,
 )
-from xlgen_hf.decisions import DecisionRule, choose_rule, expected_f1_sizes, threshold_curves, tune_threshold
+from xlgen_hf.decisions import (
+    DecisionRule,
+    best_within,
+    expected_f1_sizes,
+    score_rules,
+    threshold_curves,
+    tune_threshold,
+)
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
 from xlgen_hf.scored_labels import ScoredLabels, combine
 from xlgen_hf.scoring import score_ids
@@ -107,7 +114,9 @@ def test_macro_f1_is_weighted_by_label():
 def test_the_chosen_rule_is_the_best_of_all(rows, data, price):
     scored = _scored(rows)
     references = [data.draw(REFERENCE) for _ in rows]
-    rule, f1 = choose_rule(scored, references, price=price, max_k=4)
+    found = score_rules(scored, references, max_k=4)
+    best = best_within(found.micro, found.macro, price)
+    rule, f1 = found.rule(best), found.micro[best]
 
     def average(one, objective):
         return _f1(objective, [set(labels) for labels, _ in one.apply(scored).sets()], references)
@@ -123,16 +132,17 @@ def test_the_chosen_rule_is_the_best_of_all(rows, data, price):
 
 def test_labels_outside_the_candidates_count_as_missed():
     scored = ScoredLabels.from_rows([([0, 1], [0.9, 0.2], [False] * 2), ([2, 0], [0.8, 0.7], [False] * 2)])
-    rule, f1 = choose_rule(scored, [[0], [2, 0, 10_000]])
-    assert rule == DecisionRule("threshold", 0.7)
-    assert f1 == pytest.approx(2 * 3 / (3 + 4))
+    found = score_rules(scored, [[0], [2, 0, 10_000]])
+    best = best_within(found.micro, found.macro, 0.0)
+    assert found.rule(best) == DecisionRule("threshold", 0.7)
+    assert found.micro[best] == pytest.approx(2 * 3 / (3 + 4))
 
 
 def test_a_rule_needs_texts_to_choose_on():
     with pytest.raises(ConfigurationError, match="no validation texts"):
-        choose_rule(ScoredLabels.from_rows([]), [])
+        score_rules(ScoredLabels.from_rows([]), [])
     with pytest.raises(ConfigurationError, match="max_k=0; a whole number"):
-        choose_rule(ScoredLabels.from_rows([([1], [0.5], [True])]), [[1]], max_k=0)
+        score_rules(ScoredLabels.from_rows([([1], [0.5], [True])]), [[1]], max_k=0)
 
 
 def test_tuned_micro_f1_is_that_of_the_metric():

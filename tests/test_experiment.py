@@ -19,7 +19,7 @@ from datasets import Dataset
 from xlgen_hf._io import read_json, write_json
 from xlgen_hf.cli.main import main
 from xlgen_hf.data import write_jsonl
-from xlgen_hf.decisions import balanced_weights, choose_rule
+from xlgen_hf.decisions import balanced_weights, best_within, score_rules
 from xlgen_hf.dense_retrieval import DenseRetrieval
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.experiment import Plan, plan_cells, read_result
@@ -236,7 +236,9 @@ def test_the_best_rule_is_found():
     rows = [(random.permutation(30)[:12].tolist(), random.random(12).tolist(), [False] * 12) for _ in range(40)]
     scored = ScoredLabels.from_rows(rows)
     references = [random.permutation(30)[: random.integers(0, 6)].tolist() for _ in rows]
-    rule, f1 = choose_rule(scored, references)
+    found = score_rules(scored, references)
+    best = best_within(found.micro, found.macro, 0.0)
+    rule, f1 = found.rule(best), found.micro[best]
 
     def micro(sets):
         return score_ids(sets, references, num_labels=30, k=(), shots=())["micro_f1"]

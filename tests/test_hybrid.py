@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from xlgen_hf._io import read_tensors, write_tensors
-from xlgen_hf.decisions import DecisionRule
+from xlgen_hf.decisions import PRICE, DecisionRule, threshold_curves
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub_files import model_files
 from xlgen_hf.hybrid import Hybrid
@@ -87,6 +87,10 @@ def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path
     model, processor = load_model(str(tmp_path))
     before, after = (m.predict(TEXTS, p) for m, p in ((made.model, made.processor), (model, processor)))
     assert [one.labels for one in before] == [one.labels for one in after]
+    old, new = made.processor.hybrid, processor.hybrid
+    assert (new.rarity, new.threshold, new.intercept) == (old.rarity, old.threshold, old.intercept)
+    assert new.weights.tolist() == old.weights.tolist()
+    assert processor.thresholds == old.thresholds
     files = {"hybrid.json", "retriever/retriever.safetensors"}
     if processor.hybrid.linear is not None:
         files |= {"linear/linear.json", "linear/linear.safetensors", "linear/trees/tree0.cbor"}
@@ -107,10 +111,14 @@ def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path
         (lambda c: c["weights"].pop("forced"), "a number for each of"),
         (lambda c: c.update(threshold="0.5"), "must be numbers"),
         (lambda c: c.update(num_candidates=0), "num_candidates=0"),
-        (lambda c: c.update(rarity=-0.1), "rarity from 0 on"),
+        (lambda c: c.update(rarity=-0.1), "rarity=-0.1; a finite number from 0 on"),
+        (lambda c: c.update(threshold=10**400), "too large"),
+        (lambda c: c["weights"].update(rank=10**400), "too large"),
+        (lambda c: c.update(thresholds={"best": 0.5}), "for some of"),
+        (lambda c: c.update(thresholds={"micro": None}), "must be numbers"),
         (lambda c: c.update(linear=1), "linear a bool"),
-        (lambda c: c.update(format_version=1), "format_version 2"),
-        (lambda c: c.update(more=1), "format_version 2"),
+        (lambda c: c.update(format_version=1), "has format_version 1; 2 and the fields"),
+        (lambda c: c.update(more=1), "has format_version 2; 2 and the fields"),
     ],
 )
 def test_a_damaged_hybrid_is_refused(make_hybrid, tmp_path, change, message):
@@ -131,7 +139,6 @@ def test_a_hybrid_needs_right_and_wrong_candidates(make_hybrid, rows):
     made.processor.hybrid = None
     with pytest.raises(ConfigurationError, match="candidates are wrong"):
         Hybrid.fit(made.model, made.processor, retriever, rows["text"][:], nothing, generated)
-    assert isinstance(generated, ScoredLabels)
 
 
 @pytest.mark.parametrize("counts", [[0, 9, 9, 9, 9, 9], [9, 9, 9, 9, 9, 0]])
@@ -142,6 +149,74 @@ def test_rarity_lowers_what_training_saw_often(make_hybrid, counts):
     assert scored.labels[0] == counts.index(0)
     logit = np.log(scored.scores / (1 - scored.scores))
     np.testing.assert_allclose(logit[0] - logit[1:], 0.3 * np.log(10))
+
+
+@pytest.mark.parametrize("counts", [[0, 40, 40, 40], [40, 40, 40, 0]])
+def test_rarity_is_chosen_for_the_rare_and_costs_little(make_hybrid, counts):
+    """A label that is never seen is right as often as its scores say, the others far less often than theirs do."""
+    hybrid = make_hybrid[0].processor.hybrid
+    random = np.random.default_rng(0)
+    rare = counts.index(0)
+    right = random.random((400, 4)) < np.where(np.arange(4) == rare, 0.2, 0.25)
+    references = [np.flatnonzero(row).tolist() for row in right]
+    labels = np.tile(np.arange(4), 400)
+    candidates = ScoredLabels(np.arange(0, 1601, 4), labels, np.zeros(1600), np.ones(1600, dtype=bool))
+    features = np.zeros((1600, len(hybrid.weights)))
+    features[:, 0] = np.where(labels == rare, 0.0, 1.0) + right.ravel() * 0.5 + random.random(1600) * 0.4
+    hybrid.weights, hybrid.intercept = np.eye(len(hybrid.weights))[0], 0.0
+    micro = {}
+    for rarity in (0.0, None):
+        if rarity is None:
+            hybrid._favour_rare_labels(candidates, features, references, np.array(counts))
+            assert hybrid.rarity > 0
+            assert hybrid.thresholds["micro"] == pytest.approx(hybrid.threshold, abs=0.2)
+        used = hybrid.rarity if rarity is None else rarity
+        scored = hybrid._scored(candidates, features, np.array(counts), used)
+        micro[rarity] = max(threshold_curves(scored, references, ("micro",))[1][0])
+    chosen = DecisionRule("threshold", hybrid.threshold).apply(scored)
+    hits = chosen.chosen & chosen.correct(references)
+    f1 = 2 * hits.sum() / (chosen.chosen.sum() + right.sum())
+    assert f1 >= (1 - PRICE) * micro[0.0]
+    assert (chosen.labels[hits] == rare).any()
+
+
+def test_label_trees_are_a_feature_and_survive_a_reload(linear, made, tmp_path):
+    everything = linear.rank(TEXTS, 3)
+    linear.save(tmp_path / "linear")
+    again = LinearRanker.load(tmp_path / "linear", num_labels=len(made.processor.label_space)).rank(TEXTS, 3)
+    np.testing.assert_array_equal(again.labels, everything.labels)
+    np.testing.assert_allclose(again.scores, everything.scores, atol=1e-6)
+    (tmp_path / "linear" / "notes.txt").write_text("of the user")
+    LinearRanker.remove(tmp_path / "linear")
+    assert [path.name for path in (tmp_path / "linear").iterdir()] == ["notes.txt"]
+
+
+def test_scores_of_label_trees_reach_the_features(make_hybrid, rows):
+    made, generated, _ = make_hybrid
+    hybrid, texts = made.processor.hybrid, rows["text"][:]
+    candidates, features = hybrid._features(
+        made.model, made.processor, texts, made.processor.encode_texts(texts), generated
+    )
+    column = dict(
+        zip(zip(candidates.text.tolist(), candidates.labels.tolist(), strict=True), features[:, 5], strict=True)
+    )
+    if hybrid.linear is None:
+        assert not any(column.values())
+        return
+    ranked = hybrid.linear.rank(texts, hybrid.num_candidates)
+    known = dict(zip(zip(ranked.text.tolist(), ranked.labels.tolist(), strict=True), ranked.scores, strict=True))
+    assert any(known.values())
+    assert {key: known.get(key, 0.0) for key in column} == pytest.approx(column)
+
+
+def test_trees_of_an_older_hybrid_do_not_stay(make_hybrid, tmp_path):
+    made, _, _ = make_hybrid
+    made.processor.save_pretrained(tmp_path)
+    made.processor.hybrid.linear = None
+    made.processor.save_pretrained(tmp_path)
+    made.model.save_pretrained(tmp_path)
+    assert not (tmp_path / "linear").exists()
+    assert load_model(str(tmp_path))[1].hybrid.linear is None
 
 
 def test_label_trees_rank_what_is_allowed(linear, made):
@@ -165,7 +240,8 @@ def linear_folder(linear, made, tmp_path):
     [
         (lambda c: c.pop("terms"), "format_version 1"),
         (lambda c: c["settings"].update(min_df="1"), "'settings' must hold"),
-        (lambda c: c["settings"].update(beam_size=0), "out of their ranges"),
+        (lambda c: c["settings"].update(beam_size=0), "beam_size=0; 1 to 10000"),
+        (lambda c: c["settings"].update(n_trees=7), "holds 3 trees where 7 were saved"),
         (lambda c: c.update(terms=[1, 2]), "a list of strings"),
         (lambda c: c["terms"].__setitem__(0, c["terms"][1]), "stands twice"),
         (lambda c: c["terms"].append("one more"), "'idf' must hold"),

@@ -136,6 +136,27 @@ def test_candidates_of_the_input_are_scored_too(make_rcl, conditioning, search):
         assert set(one.candidates) <= set(some.tolist())
 
 
+def test_more_labels_than_a_decoder_has_places_for_can_be_given(make_rcl):
+    """Several samples together hold more than one target can; what does not fit is not given."""
+    made = make_rcl()
+    made.processor.max_target_length = 16
+    everything = list(range(len(made.processor.label_space)))
+    scores = made.model.score_ids(
+        made.processor.encode_texts(TEXTS[:1]), [everything], made.processor, given=[everything]
+    )[0]
+    assert len(scores) == len(everything) and all(0 <= score <= 1 for score in scores)
+    spelled = made.processor.label_token_ids
+    ordered, room = made.processor.label_space.order(everything), 16 - max(map(len, spelled))
+    fitting = [
+        label for place, label in enumerate(ordered) if sum(len(spelled[one]) for one in ordered[: place + 1]) <= room
+    ]
+    assert 0 < len(fitting) < len(ordered)
+    same = made.model.score_ids(made.processor.encode_texts(TEXTS[:1]), [everything], made.processor, given=[fitting])[
+        0
+    ]
+    assert scores == pytest.approx(same)
+
+
 @pytest.mark.parametrize("conditioning", CONDITIONING)
 def test_candidates_change_what_the_decoder_sees(make_rcl, conditioning):
     made = make_rcl(conditioning)
@@ -374,3 +395,22 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
     assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--retriever", str(tmp_path / "index"),
                  "--validation-file", str(data), "--output-dir", str(tmp_path / "no")]) == 1  # fmt: skip
     assert "leave --retriever out" in capsys.readouterr().err
+    assert main(["predict", "--model", str(tmp_path / "hybrid"), "--input-file", str(data), "--expected-f1"]) == 1
+    assert "needs scores that are probabilities" in capsys.readouterr().err
+    again = ["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
+             str(tmp_path / "hybrid"), "--linear", "bonsai"]  # fmt: skip
+    assert main(again) == 1
+    assert "--linear and --train-file go together" in capsys.readouterr().err
+    fewer = tmp_path / "fewer.jsonl"
+    write_jsonl(fewer, rows.select(range(5)))
+    for file, is_told in ((fewer, True), (data, False)):
+        assert main([*again, "--train-file", str(file)]) == 0
+        assert ("not the rows that the model was trained on" in capsys.readouterr().err) == is_told
+        assert "and of linear label trees" in model_card(tmp_path / "hybrid", "me/hybrid")
+    assert main(again[:-2]) == 0
+    assert not (tmp_path / "hybrid" / "linear").exists()
+    assert "label trees" not in model_card(tmp_path / "hybrid", "me/hybrid")
+    capsys.readouterr()
+    assert (
+        main(["predict", "--model", str(tmp_path / "hybrid"), "--input-file", str(data), "--threshold", "auto"]) == 0
+    )

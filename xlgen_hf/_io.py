@@ -76,7 +76,7 @@ def read_tensors(path: str | Path) -> dict[str, np.ndarray]:
         return load_file(path)
     except FileNotFoundError as err:
         raise ModelFolderError(f"{path} is missing; is {path.parent} the folder of an XLGen model?") from err
-    except (SafetensorError, OSError) as err:
+    except (SafetensorError, OSError, TypeError) as err:  # the last for a type that numpy does not have
         raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
 
 

@@ -18,7 +18,6 @@ __all__ = [
     "RuleScores",
     "balanced_weights",
     "best_within",
-    "choose_rule",
     "expected_f1_sizes",
     "score_rules",
     "threshold_curves",
@@ -293,9 +292,9 @@ def score_rules(
 
     Args:
         scored: candidates of `N` validation texts.
-        references: each text's label ids; labels that cannot be predicted may have any other ids and count as missed.
+        references: each text's label ids; labels that are no candidates count as missed.
         max_k: most labels for every text that are tried, at least 1.
-        label_weights: see [`threshold_curves`].
+        label_weights: see [`threshold_curves`]; all ids are below its length.
 
     Raises:
         ConfigurationError: if `max_k` is below 1, or there are no texts.
@@ -312,26 +311,6 @@ def score_rules(
     thresholds, by_threshold = threshold_curves(scored, references, objectives, label_weights)
     micro, macro = (np.concatenate(pair) for pair in zip(by_k, by_threshold, strict=True))
     return RuleScores(np.concatenate([np.arange(1, max_k + 1), thresholds]), micro, macro, max_k)
-
-
-def choose_rule(
-    scored: ScoredLabels, references: Sequence[Sequence[int]], *, price: float = 0.0, max_k: int = 10
-) -> tuple[DecisionRule, float]:
-    """Choose among 1 to `max_k` labels for every text and all thresholds; for the arguments see [`score_rules`].
-
-    Args:
-        scored: candidates.
-        references: label ids.
-        price: share of the best micro F1 that may be given for macro F1, from 0 to 1. At 0 micro F1 alone decides.
-        max_k: most labels for every text.
-
-    Returns:
-        Of the rules whose micro F1 on these texts is near enough to the best one, the one with the best macro F1 (of
-        equals the one with fewest labels for every text), and its micro F1.
-    """
-    rules = score_rules(scored, references, max_k=max_k)
-    best = best_within(rules.micro, rules.macro, price)
-    return rules.rule(best), float(rules.micro[best])
 
 
 def best_within(micro: np.ndarray, macro: np.ndarray, price: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,6 +20,8 @@ from .systems import System, SystemData
 from .xlgen_systems import XLGenSystem
 
 __all__ = ["SYSTEMS", "DenseRetrieval", "HybridSystem"]
+
+logger = logging.getLogger(__name__)
 
 _ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
 _CANDIDATES = 50
@@ -65,6 +68,8 @@ class DenseRetrieval:
 class HybridSystem:
     """An XLGen-RCL model fused with its own retriever and, where Omikuji is installed, Bonsai; see [`Hybrid`].
 
+    With Bonsai two runs differ a little, for no seed reaches all of Omikuji's random numbers.
+
     Attributes:
         generator: the system that trains the model, or takes it up where it is trained.
     """
@@ -93,8 +98,17 @@ class HybridSystem:
             trees = bonsai()
             trees.fit(replace(data, folder=data.folder / "linear"))
             linear = replace(trees.ranker, labels=np.array(space.encode(data.label_space.names))[trees.ranker.labels])
+        else:
+            logger.warning("Omikuji (extra baselines) is not installed: the hybrid goes without label trees.")
         processor.hybrid = Hybrid.fit(
-            model, processor, processor.retriever, texts, references, generated, linear=linear
+            model,
+            processor,
+            processor.retriever,
+            texts,
+            references,
+            generated,
+            linear=linear,
+            batch_size=self.generator.batch_size,
         )
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:

@@ -104,8 +104,9 @@ def choose_decision(scored: ScoredLabels, references: Sequence[Sequence[int]], c
     micro = share * np.concatenate([rules.micro for _, rules in tried])
     macro = share * np.concatenate([rules.macro for _, rules in tried])
     place = best_within(micro, macro, PRICE)
-    which, place = (0, place) if share[place] == 1 else (1, place - len(tried[0][1].values))
-    chosen, rules = tried[which]
+    first = len(tried[0][1].values)
+    chosen, rules = tried[int(place >= first)]
+    place -= first if place >= first else 0
     return Decision(rules.rule(place), float(rules.micro[place]), chosen)
 
 

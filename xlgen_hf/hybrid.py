@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from scipy.special import expit
@@ -15,7 +16,15 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ._io import read_json, write_json
-from .decisions import PRICE, DecisionRule, balanced_weights, best_within, threshold_curves
+from .decisions import (
+    PRICE,
+    DecisionRule,
+    Objective,
+    balanced_weights,
+    best_within,
+    threshold_curves,
+    tune_thresholds,
+)
 from .errors import ConfigurationError, ModelFolderError
 from .hub_files import HYBRID_FILE, LINEAR_FOLDER
 from .linear_ranker import LinearRanker
@@ -32,6 +41,7 @@ logger = logging.getLogger(__name__)
 _FORMAT_VERSION = 2
 _SOURCES = ("retrieval", "neighbors", "names", "generated", "forced", "linear")
 _FEATURES = (*_SOURCES, *(f"log_{name}" for name in _SOURCES), *(f"relative_{name}" for name in _SOURCES), "rank")
+_FIELDS = ("num_candidates", "intercept", "rarity", "threshold")
 _LEAST = 1e-6  # probability that logarithms start from
 _MOST_CANDIDATES = 1000
 _RARITIES = tuple(round(0.05 * step, 2) for step in range(21))
@@ -56,6 +66,7 @@ class Hybrid:
         intercept: of the regression.
         rarity: how much rare labels are favoured, at least 0.
         threshold: score from which on a label is predicted.
+        thresholds: measure of quality -> the score from which on a label is predicted for its sake.
         linear: label trees, the further source; None without them.
 
     Source: stacking of scores, Wolpert 1992; that a generator should score a retriever's candidates: De Cao et al.,
@@ -69,6 +80,7 @@ class Hybrid:
     intercept: float
     rarity: float
     threshold: float
+    thresholds: dict[str, float] = field(default_factory=dict)
     linear: LinearRanker | None = None
 
     def __post_init__(self) -> None:
@@ -78,11 +90,14 @@ class Hybrid:
             raise ConfigurationError(
                 f"num_candidates={self.num_candidates!r}; a whole number from 1 to {_MOST_CANDIDATES} is needed."
             )
-        numbers = np.array([*self.weights, self.intercept, self.rarity, self.threshold], dtype=np.float64)
-        if self.weights.shape != (len(_FEATURES),) or not np.isfinite(numbers).all() or self.rarity < 0:
-            raise ConfigurationError(
-                f"A hybrid has {len(_FEATURES)} finite weights, an intercept, a rarity from 0 on and a threshold."
-            )
+        if self.weights.shape != (len(_FEATURES),) or not np.isfinite(self.weights).all():
+            raise ConfigurationError(f"weights={self.weights.tolist()}; {len(_FEATURES)} finite numbers are needed.")
+        for name in ("intercept", "rarity", "threshold"):
+            value = getattr(self, name)
+            if not math.isfinite(value) or (name == "rarity" and value < 0):
+                raise ConfigurationError(
+                    f"{name}={value}; a finite number{' from 0 on' if name == 'rarity' else ''} is needed."
+                )
 
     @classmethod
     def fit(
@@ -96,6 +111,7 @@ class Hybrid:
         *,
         num_candidates: int = 20,
         linear: LinearRanker | None = None,
+        batch_size: int = 64,
     ) -> Hybrid:
         """Learn weights, rarity and threshold on validation rows.
 
@@ -108,13 +124,14 @@ class Hybrid:
             generated: what the generator found for them.
             num_candidates: labels of a text that retrieval contributes, and likewise the trees.
             linear: label trees, trained on training rows alone.
+            batch_size: texts in a batch of the generator.
 
         Raises:
             ConfigurationError: if the candidates are all right or all wrong, so that nothing can be learned.
         """
-        fitted = cls(retriever, num_candidates, np.zeros(len(_FEATURES)), 0.0, 0.0, 0.5, linear)
+        fitted = cls(retriever, num_candidates, np.zeros(len(_FEATURES)), 0.0, 0.0, 0.5, linear=linear)
         text_ids = processor.encode_texts(texts)
-        candidates, features = fitted._features(model, processor, texts, text_ids, generated)
+        candidates, features = fitted._features(model, processor, texts, text_ids, generated, batch_size=batch_size)
         correct = candidates.correct(references)
         if len(np.unique(correct)) < 2:
             raise ConfigurationError(f"All of {len(correct)} candidates are {'right' if correct.all() else 'wrong'}.")
@@ -128,7 +145,7 @@ class Hybrid:
     def _favour_rare_labels(
         self, candidates: ScoredLabels, features: np.ndarray, references: Sequence[Sequence[int]], counts: np.ndarray
     ) -> None:
-        """Choose rarity and threshold."""
+        """Choose rarity and thresholds."""
         weights = balanced_weights(references, counts)
         tried = []
         for rarity in _RARITIES:
@@ -138,6 +155,7 @@ class Hybrid:
         rarities, thresholds, micro, macro = np.concatenate(tried, axis=1)
         best = best_within(micro, macro, PRICE)
         self.rarity, self.threshold = float(rarities[best]), float(thresholds[best])
+        self.thresholds = tune_thresholds(self._scored(candidates, features, counts, self.rarity), references)
         shown = ", ".join(f"{name} {weight:.2f}" for name, weight in zip(_FEATURES, self.weights, strict=True))
         logger.info(
             "Hybrid: micro F1 %.4f, mean macro F1 of labels never, once and more often seen %.4f on the validation "
@@ -153,6 +171,7 @@ class Hybrid:
         text_ids: Sequence[Sequence[int]],
         generated: ScoredLabels,
         allowed: np.ndarray | None = None,
+        batch_size: int = 64,
     ) -> ScoredLabels:
         """Fused scores of the candidates of each text; those from the threshold on are chosen.
 
@@ -163,8 +182,9 @@ class Hybrid:
             text_ids: what the processor makes of them.
             generated: what the generator found for them.
             allowed: ids of the labels to choose from; all if None.
+            batch_size: texts in a batch of the generator.
         """
-        candidates, features = self._features(model, processor, texts, text_ids, generated, allowed)
+        candidates, features = self._features(model, processor, texts, text_ids, generated, allowed, batch_size)
         fused = self._scored(candidates, features, processor.label_space.counts, self.rarity)
         return DecisionRule("threshold", self.threshold).apply(fused)
 
@@ -182,6 +202,7 @@ class Hybrid:
         text_ids: Sequence[Sequence[int]],
         generated: ScoredLabels,
         allowed: np.ndarray | None = None,
+        batch_size: int = 64,
     ) -> tuple[ScoredLabels, np.ndarray]:
         """The candidates of each text, in no order of scores, and `(M, F)` features of each."""
         retrieved, neighbors, names = self.retriever.retrieve_parts(texts, self.num_candidates, allowed=allowed)
@@ -193,7 +214,7 @@ class Hybrid:
         text, label = keys // span, keys % span
         start = np.searchsorted(text, np.arange(len(texts) + 1))
         rows = [label[begin:end].tolist() for begin, end in pairwise(start)]
-        values = {"forced": _forced(model, processor, text_ids, rows, generated)}
+        values = {"forced": _forced(model, processor, text_ids, rows, generated, batch_size)}
         for name, one, of_one in (
             ("retrieval", retrieved, retrieved.scores),
             ("neighbors", retrieved, neighbors),
@@ -219,6 +240,7 @@ class Hybrid:
             "intercept": self.intercept,
             "rarity": self.rarity,
             "threshold": self.threshold,
+            "thresholds": self.thresholds,
             "linear": self.linear is not None,
         }
         write_json(Path(folder) / HYBRID_FILE, content)
@@ -241,28 +263,33 @@ class Hybrid:
         """
         path = Path(folder) / HYBRID_FILE
         content = read_json(path)
-        wanted = {"format_version", "num_candidates", "weights", "intercept", "rarity", "threshold", "linear"}
-        if not isinstance(content, dict) or set(content) != wanted or content["format_version"] != _FORMAT_VERSION:
+        wanted = {*_FIELDS, "format_version", "weights", "thresholds", "linear"}
+        version = content.get("format_version") if isinstance(content, dict) else None
+        if not isinstance(content, dict) or set(content) != wanted or version != _FORMAT_VERSION:
             raise ModelFolderError(
-                f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(wanted)} are needed. Hybrids of "
-                "another version are made anew by `xlgen hybrid`."
+                f"{path} has format_version {version}; {_FORMAT_VERSION} and the fields {sorted(wanted)} are needed. "
+                "`xlgen hybrid` makes a hybrid anew from the model that it was made of."
             )
         weights = content["weights"]
         if not isinstance(weights, dict) or set(weights) != set(_FEATURES):
             raise ModelFolderError(f"{path}: 'weights' must hold a number for each of {list(_FEATURES)}.")
-        intercept, rarity, threshold = (content[name] for name in ("intercept", "rarity", "threshold"))
+        thresholds, given = content["thresholds"], {name: content[name] for name in _FIELDS}
+        if not isinstance(thresholds, dict) or not set(thresholds) <= set(get_args(Objective)):
+            raise ModelFolderError(f"{path}: 'thresholds' must hold numbers for some of {get_args(Objective)}.")
         numbers = [weights[name] for name in _FEATURES]
         if (
-            not all(type(n) in (int, float) for n in (*numbers, intercept, rarity, threshold))
+            not all(type(n) in (int, float) for n in (*numbers, *thresholds.values(), *given.values()))
             or type(content["linear"]) is not bool
         ):
-            raise ModelFolderError(f"{path}: weights, intercept, rarity and threshold must be numbers, linear a bool.")
+            raise ModelFolderError(
+                f"{path}: weights, thresholds and {sorted(_FIELDS)} must be numbers, linear a bool."
+            )
         linear = None
         if content["linear"]:
             linear = LinearRanker.load(Path(folder) / LINEAR_FOLDER, num_labels=len(retriever))
         try:
-            return cls(retriever, content["num_candidates"], np.array(numbers), intercept, rarity, threshold, linear)
-        except ConfigurationError as err:
+            return cls(retriever, weights=np.array(numbers, float), thresholds=thresholds, linear=linear, **given)
+        except (ConfigurationError, OverflowError) as err:  # JSON has numbers that no float holds
             raise ModelFolderError(f"{path}: {err}") from err
 
 
@@ -272,10 +299,11 @@ def _forced(
     text_ids: Sequence[Sequence[int]],
     candidates: Sequence[Sequence[int]],
     generated: ScoredLabels,
+    batch_size: int,
 ) -> np.ndarray:
     """Probability of each candidate by teacher forcing after the labels that the generator chose, `(M,)`."""
     given = [labels for labels, _ in generated.sets()]
-    scores = model.score_ids(text_ids, candidates, processor, given=given, least=_LEAST / 10)
+    scores = model.score_ids(text_ids, candidates, processor, given=given, batch_size=batch_size, least=_LEAST / 10)
     return np.array([value for row in scores for value in row], dtype=np.float64)
 
 

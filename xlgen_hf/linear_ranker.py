@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -28,6 +27,7 @@ _TENSORS_FILE = "linear.safetensors"
 _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
+_LARGEST_BEAM = 10_000
 
 Ranked = list[tuple[list[int], list[float]]]
 """Column numbers of the best labels of each text, none twice, and their scores."""
@@ -35,7 +35,7 @@ Ranked = list[tuple[list[int], list[float]]]
 
 @dataclass(frozen=True)
 class TfidfSettings:
-    """How texts become features: TF-IDF of words and pairs of words, each text's vector of length 1.
+    """How texts become features: TF-IDF of words and runs of words, each text's vector of length 1.
 
     Attributes:
         longest_ngram: words that a feature spans at most, from 1.
@@ -92,7 +92,10 @@ class LinearRanker:
 
     def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
         if columns and max(columns) >= len(self.labels):
-            raise ModelFolderError(f"The trees rank column {max(columns)}, there are {len(self.labels)} labels.")
+            raise ModelFolderError(
+                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and linear.safetensors are "
+                "of different trainings. Make the hybrid anew."
+            )
         labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
         kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
         return labels[kept], values[kept], [False] * int(kept.sum())
@@ -101,7 +104,7 @@ class LinearRanker:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
         folder = Path(folder)
         terms = self.vectorizer.get_feature_names_out().tolist()
-        settings = asdict(self.settings) | {"beam_size": self.beam_size}
+        settings = asdict(self.settings) | {"beam_size": self.beam_size, "n_trees": self.trees.n_trees}
         write_json(folder / _SETTINGS_FILE, {"format_version": _FORMAT_VERSION, "settings": settings, "terms": terms})
         idf = np.asarray(self.vectorizer.idf_, dtype=np.float32)
         write_tensors(folder / _TENSORS_FILE, {"idf": idf, "labels": self.labels.astype(np.int64)})
@@ -110,9 +113,16 @@ class LinearRanker:
 
     @staticmethod
     def remove(folder: str | Path) -> None:
-        """Remove what [`save`] wrote, if there is something."""
-        if (Path(folder) / _SETTINGS_FILE).is_file():
-            shutil.rmtree(folder)
+        """Remove what [`save`] wrote, if there is something; other files stay."""
+        folder = Path(folder)
+        trees = folder / _TREES_FOLDER
+        if not (folder / _SETTINGS_FILE).is_file():
+            return
+        for path in (*(folder / name for name in (_SETTINGS_FILE, _TENSORS_FILE)), *_tree_files(trees)):
+            path.unlink(missing_ok=True)
+        for place in (trees, folder):
+            if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+                place.rmdir()
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LinearRanker:
@@ -127,7 +137,7 @@ class LinearRanker:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        settings, beam_size, terms = _checked_settings(folder / _SETTINGS_FILE)
+        settings, beam_size, n_trees, terms = _checked_settings(folder / _SETTINGS_FILE)
         path = folder / _TENSORS_FILE
         tensors = read_tensors(path)
         problem = _tensor_problem(tensors, len(terms), num_labels)
@@ -138,6 +148,8 @@ class LinearRanker:
         trees = load_trees(folder / _TREES_FOLDER, threads=1)
         if trees.n_features != len(terms):
             raise ModelFolderError(f"{folder}: trees of {trees.n_features} features come with {len(terms)} terms.")
+        if trees.n_trees != n_trees:
+            raise ModelFolderError(f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {n_trees} were saved.")
         return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
 
 
@@ -199,23 +211,30 @@ def quiet_omikuji(problem: str, error: type[XLGenError]) -> Iterator[None]:
                 os.close(copy)
 
 
-def _checked_settings(path: Path) -> tuple[TfidfSettings, int, list[str]]:
+def _tree_files(folder: Path) -> list[Path]:
+    """What Omikuji keeps in a folder."""
+    return [folder / "settings.json", *folder.glob("tree*.cbor")]
+
+
+def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
+    """Settings of the features, beam size, number of trees, terms."""
     content = read_json(path)
     known = {"format_version", "settings", "terms"}
     if not isinstance(content, dict) or set(content) != known or content["format_version"] != _FORMAT_VERSION:
         raise ModelFolderError(f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(known)} are needed.")
     settings, terms = content["settings"], content["terms"]
-    kinds = {"longest_ngram": int, "min_df": int, "sublinear": bool, "beam_size": int}
+    kinds = {"longest_ngram": int, "min_df": int, "sublinear": bool, "beam_size": int, "n_trees": int}
     if not isinstance(settings, dict) or {name: type(value) for name, value in settings.items()} != kinds:
         raise ModelFolderError(f"{path}: 'settings' must hold {sorted(kinds)}.")
-    beam_size = settings.pop("beam_size")
-    if not 1 <= settings["longest_ngram"] <= _LONGEST_NGRAM or settings["min_df"] < 1 or not 1 <= beam_size <= 10_000:
-        raise ModelFolderError(f"{path}: 'settings' are out of their ranges: {content['settings']}.")
+    for name, most in {"longest_ngram": _LONGEST_NGRAM, "min_df": None, "beam_size": _LARGEST_BEAM}.items():
+        if settings[name] < 1 or (most is not None and settings[name] > most):
+            raise ModelFolderError(f"{path}: {name}={settings[name]}; 1 to {most or 'any'} is allowed.")
     if not isinstance(terms, list) or not terms or not all(type(term) is str for term in terms):
         raise ModelFolderError(f"{path}: 'terms' must be a list of strings.")
     if len(set(terms)) < len(terms):
         raise ModelFolderError(f"{path}: a term stands twice.")
-    return TfidfSettings(**settings), beam_size, terms
+    features = {name: value for name, value in settings.items() if name not in ("beam_size", "n_trees")}
+    return TfidfSettings(**features), settings["beam_size"], settings["n_trees"], terms
 
 
 def _tensor_problem(tensors: dict[str, np.ndarray], num_terms: int, num_labels: int) -> str | None:

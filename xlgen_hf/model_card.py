@@ -13,7 +13,7 @@ from . import __version__
 from ._io import read_json
 from .card_text import CARD_FILE, compose_card, render, split_card
 from .errors import ModelFolderError
-from .hub_files import HYBRID_FILE, LINEAR_FOLDER, REPORT_FILE
+from .hub_files import HYBRID_FILE, REPORT_FILE
 from .labels import LabelSpace
 
 __all__ = [
@@ -129,7 +129,7 @@ def model_card(
     facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
     facts["architecture"] = (config.get("backbone") or {}).get("model_type")
     facts["hybrid"] = (folder / HYBRID_FILE).is_file()
-    facts["label_trees"] = (folder / LINEAR_FOLDER).is_dir()
+    facts["label_trees"] = facts["hybrid"] and bool(_object(folder / HYBRID_FILE).get("linear"))
     metadata = _metadata(facts, report, license_id)
     if facts["hybrid"]:
         metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]

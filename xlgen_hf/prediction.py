@@ -134,7 +134,7 @@ class LabelPredictionMixin:
         options = replace(options or DecodingOptions(), num_candidates=0)  # the hybrid brings its own candidates
         decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
         scored = score_decoded(decoded, processor)
-        return decoded, processor.hybrid.score(self, processor, texts, text_ids, scored, options.labels)
+        return decoded, processor.hybrid.score(self, processor, texts, text_ids, scored, options.labels, batch_size)
 
     @torch.no_grad()
     def decode(
@@ -402,7 +402,7 @@ class LabelPredictionMixin:
             self._constraint("labels", processor.trie),
             memory,
             candidates,
-            [processor.label_space.order(labels) for labels in given],
+            [_as_far_as_fits(*pair, processor) for pair in zip(given, candidates, strict=True)],
             processor,
             self.config.decoder_start_token_id,
             least,
@@ -419,6 +419,15 @@ def _length_batches(text_ids: Sequence[Sequence[int]], batch_size: int) -> Itera
     """Numbers of the texts of each batch, longest texts first."""
     order = sorted(range(len(text_ids)), key=lambda i: -len(text_ids[i]))
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
+def _as_far_as_fits(given: Sequence[int], candidates: Sequence[int], processor: XLGenProcessor) -> list[int]:
+    """Labels in decode order, as many as leave room for each candidate: a decoder has only so many positions."""
+    spelled = processor.label_token_ids
+    ordered = processor.label_space.order(given)
+    room = processor.max_target_length - max((len(spelled[label]) for label in candidates), default=0)
+    ends = np.cumsum([len(spelled[label]) for label in ordered])
+    return ordered[: int(np.searchsorted(ends, room, side="right"))]
 
 
 def _forced_labels(options: DecodingOptions) -> int:

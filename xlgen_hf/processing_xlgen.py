@@ -22,10 +22,11 @@ from .clusters import LabelClusters
 from .configuration_xlgen import NUM_LEVELS
 from .embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
-from .hub_files import HYBRID_FILE
+from .hub_files import HYBRID_FILE, LINEAR_FOLDER
 from .hybrid import Hybrid
 from .label_trie import LABEL_TRIE_FILE, LabelTrie
 from .labels import LabelSpace
+from .linear_ranker import LinearRanker
 from .processor_files import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
 from .retrieval import RETRIEVER_FOLDER, DenseRetriever
 from .saving import finish_interrupted_save, replace_files
@@ -113,6 +114,13 @@ class XLGenProcessor(PushToHubMixin):
         """What finds candidate labels, for the model's input or for the hybrid; both share one."""
         users = (user for user in (self.candidates, self.hybrid) if user is not None)
         return next((user.retriever for user in users), None)
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """Measure of quality -> score from which on a label is predicted for its sake; as validation rows chose."""
+        if self.hybrid is not None:
+            return self.hybrid.thresholds
+        return {} if self.calibrator is None else self.calibrator.thresholds
 
     @property
     def pad_token_id(self) -> int:
@@ -388,13 +396,18 @@ class XLGenProcessor(PushToHubMixin):
             if self.calibrator is not None:
                 self.calibrator.save(folder)
             write_json(folder / PROCESSOR_FILE, settings)
-        # Those of an older model would change this one's scores.
+        self.remove_leftovers(save_directory)
+
+    def remove_leftovers(self, folder: str | Path) -> None:
+        """Remove what an older model left in a folder; it would change this one's scores, or be pushed with it."""
         if self.calibrator is None:
-            (Path(save_directory) / CALIBRATION_FILE).unlink(missing_ok=True)
+            (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
         if self.hybrid is None:
-            Hybrid.remove(save_directory)
+            Hybrid.remove(folder)
+        elif self.hybrid.linear is None:
+            LinearRanker.remove(Path(folder) / LINEAR_FOLDER)
         if self.retriever is None:
-            DenseRetriever.remove(Path(save_directory) / RETRIEVER_FOLDER)
+            DenseRetriever.remove(Path(folder) / RETRIEVER_FOLDER)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:

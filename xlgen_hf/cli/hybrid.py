@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from ..retrieval import DenseRetriever
 
 __all__ = ["hybrid"]
+
+logger = logging.getLogger(__name__)
 
 
 def hybrid(
@@ -28,7 +31,9 @@ def hybrid(
         typer.Option(help="Label trees as a further source (extra baselines), trained on --train-file."),
     ] = None,
     train_file: Annotated[str | None, typer.Option(help="The model's training rows; for --linear.")] = None,
-    num_candidates: Annotated[int, typer.Option(min=1, help="Labels of a text that each source contributes.")] = 20,
+    num_candidates: Annotated[
+        int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
+    ] = 20,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
 ) -> None:
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
@@ -46,11 +51,10 @@ def hybrid(
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
-    folder = local_model(model, {})
-    generator, processor = load_model(str(folder))
+    generator, processor = load_model(model)
     own = _retriever(model, processor, retriever)
-    trees = _label_trees(linear, train_file, processor.label_space)
     rows = load_rows(validation_file, split="validation")
+    trees = _label_trees(linear, train_file, processor.label_space)
     texts = rows["text"][:]
     references = [processor.label_space.encode_known(names)[0] for names in rows["labels"]]
     processor.hybrid = None
@@ -58,11 +62,13 @@ def hybrid(
     processor.hybrid = Hybrid.fit(
         generator, processor, own, texts, references, generated, num_candidates=num_candidates, linear=trees
     )
+    report = local_model(model, {}) / REPORT_FILE
     with replace_files(output_dir) as aside:
         generator.save_pretrained(aside)
         processor.save_pretrained(aside)
-        if (folder / REPORT_FILE).is_file():
-            write_json(aside / REPORT_FILE, hybrid_report(read_json(folder / REPORT_FILE), generator, processor, rows))
+        if report.is_file():
+            write_json(aside / REPORT_FILE, hybrid_report(read_json(report), generator, processor, rows))
+    processor.remove_leftovers(output_dir)
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
 
 
@@ -87,6 +93,7 @@ def _label_trees(name: str | None, train_file: str | None, space: LabelSpace) ->
 
     from ..data import load_rows
     from ..errors import ConfigurationError
+    from ..labels import LabelSpace
     from ..linear_baselines import bonsai, parabel
     from ..systems import SystemData
 
@@ -95,6 +102,13 @@ def _label_trees(name: str | None, train_file: str | None, space: LabelSpace) ->
     if name is None or train_file is None:
         return None
     rows = load_rows(train_file, split="train")
+    counts = LabelSpace.from_label_lists(rows["labels"]).train_label_counts()
+    if counts != space.train_label_counts():
+        logger.warning(
+            "%s: these are not the rows that the model was trained on (%d labels, the model saw %d). Label trees that "
+            "saw the validation rows, or labels that the model's training dropped, get too much weight.",
+            train_file, sum(counts.values()), int(space.counts.sum()),
+        )  # fmt: skip
     trees = {"bonsai": bonsai, "parabel": parabel}[name]()
     with tempfile.TemporaryDirectory() as folder:
         trees.fit(SystemData(rows, rows.select([]), space, Path(folder)))

@@ -166,6 +166,11 @@ def _rule(
         raise ConfigurationError(
             f"--objective {objective} chooses among the thresholds of --threshold auto; add that."
         )
+    if expected_f1 and processor.hybrid is not None:
+        raise ConfigurationError(
+            "--expected-f1 needs scores that are probabilities; a hybrid's are lowered for labels that training saw "
+            "often. Choose --top-k or --threshold."
+        )
     if expected_f1:
         return DecisionRule("expected_f1")
     if top_k is not None:
@@ -173,7 +178,7 @@ def _rule(
     if threshold is None:
         return None
     if threshold == _AUTO:
-        known = {} if processor.calibrator is None else processor.calibrator.thresholds
+        known = processor.thresholds
         objective = objective or "micro"
         if objective not in known:
             raise ConfigurationError(
