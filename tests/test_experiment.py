@@ -231,6 +231,19 @@ def test_ablations_take_the_main_cell_where_it_has_the_value(checkpoints):
     assert {row.value for row in rows if row.ablation == "clusters"} == {"3", "10", "30", "100"}
 
 
+@pytest.mark.parametrize(("system", "own"), [("xlgen-bcl", "memory"), ("xlgen-rcl", "tokens")])
+def test_label_rows_and_conditioning_are_varied(checkpoints, system, own):
+    options = _options(checkpoints, label_rows=0.3)
+    plan = Plan([system], ["full"], options=options, ablations=["conditioning", "label-rows"], ablation_system=system)
+    cells, rows = plan_cells(plan, "a")
+    assert {(row.value, row.is_default) for row in rows} == {
+        (own, True), ({"memory", "tokens"}.difference([own]).pop(), False), ("0.0", False), ("0.3", True)
+    }  # fmt: skip
+    assert [cell.name.split(".")[2] for cell in cells].count("seed0") == 1
+    without = next(cell for cell in cells if "label-rows-0.0" in cell.name)
+    assert without.options["training"]["label_rows"] == 0.0
+
+
 def test_the_best_rule_is_found():
     random = np.random.default_rng(0)
     rows = [(random.permutation(30)[:12].tolist(), random.random(12).tolist(), [False] * 12) for _ in range(40)]
@@ -301,7 +314,8 @@ def test_settings_of_one_variant(checkpoints):
         (["--set", "label_rows"], "write name=value"),
         (["--ablations", "colour"], "There is no ablation 'colour'"),
         (["--settings", "half"], "There is no setting 'half'"),
-        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], "'xlgen-base' has no clusters"),
+        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], "mcg, not of 'xlgen-base'"),
+        (["--ablations", "conditioning", "--ablation-system", "xlgen-mcg"], "rcl, not of 'xlgen-mcg'"),
         (["--num_train_epoks", "1"], "Did you mean one of ['--num_train_epochs'"),
         (["--seed", "7"], "give the seeds of the cells with --model-seeds"),
         (["--test-file", "x.jsonl"], "Give --data alone"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ._io import read_json, write_json
+from .configuration_xlgen import Conditioning
 from .errors import ConfigurationError
 from .experiment_cell import INTERRUPTED, MISSING_EXTRA, RESULT, SPEC, CellSpec
 from .experiment_data import ExperimentData, PositiveUnlabelled, Setting, check_settings
@@ -22,7 +23,7 @@ __all__ = ["ABLATIONS", "Ablation", "AblationRow", "CellFailure", "Plan", "plan_
 
 logger = logging.getLogger(__name__)
 
-Ablation = Literal["order", "clusters", "bits", "decoding"]
+Ablation = Literal["order", "clusters", "bits", "conditioning", "label-rows", "decoding"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
 SEARCHES: Mapping[str, dict[str, Any]] = {
@@ -36,6 +37,12 @@ SEARCHES: Mapping[str, dict[str, Any]] = {
     "10 samples, union": {"num_samples": 10, "pool": "union"},
 }
 """Searches and pools of the ablation `decoding`."""
+
+_LABEL_ROWS = (0.0, 0.3)
+_ONLY: Mapping[Ablation, tuple[str, ...]] = {
+    "clusters": ("xlgen-bcl", "xlgen-mcg"),
+    "conditioning": ("xlgen-bcl", "xlgen-rcl"),
+}
 
 _LOG_LINES = 5  # of a failed cell's log that are repeated
 _LOG = "log.txt"
@@ -83,8 +90,12 @@ class Plan:
             raise ConfigurationError(f"There is no ablation {unknown[0]!r}; choose of {', '.join(ABLATIONS)}.")
         if self.ablations and kind_of(self.ablation_system) != "generator":
             raise ConfigurationError(f"Ablations are of a variant of XLGen, not of {self.ablation_system!r}.")
-        if "clusters" in self.ablations and self.ablation_system not in ("xlgen-bcl", "xlgen-mcg"):
-            raise ConfigurationError(f"{self.ablation_system!r} has no clusters; the ablation 'clusters' needs some.")
+        for ablation, systems in _ONLY.items():
+            if ablation in self.ablations and self.ablation_system not in systems:
+                raise ConfigurationError(
+                    f"The ablation {ablation!r} is of {' or '.join(systems)}, not of {self.ablation_system!r}; choose "
+                    f"one of them with --ablation-system."
+                )
         check_settings(self.settings)
         can_take = {f"{setting}.{name}" for setting in self.settings for name in known if is_trained_network(name)}
         strange = sorted(set(self.models) - can_take)
@@ -184,6 +195,11 @@ def _ablation_options(plan: Plan, ablation: Ablation) -> dict[str, SystemOptions
         return _varied(plan, "decode_order", get_args(DecodeOrder), "freq_forward")
     if ablation == "bits":
         return _varied(plan, "cluster_source", ("gold", "predicted", "mixed"), "mixed")
+    if ablation == "conditioning":
+        default = "tokens" if plan.ablation_system == "xlgen-rcl" else "memory"
+        return _varied(plan, "conditioning", get_args(Conditioning), default)
+    if ablation == "label-rows":
+        return _varied(plan, "label_rows", _LABEL_ROWS, 0.0)
     given = plan.options.training.get("num_clusters")
     automatic = {} if given is not None else {"automatic": plan.options}
     return automatic | _varied(plan, "num_clusters", plan.cluster_numbers, given)

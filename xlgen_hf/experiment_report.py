@@ -36,6 +36,8 @@ _ABLATIONS = {
     "order": "Order of labels in training",
     "clusters": "Number of clusters",
     "bits": "Clusters that training conditions on",
+    "conditioning": "How clusters or candidates reach the decoder",
+    "label-rows": "Label-side rows for each training row",
     "decoding": "Search, and how its sets become one",
 }
 

@@ -42,7 +42,10 @@ def experiment(
     seeds: Annotated[str, typer.Option(help="Seeds of systems that take minutes.")] = "0,1,2",
     model_seeds: Annotated[str, typer.Option(help="Seeds of systems that train a network.")] = "0",
     ablations: Annotated[
-        str, typer.Option(help="What is varied on XLGen: order, clusters, bits, decoding, with commas.")
+        str,
+        typer.Option(
+            help="What is varied on XLGen: order, clusters, bits, conditioning, label-rows, decoding, with commas."
+        ),
     ] = "",
     ablation_system: Annotated[str, typer.Option(help="The variant of XLGen that is varied.")] = "xlgen-bcl",
     cluster_numbers: Annotated[str, typer.Option(help="Numbers of clusters of the ablation.")] = "10,30,100",
