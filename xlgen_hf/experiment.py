@@ -157,7 +157,7 @@ def plan_cells(plan: Plan, data_digest: str) -> tuple[list[CellSpec], list[Ablat
     rows = []
     for ablation in plan.ablations:
         system = "xlgen-bcl" if ablation == "bits" else plan.ablation_system
-        for value, options in _ablation_options(plan, ablation).items():
+        for value, options in _ablation_options(plan, ablation, system).items():
             suffix = "" if options == plan.options else f".{ablation}-{_slug(value)}"
             specs = [_spec(plan, data_digest, "full", system, seed, options, suffix) for seed in plan.seeds_of(system)]
             cells |= {spec.name: spec for spec in specs}
@@ -186,32 +186,31 @@ def _slug(value: str) -> str:
     return "-".join(value.replace(",", " ").split())
 
 
-def _ablation_options(plan: Plan, ablation: Ablation) -> dict[str, SystemOptions]:
+def _ablation_options(plan: Plan, ablation: Ablation, system: str) -> dict[str, SystemOptions]:
     """Value -> options with it; the options of the plan for the value that they have anyhow."""
     if ablation == "decoding":
         found = {name: replace(plan.options, search=dict(search)) for name, search in SEARCHES.items()}
         return found if plan.options in found.values() else {"as elsewhere": plan.options, **found}
     if ablation == "order":
-        return _varied(plan, "decode_order", get_args(DecodeOrder), "freq_forward")
+        return _varied(plan, system, "decode_order", get_args(DecodeOrder), "freq_forward")
     if ablation == "bits":
-        return _varied(plan, "cluster_source", ("gold", "predicted", "mixed"), "mixed")
+        return _varied(plan, system, "cluster_source", ("gold", "predicted", "mixed"), "mixed")
     if ablation == "conditioning":
-        default = "tokens" if plan.ablation_system == "xlgen-rcl" else "memory"
-        return _varied(plan, "conditioning", get_args(Conditioning), default)
+        default = "tokens" if system == "xlgen-rcl" else "memory"
+        return _varied(plan, system, "conditioning", get_args(Conditioning), default)
     if ablation == "label-rows":
-        return _varied(plan, "label_rows", _LABEL_ROWS, 0.0)
-    given = plan.options.training.get("num_clusters")
-    automatic = {} if given is not None else {"automatic": plan.options}
-    return automatic | _varied(plan, "num_clusters", plan.cluster_numbers, given)
+        return _varied(plan, system, "label_rows", _LABEL_ROWS, 0.0)
+    return _varied(plan, system, "num_clusters", plan.cluster_numbers, None)
 
 
-def _varied(plan: Plan, name: str, values: Iterable[Any], default: Any) -> dict[str, SystemOptions]:
-    current = plan.options.training.get(name, default)
+def _varied(plan: Plan, system: str, name: str, values: Iterable[Any], default: Any) -> dict[str, SystemOptions]:
+    training, own = plan.options.training, f"{system.removeprefix('xlgen-')}.{name}"  # before one of all variants
+    current = training.get(own, training.get(name, default))
     return {
-        str(value): plan.options
+        "automatic" if value is None else str(value): plan.options
         if value == current
-        else replace(plan.options, training={**plan.options.training, name: value})
-        for value in dict.fromkeys([*values, *([] if current is None else [current])])
+        else replace(plan.options, training={**training, own: value})
+        for value in dict.fromkeys([*values, current])
     }
 
 
