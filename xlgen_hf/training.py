@@ -64,7 +64,7 @@ class TrainingSettings:
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
         dropout: dropout of the backbone; the checkpoint's own if None.
         drop_labels: share of each training row's labels that is dropped (PU), in [0, 1].
-        label_rows: label-side rows for each training row, at least 0.
+        label_rows: label-side rows for each training row, at least 0; the paper has none.
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
@@ -91,7 +91,7 @@ class TrainingSettings:
     decoder_layers: int = 2
     dropout: float | None = None
     drop_labels: float = 0.0
-    label_rows: float = 0.0
+    label_rows: float = 0.3
     retriever: str | Path | None = None
     retriever_epochs: float = 1.0
     num_candidates: int = 16

@@ -62,7 +62,7 @@ def train(
     ] = 0.0,
     label_rows: Annotated[
         float, typer.Option(min=0, help="Rows made of label names for each training row; they teach rare labels.")
-    ] = 0.0,
+    ] = 0.3,
     retriever: Annotated[
         Path | None, typer.Option(help="rcl: folder that `xlgen index` wrote.", show_default="made from the rows")
     ] = None,
