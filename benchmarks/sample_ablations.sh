@@ -7,7 +7,7 @@ sample=$(dirname "$0")/../xlgen_hf/samples/yso
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} TOKENIZERS_PARALLELISM=false
 jemalloc=$(find /usr/lib -name 'libjemalloc.so.2' -print -quit)
 [[ -z "$jemalloc" ]] || export LD_PRELOAD=$jemalloc # fewer page faults
-run=(xlgen experiment --data "$sample" --labels "$sample/labels.txt.gz" --settings full --no-figures --set label_rows=0.3
+run=(xlgen experiment --data "$sample" --labels "$sample/labels.txt.gz" --settings full --no-figures
   --set decoder_layers=1 --set dropout=0 --set max_source_length=128 --set max_target_length=64 --set bcl.num_clusters=30
   --num_train_epochs 1 --learning_rate 3e-4 --fresh_learning_rate 1.5e-3)
 

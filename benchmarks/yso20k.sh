@@ -21,18 +21,21 @@ train() { # NAME OPTION ...
 [[ -e "$out/clusters/label_clusters.json" ]] || xlgen cluster --train-file "$out/train.jsonl.gz" \
   --labels "$data/labels.txt.gz" --name-weight 0.5 --output-dir "$out/clusters"
 [[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --output-dir "$out/index"
-train base --variant base --label-rows 0.3 --num_train_epochs 2
-train bcl --variant bcl --clusters "$out/clusters" --label-rows 0.3 --num_train_epochs 2
-train mcg --variant mcg --clusters "$out/clusters" --label-rows 0.3 --num_train_epochs 2
-train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --label-rows 0.3 --num_train_epochs 1
-train base-pu --variant base --drop-labels 0.5 --label-rows 0.3 --num_train_epochs 2
-train rcl-pu --variant rcl --drop-labels 0.5 --num-candidates 12 --label-rows 0.3 --num_train_epochs 1
+train base --variant base --num_train_epochs 2
+train bcl --variant bcl --clusters "$out/clusters" --num_train_epochs 2
+train mcg --variant mcg --clusters "$out/clusters" --num_train_epochs 2
+train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --num_train_epochs 1
+train base-pu --variant base --drop-labels 0.5 --num_train_epochs 2
+train rcl-pu --variant rcl --drop-labels 0.5 --num-candidates 12 --num_train_epochs 1
 # BCL conditions on the clusters above 0.6, the best of 0.15 to 0.75 on the validation rows.
 [[ -e "$out/bcl06" ]] || { cp -r "$out/bcl" "$out/bcl06" && sed -i 's/"cluster_threshold": 0.25/"cluster_threshold": 0.6/' "$out/bcl06/config.json"; }
 
 compare=(xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --pu-seed 42)
-"${compare[@]}" --settings full --model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" \
-  --model "full.xlgen-mcg=$out/mcg" --model "full.xlgen-rcl=$out/rcl" \
-  --systems dense-retrieval-trained,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid
-"${compare[@]}" --settings pu --systems xlgen-base,xlgen-rcl --model "pu.xlgen-base=$out/base-pu" --model "pu.xlgen-rcl=$out/rcl-pu"
-"${compare[@]}" --settings full,pu --seeds 0,1,2 --systems most-frequent,parabel,bonsai,dense-retrieval
+full=(--model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" --model "full.xlgen-mcg=$out/mcg"
+  --model "full.xlgen-rcl=$out/rcl")
+pu=(--model "pu.xlgen-base=$out/base-pu" --model "pu.xlgen-rcl=$out/rcl-pu")
+cheap=most-frequent,parabel,bonsai,dense-retrieval dear=dense-retrieval-trained,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid
+"${compare[@]}" --seeds 0,1,2 --systems "$cheap"
+"${compare[@]}" --settings full --seeds 0 --systems "$dear" "${full[@]}"
+"${compare[@]}" --settings pu --systems xlgen-base,xlgen-rcl "${pu[@]}"
+"${compare[@]}" --report-only --systems "$cheap,$dear" "${full[@]}" "${pu[@]}"

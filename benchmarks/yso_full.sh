@@ -13,7 +13,7 @@ rows=(--train-file "$data/train.jsonl.gz" --validation-file "$data/validation.js
 [[ -e "$out/index/retriever.json" ]] || /usr/bin/time -v -o "$out/index.time" \
   xlgen index "${rows[@]}" --encoder "$small/index" --epochs 0 --output-dir "$out/index"
 [[ -e "$out/rcl/training_report.json" ]] || /usr/bin/time -v -o "$out/rcl.time" \
-  xlgen train "${rows[@]}" --variant rcl --retriever "$out/index" --num-candidates 12 --start-from "$small/rcl" --label-rows 0.3 \
+  xlgen train "${rows[@]}" --variant rcl --retriever "$out/index" --num-candidates 12 --start-from "$small/rcl" \
   --max_steps 300 --output-dir "$out/rcl" --dropout 0 --eval_strategy no --save_strategy steps --save_steps 100
 xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --settings full --seeds 0 \
   --systems bonsai,dense-retrieval,xlgen-rcl --model "full.xlgen-rcl=$out/rcl"
