@@ -305,7 +305,7 @@ def test_adapter_from_the_hub_predicts_what_the_local_one_did(member, trainer):
         assert found == expected
     assert [one["labels"] for one in predictions[3]] == [one["labels"] for one in expected]
     for one, other in zip(predictions[3], expected, strict=True):  # in place of a merged matrix, a sum of two products
-        assert one["scores"] == pytest.approx(other["scores"], abs=1e-5)
+        assert one["scores"] == pytest.approx(other["scores"], abs=1e-4)
     base = rows_of(trainer.base)
     assert [one["labels"] for one in base] != [one["labels"] for one in expected]
     assert len(rows_of(member.home / "secret.jsonl")) == len(ROWS)
