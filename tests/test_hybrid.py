@@ -12,7 +12,7 @@ from xlgen_hf._io import read_tensors, write_tensors
 from xlgen_hf.decisions import PRICE, DecisionRule, threshold_curves
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub_files import model_files
-from xlgen_hf.hybrid import Hybrid
+from xlgen_hf.hybrid import _FEATURES, Hybrid
 from xlgen_hf.linear_baselines import bonsai
 from xlgen_hf.linear_ranker import LinearRanker
 from xlgen_hf.loading import load_model
@@ -117,8 +117,8 @@ def test_a_hybrid_is_saved_loaded_and_pushed_as_one_folder(make_hybrid, tmp_path
         (lambda c: c.update(thresholds={"best": 0.5}), "for some of"),
         (lambda c: c.update(thresholds={"micro": None}), "must be numbers"),
         (lambda c: c.update(linear=1), "linear a bool"),
-        (lambda c: c.update(format_version=1), "has format_version 1; 2 and the fields"),
-        (lambda c: c.update(more=1), "has format_version 2; 2 and the fields"),
+        (lambda c: c.update(format_version=1), "has format_version 1; 3 and the fields"),
+        (lambda c: c.update(more=1), "has format_version 3; 3 and the fields"),
     ],
 )
 def test_a_damaged_hybrid_is_refused(make_hybrid, tmp_path, change, message):
@@ -198,7 +198,11 @@ def test_scores_of_label_trees_reach_the_features(make_hybrid, rows):
         made.model, made.processor, texts, made.processor.encode_texts(texts), generated
     )
     column = dict(
-        zip(zip(candidates.text.tolist(), candidates.labels.tolist(), strict=True), features[:, 5], strict=True)
+        zip(
+            zip(candidates.text.tolist(), candidates.labels.tolist(), strict=True),
+            features[:, _FEATURES.index("linear")],
+            strict=True,
+        )
     )
     if hybrid.linear is None:
         assert not any(column.values())

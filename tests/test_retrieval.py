@@ -36,6 +36,14 @@ def _plain(documents, names, labels, **options):
     return DenseRetriever(None, documents, names, matrix, np.arange(len(documents)), RetrievalSettings(**options))
 
 
+@pytest.fixture
+def lexical_retriever(checkpoints, rows, label_space):
+    label_ids = [label_space.encode(labels) for labels in rows["labels"]]
+    return DenseRetriever.fit(
+        label_space, rows["text"][:], label_ids, checkpoints["bert"], lexical=True, progress=False
+    )
+
+
 def _unit(values):
     values = np.asarray(values, np.float32)
     return values / np.linalg.norm(values, axis=1, keepdims=True)
@@ -92,6 +100,104 @@ def test_settings_come_from_validation_rows(retriever, rows, label_space):
     assert chosen.temperature <= 0.05  # each text is its own nearest neighbour
 
 
+def test_lexical_parts_are_weighed_as_the_definition_says(lexical_retriever, rows):
+    texts = [*rows["text"][:2], "an organ-historian's musical arts"]
+    chosen = RetrievalSettings(name_weight=0.7, name_power=2.0, lexical_neighbor_weight=0.3, lexical_name_weight=1.5)
+    lexical_retriever.settings = chosen
+    scored, parts = lexical_retriever.retrieve_parts(texts, 5)
+    expected = (
+        parts["neighbors"]
+        + 0.7 * parts["names"] ** 2
+        + 0.3 * parts["lexical_neighbors"]
+        + 1.5 * parts["lexical_names"]
+    ) / 3.5
+    np.testing.assert_allclose(scored.scores, expected, atol=1e-6)
+    spelled = lexical_retriever.lexical.encode(texts)
+    of_names = lexical_retriever.lexical.name_similarity(spelled)
+    np.testing.assert_allclose(parts["lexical_names"], of_names[scored.text, scored.labels])
+    assert any(parts["lexical_neighbors"])
+    assert lexical_retriever.retrieve(texts, 5).labels.tolist() == scored.labels.tolist()
+
+
+def test_a_text_does_not_find_itself_by_spelling(checkpoints, label_space):
+    texts = ["the history of art", "printing"]
+    ids = [label_space.encode(["art"]), label_space.encode(["printing (output)"])]
+    alone = RetrievalSettings(name_weight=0.0, lexical_neighbor_weight=1.0, lexical_name_weight=0.0)
+    found = DenseRetriever.fit(
+        label_space, texts, ids, checkpoints["bert"], settings=alone, lexical=True, progress=False
+    )
+    art = label_space.encode(["art"])[0]
+    for leave_out in (False, True):
+        scored = found.retrieve(texts[:1], 3, leave_out=leave_out)
+        assert (scored.scores[scored.labels == art].sum() > 0) != leave_out
+
+
+def test_an_index_of_spelling_that_does_not_help_is_given_up(lexical_retriever, rows, label_space):
+    lexical_retriever.tune(rows["text"][:], [[] for _ in rows["text"]])
+    assert lexical_retriever.lexical is None
+    assert lexical_retriever.settings.lexical_name_weight == 0
+
+
+def test_spelling_finds_what_the_encoder_does_not(checkpoints):
+    random = np.random.default_rng(0)
+    stems = ["".join(random.choice(list("aeioukstlnrmhvpj"), 8)) for _ in range(60)]
+    space = LabelSpace.from_label_lists([[stem] for stem in stems])
+    ids = [space.encode([stem]) for stem in stems]
+    texts = [f"{stem}ssa ja muualla" for stem in stems]
+    found = DenseRetriever.fit(space, texts[:20], ids[:20], checkpoints["bert"], lexical=True, progress=False)
+    chosen = found.tune(texts[20:40], ids[20:40])
+    assert chosen.lexical_name_weight > 0
+    best = found.retrieve([f"historiallinen {stem}nen" for stem in stems[40:]], 1)
+    assert space.decode(best.labels.tolist()) == stems[40:]
+
+
+def test_new_labels_are_found_by_spelling(lexical_retriever, label_space):
+    names = ["xylophone", "zither"]
+    grown = lexical_retriever.extended(names)
+    similarity = grown.lexical.name_similarity(grown.lexical.encode(["two xylophones", "zithers"]))
+    assert similarity.shape == (2, len(label_space) + 2)
+    assert similarity.argmax(1).tolist() == [len(label_space), len(label_space) + 1]
+
+
+def test_saved_and_loaded_it_spells_the_same(lexical_retriever, rows, label_space, tmp_path):
+    lexical_retriever.save(tmp_path)
+    loaded = DenseRetriever.load(tmp_path, num_labels=len(label_space))
+    texts = [*rows["text"], "art of the piano"]
+    before, after = (one.retrieve(texts, 3, leave_out=True) for one in (lexical_retriever, loaded))
+    np.testing.assert_allclose(before.scores, after.scores, atol=3e-3)  # kept in 16 bits
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("lexical_idf"), "'lexical_idf' must be"),
+        (lambda t: t.update(lexical_idf=t["lexical_idf"][:-1]), "'lexical_idf' must be"),
+        (lambda t: t.update(lexical_idf=-t["lexical_idf"]), "'lexical_idf' must be"),
+        (lambda t: t.pop("lexical_names_runs"), "'lexical_names_runs' must be there, as int32"),
+        (lambda t: t.update(lexical_names_start=t["lexical_names_start"][:-1]), "'lexical_names_start' does not say"),
+        (
+            lambda t: t.update(lexical_documents_runs=t["lexical_documents_runs"] + np.int32(2**20)),
+            "leave the 1048576",
+        ),
+        (
+            lambda t: t.update(lexical_documents_weights=t["lexical_documents_weights"] * np.float16(100)),
+            "from 0 to 1",
+        ),
+        (
+            lambda t: t.update(lexical_documents_weights=t["lexical_documents_weights"] * np.float16("nan")),
+            "from 0 to",
+        ),
+    ],
+)
+def test_damaged_lexical_tensors_are_refused(lexical_retriever, label_space, tmp_path, change, message):
+    lexical_retriever.save(tmp_path)
+    tensors = load_file(tmp_path / TENSORS)
+    change(tensors)
+    save_file(tensors, tmp_path / TENSORS)
+    with pytest.raises(ModelFolderError, match=message):
+        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+
+
 def test_new_labels_are_found_by_name(retriever, label_space):
     grown = retriever.extended(["piano history", "organ history"])
     assert len(grown) == len(label_space) + 2
@@ -137,8 +243,9 @@ def test_damaged_tensors_are_refused(retriever, label_space, tmp_path, change, m
         ("neighbors", 10**12, "neighbors=1000000000000"),
         ("temperature", 0, "temperature=0"),
         ("name_weight", "4", "name_weight='4'"),
-        ("format_version", 99, "format_version 1"),
-        ("other", 1, "format_version 1"),
+        ("lexical_name_weight", -1, "lexical_name_weight=-1"),
+        ("format_version", 99, "has format_version 99; format_version 2"),
+        ("other", 1, "format_version 2"),
     ],
 )
 def test_damaged_settings_are_refused(retriever, label_space, tmp_path, field, value, message):

@@ -1,4 +1,4 @@
-"""Dense retrieval, and hybrids of it with an XLGen model, as systems of a comparison."""
+"""Retrieval, and hybrids of it with an XLGen model, as systems of a comparison."""
 
 from __future__ import annotations
 
@@ -34,10 +34,12 @@ class DenseRetrieval:
     Attributes:
         encoder: checkpoint of the encoder.
         epochs: epochs in which it learns to match texts and label names; 0 takes it as it is.
+        lexical: let spelling count as well; then it is what `xlgen index` makes.
     """
 
     encoder: str = _ENCODER
     epochs: float = 0.0
+    lexical: bool = False
     _retriever: DenseRetriever | None = field(default=None, init=False, repr=False)
 
     def fit(self, data: SystemData) -> None:
@@ -50,6 +52,7 @@ class DenseRetrieval:
             self.encoder,
             data.folder,
             contrastive=contrastive,
+            lexical=self.lexical,
             seed=data.seed,
         )
 
@@ -119,4 +122,5 @@ class HybridSystem:
 SYSTEMS: dict[str, Callable[[], System]] = {
     "dense-retrieval": DenseRetrieval,
     "dense-retrieval-trained": partial(DenseRetrieval, epochs=1.0),
+    "retrieval": partial(DenseRetrieval, epochs=1.0, lexical=True),
 }

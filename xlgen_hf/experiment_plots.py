@@ -24,6 +24,7 @@ _STYLES: dict[str, tuple[str, str]] = {
     "pecos": ("#F0E442", "////"),
     "dense-retrieval": ("#CC79A7", ""),
     "dense-retrieval-trained": ("#CC79A7", "...."),
+    "retrieval": ("#CC79A7", "\\\\\\\\"),
     "xlgen-base": ("#56B4E9", ""),
     "xlgen-bcl": ("#0072B2", ""),
     "xlgen-mcg": ("#009E73", ""),
@@ -39,6 +40,7 @@ _TITLES = {
     "pecos": "PECOS",
     "dense-retrieval": "dense retrieval",
     "dense-retrieval-trained": "dense retrieval (trained)",
+    "retrieval": "retrieval (trained, and lexical)",
 }
 
 _Panel = tuple[str, str, str]  # setting, score, title

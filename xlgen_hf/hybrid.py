@@ -29,6 +29,7 @@ from .errors import ConfigurationError, ModelFolderError
 from .hub_files import HYBRID_FILE, LINEAR_FOLDER
 from .linear_ranker import LinearRanker
 from .retrieval import DenseRetriever
+from .retrieval_candidates import PARTS
 from .scored_labels import ScoredLabels
 
 if TYPE_CHECKING:
@@ -38,8 +39,8 @@ __all__ = ["Hybrid"]
 
 logger = logging.getLogger(__name__)
 
-_FORMAT_VERSION = 2
-_SOURCES = ("retrieval", "neighbors", "names", "generated", "forced", "linear")
+_FORMAT_VERSION = 3
+_SOURCES = ("retrieval", *PARTS, "generated", "forced", "linear")
 _FEATURES = (*_SOURCES, *(f"log_{name}" for name in _SOURCES), *(f"relative_{name}" for name in _SOURCES), "rank")
 _FIELDS = ("num_candidates", "intercept", "rarity", "threshold")
 _LEAST = 1e-6  # probability that logarithms start from
@@ -205,7 +206,7 @@ class Hybrid:
         batch_size: int = 64,
     ) -> tuple[ScoredLabels, np.ndarray]:
         """The candidates of each text, in no order of scores, and `(M, F)` features of each."""
-        retrieved, neighbors, names = self.retriever.retrieve_parts(texts, self.num_candidates, allowed=allowed)
+        retrieved, parts = self.retriever.retrieve_parts(texts, self.num_candidates, allowed=allowed)
         linear = ScoredLabels.from_rows([([], [], [])] * len(texts))
         if self.linear is not None:
             linear = self.linear.rank(texts, self.num_candidates, allowed)
@@ -217,8 +218,7 @@ class Hybrid:
         values = {"forced": _forced(model, processor, text_ids, rows, generated, batch_size)}
         for name, one, of_one in (
             ("retrieval", retrieved, retrieved.scores),
-            ("neighbors", retrieved, neighbors),
-            ("names", retrieved, names),
+            *((name, retrieved, part) for name, part in parts.items()),
             ("generated", generated, generated.scores),
             ("linear", linear, linear.scores),
             ("rank", retrieved, 1 / (1 + retrieved.rank)),

@@ -1,4 +1,4 @@
-"""Dense retrieval of candidate labels: those of similar training texts, and those whose names resemble the text."""
+"""Retrieval of candidate labels: those of similar training texts, and those whose names resemble the text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,14 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ._io import read_json, read_tensors, write_json, write_tensors
+from ._io import read_tensors, write_json, write_tensors
 from .embedding import embed_texts, load_encoder
 from .errors import ConfigurationError, ModelFolderError
 from .labels import LabelSpace
+from .lexical import LexicalIndex
 from .model_files import check_encoder
+from .retrieval_candidates import Neighbors, RetrievedCandidates, best_columns
+from .retrieval_settings import FORMAT_VERSION, RetrievalSettings, read_settings
 from .scored_labels import ScoredLabels
 
 __all__ = ["RETRIEVER_FOLDER", "DenseRetriever", "RetrievalSettings"]
@@ -29,13 +32,21 @@ logger = logging.getLogger(__name__)
 RETRIEVER_FOLDER = "retriever"
 _SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
-_FORMAT_VERSION = 1
 _SIMILARITIES_AT_ONCE = 20_000_000
 _TUNING_CUTS = (2, 3, 4, 5, 6)
-_TEMPERATURES = (0.02, 0.05, 0.1)
-_NAME_POWERS = (2.0, 4.0, 8.0)
 _NAME_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
-_LONGEST = 100_000
+_DENSE_CHOICES: dict[str, tuple[float, ...]] = {
+    "temperature": (0.02, 0.05, 0.1),
+    "name_power": (2.0, 4.0, 8.0),
+    "name_weight": _NAME_WEIGHTS,
+}
+_LEXICAL_CHOICES: tuple[dict[str, tuple[float, ...]], ...] = (  # each round starts from what the one before chose
+    {
+        "lexical_neighbor_weight": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+        "lexical_name_weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+    },
+    {"temperature": _DENSE_CHOICES["temperature"], "name_weight": (0.0, *_NAME_WEIGHTS)},
+)
 _KINDS: dict[str, type] = {
     "documents": np.float16,
     "names": np.float16,
@@ -43,40 +54,6 @@ _KINDS: dict[str, type] = {
     "label_ids": np.int32,
     "fingerprints": np.int64,
 }
-
-
-@dataclass(frozen=True)
-class RetrievalSettings:
-    """How similarities become the score of a label.
-
-    The score is the weight of the label among the neighbours (softmax of cosine / `temperature` over the `neighbors`
-    most similar training texts, summed over those that have the label), plus `name_weight` times the cosine of text
-    and label name to the power of `name_power`, all divided by `1 + name_weight`.
-
-    Attributes:
-        neighbors: training texts that count, at least 1.
-        temperature: of the softmax, above 0.
-        name_power: above 0; the greater, the more only close names count.
-        name_weight: at least 0.
-        max_length: tokens of a text that the encoder reads.
-    """
-
-    neighbors: int = 30
-    temperature: float = 0.1
-    name_power: float = 4.0
-    name_weight: float = 2.0
-    max_length: int = 256
-
-    def __post_init__(self) -> None:
-        """Check the values."""
-        whole = {"neighbors": self.neighbors, "max_length": self.max_length}
-        for name, value in whole.items():
-            if type(value) is not int or not 1 <= value <= _LONGEST:
-                raise ConfigurationError(f"{name}={value!r}; a whole number from 1 to {_LONGEST} is needed.")
-        for name in ("temperature", "name_power", "name_weight"):
-            number, least = getattr(self, name), 0 if name == "name_weight" else 1e-6
-            if type(number) not in (int, float) or not least <= number <= 1e6:
-                raise ConfigurationError(f"{name}={number!r}; a number from {least} to 1000000 is needed.")
 
 
 class DenseRetriever:
@@ -89,6 +66,7 @@ class DenseRetriever:
         labels: which text has which label, `(N, L)`, sparse, 1 where it has.
         fingerprints: of the training texts, `(N,)`, int64; equal where texts are equal.
         settings: how similarities become scores.
+        lexical: texts and label names by their spelling, which then count too; None leaves them out.
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
     text.
@@ -102,6 +80,7 @@ class DenseRetriever:
         labels: csr_matrix,
         fingerprints: np.ndarray,
         settings: RetrievalSettings | None = None,
+        lexical: LexicalIndex | None = None,
     ) -> None:
         self.encoder = encoder
         self.documents = np.asarray(documents, dtype=np.float32)
@@ -109,6 +88,7 @@ class DenseRetriever:
         self.labels = labels
         self.fingerprints = np.asarray(fingerprints, dtype=np.int64)
         self.settings = settings or RetrievalSettings()
+        self.lexical = lexical
 
     def __len__(self) -> int:
         """The number of labels `L`."""
@@ -128,6 +108,7 @@ class DenseRetriever:
         encoder: str | tuple[PreTrainedModel, PreTrainedTokenizerBase],
         *,
         settings: RetrievalSettings | None = None,
+        lexical: bool = False,
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> DenseRetriever:
@@ -139,6 +120,7 @@ class DenseRetriever:
             label_ids: the label ids of each text.
             encoder: checkpoint of an encoder, or an encoder with its tokenizer.
             settings: how similarities become scores.
+            lexical: index texts and names by their spelling, too; it counts as far as the settings, or [`tune`], say.
             cache_dir: where embeddings are kept between runs.
             progress: show progress bars on a terminal.
 
@@ -153,9 +135,10 @@ class DenseRetriever:
         options: dict[str, Any] = {"max_length": settings.max_length, "cache_dir": cache_dir, "progress": progress}
         documents = embed_texts(list(texts), loaded, **options)
         names = embed_texts(list(label_space.names), loaded, **options)
-        return cls(
-            loaded, documents, names, _label_matrix(label_ids, len(label_space)), _fingerprints(texts), settings
-        )
+        matrix, spelled = _label_matrix(label_ids, len(label_space)), None
+        if lexical:
+            spelled = LexicalIndex.fit(texts, label_space.names)
+        return cls(loaded, documents, names, matrix, _fingerprints(texts), settings, spelled)
 
     # ------------------------------------------------------------------------------------------------ searching
 
@@ -187,19 +170,24 @@ class DenseRetriever:
             chosen.
         """
         same = self._same_texts(texts)
-        queries = self._embed_new(texts, same, progress=progress)
-        return self.search(queries, num_candidates, hidden=same if leave_out else None, allowed=allowed)
+        queries, hidden = self._embed_new(texts, same, progress=progress), same if leave_out else None
+        return self.search(queries, num_candidates, hidden=hidden, allowed=allowed, spelled=self._spelled(texts))
 
     def retrieve_parts(
         self, texts: Sequence[str], num_candidates: int, *, allowed: np.ndarray | None = None
-    ) -> tuple[ScoredLabels, np.ndarray, np.ndarray]:
-        """What [`retrieve`] finds, with the two parts of each score: weight among neighbours, cosine of the name.
+    ) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
+        """What [`retrieve`] finds, with the parts of each score, see [`RetrievalSettings`].
 
         Returns:
-            The labels, and the parts of each entry, `(M,)` each, in [0, 1].
+            The labels, and by name (`neighbors`, `names`, `lexical_neighbors`, `lexical_names`) the parts of each
+            entry before they are weighed, `(M,)` each, in [0, 1].
         """
         queries = self._embed_new(texts, self._same_texts(texts), progress=False)
-        return self._weigh(self._find(queries, num_candidates, allowed=allowed), num_candidates)
+        found = self._find(queries, num_candidates, allowed=allowed, spelled=self._spelled(texts))
+        return found.weigh(self.settings, self.labels, num_candidates)
+
+    def _spelled(self, texts: Sequence[str]) -> csr_matrix | None:
+        return None if self.lexical is None else self.lexical.encode(texts)
 
     def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again."""
@@ -226,6 +214,7 @@ class DenseRetriever:
         *,
         hidden: csr_matrix | None = None,
         allowed: np.ndarray | None = None,
+        spelled: csr_matrix | None = None,
     ) -> ScoredLabels:
         """The best scored labels of each embedding `(Q, H)`; see [`retrieve`].
 
@@ -234,10 +223,12 @@ class DenseRetriever:
             num_candidates: labels for each.
             hidden: training texts that must not count, `(Q, N)`, sparse; none if None.
             allowed: ids of the labels to choose from; all if None.
+            spelled: the same texts as the lexical index encodes them; if None, spelling does not count.
         """
         if num_candidates < 1:
             raise ConfigurationError(f"num_candidates={num_candidates}; at least 1 is needed.")
-        return self._weigh(self._find(queries, num_candidates, hidden, allowed), num_candidates)[0]
+        found = self._find(queries, num_candidates, hidden, allowed, spelled)
+        return found.weigh(self.settings, self.labels, num_candidates)[0]
 
     def _find(
         self,
@@ -245,65 +236,63 @@ class DenseRetriever:
         num_candidates: int,
         hidden: csr_matrix | None = None,
         allowed: np.ndarray | None = None,
-    ) -> _Found:
+        spelled: csr_matrix | None = None,
+    ) -> RetrievedCandidates:
         """Nearest texts, their labels, and the labels with the nearest names, block by block.
 
-        No other label can be among the best: without a near text a label has but its name, which is then not among
-        the `num_candidates` nearest ones.
+        Without a near text a label has but its name. Where names count by embedding alone, none but the
+        `num_candidates` nearest can be among the best; with lexical names, so many of each kind of nearness are taken,
+        and only one that is good in the sum and far down in both could be missed.
         """
         step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
         kept = np.arange(len(self)) if allowed is None else np.unique(allowed)
-        blocks = [
-            self._find_block(
-                queries[i : i + step], num_candidates, None if hidden is None else hidden[i : i + step], kept
-            )
-            for i in range(0, len(queries), step)
-        ]
-        return _Found.joined(blocks)
+        spelled = csr_matrix((len(queries), 0)) if spelled is None or self.lexical is None else spelled
+        blocks = []
+        for begin in range(0, len(queries), step):
+            block = slice(begin, begin + step)
+            of_hidden = None if hidden is None else hidden[block]
+            blocks.append(self._find_block(queries[block], num_candidates, of_hidden, kept, spelled[block]))
+        return RetrievedCandidates.joined(blocks)
 
     def _find_block(
-        self, queries: np.ndarray, num_candidates: int, hidden: csr_matrix | None, kept: np.ndarray
-    ) -> _Found:
+        self,
+        queries: np.ndarray,
+        num_candidates: int,
+        hidden: csr_matrix | None,
+        kept: np.ndarray,
+        spelled: csr_matrix,
+    ) -> RetrievedCandidates:
         queries = queries.astype(np.float32)
-        cosine = queries @ self.documents.T
-        if hidden is not None:
-            cosine[hidden.nonzero()] = -np.inf
-        near, similarity = _best(cosine, min(self.settings.neighbors, cosine.shape[1]))
-        of_names = (queries @ self.names.T).clip(0, 1)
-        nearest, _ = _best(of_names[:, kept], min(num_candidates, len(kept)))
-        row = np.arange(len(queries))
-        of_near = self.labels[near.reshape(-1)]
-        owner = np.repeat(np.repeat(row, near.shape[1]), np.diff(of_near.indptr))
-        by_name = np.repeat(row, nearest.shape[1]) * len(self) + kept[nearest.reshape(-1)]
-        is_kept = np.isin(of_near.indices, kept)
-        keys = np.unique(np.concatenate([by_name, (owner * len(self) + of_near.indices)[is_kept]]))
-        text, labels = keys // len(self), keys % len(self)
-        return _Found(text, labels, of_names[text, labels], near, similarity)
+        near = [self._nearest(queries @ self.documents.T, hidden)]
+        of_names = [(queries @ self.names.T).clip(0, 1)]
+        if self.lexical is not None and spelled.shape[1]:
+            cosine = self.lexical.document_similarity(spelled)
+            near.append(self._nearest(np.where(cosine > 0, cosine, -np.inf), hidden))
+            of_names.append(self.lexical.name_similarity(spelled))
+        row, size = np.arange(len(queries)), min(num_candidates, len(kept))
+        keys = []
+        for similarity in of_names:
+            nearest = kept[best_columns(similarity[:, kept], size)[0].reshape(-1)]
+            keys.append(np.repeat(row, size) * len(self) + nearest)
+        for documents, _ in near:
+            of_near = self.labels[documents.reshape(-1)]
+            owner = np.repeat(np.repeat(row, documents.shape[1]), np.diff(of_near.indptr))
+            keys.append((owner * len(self) + of_near.indices)[np.isin(of_near.indices, kept)])
+        text, labels = np.divmod(np.unique(np.concatenate(keys)), len(self))
+        return RetrievedCandidates(text, labels, [one[text, labels] for one in of_names], near)
 
-    def _weigh(self, found: _Found, num_candidates: int) -> tuple[ScoredLabels, np.ndarray, np.ndarray]:
-        """Scores of what was found: the best of it for each query, and the parts of its scores."""
-        settings, queries = self.settings, len(found.near)
-        top = np.maximum(found.similarity[:, :1], -1)  # where every text is hidden, none is near
-        weight = np.exp((found.similarity - top) / settings.temperature)
-        weight /= weight.sum(1, keepdims=True).clip(1e-30)
-        ends = np.arange(queries + 1) * found.near.shape[1]
-        shape = (queries, len(self.documents))
-        shares = csr_matrix((weight.reshape(-1), found.near.reshape(-1), ends), shape=shape) @ self.labels
-        of_texts = np.asarray(shares[found.text, found.labels]).reshape(-1)
-        scores = (of_texts + settings.name_weight * found.cosine**settings.name_power) / (1 + settings.name_weight)
-        order = np.lexsort((found.labels, -scores, found.text))
-        start = np.searchsorted(found.text, np.arange(queries + 1))
-        rank = np.arange(len(order)) - start[found.text[order]]
-        kept = order[rank < num_candidates]
-        new_start = np.searchsorted(found.text[kept], np.arange(queries + 1)).astype(np.int64)
-        flat = scores[kept].astype(np.float64).clip(0, 1)
-        scored = ScoredLabels(new_start, found.labels[kept], flat, np.zeros(len(kept), dtype=bool))
-        return scored, of_texts[kept].clip(0, 1), found.cosine[kept]
+    def _nearest(self, similarity: np.ndarray, hidden: csr_matrix | None) -> Neighbors:
+        """The training texts that count: numbers and similarities, `(Q, neighbors)` each, best first."""
+        if hidden is not None:
+            similarity[hidden.nonzero()] = -np.inf
+        return best_columns(similarity, min(self.settings.neighbors, similarity.shape[1]))
 
     # ------------------------------------------------------------------------------------------------ settings
 
     def tune(self, texts: Sequence[str], label_ids: Sequence[Sequence[int]]) -> RetrievalSettings:
-        """Choose temperature, power and weight on validation texts, for the best micro F1 of a fixed number of labels.
+        """Choose temperature, power and weights on validation texts: the best micro F1 of a fixed number of labels.
+
+        A lexical index that does not help is given up.
 
         Args:
             texts: validation texts.
@@ -312,27 +301,34 @@ class DenseRetriever:
         Returns:
             The settings, which the retriever has taken over.
         """
-        most = max(_TUNING_CUTS)
-        found = self._find(self.embed(texts), most)
-        gold = sum(map(len, label_ids))
-        best = (-1.0, self.settings)
-        for temperature, power, weight in product(_TEMPERATURES, _NAME_POWERS, _NAME_WEIGHTS):
-            self.settings = replace(self.settings, temperature=temperature, name_power=power, name_weight=weight)
-            scored, _, _ = self._weigh(found, most)
-            correct, rank = scored.correct(label_ids), scored.rank
-            f1 = max(2 * correct[rank < k].sum() / ((rank < k).sum() + gold) for k in _TUNING_CUTS)
-            best = max(best, (float(f1), self.settings), key=lambda pair: pair[0])
+        found = self._find(self.embed(texts), max(_TUNING_CUTS), spelled=self._spelled(texts))
+        best = (-1.0, replace(self.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0))
+        for choices in (_DENSE_CHOICES, *(() if self.lexical is None else _LEXICAL_CHOICES)):
+            start = best[1]
+            for values in product(*choices.values()):
+                self.settings = replace(start, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
+                best = max(best, (self._best_f1(found, label_ids), self.settings), key=lambda pair: pair[0])
         self.settings = best[1]
+        if not (self.settings.lexical_neighbor_weight or self.settings.lexical_name_weight):
+            self.lexical = None
         logger.info("Retrieval has micro F1 %.4f on the validation rows with %s.", *best)
         return self.settings
 
+    def _best_f1(self, found: RetrievedCandidates, label_ids: Sequence[Sequence[int]]) -> float:
+        """Micro F1 of the best fixed number of labels."""
+        scored, _ = found.weigh(self.settings, self.labels, max(_TUNING_CUTS))
+        gold, correct, rank = sum(map(len, label_ids)), scored.correct(label_ids), scored.rank
+        return max(float(2 * correct[rank < k].sum() / ((rank < k).sum() + gold)) for k in _TUNING_CUTS)
+
     def extended(self, names: Iterable[str]) -> DenseRetriever:
         """A retriever that also knows new labels, appended in the given order, by their names."""
-        new = embed_texts(list(names), self.encoder, max_length=self.settings.max_length, progress=False)
+        names = list(names)
+        new = embed_texts(names, self.encoder, max_length=self.settings.max_length, progress=False)
         labels = csr_matrix((self.labels.data, self.labels.indices, self.labels.indptr),
                             shape=(self.labels.shape[0], len(self) + len(new)))  # fmt: skip
-        names = np.concatenate([self.names, new])
-        return DenseRetriever(self.encoder, self.documents, names, labels, self.fingerprints, self.settings)
+        lexical = None if self.lexical is None else self.lexical.extended(names)
+        known = np.concatenate([self.names, new])
+        return DenseRetriever(self.encoder, self.documents, known, labels, self.fingerprints, self.settings, lexical)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -352,9 +348,10 @@ class DenseRetriever:
             "label_start": self.labels.indptr.astype(np.int64),
             "label_ids": self.labels.indices.astype(np.int32),
             "fingerprints": self.fingerprints,
+            **({} if self.lexical is None else self.lexical.tensors()),
         }
         write_tensors(folder / _TENSORS_FILE, tensors)
-        write_json(folder / _SETTINGS_FILE, {"format_version": _FORMAT_VERSION, **asdict(self.settings)})
+        write_json(folder / _SETTINGS_FILE, {"format_version": FORMAT_VERSION, **asdict(self.settings)})
 
     @staticmethod
     def remove(folder: str | Path) -> None:
@@ -390,7 +387,7 @@ class DenseRetriever:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        settings = _checked_settings(folder / _SETTINGS_FILE)
+        settings = read_settings(folder / _SETTINGS_FILE)
         path = folder / _TENSORS_FILE
         tensors = read_tensors(path)
         problem = _tensor_problem(tensors, num_labels)
@@ -405,43 +402,11 @@ class DenseRetriever:
             )
         start, ids = tensors["label_start"], tensors["label_ids"]
         labels = csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(start) - 1, num_labels))
-        return cls(encoder, tensors["documents"], tensors["names"], labels, tensors["fingerprints"], settings)
-
-
-@dataclass(frozen=True)
-class _Found:
-    """What is near to `Q` queries, before it is weighed.
-
-    Attributes:
-        text, labels, cosine: query, label, and cosine of its name, of each of `M` candidates, by query and label.
-        near, similarity: nearest training texts and their cosines, `(Q, neighbors)`.
-    """
-
-    text: np.ndarray
-    labels: np.ndarray
-    cosine: np.ndarray
-    near: np.ndarray
-    similarity: np.ndarray
-
-    @classmethod
-    def joined(cls, blocks: list[_Found]) -> _Found:
-        """One behind the other."""
-        if not blocks:
-            nothing = np.zeros(0, dtype=np.int64)
-            return cls(nothing, nothing, np.zeros(0), np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1)))
-        before = np.cumsum([0, *(len(block.near) for block in blocks[:-1])])
-        text = np.concatenate([block.text + first for block, first in zip(blocks, before, strict=True)])
-        others = ("labels", "cosine", "near", "similarity")
-        return cls(text, *(np.concatenate([getattr(block, name) for block in blocks]) for name in others))
-
-
-def _best(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of the `size` greatest values of each row and those values, greatest first, `(Q, size)` each."""
-    columns = np.argpartition(-values, size - 1, axis=1)[:, :size] if size < values.shape[1] else None
-    columns = np.broadcast_to(np.arange(values.shape[1]), values.shape) if columns is None else columns
-    found = np.take_along_axis(values, columns, axis=1)
-    order = np.lexsort((columns, -found), axis=1)
-    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(found, order, axis=1)
+        try:
+            lexical = LexicalIndex.from_tensors(tensors, len(labels.indptr) - 1, num_labels)
+        except ValueError as err:
+            raise ModelFolderError(f"{path}: {err}") from err
+        return cls(encoder, tensors["documents"], tensors["names"], labels, tensors["fingerprints"], settings, lexical)
 
 
 def _fingerprints(texts: Sequence[str]) -> np.ndarray:
@@ -455,21 +420,6 @@ def _label_matrix(label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_ma
     start = np.cumsum([0, *map(len, label_ids)])
     ids = np.fromiter((label for row in label_ids for label in row), dtype=np.int32, count=int(start[-1]))
     return csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(label_ids), num_labels))
-
-
-def _checked_settings(path: Path) -> RetrievalSettings:
-    content = read_json(path)
-    known = set(RetrievalSettings.__dataclass_fields__)
-    if (
-        not isinstance(content, dict)
-        or content.pop("format_version", None) != _FORMAT_VERSION
-        or set(content) != known
-    ):
-        raise ModelFolderError(f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(known)} are needed.")
-    try:
-        return RetrievalSettings(**content)
-    except ConfigurationError as err:
-        raise ModelFolderError(f"{path}: {err}") from err
 
 
 def _tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | None:

@@ -221,6 +221,7 @@ def fit_retriever(
     *,
     contrastive: ContrastiveSettings | None = None,
     settings: RetrievalSettings | None = None,
+    lexical: bool = True,
     seed: int = 0,
 ) -> DenseRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -233,6 +234,7 @@ def fit_retriever(
         folder: for checkpoints and embeddings, so that an interrupted run goes on.
         contrastive: how the encoder is trained; it stays as it is if None, or with 0 epochs.
         settings: how similarities become scores.
+        lexical: let spelling count as well, as far as the validation rows, or the settings, say.
         seed: of the training.
 
     Raises:
@@ -244,7 +246,7 @@ def fit_retriever(
     if contrastive is not None and contrastive.epochs > 0:
         train_encoder(loaded, label_space, texts, label_ids, folder / "encoder", settings=contrastive, seed=seed)
     retriever = DenseRetriever.fit(
-        label_space, texts, label_ids, loaded, settings=settings, cache_dir=folder / "embeddings"
+        label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
     )
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]

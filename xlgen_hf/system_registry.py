@@ -53,6 +53,7 @@ _KINDS: dict[str, Kind] = {
     "pecos": "classifier",
     "dense-retrieval": "retrieval",
     "dense-retrieval-trained": "retrieval",
+    "retrieval": "retrieval",
     HYBRID: "hybrid",
 }
 

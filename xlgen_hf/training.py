@@ -68,6 +68,7 @@ class TrainingSettings:
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
+        lexical: `rcl`: let spelling count in a retriever that is made, see [`LexicalIndex`].
         num_candidates: `rcl`: candidate labels that retrieval finds for a text.
         max_source_length: most tokens of an input.
         max_target_length: most tokens of a target.
@@ -94,6 +95,7 @@ class TrainingSettings:
     label_rows: float = 0.3
     retriever: str | Path | None = None
     retriever_epochs: float = 1.0
+    lexical: bool = True
     num_candidates: int = 16
     max_source_length: int = 256
     max_target_length: int = 256
@@ -163,6 +165,7 @@ def _make_candidates(
             settings.encoder or settings.backbone,
             cache_dir / "retriever",
             contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
+            lexical=settings.lexical,
             seed=seed,
         )
     return CandidateInputs.fit(

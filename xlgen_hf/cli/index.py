@@ -39,7 +39,12 @@ def index(
     learning_rate: Annotated[float, typer.Option(min=0, help="Of the encoder.")] = 5e-5,
     temperature: Annotated[float, typer.Option(min=0.001, help="Of the softmax over label names.")] = 0.05,
     batch_size: Annotated[int, typer.Option(min=2, help="Texts of a training step.")] = 64,
-    max_length: Annotated[int, typer.Option(min=8, help="Tokens of a text that are indexed.")] = 256,
+    max_length: Annotated[
+        int, typer.Option(min=8, help="Tokens of a text that the encoder indexes; it is trained with at most 128.")
+    ] = 256,
+    lexical: Annotated[
+        bool, typer.Option(help="Let spelling count as well, as far as it helps on the validation rows.")
+    ] = True,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the training.")] = 0,
 ) -> None:
@@ -64,9 +69,14 @@ def index(
         encoder,
         output_dir / "cache",
         contrastive=ContrastiveSettings(
-            epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, temperature=temperature
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            temperature=temperature,
+            max_length=min(max_length, ContrastiveSettings.max_length),
         ),
         settings=RetrievalSettings(max_length=max_length),
+        lexical=lexical,
         seed=seed,
     )
     space.save(output_dir)

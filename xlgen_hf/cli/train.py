@@ -69,6 +69,7 @@ def train(
     retriever_epochs: Annotated[
         float, typer.Option(min=0, help="rcl: epochs that the encoder of a new retriever is trained for.")
     ] = 1.0,
+    lexical: Annotated[bool, typer.Option(help="rcl: let spelling count in a new retriever.")] = True,
     num_candidates: Annotated[int, typer.Option(min=1, help="rcl: labels that retrieval finds for a text.")] = 16,
     conditioning: Annotated[
         Literal["memory", "tokens"] | None,
@@ -129,6 +130,7 @@ def train(
         label_rows=label_rows,
         retriever=retriever,
         retriever_epochs=retriever_epochs,
+        lexical=lexical,
         num_candidates=num_candidates,
         max_source_length=max_source_length,
         max_target_length=max_target_length,

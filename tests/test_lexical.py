@@ -1,0 +1,84 @@
+"""Similarity by spelling: runs of characters that texts and label names share."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xlgen_hf.lexical import LexicalIndex
+
+TEXTS = ["a history of organ music", "modern printing", "the sheep of Iceland"]
+NAMES = ["organ music", "printing", "sheep", "snow", "book printing"]
+
+
+@pytest.fixture
+def index():
+    return LexicalIndex.fit(TEXTS, NAMES)
+
+
+def test_names_that_stand_in_the_text_are_the_most_similar(index):
+    similarity = index.name_similarity(index.encode(["on organs and organ music", "Printing", "sheep"]))
+    assert similarity.argmax(1).tolist() == [0, 1, 2]
+    assert similarity[2, 2] == pytest.approx(1, abs=1e-5)  # the name itself
+    assert similarity[2, 3] < 0.1
+
+
+def test_inflected_and_compound_words_match(index):
+    finnish = LexicalIndex.fit(["kirjat"], ["kirjastot", "kalastus", "lumi"])
+    similarity = finnish.name_similarity(finnish.encode(["yliopistokirjastoissa", "kalastuksen", "lumesta"]))
+    assert similarity.argmax(1).tolist() == [0, 1, 2]
+
+
+def test_scripts_without_spaces_match():
+    chinese = LexicalIndex.fit(["\u5317\u4eac"], ["\u4e2d\u56fd", "\u97f3\u4e50", "\u6570\u5b66"])
+    similarity = chinese.name_similarity(
+        chinese.encode(["\u4e2d\u56fd\u6587\u5316\u53f2", "\u53e4\u5178\u97f3\u4e50\u8bba"])
+    )
+    assert similarity.argmax(1).tolist() == [0, 1]
+
+
+def test_texts_without_anything_known_are_similar_to_nothing(index):
+    nothing = index.encode(["", "\u4e2d\u56fd", " "])
+    assert nothing.nnz == 0
+    assert not index.name_similarity(nothing).any()
+    assert not index.document_similarity(nothing).any()
+    assert index.name_similarity(index.encode([])).shape == (0, len(NAMES))
+
+
+def test_a_long_training_text_keeps_the_runs_of_greatest_weight():
+    names = [
+        f"{left}{right}{left}" for left in ("organ", "sheep", "prints", "music") for right in ("wool", "clay", "x")
+    ]
+    words = " ".join(names)
+    whole = LexicalIndex.fit([words], names)
+    assert whole.documents.nnz == 256
+    assert np.linalg.norm(whole.documents.toarray()) == pytest.approx(1, abs=1e-5)
+    everything = whole.encode([words])
+    assert everything.nnz > 256
+    assert whole.documents.data.min() * np.sort(everything.data)[-256:].sum() > 0
+    kept = set(whole.documents.indices.tolist())
+    left_out = [weight for run, weight in zip(everything.indices, everything.data, strict=True) if run not in kept]
+    assert max(left_out) <= min(everything[0, run] for run in kept) + 1e-6
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.text(max_size=40), min_size=1, max_size=5),
+    st.lists(st.text(min_size=1, max_size=15), min_size=1, max_size=8),
+)
+def test_similarities_are_shares_of_one_and_survive_saving(texts, names):
+    index = LexicalIndex.fit(texts, names)
+    loaded = LexicalIndex.from_tensors(index.tensors(), len(texts), len(names))
+    queries = index.encode(texts)
+    own = np.asarray(queries.multiply(queries).sum(1)).ravel()
+    assert np.logical_or(np.isclose(own, 1, atol=1e-5), own == 0).all()
+    for kind in ("document_similarity", "name_similarity"):
+        before = getattr(index, kind)(queries)
+        assert before.min(initial=0) >= 0 and before.max(initial=0) <= 1
+        np.testing.assert_allclose(getattr(loaded, kind)(loaded.encode(texts)), before, atol=3e-3)
+
+
+def test_there_may_be_no_index():
+    assert LexicalIndex.from_tensors({"names": np.zeros(3)}, 1, 1) is None
