@@ -171,7 +171,7 @@ class DenseRetriever:
         """
         same = self._same_texts(texts)
         queries, hidden = self._embed_new(texts, same, progress=progress), same if leave_out else None
-        return self.search(queries, num_candidates, hidden=hidden, allowed=allowed, spelled=self._spelled(texts))
+        return self.search(queries, num_candidates, hidden=hidden, allowed=allowed, texts=texts)
 
     def retrieve_parts(
         self, texts: Sequence[str], num_candidates: int, *, allowed: np.ndarray | None = None
@@ -183,11 +183,8 @@ class DenseRetriever:
             entry before they are weighed, `(M,)` each, in [0, 1].
         """
         queries = self._embed_new(texts, self._same_texts(texts), progress=False)
-        found = self._find(queries, num_candidates, allowed=allowed, spelled=self._spelled(texts))
+        found = self._find(queries, num_candidates, allowed=allowed, texts=texts)
         return found.weigh(self.settings, self.labels, num_candidates)
-
-    def _spelled(self, texts: Sequence[str]) -> csr_matrix | None:
-        return None if self.lexical is None else self.lexical.encode(texts)
 
     def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again."""
@@ -214,7 +211,7 @@ class DenseRetriever:
         *,
         hidden: csr_matrix | None = None,
         allowed: np.ndarray | None = None,
-        spelled: csr_matrix | None = None,
+        texts: Sequence[str] | None = None,
     ) -> ScoredLabels:
         """The best scored labels of each embedding `(Q, H)`; see [`retrieve`].
 
@@ -223,11 +220,11 @@ class DenseRetriever:
             num_candidates: labels for each.
             hidden: training texts that must not count, `(Q, N)`, sparse; none if None.
             allowed: ids of the labels to choose from; all if None.
-            spelled: the same texts as the lexical index encodes them; if None, spelling does not count.
+            texts: what was embedded; if None, spelling does not count.
         """
         if num_candidates < 1:
             raise ConfigurationError(f"num_candidates={num_candidates}; at least 1 is needed.")
-        found = self._find(queries, num_candidates, hidden, allowed, spelled)
+        found = self._find(queries, num_candidates, hidden, allowed, texts)
         return found.weigh(self.settings, self.labels, num_candidates)[0]
 
     def _find(
@@ -236,7 +233,7 @@ class DenseRetriever:
         num_candidates: int,
         hidden: csr_matrix | None = None,
         allowed: np.ndarray | None = None,
-        spelled: csr_matrix | None = None,
+        texts: Sequence[str] | None = None,
     ) -> RetrievedCandidates:
         """Nearest texts, their labels, and the labels with the nearest names, block by block.
 
@@ -246,26 +243,26 @@ class DenseRetriever:
         """
         step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
         kept = np.arange(len(self)) if allowed is None else np.unique(allowed)
-        spelled = csr_matrix((len(queries), 0)) if spelled is None or self.lexical is None else spelled
         blocks = []
         for begin in range(0, len(queries), step):
             block = slice(begin, begin + step)
-            of_hidden = None if hidden is None else hidden[block]
-            blocks.append(self._find_block(queries[block], num_candidates, of_hidden, kept, spelled[block]))
+            of_block = (None if every is None else every[block] for every in (hidden, texts))
+            blocks.append(self._find_block(queries[block], num_candidates, kept, *of_block))
         return RetrievedCandidates.joined(blocks)
 
     def _find_block(
         self,
         queries: np.ndarray,
         num_candidates: int,
-        hidden: csr_matrix | None,
         kept: np.ndarray,
-        spelled: csr_matrix,
+        hidden: csr_matrix | None,
+        texts: Sequence[str] | None,
     ) -> RetrievedCandidates:
         queries = queries.astype(np.float32)
         near = [self._nearest(queries @ self.documents.T, hidden)]
         of_names = [(queries @ self.names.T).clip(0, 1)]
-        if self.lexical is not None and spelled.shape[1]:
+        if self.lexical is not None and texts is not None:
+            spelled = self.lexical.encode(texts)
             cosine = self.lexical.document_similarity(spelled)
             near.append(self._nearest(np.where(cosine > 0, cosine, -np.inf), hidden))
             of_names.append(self.lexical.name_similarity(spelled))
@@ -301,7 +298,7 @@ class DenseRetriever:
         Returns:
             The settings, which the retriever has taken over.
         """
-        found = self._find(self.embed(texts), max(_TUNING_CUTS), spelled=self._spelled(texts))
+        found = self._find(self.embed(texts), max(_TUNING_CUTS), texts=texts)
         best = (-1.0, replace(self.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0))
         for choices in (_DENSE_CHOICES, *(() if self.lexical is None else _LEXICAL_CHOICES)):
             start = best[1]
