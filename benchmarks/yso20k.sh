@@ -20,7 +20,7 @@ train() { # NAME OPTION ...
 
 [[ -e "$out/clusters/label_clusters.json" ]] || xlgen cluster --train-file "$out/train.jsonl.gz" \
   --labels "$data/labels.txt.gz" --name-weight 0.5 --output-dir "$out/clusters"
-[[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --output-dir "$out/index"
+[[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --no-lexical --output-dir "$out/index"
 train base --variant base --num_train_epochs 2
 train bcl --variant bcl --clusters "$out/clusters" --num_train_epochs 2
 train mcg --variant mcg --clusters "$out/clusters" --num_train_epochs 2
@@ -28,7 +28,7 @@ train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --num_train
 train base-pu --variant base --drop-labels 0.5 --num_train_epochs 2
 train bcl-pu --variant bcl --name-weight 0.5 --drop-labels 0.5 --num_train_epochs 2
 train mcg-pu --variant mcg --name-weight 0.5 --drop-labels 0.5 --num_train_epochs 2
-train rcl-pu --variant rcl --drop-labels 0.5 --num-candidates 12 --num_train_epochs 1
+train rcl-pu --variant rcl --no-lexical --drop-labels 0.5 --num-candidates 12 --num_train_epochs 1
 # BCL conditions on the clusters above 0.6, the best of 0.15 to 0.75 on the validation rows (chosen with whole label lists).
 for name in bcl bcl-pu; do
   [[ ! -e "$out/${name}06" ]] || continue
@@ -41,7 +41,7 @@ full=(--model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" --
   --model "full.xlgen-rcl=$out/rcl")
 pu=(--model "pu.xlgen-base=$out/base-pu" --model "pu.xlgen-bcl=$out/bcl-pu06" --model "pu.xlgen-mcg=$out/mcg-pu"
   --model "pu.xlgen-rcl=$out/rcl-pu")
-cheap=most-frequent,parabel,bonsai,dense-retrieval dear=dense-retrieval-trained,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid
+cheap=most-frequent,parabel,bonsai,dense-retrieval dear=dense-retrieval-trained,retrieval,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid
 "${compare[@]}" --seeds 0,1,2 --systems "$cheap"
 "${compare[@]}" --settings full --seeds 0 --systems "$dear" "${full[@]}"
 "${compare[@]}" --settings pu --systems xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl "${pu[@]}"

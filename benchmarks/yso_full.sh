@@ -11,7 +11,7 @@ jemalloc=$(find /usr/lib -name 'libjemalloc.so.2' -print -quit)
 rows=(--train-file "$data/train.jsonl.gz" --validation-file "$data/validation.jsonl.gz" --labels "$data/labels.txt.gz")
 
 [[ -e "$out/index/retriever.json" ]] || /usr/bin/time -v -o "$out/index.time" \
-  xlgen index "${rows[@]}" --encoder "$small/index" --epochs 0 --output-dir "$out/index"
+  xlgen index "${rows[@]}" --encoder "$small/index" --epochs 0 --no-lexical --output-dir "$out/index"
 [[ -e "$out/rcl/training_report.json" ]] || /usr/bin/time -v -o "$out/rcl.time" \
   xlgen train "${rows[@]}" --variant rcl --retriever "$out/index" --num-candidates 12 --start-from "$small/rcl" \
   --max_steps 300 --output-dir "$out/rcl" --dropout 0 --eval_strategy no --save_strategy steps --save_steps 100
