@@ -1,4 +1,4 @@
-"""XLGen-RCL: candidate labels that dense retrieval finds for a text become a part of the model's input."""
+"""XLGen-RCL: candidate labels that retrieval finds for a text become a part of the model's input."""
 
 from __future__ import annotations
 

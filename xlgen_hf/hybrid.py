@@ -1,4 +1,4 @@
-"""Hybrids: an XLGen model's scores fused with those of dense retrieval and label trees, on the candidates of all."""
+"""Hybrids: an XLGen model's scores fused with those of retrieval and label trees, on the candidates of all."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ class XLGenForConditionalGeneration(
 
     Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
     encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with cluster
-    tokens to labels. `rcl` conditions on candidate labels that dense retrieval found for the text. Build one with
+    tokens to labels. `rcl` conditions on candidate labels that retrieval found for the text. Build one with
     [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
 
     Args:

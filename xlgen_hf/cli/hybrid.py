@@ -1,4 +1,4 @@
-"""`xlgen hybrid`: fuse a trained model's scores with those of dense retrieval and label trees."""
+"""`xlgen hybrid`: fuse a trained model's scores with those of retrieval and label trees."""
 
 from __future__ import annotations
 

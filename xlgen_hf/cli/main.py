@@ -39,7 +39,7 @@ COMMANDS = (
     Command("cluster", "Group the labels of a training set into clusters."),
     Command("index", "Index training texts and label names for retrieval (XLGen-RCL, hybrids)."),
     Command("train", "Fine-tune a model on your texts and labels.", takes_more=True),
-    Command("hybrid", "Fuse a trained model with dense retrieval and label trees."),
+    Command("hybrid", "Fuse a trained model with retrieval and label trees."),
     Command("merge", "Merge a LoRA adapter and its base into a model of its own."),
     Command("predict", "Predict the labels of texts."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
