@@ -20,11 +20,11 @@ train() { # NAME OPTION ...
 
 [[ -e "$out/clusters/label_clusters.json" ]] || xlgen cluster --train-file "$out/train.jsonl.gz" \
   --labels "$data/labels.txt.gz" --name-weight 0.5 --output-dir "$out/clusters"
-[[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --no-lexical --output-dir "$out/index"
+[[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --output-dir "$out/index"
 train base --variant base --num_train_epochs 2
 train bcl --variant bcl --clusters "$out/clusters" --num_train_epochs 2
 train mcg --variant mcg --clusters "$out/clusters" --num_train_epochs 2
-train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --num_train_epochs 1
+train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --decode-order freq_backward --num_train_epochs 1
 train base-pu --variant base --drop-labels 0.5 --num_train_epochs 2
 train bcl-pu --variant bcl --name-weight 0.5 --drop-labels 0.5 --num_train_epochs 2
 train mcg-pu --variant mcg --name-weight 0.5 --drop-labels 0.5 --num_train_epochs 2
