@@ -57,7 +57,6 @@ def test_a_long_training_text_keeps_the_runs_of_greatest_weight():
     assert np.linalg.norm(whole.documents.toarray()) == pytest.approx(1, abs=1e-5)
     everything = whole.encode([words])
     assert everything.nnz > 256
-    assert whole.documents.data.min() * np.sort(everything.data)[-256:].sum() > 0
     kept = set(whole.documents.indices.tolist())
     left_out = [weight for run, weight in zip(everything.indices, everything.data, strict=True) if run not in kept]
     assert max(left_out) <= min(everything[0, run] for run in kept) + 1e-6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,6 +11,8 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.preprocessing import normalize
 
 __all__ = ["LexicalIndex"]
+
+logger = logging.getLogger(__name__)
 
 _BUCKETS = 2**20  # of hashed runs; 2**18 to 2**22 found the same
 _RUNS = (2, 5)  # lengths; two characters are a word in Chinese or Japanese
@@ -55,7 +58,13 @@ class LexicalIndex:
             _heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf))
             for i in range(0, len(texts), _TEXTS_AT_ONCE)
         ]
-        return cls(idf, vstack(parts, format="csr"), _weighted(hashed, idf))
+        documents = vstack(parts, format="csr")
+        full = int((np.diff(documents.indptr) == _MOST_RUNS).sum())
+        if full:
+            logger.info(
+                "Of %d of %d training texts the %d runs of greatest weight are indexed.", full, len(texts), _MOST_RUNS
+            )
+        return cls(idf, documents, _weighted(hashed, idf))
 
     def encode(self, texts: Sequence[str]) -> csr_matrix:
         """Weights of texts, rows of length 1 (0 where nothing counts), `(Q, 2**20)`, sparse."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["train", "training_arguments"]
 
 # Options that are fields of the model's config, by the same name.
+_LORA_OPTIONS = ("lora", "lora_rank", "lora_alpha", "quantize")
 _MODEL_OPTIONS = (
     "cluster_source", "cluster_threshold", "cluster_loss_weight", "cluster_loss_annealing", "copy_candidates",
 )  # fmt: skip
@@ -138,10 +139,7 @@ def train(
             **{name: context.params[name] for name in _MODEL_OPTIONS},
             "conditioning": conditioning or ("tokens" if variant == "rcl" else "memory"),
         },
-        lora=lora,
-        lora_rank=lora_rank,
-        lora_alpha=lora_alpha,
-        quantize=quantize,
+        **{name: context.params[name] for name in _LORA_OPTIONS},
     )
     validation = None if validation_file is None else load_rows(validation_file, split="validation")
     _, _, scores = train_model(settings, args, load_rows(train_file, split="train"), validation)
