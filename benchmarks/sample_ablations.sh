@@ -9,7 +9,7 @@ jemalloc=$(find /usr/lib -name 'libjemalloc.so.2' -print -quit)
 [[ -z "$jemalloc" ]] || export LD_PRELOAD=$jemalloc # fewer page faults
 run=(xlgen experiment --data "$sample" --labels "$sample/labels.txt.gz" --settings full --no-figures
   --set decoder_layers=1 --set dropout=0 --set max_source_length=128 --set max_target_length=64 --set bcl.num_clusters=30
-  --set lexical=false --num_train_epochs 1 --learning_rate 3e-4 --fresh_learning_rate 1.5e-3)
+  --set lexical=false --set decode_order=freq_forward --num_train_epochs 1 --learning_rate 3e-4 --fresh_learning_rate 1.5e-3)
 
 "${run[@]}" --output-dir "$out/bcl" --systems xlgen-bcl --ablations label-rows,conditioning,bits,order,clusters,decoding
 "${run[@]}" --output-dir "$out/rcl" --systems bonsai,dense-retrieval,dense-retrieval-trained,xlgen-rcl --seeds 0 \

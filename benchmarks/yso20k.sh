@@ -21,14 +21,15 @@ train() { # NAME OPTION ...
 [[ -e "$out/clusters/label_clusters.json" ]] || xlgen cluster --train-file "$out/train.jsonl.gz" \
   --labels "$data/labels.txt.gz" --name-weight 0.5 --output-dir "$out/clusters"
 [[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --output-dir "$out/index"
-train base --variant base --num_train_epochs 2
-train bcl --variant bcl --clusters "$out/clusters" --num_train_epochs 2
-train mcg --variant mcg --clusters "$out/clusters" --num_train_epochs 2
-train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --decode-order freq_backward --num_train_epochs 1
-train base-pu --variant base --drop-labels 0.5 --num_train_epochs 2
-train bcl-pu --variant bcl --name-weight 0.5 --drop-labels 0.5 --num_train_epochs 2
-train mcg-pu --variant mcg --name-weight 0.5 --drop-labels 0.5 --num_train_epochs 2
-train rcl-pu --variant rcl --no-lexical --drop-labels 0.5 --num-candidates 12 --num_train_epochs 1
+paper=(--decode-order freq_forward --num_train_epochs 2) # the paper's order of labels
+train base --variant base "${paper[@]}"
+train bcl --variant bcl --clusters "$out/clusters" "${paper[@]}"
+train mcg --variant mcg --clusters "$out/clusters" "${paper[@]}"
+train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --num_train_epochs 1
+train base-pu --variant base --drop-labels 0.5 "${paper[@]}"
+train bcl-pu --variant bcl --name-weight 0.5 --drop-labels 0.5 "${paper[@]}"
+train mcg-pu --variant mcg --name-weight 0.5 --drop-labels 0.5 "${paper[@]}"
+train rcl-pu --variant rcl --drop-labels 0.5 --num-candidates 12 --num_train_epochs 1
 # BCL conditions on the clusters above 0.6, the best of 0.15 to 0.75 on the validation rows (chosen with whole label lists).
 for name in bcl bcl-pu; do
   [[ ! -e "$out/${name}06" ]] || continue

@@ -225,7 +225,7 @@ def test_what_decides_a_result_decides_its_digest(checkpoints):
 def test_ablations_take_the_main_cell_where_it_has_the_value(checkpoints):
     plan = Plan(["xlgen-bcl"], ["full"], options=_options(checkpoints), ablations=["order", "clusters", "bits"])
     cells, rows = plan_cells(plan, "a")
-    assert {row.value for row in rows if row.is_default} == {"freq_forward", "3", "mixed"}
+    assert {row.value for row in rows if row.is_default} == {"freq_backward", "3", "mixed"}
     assert {row.cells for row in rows if row.is_default} == {("full.xlgen-bcl.seed0",)}
     assert len(cells) == 1 + 3 + 3 + 2
     assert {row.value for row in rows if row.ablation == "clusters"} == {"3", "10", "30", "100"}

@@ -18,6 +18,7 @@ from .experiment_cell import INTERRUPTED, MISSING_EXTRA, RESULT, SPEC, CellSpec
 from .experiment_data import ExperimentData, PositiveUnlabelled, Setting, check_settings
 from .labels import DecodeOrder
 from .system_registry import SystemOptions, is_trained_network, kind_of, system_names, trained_as
+from .training import TrainingSettings
 
 __all__ = ["ABLATIONS", "Ablation", "AblationRow", "CellFailure", "Plan", "plan_cells", "read_result", "run_cells"]
 
@@ -192,7 +193,7 @@ def _ablation_options(plan: Plan, ablation: Ablation, system: str) -> dict[str, 
         found = {name: replace(plan.options, search=dict(search)) for name, search in SEARCHES.items()}
         return found if plan.options in found.values() else {"as elsewhere": plan.options, **found}
     if ablation == "order":
-        return _varied(plan, system, "decode_order", get_args(DecodeOrder), "freq_forward")
+        return _varied(plan, system, "decode_order", get_args(DecodeOrder), TrainingSettings.decode_order)
     if ablation == "bits":
         return _varied(plan, system, "cluster_source", ("gold", "predicted", "mixed"), "mixed")
     if ablation == "conditioning":

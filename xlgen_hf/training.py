@@ -88,7 +88,7 @@ class TrainingSettings:
     encoder: str | None = None
     num_clusters: int | None = None
     name_weight: float = 0.0
-    decode_order: DecodeOrder = "freq_forward"
+    decode_order: DecodeOrder = "freq_backward"
     decoder_layers: int = 2
     dropout: float | None = None
     drop_labels: float = 0.0

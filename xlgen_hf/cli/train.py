@@ -52,8 +52,9 @@ def train(
     ] = None,
     name_weight: Annotated[float, typer.Option(min=0, max=1, help="Share of label names in label embeddings.")] = 0.0,
     decode_order: Annotated[
-        Literal["freq_forward", "freq_backward", "alphabet", "shuffle"], typer.Option(help="Order of a text's labels.")
-    ] = "freq_forward",
+        Literal["freq_forward", "freq_backward", "alphabet", "shuffle"],
+        typer.Option(help="Order of a text's labels: most frequent first (the paper's) or last, by name, or random."),
+    ] = "freq_backward",
     decoder_layers: Annotated[int, typer.Option(min=1, help="Decoder layers that an encoder backbone gets.")] = 2,
     dropout: Annotated[
         float | None, typer.Option(min=0, max=0.99, help="Dropout.", show_default="the checkpoint's own")
