@@ -20,7 +20,7 @@ from xlgen_hf.search import DecoderRows, walk
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 20, "organ"]
-SMALL = LabelSpace(["music", "art", "church music", "church history", "organ"], [9, 7, 5, 2, 0], "freq_forward")
+SMALL = LabelSpace(["music", "art", "church music", "church history", "organ"], [9, 7, 5, 2, 0])
 
 
 def _sharpen(model):

@@ -41,9 +41,9 @@ class LabelSpace:
     Args:
         names: the `L` label names in the order of their ids.
         counts: training documents of each label, shape `(L,)`, int64, not increasing.
-        decode_order: order in which a text's labels are generated. `freq_backward` puts the most frequent label last,
-            `freq_forward` (the paper's choice) first, `alphabet` sorts by name, `shuffle` draws a new seeded order for
-            each epoch and text.
+        decode_order: order in which a text's labels are generated. `freq_forward` (the paper's choice) puts the most
+            frequent label first, `freq_backward` last (the choice of `xlgen train`: it finds more rare labels),
+            `alphabet` sorts by name, `shuffle` draws a new seeded order for each epoch and text.
         seed: seed of `shuffle`.
 
     Raises:
@@ -56,7 +56,7 @@ class LabelSpace:
         self,
         names: Sequence[str],
         counts: Sequence[int] | np.ndarray,
-        decode_order: DecodeOrder = "freq_backward",
+        decode_order: DecodeOrder = "freq_forward",
         seed: int = 0,
     ) -> None:
         self.names = tuple(names)
@@ -70,7 +70,7 @@ class LabelSpace:
         cls,
         label_lists: Iterable[Sequence[str]],
         vocabulary: Iterable[str] | None = None,
-        decode_order: DecodeOrder = "freq_backward",
+        decode_order: DecodeOrder = "freq_forward",
         seed: int = 0,
     ) -> LabelSpace:
         """Count the labels of the training documents.

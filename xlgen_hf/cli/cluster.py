@@ -45,7 +45,7 @@ def cluster(
     ] = 0.0,
     decode_order: Annotated[
         _DecodeOrder, typer.Option(help="Order in which a text's labels will be generated.")
-    ] = "freq_backward",
+    ] = "freq_forward",
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text that the encoder reads.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded at once.")] = 64,
     device: Annotated[
