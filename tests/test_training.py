@@ -41,6 +41,7 @@ def test_train_predict_evaluate(files, checkpoints, capsys, variant):
     assert "micro_f1" in capsys.readouterr().out
     names = {path.name for path in (files / "model").iterdir()}
     assert {"model.safetensors", "config.json", "label_space.json", "processor_config.json", "tokenizer.json"} <= names
+    assert LabelSpace.load(files / "model").decode_order == "freq_backward"
 
     texts = [*ROWS, {"text": ""}, {"text": "art " * 25_000}]  # empty and of 100,000 characters
     write_jsonl(files / "texts.jsonl", [{"text": row["text"]} for row in texts])

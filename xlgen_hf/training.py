@@ -60,7 +60,7 @@ class TrainingSettings:
         encoder: checkpoint that embeds documents for clusters and retrieval; the backbone if None.
         num_clusters: number of clusters; grows with the label space if None.
         name_weight: weight of a label's name in its embedding, from 0 (documents alone) to 1.
-        decode_order: order in which labels are generated.
+        decode_order: order in which labels are generated, see [`LabelSpace`]; the paper has `freq_forward`.
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
         dropout: dropout of the backbone; the checkpoint's own if None.
         drop_labels: share of each training row's labels that is dropped (PU), in [0, 1].
