@@ -38,12 +38,10 @@ for name in bcl bcl-pu; do
 done
 
 compare=(xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --pu-seed 42)
-full=(--model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" --model "full.xlgen-mcg=$out/mcg"
-  --model "full.xlgen-rcl=$out/rcl")
-pu=(--model "pu.xlgen-base=$out/base-pu" --model "pu.xlgen-bcl=$out/bcl-pu06" --model "pu.xlgen-mcg=$out/mcg-pu"
-  --model "pu.xlgen-rcl=$out/rcl-pu")
+models=(--model "full.xlgen-base=$out/base" --model "full.xlgen-bcl=$out/bcl06" --model "full.xlgen-mcg=$out/mcg"
+  --model "full.xlgen-rcl=$out/rcl" --model "pu.xlgen-base=$out/base-pu" --model "pu.xlgen-bcl=$out/bcl-pu06"
+  --model "pu.xlgen-mcg=$out/mcg-pu" --model "pu.xlgen-rcl=$out/rcl-pu")
 cheap=most-frequent,parabel,bonsai,dense-retrieval dear=dense-retrieval-trained,retrieval,xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl,hybrid
 "${compare[@]}" --seeds 0,1,2 --systems "$cheap"
-"${compare[@]}" --settings full --seeds 0 --systems "$dear" "${full[@]}"
-"${compare[@]}" --settings pu --systems xlgen-base,xlgen-bcl,xlgen-mcg,xlgen-rcl "${pu[@]}"
-"${compare[@]}" --report-only --systems "$cheap,$dear" "${full[@]}" "${pu[@]}"
+"${compare[@]}" --seeds 0 --systems "$dear" "${models[@]}"
+"${compare[@]}" --report-only --systems "$cheap,$dear" "${models[@]}"
