@@ -200,7 +200,7 @@ def _ablation_options(plan: Plan, ablation: Ablation, system: str) -> dict[str, 
         default = "tokens" if system == "xlgen-rcl" else "memory"
         return _varied(plan, system, "conditioning", get_args(Conditioning), default)
     if ablation == "label-rows":
-        return _varied(plan, system, "label_rows", _LABEL_ROWS, 0.3)
+        return _varied(plan, system, "label_rows", _LABEL_ROWS, TrainingSettings.label_rows)
     return _varied(plan, system, "num_clusters", plan.cluster_numbers, None)
 
 
