@@ -16,16 +16,18 @@ from typing import Any, get_args
 
 import numpy as np
 
-from xlgen_hf._io import read_tensors, write_tensors
-from xlgen_hf.calibration import ScoreCalibrator, expected_calibration_error
-from xlgen_hf.data import load_rows
-from xlgen_hf.decisions import DecisionRule, Objective, tune_threshold
-from xlgen_hf.decoded_sets import DecodingOptions, score_decoded
+from xlgen_hf.data.rows import load_rows
+from xlgen_hf.decoding.decoded_sets import DecodingOptions, score_decoded
+from xlgen_hf.evaluation.scoring import score_ids
+from xlgen_hf.files.json_lines import digest
+from xlgen_hf.files.serialization import read_tensors, write_tensors
 from xlgen_hf.loading import load_model
-from xlgen_hf.partial_output import digest
 from xlgen_hf.processing_xlgen import XLGenProcessor
-from xlgen_hf.scored_labels import Combination, ScoredLabels, combine
-from xlgen_hf.scoring import score_ids
+from xlgen_hf.ranking.calibration import ScoreCalibrator
+from xlgen_hf.ranking.decisions import DecisionRule, Objective
+from xlgen_hf.ranking.reliability import expected_calibration_error
+from xlgen_hf.ranking.scored_labels import Combination, ScoredLabels, combine
+from xlgen_hf.ranking.thresholds import tune_threshold
 
 SEARCHES = {
     "greedy": DecodingOptions(num_candidates=12),

@@ -19,10 +19,10 @@ import numpy as np
 import torch
 from transformers import LogitsProcessorList, T5Config, T5ForConditionalGeneration
 
-from xlgen_hf.data import load_rows
-from xlgen_hf.decoding import LabelSetLogitsProcessor
-from xlgen_hf.label_sets import LabelSetConstraint
-from xlgen_hf.label_trie import LabelTrie
+from xlgen_hf.data.rows import load_rows
+from xlgen_hf.decoding.constraints import LabelSetConstraint
+from xlgen_hf.decoding.logits_process import LabelSetLogitsProcessor
+from xlgen_hf.labels.trie import LabelTrie
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 

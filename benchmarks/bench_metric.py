@@ -73,7 +73,7 @@ def timed(function):
 
 def measure_core(documents, labels):
     """All scores from label ids."""
-    from xlgen_hf.scoring import score_ids
+    from xlgen_hf.evaluation.scoring import score_ids
 
     predictions, references, train = draw(documents, labels)
     bounds = np.arange(0, documents * LABELS_EACH + 1, LABELS_EACH)
@@ -146,7 +146,7 @@ def measure_scikit_learn(documents, labels):
     from scipy import sparse
     from sklearn.metrics import f1_score
 
-    from xlgen_hf.scoring import score_ids
+    from xlgen_hf.evaluation.scoring import score_ids
 
     predictions, references, train = draw(documents, labels)
     bounds = np.arange(0, documents * LABELS_EACH + 1, LABELS_EACH)

@@ -16,7 +16,8 @@ from string import Template
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from xlgen_hf.data import load_rows, write_jsonl
+from xlgen_hf.data.rows import load_rows
+from xlgen_hf.files.json_lines import write_jsonl
 
 SEEDS = ("dishes (food)", "milk")
 NUM_LABELS = 1000

@@ -35,7 +35,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.labels.space import LabelSpace
 
 torch.set_num_threads(1)
 
@@ -159,7 +159,7 @@ def make_clusters(label_space: LabelSpace, dimension: int = 16, count: int = 3):
     """Clusters that follow from the label ids alone."""
     import numpy as np
 
-    from xlgen_hf.clusters import LabelClusters
+    from xlgen_hf.labels.clusters import LabelClusters
 
     centroids = np.eye(count, dimension, dtype=np.float32)
     return LabelClusters(

@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.baselines import best_most_frequent_k, most_frequent_predictions
 from xlgen_hf.errors import ConfigurationError
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.scoring import score_labels
+from xlgen_hf.evaluation.scoring import score_labels
+from xlgen_hf.experiments.systems.frequency import best_most_frequent_k, most_frequent_predictions
+from xlgen_hf.labels.space import LabelSpace
 
 SPACE = LabelSpace(["a", "b", "c", "d"], [5, 3, 1, 0])
 

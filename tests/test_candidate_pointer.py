@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.candidate_pointer import NOTHING, CandidatePointer, next_pieces, spelled_candidates
+from xlgen_hf.modules.candidate_pointer import NOTHING, CandidatePointer, next_pieces, spelled_candidates
 
 SEPARATOR, END, START = 9, 2, 1
 LEVELS = range(20, 28)

@@ -7,8 +7,8 @@ import pytest
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, BertConfig
 
-from xlgen_hf import checkpoints
-from xlgen_hf.checkpoints import checkpoint_errors, load_error_hint, resolve_checkpoint
+from xlgen_hf.encoders import checkpoints
+from xlgen_hf.encoders.checkpoints import checkpoint_errors, load_error_hint, resolve_checkpoint
 from xlgen_hf.errors import CheckpointError, DataError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -59,7 +59,7 @@ def test_other_names_are_hub_ids(name):
 
 
 def test_packages_declare_checkpoints_without_being_imported(package_with_checkpoint, monkeypatch):
-    point = importlib.metadata.EntryPoint("acme/tiny", "carrier.inner:weights", "xlgen_hf.checkpoints")
+    point = importlib.metadata.EntryPoint("acme/tiny", "carrier.inner:weights", "xlgen_hf.encoders.checkpoints")
     asked = []
     monkeypatch.setattr(checkpoints, "entry_points", lambda group: asked.append(group) or [point])
     assert resolve_checkpoint("acme/tiny") == str(package_with_checkpoint)

@@ -129,11 +129,11 @@ def test_logging_goes_to_stderr_of_the_moment(capsys):
     try:
         console.setup_logging()
         console.setup_logging()
-        logging.getLogger("xlgen_hf.data").info("read %d rows", 3)
-        logging.getLogger("xlgen_hf.data").debug("not shown")
+        logging.getLogger("xlgen_hf.data.rows").info("read %d rows", 3)
+        logging.getLogger("xlgen_hf.data.rows").debug("not shown")
         assert capsys.readouterr().err == "INFO: read 3 rows\n"
         console.setup_logging(verbose=True)
-        logging.getLogger("xlgen_hf.data").debug("shown")
-        assert capsys.readouterr().err.endswith("DEBUG xlgen_hf.data: shown\n")
+        logging.getLogger("xlgen_hf.data.rows").debug("shown")
+        assert capsys.readouterr().err.endswith("DEBUG xlgen_hf.data.rows: shown\n")
     finally:
         logger.handlers[:], _ = before[0], logger.setLevel(before[1])

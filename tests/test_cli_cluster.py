@@ -11,9 +11,9 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 from typer.testing import CliRunner
 
 from xlgen_hf.cli.cluster import cluster
-from xlgen_hf.clusters import LabelClusters
 from xlgen_hf.errors import CheckpointError, ConfigurationError, DataError
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.labels.clusters import LabelClusters
+from xlgen_hf.labels.space import LabelSpace
 
 ROWS = [
     {"text": "cats purr", "labels": ["cats", "sounds [animals]"]},

@@ -7,11 +7,11 @@ import re
 import pytest
 from datasets import Dataset
 
-from xlgen_hf.cli.evaluate import run_evaluate
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError, DataError
-from xlgen_hf.plots import PLOT_SHOTS, plot_shot_buckets
-from xlgen_hf.scoring import score_labels
+from xlgen_hf.evaluation.evaluate import run_evaluate
+from xlgen_hf.evaluation.plots import PLOT_SHOTS, plot_shot_buckets
+from xlgen_hf.evaluation.scoring import score_labels
 
 TRAIN = [["cats"], ["cats", "dogs"], ["birds"], ["cats", "fish"]]
 REFERENCES = [["cats", "dogs"], ["snails"], ["birds", "fish"], []]

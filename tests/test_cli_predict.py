@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from xlgen_hf.calibration import ScoreCalibrator
 from xlgen_hf.cli import predict as command
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import write_jsonl
+from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
-from xlgen_hf.partial_output import PartialOutput
 from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.ranking.calibration import ScoreCalibrator
 
 TEXTS = ["a history of church music", "modern art", "the piano", "organ", "art and music"]
 

@@ -15,10 +15,11 @@ from scipy.sparse import csr_matrix
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from xlgen_hf import clusters as clusters_module
-from xlgen_hf.clusters import LabelClusters, default_num_clusters, label_embeddings
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError, ModelFolderError
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.labels.clustering import default_num_clusters, label_embeddings
+from xlgen_hf.labels.clusters import LabelClusters
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.space import clusters as clusters_module
 
 JSON, TENSORS = "label_clusters.json", "label_clusters.safetensors"
 TOPICS = {"cat": ["paw", "fur", "purr"], "sea": ["wave", "salt", "ship"], "law": ["court", "judge", "crime"]}

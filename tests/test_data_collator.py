@@ -8,8 +8,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
 from xlgen_hf.errors import LabelSpaceError
+from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset
 
 
 def _features(processor, rows, numbers=(0, 1, 6)):

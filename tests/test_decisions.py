@@ -10,24 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.calibration import (
-    CALIBRATION_FILE,
-    ScoreCalibrator,
-    expected_calibration_error,
-    fit_calibrator,
-    reliability_table,
-)
-from xlgen_hf.decisions import (
-    DecisionRule,
-    best_within,
-    expected_f1_sizes,
-    score_rules,
-    threshold_curves,
-    tune_threshold,
-)
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
-from xlgen_hf.scored_labels import ScoredLabels, combine
-from xlgen_hf.scoring import score_ids
+from xlgen_hf.evaluation.scoring import score_ids
+from xlgen_hf.ranking.calibration import CALIBRATION_FILE, ScoreCalibrator, fit_calibrator
+from xlgen_hf.ranking.decisions import DecisionRule, expected_f1_sizes
+from xlgen_hf.ranking.reliability import expected_calibration_error, reliability_table
+from xlgen_hf.ranking.scored_labels import ScoredLabels, combine
+from xlgen_hf.ranking.thresholds import best_within, score_rules, threshold_curves, tune_threshold
 
 LABELS = 6
 SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5, 0.9, 1.0])

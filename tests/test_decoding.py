@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.decoding import LabelNamesLogitsProcessor, LabelSetLogitsProcessor, split_labels
-from xlgen_hf.label_trie import LabelTrie
+from xlgen_hf.decoding.logits_process import LabelNamesLogitsProcessor, LabelSetLogitsProcessor, split_labels
+from xlgen_hf.labels.trie import LabelTrie
 
 START, END, SEPARATOR, VOCABULARY = 0, 1, 2, 7
 LABELS = st.lists(

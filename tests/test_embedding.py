@@ -22,8 +22,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from xlgen_hf import embedding
-from xlgen_hf.embedding import embed_texts
+from xlgen_hf.encoders import embedding
+from xlgen_hf.encoders.embedding import embed_texts
 from xlgen_hf.errors import CheckpointError, ConfigurationError, DataError
 
 WORDS = ["cats", "dogs", "and", "sleep", "run", "in", "the", "rain"]

@@ -16,22 +16,23 @@ import pytest
 from conftest import ROWS, VOCABULARY
 from datasets import Dataset
 
-from xlgen_hf._io import read_json, write_json
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import write_jsonl
-from xlgen_hf.decisions import balanced_weights, best_within, score_rules
-from xlgen_hf.dense_retrieval import DenseRetrieval
 from xlgen_hf.errors import ConfigurationError
-from xlgen_hf.experiment import Plan, plan_cells, read_result
-from xlgen_hf.experiment_cell import PREDICTIONS, SPEC, CellSpec
-from xlgen_hf.experiment_cell import main as run_cell_process
-from xlgen_hf.experiment_data import ExperimentData
-from xlgen_hf.experiment_scores import ScoringSpace, choose_decision
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.scored_labels import ScoredLabels
-from xlgen_hf.scoring import score_ids, score_labels
-from xlgen_hf.system_registry import SystemOptions, make_system, system_names
-from xlgen_hf.systems import SystemData
+from xlgen_hf.evaluation.scoring import score_ids, score_labels
+from xlgen_hf.experiments.cell import PREDICTIONS, SPEC, CellSpec
+from xlgen_hf.experiments.cell import main as run_cell_process
+from xlgen_hf.experiments.data import ExperimentData
+from xlgen_hf.experiments.plan import Plan, plan_cells
+from xlgen_hf.experiments.run import read_result
+from xlgen_hf.experiments.scoring import ScoringSpace, choose_decision
+from xlgen_hf.experiments.systems.base import SystemData
+from xlgen_hf.experiments.systems.registry import SystemOptions, make_system, system_names
+from xlgen_hf.experiments.systems.retrieval import DenseRetrieval
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.serialization import read_json, write_json
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.ranking.scored_labels import ScoredLabels
+from xlgen_hf.ranking.thresholds import balanced_weights, best_within, score_rules
 
 TEST_ROWS = [*ROWS[:5], {"text": "art history", "labels": ["art history", "never heard of"]}]
 

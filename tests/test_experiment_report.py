@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from xlgen_hf.experiment_claims import check_claims
-from xlgen_hf.experiment_plots import plot_figures
-from xlgen_hf.experiment_report import make_report
-from xlgen_hf.system_registry import kind_of
+from xlgen_hf.experiments.claims import check_claims
+from xlgen_hf.experiments.plots import plot_figures
+from xlgen_hf.experiments.report import make_report
+from xlgen_hf.experiments.systems.registry import kind_of
 
 SCORES = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
 

@@ -15,12 +15,13 @@ import pytest
 from conftest import ROWS, VOCABULARY, Hub
 from datasets import Dataset, Features
 
-from xlgen_hf.card_text import BEGIN, END
-from xlgen_hf.data import FEATURES, write_jsonl
+from xlgen_hf.data.rows import FEATURES
 from xlgen_hf.errors import ConfigurationError, HubError, ModelFolderError
-from xlgen_hf.hub import HubTarget, PlannedFile, push_metric, push_model
-from xlgen_hf.hub_code import code_files
-from xlgen_hf.hub_datasets import push_dataset
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.hub.card_text import BEGIN, END
+from xlgen_hf.hub.code import code_files
+from xlgen_hf.hub.datasets import push_dataset
+from xlgen_hf.hub.push import HubTarget, PlannedFile, push_metric, push_model
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
@@ -126,8 +127,8 @@ def test_model_object_brings_its_processor(hub, make_model):
 
 
 def test_trainer_pushes_model_and_processor_in_one_commit(hub, make_model, tmp_path):
-    from xlgen_hf.trainer import XLGenTrainer
-    from xlgen_hf.training_args import XLGenTrainingArguments
+    from xlgen_hf.training.arguments import XLGenTrainingArguments
+    from xlgen_hf.training.trainer import XLGenTrainer
 
     model, processor = make_model("bert", "bcl")
     args = XLGenTrainingArguments(str(tmp_path / "out"), use_cpu=True, hub_model_id="acme/trained")

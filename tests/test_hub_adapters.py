@@ -8,11 +8,11 @@ import pytest
 from conftest import Hub
 
 from xlgen_hf.errors import ConfigurationError, HubError
-from xlgen_hf.hub import PlannedFile, push_model
-from xlgen_hf.lora import add_lora
-from xlgen_hf.model_card import BASE_TAG
+from xlgen_hf.files.saving import replace_files
+from xlgen_hf.hub.cards import BASE_TAG
+from xlgen_hf.hub.push import PlannedFile, push_model
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
-from xlgen_hf.saving import replace_files
+from xlgen_hf.training.lora import add_lora
 
 
 @pytest.fixture

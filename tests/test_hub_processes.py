@@ -17,8 +17,8 @@ import pytest
 from conftest import ROWS, VOCABULARY, Hub, make_clusters
 from transformers import AutoTokenizer
 
-from xlgen_hf.data import write_jsonl
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
@@ -221,7 +221,7 @@ def stranger(the_hub, files, owner):
 
 
 REFUSED = """
-from xlgen_hf.data import load_label_names, load_rows
+from xlgen_hf.data.rows import load_label_names, load_rows
 errors = []
 for load, name in ((load_rows, "alice/secret-titles"), (load_label_names, "alice/secret-titles")):
     try:

@@ -8,17 +8,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from xlgen_hf._io import read_tensors, write_tensors
-from xlgen_hf.decisions import PRICE, DecisionRule, threshold_curves
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
-from xlgen_hf.hub_files import model_files
-from xlgen_hf.hybrid import _FEATURES, Hybrid
-from xlgen_hf.linear_baselines import bonsai
-from xlgen_hf.linear_ranker import LinearRanker
+from xlgen_hf.experiments.systems.base import SystemData
+from xlgen_hf.experiments.systems.linear_trees import bonsai
+from xlgen_hf.files.model_folder import model_files
+from xlgen_hf.files.serialization import read_tensors, write_tensors
 from xlgen_hf.loading import load_model
-from xlgen_hf.retrieval import DenseRetriever
-from xlgen_hf.scored_labels import ScoredLabels
-from xlgen_hf.systems import SystemData
+from xlgen_hf.ranking.decisions import DecisionRule
+from xlgen_hf.ranking.fusion import _FEATURES, Hybrid
+from xlgen_hf.ranking.label_trees import LinearRanker
+from xlgen_hf.ranking.scored_labels import ScoredLabels
+from xlgen_hf.ranking.thresholds import PRICE, threshold_curves
+from xlgen_hf.retrieval.retriever import DenseRetriever
 
 TEXTS = ["a history of organ music", "printing", "modern piano"]
 

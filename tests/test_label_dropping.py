@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import write_jsonl
+from xlgen_hf.data.transforms import drop_labels
 from xlgen_hf.errors import ConfigurationError
-from xlgen_hf.label_dropping import drop_labels
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.space import LabelSpace
 
 
 def _rows(sizes: list[int]) -> Dataset:

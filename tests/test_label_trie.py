@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf._io import write_tensors
 from xlgen_hf.errors import LabelSpaceError, ModelFolderError
-from xlgen_hf.label_trie import LABEL_TRIE_FILE, LabelTrie
+from xlgen_hf.files.serialization import write_tensors
+from xlgen_hf.labels.trie import LABEL_TRIE_FILE, LabelTrie
 
 ARRAYS = ("child_start", "edge_token", "leaf_low", "leaf_high", "leaf_label")
 SEPARATOR = 9

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlgen_hf.errors import LabelSpaceError, ModelFolderError
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.labels.space import LabelSpace
 
 NAMES = st.text(min_size=1).filter(str.strip).filter(lambda name: name.isprintable())
 

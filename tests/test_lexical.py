@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.lexical import LexicalIndex
+from xlgen_hf.retrieval.lexical import LexicalIndex
 
 TEXTS = ["a history of organ music", "modern printing", "the sheep of Iceland"]
 NAMES = ["organ music", "printing", "sheep", "snow", "book printing"]

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 from datasets import Dataset
 
-from xlgen_hf._io import read_json, write_json
-from xlgen_hf.baselines import MostFrequent
 from xlgen_hf.errors import ConfigurationError, LabelSpaceError, MissingExtraError, ModelFolderError
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.linear_baselines import SYSTEMS, NapkinXC, bonsai, parabel
-from xlgen_hf.linear_ranker import TfidfSettings
-from xlgen_hf.linear_system import MARKER_FILE, MODEL_FOLDER
-from xlgen_hf.pecos_baseline import PYTHON_VARIABLE, PecosXRLinear
-from xlgen_hf.systems import SystemData
+from xlgen_hf.experiments.systems.base import SystemData
+from xlgen_hf.experiments.systems.frequency import MostFrequent
+from xlgen_hf.experiments.systems.linear import MARKER_FILE, MODEL_FOLDER
+from xlgen_hf.experiments.systems.linear_trees import SYSTEMS, NapkinXC, bonsai, parabel
+from xlgen_hf.experiments.systems.pecos import PYTHON_VARIABLE, PecosXRLinear
+from xlgen_hf.files.serialization import read_json, write_json
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.ranking.label_trees import TfidfSettings
 
 WORDS = ("organ", "piano", "violin", "flute", "guitar", "drum")
 IN_PROCESS = {"parabel": parabel, "bonsai": bonsai, "napkinxc": NapkinXC}

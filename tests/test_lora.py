@@ -13,16 +13,16 @@ from peft import AutoPeftModelForSeq2SeqLM, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, T5ForConditionalGeneration
 
-from xlgen_hf import lora
-from xlgen_hf.adapter_base import AdapterBase, base_of
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import write_jsonl
 from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderError
-from xlgen_hf.lora import add_lora, lora_config
+from xlgen_hf.files.adapter_base import AdapterBase, base_of
+from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
-from xlgen_hf.trainer import XLGenTrainer
-from xlgen_hf.training_args import XLGenTrainingArguments
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.lora import add_lora, lora_config
+from xlgen_hf.training.run import lora
+from xlgen_hf.training.trainer import XLGenTrainer
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 20]

@@ -10,11 +10,11 @@ from huggingface_hub import ModelCard
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.card_text import BEGIN, END, compose_card, escape, merge_cards, render, split_card
+from xlgen_hf.data.rows import rows_sha256
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.model_card import metric_card, model_card, read_scores, tail_histogram
-from xlgen_hf.row_statistics import rows_sha256
+from xlgen_hf.hub.card_text import BEGIN, END, compose_card, escape, merge_cards, render, split_card
+from xlgen_hf.hub.cards import metric_card, model_card, read_scores, tail_histogram
+from xlgen_hf.labels.space import LabelSpace
 
 REPORT = {
     "version": 1,
@@ -124,7 +124,7 @@ def test_damaged_files_are_named(folder):
 
 
 def test_card_of_the_metric_holds_its_own_card():
-    from xlgen_hf._resources import resource_folder
+    from xlgen_hf.files.resources import resource_folder
 
     card = metric_card(resource_folder("evaluate_metrics") / "xmc_f1", "acme/xmc_f1")
     metadata, body = split_card(card)

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoProcessor
 
 from xlgen_hf.configuration_xlgen import XLGenConfig
-from xlgen_hf.decoded_sets import DecodingOptions
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import CheckpointError, ConfigurationError
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.open_vocabulary import nearest_names
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.prediction.open_vocabulary import nearest_names
 from xlgen_hf.processing_xlgen import XLGenProcessor
-from xlgen_hf.trainer import XLGenTrainer
-from xlgen_hf.training_args import XLGenTrainingArguments
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.trainer import XLGenTrainer
 
 GONE = {"history", "piano"}
 

@@ -72,8 +72,8 @@ def test_installed_wheel_finds_its_resources(wheel, tmp_path):
         archive.extractall(tmp_path)
     script = (
         "import json, xlgen_hf\n"
-        "from xlgen_hf._resources import resource_folder\n"
-        "from xlgen_hf.scoring import score_labels\n"
+        "from xlgen_hf.files.resources import resource_folder\n"
+        "from xlgen_hf.evaluation.scoring import score_labels\n"
         "score = score_labels([['a', 'b']], [['a', 'c']])['micro_f1']\n"
         "print(json.dumps([xlgen_hf.__file__, str(resource_folder('hub_cards')), score]))\n"
     )
@@ -130,7 +130,7 @@ def test_import_is_light_and_registers_with_transformers_where_that_is_there(fir
 
 
 def test_sample_is_small_and_whole():
-    from xlgen_hf.data import load_label_names, load_rows
+    from xlgen_hf.data.rows import load_label_names, load_rows
 
     folder = ROOT / "xlgen_hf" / "samples" / "yso"
     assert sum(path.stat().st_size for path in folder.iterdir()) < 1_000_000

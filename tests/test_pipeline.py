@@ -11,8 +11,8 @@ from transformers import T5ForConditionalGeneration, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
-from xlgen_hf.lora import add_lora
 from xlgen_hf.pipeline import TASK, XLGenPipeline
+from xlgen_hf.training.lora import add_lora
 
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 40, "organ"]
 

@@ -9,9 +9,9 @@ import pytest
 from conftest import make_bert_tokenizer, make_clusters, make_t5_tokenizer
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.tokens import TruncationReport
 from xlgen_hf.processing_xlgen import XLGenProcessor
-from xlgen_hf.truncation import TruncationReport
 
 
 def _processor(names=("art", "music", "church music"), tokenizer=None, **options):

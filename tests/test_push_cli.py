@@ -8,8 +8,8 @@ import pytest
 from conftest import ROWS, VOCABULARY, Hub
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import load_rows, write_jsonl
-from xlgen_hf.row_statistics import rows_sha256
+from xlgen_hf.data.rows import load_rows, rows_sha256
+from xlgen_hf.files.json_lines import write_jsonl
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from xlgen_hf import quickstart
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import load_label_names, load_rows
+from xlgen_hf.data.rows import load_label_names, load_rows
 
 KEYS = {"micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1"}
 

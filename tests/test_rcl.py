@@ -11,21 +11,22 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from xlgen_hf.candidate_inputs import CandidateInputs
 from xlgen_hf.cli.main import main
 from xlgen_hf.configuration_xlgen import NUM_LEVELS
-from xlgen_hf.data import write_jsonl
-from xlgen_hf.data_collator import DataCollatorForXLGen, encode_dataset
-from xlgen_hf.decoded_sets import DecodingOptions
-from xlgen_hf.decoding import LabelSetLogitsProcessor, split_labels
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
+from xlgen_hf.decoding.logits_process import LabelSetLogitsProcessor, split_labels
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
-from xlgen_hf.hub_files import model_files
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.model_folder import model_files
+from xlgen_hf.hub.cards import model_card
+from xlgen_hf.labels.tokens import TruncationReport
 from xlgen_hf.loading import load_model
-from xlgen_hf.model_card import model_card
-from xlgen_hf.trainer import XLGenTrainer
-from xlgen_hf.training import TrainingSettings, prepare_model
-from xlgen_hf.training_args import XLGenTrainingArguments
-from xlgen_hf.truncation import TruncationReport
+from xlgen_hf.retrieval.candidate_inputs import CandidateInputs
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.build import prepare_model
+from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset
+from xlgen_hf.training.settings import TrainingSettings
+from xlgen_hf.training.trainer import XLGenTrainer
 
 TEXTS = ["a history of organ music", "printing", "modern piano"]
 CONDITIONING = ("tokens", "memory")

@@ -14,12 +14,12 @@ from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_matrix
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import write_jsonl
-from xlgen_hf.embedding import load_encoder
+from xlgen_hf.encoders.embedding import load_encoder
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.retrieval import DenseRetriever, RetrievalSettings
-from xlgen_hf.retriever_training import ContrastiveSettings, fit_retriever, train_encoder
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.retrieval.retriever import DenseRetriever, RetrievalSettings
+from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, train_encoder
 
 TENSORS = "retriever.safetensors"
 

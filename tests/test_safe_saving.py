@@ -12,14 +12,15 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from xlgen_hf import _io, saving
 from xlgen_hf.errors import ModelFolderError, SaveError
+from xlgen_hf.files import saving
+from xlgen_hf.files import serialization as _io
+from xlgen_hf.files.saving import finish_interrupted_save, replace_files
 from xlgen_hf.loading import load_model
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
-from xlgen_hf.saving import finish_interrupted_save, replace_files
-from xlgen_hf.trainer import XLGenTrainer
-from xlgen_hf.training_args import XLGenTrainingArguments
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.trainer import XLGenTrainer
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
@@ -158,7 +159,9 @@ def test_trainer_saves_all_or_nothing(old, rows, monkeypatch):
     args = XLGenTrainingArguments(str(folder), use_cpu=True)
     trainer = XLGenTrainer(model, args, processing_class=processor, train_dataset=rows)
     before = _state(folder)
-    monkeypatch.setattr("xlgen_hf.trainer.write_json", lambda *a: (_ for _ in ()).throw(FULL))  # the last of its files
+    monkeypatch.setattr(
+        "xlgen_hf.training.trainer.write_json", lambda *a: (_ for _ in ()).throw(FULL)
+    )  # the last of its files
     with pytest.raises(SaveError, match=f"Nothing was saved to {folder}: No space left"):
         trainer.save_model()
     assert _state(folder) == before

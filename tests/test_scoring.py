@@ -6,10 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from xlgen_hf import _resources
-from xlgen_hf._resources import load_metric_module, resource_folder
 from xlgen_hf.errors import DataError
-from xlgen_hf.scoring import score_ids, score_labels
+from xlgen_hf.evaluation.scoring import score_ids, score_labels
+from xlgen_hf.files import resources as _resources
+from xlgen_hf.files.resources import load_metric_module, resource_folder
 
 LABELS = ["a", "b", "c", "d"]
 PREDICTIONS = [[0, 1], [2], []]
@@ -72,7 +72,7 @@ def test_the_core_is_loaded_once_from_the_metric_folder():
 
 def test_scoring_needs_neither_evaluate_nor_torch():
     program = (
-        "import sys; from xlgen_hf.scoring import score_labels; score_labels([['a']], [['a']]);"
+        "import sys; from xlgen_hf.evaluation.scoring import score_labels; score_labels([['a']], [['a']]);"
         " print(sorted({'torch', 'transformers', 'evaluate', 'datasets', 'pyarrow'} & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

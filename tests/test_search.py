@@ -9,14 +9,14 @@ import pytest
 import torch
 from transformers import LogitsProcessorList
 
-from xlgen_hf.decoded_sets import DecodingOptions
-from xlgen_hf.decoding import LabelSetLogitsProcessor, split_labels
+from xlgen_hf.decoding.constraints import LabelSetConstraint
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
+from xlgen_hf.decoding.logits_process import LabelSetLogitsProcessor, split_labels
+from xlgen_hf.decoding.memory import XLGenMemory
+from xlgen_hf.decoding.search import DecoderRows, walk
 from xlgen_hf.errors import ConfigurationError, LabelSpaceError
-from xlgen_hf.label_sets import LabelSetConstraint
-from xlgen_hf.label_trie import LabelTrie
-from xlgen_hf.labels import LabelSpace
-from xlgen_hf.outputs import XLGenMemory
-from xlgen_hf.search import DecoderRows, walk
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.trie import LabelTrie
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 20, "organ"]

@@ -12,10 +12,11 @@ import torch
 from datasets import Dataset
 from transformers import EarlyStoppingCallback, HfArgumentParser, Seq2SeqTrainingArguments
 
-from xlgen_hf.data_collator import encode_dataset
 from xlgen_hf.errors import ConfigurationError
-from xlgen_hf.trainer import LengthBucketSampler, XLGenTrainer
-from xlgen_hf.training_args import XLGenTrainingArguments
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.collator import encode_dataset
+from xlgen_hf.training.sampler import LengthBucketSampler
+from xlgen_hf.training.trainer import XLGenTrainer
 
 
 def _trainer(make_model, rows, folder, variant="bcl", family="bert", options=None, **arguments):

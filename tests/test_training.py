@@ -13,9 +13,9 @@ import pytest
 from conftest import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.data import write_jsonl
-from xlgen_hf.label_rows import label_side_rows
-from xlgen_hf.labels import LabelSpace
+from xlgen_hf.data.transforms import label_side_rows
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.space import LabelSpace
 
 
 @pytest.fixture

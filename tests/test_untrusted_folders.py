@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from xlgen_hf.clusters import LabelClusters
 from xlgen_hf.errors import ModelFolderError, XLGenError
-from xlgen_hf.labels import LabelSpace, LabelSpaceError
+from xlgen_hf.files.model_checks import load_config
+from xlgen_hf.labels.clusters import LabelClusters
+from xlgen_hf.labels.space import LabelSpace, LabelSpaceError
 from xlgen_hf.loading import load_model
-from xlgen_hf.model_files import load_config
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
-from xlgen_hf._resources import resource_folder
-from xlgen_hf.scoring import score_labels
+from xlgen_hf.evaluation.scoring import score_labels
+from xlgen_hf.files.resources import resource_folder
 
 FOLDER = resource_folder("evaluate_metrics") / "xmc_f1"
 PREDICTIONS = [["a", "b"], ["c", "d", "e"], [], ["Überlänge", "a"]]

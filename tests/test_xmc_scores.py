@@ -12,8 +12,8 @@ from napkinxc import metrics as napkin
 from scipy import sparse
 from sklearn.metrics import f1_score, ndcg_score, precision_score, recall_score
 
-from xlgen_hf._resources import load_metric_module
-from xlgen_hf.scoring import score_ids
+from xlgen_hf.evaluation.scoring import score_ids
+from xlgen_hf.files.resources import load_metric_module
 
 CUTOFFS = (1, 2, 3, 5, 10)
 EXACT = {"rel": 1e-12, "abs": 1e-12}

@@ -12,25 +12,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ._registration import register
+from .version import __version__
 
 if TYPE_CHECKING:
-    from .clusters import LabelClusters
     from .configuration_xlgen import XLGenConfig
-    from .data_collator import DataCollatorForXLGen
-    from .hub import push_metric, push_model
-    from .hub_datasets import push_dataset
-    from .label_dropping import drop_labels
-    from .label_trie import LabelTrie
-    from .labels import LabelSpace
-    from .lora import lora_config
+    from .data.transforms import drop_labels
+    from .hub.datasets import push_dataset
+    from .hub.push import push_metric, push_model
+    from .labels.clusters import LabelClusters
+    from .labels.space import LabelSpace
+    from .labels.trie import LabelTrie
     from .modeling_xlgen import XLGenForConditionalGeneration
-    from .outputs import LabelPrediction
     from .pipeline import XLGenPipeline
+    from .prediction.results import LabelPrediction
     from .processing_xlgen import XLGenProcessor
-    from .trainer import XLGenTrainer
-    from .training_args import XLGenTrainingArguments
-
-__version__ = "0.1.0"
+    from .training.arguments import XLGenTrainingArguments
+    from .training.collator import DataCollatorForXLGen
+    from .training.lora import lora_config
+    from .training.trainer import XLGenTrainer
 
 __all__ = [
     "DataCollatorForXLGen",
@@ -54,22 +53,22 @@ __all__ = [
 
 # Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
 _MODULES = {
-    "DataCollatorForXLGen": "data_collator",
-    "LabelClusters": "clusters",
-    "LabelPrediction": "outputs",
-    "LabelSpace": "labels",
-    "LabelTrie": "label_trie",
+    "DataCollatorForXLGen": "training.collator",
+    "LabelClusters": "labels.clusters",
+    "LabelPrediction": "prediction.results",
+    "LabelSpace": "labels.space",
+    "LabelTrie": "labels.trie",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
     "XLGenPipeline": "pipeline",
     "XLGenProcessor": "processing_xlgen",
-    "XLGenTrainer": "trainer",
-    "XLGenTrainingArguments": "training_args",
-    "drop_labels": "label_dropping",
-    "lora_config": "lora",
-    "push_dataset": "hub_datasets",
-    "push_metric": "hub",
-    "push_model": "hub",
+    "XLGenTrainer": "training.trainer",
+    "XLGenTrainingArguments": "training.arguments",
+    "drop_labels": "data.transforms",
+    "lora_config": "training.lora",
+    "push_dataset": "hub.datasets",
+    "push_metric": "hub.push",
+    "push_model": "hub.push",
 }
 
 

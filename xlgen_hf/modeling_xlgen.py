@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,21 +18,21 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers import initialization as init
-from transformers.modeling_outputs import ModelOutput
+from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
-from .backbone import load_backbone, longest_sequence
-from .candidate_pointer import CandidatePointer
-from .conditioning import ConditionedEncoderMixin
 from .configuration_xlgen import XLGenConfig
+from .decoding.memory import XLGenMemory
 from .errors import ConfigurationError
-from .model_files import ModelFilesMixin
-from .outputs import XLGenMemory, XLGenOutput
-from .prediction import LabelPredictionMixin
+from .modules.backbone import load_backbone, longest_sequence
+from .modules.candidate_pointer import CandidatePointer
+from .modules.conditioning import ConditionedEncoderMixin
+from .modules.output_layer import IGNORED, RestrictedOutputMixin
+from .modules.persistence import ModelFilesMixin
+from .modules.push_mixin import PushModelMixin
+from .prediction.generator import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
-from .push_mixin import PushModelMixin
-from .restricted_output import IGNORED, RestrictedOutputMixin
 
-__all__ = ["XLGenForConditionalGeneration"]
+__all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
 logger = logging.getLogger(__name__)
 
@@ -384,3 +385,18 @@ def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor |
 AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
 AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
 AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
+
+
+@dataclass
+class XLGenOutput(Seq2SeqLMOutput):
+    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
+
+    Attributes:
+        generation_loss: cross-entropy of the label tokens, shape `()`.
+        cluster_loss: loss of the clusters before weighting, shape `()`; None without clusters or targets.
+        cluster_logits: logits of the clusters, shape `(B, C)`; `bcl` only.
+    """
+
+    generation_loss: torch.FloatTensor | None = None
+    cluster_loss: torch.FloatTensor | None = None
+    cluster_logits: torch.FloatTensor | None = None

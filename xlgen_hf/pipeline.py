@@ -9,12 +9,12 @@ from typing import Any
 from datasets import Column
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
-from .decisions import DecisionRule
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
-from .outputs import LabelPrediction
+from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
+from .ranking.decisions import DecisionRule
 
 __all__ = ["TASK", "XLGenPipeline"]
 

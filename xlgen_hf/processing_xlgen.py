@@ -15,22 +15,22 @@ from huggingface_hub import snapshot_download
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
-from ._io import write_json
-from .calibration import CALIBRATION_FILE, ScoreCalibrator
-from .candidate_inputs import CandidateInputs
-from .clusters import LabelClusters
 from .configuration_xlgen import NUM_LEVELS
-from .embedding import Encoder
+from .encoders.embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
-from .hub_files import HYBRID_FILE, LINEAR_FOLDER
-from .hybrid import Hybrid
-from .label_trie import LABEL_TRIE_FILE, LabelTrie
-from .labels import LabelSpace
-from .linear_ranker import LinearRanker
-from .processor_files import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
-from .retrieval import RETRIEVER_FOLDER, DenseRetriever
-from .saving import finish_interrupted_save, replace_files
-from .truncation import TruncationReport
+from .files.model_checks import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
+from .files.model_folder import HYBRID_FILE, LINEAR_FOLDER
+from .files.saving import finish_interrupted_save, replace_files
+from .files.serialization import write_json
+from .labels.clusters import LabelClusters
+from .labels.space import LabelSpace
+from .labels.tokens import TruncationReport
+from .labels.trie import LABEL_TRIE_FILE, LabelTrie
+from .ranking.calibration import CALIBRATION_FILE, ScoreCalibrator
+from .ranking.fusion import Hybrid
+from .ranking.label_trees import LinearRanker
+from .retrieval.candidate_inputs import CandidateInputs
+from .retrieval.retriever import RETRIEVER_FOLDER, DenseRetriever
 
 __all__ = ["XLGenProcessor"]
 

@@ -10,16 +10,18 @@ from typing import Any
 
 from datasets import Dataset
 
-from ._io import write_json
-from .baselines import best_most_frequent_k, most_frequent_predictions
-from .clusters import LabelClusters
 from .configuration_xlgen import Variant
-from .data import load_label_names, load_rows, write_jsonl
-from .labels import LabelSpace
-from .outputs import LabelPrediction
-from .scoring import score_labels
-from .training import TrainingSettings, train_model
-from .training_args import XLGenTrainingArguments
+from .data.rows import load_label_names, load_rows
+from .evaluation.scoring import score_labels
+from .experiments.systems.frequency import best_most_frequent_k, most_frequent_predictions
+from .files.json_lines import write_jsonl
+from .files.serialization import write_json
+from .labels.clusters import LabelClusters
+from .labels.space import LabelSpace
+from .prediction.results import LabelPrediction
+from .training.arguments import XLGenTrainingArguments
+from .training.run import train_model
+from .training.settings import TrainingSettings
 
 __all__ = ["BACKBONE", "KEY_SCORES", "run_quickstart"]
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ..clusters import LabelClusters
-    from ..labels import LabelSpace
+    from ..labels.clusters import LabelClusters
+    from ..labels.space import LabelSpace
 
 __all__ = ["cluster"]
 
@@ -60,9 +60,9 @@ def cluster(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of k-means and of the order `shuffle`.")] = 0,
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
-    from ..clusters import LabelClusters
-    from ..data import load_label_names, load_rows
-    from ..labels import LabelSpace
+    from ..data.rows import load_label_names, load_rows
+    from ..labels.clusters import LabelClusters
+    from ..labels.space import LabelSpace
 
     vocabulary = load_label_names(labels) if labels is not None else None
     rows = load_rows(train_file, split="train")

@@ -13,7 +13,8 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..experiment import CellFailure, Plan
+    from ..experiments.plan import Plan
+    from ..experiments.run import CellFailure
 
 __all__ = ["experiment"]
 
@@ -77,10 +78,11 @@ def experiment(
 
     Each cell, a system on a setting with a seed, runs in a process of its own. The same command runs what is missing.
     """
-    from ..experiment import Plan, plan_cells, run_cells
-    from ..experiment_data import ExperimentData, PositiveUnlabelled
-    from ..plots import check_picture
-    from ..system_registry import SystemOptions, system_names
+    from ..evaluation.plots import check_picture
+    from ..experiments.data import ExperimentData, PositiveUnlabelled
+    from ..experiments.plan import Plan, plan_cells
+    from ..experiments.run import run_cells
+    from ..experiments.systems.registry import SystemOptions, system_names
 
     if figures:
         check_picture(output_dir / "figure.png")
@@ -154,7 +156,7 @@ def _models(words: Iterable[str]) -> dict[str, str]:
 def _arguments(words: list[str]) -> dict[str, Any]:
     """Arguments of the trainer that differ from their defaults, as JSON holds them."""
     from ..errors import ConfigurationError
-    from ..training_args import XLGenTrainingArguments
+    from ..training.arguments import XLGenTrainingArguments
     from .train import training_arguments
 
     folder = Path("unused")
@@ -180,10 +182,10 @@ def _sources(data: str | None, *files: str | None) -> dict[str, str]:
 
 
 def _report(plan: Plan, cells: Any, rows: Any, folder: Path, failures: list[CellFailure], *, figures: bool) -> None:
-    from .._io import write_json
-    from ..experiment_plots import plot_figures, system_title
-    from ..experiment_report import write_report
-    from ..experiment_results import RESULTS, collect_results
+    from ..experiments.plots import plot_figures, system_title
+    from ..experiments.report import write_report
+    from ..experiments.results import RESULTS, collect_results
+    from ..files.serialization import write_json
     from .console import print_table, results
 
     found = collect_results(plan, cells, rows, folder, failures, ["xlgen", *sys.argv[1:]])

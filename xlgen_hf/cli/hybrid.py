@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ..labels import LabelSpace
-    from ..linear_ranker import LinearRanker
+    from ..labels.space import LabelSpace
     from ..processing_xlgen import XLGenProcessor
-    from ..retrieval import DenseRetriever
+    from ..ranking.label_trees import LinearRanker
+    from ..retrieval.retriever import DenseRetriever
 
 __all__ = ["hybrid"]
 
@@ -39,14 +39,14 @@ def hybrid(
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
     import torch
 
-    from .._io import read_json, write_json
-    from ..data import load_rows
-    from ..hub_files import REPORT_FILE
-    from ..hybrid import Hybrid
+    from ..data.rows import load_rows
+    from ..files.model_checks import local_model
+    from ..files.model_folder import REPORT_FILE
+    from ..files.saving import replace_files
+    from ..files.serialization import read_json, write_json
     from ..loading import load_model
-    from ..model_files import local_model
-    from ..saving import replace_files
-    from ..training_report import hybrid_report
+    from ..ranking.fusion import Hybrid
+    from ..training.report import hybrid_report
     from .console import results
 
     if cpu_threads is not None:
@@ -75,7 +75,7 @@ def hybrid(
 def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> DenseRetriever:
     """The model's own retriever, or the one of a folder where it has none."""
     from ..errors import ConfigurationError
-    from ..retrieval import DenseRetriever
+    from ..retrieval.retriever import DenseRetriever
 
     own = processor.retriever
     if own is not None and folder is not None:
@@ -91,11 +91,11 @@ def _label_trees(name: str | None, train_file: str | None, space: LabelSpace) ->
     """Label trees that are trained on the rows of a file, if any are wanted."""
     import tempfile
 
-    from ..data import load_rows
+    from ..data.rows import load_rows
     from ..errors import ConfigurationError
-    from ..labels import LabelSpace
-    from ..linear_baselines import bonsai, parabel
-    from ..systems import SystemData
+    from ..experiments.systems.base import SystemData
+    from ..experiments.systems.linear_trees import bonsai, parabel
+    from ..labels.space import LabelSpace
 
     if (name is None) != (train_file is None):
         raise ConfigurationError("--linear and --train-file go together: label trees are trained on those rows.")

@@ -10,8 +10,8 @@ import typer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..labels import LabelSpace
-    from ..retrieval import DenseRetriever
+    from ..labels.space import LabelSpace
+    from ..retrieval.retriever import DenseRetriever
 
 __all__ = ["index"]
 
@@ -51,11 +51,11 @@ def index(
     """Make a retriever: what `train --variant rcl --retriever` and hybrids find candidate labels with."""
     import torch
 
-    from ..data import load_label_names, load_rows
-    from ..data_collator import labelled_rows
-    from ..labels import LabelSpace
-    from ..retrieval import RetrievalSettings
-    from ..retriever_training import ContrastiveSettings, fit_retriever
+    from ..data.rows import load_label_names, load_rows
+    from ..data.transforms import labelled_rows
+    from ..labels.space import LabelSpace
+    from ..retrieval.retriever import RetrievalSettings
+    from ..training.retriever import ContrastiveSettings, fit_retriever
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)

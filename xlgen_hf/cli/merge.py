@@ -15,11 +15,11 @@ def merge(
     output_dir: Annotated[Path, typer.Option(help="Folder for the merged model.")],
 ) -> None:
     """Write a model that needs neither the adapter nor peft, with the same predictions."""
-    from ..adapter_base import is_adapter
     from ..errors import ConfigurationError
+    from ..files.adapter_base import is_adapter
+    from ..files.model_checks import local_model
+    from ..files.saving import replace_files
     from ..loading import load_model
-    from ..model_files import local_model
-    from ..saving import replace_files
     from .console import results
 
     folder = local_model(model, {})

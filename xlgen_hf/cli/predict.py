@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from ..decisions import DecisionRule
+    from ..ranking.decisions import DecisionRule
 
 __all__ = ["predict"]
 
@@ -77,7 +77,7 @@ def predict(
     settings = dict(locals())  # all options: they decide whether an earlier run's rows are taken up
     import json
 
-    from ..data import load_rows
+    from ..data.rows import load_rows
     from ..errors import ConfigurationError
 
     if len(model) > 1 and open_vocabulary:
@@ -113,7 +113,7 @@ def _load_members(
 ) -> list[tuple[Any, Any]]:
     import torch
 
-    from ..data import load_label_names
+    from ..data.rows import load_label_names
     from ..loading import load_model
 
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -134,7 +134,7 @@ def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, cluste
     """Ids of the labels that may be predicted, None for all."""
     import numpy as np
 
-    from ..data import load_label_names
+    from ..data.rows import load_label_names
     from ..errors import ConfigurationError
 
     space = processor.label_space
@@ -157,8 +157,8 @@ def _rule(
     processor: Any, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
 ) -> DecisionRule | None:
     """The decision rule that the options ask for, None for the model's own."""
-    from ..decisions import DecisionRule
     from ..errors import ConfigurationError
+    from ..ranking.decisions import DecisionRule
 
     if (top_k is not None) + (threshold is not None) + expected_f1 > 1:
         raise ConfigurationError("--top-k, --threshold and --expected-f1 exclude each other; choose one.")
@@ -198,7 +198,7 @@ def _predictions(
     """Predict chunk by chunk from row `start` on, in the order of the rows."""
     from tqdm.auto import tqdm
 
-    from ..ensemble import predict_ensemble
+    from ..prediction.ensemble import predict_ensemble
 
     with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
         for first in range(start, len(rows), _CHUNK):
@@ -216,8 +216,8 @@ def _write(
     path: Path, members: list[tuple[Any, Any]], rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
 ) -> None:
     """Write predictions as they come; go on where a run of the same command was stopped."""
-    from ..model_files import local_model
-    from ..partial_output import PartialOutput, digest
+    from ..files.json_lines import PartialOutput, digest
+    from ..files.model_checks import local_model
 
     folders = [local_model(name, {}) for name in settings["model"]]
     files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in _MODEL_SUFFIXES]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ..hub import PushReport
+    from ..hub.push import PushReport
 
 __all__ = ["push"]
 
@@ -56,7 +56,7 @@ def model(
 
     An adapter's base goes up before it, to a repository of its own.
     """
-    from ..hub import push_model
+    from ..hub.push import push_model
 
     report = push_model(
         model, repo_id, base_repo_id=base_repo_id, scores=scores, dataset=dataset, license_id=license_id,
@@ -84,7 +84,7 @@ def dataset(
     dry_run: DryRun = False,
 ) -> None:
     """Put a data set up in one commit: Parquet files of each split, the label space, and a card with statistics."""
-    from ..hub_datasets import push_dataset
+    from ..hub.datasets import push_dataset
 
     given = {"train": train_file, "validation": validation_file, "test": test_file}
     splits: dict[str, Any] = {name: file for name, file in given.items() if file is not None}
@@ -105,7 +105,7 @@ def metric(
     dry_run: DryRun = False,
 ) -> None:
     """Put the metric xmc_f1 up as a Space, from which `evaluate.load` loads it."""
-    from ..hub import push_metric
+    from ..hub.push import push_metric
 
     report = push_metric(
         repo_id, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run

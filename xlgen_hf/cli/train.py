@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ..training_args import XLGenTrainingArguments
+    from ..training.arguments import XLGenTrainingArguments
 
 __all__ = ["train", "training_arguments"]
 
@@ -109,8 +109,9 @@ def train(
     """
     import torch
 
-    from ..data import load_label_names, load_rows
-    from ..training import TrainingSettings, train_model
+    from ..data.rows import load_label_names, load_rows
+    from ..training.run import train_model
+    from ..training.settings import TrainingSettings
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
@@ -159,7 +160,7 @@ def training_arguments(output_dir: Path, words: list[str], *, has_validation: bo
     from transformers import HfArgumentParser
 
     from ..errors import ConfigurationError
-    from ..training_args import XLGenTrainingArguments
+    from ..training.arguments import XLGenTrainingArguments
 
     given = {word.partition("=")[0].lstrip("-").replace("-", "_") for word in words if word.startswith("--")}
     defaults: dict[str, Any] = {"save_strategy": "epoch", "save_total_limit": 2}

@@ -1,0 +1,99 @@
+"""What is made of rows before a training: those with labels, label-side rows, and incomplete label lists."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+
+from ..errors import ConfigurationError
+from ..labels.space import LabelSpace
+
+__all__ = ["drop_labels", "label_side_rows", "labelled_rows"]
+
+logger = logging.getLogger(__name__)
+
+
+_JOINT = " : "  # library titles join their parts so
+
+
+_MOST_NAMES = 4
+
+
+def label_side_rows(label_space: LabelSpace, count: int, seed: int = 0) -> list[dict[str, str | list[str]]]:
+    """Make rows whose text is one to four label names, in any order, and whose labels are these.
+
+    Every label of the space stands in as many rows as any other, give or take one, those that training never saw
+    included: their names are known even where no document is.
+
+    Args:
+        label_space: the labels.
+        count: number of rows.
+        seed: seed of the draw.
+
+    Source: Jain et al., "Gandalf", KDD 2024 (label names as training points).
+    """
+    random = np.random.default_rng(seed)
+    rows: list[dict[str, str | list[str]]] = []
+    pool: list[int] = []
+    for size in random.integers(1, min(_MOST_NAMES, len(label_space)) + 1, size=count):
+        if len(pool) < size:
+            pool += random.permutation(len(label_space)).tolist()
+        names = label_space.decode(dict.fromkeys(pool[:size]))
+        del pool[:size]
+        rows.append({"text": _JOINT.join(names), "labels": names})
+    return rows
+
+
+def drop_labels(dataset: Dataset, rate: float = 0.5, seed: int = 0, *, keep_one: bool = True) -> Dataset:
+    """Drop a share of each row's labels, drawn at random; for training rows, never for rows that evaluate.
+
+    Of `n` labels `rate * n` are dropped, rounded down or up at random, so that the expected share is `rate`. The draw
+    depends on the seed and the row's number alone.
+
+    Args:
+        dataset: rows with `labels`; other columns stay as they are.
+        rate: share that is dropped, in [0, 1].
+        seed: of the draw.
+        keep_one: leave every row with labels at least one of them, so that short lists lose a smaller share.
+
+    Returns:
+        The rows in their order, the remaining labels in theirs.
+
+    Raises:
+        ConfigurationError: if the rate is no share.
+
+    Source: Jung et al., EACL 2023 (50 % of each training example's labels dropped).
+    """
+    if not 0 <= rate <= 1:
+        raise ConfigurationError(f"rate={rate}; a share of labels to drop, from 0 to 1, is needed.")
+
+    def drop(row: dict[str, Any], number: int) -> dict[str, Any]:
+        labels = row["labels"]
+        random = np.random.default_rng([seed, number])
+        dropped = int(rate * len(labels) + random.random())
+        least = 1 if keep_one and labels else 0
+        kept = np.sort(random.permutation(len(labels))[: max(len(labels) - dropped, least)])
+        return {"labels": [labels[i] for i in kept]}
+
+    remaining = dataset.map(drop, with_indices=True, keep_in_memory=True, load_from_cache_file=False)
+    before, after = ([name for row in rows["labels"] for name in row] for rows in (dataset, remaining))
+    logger.info(
+        "%d of %d labels of the rows were dropped; %d of %d different ones occur no more.",
+        len(before) - len(after),
+        len(before),
+        len(set(before)) - len(set(after)),
+        len(set(before)),
+    )
+    return remaining
+
+
+def labelled_rows(dataset: Dataset) -> Dataset:
+    """The rows that have labels; the others teach nothing, are counted and reported."""
+    kept = dataset.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
+    if len(kept) < len(dataset):
+        left_out = len(dataset) - len(kept)
+        logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
+    return kept

@@ -1,0 +1,200 @@
+"""Which label may come next: label sets that grow token by token along the trie, all rows at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..labels.trie import LabelTrie
+
+__all__ = ["LabelSetConstraint", "SetState"]
+
+_NO_LEAF = -1
+
+
+@dataclass
+class SetState:
+    """Where each of `N` growing label sets stands.
+
+    Attributes:
+        node: trie node of the label that is being spelled, `(N,)`; 0 between labels.
+        used: leaves of the labels spelled so far, `(N, U)` with U the most labels of a set, filled up with -1.
+        count: number of labels spelled so far, `(N,)`.
+    """
+
+    node: torch.Tensor
+    used: torch.Tensor
+    count: torch.Tensor
+
+    def select(self, rows: torch.Tensor) -> SetState:
+        """The states of some rows, as copies."""
+        return SetState(self.node[rows], self.used[rows], self.count[rows])
+
+
+class LabelSetConstraint:
+    """Allows just the continuations that lead to a set of labels.
+
+    A child of a row's trie node is open where it leads to at least one label that the row does not hold yet. A row may
+    end between labels, from `min_labels` labels on, or where nothing is open; nothing is open after `max_labels`
+    labels. So each row ends, and every row that ended is a set.
+
+    With ranks, a row's labels rise in rank: each set then has exactly one sequence, whose probability is that of the
+    set.
+
+    Args:
+        trie: the labels.
+        edge_column: column of the scores that belongs to each edge of the trie, shape `(edges,)`; its token if None.
+        min_labels: least labels of a set.
+        max_labels: most labels of a set.
+        ranks: rank of each label id, shape `(greatest label id + 1,)`, all different; None leaves the order free.
+        device: where the scores are.
+    """
+
+    def __init__(
+        self,
+        trie: LabelTrie,
+        edge_column: np.ndarray | torch.Tensor | None = None,
+        *,
+        min_labels: int = 1,
+        max_labels: int = 30,
+        ranks: np.ndarray | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.trie = trie
+        self.min_labels = min(min_labels, len(trie))
+        self.max_labels = min(max_labels, len(trie))
+        self.edge_token = torch.as_tensor(trie.edge_token, device=device)
+        self.edge_column = self.edge_token if edge_column is None else torch.as_tensor(edge_column, device=device)
+        self._start = torch.as_tensor(trie.child_start, device=device)
+        self._low = torch.as_tensor(trie.leaf_low, device=device)
+        self._high = torch.as_tensor(trie.leaf_high, device=device)
+        self._root_columns = self.edge_column[: int(trie.child_start[1])].long()
+        self._widest = int(np.diff(trie.child_start).max())
+        self._leaf_rank: torch.Tensor | None = None
+        if ranks is not None:
+            self._leaf_rank = torch.as_tensor(ranks[trie.leaf_label], device=device)
+            self._greatest_rank = torch.as_tensor(trie.greatest_below(ranks), device=device)
+
+    def start(self, rows: int) -> SetState:
+        """The state of `rows` empty sets."""
+        device = self._start.device
+        zeros = torch.zeros(rows, dtype=torch.long, device=device)
+        used = torch.full((rows, self.max_labels), _NO_LEAF, dtype=torch.long, device=device)
+        return SetState(zeros, used, zeros.clone())
+
+    def best_children(self, scores: torch.Tensor, state: SetState, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The open children with the highest scores.
+
+        Args:
+            scores: scores of the next token, `(N, R)`.
+            state: `N` rows.
+            k: children of a row.
+
+        Returns:
+            Their scores `(N, k)`, highest first, minus infinity where there is no further child, and their trie nodes
+            `(N, k)`, int64, 0 where there is none.
+        """
+        values = scores.new_full((len(scores), k), -torch.inf)
+        nodes = torch.zeros((len(scores), k), dtype=torch.long, device=scores.device)
+        at_root = state.node == 0
+        for is_root, rows in ((True, at_root.nonzero().flatten()), (False, (~at_root).nonzero().flatten())):
+            if not len(rows):
+                continue
+            part = state if len(rows) == len(scores) else state.select(rows)
+            given = scores if len(rows) == len(scores) else scores[rows]
+            edge, is_open = self.open_edges(part)
+            if is_root:
+                candidates = given.index_select(1, self._root_columns)
+            else:
+                candidates = given.gather(1, self.edge_column[edge].long())
+            candidates = candidates.masked_fill_(~is_open, -torch.inf)
+            best = candidates.topk(min(k, candidates.shape[1]), dim=1)
+            child = edge.expand(len(rows), -1).gather(1, best.indices) + 1
+            values[rows, : best.values.shape[1]] = best.values
+            nodes[rows, : child.shape[1]] = child.masked_fill(best.values == -torch.inf, 0)
+        return values, nodes
+
+    def open_edges(self, state: SetState) -> tuple[torch.Tensor, torch.Tensor]:
+        """The edges that leave the nodes of rows which are all at the root, or all inside a label.
+
+        Returns:
+            Edges, `(1, W)` at the root, `(N, W)` inside, and whether each is open, `(N, W)`.
+        """
+        node = state.node
+        first = self._start[node].long()
+        if not bool(node[0]):
+            edge = torch.arange(len(self._root_columns), device=node.device)[None]
+            is_open = (state.count < self.max_labels)[:, None].repeat(1, edge.shape[1])
+        else:
+            fan = self._start[node + 1] - first
+            offset = torch.arange(int(fan.max()), device=node.device)
+            is_open = offset < fan[:, None]
+            edge = (first[:, None] + offset).clamp_(max=len(self.edge_token) - 1)
+        if self._leaf_rank is None:
+            self._close_used_up(is_open, state, first)
+        else:
+            is_open &= self._greatest_rank[edge + 1] > self._last_rank(state)[:, None]
+        return edge, is_open
+
+    def _last_rank(self, state: SetState) -> torch.Tensor:
+        """Rank of the last label of each row, `(N,)`; -1 before the first."""
+        assert self._leaf_rank is not None
+        leaf = state.used.gather(1, (state.count - 1).clamp(min=0)[:, None])[:, 0]
+        return torch.where(state.count > 0, self._leaf_rank[leaf.clamp(min=0)], -1)
+
+    def _close_used_up(self, is_open: torch.Tensor, state: SetState, first: torch.Tensor) -> None:
+        """Close edges below which every label is used; only edges on the way to a used label can be such."""
+        low, high = self._low[state.node][:, None], self._high[state.node][:, None]
+        row, column = ((state.used >= low) & (state.used < high)).nonzero(as_tuple=True)
+        if not len(row):
+            return
+        child = self._child_above(state.node[row], state.used[row, column])
+        low, high = self._low[child], self._high[child]
+        used = state.used[row]
+        used_up = ((used >= low[:, None]) & (used < high[:, None])).sum(1) >= high - low
+        row, child = row[used_up], child[used_up]
+        is_open[row, child - 1 - first[row]] = False
+
+    def _child_above(self, node: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
+        """The child of each node above each leaf, the last one whose leaves start at or before it: binary search."""
+        low, high = self._start[node].long(), self._start[node + 1].long()
+        for _ in range(self._widest.bit_length()):
+            wide = high - low > 1
+            middle = (low + high) // 2
+            before = self._low[middle.clamp(max=len(self._low) - 2) + 1] <= leaf
+            low, high = torch.where(wide & before, middle, low), torch.where(wide & ~before, middle, high)
+        return low + 1
+
+    def find_children(self, node: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
+        """The child of each node `(N,)` by each token `(N,)`, which an open edge must have: binary search."""
+        low, high = self._start[node].long(), self._start[node + 1].long()
+        for _ in range(self._widest.bit_length()):
+            wide = low < high
+            middle = (low + high) // 2
+            below = self.edge_token[middle.clamp(max=len(self.edge_token) - 1)] < token
+            low, high = torch.where(wide & below, middle + 1, low), torch.where(wide & ~below, middle, high)
+        return low + 1
+
+    def may_end(self, state: SetState, best: torch.Tensor) -> torch.Tensor:
+        """Whether each row may end, `(N,)`; `best` `(N,)` is the score of its best open child."""
+        return (state.node == 0) & ((state.count >= self.min_labels) | (best == -torch.inf))
+
+    def advance(self, state: SetState, node: torch.Tensor) -> torch.Tensor:
+        """Move each row to a child of its node, in place; 0 stands for a row that ended.
+
+        Returns:
+            Whether the row has now spelled a label, `(N,)`.
+        """
+        finished = (node > 0) & (self._start[node] == self._start[node + 1])
+        rows = finished.nonzero().flatten()
+        state.used[rows, state.count[rows]] = self._low[node[rows]].long()
+        state.count += finished
+        state.node = node.masked_fill(finished, 0)
+        return finished
+
+    def labels(self, leaves: torch.Tensor) -> np.ndarray:
+        """Leaves -> label ids; -1 stays."""
+        found = leaves.cpu().numpy()
+        return np.where(found >= 0, self.trie.leaf_label[found.clip(0)], _NO_LEAF)

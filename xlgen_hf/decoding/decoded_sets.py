@@ -1,0 +1,225 @@
+"""What a search has found, in ids: label sets of texts with their candidates' probabilities, and how to search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from ..configuration_xlgen import Pool
+from ..errors import ConfigurationError
+from ..prediction.results import LabelPrediction
+from ..ranking.scored_labels import Combination, ScoredLabels, combine
+from .search import LabelSets
+
+if TYPE_CHECKING:
+    from ..processing_xlgen import XLGenProcessor
+
+__all__ = ["DecodedSet", "DecodingOptions", "score_decoded", "to_decoded", "to_predictions"]
+
+_TINY = 1e-300
+
+
+@dataclass(frozen=True)
+class DecodingOptions:
+    """How label sets are searched for.
+
+    Attributes:
+        num_beams: beams of a text; 1 is greedy search; the model's own setting if None.
+        num_samples: sets to draw from the model's distribution instead of searching; 0 searches.
+        temperature: divides the log-probabilities that samples are drawn from, above 0.
+        pool: how the sets of a text's beams or samples become one: `best` takes the most probable, `average`, `vote`
+            and `union` fuse them as [`combine`] fuses models. If None, the model's own setting where the number of
+            beams is the model's own too, else `best`.
+        seed: of the samples.
+        min_labels: least labels of a text; the model's own setting if None.
+        max_labels: most labels of a text; the model's own setting if None.
+        num_candidates: labels to score for each text, where its set holds fewer. Greedy search goes on for them; a
+            model that has candidates in its input (rcl) scores those as well, by any search, if this is above 0.
+        ordered: generate labels in the order of training alone, so that a set has just one sequence. Cannot be used
+            with the order `shuffle`.
+        labels: ids of the labels to choose from; all if None.
+
+    Raises:
+        ConfigurationError: if a value is out of range, or options exclude each other.
+    """
+
+    num_beams: int | None = None
+    num_samples: int = 0
+    temperature: float = 1.0
+    pool: Pool | None = None
+    seed: int = 0
+    min_labels: int | None = None
+    max_labels: int | None = None
+    num_candidates: int = 0
+    ordered: bool = False
+    labels: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if (self.num_beams is not None and self.num_beams < 1) or self.num_samples < 0 or self.num_candidates < 0:
+            raise ConfigurationError(
+                f"num_beams={self.num_beams}, num_samples={self.num_samples}, num_candidates={self.num_candidates}; "
+                "at least 1, 0 and 0 are needed."
+            )
+        if self.num_beams not in (None, 1) and self.num_samples:
+            raise ConfigurationError(f"num_beams={self.num_beams} and num_samples={self.num_samples}; choose one.")
+        if self.pool is not None and self.pool not in get_args(Pool):
+            raise ConfigurationError(f"pool={self.pool!r}; choose one of {sorted(get_args(Pool))}.")
+        if self.temperature <= 0:
+            raise ConfigurationError(f"temperature={self.temperature}; it must be above 0.")
+
+    def resolved(self, num_beams: int, pool: Pool) -> DecodingOptions:
+        """The same options with the model's own search where none is given.
+
+        Raises:
+            ConfigurationError: if sets are to be pooled, and the search is greedy.
+        """
+        if self.num_samples:
+            return replace(self, num_beams=1, pool=self.pool or "best")
+        own = self.num_beams is None
+        beams = num_beams if own else self.num_beams
+        if beams == 1 and self.pool not in (None, "best"):
+            raise ConfigurationError(
+                f"pool={self.pool!r} has nothing to pool: greedy search finds one set. Give num_beams or num_samples."
+            )
+        return replace(self, num_beams=beams, pool=self.pool or (pool if own else "best"))
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether it is greedy search; of resolved options."""
+        return self.num_beams == 1 and not self.num_samples
+
+
+@dataclass
+class DecodedSet:
+    """The label set of one text, in ids.
+
+    Attributes:
+        labels: label ids in the order of their generation.
+        log_probs: log-probability of each label given the text and the labels before it.
+        would_end: after each label, whether the model gave the end token more than the token that came next; where a
+            lower bound on the number of labels went against the model's own wish to end.
+        clusters: ids of the clusters that guided the generation, most probable first.
+        complete: whether the sequence came to its end; if not, it was cut at the greatest length.
+        candidates: label id -> probability, for these labels and those of the text's other beams or samples.
+    """
+
+    labels: list[int]
+    log_probs: list[float]
+    would_end: list[bool]
+    clusters: list[int]
+    complete: bool
+    candidates: dict[int, float] = field(default_factory=dict)
+
+    def with_min_labels(self, min_labels: int) -> DecodedSet:
+        """The set that greedy search finds with another, lower bound on the number of labels.
+
+        Greedy search goes the same way under every bound until it may end, so the set is a prefix of this one.
+        """
+        ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
+        size = next(ends, len(self.labels))
+        return DecodedSet(
+            self.labels[:size],
+            self.log_probs[:size],
+            self.would_end[:size],
+            self.clusters,
+            self.complete or size < len(self.labels),
+            self.candidates,
+        )
+
+
+def to_decoded(sets: LabelSets, clusters: list[list[int]], options: DecodingOptions) -> list[DecodedSet]:
+    """The most probable set of each text, or all of them fused, with the candidates of all.
+
+    Args:
+        sets: what was found.
+        clusters: ids of the clusters that guided each text.
+        options: how it was searched for, resolved.
+    """
+    decoded = _best_sets(sets, clusters, _candidates(sets, sampled=options.num_samples > 0))
+    if options.pool is None or options.pool == "best":
+        return decoded
+    return _pooled(decoded, sets, options.pool)
+
+
+def _best_sets(sets: LabelSets, clusters: list[list[int]], candidates: list[dict[int, float]]) -> list[DecodedSet]:
+    sizes = (sets.labels[:, 0] >= 0).sum(1).tolist()
+    first = (part[:, 0].tolist() for part in (sets.labels, sets.log_probs, sets.would_end, sets.complete))
+    return [
+        DecodedSet(labels[:size], log_probs[:size], ends[:size], some, complete, found)
+        for size, labels, log_probs, ends, complete, some, found in zip(
+            sizes, *first, clusters, candidates, strict=True
+        )
+    ]
+
+
+def _candidates(sets: LabelSets, *, sampled: bool) -> list[dict[int, float]]:
+    """Probability of each label that a text's sets hold, `B` dictionaries.
+
+    The mean, over the sets, of the probability with which the label was generated; weighted by the sets' own
+    probabilities, samples alike (they come as often as they are probable).
+    """
+    finite = np.isfinite(sets.score)
+    weight = finite.astype(np.float64) if sampled else np.exp(sets.score - sets.score[:, :1]) * finite
+    weight /= weight.sum(1, keepdims=True).clip(1e-12)
+    text, member, place = np.nonzero((sets.labels >= 0) & finite[:, :, None])
+    label = sets.labels[text, member, place].astype(np.int64)
+    share = weight[text, member] * np.exp(sets.log_probs[text, member, place].astype(np.float64))
+    span = int(sets.labels.max(initial=0)) + 1
+    keys, inverse = np.unique(text * span + label, return_inverse=True)
+    probability = np.bincount(inverse, weights=share, minlength=len(keys)).clip(0.0, 1.0)
+    found: list[dict[int, float]] = [{} for _ in range(len(sets.labels))]
+    for key, value in zip(keys.tolist(), probability.tolist(), strict=True):
+        found[key // span][key % span] = value
+    return found
+
+
+def _pooled(decoded: list[DecodedSet], sets: LabelSets, how: Combination) -> list[DecodedSet]:
+    """One set out of all sets of each text."""
+    probability = np.exp(sets.log_probs.astype(np.float64)).clip(0, 1)
+    exists = (sets.labels >= 0) & np.isfinite(sets.score)[:, :, None]
+    members = [
+        ScoredLabels.from_rows(
+            (labels[there].tolist(), scores[there].tolist(), [True] * int(there.sum()))
+            for labels, scores, there in zip(sets.labels[:, k], probability[:, k], exists[:, k], strict=True)
+        )
+        for k in range(sets.labels.shape[1])
+    ]
+    fused = combine(members, how)
+    scores = np.split(fused.scores, fused.start[1:-1])
+    names = np.split(fused.labels, fused.start[1:-1])
+    return [
+        replace(
+            one,
+            labels=labels,
+            log_probs=np.log(np.maximum(values, _TINY)).tolist(),
+            would_end=[True] * len(labels),
+            candidates=dict(zip(all_names.tolist(), all_scores.tolist(), strict=True)),
+        )
+        for one, (labels, values), all_names, all_scores in zip(decoded, fused.sets(), names, scores, strict=True)
+    ]
+
+
+def score_decoded(decoded: Sequence[DecodedSet], processor: XLGenProcessor) -> ScoredLabels:
+    """The candidates of decoded texts, calibrated where the processor has a calibrator."""
+    scored = ScoredLabels.from_rows(
+        (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
+        for one in decoded
+    )
+    if processor.calibrator is None:
+        return scored
+    return processor.calibrator.transform(scored, processor.label_space.counts)
+
+
+def to_predictions(
+    scored: ScoredLabels, decoded: Sequence[DecodedSet], processor: XLGenProcessor
+) -> list[LabelPrediction]:
+    """Names and scores of the chosen labels, and the names of the clusters that guided their generation."""
+    names = processor.clusters.names if processor.clusters is not None else []
+    return [
+        LabelPrediction(processor.label_space.decode(labels), scores, [names[c] for c in one.clusters])
+        for (labels, scores), one in zip(scored.sets(), decoded, strict=True)
+    ]

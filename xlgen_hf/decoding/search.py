@@ -1,0 +1,326 @@
+"""Search for label sets: greedy, sampling and beams over decoder rows with a cache, and scores of given labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EncoderDecoderCache
+
+from .constraints import LabelSetConstraint, SetState
+from .memory import XLGenMemory
+
+__all__ = ["DecoderRows", "LabelSets", "beam_search", "walk"]
+
+# (memory, tokens so far (N, T), cache or None) -> log-probabilities of the next token (N, R), cache
+DecodeStep = Callable[[XLGenMemory, torch.Tensor, Any], tuple[torch.Tensor, Any]]
+
+
+class DecoderRows:
+    """Sequences of equal length that a decoder extends by a token at a time; the cache follows their moves.
+
+    Args:
+        step: runs the decoder.
+        memory: of each row, what the model's `encode` gave.
+    """
+
+    def __init__(self, step: DecodeStep, memory: XLGenMemory) -> None:
+        self._step = step
+        self._memory = memory
+        self._tokens = torch.empty(len(memory[0]), 0, dtype=torch.long, device=memory[0].device)
+        self._cache: Any = None
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self._tokens)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the rows are."""
+        return self._tokens.device
+
+    def step(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Append a token to each row `(N,)`; log-probabilities of the token after it, `(N, R)`."""
+        self._tokens = torch.cat([self._tokens, tokens[:, None]], dim=1)
+        log_probs, self._cache = self._step(self._memory, self._tokens, self._cache)
+        return log_probs
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Go on with these rows, which may repeat."""
+        self._memory, self._tokens = self._memory.select(rows), self._tokens[rows]
+        if self._cache is not None:
+            self._cache.batch_select_indices(rows)
+
+    def branch(self, rows: torch.Tensor) -> DecoderRows:
+        """Copies of these rows, which go on by themselves."""
+        twin = DecoderRows(self._step, self._memory.select(rows))
+        twin._tokens = self._tokens[rows]
+        twin._cache = _branched(self._cache, rows)
+        return twin
+
+    def reorder(self, rows: torch.Tensor) -> None:
+        """Go on with these rows, each of the same text as the one whose place it takes: the memory stays."""
+        self._tokens = self._tokens[rows]
+        if self._cache is not None:
+            self._cache.self_attention_cache.reorder_cache(rows)
+
+
+def _branched(cache: Any, rows: torch.Tensor) -> Any:
+    """A cache of some rows of another one, which stays as it is: layers replace their tensors, so a new shell does."""
+    parts = []
+    for part in (cache.self_attention_cache, cache.cross_attention_cache):
+        shell = copy(part)
+        shell.layers = [copy(layer) for layer in part.layers]
+        parts.append(shell)
+    twin = EncoderDecoderCache(*parts)
+    twin.batch_select_indices(rows)
+    return twin
+
+
+@dataclass
+class LabelSets:
+    """Label sets of `B` texts, `K` of each, most probable first.
+
+    Attributes:
+        labels: label ids in the order of their generation, `(B, K, U)`, filled up with -1.
+        log_probs: log-probability of each label given the text and the labels before it, `(B, K, U)`.
+        would_end: after each label, whether the end token had more than the token that came next, `(B, K, U)`; where a
+            lower bound on the number of labels went against the model's own wish to end.
+        score: log-probability of each set's sequence, `(B, K)`; minus infinity where there is no further set.
+        complete: whether a set came to its end, `(B, K)`; if not, it was cut at the greatest length.
+    """
+
+    labels: np.ndarray
+    log_probs: np.ndarray
+    would_end: np.ndarray
+    score: np.ndarray
+    complete: np.ndarray
+
+
+@dataclass
+class _Rows:
+    """Growing sets of `N` rows, with what is known about their labels."""
+
+    state: SetState
+    log_probs: torch.Tensor  # of the finished labels, (N, U)
+    would_end: torch.Tensor  # after each finished label, (N, U)
+    spelled: torch.Tensor  # log-probability of the label that is being spelled, (N,)
+    score: torch.Tensor  # of the whole sequence, (N,)
+    complete: torch.Tensor  # (N,)
+
+    @classmethod
+    def start(cls, constraint: LabelSetConstraint, rows: int) -> _Rows:
+        state = constraint.start(rows)
+        zeros = torch.zeros(rows, device=state.node.device)
+        log_probs = torch.zeros(rows, constraint.max_labels, device=state.node.device)
+        return cls(state, log_probs, log_probs.bool(), zeros, zeros.clone(), zeros.bool())
+
+    def select(self, rows: torch.Tensor) -> _Rows:
+        return _Rows(*(_select(getattr(self, field.name), rows) for field in fields(self)))
+
+    def put(self, rows: torch.Tensor, other: _Rows) -> None:
+        """Overwrite some rows."""
+        for mine, theirs in zip(self._tensors(), other._tensors(), strict=True):
+            mine[rows] = theirs
+
+    def _tensors(self) -> list[torch.Tensor]:
+        return [
+            self.state.node,
+            self.state.used,
+            self.state.count,
+            self.log_probs,
+            self.would_end,
+            self.spelled,
+            self.score,
+            self.complete,
+        ]
+
+    def note_wish(self, wishes: torch.Tensor) -> None:
+        """Take down, for rows between labels, whether the model would rather end."""
+        rows = ((self.state.node == 0) & (self.state.count > 0)).nonzero().flatten()
+        self.would_end[rows, self.state.count[rows] - 1] = wishes[rows]
+
+    def advance(self, constraint: LabelSetConstraint, node: torch.Tensor, log_prob: torch.Tensor) -> None:
+        """Move to the children that were chosen."""
+        self.score = self.score + log_prob
+        self.spelled = self.spelled + log_prob
+        finished = constraint.advance(self.state, node).nonzero().flatten()
+        self.log_probs[finished, self.state.count[finished] - 1] = self.spelled[finished]
+        self.spelled[finished] = 0.0
+
+
+def _select(part: Any, rows: torch.Tensor) -> Any:
+    return part.select(rows) if isinstance(part, SetState) else part[rows]
+
+
+def _to_sets(rows: _Rows, constraint: LabelSetConstraint, texts: int) -> LabelSets:
+    """Rows `(B * K)` -> sets, the most probable first."""
+    labels = constraint.labels(rows.state.used)
+    parts = (labels, rows.log_probs, rows.would_end, rows.score, rows.complete)
+    arrays = [part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in parts]
+    arrays = [part.reshape(texts, -1, *part.shape[1:]) for part in arrays]
+    order = np.argsort(-arrays[3], axis=1, kind="stable")
+    return LabelSets(*(part[np.arange(texts)[:, None], order] for part in arrays))
+
+
+def walk(
+    rows: DecoderRows,
+    constraint: LabelSetConstraint,
+    start_token: int,
+    end_column: int,
+    max_length: int,
+    *,
+    samples: int = 0,
+    temperature: float = 1.0,
+    generator: torch.Generator | None = None,
+) -> LabelSets:
+    """Find a set for each text greedily, or draw `samples` sets of each from the model's distribution.
+
+    Args:
+        rows: a row a text.
+        constraint: what may come next.
+        start_token: token that opens a sequence.
+        end_column: column of the end token in the scores.
+        max_length: most tokens of a sequence, end token included.
+        samples: sets of each text to draw; 0 for the greedy one.
+        temperature: divides the log-probabilities that are drawn from.
+        generator: source of the draws.
+    """
+    texts = len(rows)
+    if samples:
+        rows.select(torch.arange(texts, device=rows.device).repeat_interleave(samples))
+    growing = _Rows.start(constraint, len(rows))
+    found = _Rows.start(constraint, len(rows))
+    places = torch.arange(len(rows), device=rows.device)
+    tokens = torch.full_like(places, start_token)
+    for _ in range(max_length):
+        log_probs = rows.step(tokens)
+        keys = _perturbed(log_probs / temperature, generator) if samples else log_probs
+        best, child = (part[:, 0] for part in constraint.best_children(keys, growing.state, 1))
+        wishes = keys[:, end_column] >= best
+        growing.note_wish(wishes)
+        ends = wishes & constraint.may_end(growing.state, best)
+        child = child.masked_fill(ends, 0)
+        edge = (child - 1).clamp(min=0)
+        column = constraint.edge_column[edge].long().masked_fill(ends, end_column)
+        growing.advance(constraint, child, log_probs.gather(1, column[:, None])[:, 0])
+        tokens = constraint.edge_token[edge].long()
+        if bool(ends.any()):
+            growing.complete |= ends
+            found.put(places[ends], growing.select(ends))
+            growing, places, tokens = growing.select(~ends), places[~ends], tokens[~ends]
+            if not len(places):
+                break
+            rows.select((~ends).nonzero().flatten())
+    else:
+        found.put(places, growing)
+    return _to_sets(found, constraint, texts)
+
+
+def _perturbed(log_probs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
+    """Add Gumbel noise: the greatest of the sums is a draw from the distribution, over whichever tokens are open."""
+    noise = torch.empty_like(log_probs).exponential_(generator=generator)
+    return log_probs - noise.log()
+
+
+def beam_search(
+    rows: DecoderRows,
+    constraint: LabelSetConstraint,
+    start_token: int,
+    end_column: int,
+    max_length: int,
+    num_beams: int,
+) -> LabelSets:
+    """Find the `num_beams` most probable sequences of each text that a beam search meets.
+
+    Scores are plain log-probabilities of sequences, so with ranks (see [`LabelSetConstraint`]) those of sets. A text
+    is done when none of its beams can still reach one of the sequences that it has found.
+
+    Args:
+        rows: a row a text.
+        constraint: what may come next.
+        start_token: token that opens a sequence.
+        end_column: column of the end token in the scores.
+        max_length: most tokens of a sequence, end token included.
+        num_beams: beams `K` of a text.
+    """
+    texts, device = len(rows), rows.device
+    rows.select(torch.arange(texts, device=device).repeat_interleave(num_beams))
+    growing = _Rows.start(constraint, len(rows))
+    growing.score.view(texts, num_beams)[:, 1:] = -torch.inf  # the first step sees equal rows: one of them counts
+    found = _Rows.start(constraint, len(rows))
+    found.score.fill_(-torch.inf)
+    ended, open_texts = found.select(torch.arange(len(rows), device=device)), torch.arange(texts, device=device)
+    tokens = torch.full((len(rows),), start_token, device=device)
+    for _ in range(max_length):
+        log_probs = rows.step(tokens)
+        best, child = constraint.best_children(log_probs, growing.state, num_beams)
+        end = log_probs[:, end_column]
+        growing.note_wish(end >= best[:, 0])
+        end = end.masked_fill(~constraint.may_end(growing.state, best[:, 0]), -torch.inf)
+        ended = _keep_best(ended, growing, growing.score + end, num_beams)
+        parent, child, gain = _best_beams(growing.score[:, None] + best, child, best, num_beams)
+        growing = growing.select(parent)
+        growing.advance(constraint, child, gain)
+        tokens = constraint.edge_token[(child - 1).clamp(min=0)].long()
+        reach = growing.score.view(-1, num_beams)[:, 0]
+        done = ended.score.view(-1, num_beams)[:, -1] >= reach
+        if not bool(done.any()):
+            rows.reorder(parent)
+            continue
+        places = _rows_of(open_texts[done], num_beams)
+        found.put(places, ended.select(_rows_of(done.nonzero().flatten(), num_beams)))
+        open_texts = open_texts[~done]
+        if not len(open_texts):
+            break
+        kept = _rows_of((~done).nonzero().flatten(), num_beams)
+        rows.select(parent[kept])
+        growing, ended, tokens = growing.select(kept), ended.select(kept), tokens[kept]
+    else:
+        found.put(_rows_of(open_texts, num_beams), _or_cut(ended, growing, num_beams))
+    return _to_sets(found, constraint, texts)
+
+
+def _rows_of(texts: torch.Tensor, num_beams: int) -> torch.Tensor:
+    """The rows of some texts."""
+    return (texts[:, None] * num_beams + torch.arange(num_beams, device=texts.device)).flatten()
+
+
+def _keep_best(ended: _Rows, growing: _Rows, score: torch.Tensor, num_beams: int) -> _Rows:
+    """The best sequences of each text among those that ended before and those that end now with `score`."""
+    both = torch.cat([ended.score.view(-1, num_beams), score.view(-1, num_beams)], dim=1)
+    best = both.topk(num_beams, dim=1)
+    now = best.indices >= num_beams
+    if not bool((now & (best.values > -torch.inf)).any()):
+        return ended
+    offset = torch.arange(len(both), device=both.device)[:, None] * num_beams
+    source = (best.indices % num_beams + offset).flatten()
+    kept, new = ended.select(source), growing.select(source)
+    rows = now.flatten().nonzero().flatten()
+    kept.put(rows, new.select(rows))
+    kept.score = best.values.flatten()
+    kept.complete = kept.score > -torch.inf
+    return kept
+
+
+def _best_beams(
+    total: torch.Tensor, child: torch.Tensor, gain: torch.Tensor, num_beams: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Parent row, child node and log-probability of the `K` best continuations of each text, each `(N,)`."""
+    best = total.view(-1, num_beams * num_beams).topk(num_beams, dim=1)
+    offset = torch.arange(len(best.indices), device=total.device)[:, None] * num_beams
+    parent = (best.indices // num_beams + offset).flatten()
+    place = best.indices.flatten() % num_beams
+    return parent, child[parent, place], gain[parent, place]
+
+
+def _or_cut(ended: _Rows, growing: _Rows, num_beams: int) -> _Rows:
+    """The sequences that ended; for a text without any, what its beams have spelled so far."""
+    none = (ended.score.view(-1, num_beams)[:, 0] == -torch.inf).nonzero().flatten()
+    rows = _rows_of(none, num_beams)
+    ended.put(rows, growing.select(rows))
+    return ended

@@ -1,0 +1,3 @@
+"""Checkpoints of encoders, and embeddings of texts."""
+
+from __future__ import annotations

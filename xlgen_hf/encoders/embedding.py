@@ -1,0 +1,373 @@
+"""Document embeddings: the masked mean of an encoder's last hidden states, cached on disk in resumable shards."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from tqdm import tqdm
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForSeq2SeqLM,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
+from ..files.serialization import read_tensors, write_json, write_tensors
+from .checkpoints import checkpoint_errors, resolve_checkpoint
+
+__all__ = ["Encoder", "embed_texts", "load_encoder"]
+
+logger = logging.getLogger(__name__)
+
+Encoder: TypeAlias = "str | tuple[PreTrainedModel, PreTrainedTokenizerBase]"
+"""A checkpoint name, or a loaded model with its tokenizer."""
+
+_CACHE_VERSION = 1
+_SHARD_TEXTS = 2048  # texts whose embeddings are written at once: about 10 s of MiniLM on one core
+_TOKENIZE_AT_ONCE = 10_000
+# Families that number positions from behind the padding id: that many rows of the position table are no positions.
+_POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
+
+
+def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load an encoder that can be trained and saved on its own, and its tokenizer.
+
+    Args:
+        name: a folder, a name that an installed package carries, or a Hub id; of a T5 the encoder alone is taken.
+
+    Raises:
+        CheckpointError: if it cannot be loaded, or is a seq2seq model whose family has no model of the encoder alone.
+    """
+    source = _EncoderSource.open(name)
+    if source.config.is_encoder_decoder and type(source.config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
+        raise CheckpointError(
+            f"{name!r} is a seq2seq model of type {source.config.model_type!r}, whose encoder cannot be saved on its "
+            "own. Give an encoder checkpoint, such as sentence-transformers/all-MiniLM-L6-v2, or a T5."
+        )
+    return source.load().eval(), source.tokenizer
+
+
+def embed_texts(
+    texts: Sequence[str],
+    encoder: Encoder,
+    *,
+    max_length: int = 256,
+    batch_size: int = 64,
+    normalize: bool = True,
+    cache_dir: str | Path | None = None,
+    device: str | torch.device | None = None,
+    progress: bool = True,
+) -> np.ndarray:
+    """Embed texts by the mean of an encoder's last hidden states over each text's own tokens.
+
+    Args:
+        texts: `N` texts. One without any token (possible only where the tokenizer adds no special tokens) gets a row
+            of zeros, and a warning.
+        encoder: any encoder checkpoint, or any seq2seq checkpoint, of which just the encoder is used: a folder, a name
+            that an installed package carries, a Hub id; or a loaded model with its tokenizer.
+        max_length: tokens of a text that are read, special tokens included; capped by what the model can take. Texts
+            that lose tokens are counted in the log.
+        batch_size: texts that are encoded at once; texts of like length go together.
+        normalize: scale each row to length 1.
+        cache_dir: keep embeddings in a folder below, named by a hash of the token ids and the weights. They are
+            written as they come, so that an interrupted run goes on where it stopped.
+        device: where to compute; by default the device of a loaded model, else a GPU where there is one. A loaded
+            model is moved there.
+        progress: show a progress bar on stderr where that is a terminal.
+
+    Returns:
+        Embeddings in the order of `texts`, `(N, H)`, float32.
+
+    Raises:
+        CheckpointError: if the encoder cannot be loaded or computes values that are not finite.
+        ConfigurationError: if `max_length` or `batch_size` leave nothing to compute, or there is no such device.
+        DataError: if a text is no string, or no valid Unicode.
+    """
+    _check_arguments(texts, max_length, batch_size)
+    source = _EncoderSource.open(encoder)
+    tokens = _tokenize(texts, source, max_length)
+    run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress)
+    embeddings = run.embeddings()
+    if normalize:
+        length = np.linalg.norm(embeddings, axis=1, keepdims=True)
+        embeddings /= np.where(length > 0, length, 1)
+    return embeddings
+
+
+def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> None:
+    if isinstance(texts, str):
+        raise DataError(f"One string is given where a list of texts is expected: {texts[:60]!r}. Write [text].")
+    for row, text in enumerate(texts, 1):
+        if not isinstance(text, str):
+            raise DataError(f"The text is {type(text).__name__} {str(text)[:60]!r}; a string is expected.", row=row)
+        try:
+            text.encode()
+        except UnicodeEncodeError as err:
+            raise DataError(f"The text {text[:60]!r} is no valid Unicode: half of a surrogate pair.", row=row) from err
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size={batch_size}; at least 1 is needed.")
+    if max_length < 1:
+        raise ConfigurationError(f"max_length={max_length}; at least 1 is needed.")
+
+
+# ---------------------------------------------------------------------------------------------------- encoder
+
+
+@dataclass
+class _EncoderSource:
+    """An encoder that is loaded only once it has something to compute, and what its cache is recognized by."""
+
+    name: str
+    config: PreTrainedConfig
+    tokenizer: PreTrainedTokenizerBase
+    path: str = ""
+    model: PreTrainedModel | None = None
+
+    @classmethod
+    def open(cls, encoder: Encoder) -> _EncoderSource:
+        if not isinstance(encoder, str):
+            model, tokenizer = encoder
+            return cls(type(model).__name__, model.config, tokenizer, model=model)
+        path = resolve_checkpoint(encoder)
+        with checkpoint_errors(encoder):
+            config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return cls(encoder, config, tokenizer, path=path)
+
+    def max_positions(self) -> int:
+        """Count the tokens that the model can take."""
+        limit = min(self.tokenizer.model_max_length, getattr(self.config, "max_position_embeddings", None) or 2**31)
+        if self.config.model_type in _POSITIONS_AFTER_PADDING:
+            limit = min(limit, self.config.max_position_embeddings - self.config.pad_token_id - 1)
+        return limit
+
+    def identity(self) -> str:
+        """Tell these weights from others: by a loaded model's values, a folder's files, a Hub id's commit."""
+        if self.model is not None:
+            return _hash_of_weights(_encoder_of(self.model))
+        folder = Path(self.path)
+        if not folder.is_dir():
+            return f"{self.path}@{getattr(self.config, '_commit_hash', None)}"
+        files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin"} or p.name == "config.json")
+        return "|".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
+
+    def load(self) -> PreTrainedModel:
+        """Load the encoder alone, with weights in float32; one that came loaded stays as it is."""
+        if self.model is not None:
+            return _encoder_of(self.model)
+        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+        with checkpoint_errors(self.name):
+            if type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5 and its kin: the decoder is not even read
+                return AutoModelForTextEncoding.from_pretrained(self.path, **options)
+            if self.config.is_encoder_decoder:
+                return AutoModelForSeq2SeqLM.from_pretrained(self.path, **options).get_encoder()
+            return AutoModel.from_pretrained(self.path, **options)
+
+
+def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    return model.get_encoder() if model.config.is_encoder_decoder else model
+
+
+def _hash_of_weights(model: PreTrainedModel) -> str:
+    digest = hashlib.blake2b()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Switch dropout off for a while."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train(was_training)
+
+
+# ---------------------------------------------------------------------------------------------------- tokens
+
+
+@dataclass
+class _Tokens:
+    """Token ids of `N` texts, one after the other: text i has `ids[starts[i]:starts[i + 1]]`."""
+
+    ids: np.ndarray
+    starts: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        return np.diff(self.starts)
+
+    def padded(self, rows: np.ndarray, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Give the token ids and the attention mask of some texts, both `(B, S)`."""
+        lengths = self.lengths[rows]
+        mask = np.arange(lengths.max())[None, :] < lengths[:, None]
+        ids = np.full(mask.shape, pad_id, dtype=np.int64)
+        ids[mask] = np.concatenate([self.ids[self.starts[row] : self.starts[row + 1]] for row in rows])
+        return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def _tokenize(texts: Sequence[str], source: _EncoderSource, max_length: int) -> _Tokens:
+    tokenizer = source.tokenizer
+    limit = min(max_length, source.max_positions())
+    special = tokenizer.num_special_tokens_to_add()
+    if limit <= special:
+        raise ConfigurationError(
+            f"max_length={max_length} leaves no room for text: {source.name} takes {source.max_positions()} tokens, "
+            f"{special} of them special."
+        )
+    pieces: list[np.ndarray] = []
+    lengths: list[int] = []
+    truncated = 0
+    for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
+        chunk = list(texts[start : start + _TOKENIZE_AT_ONCE])
+        ids = tokenizer(chunk, truncation=False, padding=False, verbose=False)["input_ids"]
+        for row in (row for row, one in enumerate(ids) if len(one) > limit):
+            ids[row] = tokenizer(chunk[row], truncation=True, max_length=limit)["input_ids"]
+            truncated += 1
+        lengths += map(len, ids)
+        pieces.append(np.fromiter((token for one in ids for token in one), dtype=np.int32))
+    if truncated:
+        logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
+    flat = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
+    return _Tokens(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+
+
+# ---------------------------------------------------------------------------------------------------- computing
+
+
+def _cache_folder(cache_dir: str | Path | None, source: _EncoderSource, tokens: _Tokens) -> Path | None:
+    """Name the folder of this job's shards after token ids (so tokenizer and `max_length` too) and weights."""
+    if cache_dir is None:
+        return None
+    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{_SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
+    digest.update(tokens.ids.data)
+    digest.update(tokens.starts.data)
+    folder = Path(cache_dir).expanduser() / f"embeddings-{digest.hexdigest()}"
+    if not (folder / "about.json").is_file():
+        write_json(folder / "about.json", {"encoder": source.name, "texts": len(tokens)})
+    return folder
+
+
+@dataclass
+class _Run:
+    """One call's work, shard by shard in the order of text length."""
+
+    source: _EncoderSource
+    tokens: _Tokens
+    batch_size: int
+    device: str | torch.device | None
+    folder: Path | None
+    progress: bool
+
+    def embeddings(self) -> np.ndarray:
+        """Compute the missing shards, and put all rows into the order of the texts: `(N, H)`, float32."""
+        width = self._width()
+        found = np.zeros((len(self.tokens), width), dtype=np.float32)
+        order = np.argsort(-self.tokens.lengths, kind="stable")  # longest first: what needs most memory fails at once
+        order = order[self.tokens.lengths[order] > 0]
+        if len(order) < len(found):
+            logger.warning("%d texts have no tokens; their embeddings are zero.", len(found) - len(order))
+        shards = [order[start : start + _SHARD_TEXTS] for start in range(0, len(order), _SHARD_TEXTS)]
+        missing = []
+        for number, rows in enumerate(shards):
+            cached = self._read(number, (len(rows), width))
+            if cached is None:
+                missing.append(number)
+            else:
+                found[rows] = cached
+        if missing:
+            self._compute(shards, missing, found)
+        return found
+
+    def _width(self) -> int:
+        """Find `H`, the size of the encoder's hidden states."""
+        config = self.source.config
+        width = getattr(config, "hidden_size", None)
+        if width is None and getattr(config, "encoder", None) is not None:
+            width = config.encoder.hidden_size
+        if not isinstance(width, int):
+            raise CheckpointError(f"{self.source.name}: a model of type {config.model_type!r} does not encode text.")
+        return width
+
+    def _path(self, number: int) -> Path | None:
+        return None if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
+
+    def _read(self, number: int, shape: tuple[int, int]) -> np.ndarray | None:
+        """Read a finished shard `(rows, H)`; None where it has to be computed."""
+        path = self._path(number)
+        if path is None or not path.is_file():
+            return None
+        try:
+            values = read_tensors(path).get("embeddings")
+        except ModelFolderError as err:
+            logger.warning("A part of the embedding cache is computed again: %s", err)
+            return None
+        if values is None or values.shape != shape or values.dtype != np.float32 or not np.isfinite(values).all():
+            logger.warning("%s does not hold %s finite float32 numbers and is computed again.", path, shape)
+            return None
+        return values
+
+    def _compute(self, shards: list[np.ndarray], missing: list[int], found: np.ndarray) -> None:
+        """Fill `found` with the missing shards, and write them to the cache."""
+        model = self.source.load()
+        _move(model, self.device or (model.device if self.source.model is not None else _best_device()))
+        total = sum(len(shards[number]) for number in missing)
+        with (
+            _evaluating(model),
+            tqdm(total=total, unit="text", desc="Embedding", disable=None if self.progress else True) as bar,
+        ):
+            for number in missing:
+                rows = shards[number]
+                for start in range(0, len(rows), self.batch_size):
+                    batch = rows[start : start + self.batch_size]
+                    found[batch] = self._encode(model, batch)
+                    bar.update(len(batch))
+                if not np.isfinite(found[rows]).all():
+                    raise CheckpointError(f"{self.source.name} computes NaN or infinity. Load it in float32.")
+                self._write(number, found[rows])
+
+    def _encode(self, model: PreTrainedModel, rows: np.ndarray) -> np.ndarray:
+        pad_id = self.source.tokenizer.pad_token_id or 0  # without one any id will do: the mask hides it
+        ids, mask = (value.to(model.device) for value in self.tokens.padded(rows, pad_id))
+        hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, S, H)
+        weight = mask.unsqueeze(-1).float()
+        return ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy()
+
+    def _write(self, number: int, values: np.ndarray) -> None:
+        path = self._path(number)
+        if path is not None:
+            write_tensors(path, {"embeddings": values})
+
+
+def _move(model: torch.nn.Module, device: str | torch.device) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as err:  # no such device, or a torch that was built without it
+        raise ConfigurationError(f"device={str(device)!r} cannot be used: {str(err).splitlines()[0]}") from err
+    model.to(device)
+
+
+def _best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,3 @@
+"""Scores of predictions, and their plots."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Comparisons of systems: plan, runs, results, claims, report."""
+
+from __future__ import annotations

@@ -1,0 +1,228 @@
+"""One cell of an experiment, a system on a setting with a seed, in a process of its own: `python -m` this module.
+
+A process of its own has a peak of memory of its own, and a crash in it ends nothing else.
+"""
+
+from __future__ import annotations
+
+import _thread
+import argparse
+import json
+import logging
+import os
+import platform
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from transformers import set_seed
+
+from .. import __version__
+from ..errors import ConfigurationError, MissingExtraError, XLGenError
+from ..files.json_lines import digest, write_jsonl
+from ..files.serialization import read_json, write_json
+from ..labels.space import LabelSpace
+from ..ranking.decisions import DecisionRule
+from ..ranking.scored_labels import ScoredLabels
+from ..training.report import peak_memory
+from .data import ExperimentData, PositiveUnlabelled, Setting
+from .scoring import ScoringSpace, choose_decision, score_decided
+from .systems.base import SystemData
+from .systems.registry import SystemOptions, is_trained_network, make_system, trained_as
+
+__all__ = ["INTERRUPTED", "MISSING_EXTRA", "PREDICTIONS", "RESULT", "SPEC", "CellSpec", "main", "run_cell"]
+
+logger = logging.getLogger(__name__)
+
+SPEC, RESULT, PREDICTIONS = "spec.json", "result.json", "predictions.jsonl"
+MISSING_EXTRA, INTERRUPTED = 3, 130  # exit codes beside 0 and 1
+_FORMAT_VERSION = 3
+_PACKAGES = (
+    "xlgen-hf", "torch", "transformers", "datasets", "numpy", "scipy", "scikit-learn", "omikuji", "napkinxc",
+    "libpecos",
+)  # fmt: skip
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class CellSpec:
+    """What a cell computes.
+
+    Attributes:
+        name: name of the cell's folder.
+        setting: which training rows.
+        system: name of the system.
+        seed: of the system.
+        data_digest: of the experiment's rows.
+        options: fields of [`SystemOptions`].
+        pu: fields of [`PositiveUnlabelled`].
+    """
+
+    name: str
+    setting: Setting
+    system: str
+    seed: int
+    data_digest: str
+    options: dict[str, Any]
+    pu: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides the result, the version of the package included."""
+        return _digest({**asdict(self), "name": None})
+
+    @property
+    def model_folder(self) -> str:
+        """Folder for what the system learns, the same for cells that differ in the search alone."""
+        options = self.options
+        if is_trained_network(self.system):
+            options = {name: options[name] for name in ("training", "arguments")}
+        system = trained_as(self.system)
+        content = {**asdict(self), "system": system, "name": None, "options": options}
+        return f"{self.setting}.{system}.seed{self.seed}.{_digest(content)[:8]}"
+
+
+def _digest(content: Any) -> str:
+    return digest([json.dumps(content, sort_keys=True, ensure_ascii=False), __version__, str(_FORMAT_VERSION)])
+
+
+def run_cell(folder: Path) -> dict[str, Any]:
+    """Fit, decide, predict, score; leaves the test predictions and the result in the folder.
+
+    Args:
+        folder: `cells/NAME` in the experiment's folder; holds the spec.
+
+    Returns:
+        What the result file holds.
+
+    Raises:
+        ConfigurationError: if the experiment's rows are not those of the spec.
+        XLGenError: whatever the system says.
+    """
+    spec, root = CellSpec(**read_json(folder / SPEC)), folder.parent.parent
+    data = ExperimentData.load(root / "data")
+    if data.facts["digest"] != spec.data_digest:
+        raise ConfigurationError(f"{folder / SPEC} is for other rows than those in {root / 'data'}.")
+    set_seed(spec.seed)
+    train = data.training_rows(spec.setting, PositiveUnlabelled(**spec.pu))
+    setting = LabelSpace.from_label_lists(train["labels"], data.vocabulary)
+    known, true = data.validation["labels"][:], data.test["labels"][:]
+    space = ScoringSpace(data.label_space, setting, [*known, *true])
+    models = root / "models" / spec.model_folder
+    models.mkdir(parents=True, exist_ok=True)
+    cost: dict[str, Any] = {
+        "fit_from_scratch": not any(models.iterdir()) and not spec.options.get("model"),
+        "memory_before": peak_memory(),
+    }
+    system = make_system(spec.system, SystemOptions(**spec.options))
+    _measured(lambda: system.fit(SystemData(train, data.validation, setting, models, spec.seed)), "fit", cost)
+    seen = space.take(system.score(data.validation["text"][:]))
+    decision = choose_decision(seen, space.encode(known), space.setting_counts)
+    scored = _measured(lambda: system.score(data.test["text"][:]), "predict", cost)
+    calibrated = decision.calibrate(space.take(scored), space.setting_counts)
+    scores = score_decided(calibrated, decision.rule, space.encode(true), space.full_counts, len(data.train))
+    write_jsonl(folder / PREDICTIONS, _prediction_rows(calibrated, decision.rule, space.names))
+    result = {
+        "digest": spec.digest,
+        "spec": asdict(spec),
+        "decision": {
+            **asdict(decision.rule),
+            "validation_micro_f1": decision.micro_f1,
+            "calibrated": decision.calibrator is not None,
+        },
+        "scores": scores,
+        "cost": cost,
+        "environment": _environment(),
+    }
+    write_json(folder / RESULT, result)
+    return result
+
+
+def _measured(work: Callable[[], _Result], name: str, cost: dict[str, Any]) -> _Result:
+    """Do some work, and note its seconds, seconds of processors, and the peak of memory until its end, in bytes."""
+    started, used = time.monotonic(), _cpu_seconds()
+    result = work()
+    cost[f"{name}_seconds"] = round(time.monotonic() - started, 3)
+    cost[f"{name}_cpu_seconds"] = round(_cpu_seconds() - used, 3)
+    cost[f"{name}_memory"] = peak_memory()
+    return result
+
+
+def _cpu_seconds() -> float:
+    """Seconds of processors that this process and those that it started and that ended have used."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def _prediction_rows(scored: ScoredLabels, rule: DecisionRule, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Predicted labels as `xlgen evaluate` reads them, and all candidates, each best first."""
+    everything = scored.choose(np.ones(len(scored.labels), dtype=bool))
+    for (labels, scores), (candidates, all_scores) in zip(rule.apply(scored).sets(), everything.sets(), strict=True):
+        yield {
+            "labels": [names[label] for label in labels],
+            "scores": scores,
+            "candidates": [names[label] for label in candidates],
+            "candidate_scores": all_scores,
+        }
+
+
+def _environment() -> dict[str, Any]:
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:  # the extra that brings it is not installed
+            continue
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    packages["xlgen-hf"] = __version__  # of the code that runs, whatever is installed
+    return {
+        "python": platform.python_version(),
+        "packages": packages,
+        "device": device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _end_with_starter() -> None:
+    """Interrupt this process when the one that started it closes its end of stdin, be it by dying."""
+    while os.read(0, 1):
+        pass
+    _thread.interrupt_main()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a cell.
+
+    Args:
+        argv: path of the spec; `--attached` ends the run when stdin is closed.
+
+    Returns:
+        The exit code: 0, 1 if the cell failed, `MISSING_EXTRA`, or `INTERRUPTED`.
+    """
+    parser = argparse.ArgumentParser(description="Run one cell of an experiment.")
+    parser.add_argument("spec", type=Path, help="cells/NAME/spec.json in the experiment's folder")
+    parser.add_argument("--attached", action="store_true", help="end when stdin is closed")
+    given = parser.parse_args(argv)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
+    logging.getLogger("xlgen_hf").setLevel(logging.INFO)
+    if given.attached:
+        threading.Thread(target=_end_with_starter, daemon=True).start()
+    try:
+        run_cell(given.spec.resolve().parent)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except XLGenError as err:
+        sys.stderr.write(f"{type(err).__name__}: {err}\n")
+        return MISSING_EXTRA if isinstance(err, MissingExtraError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""The rows of an experiment, kept in its folder: what every cell reads, whatever becomes of the given files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from datasets import Dataset, load_from_disk
+
+from ..data.rows import load_label_names, load_rows
+from ..data.transforms import drop_labels, labelled_rows
+from ..errors import ConfigurationError
+from ..files.json_lines import digest
+from ..files.serialization import read_json, write_json
+from ..labels.space import LabelSpace
+from ..training.report import source_name
+
+__all__ = ["ExperimentData", "PositiveUnlabelled", "Setting", "check_settings"]
+
+Setting = Literal["full", "pu"]
+
+_SPLITS = ("train", "validation", "test")
+_FACTS = "data.json"  # written last: rows without it are of a run that was killed
+
+
+@dataclass(frozen=True)
+class PositiveUnlabelled:
+    """How the labels of training rows are dropped in the setting `pu`; the same ones for all systems and seeds.
+
+    Attributes:
+        rate: share of each row's labels that are dropped, in (0, 1).
+        seed: of the draw.
+    """
+
+    rate: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if not 0 < self.rate < 1:
+            raise ConfigurationError(f"pu_rate={self.rate}; a share between 0 and 1 is needed.")
+
+
+@dataclass(frozen=True)
+class ExperimentData:
+    """Rows and vocabulary of an experiment.
+
+    Attributes:
+        train: training rows, all with labels.
+        validation: rows that settings, calibration and decisions are chosen on.
+        test: rows that are scored.
+        vocabulary: names beyond those of the training rows.
+        facts: `digest` of texts, labels and vocabulary; `rows` and `sources` of each split; the number of `labels`.
+    """
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    vocabulary: list[str]
+    facts: dict[str, Any]
+
+    @classmethod
+    def prepare(cls, sources: Mapping[str, str], labels: str | None, folder: Path) -> ExperimentData:
+        """Read and check the rows, and keep them in `folder`.
+
+        Args:
+            sources: `train`, `validation` and `test` -> what `load_rows` reads.
+            labels: what `load_label_names` reads, None for the labels of the training rows alone.
+            folder: where the rows are kept; those of an earlier run stay if they are the same.
+
+        Raises:
+            DataError: if rows cannot be read.
+        """
+        rows = {split: load_rows(sources[split], split=split) for split in _SPLITS}
+        rows["train"] = labelled_rows(rows["train"])
+        vocabulary = [] if labels is None else load_label_names(labels)
+        space = LabelSpace.from_label_lists(rows["train"]["labels"], vocabulary)
+        facts = {
+            "digest": digest(_content(rows, vocabulary)),
+            "rows": {split: len(part) for split, part in rows.items()},
+            "sources": {split: source_name(str(sources[split])) for split in _SPLITS},
+            "labels": len(space),
+            "unseen_labels": int((space.counts == 0).sum()),
+        }
+        if not (folder / _FACTS).is_file() or read_json(folder / _FACTS) != facts:
+            shutil.rmtree(folder, ignore_errors=True)
+            for split, part in rows.items():
+                part.save_to_disk(folder / split)
+            write_json(folder / "vocabulary.json", vocabulary)
+            write_json(folder / _FACTS, facts)
+        return cls.load(folder)
+
+    @classmethod
+    def load(cls, folder: Path) -> ExperimentData:
+        """Map what [`prepare`] kept into memory.
+
+        Raises:
+            ModelFolderError: if the folder is not complete.
+        """
+        facts = read_json(folder / _FACTS)
+        rows = {split: load_from_disk(folder / split) for split in _SPLITS}
+        return cls(**rows, vocabulary=read_json(folder / "vocabulary.json"), facts=facts)
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """The labels of all training rows and the vocabulary, with the counts of the setting `full`."""
+        return LabelSpace.from_label_lists(self.train["labels"], self.vocabulary)
+
+    def training_rows(self, setting: Setting, pu: PositiveUnlabelled) -> Dataset:
+        """The training rows of a setting; rows that lose all labels are left out."""
+        if setting == "full":
+            return self.train
+        return labelled_rows(drop_labels(self.train, pu.rate, pu.seed))
+
+
+def check_settings(settings: Iterable[str]) -> None:
+    """Refuse unknown settings, before any work.
+
+    Raises:
+        ConfigurationError: if a setting is unknown.
+    """
+    for name in settings:
+        if name not in get_args(Setting):
+            raise ConfigurationError(f"There is no setting {name!r}; choose of {', '.join(get_args(Setting))}.")
+
+
+def _content(rows: Mapping[str, Dataset], vocabulary: list[str]) -> Iterator[str]:
+    """All that decides results, as strings."""
+    for split, part in rows.items():
+        yield split
+        for row in part:
+            yield row["text"]
+            yield json.dumps(row["labels"], ensure_ascii=False)
+    yield from vocabulary

@@ -1,0 +1,190 @@
+"""The experiments of the XLGen article as cells: a system on a setting with a seed; planned, run, taken up again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from ..configuration_xlgen import Conditioning
+from ..errors import ConfigurationError
+from ..labels.space import DecodeOrder
+from ..training.settings import TrainingSettings
+from .cell import CellSpec
+from .data import PositiveUnlabelled, Setting, check_settings
+from .systems.registry import SystemOptions, is_trained_network, kind_of, system_names, trained_as
+
+__all__ = ["ABLATIONS", "Ablation", "AblationRow", "Plan", "plan_cells"]
+
+logger = logging.getLogger(__name__)
+
+Ablation = Literal["order", "clusters", "bits", "conditioning", "label-rows", "decoding"]
+ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
+
+SEARCHES: Mapping[str, dict[str, Any]] = {
+    "greedy": {"num_beams": 1, "pool": "best"},
+    "5 beams, best": {"num_beams": 5, "pool": "best"},
+    "5 beams, average": {"num_beams": 5, "pool": "average"},
+    "5 beams, vote": {"num_beams": 5, "pool": "vote"},
+    "5 beams, union": {"num_beams": 5, "pool": "union"},
+    "10 samples, average": {"num_samples": 10, "pool": "average"},
+    "10 samples, vote": {"num_samples": 10, "pool": "vote"},
+    "10 samples, union": {"num_samples": 10, "pool": "union"},
+}
+"""Searches and pools of the ablation `decoding`."""
+
+_LABEL_ROWS = (0.0, 0.3)
+_ONLY: Mapping[Ablation, tuple[str, ...]] = {
+    "clusters": ("xlgen-bcl", "xlgen-mcg"),
+    "conditioning": ("xlgen-bcl", "xlgen-rcl"),
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an experiment covers.
+
+    Attributes:
+        systems: names of systems, in the order of the report.
+        settings: `full`, `pu`.
+        seeds: of systems that take minutes.
+        model_seeds: of systems that train a network.
+        ablations: what is varied on XLGen in the setting `full`.
+        ablation_system: the variant that is varied; `bits` are those of `xlgen-bcl` whatever this says.
+        cluster_numbers: numbers of clusters of the ablation `clusters`.
+        options: of systems that train a network.
+        pu: how labels are dropped.
+        models: `full.xlgen-rcl` or another setting and system -> folder of a model that is taken as it is.
+
+    Raises:
+        ConfigurationError: if a name is unknown, or ablations do not fit the system.
+    """
+
+    systems: Sequence[str]
+    settings: Sequence[Setting] = ("full", "pu")
+    seeds: Sequence[int] = (0, 1, 2)
+    model_seeds: Sequence[int] = (0,)
+    ablations: Sequence[Ablation] = ()
+    ablation_system: str = "xlgen-bcl"
+    cluster_numbers: Sequence[int] = (10, 30, 100)
+    options: SystemOptions = field(default_factory=SystemOptions)
+    pu: PositiveUnlabelled = field(default_factory=PositiveUnlabelled)
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        known = system_names()
+        for name in (*self.systems, *([self.ablation_system] if self.ablations else [])):
+            if name not in known:
+                raise ConfigurationError(f"There is no system {name!r}; choose of {', '.join(known)}.")
+        unknown = sorted(set(self.ablations) - set(ABLATIONS))
+        if unknown:
+            raise ConfigurationError(f"There is no ablation {unknown[0]!r}; choose of {', '.join(ABLATIONS)}.")
+        if self.ablations and kind_of(self.ablation_system) != "generator":
+            raise ConfigurationError(f"Ablations are of a variant of XLGen, not of {self.ablation_system!r}.")
+        for ablation, systems in _ONLY.items():
+            if ablation in self.ablations and self.ablation_system not in systems:
+                raise ConfigurationError(
+                    f"The ablation {ablation!r} is of {' or '.join(systems)}, not of {self.ablation_system!r}; choose "
+                    f"one of them with --ablation-system."
+                )
+        check_settings(self.settings)
+        can_take = {f"{setting}.{name}" for setting in self.settings for name in known if is_trained_network(name)}
+        strange = sorted(set(self.models) - can_take)
+        if strange:
+            raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; choose of {sorted(can_take)}.")
+
+    def seeds_of(self, system: str) -> Sequence[int]:
+        """The seeds that a system is run with."""
+        return self.model_seeds if is_trained_network(system) else self.seeds
+
+
+@dataclass(frozen=True)
+class AblationRow:
+    """A row of an ablation's table.
+
+    Attributes:
+        ablation: what is varied.
+        value: the value of this row.
+        system: the system.
+        cells: names of its cells, one a seed.
+        is_default: whether this is what the experiment does elsewhere.
+    """
+
+    ablation: Ablation
+    value: str
+    system: str
+    cells: tuple[str, ...]
+    is_default: bool
+
+
+def plan_cells(plan: Plan, data_digest: str) -> tuple[list[CellSpec], list[AblationRow]]:
+    """The cells of a plan, those that take minutes first, and the rows of the ablations' tables."""
+    cells = {
+        spec.name: spec
+        for setting in plan.settings
+        for system in plan.systems
+        for seed in plan.seeds_of(system)
+        for spec in [_spec(plan, data_digest, setting, system, seed)]
+    }
+    cheap_first = sorted(cells.values(), key=lambda spec: is_trained_network(spec.system))  # stable
+    cells = {spec.name: spec for spec in cheap_first}
+    rows = []
+    for ablation in plan.ablations:
+        system = "xlgen-bcl" if ablation == "bits" else plan.ablation_system
+        for value, options in _ablation_options(plan, ablation, system).items():
+            suffix = "" if options == plan.options else f".{ablation}-{_slug(value)}"
+            specs = [_spec(plan, data_digest, "full", system, seed, options, suffix) for seed in plan.seeds_of(system)]
+            cells |= {spec.name: spec for spec in specs}
+            rows.append(AblationRow(ablation, value, system, tuple(spec.name for spec in specs), not suffix))
+    return list(cells.values()), rows
+
+
+def _spec(
+    plan: Plan,
+    data_digest: str,
+    setting: Setting,
+    system: str,
+    seed: int,
+    options: SystemOptions | None = None,
+    suffix: str = "",
+) -> CellSpec:
+    # What a system has no use for must not make its cells run again.
+    given = (options or plan.options).to_dict() if is_trained_network(system) else SystemOptions().to_dict()
+    if options is None or options.training == plan.options.training:  # not where an ablation trains another model
+        given["model"] = plan.models.get(f"{setting}.{system}", plan.models.get(f"{setting}.{trained_as(system)}"))
+    pu = asdict(plan.pu) if setting == "pu" else asdict(PositiveUnlabelled())
+    return CellSpec(f"{setting}.{system}{suffix}.seed{seed}", setting, system, seed, data_digest, given, pu)
+
+
+def _slug(value: str) -> str:
+    return "-".join(value.replace(",", " ").split())
+
+
+def _ablation_options(plan: Plan, ablation: Ablation, system: str) -> dict[str, SystemOptions]:
+    """Value -> options with it; the options of the plan for the value that they have anyhow."""
+    if ablation == "decoding":
+        found = {name: replace(plan.options, search=dict(search)) for name, search in SEARCHES.items()}
+        return found if plan.options in found.values() else {"as elsewhere": plan.options, **found}
+    if ablation == "order":
+        return _varied(plan, system, "decode_order", get_args(DecodeOrder), TrainingSettings.decode_order)
+    if ablation == "bits":
+        return _varied(plan, system, "cluster_source", ("gold", "predicted", "mixed"), "mixed")
+    if ablation == "conditioning":
+        default = "tokens" if system == "xlgen-rcl" else "memory"
+        return _varied(plan, system, "conditioning", get_args(Conditioning), default)
+    if ablation == "label-rows":
+        return _varied(plan, system, "label_rows", _LABEL_ROWS, TrainingSettings.label_rows)
+    return _varied(plan, system, "num_clusters", plan.cluster_numbers, None)
+
+
+def _varied(plan: Plan, system: str, name: str, values: Iterable[Any], default: Any) -> dict[str, SystemOptions]:
+    training, own = plan.options.training, f"{system.removeprefix('xlgen-')}.{name}"  # before one of all variants
+    current = training.get(own, training.get(name, default))
+    return {
+        "automatic" if value is None else str(value): plan.options
+        if value == current
+        else replace(plan.options, training={**training, own: value})
+        for value in dict.fromkeys([*values, current])
+    }

@@ -1,0 +1,174 @@
+"""The systems that a comparison knows, by name: XLGen's variants, and those of the modules that are listed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any, Literal, get_args
+
+from ...configuration_xlgen import Variant
+from ...decoding.decoded_sets import DecodingOptions
+from ...errors import ConfigurationError
+from ...training.settings import TrainingSettings
+from .base import System
+from .retrieval import HybridSystem
+from .xlgen import XLGenSystem
+
+__all__ = [
+    "BACKBONE",
+    "Kind",
+    "SystemOptions",
+    "is_trained_network",
+    "kind_of",
+    "make_system",
+    "system_names",
+    "trained_as",
+]
+
+BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
+
+# Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports; one that
+# is not there is passed over.
+_MODULES = ("linear_trees", "retrieval")
+HYBRID = "hybrid"
+_PREFIX = "xlgen-"
+
+_CHOSEN_ELSEWHERE = ("variant", "model_options", "vocabulary", "sources", "labels")
+# Of the fields of a model's config those that are settings; the others follow from the backbone and the labels.
+_MODEL_OPTIONS = (
+    "cluster_loss_annealing", "cluster_loss_weight", "cluster_source", "cluster_threshold", "conditioning",
+    "copy_candidates", "max_clusters", "max_labels", "min_labels", "predicted_rate",
+)  # fmt: skip
+
+Kind = Literal["baseline", "classifier", "retrieval", "generator", "hybrid", "other"]
+
+_KINDS: dict[str, Kind] = {
+    "most-frequent": "baseline",
+    "parabel": "classifier",
+    "bonsai": "classifier",
+    "napkinxc": "classifier",
+    "pecos": "classifier",
+    "dense-retrieval": "retrieval",
+    "dense-retrieval-trained": "retrieval",
+    "retrieval": "retrieval",
+    HYBRID: "hybrid",
+}
+
+
+@dataclass(frozen=True)
+class SystemOptions:
+    """What systems that train a network are made with; the others have no use for it.
+
+    Attributes:
+        training: fields of [`TrainingSettings`], or of `XLGenConfig` for its `model_options`, by name; those of one
+            variant alone as `bcl.cluster_threshold`. What is not given is as `xlgen train` has it.
+        arguments: fields of `XLGenTrainingArguments`.
+        search: fields of [`DecodingOptions`].
+        batch_size: texts in a batch of the search.
+        model: folder of a model that was trained before on the same rows, in place of training one.
+
+    Raises:
+        ConfigurationError: if a name is that of no setting.
+    """
+
+    training: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    search: dict[str, Any] = field(default_factory=lambda: {"num_beams": 5, "pool": "union"})
+    batch_size: int = 64
+    model: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the names."""
+        known = dict.fromkeys([*_names(TrainingSettings), *_MODEL_OPTIONS])
+        _check_names("setting of the training", [_parts(name)[1] for name in self.training], known)
+        _check_names("setting of the search", self.search, _names(DecodingOptions))
+
+    def settings(self, variant: Variant) -> TrainingSettings:
+        """The settings of a variant's training."""
+        parts = [(*_parts(name), value) for name, value in self.training.items()]
+        values = {name: value for of, name, value in parts if of is None}
+        values |= {name: value for of, name, value in parts if of == variant}
+        own = set(_names(TrainingSettings))
+        model = {"cluster_threshold": 0.25, "conditioning": "tokens" if variant == "rcl" else "memory"}
+        model |= {name: value for name, value in values.items() if name not in own}
+        values = {name: value for name, value in values.items() if name in own}
+        return TrainingSettings(**{"backbone": BACKBONE, **values, "variant": variant, "model_options": model})
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it; `SystemOptions(**...)` makes it again."""
+        return asdict(self)
+
+
+def _names(kind: Any) -> list[str]:
+    """Fields of a dataclass that a user may set; the data and the comparison set the others."""
+    return [one.name for one in fields(kind) if one.name not in _CHOSEN_ELSEWHERE]
+
+
+def _parts(name: str) -> tuple[str | None, str]:
+    """Variant, None for all, and name of a setting."""
+    variant, dot, own = name.partition(".")
+    return (variant, own) if dot and variant in get_args(Variant) else (None, name)
+
+
+def _check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        near = get_close_matches(unknown[0], list(known), n=3)
+        hint = f" Did you mean one of {near}?" if near else ""
+        raise ConfigurationError(f"{unknown[0]!r} is no {what}.{hint} There are: {', '.join(sorted(known))}.")
+
+
+def _registered() -> dict[str, Callable[[], System]]:
+    """The systems of the listed modules."""
+    found: dict[str, Callable[[], System]] = {}
+    for name in _MODULES:
+        found |= import_module(f".{name}", __package__).SYSTEMS
+    return found
+
+
+def system_names() -> list[str]:
+    """Names of all systems, in the order of reports."""
+    return [*_registered(), *(f"{_PREFIX}{variant}" for variant in get_args(Variant)), HYBRID]
+
+
+def kind_of(name: str) -> Kind:
+    """What sort of system a name stands for; `other` where that is not known."""
+    return "generator" if name.startswith(_PREFIX) else _KINDS.get(name, "other")
+
+
+def is_trained_network(name: str) -> bool:
+    """Whether a system trains a network, which takes hours where the others take minutes."""
+    return kind_of(name) in ("generator", "hybrid")
+
+
+def make_system(name: str, options: SystemOptions) -> System:
+    """Make a system, not fitted.
+
+    Args:
+        name: one of [`system_names`].
+        options: of systems that train a network.
+
+    Raises:
+        ConfigurationError: if there is no such system.
+    """
+    if name == HYBRID:
+        return HybridSystem(_make_generator("rcl", options))
+    variant = name.removeprefix(_PREFIX)
+    if name.startswith(_PREFIX) and variant in get_args(Variant):
+        return _make_generator(variant, options)  # type: ignore[arg-type]
+    known = _registered()
+    if name not in known:
+        raise ConfigurationError(f"There is no system {name!r}; choose of {', '.join(system_names())}.")
+    return known[name]()
+
+
+def _make_generator(variant: Variant, options: SystemOptions) -> XLGenSystem:
+    search = DecodingOptions(**options.search)
+    return XLGenSystem(options.settings(variant), dict(options.arguments), search, options.batch_size, options.model)
+
+
+def trained_as(name: str) -> str:
+    """The system whose training another one shares: a hybrid's generator is that of `xlgen-rcl`."""
+    return f"{_PREFIX}rcl" if name == HYBRID else name

@@ -1,0 +1,148 @@
+"""XLGen's variants as systems of a comparison."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...decoding.decoded_sets import DecodingOptions
+from ...errors import ConfigurationError
+from ...files.model_folder import REPORT_FILE
+from ...files.serialization import read_json, write_json
+from ...labels.space import LabelSpace
+from ...loading import load_model
+from ...ranking.scored_labels import ScoredLabels
+from ...training.arguments import XLGenTrainingArguments
+from ...training.run import train_model
+from ...training.settings import TrainingSettings
+from .base import SystemData
+
+__all__ = ["XLGenSystem"]
+
+logger = logging.getLogger(__name__)
+
+_CANDIDATES = 12  # of a text, that the decision chooses from
+_MARKER = "system.json"  # what a folder was begun with; a folder of other settings is not taken up
+
+
+@dataclass
+class XLGenSystem:
+    """A variant of XLGen: trained by [`train_model`], candidates found by a search.
+
+    `fit` goes on from a checkpoint in the folder, and takes a model that is complete there as it is, so that several
+    searches can share one training. Scores are the generator's own, not calibrated.
+
+    Attributes:
+        settings: what is trained; its vocabulary is that of the data.
+        arguments: fields of [`XLGenTrainingArguments`]; folder and seed are those of the data.
+        search: how labels are searched for. The candidates are all labels that the beams or samples hold, or 12 by
+            greedy search, and those in the input (rcl).
+        batch_size: texts in a batch of the search.
+        model: folder of a model that was trained before, on the same rows; it is taken as it is.
+    """
+
+    settings: TrainingSettings
+    arguments: dict[str, Any] = field(default_factory=dict)
+    search: DecodingOptions = field(default_factory=lambda: DecodingOptions(num_beams=5, pool="union"))
+    batch_size: int = 64
+    model: str | None = None
+    _model: Any = field(default=None, init=False, repr=False)
+    _processor: Any = field(default=None, init=False, repr=False)
+    _space: LabelSpace | None = field(default=None, init=False, repr=False)
+
+    def fit(self, data: SystemData) -> None:
+        """Train, or take up what the folder holds.
+
+        Raises:
+            ConfigurationError: if the folder holds a training with other settings, or settings contradict the data.
+            KeyboardInterrupt: after an interrupt, once a checkpoint is written.
+        """
+        if self.model is not None:
+            self._take(self.model)
+            self._check_labels(data.label_space)
+        elif self._is_finished(data):
+            self._take(str(data.folder))
+        else:
+            space = data.label_space
+            unseen = [name for name, count in zip(space.names, space.counts, strict=True) if not count]
+            settings = replace(self.settings, vocabulary=unseen)
+            args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})
+            self._model, self._processor, _ = train_model(settings, args, data.train, data.validation)
+        self._model.eval()
+        self._processor.calibrator = None  # it fits greedy search; the comparison calibrates every system alike
+        self._space = data.label_space
+
+    def _take(self, folder: str) -> None:
+        logger.info("%s holds a finished model; it is taken as it is.", folder)
+        device = "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
+        self._model, self._processor = load_model(folder, device=device)
+
+    def _check_labels(self, given: LabelSpace) -> None:
+        """Refuse a model of other training rows: it would have seen labels that this setting drops."""
+        own = self._processor.label_space
+        if own.train_label_counts() != given.train_label_counts():
+            raise ConfigurationError(
+                f"{self.model} was trained on other rows or with another vocabulary: it has {len(own)} labels and "
+                f"{int(own.counts.sum())} of them on training rows, the experiment has {len(given)} and "
+                f"{int(given.counts.sum())}."
+            )
+
+    @property
+    def trained(self) -> tuple[Any, Any]:
+        """Model and processor.
+
+        Raises:
+            ConfigurationError: if the system is not fitted.
+        """
+        if self._model is None:
+            raise ConfigurationError("The system is not fitted; call fit first.")
+        return self._model, self._processor
+
+    def _is_finished(self, data: SystemData) -> bool:
+        """Whether the folder holds the whole model of a training with these settings."""
+        self._check_folder(data)
+        return (data.folder / REPORT_FILE).is_file()
+
+    def _check_folder(self, data: SystemData) -> None:
+        given = {"settings": _plain(vars(self.settings)), "arguments": _plain(self.arguments), "seed": data.seed}
+        path = data.folder / _MARKER
+        if not path.is_file():
+            write_json(path, given)
+            return
+        found = read_json(path)
+        different = sorted(name for name in given if found.get(name) != given[name])
+        if different:
+            raise ConfigurationError(
+                f"{data.folder} holds a training with other {' and '.join(different)}. Choose another folder, or "
+                "remove that one."
+            )
+
+    def score(self, texts: Sequence[str]) -> ScoredLabels:
+        """Candidates that the search finds.
+
+        Raises:
+            ConfigurationError: if the system is not fitted.
+        """
+        model, processor = self.trained
+        search = replace(self.search, num_candidates=max(_CANDIDATES, self.search.num_candidates))
+        _, scored = model.scored_labels(texts, processor, search, batch_size=self.batch_size, progress=True)
+        names = processor.label_space.names
+        if self._space is None or names == self._space.names:
+            return scored
+        return replace(scored, labels=np.array(self._space.encode(names))[scored.labels])
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON gives them back; vocabulary and names of sources are those of the data, not settings."""
+    left_out = ("vocabulary", "sources")
+    return {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in values.items()
+        if name not in left_out
+    }

@@ -1,0 +1,3 @@
+"""Reading and writing: JSON and tensors, atomic saves, resumable outputs, the files of a model folder."""
+
+from __future__ import annotations

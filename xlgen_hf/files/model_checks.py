@@ -1,0 +1,342 @@
+"""Checks of model folders that come from elsewhere, before anything in them is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
+from ..configuration_xlgen import XLGenConfig
+from ..errors import ModelFolderError, XLGenError
+from .saving import finish_interrupted_save
+from .serialization import read_json
+
+__all__ = [
+    "PROCESSOR_FILE",
+    "WANTED_FROM_HUB",
+    "check_config",
+    "check_encoder",
+    "checked_settings",
+    "known_options",
+    "load_config",
+    "load_tokenizer",
+    "local_model",
+]
+
+
+CONFIG_FILE = "config.json"
+
+
+_WEIGHTS_FILE = "model.safetensors"
+
+
+_INDEX_FILE = "model.safetensors.index.json"
+
+
+_WANTED_FROM_HUB = ("*.json", "*.safetensors")
+
+
+_HUB_OPTIONS = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
+
+
+_MOST_CLASSES = 100_000
+
+
+_SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
+
+
+# Fields of `XLGenConfig` and the types that JSON may give them.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "num_clusters max_clusters min_labels max_labels num_beams": (int,),
+    "num_label_pieces separator_token_id first_cluster_token_id": (int, type(None)),
+    "num_label_vectors label_vector_size num_candidates first_level_token_id": (int, type(None)),
+    "pad_token_id bos_token_id decoder_start_token_id": (int, type(None)),
+    "eos_token_id": (int, list, type(None)),
+    "predicted_rate cluster_loss_weight cluster_threshold": (int, float),
+    "copy_candidates cluster_loss_annealing tie_encoder_decoder is_encoder_decoder tie_word_embeddings": (bool,),
+    "variant conditioning cluster_source pool": (str,),
+    "fresh_modules": (list, type(None)),
+}
+
+
+# What transformers and torch raise for a config or for weights that make no sense to them.
+_LOAD_ERRORS = (
+    ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
+    SafetensorError, StrictDataclassError, TypeError, ValueError,
+)  # fmt: skip
+
+
+def local_model(name: str | Path, options: dict[str, Any]) -> Path:
+    """The folder of a model; one on the Hub is brought here first.
+
+    Args:
+        name: a folder, or a Hub id.
+        options: those of `from_pretrained`; the ones about the Hub are taken out where they served.
+
+    Raises:
+        ModelFolderError: if an interrupted save of the folder cannot be brought to its end.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        finish_interrupted_save(folder)
+        if options.get("subfolder"):
+            folder = folder / options.pop("subfolder")
+        return folder
+    hub = {key: options.pop(key) for key in list(options) if key in _HUB_OPTIONS}
+    return Path(snapshot_download(str(name), allow_patterns=list(_WANTED_FROM_HUB), **hub))
+
+
+@contextmanager
+def _load_errors(folder: Path) -> Iterator[None]:
+    """Name the folder where transformers and torch say that its files make no sense."""
+    try:
+        yield
+    except XLGenError:
+        raise
+    except _LOAD_ERRORS as err:
+        answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
+        raise ModelFolderError(f"{folder} cannot be loaded: {answer}") from err
+
+
+def check_config(folder: Path, *, most_layers: int = 1_000) -> dict[str, Any]:
+    """Read `config.json` and check what must not reach transformers, which parses it for a tokenizer too.
+
+    Args:
+        folder: a folder with a `config.json`.
+        most_layers: most layers that it may ask for.
+
+    Raises:
+        ModelFolderError: if the file is missing, no JSON object, or asks for sizes beyond all measure.
+    """
+    path = folder / CONFIG_FILE
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
+    problem = next(_hostile_values(content, most_layers), None)
+    if problem:
+        raise ModelFolderError(f"{path}: {problem}")
+    return content
+
+
+def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
+    """Read and check `config.json`.
+
+    Args:
+        folder: the folder of a model.
+        most_layers: most layers that it may ask for.
+
+    Raises:
+        ModelFolderError: if the file is missing, or no configuration of an XLGen model.
+    """
+    path = folder / CONFIG_FILE
+    content = check_config(folder, most_layers=most_layers)
+    if content.get("model_type") != XLGenConfig.model_type:
+        given = content.get("model_type")
+        raise ModelFolderError(f"{path}: model_type {given!r}, where an XLGen model has 'xlgen'. Train one first.")
+    if not isinstance(content.get("backbone"), dict):
+        raise ModelFolderError(f"{path}: 'backbone' must be the configuration of a seq2seq model.")
+    for names, kinds in _KINDS.items():
+        for name in names.split():
+            if name in content and type(content[name]) not in kinds:
+                raise ModelFolderError(
+                    f"{path}: no configuration of an XLGen model: {name}={str(content[name])[:80]!r}."
+                )
+    try:
+        config: XLGenConfig = XLGenConfig.from_dict(content)
+        _ = config.vocab_size, config.hidden_size
+    except (*_LOAD_ERRORS, RecursionError) as err:
+        raise ModelFolderError(f"{path}: no configuration of an XLGen model: {err}") from err
+    if not all(isinstance(prefix, str) for prefix in config.fresh_modules or ()):
+        raise ModelFolderError(f"{path}: 'fresh_modules' must be names of modules.")
+    _check_token_ids(path, config)
+    return config
+
+
+def _hostile_values(config: dict[str, Any], most_layers: int) -> Iterator[str]:
+    """What costs memory or runs code as soon as a configuration is made of the parsed file, or a model of that."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _hostile_values(value, most_layers)
+        elif "layer" in name and type(value) is int and value > most_layers:
+            yield f"{name}={value}; at most {most_layers} fit the weights."
+        elif name == "num_labels" and type(value) is int and value > _MOST_CLASSES:
+            yield f"{name}={value}; XLGen has no classes of that kind."
+        elif name.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
+            yield f"{name}={value!r} is code from the Hub, which is not run."
+
+
+def _check_token_ids(path: Path, config: XLGenConfig) -> None:
+    size = config.vocab_size
+    if type(size) is not int or size < 1:
+        raise ModelFolderError(f"{path}: a vocabulary of {size!r} tokens.")
+    first = config.first_cluster_token_id
+    ids = {
+        "separator_token_id": config.separator_token_id,
+        "first_cluster_token_id": first,
+        "last cluster token": None if first is None else first + max(config.num_clusters, 1) - 1,
+        "first_level_token_id": config.first_level_token_id,
+        "last level token": config.level_token_ids[-1] if config.level_token_ids else None,
+        "pad_token_id": config.pad_token_id,
+        "decoder_start_token_id": config.decoder_start_token_id,
+    }
+    for name, token in ids.items():
+        if token is not None and not 0 <= token < size:
+            raise ModelFolderError(f"{path}: {name} is {token}, outside of the vocabulary of {size} tokens.")
+    if config.num_label_pieces is not None and not 1 <= config.num_label_pieces <= size:
+        raise ModelFolderError(f"{path}: num_label_pieces={config.num_label_pieces}, of {size} tokens.")
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights."""
+    if (folder / _WEIGHTS_FILE).is_file():
+        return [folder / _WEIGHTS_FILE]
+    index = folder / _INDEX_FILE
+    if not index.is_file():
+        pickles = sorted(path.name for path in folder.glob("*.bin"))
+        if pickles:
+            raise ModelFolderError(
+                f"{folder} has its weights in {pickles[0]}, a pickle, which can run any code; it is not read. Have "
+                f"them saved as {_WEIGHTS_FILE}."
+            )
+        raise ModelFolderError(f"{folder} has no {_WEIGHTS_FILE}; is it the folder of an XLGen model?")
+    content = read_json(index)
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names:
+        raise ModelFolderError(f"{index}: 'weight_map' must say which file holds which weight.")
+    for name in set(map(str, names.values())):
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelFolderError(f"{index}: {name!r} is no name of a safetensors file in that folder.")
+    return [folder / name for name in sorted(set(names.values()))]
+
+
+def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Shape of each weight, read from the heads of the files."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for path in _weight_files(folder):
+        try:
+            with safe_open(path, "numpy") as weights:
+                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
+        except (SafetensorError, OSError) as err:
+            raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
+    return shapes
+
+
+def _check_model(cls: Any, folder: Path, config: Any) -> None:
+    """Check that weights and config fit each other, before anything of the config's sizes is made.
+
+    Args:
+        cls: class of the model.
+        folder: its folder.
+        config: the configuration to use; that of the folder if None.
+    """
+    shapes = _weight_shapes(folder)
+    own = load_config(folder, most_layers=len(shapes))
+    config = own if config is None else config
+    with _load_errors(folder), torch.device("meta"):
+        model: nn.Module = cls(config)
+    _compare(folder / CONFIG_FILE, model, shapes)
+
+
+def check_encoder(folder: Path) -> None:
+    """Check that an encoder's weights are safetensors and fit its config, before anything of its sizes is made.
+
+    Args:
+        folder: its folder.
+
+    Raises:
+        ModelFolderError: if a file is missing or damaged, or they do not fit each other.
+    """
+    shapes = _weight_shapes(folder)
+    check_config(folder, most_layers=len(shapes))
+    with _load_errors(folder), torch.device("meta"):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        has_decoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
+        model = (AutoModelForTextEncoding if has_decoder else AutoModel).from_config(config, trust_remote_code=False)
+    _compare(folder / CONFIG_FILE, model, shapes)
+
+
+def _compare(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Compare a model of a config with the shapes of the weights beside it."""
+    made = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    for name, shape in shapes.items():
+        if name in made and tuple(made[name].shape) != shape:
+            raise ModelFolderError(
+                f"{path} says that {name} is {tuple(made[name].shape)}, in the weights it is {shape}. Config and "
+                "weights are of different models."
+            )
+    missing = {name: made[name].numel() for name in made if name not in shapes}
+    if sum(missing.values()) > sum(map(prod, shapes.values())) * 2 + _SPARE_NUMBERS:
+        worst = max(missing, key=lambda name: missing[name])
+        raise ModelFolderError(f"{path} asks for {worst} of {missing[worst]} numbers, which the weights do not hold.")
+
+
+PROCESSOR_FILE = "processor_config.json"
+
+
+# The patterns match a file in any folder: the weights of the model are left to the model.
+WANTED_FROM_HUB = [
+    "*.json", "*.txt", "*.model", "label_*.safetensors", "retriever/*.safetensors", "linear/*.safetensors",
+    "linear/trees/*.cbor",
+]  # fmt: skip
+
+
+_LONGEST = 1_000_000  # tokens of an input or target
+
+
+def checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
+    """The settings of a processor.
+
+    Raises:
+        ModelFolderError: if the file is missing, or is not one of such a processor.
+    """
+    settings = read_json(path)
+    if not isinstance(settings, dict) or settings.get("processor_class") != processor_class:
+        raise ModelFolderError(f"{path}: not the processor of an XLGen model.")
+    for key in ("max_source_length", "max_target_length"):
+        value = settings.get(key)
+        if type(value) is not int or not 4 <= value <= _LONGEST:
+            raise ModelFolderError(f"{path}: {key}={value!r}; a whole number from 4 to {_LONGEST} is needed.")
+    if type(settings.get("clusters")) is not bool:
+        raise ModelFolderError(f"{path}: clusters={settings.get('clusters')!r}; true or false is needed.")
+    settings.setdefault("candidates", None)  # folders of before XLGen-RCL
+    return settings
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder, after a try."""
+    # The Auto class reads the model's config as well, where there is one.
+    if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
+        load_config(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
+        if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
+            raise ModelFolderError(f"{folder / name}: a JSON object is expected.")
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        odd = [key for key in ("pad_token_id", "unk_token_id", "eos_token_id") if _is_odd(getattr(tokenizer, key))]
+        tokenizer("a", verbose=False)
+    except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself
+        raise ModelFolderError(f"{folder}: tokenizer.json or tokenizer_config.json makes no tokenizer: {err}") from err
+    if odd or tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
+        raise ModelFolderError(f"{folder / 'tokenizer_config.json'}: a padding token and an end token are needed.")
+    return tokenizer
+
+
+def _is_odd(token: Any) -> bool:
+    return token is not None and type(token) is not int
+
+
+def known_options(hub_options: dict[str, Any]) -> dict[str, Any]:
+    """The options that `snapshot_download` takes; the rest is meant for other parts of a `from_pretrained` call."""
+    allowed = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
+    return {key: value for key, value in hub_options.items() if key in allowed}

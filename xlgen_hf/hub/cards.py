@@ -1,0 +1,327 @@
+"""Cards of models, adapters and the metric: filled from files, never by hand; what no file says is left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from .. import __version__
+from ..errors import ModelFolderError
+from ..files.model_folder import HYBRID_FILE, REPORT_FILE
+from ..files.serialization import read_json
+from ..labels.space import LabelSpace
+from .card_text import CARD_FILE, compose_card, render, split_card
+
+__all__ = [
+    "BASE_TAG",
+    "adapter_card",
+    "base_card",
+    "metric_card",
+    "model_card",
+    "read_report",
+    "read_scores",
+    "tail_histogram",
+]
+
+BASE_TAG = "xlgen-adapter-base"
+"""Tag of a repository that holds the base of adapters, and so may be given another one by a push."""
+
+_TASK = "extreme-multi-label-classification"
+_BUCKETS = ((0, 0), (1, 1), (2, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, None))
+_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# Scores that the Hub shows beside a model: name of the score -> (kind of metric, what people read)
+_INDEXED = {
+    "micro_f1": ("f1", "Micro F1"),
+    "macro_f1": ("f1", "Macro F1 (labels of the references)"),
+    "example_f1": ("f1", "Example F1"),
+    "0_shot_macro_f1": ("f1", "Macro F1 of labels without training documents"),
+    "1_shot_macro_f1": ("f1", "Macro F1 of labels with one training document"),
+    "precision_at_1": ("precision", "P@1"),
+    "precision_at_5": ("precision", "P@5"),
+    "psp_at_5": ("precision", "PSP@5"),
+}
+_SHOWN_SCORES = {
+    "micro_precision": "micro precision", "micro_recall": "micro recall", "micro_f1": "micro F1",
+    "macro_f1": "macro F1 over labels of the references", "example_f1": "example F1",
+    "precision_at_1": "P@1", "precision_at_3": "P@3", "precision_at_5": "P@5", "ndcg_at_5": "nDCG@5",
+    "psp_at_1": "PSP@1", "psp_at_5": "PSP@5", "novel_label_rate": "share of predicted labels unknown to training",
+}  # fmt: skip
+
+
+def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
+    """Count labels by their training documents: `(range of documents, labels)`, ranges without labels left out.
+
+    Args:
+        counts: training documents of each label.
+    """
+    rows = []
+    for low, high in _BUCKETS:
+        name = str(low) if low == high else f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
+        number = sum(low <= count and (high is None or count <= high) for count in counts)
+        if number:
+            rows.append((name, number))
+    return rows
+
+
+def read_scores(scores: str | Path | Mapping[str, Any] | None) -> dict[str, float]:
+    """Scores by name, of a JSON file where one is given; what is no number is left out.
+
+    Raises:
+        ModelFolderError: if the file is no JSON object.
+    """
+    if isinstance(scores, (str, Path)):
+        path = Path(scores)
+        scores = read_json(path)
+        if not isinstance(scores, dict):
+            raise ModelFolderError(
+                f"{path}: an object of scores is expected, as `xlgen evaluate --output-file` writes."
+            )
+    return {name: value for name, value in (scores or {}).items() if type(value) in (int, float)}
+
+
+def read_report(folder: Path) -> dict[str, Any]:
+    """What training left of itself; empty where there is no report, as in folders of older releases.
+
+    Args:
+        folder: the model's folder.
+
+    Raises:
+        ModelFolderError: if the file is no JSON object.
+    """
+    path = folder / REPORT_FILE
+    if not path.is_file():
+        return {}
+    report = read_json(path)
+    if not isinstance(report, dict):
+        raise ModelFolderError(f"{path}: an object is expected, not {type(report).__name__}. Delete the file.")
+    return report
+
+
+def model_card(
+    folder: Path,
+    repo_id: str,
+    *,
+    scores: Mapping[str, float] | None = None,
+    dataset: str | None = None,
+    license_id: str | None = None,
+    with_code: bool = False,
+) -> str:
+    """The card of a model.
+
+    Args:
+        folder: the model's folder.
+        repo_id: where the model goes.
+        scores: scores on test rows, by name.
+        dataset: name or Hub id of the data; that of the training report if None.
+        license_id: licence, as the Hub spells it.
+        with_code: whether the repository loads without this package.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
+    config = _object(folder / "config.json")
+    report = read_report(folder)
+    facts = _facts(folder, repo_id, report, scores or {}, dataset)
+    facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
+    facts["architecture"] = (config.get("backbone") or {}).get("model_type")
+    facts["hybrid"] = (folder / HYBRID_FILE).is_file()
+    facts["label_trees"] = facts["hybrid"] and bool(_object(folder / HYBRID_FILE).get("linear"))
+    metadata = _metadata(facts, report, license_id)
+    if facts["hybrid"]:
+        metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("model.md", facts))
+
+
+def adapter_card(
+    folder: Path,
+    repo_id: str,
+    *,
+    base_model: str,
+    scores: Mapping[str, float] | None = None,
+    dataset: str | None = None,
+    license_id: str | None = None,
+) -> str:
+    """The card of a LoRA adapter.
+
+    Args:
+        folder: the adapter's folder.
+        repo_id: where the adapter goes.
+        base_model: where its base is on the Hub.
+        scores: scores on test rows, by name.
+        dataset: name or Hub id of the data; that of the training report if None.
+        license_id: licence, as the Hub spells it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
+    adapter = _object(folder / "adapter_config.json")
+    report = read_report(folder)
+    facts = _facts(folder, repo_id, report, scores or {}, dataset)
+    facts |= {"variant": report.get("variant"), "base_model": base_model, "backbone": report.get("backbone")}
+    facts |= {key: adapter.get(key) for key in ("r", "lora_alpha", "lora_dropout")}
+    modules = adapter.get("target_modules")
+    facts["target_modules"] = sorted(map(str, modules)) if isinstance(modules, list) else []
+    metadata = _metadata(facts, report, license_id) | {"library_name": "peft"}
+    if "base_model" in metadata:
+        metadata["base_model_relation"] = "adapter"
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("adapter.md", facts))
+
+
+def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, license_id: str | None = None) -> str:
+    """The card of the untrained model that adapters change.
+
+    Args:
+        folder: its folder.
+        repo_id: where it goes.
+        backbone: the checkpoint that it was made from, where that is known.
+        license_id: licence, as the Hub spells it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
+    config = _object(folder / "config.json")
+    facts = {
+        "variant": config.get("variant"),
+        "base_model": backbone,
+        "architecture": (config.get("backbone") or {}).get("model_type"),
+        "num_labels": len(LabelSpace.load(folder)),
+        "version": __version__,
+    }
+    metadata = {
+        "base_model": backbone if isinstance(backbone, str) and _is_hub_id(backbone) else None,
+        "library_name": "xlgen-hf",
+        "license": license_id,
+        "tags": ["xlgen", BASE_TAG],
+    }
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("base.md", facts))
+
+
+def metric_card(folder: Path, repo_id: str) -> str:
+    """The card of the metric's Space: the metric's own card, and how to load it from there.
+
+    Args:
+        folder: the metric's folder.
+        repo_id: where the Space goes.
+    """
+    metadata, body = split_card((folder / CARD_FILE).read_text(encoding="utf-8"))
+    facts = {"repo_id": repo_id, "metric": folder.name, "body": body.strip(), "version": __version__}
+    return compose_card(metadata, folder.name, render("metric.md", facts))
+
+
+def _object(path: Path) -> dict[str, Any]:
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: an object is expected, not {type(content).__name__}.")
+    return content
+
+
+def _facts(
+    folder: Path, repo_id: str, report: dict[str, Any], scores: Mapping[str, float], dataset: str | None
+) -> dict[str, Any]:
+    """What both templates show."""
+    space = LabelSpace.load(folder)
+    data = report.get("data") or {}
+    validation = {name.removeprefix("eval_"): value for name, value in read_scores(report.get("scores")).items()}
+    return {
+        "repo_id": repo_id,
+        "version": __version__,
+        "num_labels": len(space),
+        "unseen": int((space.counts == 0).sum()),
+        "histogram": tail_histogram(space.counts.tolist()),
+        "dataset": dataset or (data.get("train") or {}).get("source"),
+        "splits": {name: data[name] for name in ("train", "validation") if name in data},
+        "arguments": report.get("arguments") or {},
+        "decision": report.get("decision") or {},
+        "chosen_by_validation": _chosen_by_validation(report),
+        "cost": _cost(report),
+        "scores": dict(scores),
+        "test_rows": _score_rows(scores),
+        "test_shots": _shot_rows(scores),
+        "validation": validation,
+        "validation_rows": _score_rows(validation),
+        "validation_shots": _shot_rows(validation),
+        "examples": report.get("examples") or [],
+    }
+
+
+def _chosen_by_validation(report: dict[str, Any]) -> str:
+    decided = (report.get("decision") or {}).get("source")
+    return " and ".join(
+        what for what, is_so in (("the checkpoint", report.get("best_checkpoint")), ("the decision", decided)) if is_so
+    )
+
+
+def _score_rows(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    return [(shown, scores[name]) for name, shown in _SHOWN_SCORES.items() if name in scores]
+
+
+def _shot_rows(scores: Mapping[str, float]) -> list[dict[str, Any]]:
+    """A row for each bucket of labels by training documents; a bucket without labels has no score to show."""
+    buckets = [name.removesuffix("_shot_labels") for name in scores if name.endswith("_shot_labels")]
+    parts = ("labels", "support", "micro_f1", "macro_f1")
+    return [
+        {"bucket": bucket, **{part: scores.get(f"{bucket}_shot_{part}") for part in parts}}
+        for bucket in buckets
+        if scores[f"{bucket}_shot_labels"]
+    ]
+
+
+def _cost(report: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    if report.get("seconds"):
+        rows.append(("training time", f"{report['seconds'] / 60:,.1f} minutes"))
+    if report.get("peak_memory"):
+        rows.append(("peak memory of the process", f"{report['peak_memory'] / 2**30:.2f} GiB"))
+    if report.get("peak_gpu_memory"):
+        rows.append(("peak memory of the GPU", f"{report['peak_gpu_memory'] / 2**30:.2f} GiB"))
+    if report.get("hardware"):
+        rows.append(("hardware", str(report["hardware"])))
+    if report.get("parameters"):
+        rows.append(("parameters", f"{report['parameters']:,}"))
+    return rows
+
+
+def _metadata(facts: dict[str, Any], report: dict[str, Any], license_id: str | None) -> dict[str, Any]:
+    """What the Hub reads, the scores among it."""
+    base, dataset = facts["base_model"], facts["dataset"]
+    test = bool(facts["scores"])
+    results = _eval_results(facts["scores"] or facts["validation"], dataset, "test" if test else "validation")
+    tags = ["xlgen", "text-classification", "multi-label-classification", _TASK]
+    data = ModelCardData(
+        base_model=base if isinstance(base, str) and _is_hub_id(base) else None,
+        datasets=[dataset] if isinstance(dataset, str) and "/" in dataset and _is_hub_id(dataset) else None,
+        eval_results=results or None,
+        library_name="xlgen-hf",
+        license=license_id,
+        metrics=["f1"] if results else None,
+        model_name=facts["repo_id"].rpartition("/")[2],
+        pipeline_tag="text-classification",
+        tags=[*tags, f"xlgen-{facts['variant']}"] if facts["variant"] else tags,
+    )
+    return {key: value for key, value in data.to_dict().items() if key != "model_name"}
+
+
+def _is_hub_id(name: str) -> bool:
+    return _ID.fullmatch(name) is not None and ".." not in name and not Path(name).exists()
+
+
+def _eval_results(scores: Mapping[str, float], dataset: str | None, split: str) -> list[EvalResult]:
+    name = dataset or "the data that the card describes"
+    return [
+        EvalResult(
+            task_type="text-classification",
+            task_name="Extreme multi-label classification",
+            dataset_type=dataset if dataset and _is_hub_id(dataset) else "unpublished",
+            dataset_name=name,
+            dataset_split=split,
+            metric_type=kind,
+            metric_name=shown,
+            metric_value=round(float(scores[key]), 4),
+        )
+        for key, (kind, shown) in _INDEXED.items()
+        if key in scores and scores.get(f"{key.partition('_shot_')[0]}_shot_labels", 1)
+    ]

@@ -1,0 +1,136 @@
+"""The Hub: models, adapters and the metric go up in one commit each, with a card."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import ConfigurationError
+from ..files.adapter_base import is_adapter
+from ..files.model_folder import model_files
+from ..files.resources import resource_folder
+from .adapters import push_adapter, push_model_files
+from .card_text import CARD_FILE, merge_cards
+from .cards import metric_card, model_card, read_scores
+from .code import add_code
+from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, matches, push_files
+
+__all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "push_metric", "push_model"]
+
+_METRIC_FILES = ("*.py", "*.md", "requirements.txt")
+_METRIC = "xmc_f1"
+
+
+class Saves(Protocol):
+    """A model or a processor: writes itself into a folder."""
+
+    def save_pretrained(self, save_directory: Any) -> Any:
+        """Write all files into the folder."""
+
+
+def push_model(
+    model: str | Path | Saves,
+    repo_id: str,
+    *,
+    processor: Saves | None = None,
+    base_repo_id: str | None = None,
+    with_code: bool = False,
+    scores: str | Path | Mapping[str, Any] | None = None,
+    dataset: str | None = None,
+    license_id: str | None = None,
+    **target: Any,
+) -> PushReport:
+    """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
+
+    The base of an adapter, where it is a folder here, goes up before the adapter, to a repository of its own; what is
+    uploaded of the adapter names that repository and commit in place of the folder (see `xlgen_hf.hub.adapters`).
+
+    Args:
+        model: the folder of a trained model or adapter, or a model object.
+        repo_id: `owner/name`.
+        processor: the processor of a model object; a folder has its own.
+        base_repo_id: where the base of an adapter goes; `repo_id` with `-base` behind it if None. Adapters of the same
+            base may share a repository.
+        with_code: add the modules that load the model where this package is not installed, for `trust_remote_code`.
+        scores: test scores for the card, or the JSON file of them that `xlgen evaluate --output-file` wrote.
+        dataset: name or Hub id of the data that the scores and the training are about.
+        license_id: licence of the weights, as the Hub spells it (`apache-2.0`).
+        **target: further fields of [`HubTarget`].
+
+    Returns:
+        The files and the commit.
+
+    Raises:
+        ModelFolderError: if the folder is no whole model.
+        ConfigurationError: if a model object comes without its processor, or `base_repo_id` without an adapter whose
+            base is a folder here.
+        HubError: if the Hub refuses or cannot be reached.
+    """
+    place = HubTarget(repo_id, **target)
+    facts = {"scores": read_scores(scores), "dataset": dataset, "license_id": license_id}
+    if isinstance(model, (str, Path)):
+        return _push_folder(Path(model).expanduser(), place, base_repo_id, with_code, facts)
+    if processor is None:
+        raise ConfigurationError(
+            "The model comes without its processor, and is of no use on the Hub alone; give processor=..."
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return _push_folder(Path(folder), place, base_repo_id, with_code, facts)
+
+
+def _push_folder(
+    folder: Path, target: HubTarget, base_repo_id: str | None, with_code: bool, facts: dict[str, Any]
+) -> PushReport:
+    if is_adapter(folder):
+        if with_code:
+            raise ConfigurationError(
+                "An adapter loads with peft and its base model, so its repository holds no code. Merge it first."
+            )
+        return push_adapter(folder, target, base_repo_id, facts)
+    if base_repo_id is not None:
+        raise ConfigurationError(f"base_repo_id={base_repo_id!r}, but {folder} is no adapter. Leave base_repo_id out.")
+    files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=with_code)}
+    card = model_card(folder, target.repo_id, with_code=with_code, **facts)
+    return push_model_files(files, target, "Upload XLGen model", card, folder)
+
+
+def push_metric(repo_id: str, metric: str = _METRIC, **target: Any) -> PushReport:
+    """Put a metric up as a Space, from which `evaluate.load(repo_id)` loads it where this package is not installed.
+
+    Args:
+        repo_id: `owner/name`; the name must be that of the metric, by which `evaluate` finds its file.
+        metric: a folder of `evaluate_metrics`.
+        **target: further fields of [`HubTarget`].
+
+    Returns:
+        The files and the commit.
+
+    Raises:
+        ConfigurationError: if there is no such metric, or the repository has another name.
+        HubError: if the Hub refuses or cannot be reached.
+    """
+    place = HubTarget(repo_id, **target)
+    folder = resource_folder("evaluate_metrics") / metric
+    if not (folder / f"{metric}.py").is_file():
+        known = sorted(path.parent.name for path in folder.parent.glob("*/requirements.txt"))
+        raise ConfigurationError(f"There is no metric {metric!r}; choose one of {known}.")
+    if repo_id.rpartition("/")[2] != metric:
+        raise ConfigurationError(
+            f"{repo_id!r}: evaluate looks for a file with the name of the Space, so the Space must be called "
+            f"{metric!r}."
+        )
+    files: dict[str, Content] = {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_file() and matches(path.name, _METRIC_FILES) and path.name != CARD_FILE
+    }
+    card = metric_card(folder, repo_id)
+    return push_files(
+        files, replace(place, message=place.message or f"Upload metric {metric}"), "space",
+        card=lambda there: merge_cards(card, there), owned=(),
+    )  # fmt: skip

@@ -1,0 +1,3 @@
+"""Labels: the label space, their tokens and trie, and their clusters."""
+
+from __future__ import annotations

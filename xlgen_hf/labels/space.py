@@ -1,0 +1,299 @@
+"""The label space: the names that can be predicted, how often training used them, and their order in a target."""
+
+from __future__ import annotations
+
+import logging
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from ..errors import LabelSpaceError, ModelFolderError
+from ..files.serialization import read_json, write_json
+
+__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "normalize_name"]
+
+logger = logging.getLogger(__name__)
+
+LABEL_SPACE_FILE = "label_space.json"
+_FORMAT_VERSION = 1
+_SHOWN = 5  # names that a report spells out
+
+DecodeOrder = Literal["freq_forward", "freq_backward", "alphabet", "shuffle"]
+
+
+def normalize_name(name: str) -> str:
+    """Fold what a reader would not tell apart: compatibility characters (NFKC), case, runs of white space."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+
+
+class LabelSpace:
+    """Names, training counts and decode order of the `L` labels that a model can predict.
+
+    A label's id is its frequency rank: 0 is the label with most training documents; ties are in the order of the
+    names. Labels of the vocabulary that training never saw have a count of 0 and the highest ids.
+
+    Args:
+        names: the `L` label names in the order of their ids.
+        counts: training documents of each label, shape `(L,)`, int64, not increasing.
+        decode_order: order in which a text's labels are generated. `freq_forward` (the paper's choice) puts the most
+            frequent label first, `freq_backward` last (the choice of `xlgen train`: it finds more rare labels),
+            `alphabet` sorts by name, `shuffle` draws a new seeded order for each epoch and text.
+        seed: seed of `shuffle`.
+
+    Raises:
+        LabelSpaceError: if a name is empty or stands twice, or names and counts do not fit.
+
+    Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        counts: Sequence[int] | np.ndarray,
+        decode_order: DecodeOrder = "freq_forward",
+        seed: int = 0,
+    ) -> None:
+        self.names = tuple(names)
+        self.counts = np.asarray(counts, dtype=np.int64)
+        self.decode_order = decode_order
+        self.seed = int(seed)
+        self._validate()
+
+    @classmethod
+    def from_label_lists(
+        cls,
+        label_lists: Iterable[Sequence[str]],
+        vocabulary: Iterable[str] | None = None,
+        decode_order: DecodeOrder = "freq_forward",
+        seed: int = 0,
+    ) -> LabelSpace:
+        """Count the labels of the training documents.
+
+        Args:
+            label_lists: each training document's labels; a label counts once a document.
+            vocabulary: further names, which may occur in no training document.
+            decode_order: see the class.
+            seed: see the class.
+
+        Raises:
+            LabelSpaceError: if there is no label at all, or a name is empty.
+        """
+        counter: Counter[str] = Counter()
+        for labels in label_lists:
+            counter.update(set(labels))
+        for name in vocabulary or ():
+            counter.setdefault(name, 0)
+        if not counter:
+            raise LabelSpaceError("There is no label in the training data. Give rows with labels, or a vocabulary.")
+        ranked = sorted(counter.items(), key=lambda item: (-item[1], item[0]))
+        space = cls([name for name, _ in ranked], [count for _, count in ranked], decode_order, seed)
+        space.report_ambiguous_names()
+        return space
+
+    def extended(self, names: Iterable[str]) -> LabelSpace:
+        """A label space with further names, which no training document has, behind those at hand."""
+        added = [name for name in dict.fromkeys(names) if name not in self.index]
+        counts = np.concatenate([self.counts, np.zeros(len(added), dtype=np.int64)])
+        return LabelSpace([*self.names, *added], counts, self.decode_order, self.seed)
+
+    def _validate(self) -> None:
+        if self.decode_order not in get_args(DecodeOrder):
+            raise LabelSpaceError(
+                f"decode_order={self.decode_order!r} is unknown; choose one of {sorted(get_args(DecodeOrder))}."
+            )
+        if self.counts.shape != (len(self.names),):
+            raise LabelSpaceError(f"{len(self.names)} names come with counts of shape {self.counts.shape}.")
+        if not self.names:
+            raise LabelSpaceError("A label space needs at least one label.")
+        for position, name in enumerate(self.names):
+            if not isinstance(name, str) or not name.strip():
+                raise LabelSpaceError(f"Label {position} is {name!r}; a label name is a string with visible text.")
+        _check_unicode(self.names)
+        if len(self.index) != len(self.names):
+            twice = [name for name, n in Counter(self.names).items() if n > 1][:_SHOWN]
+            raise LabelSpaceError(f"Label names stand twice: {twice}.")
+        if (self.counts < 0).any() or (np.diff(self.counts) > 0).any():
+            raise LabelSpaceError("Label counts must not be negative and must not increase: ids are frequency ranks.")
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """Label name -> label id."""
+        return {name: position for position, name in enumerate(self.names)}
+
+    @cached_property
+    def _alphabet_rank(self) -> np.ndarray:
+        """Rank of each label id in the order of the names, shape `(L,)`."""
+        rank = np.empty(len(self), dtype=np.int64)
+        rank[sorted(range(len(self)), key=self.names.__getitem__)] = np.arange(len(self))
+        return rank
+
+    def __len__(self) -> int:
+        """The number of labels `L`."""
+        return len(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        """Whether `name` is a label, spelled exactly so."""
+        return name in self.index
+
+    def __repr__(self) -> str:
+        """Size, share of unseen labels and decode order."""
+        unseen = int((self.counts == 0).sum())
+        return (
+            f"LabelSpace({len(self)} labels, {unseen} of them unseen in training, decode_order={self.decode_order!r})"
+        )
+
+    def encode(self, labels: Iterable[str]) -> list[int]:
+        """Label names -> label ids, in the given order, each once.
+
+        Raises:
+            LabelSpaceError: if a name is not in the label space; names close matches.
+        """
+        ids: dict[int, None] = {}
+        for name in labels:
+            position = self.index.get(name)
+            if position is None:
+                raise LabelSpaceError(self._unknown_message(name))
+            ids[position] = None
+        return list(ids)
+
+    def encode_known(self, labels: Iterable[str]) -> tuple[list[int], list[str]]:
+        """Label names -> (ids of the known ones, names of the unknown ones)."""
+        known, unknown = [], []
+        for name in dict.fromkeys(labels):
+            position = self.index.get(name)
+            if position is None:
+                unknown.append(name)
+            else:
+                known.append(position)
+        return known, unknown
+
+    def _unknown_message(self, name: str) -> str:
+        near = get_close_matches(name, self.names, n=3, cutoff=0.8) if len(self) <= 50_000 else []
+        hint = f" Close names: {near}." if near else ""
+        return f"{name!r} is none of the {len(self)} labels.{hint} Add it to the vocabulary file, or leave it out."
+
+    def decode(self, ids: Iterable[int]) -> list[str]:
+        """Label ids -> label names."""
+        return [self.names[i] for i in ids]
+
+    def order(self, ids: Iterable[int], *, epoch: int = 0, row: int = 0) -> list[int]:
+        """Sort one text's label ids into decode order.
+
+        Args:
+            ids: label ids of one text.
+            epoch: training epoch; only `shuffle` uses it.
+            row: number of the text in its data set; only `shuffle` uses it.
+        """
+        ranked = sorted(ids)
+        if self.decode_order == "freq_backward":
+            ranked.reverse()
+        elif self.decode_order == "alphabet":
+            ranked.sort(key=self._alphabet_rank.__getitem__)
+        elif self.decode_order == "shuffle":
+            np.random.default_rng([self.seed, epoch, row]).shuffle(ranked)
+        return ranked
+
+    def decode_ranks(self) -> np.ndarray:
+        """Rank of each label id in the decode order, shape `(L,)`.
+
+        Raises:
+            LabelSpaceError: if the order is `shuffle`, which ranks no label.
+        """
+        if self.decode_order == "shuffle":
+            raise LabelSpaceError("Labels were trained in the order 'shuffle': there is no order to keep to.")
+        if self.decode_order == "alphabet":
+            return self._alphabet_rank
+        ranks = np.arange(len(self), dtype=np.int64)
+        return ranks[::-1].copy() if self.decode_order == "freq_backward" else ranks
+
+    def labels_before(self, label: int, ordered: Sequence[int]) -> int:
+        """How many of `ordered`, label ids in decode order, come before `label`; all others under `shuffle`."""
+        if label in ordered:
+            return ordered.index(label)
+        if self.decode_order == "shuffle":
+            return len(ordered)
+        return self.order([*ordered, label]).index(label)
+
+    def train_label_counts(self) -> dict[str, int]:
+        """Label name -> training documents, for labels that training saw."""
+        return {name: int(count) for name, count in zip(self.names, self.counts, strict=True) if count}
+
+    def ambiguous_names(self) -> list[tuple[str, ...]]:
+        """Groups of names that are equal after `normalize_name`, each a label of its own all the same."""
+        groups: dict[str, list[str]] = {}
+        for name in self.names:
+            groups.setdefault(normalize_name(name), []).append(name)
+        return [tuple(group) for group in groups.values() if len(group) > 1]
+
+    def report_ambiguous_names(self) -> None:
+        """Log names that only case, width or white space tells apart: most often one label spelled in two ways."""
+        groups = self.ambiguous_names()
+        if groups:
+            logger.warning(
+                "%d groups of label names differ only in case, width or white space and stay separate labels: %s.",
+                len(groups),
+                groups[:_SHOWN],
+            )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write `label_space.json` into `folder` and return its path."""
+        path = Path(folder) / LABEL_SPACE_FILE
+        content = {
+            "version": _FORMAT_VERSION,
+            "decode_order": self.decode_order,
+            "seed": self.seed,
+            "names": list(self.names),
+            "counts": self.counts.tolist(),
+        }
+        write_json(path, content)
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LabelSpace:
+        """Read `label_space.json` from `folder`.
+
+        Raises:
+            ModelFolderError: if the file is missing, or is no label space that agrees with itself.
+        """
+        path = Path(folder) / LABEL_SPACE_FILE
+        content = read_json(path)
+        problem = _content_problem(content)
+        if problem:
+            raise ModelFolderError(f"{path}: {problem}")
+        try:
+            return cls(content["names"], content["counts"], content["decode_order"], content["seed"])
+        except LabelSpaceError as err:
+            raise ModelFolderError(f"{path}: {err}") from err
+
+
+def _check_unicode(names: tuple[str, ...]) -> None:
+    """Refuse halves of characters, which JSON can hold and neither a tokenizer nor a UTF-8 file can."""
+    try:
+        "\n".join(names).encode("utf-8")
+    except UnicodeEncodeError as err:
+        raise LabelSpaceError(
+            f"A label name holds {err.object[err.start]!r}, half a character. Read the data as UTF-8."
+        ) from err
+
+
+def _content_problem(content: Any) -> str | None:
+    """What is wrong with the parsed `label_space.json`, if anything."""
+    if not isinstance(content, dict):
+        return f"a JSON object is expected, not {type(content).__name__}."
+    if content.get("version") != _FORMAT_VERSION:
+        return f"version {content.get('version')!r} is not {_FORMAT_VERSION}; it needs another release of xlgen_hf."
+    for key, kind in (("names", list), ("counts", list), ("decode_order", str), ("seed", int)):
+        if not isinstance(content.get(key), kind) or isinstance(content.get(key), bool):
+            return f"{key!r} must be a {kind.__name__}, not {type(content.get(key)).__name__}."
+    limit = np.iinfo(np.int64).max
+    if not all(type(count) is int and 0 <= count <= limit for count in content["counts"]):
+        return "'counts' must hold whole numbers that are not negative."
+    if not 0 <= content["seed"] <= limit:
+        return f"'seed' is {str(content['seed'])[:30]}; a whole number that is not negative is expected."
+    return None

@@ -1,0 +1,340 @@
+"""The label trie: every label's token sequence in flat arrays, to tell which token may come next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import LabelSpaceError, ModelFolderError
+from ..files.serialization import map_tensors, write_tensors
+
+__all__ = ["LABEL_TRIE_FILE", "LabelTrie"]
+
+LABEL_TRIE_FILE = "label_trie.safetensors"
+_SAVED = ("child_start", "edge_token", "leaf_low", "leaf_high", "leaf_label")
+_MOST_NODES = np.iinfo(np.int32).max
+
+
+class LabelTrie:
+    """A prefix tree over the token sequences of `L` labels, as flat (CSR) arrays, all int32.
+
+    Nodes are numbered breadth first, the root is 0, and the children of a node are sorted by token, so that edge `e`
+    leads to node `e + 1`. Leaves are numbered in the order of their sequences, so that the labels below a node are an
+    interval of leaves.
+
+    Attributes:
+        child_start: shape `(nodes + 1,)`; the children of node `n` are the edges `child_start[n]:child_start[n + 1]`.
+        edge_token: token of each edge, shape `(nodes - 1,)`.
+        leaf_low, leaf_high: the leaves below each node are `leaf_low[n]:leaf_high[n]`, shape `(nodes,)`.
+        leaf_label: label id of each leaf, shape `(L,)`.
+    """
+
+    child_start: np.ndarray
+    edge_token: np.ndarray
+    leaf_low: np.ndarray
+    leaf_high: np.ndarray
+    leaf_label: np.ndarray
+
+    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+        """Build the trie.
+
+        Args:
+            sequences: token ids of each label, in the order of the label ids; none empty, none a prefix of another
+                (a separator at the end of every sequence sees to that).
+
+        Raises:
+            LabelSpaceError: if a sequence is empty, or two labels cannot be told apart.
+        """
+        lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
+        tokens = np.empty(lengths.sum(), dtype=np.int32)
+        for sequence, end in zip(sequences, lengths.cumsum(), strict=True):
+            tokens[end - len(sequence) : end] = sequence
+        self._set(_build(tokens, lengths))
+
+    @classmethod
+    def from_flat(cls, tokens: np.ndarray, lengths: np.ndarray) -> LabelTrie:
+        """Build the trie from all sequences in one array.
+
+        Args:
+            tokens: the token ids of all labels, one label behind the other, shape `(sum of lengths,)`.
+            lengths: the number of tokens of each label, shape `(L,)`.
+
+        Raises:
+            LabelSpaceError: as for the constructor.
+        """
+        return cls._from_arrays(_build(np.asarray(tokens), np.asarray(lengths, dtype=np.int64)))
+
+    @classmethod
+    def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> LabelTrie:
+        trie = cls.__new__(cls)
+        trie._set(arrays)
+        return trie
+
+    def _set(self, arrays: dict[str, np.ndarray]) -> None:
+        for name in _SAVED:
+            setattr(self, name, arrays[name])
+
+    # ------------------------------------------------------------------------------------------------ looking up
+
+    def __len__(self) -> int:
+        """The number of labels `L`."""
+        return len(self.leaf_label)
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes, root and leaves included."""
+        return len(self.leaf_low)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(getattr(self, name).nbytes for name in _SAVED)
+
+    def tokens(self) -> np.ndarray:
+        """The tokens that occur in labels, sorted, each once."""
+        return np.unique(self.edge_token)
+
+    def children(self, node: int) -> np.ndarray:
+        """Tokens that may follow at `node`, sorted."""
+        return self.edge_token[self.child_start[node] : self.child_start[node + 1]]
+
+    def walk(self, tokens: Sequence[int], node: int = 0) -> int | None:
+        """The node that `tokens` lead to from `node`, or None where no label goes that way."""
+        for token in tokens:
+            start = int(self.child_start[node])
+            found = start + int(np.searchsorted(self.children(node), token))
+            if found >= self.child_start[node + 1] or self.edge_token[found] != token:
+                return None
+            node = found + 1
+        return node
+
+    def label_of(self, tokens: Sequence[int]) -> int | None:
+        """The label id that `tokens` spell, or None."""
+        node = self.walk(tokens)
+        if node is None or self.child_start[node] != self.child_start[node + 1]:
+            return None
+        return int(self.leaf_label[self.leaf_low[node]])
+
+    @cached_property
+    def label_leaf(self) -> np.ndarray:
+        """Leaf of each label id, shape `(greatest label id + 1,)`; -1 for ids that the trie does not hold."""
+        leaf = np.full(int(self.leaf_label.max()) + 1, -1, dtype=np.int32)
+        leaf[self.leaf_label] = np.arange(len(self), dtype=np.int32)
+        return leaf
+
+    @cached_property
+    def _parent(self) -> np.ndarray:
+        """Parent of each node but the root, shape `(nodes - 1,)`."""
+        return np.repeat(np.arange(self.num_nodes, dtype=np.int32), np.diff(self.child_start))
+
+    @cached_property
+    def _leaf_node(self) -> np.ndarray:
+        """Node of each leaf, shape `(L,)`."""
+        nodes = np.flatnonzero(np.diff(self.child_start) == 0).astype(np.int32)
+        found = np.empty(len(self), dtype=np.int32)
+        found[self.leaf_low[nodes]] = nodes
+        return found
+
+    def paths(self, labels: np.ndarray) -> np.ndarray:
+        """The nodes that spell each label, from the root's child to the leaf.
+
+        Args:
+            labels: label ids that the trie holds, shape `(M,)`.
+
+        Returns:
+            Nodes, shape `(M, D)` with D the longest of the labels, filled up with -1.
+        """
+        node = self._leaf_node[self.label_leaf[labels]]
+        upwards = []
+        while (node > 0).any():
+            upwards.append(node)
+            node = np.where(node > 0, self._parent[node - 1], 0)
+        nodes = np.stack(upwards, axis=1) if upwards else np.zeros((0, 0), np.int32)
+        length = (nodes > 0).sum(1, keepdims=True)
+        position = length - 1 - np.arange(nodes.shape[1])
+        return np.where(position >= 0, np.take_along_axis(nodes, position.clip(0), axis=1), -1)
+
+    def sequences(self, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The token sequences of labels, all labels `0 ... L - 1` if None, as [`from_flat`] takes them."""
+        paths = self.paths(np.arange(len(self)) if labels is None else labels)
+        return self.edge_token[paths[paths > 0] - 1], (paths > 0).sum(1)
+
+    def subset(self, labels: np.ndarray) -> LabelTrie:
+        """The part of the trie that leads to some of the labels, which keep their ids.
+
+        Args:
+            labels: label ids that the trie holds, shape `(M,)`, at least one.
+
+        Raises:
+            LabelSpaceError: if there is no label.
+        """
+        kept_leaf = np.zeros(len(self), dtype=bool)
+        kept_leaf[self.label_leaf[labels]] = True
+        if not kept_leaf.any():
+            raise LabelSpaceError("No label is left to choose from; allow at least one.")
+        before = np.concatenate([[0], np.cumsum(kept_leaf)]).astype(np.int32)
+        low, high = before[self.leaf_low], before[self.leaf_high]
+        kept = high > low
+        edges = kept[1:]
+        # Nodes that go keep no order among those that stay: the numbering stays breadth first.
+        new_number = np.cumsum(kept) - 1
+        children = np.bincount(new_number[self._parent[edges]], minlength=int(kept.sum()))
+        return self._from_arrays(
+            {
+                "child_start": np.concatenate([[0], np.cumsum(children)]).astype(np.int32),
+                "edge_token": self.edge_token[edges],
+                "leaf_low": low[kept],
+                "leaf_high": high[kept],
+                "leaf_label": self.leaf_label[kept_leaf],
+            }
+        )
+
+    def greatest_below(self, value: np.ndarray) -> np.ndarray:
+        """The greatest `value` `(greatest label id + 1,)` among the labels below each node, shape `(nodes,)`."""
+        by_leaf = np.append(value[self.leaf_label], value.min())
+        bounds = np.stack([self.leaf_low, self.leaf_high], axis=1).ravel()
+        return np.maximum.reduceat(by_leaf, bounds)[::2]
+
+    # ------------------------------------------------------------------------------------------------ saving
+
+    def save(self, folder: str | Path, digest: str = "") -> Path:
+        """Write `label_trie.safetensors`, with a digest of what it was built from, into `folder`; return its path."""
+        path = Path(folder) / LABEL_TRIE_FILE
+        write_tensors(path, {name: getattr(self, name) for name in _SAVED}, {"digest": digest})
+        return path
+
+    @classmethod
+    def load(cls, folder: str | Path, digest: str = "", *, num_tokens: int) -> LabelTrie | None:
+        """Map `label_trie.safetensors` of `folder` into memory.
+
+        Args:
+            folder: a model folder.
+            digest: what [`save`] was given.
+            num_tokens: size of the vocabulary that the tokens must lie in.
+
+        Returns:
+            The trie, or None where the file was built from something else.
+
+        Raises:
+            ModelFolderError: if the file is missing, damaged, or no trie.
+        """
+        path = Path(folder) / LABEL_TRIE_FILE
+        arrays, metadata = map_tensors(path)
+        problem = _problem(arrays, num_tokens)
+        if problem:
+            raise ModelFolderError(f"{path}: {problem}")
+        return cls._from_arrays(arrays) if metadata.get("digest") == digest else None
+
+
+def _build(tokens: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:
+    """Number the nodes level by level: a level has the distinct (parent, token) of the labels that reach it."""
+    if not len(lengths) or lengths.min() == 0:
+        raise LabelSpaceError("A trie needs at least one label, and each label at least one token.")
+    start = np.cumsum(lengths) - lengths
+    rows = np.arange(len(lengths))
+    parent = np.zeros(len(rows), dtype=np.int64)  # node of each row, counted within the level above
+    width = int(tokens.max()) + 1
+    leaf_count, edge_token, children = [np.array([len(rows)])], [], []
+    leaf_node = np.empty(len(rows), dtype=np.int64)
+    above, total = 1, 1
+    for level in range(int(lengths.max())):
+        nodes, row_node, below = np.unique(
+            parent * width + tokens[start[rows] + level], return_inverse=True, return_counts=True
+        )
+        children.append(np.bincount(nodes // width, minlength=above))
+        edge_token.append((nodes % width).astype(np.int32))
+        leaf_count.append(below)
+        ends = lengths[rows] == level + 1
+        _check_alone(rows, ends, row_node, below)
+        leaf_node[rows[ends]] = total + row_node[ends]
+        above, total = len(nodes), total + len(nodes)
+        rows, parent = rows[~ends], row_node[~ends]
+    if total > _MOST_NODES:
+        raise LabelSpaceError(f"The labels need {total} trie nodes; at most {_MOST_NODES} can be numbered.")
+    fan = np.concatenate([*children, np.zeros(above, dtype=np.int64)])
+    return _number_leaves(np.concatenate(leaf_count), fan, np.concatenate(edge_token), leaf_node)
+
+
+def _number_leaves(
+    leaf_count: np.ndarray, fan: np.ndarray, edge_token: np.ndarray, leaf_node: np.ndarray
+) -> dict[str, np.ndarray]:
+    """The arrays of the trie, from the labels below each node, its children, and the node of each label."""
+    child_start = np.concatenate([[0], np.cumsum(fan)])
+    before = np.concatenate([[0], np.cumsum(leaf_count[1:])])  # leaves below all edges before an edge
+    low = np.zeros(len(leaf_count), dtype=np.int64)
+    first, last = 0, 1  # a level's nodes
+    while first < last:
+        edges = np.arange(child_start[first], child_start[last])
+        parent = np.repeat(np.arange(first, last), fan[first:last])
+        low[edges + 1] = low[parent] + before[edges] - before[child_start[parent]]
+        first, last = last, last + len(edges)
+    leaf_label = np.empty(len(leaf_node), dtype=np.int32)
+    leaf_label[low[leaf_node]] = np.arange(len(leaf_node), dtype=np.int32)
+    return {
+        "child_start": child_start.astype(np.int32),
+        "edge_token": edge_token,
+        "leaf_low": low.astype(np.int32),
+        "leaf_high": (low + leaf_count).astype(np.int32),
+        "leaf_label": leaf_label,
+    }
+
+
+def _check_alone(rows: np.ndarray, ends: np.ndarray, row_node: np.ndarray, below: np.ndarray) -> None:
+    """Refuse a label that ends at a node which other labels reach too."""
+    shared = ends & (below[row_node] > 1)
+    if shared.any():
+        first = int(np.flatnonzero(shared)[0])
+        other = int(np.flatnonzero((row_node == row_node[first]) & (np.arange(len(rows)) != first))[0])
+        raise LabelSpaceError(
+            f"Labels {int(rows[first])} and {int(rows[other])} cannot be told apart: the tokens of the first start "
+            "those of the second."
+        )
+
+
+def _problem(arrays: dict[str, np.ndarray], num_tokens: int) -> str | None:
+    """What is wrong with the arrays of a file, if anything."""
+    missing = [name for name in _SAVED if name not in arrays]
+    if missing:
+        return f"tensors {missing} are missing."
+    wrong = [name for name in _SAVED if arrays[name].dtype != np.int32 or arrays[name].ndim != 1]
+    if wrong:
+        return f"tensors {wrong} must be int32 with one dimension."
+    start, token, low, high, label = (arrays[name] for name in _SAVED)
+    nodes = len(low)
+    if not len(label):
+        return "it holds no label."
+    if len(high) != nodes or len(start) != nodes + 1 or len(token) != nodes - 1:
+        return f"the tensors' lengths {[len(arrays[name]) for name in _SAVED]} do not fit each other."
+    fan = np.diff(start)
+    if start[0] != 0 or start[-1] != nodes - 1 or (fan < 0).any() or (start[:-1] < np.arange(nodes))[fan > 0].any():
+        return "'child_start' describes no tree."
+    if token.size and (token.min() < 0 or token.max() >= num_tokens):
+        return f"'edge_token' runs from {token.min()} to {token.max()}, outside of 0 to {num_tokens - 1}."
+    return _leaf_problem(start, token, low, high, label)
+
+
+def _leaf_problem(
+    start: np.ndarray, token: np.ndarray, low: np.ndarray, high: np.ndarray, label: np.ndarray
+) -> str | None:
+    """Check that siblings are sorted and share their parent's leaves out among them, and that leaves are labels."""
+    fan = np.diff(start)
+    parent = np.repeat(np.arange(len(low)), fan)
+    siblings = parent[1:] == parent[:-1]
+    if (np.diff(token) <= 0)[siblings].any():
+        return "'edge_token' is not sorted below each node."
+    inner = np.flatnonzero(fan)
+    tiled = (
+        (low[0], high[0]) == (0, len(label))
+        and (low[1 + start[inner]] == low[inner]).all()
+        and (high[start[inner + 1]] == high[inner]).all()
+        and (low[2:] == high[1:-1])[siblings].all()
+        and ((high - low)[fan == 0] == 1).all()
+    )
+    if not tiled:
+        return "'leaf_low' and 'leaf_high' are no intervals of a tree's leaves."
+    if label.min() < 0 or label.max() >= len(label) or (np.bincount(label, minlength=len(label)) != 1).any():
+        return "'leaf_label' does not name each label once."
+    return None

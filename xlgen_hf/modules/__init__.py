@@ -1,0 +1,3 @@
+"""Parts of the model: backbone, conditioning, copying of candidates, output layer, adapters, loading and saving."""
+
+from __future__ import annotations

@@ -1,0 +1,85 @@
+"""Loading and saving of models: files of others are checked before they are used, saves are whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..files.adapter_base import ADAPTER_CONFIG_FILE
+from ..files.model_checks import _HUB_OPTIONS, _check_model, _load_errors, local_model
+from ..files.saving import replace_files
+
+__all__ = ["ModelFilesMixin"]
+
+
+class ModelFilesMixin:
+    """Adds to a model the loading from folders of others, and saving that leaves no half a model."""
+
+    # What the model brings.
+    backbone: Any
+    get_input_embeddings: Any
+    get_output_embeddings: Any
+    name_or_path: str
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **options: Any) -> Any:
+        """Load a model from a folder or the Hub, after a check of its files; no pickle is ever read.
+
+        Args:
+            pretrained_model_name_or_path: the folder or Hub id of a model, or of a LoRA adapter, whose weights are
+                then merged into those of its base.
+            args, options: those of `PreTrainedModel.from_pretrained`.
+
+        Raises:
+            ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
+            MissingExtraError: if it is an adapter and peft is not installed.
+        """
+        # Where the Auto classes find an adapter, they give the name of its base here, and the adapter's in a keyword.
+        adapter = options.pop("adapter_kwargs", None) or {}
+        if adapter.get("_adapter_model_path") is not None:
+            pretrained_model_name_or_path = adapter["_adapter_model_path"]
+            options["revision"] = adapter.get("revision")
+        if options.pop("use_safetensors", True) is False:
+            raise ConfigurationError("use_safetensors=False would read a pickle. XLGen's weights are safetensors.")
+        of_hub = {key: value for key, value in options.items() if key in _HUB_OPTIONS - {"revision"}}
+        folder = local_model(pretrained_model_name_or_path, options)
+        if (folder / ADAPTER_CONFIG_FILE).is_file():
+            from .adapters import load_adapter  # needs peft, and knows this module
+
+            return load_adapter(cls, folder, **{**options, **of_hub})
+        _check_model(cls, folder, options.get("config"))
+        with _load_errors(folder):
+            model = super().from_pretrained(str(folder), *args, use_safetensors=True, **options)  # type: ignore[misc]
+        loaded = model[0] if options.get("output_loading_info") else model
+        loaded.name_or_path = str(pretrained_model_name_or_path)
+        loaded._forget_untied()
+        return model
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Write config and weights; what stands in the folder stays whole until all of it is written.
+
+        Args:
+            save_directory: the folder.
+            args, kwargs: those of `PreTrainedModel.save_pretrained`.
+
+        Raises:
+            SaveError: if the disk is full, or the folder cannot be written.
+        """
+        if kwargs.get("push_to_hub"):
+            kwargs.setdefault("repo_id", Path(save_directory).name)
+        with replace_files(save_directory) as aside:
+            super().save_pretrained(str(aside), *args, **kwargs)  # type: ignore[misc]
+
+    def _forget_untied(self) -> None:
+        """Take an output layer of its own (T5 v1.1) out of the names of what is tied, by which peft would go."""
+        layer, tied = self.get_output_embeddings(), getattr(self.backbone, "_tied_weights_keys", None)
+        if isinstance(tied, dict) and layer is not None and layer.weight is not self.get_input_embeddings().weight:
+            name = next(n for n, m in self.backbone.named_modules() if m is layer)
+            self.backbone._tied_weights_keys = {key: of for key, of in tied.items() if key != f"{name}.weight"}
+
+
+# ---------------------------------------------------------------------------------------------------- config
+
+
+# ---------------------------------------------------------------------------------------------------- weights

@@ -1,0 +1,3 @@
+"""Scored candidate labels: fusion, calibration and decisions."""
+
+from __future__ import annotations

@@ -1,0 +1,250 @@
+"""Linear label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from ..errors import MissingExtraError, ModelFolderError, XLGenError
+from ..files.serialization import read_json, read_tensors, write_json, write_tensors
+from .scored_labels import ScoredLabels
+
+__all__ = ["LinearRanker", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+
+_SETTINGS_FILE = "linear.json"
+_TENSORS_FILE = "linear.safetensors"
+_TREES_FOLDER = "trees"
+_FORMAT_VERSION = 1
+_LONGEST_NGRAM = 10
+_LARGEST_BEAM = 10_000
+
+Ranked = list[tuple[list[int], list[float]]]
+"""Column numbers of the best labels of each text, none twice, and their scores."""
+
+
+@dataclass(frozen=True)
+class TfidfSettings:
+    """How texts become features: TF-IDF of words and runs of words, each text's vector of length 1.
+
+    Attributes:
+        longest_ngram: words that a feature spans at most, from 1.
+        min_df: training texts that a feature needs, from 1.
+        sublinear: whether a feature that a text holds `n` times counts `1 + log(n)` times.
+    """
+
+    longest_ngram: int = 2
+    min_df: int = 1
+    sublinear: bool = True
+
+    def vectorizer(self, terms: list[str] | None = None) -> TfidfVectorizer:
+        """A vectorizer that is not fitted; it keeps to the terms, if there are some."""
+        return TfidfVectorizer(
+            ngram_range=(1, self.longest_ngram),
+            min_df=self.min_df,
+            sublinear_tf=self.sublinear,
+            dtype=np.float32,
+            vocabulary=terms,
+        )
+
+
+@dataclass
+class LinearRanker:
+    """Ranks labels by a trained Parabel or Bonsai; only labels that training rows had are ever ranked.
+
+    Attributes:
+        settings: how texts become features.
+        vectorizer: a fitted one with these settings.
+        labels: label id of each column of the trees, `(C,)`.
+        trees: the model of Omikuji.
+        beam_size: nodes of a level that prediction goes on from, at least 1.
+    """
+
+    settings: TfidfSettings
+    vectorizer: TfidfVectorizer
+    labels: np.ndarray
+    trees: Any
+    beam_size: int = 10
+
+    def rank(self, texts: Sequence[str], num_candidates: int, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text, at most `num_candidates`; scores are clipped into [0, 1].
+
+        Args:
+            texts: the texts.
+            num_candidates: labels for each text.
+            allowed: ids of the labels to choose from; all if None. Only what the trees rank first is looked at.
+        """
+        if not len(texts):
+            return ScoredLabels.from_rows([])
+        features = csr_matrix(self.vectorizer.transform(texts))
+        ranked = rank_by_trees(self.trees, features, num_candidates, self.beam_size)
+        return ScoredLabels.from_rows(self._row(*columns, allowed) for columns in ranked)
+
+    def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
+        if columns and max(columns) >= len(self.labels):
+            raise ModelFolderError(
+                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and linear.safetensors are "
+                "of different trainings. Make the hybrid anew."
+            )
+        labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
+        kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
+        return labels[kept], values[kept], [False] * int(kept.sum())
+
+    def save(self, folder: str | Path) -> None:
+        """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
+        folder = Path(folder)
+        terms = self.vectorizer.get_feature_names_out().tolist()
+        settings = asdict(self.settings) | {"beam_size": self.beam_size, "n_trees": self.trees.n_trees}
+        write_json(folder / _SETTINGS_FILE, {"format_version": _FORMAT_VERSION, "settings": settings, "terms": terms})
+        idf = np.asarray(self.vectorizer.idf_, dtype=np.float32)
+        write_tensors(folder / _TENSORS_FILE, {"idf": idf, "labels": self.labels.astype(np.int64)})
+        with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
+            self.trees.save(str(folder / _TREES_FOLDER))
+
+    @staticmethod
+    def remove(folder: str | Path) -> None:
+        """Remove what [`save`] wrote, if there is something; other files stay."""
+        folder = Path(folder)
+        trees = folder / _TREES_FOLDER
+        if not (folder / _SETTINGS_FILE).is_file():
+            return
+        for path in (*(folder / name for name in (_SETTINGS_FILE, _TENSORS_FILE)), *_tree_files(trees)):
+            path.unlink(missing_ok=True)
+        for place in (trees, folder):
+            if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+                place.rmdir()
+
+    @classmethod
+    def load(cls, folder: str | Path, *, num_labels: int) -> LinearRanker:
+        """Read and check what [`save`] wrote.
+
+        Args:
+            folder: the folder.
+            num_labels: labels of the label space that it must fit.
+
+        Raises:
+            MissingExtraError: if Omikuji is not installed.
+            ModelFolderError: if a file is missing, damaged, or does not fit the others.
+        """
+        folder = Path(folder)
+        settings, beam_size, n_trees, terms = _checked_settings(folder / _SETTINGS_FILE)
+        path = folder / _TENSORS_FILE
+        tensors = read_tensors(path)
+        problem = _tensor_problem(tensors, len(terms), num_labels)
+        if problem:
+            raise ModelFolderError(f"{path}: {problem}")
+        vectorizer = settings.vectorizer(terms)
+        vectorizer.idf_ = tensors["idf"]
+        trees = load_trees(folder / _TREES_FOLDER, threads=1)
+        if trees.n_features != len(terms):
+            raise ModelFolderError(f"{folder}: trees of {trees.n_features} features come with {len(terms)} terms.")
+        if trees.n_trees != n_trees:
+            raise ModelFolderError(f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {n_trees} were saved.")
+        return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
+
+
+def load_trees(folder: Path, threads: int, advice: str = "") -> Any:
+    """Omikuji's model of a folder.
+
+    Args:
+        folder: the folder.
+        threads: of prediction.
+        advice: what to do where it cannot be read.
+
+    Raises:
+        MissingExtraError: if Omikuji is not installed.
+        ModelFolderError: if it cannot be read.
+    """
+    if find_spec("omikuji") is None:
+        raise MissingExtraError("omikuji", "baselines")
+    from omikuji import Model
+
+    problem = f"Omikuji cannot read the model in {folder}" + (f". {advice}" if advice else "")
+    with quiet_omikuji(problem, ModelFolderError):
+        model = Model.load(str(folder))
+    model.init_prediction_thread_pool(threads)
+    return model
+
+
+def rank_by_trees(model: Any, features: csr_matrix, top_k: int, beam_size: int) -> Ranked:
+    """Best columns of features `(texts, F)`, at most `top_k` each."""
+    features.sort_indices()
+    ranked: Ranked = []
+    for begin, end in zip(features.indptr[:-1], features.indptr[1:], strict=True):
+        pairs = zip(features.indices[begin:end].tolist(), features.data[begin:end].tolist(), strict=True)
+        found = model.predict(list(pairs), beam_size=beam_size, top_k=top_k)
+        ranked.append(([column for column, _ in found], [score for _, score in found]))
+    return ranked
+
+
+@contextmanager
+def quiet_omikuji(problem: str, error: type[XLGenError]) -> Iterator[None]:
+    """Keep what Omikuji writes to the process's output, results being there, and tell it where something fails.
+
+    It writes from Rust, past `sys.stdout`, so the file descriptors themselves lead elsewhere for the time being.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as log:
+        kept = [(number, os.dup(number)) for number in (1, 2)]
+        try:
+            for number, _ in kept:
+                os.dup2(log.fileno(), number)
+            yield
+        except RuntimeError as err:
+            log.seek(max(log.tell() - 2000, 0))
+            said = log.read().decode(errors="replace").replace("\r", "\n").strip().splitlines()[-3:]
+            raise error(f"{problem}: {err} It said: {' / '.join(said)}") from err
+        finally:
+            for number, copy in kept:
+                os.dup2(copy, number)
+                os.close(copy)
+
+
+def _tree_files(folder: Path) -> list[Path]:
+    """What Omikuji keeps in a folder."""
+    return [folder / "settings.json", *folder.glob("tree*.cbor")]
+
+
+def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
+    """Settings of the features, beam size, number of trees, terms."""
+    content = read_json(path)
+    known = {"format_version", "settings", "terms"}
+    if not isinstance(content, dict) or set(content) != known or content["format_version"] != _FORMAT_VERSION:
+        raise ModelFolderError(f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(known)} are needed.")
+    settings, terms = content["settings"], content["terms"]
+    kinds = {"longest_ngram": int, "min_df": int, "sublinear": bool, "beam_size": int, "n_trees": int}
+    if not isinstance(settings, dict) or {name: type(value) for name, value in settings.items()} != kinds:
+        raise ModelFolderError(f"{path}: 'settings' must hold {sorted(kinds)}.")
+    for name, most in {"longest_ngram": _LONGEST_NGRAM, "min_df": None, "beam_size": _LARGEST_BEAM}.items():
+        if settings[name] < 1 or (most is not None and settings[name] > most):
+            raise ModelFolderError(f"{path}: {name}={settings[name]}; 1 to {most or 'any'} is allowed.")
+    if not isinstance(terms, list) or not terms or not all(type(term) is str for term in terms):
+        raise ModelFolderError(f"{path}: 'terms' must be a list of strings.")
+    if len(set(terms)) < len(terms):
+        raise ModelFolderError(f"{path}: a term stands twice.")
+    features = {name: value for name, value in settings.items() if name not in ("beam_size", "n_trees")}
+    return TfidfSettings(**features), settings["beam_size"], settings["n_trees"], terms
+
+
+def _tensor_problem(tensors: dict[str, np.ndarray], num_terms: int, num_labels: int) -> str | None:
+    """Say what does not fit, if anything."""
+    for name, kind in {"idf": np.float32, "labels": np.int64}.items():
+        if name not in tensors or tensors[name].dtype != kind or tensors[name].ndim != 1:
+            return f"{name!r} must be there, as a row of {np.dtype(kind).name}."
+    idf, labels = tensors["idf"], tensors["labels"]
+    if len(idf) != num_terms or not np.isfinite(idf).all():
+        return f"'idf' must hold a finite number for each of {num_terms} terms."
+    if not len(labels) or len(np.unique(labels)) < len(labels) or not 0 <= labels.min() <= labels.max() < num_labels:
+        return f"'labels' must be different ids of the label space of {num_labels} labels."
+    return None

@@ -1,0 +1,208 @@
+"""Thresholds and rules, chosen on validation texts without decoding again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+import numpy as np
+
+from ..errors import ConfigurationError
+from .decisions import DecisionRule, Objective
+from .scored_labels import ScoredLabels
+
+__all__ = [
+    "PRICE",
+    "RuleScores",
+    "balanced_weights",
+    "best_within",
+    "score_rules",
+    "threshold_curves",
+    "tune_threshold",
+    "tune_thresholds",
+]
+
+
+PRICE = 0.03
+"""Share of the best micro F1 on validation rows that experiments and hybrids give for macro F1, at most."""
+
+
+def tune_threshold(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], objective: Objective = "micro"
+) -> tuple[float, float]:
+    """Find the threshold with the best F1 in one pass over the sorted candidates.
+
+    Args:
+        scored: candidates of `N` validation texts.
+        references: each text's label ids.
+        objective: `micro` (over all decisions), `macro` (mean over the labels that the references hold) or `example`
+            (mean over the texts).
+
+    Returns:
+        The threshold, and the F1 that the rule `threshold` has with it.
+
+    Raises:
+        ConfigurationError: if the objective is unknown.
+        DataError: if the references are those of other texts.
+    """
+    if objective not in get_args(Objective):
+        raise ConfigurationError(f"objective={objective!r}; choose one of {sorted(get_args(Objective))}.")
+    thresholds, f1 = threshold_curves(scored, references, (objective,))
+    if not len(thresholds):
+        return 1.0, 0.0
+    best = int(np.argmax(f1[0]))
+    return float(thresholds[best]), float(f1[0][best])
+
+
+def threshold_curves(
+    scored: ScoredLabels,
+    references: Sequence[Sequence[int]],
+    objectives: Sequence[Objective],
+    label_weights: np.ndarray | None = None,
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """F1 of the rule `threshold` for all thresholds that differ in what they choose.
+
+    Args:
+        scored: candidates of `N` validation texts.
+        references: each text's label ids.
+        objectives: which F1, see [`tune_threshold`].
+        label_weights: what a label counts in macro F1, by label id; all alike if None.
+
+    Returns:
+        The thresholds, falling, `(T,)`, and for each objective the F1 with each of them, `(T,)`.
+    """
+    key = np.where(scored.rank == 0, np.inf, scored.scores)  # the best label stays whatever the threshold
+    order = np.argsort(-key, kind="stable")
+    key = key[order]
+    cut = np.append(key[1:] != key[:-1], True)[: len(key)]  # equal scores are decided alike
+    thresholds = np.where(np.isfinite(key[cut]), key[cut], np.nextafter(1.0, 2.0))
+    return thresholds, [
+        _f1_along(scored, order, references, objective, label_weights)[cut] for objective in objectives
+    ]
+
+
+def _f1_along(
+    scored: ScoredLabels,
+    order: np.ndarray,
+    references: Sequence[Sequence[int]],
+    objective: Objective,
+    label_weights: np.ndarray | None = None,
+) -> np.ndarray:
+    """F1 of the first candidates in an order, after each of them, `(M,)`; see [`threshold_curves`]."""
+    correct = scored.correct(references)[order]
+    if objective == "micro":
+        gold = sum(map(len, references))
+        return 2 * np.cumsum(correct) / (np.arange(1, len(order) + 1) + gold)
+    if objective == "example":
+        sizes = np.array([len(ids) for ids in references])
+        return _mean_of_groups(scored.text[order], correct, sizes, np.ones(len(sizes)))
+    labels, sizes = np.unique([label for ids in references for label in ids], return_counts=True)
+    most = max(int(scored.labels.max(initial=0)), int(labels.max(initial=0))) + 1
+    gold_of, weights = np.zeros(most, dtype=np.int64), np.zeros(most)
+    gold_of[labels.astype(np.int64)] = sizes
+    weights[labels.astype(np.int64)] = 1.0 if label_weights is None else label_weights[labels.astype(np.int64)]
+    return _mean_of_groups(scored.labels[order], correct, gold_of, weights)
+
+
+def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted mean F1 over groups after each candidate, in the order of the candidates.
+
+    Args:
+        group: group of each candidate, `(M,)`.
+        correct: whether each candidate is right, `(M,)`.
+        gold: right answers of each group, `(G,)`.
+        weights: what each group counts, `(G,)`.
+    """
+    order = np.argsort(group, kind="stable")
+    first = np.flatnonzero(np.append(True, np.diff(group[order]) != 0)) if len(order) else np.zeros(0, np.int64)
+    size = np.diff(np.append(first, len(order)))
+    opened = np.repeat(first, size)
+    hits = np.cumsum(correct[order])
+    hits = hits - np.repeat(hits[first] - correct[order][first], size)
+    after = 2 * hits / (np.arange(len(order)) - opened + 1 + gold[group[order]])
+    before = np.where(np.arange(len(order)) == opened, 0.0, np.roll(after, 1))
+    gain = np.empty(len(order))
+    gain[order] = (after - before) * weights[group[order]]
+    return np.cumsum(gain) / max(weights.sum(), 1e-12)
+
+
+def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -> dict[str, float]:
+    """The best threshold for each objective."""
+    return {objective: tune_threshold(scored, references, objective)[0] for objective in get_args(Objective)}
+
+
+def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) -> np.ndarray:
+    """What labels count in macro F1 if those that training never saw, saw once, and saw more often count a third each.
+
+    Plain macro F1 of few validation texts is that of the labels that they happen to hold, nearly all seen often.
+
+    Args:
+        references: label ids of the validation texts.
+        counts: training documents of each label, `(L,)`.
+
+    Returns:
+        Weights, `(L,)`; of labels that no text holds too.
+    """
+    bucket = np.minimum(counts, 2)
+    held = np.unique(np.fromiter((label for ids in references for label in ids), dtype=np.int64))
+    return 1 / np.maximum(np.bincount(bucket[held], minlength=3), 1)[bucket]
+
+
+@dataclass(frozen=True)
+class RuleScores:
+    """F1 of rules on validation texts: 1 to `max_k` labels for every text, then all thresholds that differ.
+
+    Attributes:
+        values: labels of a text, then thresholds, `(R,)`.
+        micro: micro F1 of each rule, `(R,)`.
+        macro: macro F1 of each rule, `(R,)`.
+        max_k: how many of the rules are numbers of labels.
+    """
+
+    values: np.ndarray
+    micro: np.ndarray
+    macro: np.ndarray
+    max_k: int
+
+    def rule(self, place: int) -> DecisionRule:
+        """The rule at a place."""
+        return DecisionRule("top_k" if place < self.max_k else "threshold", float(self.values[place]))
+
+
+def score_rules(
+    scored: ScoredLabels,
+    references: Sequence[Sequence[int]],
+    *,
+    max_k: int = 10,
+    label_weights: np.ndarray | None = None,
+) -> RuleScores:
+    """Score 1 to `max_k` labels for every text and all thresholds.
+
+    Args:
+        scored: candidates of `N` validation texts.
+        references: each text's label ids; labels that are no candidates count as missed.
+        max_k: most labels for every text that are tried, at least 1.
+        label_weights: see [`threshold_curves`]; all ids are below its length.
+
+    Raises:
+        ConfigurationError: if `max_k` is below 1, or there are no texts.
+        DataError: if the references are those of other texts.
+    """
+    if max_k < 1:
+        raise ConfigurationError(f"max_k={max_k}; a whole number from 1 on is needed.")
+    if not len(scored):
+        raise ConfigurationError("There are no validation texts to choose a decision rule on.")
+    order = np.argsort(scored.rank, kind="stable")
+    size = np.searchsorted(scored.rank[order], np.arange(1, max_k + 1))  # candidates with a rank below 1 .. max_k
+    objectives: tuple[Objective, ...] = ("micro", "macro")
+    by_k = [np.append(0.0, _f1_along(scored, order, references, name, label_weights))[size] for name in objectives]
+    thresholds, by_threshold = threshold_curves(scored, references, objectives, label_weights)
+    micro, macro = (np.concatenate(pair) for pair in zip(by_k, by_threshold, strict=True))
+    return RuleScores(np.concatenate([np.arange(1, max_k + 1), thresholds]), micro, macro, max_k)
+
+
+def best_within(micro: np.ndarray, macro: np.ndarray, price: float) -> int:
+    """The place with the best macro F1 where micro F1 is at least `1 - price` of its best; of equals the first."""
+    near = np.flatnonzero(micro >= (1 - price) * micro.max())
+    return int(near[np.lexsort((near, -micro[near], -macro[near]))[0]])

@@ -1,0 +1,187 @@
+"""What retrieval finds near to texts, and how it becomes scored labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+from ..errors import ConfigurationError, ModelFolderError
+from ..files.serialization import read_json
+from ..ranking.scored_labels import ScoredLabels
+
+__all__ = [
+    "FORMAT_VERSION",
+    "PARTS",
+    "Neighbors",
+    "RetrievalSettings",
+    "RetrievedCandidates",
+    "best_columns",
+    "read_settings",
+]
+
+PARTS = ("neighbors", "names", "lexical_neighbors", "lexical_names")
+
+Neighbors: TypeAlias = "tuple[np.ndarray, np.ndarray]"
+"""Numbers and similarities of the nearest training texts, `(Q, neighbors)` each."""
+
+
+@dataclass(frozen=True)
+class RetrievedCandidates:
+    """What is near to `Q` queries, before it is weighed.
+
+    Attributes:
+        text, labels: query and label of each of `M` candidates, by query and label, `(M,)` each.
+        of_names: similarity of the candidates' names by embedding and, where that counts, by spelling, `(M,)` each.
+        near: the nearest training texts, likewise.
+    """
+
+    text: np.ndarray
+    labels: np.ndarray
+    of_names: list[np.ndarray]
+    near: list[Neighbors]
+
+    @property
+    def queries(self) -> int:
+        """How many queries there are."""
+        return len(self.near[0][0])
+
+    @classmethod
+    def joined(cls, blocks: list[RetrievedCandidates]) -> RetrievedCandidates:
+        """One behind the other."""
+        if not blocks:
+            nothing = np.zeros(0, dtype=np.int64)
+            return cls(nothing, nothing, [np.zeros(0)], [(np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1)))])
+        before = np.cumsum([0, *(block.queries for block in blocks[:-1])])
+        text = np.concatenate([block.text + first for block, first in zip(blocks, before, strict=True)])
+        of_names = [np.concatenate(parts) for parts in zip(*(block.of_names for block in blocks), strict=True)]
+        near = []
+        for parts in zip(*(block.near for block in blocks), strict=True):
+            documents, similarity = (np.concatenate(values) for values in zip(*parts, strict=True))
+            near.append((documents, similarity))
+        return cls(text, np.concatenate([block.labels for block in blocks]), of_names, near)
+
+    def weigh(
+        self, settings: RetrievalSettings, labels: csr_matrix, num_candidates: int
+    ) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
+        """Scores of the candidates.
+
+        Args:
+            settings: how similarities become scores.
+            labels: which training text has which label, `(N, L)`, sparse, 1 where it has.
+            num_candidates: labels of a query that are kept, best first.
+
+        Returns:
+            The labels, and the parts of their scores by name.
+        """
+        parts = {name: np.zeros(len(self.text)) for name in PARTS}
+        for prefix, near, of_names in zip(("", "lexical_"), self.near, self.of_names, strict=False):
+            parts[f"{prefix}neighbors"] = self._shares(near, labels, settings.temperature)
+            parts[f"{prefix}names"] = of_names
+        lexical = (settings.lexical_neighbor_weight, settings.lexical_name_weight) if len(self.near) > 1 else (0, 0)
+        weights = (1.0, settings.name_weight, *lexical)
+        weighed = np.stack([parts[name] ** (settings.name_power if name == "names" else 1) for name in PARTS])
+        scores = np.average(weighed, axis=0, weights=weights).clip(0, 1)
+        order = np.lexsort((self.labels, -scores, self.text))
+        start = np.searchsorted(self.text, np.arange(self.queries + 1))
+        kept = order[np.arange(len(order)) - start[self.text[order]] < num_candidates]
+        new_start = np.searchsorted(self.text[kept], np.arange(self.queries + 1)).astype(np.int64)
+        scored = ScoredLabels(new_start, self.labels[kept], scores[kept], np.zeros(len(kept), dtype=bool))
+        return scored, {name: values[kept] for name, values in parts.items()}
+
+    def _shares(self, near: Neighbors, labels: csr_matrix, temperature: float) -> np.ndarray:
+        """Weight of each candidate among the neighbours, `(M,)`."""
+        if not len(self.text):  # scipy gives no array for no entries
+            return np.zeros(0)
+        documents, similarity = near
+        top = np.maximum(similarity[:, :1], -1)  # where every text is hidden, none is near
+        weight = np.exp((similarity - top) / temperature)
+        weight /= weight.sum(1, keepdims=True).clip(1e-30)
+        ends = np.arange(len(documents) + 1) * documents.shape[1]
+        weights = csr_matrix((weight.reshape(-1), documents.reshape(-1), ends), (len(documents), labels.shape[0]))
+        return np.asarray((weights @ labels)[self.text, self.labels]).reshape(-1).clip(0, 1)
+
+
+def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Columns of the `size` greatest values of each row and those values, greatest first, `(Q, size)` each."""
+    columns = np.argpartition(-values, size - 1, axis=1)[:, :size] if size < values.shape[1] else None
+    columns = np.broadcast_to(np.arange(values.shape[1]), values.shape) if columns is None else columns
+    found = np.take_along_axis(values, columns, axis=1)
+    order = np.lexsort((columns, -found), axis=1)
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(found, order, axis=1)
+
+
+FORMAT_VERSION = 2
+
+
+_LONGEST = 100_000
+
+
+_LEAST = {"temperature": 1e-6, "name_power": 1e-6}  # the weights may be 0
+
+
+@dataclass(frozen=True)
+class RetrievalSettings:
+    """How similarities become the score of a label.
+
+    A score is the weighted mean of four parts, each in [0, 1]:
+
+    * neighbours (weight 1): the weight of the label among the `neighbors` most similar training texts, softmax of
+      cosine / `temperature`, summed over those that have the label;
+    * names (`name_weight`): the cosine of text and label name to the power of `name_power`;
+    * lexical neighbours (`lexical_neighbor_weight`) and lexical names (`lexical_name_weight`): the same by the
+      characters that texts and names are spelled with, see [`LexicalIndex`]; left out where that is not indexed.
+
+    Attributes:
+        neighbors: training texts that count, at least 1.
+        temperature: of the softmax, above 0.
+        name_power: above 0; the greater, the more only close names count.
+        name_weight: at least 0.
+        lexical_neighbor_weight: at least 0.
+        lexical_name_weight: at least 0.
+        max_length: tokens of a text that the encoder reads; the lexical parts read all of it.
+    """
+
+    neighbors: int = 30
+    temperature: float = 0.1
+    name_power: float = 4.0
+    name_weight: float = 2.0
+    lexical_neighbor_weight: float = 0.5
+    lexical_name_weight: float = 1.0
+    max_length: int = 256
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        whole = {"neighbors": self.neighbors, "max_length": self.max_length}
+        for name, value in whole.items():
+            if type(value) is not int or not 1 <= value <= _LONGEST:
+                raise ConfigurationError(f"{name}={value!r}; a whole number from 1 to {_LONGEST} is needed.")
+        for name in (
+            "temperature", "name_power", "name_weight", "lexical_neighbor_weight", "lexical_name_weight",
+        ):  # fmt: skip
+            number, least = getattr(self, name), _LEAST.get(name, 0)
+            if type(number) not in (int, float) or not least <= number <= 1e6:
+                raise ConfigurationError(f"{name}={number!r}; a number from {least} to 1000000 is needed.")
+
+
+def read_settings(path: Path) -> RetrievalSettings:
+    """Read and check a retriever's settings.
+
+    Raises:
+        ModelFolderError: if the file is missing, of another version, or holds other fields or values.
+    """
+    content = read_json(path)
+    known = set(RetrievalSettings.__dataclass_fields__)
+    version = content.pop("format_version", None) if isinstance(content, dict) else None
+    if not isinstance(content, dict) or version != FORMAT_VERSION or set(content) != known:
+        raise ModelFolderError(
+            f"{path} has format_version {version}; format_version {FORMAT_VERSION} and the fields {sorted(known)} are "
+            "needed. `xlgen index` makes a retriever anew."
+        )
+    try:
+        return RetrievalSettings(**content)
+    except ConfigurationError as err:
+        raise ModelFolderError(f"{path}: {err}") from err

@@ -1,0 +1,3 @@
+"""Training: settings, collator, trainer, tuning, adapters and the retriever."""
+
+from __future__ import annotations

@@ -1,0 +1,140 @@
+"""From settings and rows to an untrained model: label space, clusters, candidates, processor."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from datasets import Dataset
+from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+
+from ..encoders.checkpoints import checkpoint_errors, resolve_checkpoint
+from ..errors import ConfigurationError
+from ..labels.clusters import LabelClusters
+from ..labels.space import LabelSpace
+from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..modules.backbone import longest_sequence
+from ..processing_xlgen import XLGenProcessor
+from ..retrieval.candidate_inputs import CandidateInputs
+from ..retrieval.retriever import DenseRetriever
+from .retriever import ContrastiveSettings, fit_retriever
+from .settings import TrainingSettings
+from .warm_start import start_from
+
+__all__ = ["prepare_model"]
+
+logger = logging.getLogger(__name__)
+
+
+_LEVEL_TEXTS = 5_000  # training texts whose candidates part the levels of their scores
+
+
+def _make_clusters(
+    settings: TrainingSettings, label_space: LabelSpace, rows: Dataset, seed: int, cache_dir: Path
+) -> LabelClusters | None:
+    if settings.variant in ("base", "rcl"):
+        return None
+    if settings.clusters is not None:
+        space = LabelSpace.load(settings.clusters)
+        if space.names != label_space.names:
+            raise ConfigurationError(
+                f"The clusters in {settings.clusters} are for other labels ({len(space)}) than those of the training "
+                f"data and vocabulary ({len(label_space)}). Make them from the same files, or leave --clusters out."
+            )
+        return LabelClusters.load(settings.clusters, num_labels=len(label_space))
+    return LabelClusters.fit(
+        label_space,
+        rows["text"][:],
+        [label_space.encode(labels) for labels in rows["labels"]],
+        settings.encoder or settings.backbone,
+        num_clusters=settings.num_clusters,
+        name_weight=settings.name_weight,
+        seed=seed,
+        cache_dir=cache_dir,
+    )
+
+
+def _make_candidates(
+    settings: TrainingSettings,
+    label_space: LabelSpace,
+    rows: Dataset,
+    validation_rows: Dataset | None,
+    seed: int,
+    cache_dir: Path,
+) -> CandidateInputs | None:
+    if settings.variant != "rcl":
+        return None
+    if settings.retriever is not None:
+        retriever = DenseRetriever.load_index(settings.retriever, label_space)
+    else:
+        retriever = fit_retriever(
+            label_space,
+            rows,
+            validation_rows,
+            settings.encoder or settings.backbone,
+            cache_dir / "retriever",
+            contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
+            lexical=settings.lexical,
+            seed=seed,
+        )
+    return CandidateInputs.fit(
+        retriever,
+        rows["text"][:_LEVEL_TEXTS],
+        num_candidates=settings.num_candidates,
+        conditioning=settings.model_options.get("conditioning", "tokens"),
+    )
+
+
+def prepare_model(
+    settings: TrainingSettings,
+    rows: Dataset,
+    validation_rows: Dataset | None = None,
+    *,
+    seed: int = 0,
+    cache_dir: Path,
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    """Make label space, clusters, processor and an untrained model.
+
+    Args:
+        settings: what is trained.
+        rows: the training rows, with `text` and `labels`.
+        validation_rows: rows that a retriever is tuned on.
+        seed: of clusters and fresh weights.
+        cache_dir: where document embeddings are kept between runs.
+
+    Raises:
+        CheckpointError: if a checkpoint cannot be loaded.
+        ConfigurationError: if settings contradict each other or the data.
+    """
+    tokenizer, lengths = _tokenizer_and_lengths(settings)
+    label_space = LabelSpace.from_label_lists(rows["labels"], settings.vocabulary, settings.decode_order, seed)
+    clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
+    candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
+    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates)
+    most_labels = max(len(labels) for labels in rows["labels"])
+    set_seed(seed)
+    model = XLGenForConditionalGeneration.from_backbone(
+        settings.backbone,
+        processor,
+        variant=settings.variant,
+        decoder_layers=settings.decoder_layers,
+        dropout=settings.dropout,
+        **{"max_labels": most_labels, **settings.model_options},
+    )
+    if settings.start_from is not None:
+        start_from(model, processor, settings.start_from)
+    return model, processor
+
+
+def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokenizerBase, tuple[int, int]]:
+    """The backbone's tokenizer, and the lengths of inputs and targets, cut down to the positions that it has."""
+    path = resolve_checkpoint(settings.backbone)
+    with checkpoint_errors(settings.backbone):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    lengths = (settings.max_source_length, settings.max_target_length)
+    limit = longest_sequence(config, tokenizer)
+    if limit is not None and limit < max(lengths):
+        logger.info("%s has positions for %d tokens; inputs and targets are cut there.", settings.backbone, limit)
+        lengths = (min(lengths[0], limit), min(lengths[1], limit))
+    return tokenizer, lengths

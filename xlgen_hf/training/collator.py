@@ -1,0 +1,203 @@
+"""Rows of text and labels to training batches: base, BCL with its bit vector, MCG with its tasks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, Features, List, Value
+
+from ..configuration_xlgen import Variant
+from ..errors import ConfigurationError
+from ..labels.clusters import LabelClusters
+from ..labels.tokens import TruncationReport
+from ..processing_xlgen import XLGenProcessor
+
+__all__ = ["DataCollatorForXLGen", "encode_dataset"]
+
+logger = logging.getLogger(__name__)
+
+_IGNORED = -100  # target that no loss counts
+_MAP_BATCH = 1000
+_SHOWN = 5  # names that a report spells out
+_ENCODED = Features(
+    {name: List(Value("int64")) for name in ("text_ids", "label_ids", "unknown_ids")}
+    | {name: Value("int64") for name in ("row", "length")}
+)
+
+
+def encode_dataset(
+    dataset: Dataset,
+    processor: XLGenProcessor,
+    what: str = "Data",
+    *,
+    allow_unknown: bool = False,
+    training: bool = False,
+) -> Dataset:
+    """Tokenize texts and look labels up, once for the whole training.
+
+    Args:
+        dataset: rows with `text` and `labels`.
+        processor: of the model that will be trained.
+        what: how the report of losses calls these rows.
+        allow_unknown: take labels outside the label space for references that no prediction can meet, and report
+            their number, instead of refusing them; for rows that evaluate.
+        training: rows that are trained on, so that none of them may retrieve itself (`rcl`).
+
+    Returns:
+        Rows with `text_ids` (tokens of the text), `label_ids`, `unknown_ids` (ids from `L` on for labels outside the
+        label space), `row` (the row's number) and `length` (tokens of text and target together). What truncation loses
+        is logged with its share of all texts and labels.
+
+    Raises:
+        LabelSpaceError: if a label is not in the label space, unless `allow_unknown`.
+    """
+    report = TruncationReport()
+    space = processor.label_space
+    unknown: dict[str, int] = {}
+
+    def look_up(labels: list[str]) -> tuple[list[int], list[int]]:
+        if not allow_unknown:
+            return space.encode(labels), []
+        known, others = space.encode_known(labels)
+        return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
+
+    def encode(rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        text_ids = processor.encode_texts(rows["text"], report, training=training)
+        found = [look_up(labels) for labels in rows["labels"]]
+        label_ids, unknown_ids = [ids for ids, _ in found], [ids for _, ids in found]
+        targets = [processor.build_target(space.order(ids), report) for ids in label_ids]
+        lengths = [len(text) + len(target) for text, target in zip(text_ids, targets, strict=True)]
+        return {
+            "text_ids": text_ids,
+            "label_ids": label_ids,
+            "unknown_ids": unknown_ids,
+            "row": numbers,
+            "length": lengths,
+        }
+
+    encoded = dataset.map(
+        encode,
+        batched=True,
+        batch_size=_MAP_BATCH,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=_ENCODED,
+        keep_in_memory=True,
+        load_from_cache_file=False,  # a cached answer would skip the report
+        desc=f"Tokenizing {what.lower()}",
+    )
+    report.log(what)
+    if unknown:
+        _report_unknown(what, list(unknown))
+    return encoded
+
+
+def _report_unknown(what: str, names: list[str]) -> None:
+    logger.warning(
+        "%s: %d label names are outside the label space, e.g. %s. They count as missed; a vocabulary with "
+        "them would let the model predict them.",
+        what,
+        len(names),
+        names[:_SHOWN],
+    )
+
+
+@dataclass
+class DataCollatorForXLGen:
+    """Makes padded batches of rows from [`encode_dataset`].
+
+    Every batch has `input_ids` and `attention_mask` `(B, S)` and `labels` `(B, T)`, padded to their longest row,
+    targets with -100. Beside them:
+
+    * `bcl`: `cluster_bits`, 1 where a cluster holds one of the row's labels, `(B, C)`, float32.
+    * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
+      texts a third, clusters -> labels; `cluster_rows` `(B,)` marks the cluster targets.
+    * with `references`: `reference_ids`, the row's label ids, none lost to truncation and unknown ones included,
+      filled up with -100, and `text_ids`, the tokens of the text alone; evaluation by generation starts from them.
+
+    Args:
+        processor: the model's processor.
+        variant: the model's variant.
+        references: add what evaluation by generation needs.
+        clusters_only_rate: `mcg`: share of texts with a row clusters -> labels, in [0, 1].
+        cluster_noise: `mcg`: chance that a gold cluster of the input is left out, and that a wrong one is added, in
+            [0, 1]; the model meets such mistakes when it generates the clusters itself.
+        seed: seed of the draws; they depend on it, the epoch and the row alone, so a resumed run repeats them.
+
+    Example: two texts with labels `[3]` and `[0, 5]`, whose label tokens are `[40]`, `[41, 42]` and `[43]`,
+    separator 9, end 1, pad 0, become (`base`)::
+
+        input_ids       [[7, 8, 1], [6, 1, 0]]
+        attention_mask  [[1, 1, 1], [1, 1, 0]]
+        labels          [[40, 9, 1, -100, -100, -100], [41, 42, 9, 43, 9, 1]]
+    """
+
+    processor: XLGenProcessor
+    variant: Variant = "base"
+    references: bool = False
+    clusters_only_rate: float = 0.1
+    cluster_noise: float = 0.1
+    seed: int = 0
+    epoch: int = 0
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Rows of [`encode_dataset`] -> one batch."""
+        order = self.processor.label_space.order
+        ordered = [order(f["label_ids"], epoch=self.epoch, row=f["row"]) for f in features]
+        if self.variant == "mcg":
+            batch = self._multitask(features, ordered)
+        else:
+            inputs = [self.processor.build_input(f["text_ids"]) for f in features]
+            batch = self._pad(inputs, [self.processor.build_target(ids) for ids in ordered])
+        if self.variant == "bcl":
+            bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
+            batch["cluster_bits"] = torch.from_numpy(bits)
+        if self.references:
+            batch["reference_ids"] = _pad_rows([f["label_ids"] + f["unknown_ids"] for f in features], _IGNORED)
+            batch["text_ids"] = [f["text_ids"] for f in features]
+        return batch
+
+    @property
+    def _clusters(self) -> LabelClusters:
+        if self.processor.clusters is None:
+            raise ConfigurationError(f"variant={self.variant!r} needs label clusters; the processor has none.")
+        return self.processor.clusters
+
+    def _pad(self, inputs: list[list[int]], targets: list[list[int]]) -> dict[str, Any]:
+        return {**self.processor.pad(inputs), "labels": _pad_rows(targets, _IGNORED)}
+
+    def _multitask(self, features: Sequence[dict[str, Any]], ordered: list[list[int]]) -> dict[str, Any]:
+        """The rows of MCG's tasks, those of one text behind each other."""
+        processor = self.processor
+        inputs, targets, is_cluster_row = [], [], []
+        for feature, label_ids in zip(features, ordered, strict=True):
+            random = np.random.default_rng([self.seed, self.epoch, feature["row"]])
+            gold = self._clusters.clusters_of(feature["label_ids"])
+            target = processor.build_target(label_ids)
+            inputs.append(processor.build_input(feature["text_ids"], self._with_noise(gold, random), "labels"))
+            inputs.append(processor.build_input(feature["text_ids"], task="clusters"))
+            targets += [target, processor.build_cluster_target(gold)]
+            is_cluster_row += [False, True]
+            if random.random() < self.clusters_only_rate:
+                inputs.append(processor.build_input([], gold, "labels"))
+                targets.append(target)
+                is_cluster_row.append(False)
+        return {**self._pad(inputs, targets), "cluster_rows": torch.tensor(is_cluster_row)}
+
+    def _with_noise(self, clusters: list[int], random: np.random.Generator) -> list[int]:
+        kept = [cluster for cluster in clusters if random.random() >= self.cluster_noise]
+        if random.random() < self.cluster_noise:
+            wrong = int(random.integers(self._clusters.num_clusters))
+            kept += [] if wrong in kept else [wrong]
+        return kept
+
+
+def _pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+    """Ragged rows -> `(B, longest)`, int64, filled up with `value`."""
+    longest = max(map(len, rows), default=0)
+    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)

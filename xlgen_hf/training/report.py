@@ -1,0 +1,161 @@
+"""What a training leaves of itself in the model's folder: the facts that a card is filled with."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+
+from .. import __version__
+from ..data.rows import row_facts
+from ..files.model_folder import REPORT_FILE
+from ..files.serialization import write_json
+
+__all__ = ["hybrid_report", "peak_memory", "source_name", "write_training_report"]
+
+_FORMAT_VERSION = 1
+_EXAMPLES = 3
+_HYBRID_SOURCE = (
+    "macro F1 on the validation rows, never, once and more often seen labels alike, near the best micro F1"
+)
+# Of all arguments, those that decide the result; among the others are paths and tokens, which are nobody's business.
+_ARGUMENTS = (
+    "learning_rate", "fresh_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
+    "gradient_accumulation_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "optim", "max_grad_norm",
+    "label_smoothing_factor", "length_bucketing", "clusters_only_rate", "cluster_noise", "bf16", "fp16", "seed",
+)  # fmt: skip
+
+
+def source_name(source: str) -> str:
+    """The name of a source of rows that may be published: a file's or folder's own name, or a Hub id."""
+    return Path(source).name if Path(source).expanduser().exists() else source
+
+
+def write_training_report(
+    folder: Path,
+    settings: dict[str, Any],
+    args: Any,
+    rows: dict[str, Dataset | None],
+    sources: dict[str, str],
+    *,
+    model: Any,
+    processor: Any,
+    scores: dict[str, float],
+    seconds: float | None,
+) -> None:
+    """Write `training_report.json`.
+
+    Args:
+        folder: the model's folder.
+        settings: `backbone`, `variant` and further settings, as JSON holds them.
+        args: the training arguments.
+        rows: split -> rows, None where there are none.
+        sources: split -> where its rows come from, as the user gave it.
+        model: the trained model; it labels the first three validation rows.
+        processor: its processor.
+        scores: scores on the validation rows.
+        seconds: time that training took, clusters included; None where it is not known, as of a resumed run.
+    """
+    validation = rows.get("validation")
+    given = {
+        name: row_facts(part, source_name(sources[name]) if name in sources else None)
+        for name, part in rows.items()
+        if part is not None
+    }
+    tuned = validation is not None and args.tune_decisions
+    report = {
+        "version": _FORMAT_VERSION,
+        "xlgen_hf": __version__,
+        "backbone": source_name(settings["backbone"]),
+        "variant": settings["variant"],
+        "parameters": model.num_parameters(),
+        "data": given,
+        "arguments": {**settings, **_arguments(args)},
+        "decision": {
+            "min_labels": model.config.min_labels,
+            "num_beams": model.config.num_beams,
+            "pool": model.config.pool,
+            **({} if processor.calibrator is None else _thresholds(processor.calibrator.thresholds)),
+            "source": "micro F1 on the validation rows" if tuned else None,
+        },
+        "best_checkpoint": bool(args.load_best_model_at_end),
+        "scores": scores,
+        "examples": [] if validation is None else _examples(model, processor, validation),
+        "seconds": None if seconds is None else round(seconds, 1),
+        "peak_memory": peak_memory(),
+        "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
+        "hardware": _hardware(),
+    }
+    write_json(folder / REPORT_FILE, report)
+
+
+def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation: Dataset) -> dict[str, Any]:
+    """The report of a model that has become a hybrid: its own scores, decisions and examples are no more its.
+
+    Args:
+        report: the report of the model alone.
+        model: the model.
+        processor: its processor, with the hybrid.
+        validation: the rows that the hybrid learned from; scores on them would say little.
+    """
+    hybrid = processor.hybrid
+    decision = {
+        "threshold": round(hybrid.threshold, 4),
+        "num_candidates": hybrid.num_candidates,
+        "rarity": hybrid.rarity,
+        "label_trees": hybrid.linear is not None,
+    }
+    return {
+        **report,
+        "hybrid": True,
+        "decision": {**decision, **_thresholds(hybrid.thresholds), "source": _HYBRID_SOURCE},
+        "scores": {},
+        "examples": _examples(model, processor, validation),
+    }
+
+
+def _thresholds(thresholds: dict[str, float]) -> dict[str, float]:
+    return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
+
+
+def _arguments(args: Any) -> dict[str, Any]:
+    values = {name: getattr(args, name) for name in _ARGUMENTS if hasattr(args, name)}
+    return {name: getattr(value, "value", value) for name, value in values.items()}
+
+
+def _examples(model: Any, processor: Any, rows: Dataset) -> list[dict[str, Any]]:
+    first: Sequence[dict[str, Any]] = list(rows.select(range(min(_EXAMPLES, len(rows)))))
+    predictions = model.predict([row["text"] for row in first], processor)
+    return [
+        {
+            "text": row["text"],
+            "labels": row["labels"],
+            "predicted": [list(pair) for pair in zip(one.labels, one.scores, strict=True)],
+        }
+        for row, one in zip(first, predictions, strict=True)
+    ]
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process held so far; None where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux; its ru_maxrss begins with what the process held that started this one
+        line = next(line for line in status.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"

@@ -1,0 +1,285 @@
+"""Contrastive training of the retrieval encoder: a text near the names of its labels, far from other names."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import Dataset
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..encoders.embedding import load_encoder
+from ..labels.space import LabelSpace
+from ..retrieval.retriever import DenseRetriever, RetrievalSettings
+from .progress import run_training
+
+__all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
+
+logger = logging.getLogger(__name__)
+
+_GROUPS = 4  # parts of a batch that are padded apart, each to its own longest text
+_NAME_LENGTH = 64
+_MASKED = -1e4
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """How the encoder is trained.
+
+    Attributes:
+        epochs: passes over the training texts.
+        batch_size: texts of a step; the labels of each are the others' negatives.
+        learning_rate: highest learning rate.
+        temperature: of the softmax over label names.
+        random_negatives: further label names of a step, drawn from the whole space, so that labels without documents
+            are pushed away too where they do not fit.
+        max_length: tokens of a text.
+    """
+
+    epochs: float = 1.0
+    batch_size: int = 64
+    learning_rate: float = 5e-5
+    temperature: float = 0.05
+    random_negatives: int = 64
+    max_length: int = 128
+
+
+class _LabelMatcher(nn.Module):
+    """An encoder with the loss over texts and label names."""
+
+    def __init__(self, encoder: PreTrainedModel, temperature: float) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.temperature = temperature
+
+    def train(self, mode: bool = True) -> _LabelMatcher:
+        """Leave dropout off: it costs a third of the time, and few epochs overfit little."""
+        super().train(mode)
+        self.encoder.eval()
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Each tensor once: a T5 ties two names to one, which safetensors refuses to write."""
+        once = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
+        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in once}
+
+    def forward(self, texts: list[dict], names: list[dict], positive: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Loss of a step.
+
+        Args:
+            texts, names: parts with `rows`, `input_ids` and `attention_mask`.
+            positive: which name is a label of which text, `(B, M)`, bool.
+
+        Returns:
+            The mean, over texts and their labels, of the cross-entropy of a label against the names that are no
+            labels of the text. A text's other labels do not count against it.
+
+        Source: Gupta et al., "Dual-Encoders for Extreme Multi-Label Classification" (decoupled softmax), ICLR 2024.
+        """
+        similarity = self._embed(texts) @ self._embed(names).T / self.temperature
+        negatives = similarity.masked_fill(positive, _MASKED).logsumexp(1, keepdim=True)
+        return {"loss": (torch.logaddexp(similarity, negatives) - similarity)[positive].mean()}
+
+    def _embed(self, parts: list[dict]) -> torch.Tensor:
+        """Means of the last hidden states in the order of `rows`, length 1, `(B, H)`."""
+        means = []
+        for part in parts:
+            mask = part["attention_mask"]
+            hidden = self.encoder(input_ids=part["input_ids"], attention_mask=mask).last_hidden_state
+            weight = mask[:, :, None].to(hidden.dtype)
+            means.append((hidden * weight).sum(1) / weight.sum(1))
+        order = torch.cat([part["rows"] for part in parts]).argsort()
+        return functional.normalize(torch.cat(means), dim=-1)[order]
+
+
+class _Rows(Dataset):
+    """Numbers of the texts that have labels."""
+
+    def __init__(self, label_ids: Sequence[Sequence[int]]) -> None:
+        self.rows = [row for row, labels in enumerate(label_ids) if labels]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, position: int) -> int:
+        return self.rows[position]
+
+
+@dataclass
+class _Collator:
+    """Numbers of texts -> parts of texts, parts of names, and which belong together."""
+
+    text_tokens: list[list[int]]
+    name_tokens: list[list[int]]
+    label_ids: Sequence[Sequence[int]]
+    random_negatives: int
+    pad_token_id: int
+    seed: int
+
+    def __call__(self, rows: list[int]) -> dict[str, Any]:
+        random = np.random.default_rng([self.seed, *rows])
+        drawn = random.integers(len(self.name_tokens), size=self.random_negatives)
+        names = np.unique(np.concatenate([drawn, *(self.label_ids[row] for row in rows)])).astype(np.int64)
+        positive = torch.zeros(len(rows), len(names), dtype=torch.bool)
+        for position, row in enumerate(rows):
+            positive[position, np.searchsorted(names, np.asarray(self.label_ids[row]))] = True
+        return {
+            "texts": self._parts([self.text_tokens[row] for row in rows]),
+            "names": self._parts([self.name_tokens[name] for name in names]),
+            "positive": positive,
+        }
+
+    def _parts(self, tokens: list[list[int]]) -> list[dict[str, torch.Tensor]]:
+        by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
+        parts = []
+        for rows in np.array_split(np.array(by_length), min(_GROUPS, len(tokens))):
+            longest = max(len(tokens[i]) for i in rows)
+            ids = [tokens[i] + [self.pad_token_id] * (longest - len(tokens[i])) for i in rows]
+            mask = [[1] * len(tokens[i]) + [0] * (longest - len(tokens[i])) for i in rows]
+            named = {"rows": rows.tolist(), "input_ids": ids, "attention_mask": mask}
+            parts.append({name: torch.tensor(value) for name, value in named.items()})
+        return parts
+
+
+class _EncoderTrainer(Trainer):
+    """Keeps checkpoints without the pickle of arguments that the base class adds and nothing reads."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
+
+def train_encoder(
+    encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    label_space: LabelSpace,
+    texts: Sequence[str],
+    label_ids: Sequence[Sequence[int]],
+    folder: str | Path,
+    *,
+    settings: ContrastiveSettings | None = None,
+    seed: int = 0,
+) -> None:
+    """Train an encoder, in place, to put texts near the names of their labels.
+
+    A run that was interrupted goes on from its last checkpoint in the folder.
+
+    Args:
+        encoder: the encoder and its tokenizer.
+        label_space: the labels.
+        texts: training texts.
+        label_ids: label ids of each text.
+        folder: where checkpoints are kept.
+        settings: how it is trained.
+        seed: of the order of the texts and the drawn negatives.
+
+    Raises:
+        KeyboardInterrupt: after an interrupt, once a checkpoint is written.
+    """
+    settings = settings or ContrastiveSettings()
+    model, tokenizer = encoder
+    set_seed(seed)
+    collator = _Collator(
+        _tokens(tokenizer, texts, settings.max_length, "texts"),
+        _tokens(tokenizer, label_space.names, _NAME_LENGTH, "label names"),
+        label_ids,
+        settings.random_negatives,
+        tokenizer.pad_token_id or 0,
+        seed,
+    )
+    trainer = _EncoderTrainer(
+        _LabelMatcher(model, settings.temperature),
+        _arguments(Path(folder), settings, seed),
+        train_dataset=_Rows(label_ids),
+        data_collator=collator,
+    )
+    logger.info("Training the retrieval encoder on %d texts for %g epochs.", len(texts), settings.epochs)
+    run_training(trainer, get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
+    model.eval()
+
+
+def fit_retriever(
+    label_space: LabelSpace,
+    train_rows: Any,
+    validation_rows: Any | None,
+    encoder: str,
+    folder: str | Path,
+    *,
+    contrastive: ContrastiveSettings | None = None,
+    settings: RetrievalSettings | None = None,
+    lexical: bool = True,
+    seed: int = 0,
+) -> DenseRetriever:
+    """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
+
+    Args:
+        label_space: the labels.
+        train_rows: rows with `text` and `labels`, all of them in the label space.
+        validation_rows: rows that the weights are chosen on; None keeps those of `settings`.
+        encoder: checkpoint of an encoder.
+        folder: for checkpoints and embeddings, so that an interrupted run goes on.
+        contrastive: how the encoder is trained; it stays as it is if None, or with 0 epochs.
+        settings: how similarities become scores.
+        lexical: let spelling count as well, as far as the validation rows, or the settings, say.
+        seed: of the training.
+
+    Raises:
+        CheckpointError: if the encoder cannot be loaded.
+    """
+    folder = Path(folder)
+    loaded = load_encoder(encoder)
+    texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
+    if contrastive is not None and contrastive.epochs > 0:
+        train_encoder(loaded, label_space, texts, label_ids, folder / "encoder", settings=contrastive, seed=seed)
+    retriever = DenseRetriever.fit(
+        label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
+    )
+    if validation_rows is not None:
+        references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]
+        retriever.tune(validation_rows["text"][:], references)
+    return retriever
+
+
+def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, what: str) -> list[list[int]]:
+    ids: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"]
+    cut = sum(len(row) > max_length for row in ids)
+    if not cut:
+        return ids
+    logger.warning(
+        "Training the retrieval encoder: %d of %d %s are cut at %d tokens.", cut, len(ids), what, max_length
+    )
+    ids = tokenizer(list(texts), truncation=True, max_length=max_length)["input_ids"]
+    return ids
+
+
+def _arguments(folder: Path, settings: ContrastiveSettings, seed: int) -> TrainingArguments:
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        num_train_epochs=settings.epochs,
+        per_device_train_batch_size=settings.batch_size,
+        learning_rate=settings.learning_rate,
+        weight_decay=0.01,
+        warmup_steps=0.1,
+        save_steps=100,
+        save_total_limit=1,
+        logging_steps=20,
+        remove_unused_columns=False,
+        dataloader_pin_memory=False,
+        report_to=[],
+        seed=seed,
+    )
+    return arguments

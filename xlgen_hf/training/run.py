@@ -1,0 +1,161 @@
+"""The whole way from rows to a trained model folder: label space, clusters, model, training, decision."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, concatenate_datasets
+from transformers import (
+    set_seed,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..data.transforms import drop_labels, label_side_rows, labelled_rows
+from ..errors import ConfigurationError
+from ..files.adapter_base import BASE_FOLDER, is_adapter
+from ..labels.space import LabelSpace
+from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..processing_xlgen import XLGenProcessor
+from .arguments import XLGenTrainingArguments
+from .build import prepare_model
+from .lora import add_lora, save_settings
+from .progress import run_training
+from .report import write_training_report
+from .settings import TrainingSettings
+from .trainer import XLGenTrainer
+
+__all__ = ["train_model"]
+
+logger = logging.getLogger(__name__)
+
+
+def train_model(
+    settings: TrainingSettings,
+    args: XLGenTrainingArguments,
+    train_rows: Dataset,
+    validation_rows: Dataset | None = None,
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, dict[str, float]]:
+    """Train a model and leave in `args.output_dir` all that predicting needs.
+
+    A run that was interrupted goes on from the last checkpoint in that folder, with the result of a run that was not.
+
+    Args:
+        settings: what is trained.
+        args: how it is trained.
+        train_rows: rows with `text` and `labels`.
+        validation_rows: rows that choose the best checkpoint, and the least number of labels.
+
+    Returns:
+        The trained model (with `settings.lora` a `PeftModel` around it), its processor, and the scores on the
+        validation rows (empty without such rows).
+
+    Raises:
+        ConfigurationError: if settings contradict each other, the data or what is in the folder.
+        KeyboardInterrupt: after an interrupt, once the checkpoint is written.
+    """
+    settings.check_lora()
+    output_dir, started = Path(args.output_dir), time.monotonic()
+    train_rows = labelled_rows(train_rows)
+    if settings.drop_labels:
+        train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
+    model, processor = prepare_model(
+        settings, train_rows, validation_rows, seed=args.seed, cache_dir=output_dir / "cache"
+    )
+    if settings.lora:
+        model = _with_adapter(model, processor, settings, args)
+    logger.info(
+        "%s: %d parameters, %d training rows, %r, %s.",
+        settings.variant,
+        model.num_parameters(),
+        len(train_rows),
+        processor.label_space,
+        processor.clusters,
+    )
+    rows = _with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed)
+    trainer = XLGenTrainer(
+        model,
+        args,
+        processing_class=processor,
+        train_dataset=rows,
+        eval_dataset=validation_rows,
+    )
+    checkpoint = _checkpoint_of(output_dir, lora=settings.lora)
+    run_training(trainer, checkpoint)
+    scores: dict[str, float] = {}
+    if validation_rows is not None:
+        if args.tune_decisions:
+            trainer.tune_decisions()
+        scores = trainer.evaluate()
+    if settings.lora:
+        save_settings(model, output_dir / BASE_FOLDER)
+    trainer.save_model()
+    trainer.save_state()
+    seconds = None if checkpoint else time.monotonic() - started
+    _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
+    return model, processor, scores
+
+
+def _with_adapter(
+    model: Any, processor: XLGenProcessor, settings: TrainingSettings, args: XLGenTrainingArguments
+) -> Any:
+    """Put an adapter on the model and keep its base in the output folder."""
+    base = Path(args.output_dir) / BASE_FOLDER
+    set_seed(args.seed)  # a base that is loaded, not made, has drawn other numbers
+    adapted = add_lora(
+        model, processor, base, r=settings.lora_rank, alpha=settings.lora_alpha, quantize=settings.quantize
+    )
+    trained, whole = adapted.get_nb_trainable_parameters()
+    logger.info("LoRA: %d of %d parameters are trained (%.1f %%).", trained, whole, 100 * trained / whole)
+    return adapted
+
+
+def _report(
+    trainer: XLGenTrainer,
+    settings: TrainingSettings,
+    rows: dict[str, Dataset | None],
+    scores: dict[str, float],
+    seconds: float | None,
+) -> None:
+    write_training_report(
+        Path(trainer.args.output_dir),
+        _reported(settings),
+        trainer.args,
+        rows,
+        settings.sources,
+        model=trainer.model,
+        processor=trainer.processing_class,
+        scores=scores,
+        seconds=seconds,
+    )
+
+
+def _reported(settings: TrainingSettings) -> dict[str, Any]:
+    """The settings that decide the result, without paths and lists of names."""
+    left_out = ("vocabulary", "clusters", "encoder", "retriever", "sources", "model_options")
+    values = {name: value for name, value in vars(settings).items() if name not in left_out and value is not None}
+    return {**values, **settings.model_options, "backbone": settings.backbone, "variant": settings.variant}
+
+
+def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
+    if rate < 0:
+        raise ConfigurationError(
+            f"label_rows={rate}; the number of label-side rows for a training row is not negative."
+        )
+    if rate == 0:
+        return rows
+    extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)
+    return concatenate_datasets([rows, extra])
+
+
+def _checkpoint_of(output_dir: Path, *, lora: bool) -> str | None:
+    """The last checkpoint of a run in the folder, if there is one."""
+    checkpoint: str | None = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    if checkpoint is not None and is_adapter(checkpoint) != lora:
+        raise ConfigurationError(
+            f"{checkpoint} is of a run {'without' if lora else 'with'} LoRA, this one is "
+            f"{'with' if lora else 'without'} it. Choose another output folder, or remove that one."
+        )
+    return checkpoint
