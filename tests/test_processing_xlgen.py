@@ -6,7 +6,7 @@ import json
 import logging
 
 import pytest
-from conftest import make_bert_tokenizer, make_clusters, make_t5_tokenizer
+from tiny import make_bert_tokenizer, make_clusters, make_t5_tokenizer
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.labels.space import LabelSpace

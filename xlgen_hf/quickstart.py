@@ -16,7 +16,7 @@ from .evaluation.scoring import score_labels
 from .experiments.systems.frequency import best_most_frequent_k, most_frequent_predictions
 from .files.json_lines import write_jsonl
 from .files.serialization import write_json
-from .labels.clusters import LabelClusters
+from .labels.clustering import fit_clusters
 from .labels.space import LabelSpace
 from .prediction.results import LabelPrediction
 from .training.arguments import XLGenTrainingArguments
@@ -91,7 +91,7 @@ def run_quickstart(output_dir: str | Path, variants: Sequence[Variant] = ("bcl",
 
 
 def _fit_clusters(space: LabelSpace, train: Dataset, folder: Path, seed: int) -> Path:
-    clusters = LabelClusters.fit(
+    clusters = fit_clusters(
         space,
         train["text"][:],
         [space.encode(labels) for labels in train["labels"]],

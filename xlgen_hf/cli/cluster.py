@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
+    from ..labels.clustering import fit_clusters
     from ..labels.clusters import LabelClusters
     from ..labels.space import LabelSpace
 
@@ -61,14 +62,13 @@ def cluster(
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_label_names, load_rows
-    from ..labels.clusters import LabelClusters
     from ..labels.space import LabelSpace
 
     vocabulary = load_label_names(labels) if labels is not None else None
     rows = load_rows(train_file, split="train")
     label_lists = list(rows["labels"])
     space = LabelSpace.from_label_lists(label_lists, vocabulary, decode_order, seed)
-    clusters = LabelClusters.fit(
+    clusters = fit_clusters(
         space,
         list(rows["text"]),
         [space.encode(names) for names in label_lists],

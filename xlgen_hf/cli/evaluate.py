@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from ..evaluation.evaluate import run_evaluate
-
-if TYPE_CHECKING:
-    pass
-
 __all__ = ["evaluate", "print_scores"]
-
-logger = logging.getLogger(__name__)
 
 _RANKING = {
     "precision": "precision",
@@ -71,6 +63,8 @@ def evaluate(
     ] = False,
 ) -> None:
     """Score predictions: micro, macro and example F1, ranking scores, and the same F1 on rare labels."""
+    from ..evaluation.evaluate import run_evaluate
+
     scores = run_evaluate(
         predictions,
         references,

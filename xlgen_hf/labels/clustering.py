@@ -4,41 +4,29 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
+from ..encoders.embedding import Encoder, embed_texts
 from ..errors import ConfigurationError, DataError
+from .clusters import LabelClusters
 from .space import LabelSpace
 
-__all__ = ["default_num_clusters", "label_embeddings"]
+__all__ = ["default_num_clusters", "fit_clusters", "label_embeddings"]
 
 logger = logging.getLogger(__name__)
-
-
 _NAMED_BY = 3  # labels in the name of a cluster
-
-
 _NEIGHBORS = 10  # labels with documents that place one without
-
-
 _NEIGHBOR_TEMPERATURE = 0.1  # of the softmax over their names' cosines
-
-
 _PLACING_NAME_WEIGHT = 0.5  # least share of the name in the embedding of a label without documents
-
-
 _SIMILARITIES_AT_ONCE = 20_000_000
-
-
 _MINI_BATCH_ABOVE = 20_000_000  # distances of one k-means iteration, above which it works on samples
-
-
 _MANY_STARTS_BELOW = 1_000_000  # distances of one iteration, below which several starts cost nothing
-
-
 _STARTS = 4
 
 
@@ -52,6 +40,72 @@ def default_num_clusters(num_labels: int) -> int:
         num_labels: size of the label space, at least 1.
     """
     return min(max(2, round(num_labels**0.5)), num_labels)
+
+
+def fit_clusters(
+    label_space: LabelSpace,
+    texts: Sequence[str],
+    label_ids: Sequence[Sequence[int]],
+    encoder: Encoder,
+    *,
+    num_clusters: int | None = None,
+    name_weight: float = 0.0,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    max_length: int = 256,
+    batch_size: int = 64,
+    device: str | None = None,
+    progress: bool = True,
+) -> LabelClusters:
+    """Embed training documents and label names, make label embeddings out of them, and cluster those.
+
+    Args:
+        label_space: the `L` labels.
+        texts: `N` training documents.
+        label_ids: each document's label ids.
+        encoder: see `embed_texts`.
+        num_clusters: `C`, from 1 to `L`; `default_num_clusters(L)` if None, 30 in the paper. Fewer come out, with
+            a warning, where fewer label embeddings are different.
+        name_weight: share of the name in a label's embedding, from 0 (documents alone, as in the paper) to 1; see
+            `label_embeddings`, where 0.5 was best.
+        seed: of k-means. The same seed and embeddings give the same clusters.
+        cache_dir: see `embed_texts`.
+        max_length: see `embed_texts`.
+        batch_size: see `embed_texts`.
+        device: see `embed_texts`.
+        progress: see `embed_texts`.
+
+    Raises:
+        ConfigurationError: if `num_clusters` or `name_weight` is out of range.
+        DataError: if texts and label ids differ in number, or a label id is none of the label space.
+    """
+    wanted = default_num_clusters(len(label_space)) if num_clusters is None else num_clusters
+    _check_settings(wanted, name_weight, len(label_space))
+    incidence = _incidence(texts, label_ids, len(label_space))
+    embed = partial(
+        embed_texts,
+        encoder=encoder,
+        max_length=max_length,
+        batch_size=batch_size,
+        cache_dir=cache_dir,
+        device=device,
+        progress=progress,
+    )
+    documents = embed(texts)
+    needs_names = name_weight > 0 or bool((incidence.getnnz(axis=0) == 0).any())
+    names = embed(label_space.names) if needs_names else None
+    vectors = label_embeddings(incidence, documents, names, name_weight)
+    assignment = _order_by_frequency(_k_means(vectors, wanted, seed), label_space.counts)
+    metadata = {
+        "encoder": encoder if isinstance(encoder, str) else type(encoder[0]).__name__,
+        "name_weight": name_weight,
+        "seed": seed,
+        "num_documents": len(texts),
+        "num_labels_without_documents": int((incidence.getnnz(axis=0) == 0).sum()),
+    }
+    return LabelClusters(
+        assignment, _centroids(vectors, assignment), _cluster_names(assignment, label_space), metadata
+    )
 
 
 def _check_settings(num_clusters: int, name_weight: float, num_labels: int) -> None:

@@ -1,4 +1,4 @@
-"""Clusters of related labels: label embeddings from the training documents and the label names, then k-means."""
+"""Clusters of related labels: which label is in which cluster, and what a cluster is about."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,6 @@ import numpy as np
 from ..encoders.embedding import Encoder, embed_texts
 from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from ..files.serialization import atomic_path, read_json, read_tensors, write_json, write_tensors
-from .clustering import (
-    _centroids,
-    _check_settings,
-    _cluster_names,
-    _incidence,
-    _k_means,
-    _order_by_frequency,
-    default_num_clusters,
-    label_embeddings,
-)
-from .space import LabelSpace
 
 __all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters"]
 
@@ -103,73 +91,6 @@ class LabelClusters:
             return f"{bad[0]!r} is no cluster name; a string with visible text is expected."
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         return f"Cluster names stand twice: {twice[:5]}." if twice else None
-
-    # ------------------------------------------------------------------------------------------------ making
-
-    @classmethod
-    def fit(
-        cls,
-        label_space: LabelSpace,
-        texts: Sequence[str],
-        label_ids: Sequence[Sequence[int]],
-        encoder: Encoder,
-        *,
-        num_clusters: int | None = None,
-        name_weight: float = 0.0,
-        seed: int = 0,
-        cache_dir: str | Path | None = None,
-        max_length: int = 256,
-        batch_size: int = 64,
-        device: str | None = None,
-        progress: bool = True,
-    ) -> LabelClusters:
-        """Embed training documents and label names, make label embeddings out of them, and cluster those.
-
-        Args:
-            label_space: the `L` labels.
-            texts: `N` training documents.
-            label_ids: each document's label ids.
-            encoder: see `embed_texts`.
-            num_clusters: `C`, from 1 to `L`; `default_num_clusters(L)` if None, 30 in the paper. Fewer come out, with
-                a warning, where fewer label embeddings are different.
-            name_weight: share of the name in a label's embedding, from 0 (documents alone, as in the paper) to 1; see
-                `label_embeddings`, where 0.5 was best.
-            seed: of k-means. The same seed and embeddings give the same clusters.
-            cache_dir: see `embed_texts`.
-            max_length: see `embed_texts`.
-            batch_size: see `embed_texts`.
-            device: see `embed_texts`.
-            progress: see `embed_texts`.
-
-        Raises:
-            ConfigurationError: if `num_clusters` or `name_weight` is out of range.
-            DataError: if texts and label ids differ in number, or a label id is none of the label space.
-        """
-        wanted = default_num_clusters(len(label_space)) if num_clusters is None else num_clusters
-        _check_settings(wanted, name_weight, len(label_space))
-        incidence = _incidence(texts, label_ids, len(label_space))
-        embed = partial(
-            embed_texts,
-            encoder=encoder,
-            max_length=max_length,
-            batch_size=batch_size,
-            cache_dir=cache_dir,
-            device=device,
-            progress=progress,
-        )
-        documents = embed(texts)
-        needs_names = name_weight > 0 or bool((incidence.getnnz(axis=0) == 0).any())
-        names = embed(label_space.names) if needs_names else None
-        vectors = label_embeddings(incidence, documents, names, name_weight)
-        assignment = _order_by_frequency(_k_means(vectors, wanted, seed), label_space.counts)
-        metadata = {
-            "encoder": encoder if isinstance(encoder, str) else type(encoder[0]).__name__,
-            "name_weight": name_weight,
-            "seed": seed,
-            "num_documents": len(texts),
-            "num_labels_without_documents": int((incidence.getnnz(axis=0) == 0).sum()),
-        }
-        return cls(assignment, _centroids(vectors, assignment), _cluster_names(assignment, label_space), metadata)
 
     def extended(self, names: Sequence[str], encoder: Encoder | None = None) -> LabelClusters:
         """The clusters with further labels, each placed by its name: in the cluster with the nearest centroid.
@@ -313,9 +234,3 @@ def _digest(tensors: dict[str, np.ndarray]) -> str:
         digest.update(f"{name}:{tensors[name].dtype}:{tensors[name].shape}".encode())
         digest.update(np.ascontiguousarray(tensors[name]).data)
     return digest.hexdigest()
-
-
-# ---------------------------------------------------------------------------------------------------- embeddings
-
-
-# ---------------------------------------------------------------------------------------------------- clustering

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set
 
 from ..encoders.checkpoints import checkpoint_errors, resolve_checkpoint
 from ..errors import ConfigurationError
+from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters
 from ..labels.space import LabelSpace
 from ..modeling_xlgen import XLGenForConditionalGeneration
@@ -42,7 +43,7 @@ def _make_clusters(
                 f"data and vocabulary ({len(label_space)}). Make them from the same files, or leave --clusters out."
             )
         return LabelClusters.load(settings.clusters, num_labels=len(label_space))
-    return LabelClusters.fit(
+    return fit_clusters(
         label_space,
         rows["text"][:],
         [label_space.encode(labels) for labels in rows["labels"]],

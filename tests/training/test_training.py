@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROWS, VOCABULARY
+from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.data.transforms import label_side_rows

@@ -16,10 +16,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError, ModelFolderError
-from xlgen_hf.labels.clustering import default_num_clusters, label_embeddings
+from xlgen_hf.labels import clustering, clusters
+from xlgen_hf.labels.clustering import default_num_clusters, fit_clusters, label_embeddings
 from xlgen_hf.labels.clusters import LabelClusters
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.labels.space import clusters as clusters_module
 
 JSON, TENSORS = "label_clusters.json", "label_clusters.safetensors"
 TOPICS = {"cat": ["paw", "fur", "purr"], "sea": ["wave", "salt", "ship"], "law": ["court", "judge", "crime"]}
@@ -60,7 +60,7 @@ def corpus():
 
 @pytest.fixture
 def fitted(corpus, encoder):
-    return LabelClusters.fit(*corpus, encoder, num_clusters=3)
+    return fit_clusters(*corpus, encoder, num_clusters=3)
 
 
 def make(assignment=(0, 1, 0), names=("a", "b"), width=4, **changes):
@@ -93,7 +93,7 @@ class TestFit:
 
     @pytest.mark.parametrize("name_weight", [0.5, 1.0])
     def test_names_take_part(self, corpus, encoder, fitted, name_weight):
-        named = LabelClusters.fit(*corpus, encoder, num_clusters=3, name_weight=name_weight)
+        named = fit_clusters(*corpus, encoder, num_clusters=3, name_weight=name_weight)
         np.testing.assert_array_equal(named.assignment, fitted.assignment)
         assert not np.allclose(named.centroids, fitted.centroids)
 
@@ -101,21 +101,21 @@ class TestFit:
         texts = corpus[1]
         space = LabelSpace.from_label_lists([["paw", "fur"]])
         asked = []
-        embed = clusters_module.embed_texts
+        embed = clustering.embed_texts
         monkeypatch.setattr(
-            clusters_module, "embed_texts", lambda texts, **options: asked.append(texts) or embed(texts, **options)
+            clustering, "embed_texts", lambda texts, **options: asked.append(texts) or embed(texts, **options)
         )
-        LabelClusters.fit(space, texts[:2], [[0, 1], [0]], encoder)
+        fit_clusters(space, texts[:2], [[0, 1], [0]], encoder)
         assert asked == [texts[:2]]
 
     def test_same_seed_same_clusters(self, corpus, encoder, fitted):
-        again = LabelClusters.fit(*corpus, encoder, num_clusters=3)
+        again = fit_clusters(*corpus, encoder, num_clusters=3)
         np.testing.assert_array_equal(again.assignment, fitted.assignment)
         np.testing.assert_array_equal(again.centroids, fitted.centroids)
         assert again.names == fitted.names
 
     def test_default_number(self, corpus, encoder):
-        clusters = LabelClusters.fit(*corpus, encoder)
+        clusters = fit_clusters(*corpus, encoder)
         assert clusters.num_clusters == default_num_clusters(len(corpus[0])) == 3
 
     def test_names_are_the_most_frequent_labels(self, corpus, fitted):
@@ -125,30 +125,30 @@ class TestFit:
             assert name == " / ".join(members[:3])  # ids are frequency ranks
 
     def test_one_cluster_a_label(self, corpus, encoder):
-        clusters = LabelClusters.fit(*corpus, encoder, num_clusters=len(corpus[0]), name_weight=0.5)
+        clusters = fit_clusters(*corpus, encoder, num_clusters=len(corpus[0]), name_weight=0.5)
         assert sorted(clusters.assignment) == list(range(9))
         assert sorted(clusters.names) == sorted(corpus[0].names)
 
     def test_never_more_clusters_than_different_labels(self, encoder, caplog):
         space = LabelSpace.from_label_lists([["paw", "fur", "salt"], ["salt"]])
         with caplog.at_level(logging.WARNING):
-            clusters = LabelClusters.fit(space, ["cat sea", "sea"], [[0, 1, 2], [0]], encoder, num_clusters=3)
+            clusters = fit_clusters(space, ["cat sea", "sea"], [[0, 1, 2], [0]], encoder, num_clusters=3)
         assert "3 clusters are too many: the 3 labels have only 2 different embeddings" in caplog.text
         assert clusters.assignment.tolist() == [0, 1, 1]
 
     def test_no_training_documents_at_all(self, corpus, encoder):
         space = LabelSpace.from_label_lists([], vocabulary=corpus[0].names)
-        clusters = LabelClusters.fit(space, [], [], encoder, num_clusters=3)
+        clusters = fit_clusters(space, [], [], encoder, num_clusters=3)
         for members in TOPICS.values():
             assert len({clusters.assignment[space.index[name]] for name in members}) == 1
 
     def test_single_label(self, encoder):
-        clusters = LabelClusters.fit(LabelSpace(["paw"], [1]), ["cat"], [[0]], encoder)
+        clusters = fit_clusters(LabelSpace(["paw"], [1]), ["cat"], [[0]], encoder)
         assert clusters.names == ["paw"]
 
     def test_documents_are_cached(self, corpus, encoder, fitted, tmp_path):
         for _ in range(2):
-            clusters = LabelClusters.fit(*corpus, encoder, num_clusters=3, cache_dir=tmp_path)
+            clusters = fit_clusters(*corpus, encoder, num_clusters=3, cache_dir=tmp_path)
             np.testing.assert_array_equal(clusters.centroids, fitted.centroids)
         assert len(list(tmp_path.iterdir())) == 2  # documents and names
 
@@ -163,31 +163,31 @@ class TestFit:
     )
     def test_bad_settings(self, corpus, encoder, option, match):
         with pytest.raises(ConfigurationError, match=match):
-            LabelClusters.fit(*corpus, encoder, **option)
+            fit_clusters(*corpus, encoder, **option)
 
     def test_bad_rows(self, corpus, encoder):
         space, texts, label_ids = corpus
         with pytest.raises(DataError, match="30 texts come with 29 lists"):
-            LabelClusters.fit(space, texts, label_ids[1:], encoder)
+            fit_clusters(space, texts, label_ids[1:], encoder)
         with pytest.raises(DataError, match=r"^row 2: Label ids \[1, 9\] are not all in 0 to 8"):
-            LabelClusters.fit(space, texts[:2], [[0], [9, 1]], encoder)
+            fit_clusters(space, texts[:2], [[0], [9, 1]], encoder)
         with pytest.raises(DataError, match=r"^row 1: Label ids \[-1\]"):
-            LabelClusters.fit(space, texts[:1], [[-1]], encoder)
+            fit_clusters(space, texts[:1], [[-1]], encoder)
 
 
 class TestLabelEmbeddings:
     def test_pifa(self):
         documents = np.array([[1, 0], [0, 1]], dtype=np.float32)
         # document 0 has labels 0 and 1, document 1 has label 1
-        incidence = clusters_module._incidence(["a", "b"], [[0, 1], [1]], 2)
+        incidence = clustering._incidence(["a", "b"], [[0, 1], [1]], 2)
         half = 0.5**0.5
         expected = np.array([[1, 0], [half, 1]])
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(label_embeddings(incidence, documents), expected, atol=1e-6)
 
     def test_repeated_labels_count_once(self):
-        once = clusters_module._incidence(["a"], [[0, 1]], 2)
-        assert (clusters_module._incidence(["a"], [[1, 0, 0]], 2) != once).nnz == 0
+        once = clustering._incidence(["a"], [[0, 1]], 2)
+        assert (clustering._incidence(["a"], [[1, 0, 0]], 2) != once).nnz == 0
 
     @settings(deadline=None, max_examples=50)
     @given(st.data())
@@ -199,8 +199,8 @@ class TestLabelEmbeddings:
         texts = data.draw(hnp.arrays(np.float32, (documents, width), elements=values))
         names = data.draw(hnp.arrays(np.float32, (labels, width), elements=values))
         weight = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
-        incidence = clusters_module._incidence([""] * documents, lists, labels)
-        rows = label_embeddings(incidence, texts, clusters_module._unit(names), weight)
+        incidence = clustering._incidence([""] * documents, lists, labels)
+        rows = label_embeddings(incidence, texts, clustering._unit(names), weight)
         assert rows.shape == (labels, width)
         assert rows.dtype == np.float32
         length = np.linalg.norm(rows, axis=1)
@@ -209,9 +209,9 @@ class TestLabelEmbeddings:
     def test_label_without_documents_lies_near_its_neighbors_by_name(self):
         generator = np.random.default_rng(0)
         names = np.repeat(np.eye(4, dtype=np.float32), 15, axis=0)
-        names = clusters_module._unit(names + 0.05 * generator.normal(size=names.shape))
+        names = clustering._unit(names + 0.05 * generator.normal(size=names.shape))
         shift = np.array([3, 3, 3, 3], dtype=np.float32)  # documents lie elsewhere in the space
-        documents = clusters_module._unit(names + shift)
+        documents = clustering._unit(names + shift)
         seen = np.arange(60) % 15 != 0
         rows = np.flatnonzero(seen)
         incidence = csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), 60))
@@ -222,38 +222,38 @@ class TestLabelEmbeddings:
 
     def test_many_labels_are_compared_in_parts(self, monkeypatch):
         generator = np.random.default_rng(0)
-        names, known, vectors = (clusters_module._unit(generator.normal(size=(n, 5))) for n in (7, 20, 20))
-        whole = clusters_module._from_neighbors(names, known, vectors)
-        monkeypatch.setattr(clusters_module, "_SIMILARITIES_AT_ONCE", 1)
-        np.testing.assert_allclose(clusters_module._from_neighbors(names, known, vectors), whole, atol=1e-6)
+        names, known, vectors = (clustering._unit(generator.normal(size=(n, 5))) for n in (7, 20, 20))
+        whole = clustering._from_neighbors(names, known, vectors)
+        monkeypatch.setattr(clustering, "_SIMILARITIES_AT_ONCE", 1)
+        np.testing.assert_allclose(clustering._from_neighbors(names, known, vectors), whole, atol=1e-6)
 
 
 class TestKMeans:
     def test_mini_batches_above_a_size(self, monkeypatch):
-        monkeypatch.setattr(clusters_module, "_MINI_BATCH_ABOVE", 100)
+        monkeypatch.setattr(clustering, "_MINI_BATCH_ABOVE", 100)
         generator = np.random.default_rng(0)
         centers = 10 * np.eye(4)
-        vectors = clusters_module._unit(np.repeat(centers, 30, axis=0) + generator.normal(size=(120, 4)))
-        runs = [clusters_module._k_means(vectors, 4, seed=3) for _ in range(2)]
+        vectors = clustering._unit(np.repeat(centers, 30, axis=0) + generator.normal(size=(120, 4)))
+        runs = [clustering._k_means(vectors, 4, seed=3) for _ in range(2)]
         np.testing.assert_array_equal(*runs)
         for group in runs[0].reshape(4, 30):
             assert len(set(group)) == 1
 
     def test_numbers_follow_frequency_and_have_no_gaps(self):
-        ordered = clusters_module._order_by_frequency(np.array([7, 2, 2, 9, 7]), np.array([5, 4, 4, 3, 0]))
+        ordered = clustering._order_by_frequency(np.array([7, 2, 2, 9, 7]), np.array([5, 4, 4, 3, 0]))
         assert ordered.tolist() == [1, 0, 0, 2, 1]
 
     def test_ties_go_by_the_first_label(self):
-        assert clusters_module._order_by_frequency(np.array([3, 1, 2]), np.array([1, 1, 1])).tolist() == [0, 1, 2]
+        assert clustering._order_by_frequency(np.array([3, 1, 2]), np.array([1, 1, 1])).tolist() == [0, 1, 2]
 
     def test_centroid_of_opposed_rows(self):
         rows = np.array([[1, 0], [-1, 0], [0, 1]], dtype=np.float32)
-        found = clusters_module._centroids(rows, np.array([0, 0, 1]))
+        found = clustering._centroids(rows, np.array([0, 0, 1]))
         np.testing.assert_allclose(found, [[1, 0], [0, 1]])
 
     def test_names_are_unique(self):
         space = LabelSpace(["a", "b", "a / b", "a / b (2)"], [4, 3, 2, 1])
-        names = clusters_module._cluster_names(np.array([0, 0, 1, 2]), space)
+        names = clustering._cluster_names(np.array([0, 0, 1, 2]), space)
         assert names == ["a / b", "a / b (2)", "a / b (2) (2)"]
 
 
@@ -406,7 +406,7 @@ class TestFiles:
         path = make().save(tmp_path)
         tensors = {**load_file(tmp_path / TENSORS), name: value}
         save_file(tensors, tmp_path / TENSORS)
-        content = {**json.loads(path.read_text()), "digest": clusters_module._digest(tensors)}
+        content = {**json.loads(path.read_text()), "digest": clusters._digest(tensors)}
         path.write_text(json.dumps(content))
         with pytest.raises(ModelFolderError, match=match) as info:
             LabelClusters.load(tmp_path)

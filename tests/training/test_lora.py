@@ -8,9 +8,9 @@ import shutil
 import peft
 import pytest
 import torch
-from conftest import ROWS, VOCABULARY, make_t5_tokenizer
 from peft import AutoPeftModelForSeq2SeqLM, get_peft_model
 from safetensors.torch import load_file, save_file
+from tiny import ROWS, VOCABULARY, make_t5_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, T5ForConditionalGeneration
 
 from xlgen_hf.cli.main import main
@@ -19,9 +19,9 @@ from xlgen_hf.files.adapter_base import AdapterBase, base_of
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.training import lora
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.lora import add_lora, lora_config
-from xlgen_hf.training.run import lora
 from xlgen_hf.training.trainer import XLGenTrainer
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]

@@ -12,8 +12,8 @@ import sys
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import ROWS, VOCABULARY, Hub
 from datasets import Dataset, Features
+from tiny import ROWS, VOCABULARY, Hub
 
 from xlgen_hf.data.rows import FEATURES
 from xlgen_hf.errors import ConfigurationError, HubError, ModelFolderError

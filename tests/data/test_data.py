@@ -12,8 +12,8 @@ from datasets.exceptions import DatasetNotFoundError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xlgen_hf.data import rows as data
 from xlgen_hf.data.rows import FEATURES, load_label_names, load_rows
-from xlgen_hf.data.rows import rows as data
 from xlgen_hf.errors import DataError
 from xlgen_hf.files.json_lines import write_jsonl
 

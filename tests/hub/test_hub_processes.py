@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import ROWS, VOCABULARY, Hub, make_clusters
+from tiny import ROWS, VOCABULARY, Hub, make_clusters
 from transformers import AutoTokenizer
 
 from xlgen_hf.files.json_lines import write_jsonl
@@ -22,7 +22,7 @@ from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 WRONG = "hf_wrongSecretToken"
 MARK = "=> exit code"
 VOCABULARY_FILE = b"word\n" * 300_000  # more than the test Hub takes in a commit itself

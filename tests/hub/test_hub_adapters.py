@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import Hub
+from tiny import Hub
 
 from xlgen_hf.errors import ConfigurationError, HubError
 from xlgen_hf.files.saving import replace_files

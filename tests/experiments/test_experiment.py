@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROWS, VOCABULARY
 from datasets import Dataset
+from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError

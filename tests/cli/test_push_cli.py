@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import ROWS, VOCABULARY, Hub
+from tiny import ROWS, VOCABULARY, Hub
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.data.rows import load_rows, rows_sha256

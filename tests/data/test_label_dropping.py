@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from conftest import ROWS, VOCABULARY
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.data.transforms import drop_labels
