@@ -18,6 +18,7 @@ from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderEr
 from xlgen_hf.files.adapter_base import AdapterBase, base_of
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.modules import adapters
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training import lora
 from xlgen_hf.training.arguments import XLGenTrainingArguments
@@ -166,7 +167,7 @@ def test_missing_peft_names_the_extra(make_model, monkeypatch):
     def missing(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(lora, "import_module", missing)
+    monkeypatch.setattr(adapters, "import_module", missing)
     with pytest.raises(MissingExtraError, match=r"`peft` is not installed.*xlgen-hf\[lora\]"):
         lora_config(make_model("t5")[0])
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from ..labels.clustering import fit_clusters
     from ..labels.clusters import LabelClusters
     from ..labels.space import LabelSpace
 
@@ -62,6 +61,7 @@ def cluster(
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_label_names, load_rows
+    from ..labels.clustering import fit_clusters
     from ..labels.space import LabelSpace
 
     vocabulary = load_label_names(labels) if labels is not None else None
