@@ -17,7 +17,7 @@ from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..modules.backbone import longest_sequence
 from ..processing_xlgen import XLGenProcessor
 from ..retrieval.candidate_inputs import CandidateInputs
-from ..retrieval.retriever import DenseRetriever
+from ..retrieval.model_sources import load_index
 from .retriever import ContrastiveSettings, fit_retriever
 from .settings import TrainingSettings
 from .warm_start import start_from
@@ -66,7 +66,7 @@ def _make_candidates(
     if settings.variant != "rcl":
         return None
     if settings.retriever is not None:
-        retriever = DenseRetriever.load_index(settings.retriever, label_space)
+        retriever = load_index(settings.retriever, label_space)
     else:
         retriever = fit_retriever(
             label_space,
@@ -81,7 +81,7 @@ def _make_candidates(
     return CandidateInputs.fit(
         retriever,
         rows["text"][:_LEVEL_TEXTS],
-        num_candidates=settings.num_candidates,
+        num_input_candidates=settings.num_candidates,
         conditioning=settings.model_options.get("conditioning", "tokens"),
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def write_training_report(
             "min_labels": model.config.min_labels,
             "num_beams": model.config.num_beams,
             "pool": model.config.pool,
-            **({} if processor.calibrator is None else _thresholds(processor.calibrator.thresholds)),
+            **_thresholds(processor.score_model.thresholds),
             "source": "micro F1 on the validation rows" if tuned else None,
         },
         "best_checkpoint": bool(args.load_best_model_at_end),
@@ -95,31 +95,32 @@ def write_training_report(
 
 
 def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation: Dataset) -> dict[str, Any]:
-    """The report of a model that has become a hybrid: its own scores, decisions and examples are no more its.
+    """The report of a model that has become a hybrid: its own scores, decisions and examples no longer apply.
 
     Args:
         report: the report of the model alone.
         model: the model.
-        processor: its processor, with the hybrid.
+        processor: its processor, with a fusion in its score model.
         validation: the rows that the hybrid learned from; scores on them would say little.
     """
-    hybrid = processor.hybrid
+    score_model = processor.score_model
+    fusion = score_model.fusion
     decision = {
-        "threshold": round(hybrid.threshold, 4),
-        "num_candidates": hybrid.num_candidates,
-        "rarity": hybrid.rarity,
-        "label_trees": hybrid.linear is not None,
+        "threshold": round(score_model.rule.value, 4),
+        "candidates_per_source": fusion.candidates_per_source,
+        "logit_adjustment": fusion.logit_adjustment,
+        "label_trees": "label_trees" in score_model.sources,
     }
     return {
         **report,
         "hybrid": True,
-        "decision": {**decision, **_thresholds(hybrid.thresholds), "source": _HYBRID_SOURCE},
+        "decision": {**decision, **_thresholds(score_model.thresholds), "source": _HYBRID_SOURCE},
         "scores": {},
         "examples": _examples(model, processor, validation),
     }
 
 
-def _thresholds(thresholds: dict[str, float]) -> dict[str, float]:
+def _thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 

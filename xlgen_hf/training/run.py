@@ -95,7 +95,7 @@ def train_model(
     trainer.save_state()
     seconds = None if checkpoint else time.monotonic() - started
     _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
-    return model, processor, scores
+    return model, trainer.processing_class, scores
 
 
 def _with_adapter(
