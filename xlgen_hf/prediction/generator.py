@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from ..decoding.constraints import LabelSetConstraint
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, score_decoded, to_decoded, to_predictions
-from ..decoding.memory import XLGenMemory
+from ..decoding.memory import LastValue, XLGenMemory
 from ..decoding.search import DecoderRows, LabelSets, beam_search, walk
 from ..decoding.teacher_forcing import score_candidates
 from ..errors import ConfigurationError
@@ -39,6 +39,8 @@ class LabelPredictionMixin:
     encode: Callable[..., Any]
     decode_step: Callable[..., Any]
     piece_positions: Callable[[torch.Tensor], torch.Tensor]
+    piece_columns: Callable[[torch.Tensor], torch.Tensor]
+    kept_constraints: dict[str, LastValue[LabelSetConstraint]]
     __call__: Callable[..., Any]
 
     def generate(
@@ -293,13 +295,14 @@ class LabelPredictionMixin:
         self, slot: str, trie: LabelTrie, *, make_ranks: Callable[[], np.ndarray] | None = None, **bounds: int
     ) -> LabelSetConstraint:
         """A constraint over a trie; the last one of each slot is kept, for making it reads the whole trie."""
-        key = (trie, self.config.num_label_pieces, self.device, make_ranks is None, bounds)
-        kept: dict[str, tuple[tuple, LabelSetConstraint]] = self.__dict__.setdefault("_constraints", {})
-        if slot not in kept or kept[slot][0] != key:
+
+        def make() -> LabelSetConstraint:
             columns = self.piece_positions(torch.as_tensor(trie.edge_token, device=self.device)).to(torch.int32)
             ranks = None if make_ranks is None else make_ranks()
-            kept[slot] = key, LabelSetConstraint(trie, columns, ranks=ranks, device=self.device, **bounds)
-        return kept[slot][1]
+            return LabelSetConstraint(trie, columns, ranks=ranks, device=self.device, **bounds)
+
+        key = (trie, self.config.num_label_pieces, self.device, make_ranks is None, bounds)
+        return self.kept_constraints[slot].get(key, make)
 
     def _search(
         self,
@@ -310,7 +313,7 @@ class LabelPredictionMixin:
     ) -> LabelSets:
         rows = DecoderRows(self.decode_step, memory)
         start, end = self.config.decoder_start_token_id, self.config.eos_token_id
-        end_column = int(self.piece_positions(torch.tensor(end, device=self.device)))
+        end_column = int(self.piece_columns(torch.tensor(end, device=self.device)))
         if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
         generator = torch.Generator(self.device).manual_seed(options.seed) if options.num_samples else None
