@@ -201,7 +201,7 @@ class XLGenForConditionalGeneration(
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
         model._start_from(processor)
-        model._forget_untied()
+        model.forget_untied()
         return model.eval()
 
     @torch.no_grad()
