@@ -15,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoProcessor,
+    Cache,
     EncoderDecoderModel,
     GenerationMixin,
     PreTrainedModel,
@@ -24,11 +25,12 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
 from .configuration_xlgen import XLGenConfig
 from .decoding.decoded_sets import DecodingOptions
-from .decoding.memory import XLGenMemory
+from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .labels.tokens import plain_token_ids
 from .modules.backbone import load_backbone, longest_sequence
 from .modules.candidate_pointer import CandidatePointer
+from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.output_layer import IGNORED, RestrictedOutputMixin
 from .modules.persistence import ModelFilesMixin
@@ -137,10 +139,22 @@ class XLGenForConditionalGeneration(
             self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_candidates or 1)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
+        self.kept_rows: LastValue[Any] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
             self._tied_weights_keys = _embedding_tie(self.backbone)
         self.post_init()
+
+    def train(self, mode: bool = True) -> XLGenForConditionalGeneration:
+        """Switch between training and evaluation; what was made of the weights is forgotten."""
+        self.kept_rows.clear()  # some optimizers write weights in ways that no version number tells
+        super().train(mode)
+        return self
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activation checkpointing is on; peft asks by this name, of which transformers 5.24 warns."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
 
     # ------------------------------------------------------------------------------------------------ building
 
@@ -198,7 +212,7 @@ class XLGenForConditionalGeneration(
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
         model._start_from(processor)
-        model._forget_untied()
+        model.forget_untied()
         return model.eval()
 
     @torch.no_grad()
@@ -387,7 +401,8 @@ class XLGenForConditionalGeneration(
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: ModelOutput | tuple | None = None,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
@@ -409,8 +424,9 @@ class XLGenForConditionalGeneration(
             cluster_rows: rows whose target is a cluster sequence, `(B,)`, bool; `mcg` only.
             candidate_ids: label ids of the candidates that are read as vectors, padded with -1, `(B, K)`; `rcl` with
                 the conditioning `memory` only.
-            decoder_input_ids, decoder_attention_mask, past_key_values, inputs_embeds, decoder_inputs_embeds,
-                use_cache: as in any seq2seq model of transformers.
+            decoder_input_ids, decoder_attention_mask, inputs_embeds, decoder_inputs_embeds, use_cache: as in any
+                seq2seq model of transformers.
+            past_key_values, cache: the decoder's cache; transformers calls it by the first name up to 5.23.
             decoder_history: all tokens of the decoder so far, where `decoder_input_ids` holds just the last ones,
                 `(B, T)`; for models that copy candidates.
             return_dict: ignored, an output object always comes back.
@@ -436,13 +452,13 @@ class XLGenForConditionalGeneration(
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             decoder_inputs_embeds=decoder_inputs_embeds,
-            past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
+            **cache_argument(past_key_values if cache is None else cache),
             **kwargs,
         )
         losses = self._losses(out.logits, labels, memory.cluster_logits, cluster_bits, cluster_rows)
         if labels is None:
-            out.logits = self._full_logits(out.logits)
+            out.logits = self.full_logits(out.logits)
         return XLGenOutput(**{**out, **losses, "cluster_logits": memory.cluster_logits})
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:

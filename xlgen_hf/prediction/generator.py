@@ -49,8 +49,8 @@ class GeneratorModel(Protocol):
     def decode_step(self, memory: XLGenMemory, tokens: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
         """Log-probabilities of the next token of each decoder row, and the cache."""
 
-    def piece_positions(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Token ids -> their columns in the log-probabilities."""
+    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids of labels -> their columns in the log-probabilities."""
 
 
 class Encoded(NamedTuple):
@@ -366,7 +366,7 @@ class Generator:
         device, width = self.model.device, self.model.config.num_label_pieces
 
         def columns() -> torch.Tensor:
-            return self.model.piece_positions(torch.as_tensor(trie.edge_token, device=device)).to(torch.int32)
+            return self.model.piece_columns(torch.as_tensor(trie.edge_token, device=device)).to(torch.int32)
 
         def constraint() -> LabelSetConstraint:
             of_edges = trie.kept(("columns", device, width), columns)
@@ -386,7 +386,7 @@ class Generator:
         rows = DecoderRows(self.model.decode_step, memory)
         device = self.model.device
         start, end = _token(self.model.config.decoder_start_token_id), _token(self.processor.eos_token_id)
-        end_column = int(self.model.piece_positions(torch.tensor(end, device=device)))
+        end_column = int(self.model.piece_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
         generator = torch.Generator(device).manual_seed(options.seed) if options.num_samples else None

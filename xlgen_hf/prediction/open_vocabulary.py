@@ -124,7 +124,7 @@ def _token_log_probs(
     after = is_end.cumsum(1) - is_end > 0
     target = sequences.masked_fill(after, -100)
     logits = model(encoder_outputs=memory, labels=target).logits.float()
-    columns = model.piece_positions(target).clamp(min=0)
+    columns = model.piece_columns(target.clamp(min=0))
     return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(after, 0.0)
 
 

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..encoders.embedding import load_encoder
+from ..encoders.embedding import load_encoder, masked_mean
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
@@ -102,8 +102,7 @@ class _LabelMatcher(nn.Module):
         for part in parts:
             mask = part["attention_mask"]
             hidden = self.encoder(input_ids=part["input_ids"], attention_mask=mask).last_hidden_state
-            weight = mask[:, :, None].to(hidden.dtype)
-            means.append((hidden * weight).sum(1) / weight.sum(1))
+            means.append(masked_mean(hidden, mask))
         order = torch.cat([part["rows"] for part in parts]).argsort()
         return functional.normalize(torch.cat(means), dim=-1)[order]
 
