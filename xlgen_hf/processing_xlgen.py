@@ -6,9 +6,10 @@ import copy
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from huggingface_hub import snapshot_download
 from transformers import BatchEncoding, PreTrainedTokenizerBase
@@ -34,11 +35,11 @@ __all__ = ["EncodedText", "XLGenProcessor"]
 
 logger = logging.getLogger(__name__)
 
-_NO_CANDIDATES = InputCandidates([], [])
 _PADDED_CANDIDATE = -1
 
 
-class EncodedText(NamedTuple):
+@dataclass(frozen=True)
+class EncodedText:
     """One text as its model reads it, before special tokens.
 
     Attributes:
@@ -47,7 +48,7 @@ class EncodedText(NamedTuple):
     """
 
     token_ids: list[int]
-    candidates: InputCandidates = _NO_CANDIDATES
+    candidates: InputCandidates = field(default_factory=InputCandidates)
 
 
 class XLGenProcessor(PushToHubMixin):
@@ -189,7 +190,7 @@ class XLGenProcessor(PushToHubMixin):
             reserve += 1 + min(self.clusters.num_clusters, self.max_source_length // 4)
         room = max(1, self.max_source_length - reserve)
         token_ids = plain_token_ids(self.tokenizer, list(texts))
-        candidates = [_NO_CANDIDATES] * len(token_ids)
+        candidates = [InputCandidates()] * len(token_ids)
         if self.candidates is not None:
             lengths = self.label_tokenizer.name_lengths
             candidates = self.candidates.select(texts, lengths, room // 2, report, training=training)

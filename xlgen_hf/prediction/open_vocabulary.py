@@ -116,9 +116,7 @@ def _spelling_tokens(model: _SpellingModel, processor: XLGenProcessor) -> torch.
     return tokens[~torch.isin(tokens, torch.tensor(special, device=tokens.device))]
 
 
-def _token_log_probs(
-    model: _SpellingModel, sequences: torch.Tensor, memory: XLGenMemory, end: int
-) -> torch.Tensor:
+def _token_log_probs(model: _SpellingModel, sequences: torch.Tensor, memory: XLGenMemory, end: int) -> torch.Tensor:
     """Log-probability of each generated token, 0 after the end token, `(B, T)`; one teacher-forced pass."""
     is_end = torch.eq(sequences, end).long()
     after = is_end.cumsum(1) - is_end > 0

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from .retriever import LabelRetriever
 __all__ = ["CandidateInputs", "InputCandidates"]
 
 
-class InputCandidates(NamedTuple):
+@dataclass(frozen=True)
+class InputCandidates:
     """Candidates of one text that a model reads, best first.
 
     Attributes:
@@ -26,8 +27,8 @@ class InputCandidates(NamedTuple):
         levels: level of each one's score, from 0 to `NUM_LEVELS - 1`.
     """
 
-    labels: list[int]
-    levels: list[int]
+    labels: list[int] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
