@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -28,9 +28,11 @@ from .modules.candidate_pointer import CandidatePointer
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.output_layer import IGNORED, RestrictedOutputMixin
 from .modules.persistence import ModelFilesMixin
-from .modules.push_mixin import PushModelMixin
 from .prediction.generator import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
+
+if TYPE_CHECKING:
+    from .hub.commits import PushReport
 
 __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
@@ -77,7 +79,6 @@ def _check_lengths(name: str, backbone: Any, processor: XLGenProcessor) -> None:
 
 
 class XLGenForConditionalGeneration(
-    PushModelMixin,
     LabelPredictionMixin,
     ConditionedEncoderMixin,
     RestrictedOutputMixin,
@@ -275,6 +276,38 @@ class XLGenForConditionalGeneration(
         is_adapter = ".lora_" in name or ".trainable_tokens_" in name
         return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
 
+    # ------------------------------------------------------------------------------------------------ sharing
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        processor: XLGenProcessor | None = None,
+        commit_message: str | None = None,
+        **options: Any,
+    ) -> PushReport:
+        """Put model, processor and card up in one commit.
+
+        Replaces the method of transformers, which would leave label space and processor behind.
+
+        Args:
+            repo_id: `owner/name`.
+            processor: the model's processor.
+            commit_message: message of the commit.
+            options: further options of `xlgen_hf.push_model`: `private`, `revision`, `token`, `create_pr`, `dry_run`,
+                `with_code`, `scores`, `dataset`, `license_id`.
+
+        Returns:
+            The files, the commit and its page.
+
+        Raises:
+            ConfigurationError: if there is no processor.
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        from .hub.push import push_model  # the client, which a model that only predicts does not need
+
+        return push_model(self, repo_id, processor=processor, message=commit_message, **options)
+
     # ------------------------------------------------------------------------------------------------ forward
 
     def forward(
@@ -382,9 +415,10 @@ def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor |
     return loss / counted.sum().clamp(min=1)
 
 
-AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
-AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
+if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models
+    AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
 
 
 @dataclass

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-from datasets import Column
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
+from .configuration_xlgen import XLGenConfig
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
@@ -54,7 +54,8 @@ class XLGenPipeline(Pipeline):
     _load_video_processor = False
 
     def __init__(self, model: Any, processor: XLGenProcessor | None = None, **options: Any) -> None:
-        if not isinstance(model, XLGenForConditionalGeneration):
+        # By its type's name: of code out of a repository, transformers may have loaded the model's class twice.
+        if getattr(model.config, "model_type", None) != XLGenConfig.model_type:
             raise ConfigurationError(f"{TASK} needs an XLGen model, not a {type(model).__name__}.")
         if processor is None:
             if not model.name_or_path:
@@ -94,7 +95,8 @@ class XLGenPipeline(Pipeline):
             kwargs: settings, see the class.
 
         Returns:
-            A list of `{"label", "score"}` for a text, a list of such lists for a list, an iterator for all else.
+            A list of `{"label", "score"}` for a text; a list of such lists for a sequence, as lists and columns of a
+            data set are; an iterator for all else.
         """
         size = batch_size or self._batch_size or _BATCH_SIZE
         if type(size) is not int or size < 1:
@@ -103,13 +105,9 @@ class XLGenPipeline(Pipeline):
         forward, post = {**self._forward_params, **forward}, {**self._postprocess_params, **post}
         if isinstance(inputs, str | dict):
             return next(self._results([inputs], size, 1, forward, post))
-        if isinstance(inputs, list | tuple | Column):
+        if isinstance(inputs, Sequence):
             return list(self._results(inputs, size, _AT_ONCE, forward, post))
-        if (
-            not isinstance(inputs, Iterable)
-            and not isinstance(inputs, Sequence)
-            and not hasattr(inputs, "__getitem__")
-        ):
+        if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
             raise DataError(f"A {type(inputs).__name__} was given; texts are needed.")
         return self._results(inputs, size, size, forward, post)
 
@@ -149,7 +147,8 @@ class XLGenPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-if TASK not in PIPELINE_REGISTRY.supported_tasks:
+# A copy in one model's repository is not for other models.
+if __package__ == "xlgen_hf" and TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=XLGenPipeline, pt_model=XLGenForConditionalGeneration, type="text"
     )

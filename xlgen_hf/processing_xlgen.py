@@ -368,6 +368,10 @@ class XLGenProcessor(PushToHubMixin):
 
     # ------------------------------------------------------------------------------------------------ saving
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """What `AutoProcessor` calls on a class out of a repository; saving copies no code, so nothing is noted."""
+
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write tokenizer, label space, clusters and settings into one folder, all of them or nothing.
 
@@ -402,11 +406,11 @@ class XLGenProcessor(PushToHubMixin):
         """Remove what an older model left in a folder; it would change this one's scores, or be pushed with it."""
         if self.calibrator is None:
             (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
-        if self.hybrid is None:
+        if self.hybrid is None and (Path(folder) / HYBRID_FILE).exists():
             Hybrid.remove(folder)
-        elif self.hybrid.linear is None:
+        elif self.hybrid is not None and self.hybrid.linear is None:
             LinearRanker.remove(Path(folder) / LINEAR_FOLDER)
-        if self.retriever is None:
+        if self.retriever is None and (Path(folder) / RETRIEVER_FOLDER).exists():
             DenseRetriever.remove(Path(folder) / RETRIEVER_FOLDER)
 
     @classmethod
