@@ -11,10 +11,10 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from .. import __version__
 from ..data.rows import FEATURES, LABEL_SPACE_CONFIG, load_label_names, load_rows, row_facts
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
+from ..version import __version__
 from .card_text import compose_card, merge_cards, render
 from .cards import tail_histogram
 from .commits import HubTarget, PushReport, fitting, push_files

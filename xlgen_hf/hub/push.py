@@ -18,7 +18,7 @@ from .cards import metric_card, model_card, read_scores
 from .code import add_code
 from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, fitting, matches, push_files
 
-__all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "push_metric", "push_model"]
+__all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "Saves", "push_metric", "push_model"]
 
 _METRIC_FILES = ("*.py", "*.md", "requirements.txt")
 _METRIC = "xmc_f1"
