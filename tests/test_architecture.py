@@ -6,6 +6,9 @@ Everything is read from the source, so imports inside of functions and for type 
 from __future__ import annotations
 
 import ast
+import json
+import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
@@ -47,6 +50,19 @@ KNOWN_NOT_PUBLIC = {
     "modules.persistence imports _check_model of files.model_checks",
     "modules.persistence imports _load_errors of files.model_checks",
 }
+
+
+KNOWN_HEAVY = {
+    "ranking.calibration imports sklearn",
+    "ranking.fusion imports sklearn",
+    "ranking.label_trees imports sklearn",
+    "retrieval.lexical imports sklearn",
+}
+
+# What loading a model and predicting with it must not import: libraries that fit, read data or draw.
+HEAVY = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "scipy.cluster", "sklearn", "typer"}
+# Modules of this package that it must not import either.
+FITTING = ("cli", "data", "evaluation", "experiments", "hub", "labels.clustering", "quickstart", "serving", "training")
 
 
 class Import(NamedTuple):
@@ -207,6 +223,87 @@ def test_metrics_and_workers_stand_alone():
             if is_import(node):
                 assert "xlgen_hf" not in ast.unparse(node), f"{path.relative_to(ROOT)}:{node.lineno}"
     assert not [found for found in imports() if found.module in WORKERS]
+
+
+# ---------------------------------------------------------------------------------------------------- weight
+
+
+def test_what_predicts_imports_nothing_heavy():
+    """What is imported when a model or a pipeline is, lets libraries wait that only some models and fitting need."""
+    heavy = []
+    for module in imported_at_once("modeling_xlgen", "pipeline"):
+        assert not module.startswith(FITTING), f"Importing a model imports {module}."
+        for node in at_once(modules()[module]):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            else:
+                names = [] if node.level else [node.module or ""]
+            for library in HEAVY & {part for name in names for part in (name, name.split(".")[0])}:
+                what = f"imports {library}"
+                heavy.append((f"{module} {what}", f"{path_of(module).relative_to(ROOT)}:{node.lineno} {what}"))
+    check_exactly(heavy, KNOWN_HEAVY, "Import inside of the function that needs it, or move what fits elsewhere:")
+
+
+def imported_at_once(*start: str) -> set[str]:
+    """Modules that importing some modules imports."""
+    found: set[str] = set()
+    waiting = list(start)
+    while waiting:
+        module = waiting.pop()
+        if module not in found:
+            found.add(module)
+            tree = ast.Module(list(at_once(modules()[module])), [])
+            waiting += [one.target for one in imports_of(module, tree)]
+    return found
+
+
+def at_once(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
+    """Imports that run when the module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not isinstance(node, ast.FunctionDef) and not ast.unparse(node).startswith("if TYPE_CHECKING:"):
+            yield from at_once(node)
+
+
+# Refuses what of this package's modules imports something heavy; what transformers imports is its own business.
+PREDICT = """
+import json, sys
+from importlib.abc import MetaPathFinder
+
+heavy, fitting, folder = json.loads(sys.argv[1])
+
+class Refuse(MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        frame = sys._getframe(1)
+        while "importlib" in frame.f_code.co_filename:
+            frame = frame.f_back
+        if name in heavy and frame.f_globals["__name__"].startswith("xlgen_hf"):
+            raise ImportError(f"{frame.f_globals['__name__']}:{frame.f_lineno} imports {name}")
+
+sys.meta_path.insert(0, Refuse())
+from xlgen_hf import XLGenForConditionalGeneration, XLGenProcessor
+from transformers import pipeline
+model = XLGenForConditionalGeneration.from_pretrained(folder)
+processor = XLGenProcessor.from_pretrained(folder)
+(prediction,) = model.predict(["a history of art"], processor)
+ranked = pipeline("extreme-multilabel-classification", model=folder, device="cpu")("a history of art")
+names = tuple(f"xlgen_hf.{name}" for name in fitting)
+imported = [name for name in sys.modules if name.startswith(names)]
+print(json.dumps([prediction.labels, [row["label"] for row in ranked], imported]))
+"""
+
+
+def test_loading_and_predicting_need_nothing_heavy(make_model, tmp_path):
+    model, processor = make_model("bert", "bcl", min_labels=2)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    (expected,) = model.predict(["a history of art"], processor)
+    libraries = {known.rpartition(" ")[2] for known in KNOWN_HEAVY}
+    arguments = json.dumps([sorted(HEAVY - libraries), FITTING, str(tmp_path)])
+    done = subprocess.run([sys.executable, "-c", PREDICT, arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == [list(expected.labels), list(expected.labels), []]
 
 
 # ---------------------------------------------------------------------------------------------------- sizes
