@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +23,7 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 from .configuration_xlgen import XLGenConfig
 from .decoding.memory import XLGenMemory
 from .errors import ConfigurationError
+from .hub.push_mixin import PushModelMixin
 from .modules.backbone import load_backbone, longest_sequence
 from .modules.candidate_pointer import CandidatePointer
 from .modules.conditioning import ConditionedEncoderMixin
@@ -30,9 +31,6 @@ from .modules.output_layer import IGNORED, RestrictedOutputMixin
 from .modules.persistence import ModelFilesMixin
 from .prediction.generator import LabelPredictionMixin
 from .processing_xlgen import XLGenProcessor
-
-if TYPE_CHECKING:
-    from .hub.commits import PushReport
 
 __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
@@ -79,6 +77,7 @@ def _check_lengths(name: str, backbone: Any, processor: XLGenProcessor) -> None:
 
 
 class XLGenForConditionalGeneration(
+    PushModelMixin,
     LabelPredictionMixin,
     ConditionedEncoderMixin,
     RestrictedOutputMixin,
@@ -275,38 +274,6 @@ class XLGenForConditionalGeneration(
         name = parameter_name.removeprefix("base_model.model.")
         is_adapter = ".lora_" in name or ".trainable_tokens_" in name
         return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
-
-    # ------------------------------------------------------------------------------------------------ sharing
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        processor: XLGenProcessor | None = None,
-        commit_message: str | None = None,
-        **options: Any,
-    ) -> PushReport:
-        """Put model, processor and card up in one commit.
-
-        Replaces the method of transformers, which would leave label space and processor behind.
-
-        Args:
-            repo_id: `owner/name`.
-            processor: the model's processor.
-            commit_message: message of the commit.
-            options: further options of `xlgen_hf.push_model`: `private`, `revision`, `token`, `create_pr`, `dry_run`,
-                `with_code`, `scores`, `dataset`, `license_id`.
-
-        Returns:
-            The files, the commit and its page.
-
-        Raises:
-            ConfigurationError: if there is no processor.
-            HubError: if the Hub refuses or cannot be reached.
-        """
-        from .hub.push import push_model  # the client, which a model that only predicts does not need
-
-        return push_model(self, repo_id, processor=processor, message=commit_message, **options)
 
     # ------------------------------------------------------------------------------------------------ forward
 

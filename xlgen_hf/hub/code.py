@@ -56,6 +56,7 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "files.adapter_base": lambda folder: False,
     "files.model_folder": lambda folder: False,
     "hub": lambda folder: False,
+    "hub.push_mixin": lambda folder: True,
     "labels.clusters": _is_there("label_clusters.json"),
     "modules.adapters": lambda folder: False,
     "modules.backbone": lambda folder: False,

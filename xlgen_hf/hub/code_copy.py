@@ -13,6 +13,7 @@ annotations of functions read are dropped.
 from __future__ import annotations
 
 import ast
+import copy
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -125,15 +126,39 @@ class PackageCopy:
         for statement in self._read(target).tree.body:
             if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
                 return f"absent({json.dumps(name)})"
+        try:
+            return repr(self._constant(target, name))
+        except ValueError as err:
+            raise ValueError(
+                f"{self._path(target)} is left out of the copy, and {name!r}, which copied modules import from it, is "
+                "not a class, a function or a constant there. Move it, or have the module copied."
+            ) from err
+
+    def _constant(self, target: str, name: str) -> object:
+        """The value of a constant of a module, which may be made of further ones.
+
+        Raises:
+            ValueError: if it is anything else.
+        """
+        module = self._read(target)
+        for statement in module.tree.body:
             if isinstance(statement, ast.Assign) and [ast.unparse(one) for one in statement.targets] == [name]:
-                try:
-                    return repr(ast.literal_eval(statement.value))
-                except ValueError:
-                    break
-        raise ValueError(
-            f"{self._path(target)} is left out of the copy, and {name!r}, which copied modules import from it, is "
-            "not a class, a function or a constant there. Move it, or have the module copied."
-        )
+                names = {node.id for node in ast.walk(statement.value) if isinstance(node, ast.Name)}
+                values = {other: self._constant(target, other) for other in names}
+                return ast.literal_eval(_Filled(values).visit(copy.deepcopy(statement.value)))
+            if _is_own(statement) and name in [alias.name for alias in statement.names]:
+                return self._constant(self._target(module, statement), name)
+        raise ValueError(name)
+
+
+class _Filled(ast.NodeTransformer):
+    """An expression with values in place of names."""
+
+    def __init__(self, values: dict[str, object]) -> None:
+        self.values = values
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        return ast.parse(repr(self.values[node.id]), mode="eval").body
 
 
 @cache
@@ -166,7 +191,7 @@ def _is_for_type_checkers(node: ast.AST) -> TypeGuard[ast.If]:
     return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING" and not node.orelse
 
 
-def _is_own(statement: Import) -> TypeGuard[ast.ImportFrom]:
+def _is_own(statement: ast.stmt) -> TypeGuard[ast.ImportFrom]:
     return isinstance(statement, ast.ImportFrom) and statement.level > 0
 
 

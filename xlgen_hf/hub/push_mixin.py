@@ -1,0 +1,43 @@
+"""`model.push_to_hub`: a model goes up with its processor, in one commit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .commits import PushReport
+    from .push import Saves
+
+__all__ = ["PushModelMixin"]
+
+
+class PushModelMixin:
+    """Replaces the `push_to_hub` of transformers, which leaves label space and processor behind."""
+
+    def push_to_hub(
+        self: Saves,
+        repo_id: str,
+        *,
+        processor: Saves | None = None,
+        commit_message: str | None = None,
+        **options: Any,
+    ) -> PushReport:
+        """Put model, processor and card up in one commit.
+
+        Args:
+            repo_id: `owner/name`.
+            processor: the model's processor.
+            commit_message: message of the commit.
+            options: further options of `xlgen_hf.push_model`: `private`, `revision`, `token`, `create_pr`, `dry_run`,
+                `with_code`, `scores`, `dataset`, `license_id`.
+
+        Returns:
+            The files, the commit and its page.
+
+        Raises:
+            ConfigurationError: if there is no processor.
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        from .push import push_model  # with the Hub's client, which a model that only predicts does not need
+
+        return push_model(self, repo_id, processor=processor, message=commit_message, **options)
