@@ -63,8 +63,8 @@ KNOWN_HEAVY = {
 HEAVY = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "scipy.cluster", "sklearn", "typer"}
 # Modules of this package that it must not import either.
 FITTING = (
-    "cli", "data", "evaluation", "experiments", "hub.cards", "hub.commits", "labels.clustering", "quickstart", "serving",
-    "training",
+    "cli", "data", "evaluation", "experiments", "hub.cards", "hub.commits", "labels.clustering", "quickstart",
+    "serving", "training",
 )  # fmt: skip
 
 
