@@ -102,6 +102,10 @@ class XLGenConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         """Make the backbone's config and take the token ids over from it."""
+        if __package__ == "xlgen_hf":
+            # The pipeline of a repository with code is for where this package is not installed; transformers would
+            # prefer it to ours, and ask for `trust_remote_code`.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         for name in _TOKEN_IDS:
             if getattr(self, name, None) is None:

@@ -27,6 +27,7 @@ from .configuration_xlgen import XLGenConfig
 from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
+from .hub.push_mixin import PushModelMixin
 from .labels.tokens import plain_token_ids
 from .modules.backbone import load_backbone, longest_sequence
 from .modules.candidate_pointer import CandidatePointer
@@ -34,7 +35,6 @@ from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.output_layer import IGNORED, RestrictedOutputMixin
 from .modules.persistence import ModelFilesMixin
-from .modules.push_mixin import PushModelMixin
 from .prediction.generator import Generator
 from .prediction.predictor import Predictor
 from .prediction.results import LabelPrediction
@@ -504,9 +504,10 @@ def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor |
     return loss / counted.sum().clamp(min=1)
 
 
-AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
-AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
+if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models
+    AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
 
 
 @dataclass

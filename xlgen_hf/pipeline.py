@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
+from .configuration_xlgen import XLGenConfig
 from .decoding.decoded_sets import DecodingOptions
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
@@ -59,7 +60,8 @@ class XLGenPipeline(Pipeline):
     _load_video_processor = False
 
     def __init__(self, model: Any, processor: XLGenProcessor | None = None, **options: Any) -> None:
-        if not isinstance(model, XLGenForConditionalGeneration):
+        # By its type's name: of code out of a repository, transformers may have loaded the model's class twice.
+        if getattr(model.config, "model_type", None) != XLGenConfig.model_type:
             raise ConfigurationError(f"{TASK} needs an XLGen model, not a {type(model).__name__}.")
         if processor is None:
             if not model.name_or_path:
@@ -101,7 +103,8 @@ class XLGenPipeline(Pipeline):
             kwargs: settings, see the class.
 
         Returns:
-            A list of `{"label", "score"}` for a text, a list of such lists for a list, an iterator for all else.
+            A list of `{"label", "score"}` for a text; a list of such lists for a sequence, as lists and columns of a
+            data set are; an iterator for all else.
         """
         size = batch_size or self._batch_size or _BATCH_SIZE
         if type(size) is not int or size < 1:
@@ -110,13 +113,9 @@ class XLGenPipeline(Pipeline):
         forward, post = {**self._forward_params, **forward}, {**self._postprocess_params, **post}
         if isinstance(inputs, str | dict):
             return next(self._results([inputs], size, 1, forward, post))
-        if isinstance(inputs, list | tuple) or _is_column(inputs):
+        if isinstance(inputs, Sequence):
             return list(self._results(inputs, size, _AT_ONCE, forward, post))
-        if (
-            not isinstance(inputs, Iterable)
-            and not isinstance(inputs, Sequence)
-            and not hasattr(inputs, "__getitem__")
-        ):
+        if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
             raise DataError(f"A {type(inputs).__name__} was given; texts are needed.")
         return self._results(inputs, size, size, forward, post)
 
@@ -156,11 +155,6 @@ class XLGenPipeline(Pipeline):
         self.processor.save_pretrained(save_directory)
 
 
-def _is_column(inputs: Any) -> bool:
-    """Whether it is a column of a data set; told without an import of that library, which brings pandas."""
-    return type(inputs).__module__.startswith("datasets.") and type(inputs).__name__ == "Column"
-
-
 def _rule(given: dict[str, Any]) -> DecisionRule | None:
     """The decision rule that the settings ask for; None for the model's own."""
     names = [name for name in ("top_k", "threshold", "expected_f1", "rule") if given.get(name) not in (None, False)]
@@ -179,7 +173,8 @@ def _rule(given: dict[str, Any]) -> DecisionRule | None:
     return DecisionRule(names[0], value)  # type: ignore[arg-type]
 
 
-if TASK not in PIPELINE_REGISTRY.supported_tasks:
+# A copy in one model's repository is not for other models.
+if __package__ == "xlgen_hf" and TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=XLGenPipeline, pt_model=XLGenForConditionalGeneration, type="text"
     )

@@ -10,8 +10,8 @@ from typing import Annotated, NamedTuple
 
 import typer
 
-from .. import __version__
 from ..errors import XLGenError
+from ..version import __version__
 from .console import print_error, setup_logging
 
 __all__ = ["COMMANDS", "Command", "main", "run"]

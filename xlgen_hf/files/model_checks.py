@@ -314,15 +314,19 @@ def checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, after a try."""
-    # The Auto class reads the model's config as well, where there is one.
+    # The Auto class reads the model's config as well, where there is one, and warns where it does not know its type:
+    # code out of a repository registers none.
+    config = None
     if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
-        load_config(folder)
+        config = load_config(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
         if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
             raise ModelFolderError(f"{folder / name}: a JSON object is expected.")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=False
+        )
         odd = [key for key in ("pad_token_id", "unk_token_id", "eos_token_id") if _is_odd(getattr(tokenizer, key))]
         tokenizer("a", verbose=False)
     except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from .. import __version__
 from ..data.rows import row_facts
 from ..files.model_folder import REPORT_FILE
 from ..files.serialization import write_json
+from ..version import __version__
 
 __all__ = ["hybrid_report", "peak_memory", "source_name", "write_training_report"]
 
