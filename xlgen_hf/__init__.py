@@ -16,6 +16,8 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .configuration_xlgen import XLGenConfig
+    from .data.options import RowOptions
+    from .data.rows import load_rows
     from .data.transforms import drop_labels
     from .hub.datasets import push_dataset
     from .hub.push import push_metric, push_model
@@ -37,6 +39,7 @@ __all__ = [
     "LabelPrediction",
     "LabelSpace",
     "LabelTrie",
+    "RowOptions",
     "XLGenConfig",
     "XLGenForConditionalGeneration",
     "XLGenPipeline",
@@ -45,6 +48,7 @@ __all__ = [
     "XLGenTrainingArguments",
     "__version__",
     "drop_labels",
+    "load_rows",
     "lora_config",
     "push_dataset",
     "push_metric",
@@ -58,6 +62,7 @@ _MODULES = {
     "LabelPrediction": "prediction.results",
     "LabelSpace": "labels.space",
     "LabelTrie": "labels.trie",
+    "RowOptions": "data.options",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
     "XLGenPipeline": "pipeline",
@@ -65,6 +70,7 @@ _MODULES = {
     "XLGenTrainer": "training.trainer",
     "XLGenTrainingArguments": "training.arguments",
     "drop_labels": "data.transforms",
+    "load_rows": "data.rows",
     "lora_config": "training.lora",
     "push_dataset": "hub.datasets",
     "push_metric": "hub.push",
