@@ -116,7 +116,8 @@ def load_rows(
     if options.id_column is not None:
         _report_ids(rows, options.id_column, name)
     if require_labels and require_text:
-        log_suspicions(row_suspicions(rows, cells=shaper.label_reader.separator is not None), name)
+        guessed = shaper.label_reader.separator is not None and options.label_separator is None
+        log_suspicions(row_suspicions(rows, guessed_separator=guessed), name)
     return rows
 
 
@@ -249,11 +250,13 @@ def _dictionary_blocks(rows: Any, options: RowOptions) -> Iterator[Block]:
 
 def _merge(rows: Dataset, shaper: RowShaper, options: RowOptions, name: str) -> Dataset:
     """Make one row of the rows of a text, where the table is a long one."""
-    single = shaper.label_reader.single_cells
+    single = shaper.label_reader.single_cells and (shaper.has_texts or options.id_column is not None)
     if options.layout not in ("auto", "long") or (options.layout == "auto" and (not single or len(rows) < 2)):
         return rows
     if not single:
-        raise DataError("The table is not a long one: some rows have several labels. Leave the layout out.", file=name)
+        raise DataError(
+            "The table is not a long one: rows have several labels, or neither a text nor an id.", file=name
+        )
     merged, other_texts = merge_long(rows, options.id_column or "text")
     labels = sum(len(names.flatten()) for (names,) in column_batches(merged, "labels"))
     if options.layout == "auto" and labels - len(merged) < _LONG_FRACTION * len(rows):

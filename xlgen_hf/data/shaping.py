@@ -85,6 +85,11 @@ class RowShaper:
         self.without_labels += int((labels.lengths == 0).sum())
         return pa.table(columns)
 
+    @property
+    def has_texts(self) -> bool:
+        """Whether there is a column of texts."""
+        return self._chosen is not None and bool(self._chosen.texts)
+
     # ------------------------------------------------------------------------------------------------ columns
 
     def _choose(self, block: Block) -> _Chosen:

@@ -42,6 +42,7 @@ logger = logging.getLogger(__name__)
 _FEW = 50  # rows or labels below which fractions say nothing
 _SINGLE = 1.02  # labels of a row on average, at most, where one label a row is suspected
 _UNIQUE = 0.9  # different labels, as a fraction of all occurrences
+_COMMAS = 0.5  # different labels with a comma, of those in cells that were not split
 _IDS = 0.9  # labels that are numbers or URIs, as a fraction of the different ones
 _SAMPLE = 20_000  # different labels that are searched for separators
 _SHOWN = 3
@@ -84,25 +85,28 @@ def label_counts(rows: Dataset) -> Counter[str]:
 # ---------------------------------------------------------------------------------------------------- labels of rows
 
 
-def row_suspicions(rows: Dataset, *, cells: bool = False) -> list[Suspicion]:
+def row_suspicions(rows: Dataset, *, guessed_separator: bool = False) -> list[Suspicion]:
     """What looks wrong in the labels of rows.
 
     Args:
         rows: rows with `text` and `labels`, as `load_rows` returns them.
-        cells: whether the labels came from cells that hold all labels of a row, which changes the advice.
+        guessed_separator: whether the labels came from cells that hold all labels of a row, and nobody said what
+            separates them; commas in them are suspicious then.
     """
     counts = label_counts(rows)
     if not counts:
         return []
-    found = [_unsplit(rows, counts), _label_ids(rows, counts)]
+    found = [_unsplit(rows, counts, guessed_separator), _label_ids(rows, counts)]
     if counts.total() >= _FEW:
-        found += [_single_label(rows, counts, cells), _unique_labels(rows, counts)]
+        found += [_single_label(rows, counts, guessed_separator), _unique_labels(rows, counts)]
     return [one for one in found if one is not None]
 
 
-def _unsplit(rows: Dataset, counts: Counter[str]) -> Suspicion | None:
+def _unsplit(rows: Dataset, counts: Counter[str], guessed_separator: bool) -> Suspicion | None:
     names = list(islice(counts, _SAMPLE))
     separator = recognise_separator(names)
+    if separator is None and guessed_separator and sum("," in name for name in names) >= _COMMAS * len(names):
+        separator = ","
     if separator is None:
         return None
     holding = [name for name in counts if separator in name]
@@ -129,12 +133,12 @@ def _label_ids(rows: Dataset, counts: Counter[str]) -> Suspicion | None:
     )
 
 
-def _single_label(rows: Dataset, counts: Counter[str], cells: bool) -> Suspicion | None:
+def _single_label(rows: Dataset, counts: Counter[str], guessed: bool) -> Suspicion | None:
     labelled = sum(int((part.value_lengths().to_numpy() > 0).sum()) for (part,) in column_batches(rows, "labels"))
     if counts.total() > _SINGLE * labelled:
         return None
     first = next(row for (part,) in column_batches(rows, "labels") for row in part.to_pylist() if row)
-    advice = "If a cell holds several labels, give what separates them (--label-separator). " if cells else ""
+    advice = "If a cell holds several labels, give what separates them (--label-separator). " if guessed else ""
     advice += "If a text has several rows, give --layout long; if not, this is not a multi-label problem."
     return Suspicion(
         "single_label",
