@@ -73,7 +73,7 @@ def _variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
         }
     options: dict[str, Any] = {
         "conditioning": candidates.conditioning,
-        "num_candidates": candidates.num_input_candidates,
+        "num_input_candidates": candidates.num_input_candidates,
     }
     if candidates.conditioning == "memory":
         retriever = candidates.retriever
@@ -134,9 +134,9 @@ class XLGenForConditionalGeneration(
             width = config.label_vector_size or 0
             self.register_buffer("label_vectors", torch.zeros(config.num_label_vectors or 0, width))
             self.candidate_projection = nn.Linear(width, config.hidden_size)
-            self.candidate_ranks = nn.Embedding(config.num_candidates or 1, config.hidden_size)
+            self.candidate_ranks = nn.Embedding(config.num_input_candidates or 1, config.hidden_size)
         if config.copies_candidates:
-            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_candidates or 1)
+            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_input_candidates or 1)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.kept_rows: LastValue[Any] = LastValue()  # of the output layer

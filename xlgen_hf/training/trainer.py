@@ -75,6 +75,8 @@ class XLGenTrainer(Seq2SeqTrainer):
     optimizer: torch.optim.Optimizer | None
     data_collator: Any
 
+    processing_class: XLGenProcessor
+
     def __init__(
         self,
         model: XLGenForConditionalGeneration,
