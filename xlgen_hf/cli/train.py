@@ -145,7 +145,8 @@ def train(
     )
     validation = None if validation_file is None else load_rows(validation_file, split="validation")
     _, _, scores = train_model(settings, args, load_rows(train_file, split="train"), validation)
-    _print_result(output_dir, scores)
+    if args.process_index == 0:
+        _print_result(output_dir, scores)
 
 
 def training_arguments(output_dir: Path, words: list[str], *, has_validation: bool) -> XLGenTrainingArguments:

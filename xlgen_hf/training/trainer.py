@@ -114,6 +114,11 @@ class XLGenTrainer(EvaluatingTrainer):
         kwargs.setdefault("data_collator", collator)
         kwargs.setdefault("compute_metrics", self._label_set_metrics)
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
+        for name, parameter in model.named_parameters():
+            if _UNUSED in name.split("."):
+                parameter.requires_grad_(False)
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
         super().__init__(
             model=model,
             args=args,
@@ -123,11 +128,6 @@ class XLGenTrainer(EvaluatingTrainer):
             **kwargs,
         )
         self.add_callback(_EpochCallback(self))
-        for name, parameter in self.model.named_parameters():
-            if _UNUSED in name.split("."):
-                parameter.requires_grad_(False)
-        if args.ddp_find_unused_parameters is None:
-            args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
 
     # ------------------------------------------------------------------------------------------------ training
 
