@@ -21,7 +21,7 @@ TEXTS = ["a history of church music", "modern art", "", "the piano " * 60]
 
 def _batch(processor, model, texts=("art and music", "organ")):
     batch = dict(processor(list(texts), return_tensors="pt"))
-    targets = [processor.build_target([0, 3]), processor.build_target([2])]
+    targets = [processor.label_tokenizer.build_target([0, 3]), processor.label_tokenizer.build_target([2])]
     longest = max(map(len, targets))
     batch["labels"] = torch.tensor([t + [-100] * (longest - len(t)) for t in targets])
     if model.config.variant == "bcl":
@@ -41,7 +41,7 @@ def test_predictions_survive_a_reload(make_model, tmp_path, family, variant):
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), XLGenProcessor)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), XLGenConfig)
     loaded = XLGenProcessor.from_pretrained(tmp_path)
-    assert loaded.label_token_ids == processor.label_token_ids
+    assert loaded.label_token_ids == processor.label_tokenizer.label_token_ids
     after = again.predict(TEXTS, loaded, batch_size=2, max_labels=4)
     assert [one.labels for one in after] == [one.labels for one in before]
     assert [one.clusters for one in after] == [one.clusters for one in before]

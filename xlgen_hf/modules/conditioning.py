@@ -44,6 +44,7 @@ class ConditionedEncoderMixin:
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         cluster_bits: torch.Tensor | None = None,
+        candidate_ids: torch.Tensor | None = None,
     ) -> XLGenMemory:
         """Encode texts and condition them on clusters or candidate labels.
 
@@ -52,19 +53,20 @@ class ConditionedEncoderMixin:
             attention_mask: `(B, S)`; all ones if None.
             inputs_embeds: `(B, S, H)`; no candidates are copied from these.
             cluster_bits: clusters of the texts, 0 or 1, `(B, C)`; `bcl` only, predicted if None.
+            candidate_ids: label ids of candidates, padded with -1, `(B, K)`; `rcl` with label vectors only.
 
         Returns:
-            The decoder's memory `(B, S + A, H)` with A the largest number of clusters of a text, its mask, and what
-            the variant conditions on.
+            The decoder's memory `(B, S + A, H)` with A the maximum number of clusters or candidate vectors of a text,
+            its mask, and what the variant conditions on.
         """
         given = inputs_embeds if input_ids is None else input_ids
         if given is None:
             raise ValueError("Give input_ids, inputs_embeds or encoder_outputs.")
         if attention_mask is None:
             attention_mask = given.new_ones(given.shape[:2], dtype=torch.long)
-        if self.config.has_label_vectors and input_ids is not None:
-            return XLGenMemory(_encode_with_vectors(self, input_ids, attention_mask), attention_mask)
         hidden = _run_encoder(self, input_ids, attention_mask, inputs_embeds)
+        if self.config.has_label_vectors and candidate_ids is not None:
+            return XLGenMemory(*_join_candidates(self, hidden, attention_mask, candidate_ids))
         if self.config.variant == "bcl":
             return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits)
         memory = XLGenMemory(hidden, attention_mask)
@@ -173,16 +175,15 @@ def _most_active(bits: torch.Tensor) -> int:
     return max(int((bits > 0).sum(1).max()), 1)
 
 
-def _encode_with_vectors(model: EncoderModel, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Encode texts `(B, S)`; an id `-1 - label` is hidden from the encoder and stands for that label's vector."""
-    label = (-1 - input_ids).clamp(min=0)
-    is_label = (input_ids < 0) & (mask > 0)
-    assert model.config.pad_token_id is not None
-    text_ids = input_ids.masked_fill(input_ids < 0, model.config.pad_token_id)
-    hidden = _run_encoder(model, text_ids, mask.masked_fill(is_label, 0))
-    rank = (is_label.cumsum(1) - 1).clamp(0, model.candidate_ranks.num_embeddings - 1)
-    vectors = model.candidate_projection(model.label_vectors[label].to(hidden.dtype)) + model.candidate_ranks(rank)
-    return torch.where(is_label[:, :, None], vectors, hidden)
+def _join_candidates(
+    model: EncoderModel, hidden: torch.Tensor, mask: torch.Tensor, candidate_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Append the vectors of the candidates to the memory: `(B, S, H)` and `(B, K)` -> `(B, S + K, H)`."""
+    rank = torch.arange(candidate_ids.shape[1], device=hidden.device)
+    rank = rank.clamp(max=model.candidate_ranks.num_embeddings - 1)
+    vectors = model.candidate_projection(model.label_vectors[candidate_ids.clamp(min=0)].to(hidden.dtype))
+    vectors = vectors + model.candidate_ranks(rank)
+    return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (candidate_ids >= 0).to(mask.dtype)], dim=1)
 
 
 def _candidates(

@@ -77,7 +77,7 @@ class RestrictedOutputMixin:
             self.config.num_label_vectors = len(names)
         if self.config.num_label_pieces is None:
             return
-        pieces = torch.as_tensor(processor.output_token_ids(), device=self.label_pieces.device)
+        pieces = torch.as_tensor(processor.label_tokenizer.output_token_ids(), device=self.label_pieces.device)
         self.label_pieces = torch.cat([self.label_pieces, pieces]).unique()  # sorted
         self.config.num_label_pieces = len(self.label_pieces)
         self.kept_rows.clear()

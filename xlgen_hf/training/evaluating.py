@@ -18,6 +18,7 @@ from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
 from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
 from ..modules.output_layer import IGNORED
+from ..prediction.generator import Generator
 from ..processing_xlgen import XLGenProcessor
 from .collator import DataCollatorForXLGen, encode_dataset, pad_rows
 from .losses import LossSums, loss_sums
@@ -191,16 +192,16 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
     def _evaluate_batch(self, batch: dict[str, Any], found: EvaluatedRows, *, with_sets: bool) -> None:
         """Take in the losses and label sets of a batch."""
         batch = self._prepare_inputs(dict(batch))
-        references, text_ids = batch.pop("reference_ids"), batch.pop("text_ids")
+        references, texts = batch.pop("reference_ids"), batch.pop("texts")
         with self.accelerator.autocast():
             output: XLGenOutput = self.model(**batch)
-        found.add(loss_sums(output, batch), len(text_ids))
+        found.add(loss_sums(output, batch), len(texts))
         if not with_sets:
             return
         beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or self.args.generation_num_beams
         options = DecodingOptions(num_beams=beams)  # if None, the model's own search
-        decoded = self.base_model().decode_texts(text_ids, self.processing_class, options)
-        found.predicted += [one.labels for one in decoded]
+        generator = Generator(self.base_model(), self.processing_class, options)
+        found.predicted += [one.labels for one in generator.decode(generator.encode(texts))]
         found.references += ragged(references.cpu().numpy())
 
 

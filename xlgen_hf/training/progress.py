@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
+from ..errors import Terminated
 from .resuming import ResumableTrainer
 
 __all__ = ["TrainingProgress", "run_training"]
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 
 _TIMED_STEPS = 20  # steps after which the rest of the training is estimated
 _LOGGED = ("loss", "generation_loss", "cluster_loss")
-# Signals that ask a training to stop, and what they usually do.
-_USUAL: dict[signal.Signals, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
 class _Bar(ProgressCallback):
@@ -46,7 +45,7 @@ class TrainingProgress(TrainerCallback):
 
     def __init__(self, trainer: ResumableTrainer) -> None:
         self.trainer = trainer
-        self.signal: int | None = None
+        self.asked: type[KeyboardInterrupt] | None = None
         self._stopping = False  # in all processes
         self._start = (0.0, 0)
 
@@ -69,14 +68,14 @@ class TrainingProgress(TrainerCallback):
 
     def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Leave an evaluation during the training; of several processes, all finish it."""
-        if self.signal is not None and args.world_size == 1 and self.trainer.is_in_train and state.global_step:
+        if self.asked and args.world_size == 1 and self.trainer.is_in_train and state.global_step:
             self.trainer.evaluation_due = True
             self.trainer.save_now()
             raise _Stopped
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """End the training, once the checkpoint is written."""
-        if self._stopping or (self.signal is not None and args.world_size == 1):
+        if self._stopping or (self.asked and args.world_size == 1):
             raise _Stopped
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
@@ -86,17 +85,18 @@ class TrainingProgress(TrainerCallback):
             logger.info("Step %d of %d: %s", state.global_step, state.max_steps, parts)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle the first signal; the next one has its usual effect."""
-        logger.warning("%s: finishing the step and saving a checkpoint.", signal.Signals(number).name)
-        self.signal = number
-        for one, usual in _USUAL.items():
-            signal.signal(one, usual)
+        """Handle the first Ctrl-C or SIGTERM; the second one ends the program at once."""
+        kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if self.asked:
+            raise kind
+        logger.warning("Interrupted: saving a checkpoint. The same command continues from it.")
+        self.asked = kind
 
     def _asked_in_any_process(self) -> bool:
         """Whether any process was asked to stop; all processes learn it at the same step."""
         if self.trainer.args.world_size == 1:
-            return self.signal is not None
-        asked = torch.tensor(int(self.signal is not None), device=self.trainer.args.device)
+            return self.asked is not None
+        asked = torch.tensor(int(self.asked is not None), device=self.trainer.args.device)
         return bool(self.trainer.accelerator.reduce(asked, "sum"))
 
 
@@ -105,15 +105,14 @@ class _Stopped(Exception):  # noqa: N818  nothing went wrong
 
 
 def run_training(trainer: ResumableTrainer, checkpoint: str | None) -> None:
-    """Train, with reports on the way; Ctrl-C and SIGTERM end it after the step, with a checkpoint.
+    """Train, and report on it; Ctrl-C and SIGTERM end it after the step that is running.
 
     Args:
         trainer: the trainer.
-        checkpoint: checkpoint to resume from, if any.
+        checkpoint: checkpoint to continue from, if any.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
-        SystemExit: after SIGTERM, likewise, with exit code 143.
+        KeyboardInterrupt: after an interrupt, once a checkpoint is written; after SIGTERM it is `Terminated`.
     """
     trainer.args.disable_tqdm = trainer.args.disable_tqdm or not sys.stderr.isatty()
     for printing in (PrinterCallback, ProgressCallback):
@@ -125,28 +124,20 @@ def run_training(trainer: ResumableTrainer, checkpoint: str | None) -> None:
     if checkpoint is not None:
         logger.info("Resuming from %s.", checkpoint)
     try:
-        with _handling_signals(progress):
+        with _handled_by(progress.interrupt):
             trainer.train(resume_from_checkpoint=checkpoint)
     except _Stopped:
-        logger.warning(
-            "Stopped after step %d of %d. The same command continues from there.",
-            trainer.state.global_step,
-            trainer.state.max_steps,
-        )
-        if progress.signal == signal.SIGTERM:
-            raise SystemExit(128 + signal.SIGTERM) from None
-        raise KeyboardInterrupt from None
+        logger.info("Stopped after step %d of %d.", trainer.state.global_step, trainer.state.max_steps)
+        raise (progress.asked or KeyboardInterrupt) from None
 
 
 @contextmanager
-def _handling_signals(progress: TrainingProgress) -> Iterator[None]:
-    """Let a training handle the signals that ask it to stop, for the length of a block."""
-    if threading.current_thread() is not threading.main_thread():  # where Python gives nobody a signal
-        yield
-        return
-    previous = {number: signal.signal(number, progress.interrupt) for number in _USUAL}
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM for a while, where Python lets us: in the main thread."""
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    previous = {number: signal.signal(number, handler) for number in signals}
     try:
         yield
     finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -24,7 +24,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..encoders.embedding import load_encoder, masked_mean
 from ..labels.space import LabelSpace
-from ..retrieval.retriever import DenseRetriever, RetrievalSettings
+from ..retrieval.retriever import LabelRetriever, RetrievalSettings
+from ..retrieval.tuning import tune_retriever
 from .checkpoints import newest_checkpoint
 from .progress import run_training
 from .resuming import ResumableTrainer
@@ -224,7 +225,7 @@ def fit_retriever(
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
     seed: int = 0,
-) -> DenseRetriever:
+) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
 
     Args:
@@ -246,12 +247,12 @@ def fit_retriever(
     texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
     if contrastive is not None and contrastive.epochs > 0:
         train_encoder(loaded, label_space, texts, label_ids, folder / "encoder", settings=contrastive, seed=seed)
-    retriever = DenseRetriever.fit(
+    retriever = LabelRetriever.fit(
         label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
     )
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]
-        retriever.tune(validation_rows["text"][:], references)
+        retriever = tune_retriever(retriever, validation_rows["text"][:], references)
     return retriever
 
 

@@ -85,6 +85,8 @@ class XLGenTrainer(EvaluatingTrainer):
     data_collator: Any
     train_sampler: Sampler | None = None
 
+    processing_class: XLGenProcessor
+
     def __init__(
         self,
         model: XLGenForConditionalGeneration,
@@ -311,12 +313,12 @@ class XLGenTrainer(EvaluatingTrainer):
         self.prepare_evaluation()
         batches, references = [], []
         for batch in self.evaluation_batches(self.eval_dataset):
-            batches.append(batch["text_ids"])
+            batches.append(batch["texts"])
             references += ragged(batch["reference_ids"].numpy())
-        config, processor = self.model.config, self.processing_class
-        tune_model(
+        config = self.model.config
+        score_model = tune_model(
             self.base_model(),
-            processor,
+            self.processing_class,
             batches,
             references,
             lambda sets: self._score(sets, references)["micro_f1"],
@@ -324,10 +326,11 @@ class XLGenTrainer(EvaluatingTrainer):
             choices=sorted({min(choice, config.max_labels) for choice in choices}),
         )
         if self.args.world_size > 1:
-            chosen = [{name: getattr(config, name) for name in _DECISIONS}, processor.calibrator]
-            fields, processor.calibrator = broadcast_object_list(chosen)
+            chosen = [{name: getattr(config, name) for name in _DECISIONS}, score_model]
+            fields, score_model = broadcast_object_list(chosen)
             for name, value in fields.items():
                 setattr(config, name, value)
+        self.processing_class = self.processing_class.with_score_model(score_model)
         least: int = config.min_labels
         return least
 
