@@ -75,7 +75,8 @@ def train(
     if args.should_save:  # one process writes where there are several
         write_config(output_dir, _effective(context, settings, further))
     _, _, scores = train_model(settings, args, rows, validation)
-    _print_result(output_dir, scores)
+    if args.process_index == 0:
+        _print_result(output_dir, scores)
 
 
 def _arguments(

@@ -9,7 +9,6 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 from transformers import set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.transforms import drop_labels, label_side_rows, labelled_rows
 from ..errors import ConfigurationError
@@ -19,6 +18,7 @@ from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments
 from .build import prepare_model
+from .checkpoints import newest_checkpoint
 from .lora import add_lora, save_settings
 from .progress import run_training
 from .report import write_training_report
@@ -145,7 +145,8 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
 
 def _checkpoint_of(output_dir: Path, *, lora: bool) -> str | None:
     """The last checkpoint of a run in the folder, if there is one."""
-    checkpoint: str | None = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    newest = newest_checkpoint(output_dir)
+    checkpoint = None if newest is None else str(newest.folder)
     if checkpoint is not None and is_adapter(checkpoint) != lora:
         raise ConfigurationError(
             f"{checkpoint} is of a run {'without' if lora else 'with'} LoRA, this one is "
