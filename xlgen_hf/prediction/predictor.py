@@ -21,7 +21,7 @@ from .generator import Generator, GeneratorModel, length_batches
 from .open_vocabulary import find_novel_names, to_novel_labels
 from .results import LabelPrediction, NovelLabel
 
-__all__ = ["Predictor", "RankedTexts"]
+__all__ = ["Predictor", "RankedTexts", "candidate_values"]
 
 logger = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
 from .scored_labels import ScoredLabels
 
-__all__ = ["LabelTrees", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
 _SETTINGS_FILE = "label_trees.json"
 _TENSORS_FILE = "label_trees.safetensors"

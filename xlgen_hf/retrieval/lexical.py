@@ -12,7 +12,7 @@ __all__ = ["LexicalIndex"]
 
 logger = logging.getLogger(__name__)
 
-_BUCKETS = 2**20  # of hashed runs; 2**18 to 2**22 found the same
+_BUCKETS = 2**20  # of hashed n-grams; 2**18 to 2**22 found the same
 _RUNS = (2, 5)  # lengths; two characters are a word in Chinese or Japanese
 _MOST_NAMES = 0.03  # runs in more of the names say little, and cost most of the time
 _FEW_NAMES = 20  # with fewer names than this a run is never too frequent
@@ -22,7 +22,7 @@ _KINDS: dict[str, type] = {"start": np.int64, "runs": np.int32, "weights": np.fl
 
 
 class LexicalIndex:
-    """Training texts and label names as TF-IDF weights of the character n-grams of 2 to 5 characters within their words.
+    """Training texts and label names as TF-IDF weights of the n-grams of 2 to 5 characters within their words.
 
     It finds what an encoder misses that does not know the language or the terms: runs, unlike words, match across
     inflections and compounds. Frequencies come from the label names, and a run that no name has counts for nothing.
