@@ -98,7 +98,6 @@ class XLGenProcessor(PushToHubMixin):
         self.clusters = clusters
         self.candidates = candidates
         self.max_source_length = max_source_length
-        self.max_target_length = max_target_length
         self._score_model = score_model or ScoreModel()
         self.label_tokenizer = LabelTokenizer(
             tokenizer,
@@ -107,6 +106,15 @@ class XLGenProcessor(PushToHubMixin):
             num_levels=0 if candidates is None else NUM_LEVELS,
             max_length=max_target_length,
         )
+
+    @property
+    def max_target_length(self) -> int:
+        """Maximum number of tokens of a target, the end token included."""
+        return self.label_tokenizer.max_length
+
+    @max_target_length.setter
+    def max_target_length(self, length: int) -> None:
+        self.label_tokenizer = self.label_tokenizer.with_max_length(length)
 
     @property
     def score_model(self) -> ScoreModel:

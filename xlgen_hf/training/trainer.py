@@ -74,6 +74,7 @@ class XLGenTrainer(Seq2SeqTrainer):
 
     optimizer: torch.optim.Optimizer | None
     data_collator: Any
+    processing_class: XLGenProcessor
 
     def __init__(
         self,
