@@ -59,8 +59,8 @@ class XLGenPipeline(Pipeline):
     * `expected_f1`: as many labels as promise the highest F1; `rule`: any other [`DecisionRule`].
     * `batch_size`: texts in a batch, by default 64.
     * `allowed`, `open_vocabulary`: see [`XLGenForConditionalGeneration.predict`].
-    * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...); fields that a
-      call names change those of the pipeline.
+    * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...); those
+      that a call names change those of the pipeline.
 
     Args:
         model: the model.
