@@ -27,6 +27,7 @@ from .configuration_xlgen import XLGenConfig
 from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
+from .hub.push_mixin import PushModelMixin
 from .labels.tokens import plain_token_ids
 from .modules.backbone import load_backbone, longest_sequence
 from .modules.candidate_pointer import CandidatePointer
@@ -34,7 +35,6 @@ from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.output_layer import IGNORED, RestrictedOutputMixin
 from .modules.persistence import ModelFilesMixin
-from .modules.push_mixin import PushModelMixin
 from .prediction.generator import Generator
 from .prediction.predictor import Predictor
 from .prediction.results import LabelPrediction
@@ -73,7 +73,7 @@ def _variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
         }
     options: dict[str, Any] = {
         "conditioning": candidates.conditioning,
-        "num_candidates": candidates.num_input_candidates,
+        "num_input_candidates": candidates.num_input_candidates,
     }
     if candidates.conditioning == "memory":
         retriever = candidates.retriever
@@ -134,9 +134,9 @@ class XLGenForConditionalGeneration(
             width = config.label_vector_size or 0
             self.register_buffer("label_vectors", torch.zeros(config.num_label_vectors or 0, width))
             self.candidate_projection = nn.Linear(width, config.hidden_size)
-            self.candidate_ranks = nn.Embedding(config.num_candidates or 1, config.hidden_size)
+            self.candidate_ranks = nn.Embedding(config.num_input_candidates or 1, config.hidden_size)
         if config.copies_candidates:
-            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_candidates or 1)
+            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_input_candidates or 1)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.kept_rows: LastValue[Any] = LastValue()  # of the output layer
@@ -504,9 +504,10 @@ def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor |
     return loss / counted.sum().clamp(min=1)
 
 
-AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
-AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
+if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models
+    AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
 
 
 @dataclass

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
+from .configuration_xlgen import XLGenConfig
 from .decoding.decoded_sets import DecodingOptions
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
@@ -79,7 +80,8 @@ class XLGenPipeline(Pipeline):
     _load_video_processor = False
 
     def __init__(self, model: PreTrainedModel, processor: XLGenProcessor | None = None, **options: object) -> None:
-        if not isinstance(model, XLGenForConditionalGeneration):
+        # By its type's name: of code out of a repository, transformers may have loaded the model's class twice.
+        if getattr(model.config, "model_type", None) != XLGenConfig.model_type:
             raise ConfigurationError(f"{TASK} needs an XLGen model, not a {type(model).__name__}.")
         if processor is None:
             if not model.name_or_path:
@@ -209,7 +211,8 @@ def _rule(options: Mapping[str, object]) -> DecisionRule | None:
     return next(iter(rules.values()), None)
 
 
-if TASK not in PIPELINE_REGISTRY.supported_tasks:
+# A copy in one model's repository is not for other models.
+if __package__ == "xlgen_hf" and TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=XLGenPipeline, pt_model=XLGenForConditionalGeneration, type="text"
     )

@@ -277,6 +277,10 @@ class XLGenProcessor(PushToHubMixin):
 
     # ------------------------------------------------------------------------------------------------ saving
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """What `AutoProcessor` calls on a class out of a repository; saving copies no code, so nothing is noted."""
+
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write tokenizer, label space, clusters, score model and settings into one folder, all of them or nothing.
 
