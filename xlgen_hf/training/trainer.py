@@ -76,7 +76,6 @@ class XLGenTrainer(Seq2SeqTrainer):
     data_collator: Any
     processing_class: XLGenProcessor
 
-
     def __init__(
         self,
         model: XLGenForConditionalGeneration,
