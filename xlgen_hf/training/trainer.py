@@ -32,7 +32,7 @@ from .losses import loss_sums
 from .sampler import LengthBucketSampler
 from .tuning import tune_model
 
-__all__ = ["XLGenTrainer"]
+__all__ = ["XLGenTrainer", "check_processes"]
 
 logger = logging.getLogger(__name__)
 
@@ -335,8 +335,15 @@ class XLGenTrainer(EvaluatingTrainer):
         return least
 
 
-def _check_arguments(args: XLGenTrainingArguments) -> None:
-    """Refuse arguments that would train or push something else than what they seem to say."""
+def check_processes(args: XLGenTrainingArguments) -> None:
+    """Refuse to train alone where several processes are wanted.
+
+    Args:
+        args: the arguments.
+
+    Raises:
+        ConfigurationError: if the environment names several processes, and this one belongs to no group of them.
+    """
     wanted = int(os.environ.get("WORLD_SIZE") or 1)
     if wanted > 1 and args.world_size == 1:
         raise ConfigurationError(
@@ -344,6 +351,11 @@ def _check_arguments(args: XLGenTrainingArguments) -> None:
             "processes: each would train on its own, into the same folder. Start the training with `torchrun "
             f"--nproc_per_node {wanted} -m xlgen_hf train ...` or `accelerate launch`, or unset WORLD_SIZE."
         )
+
+
+def _check_arguments(args: XLGenTrainingArguments) -> None:
+    """Refuse arguments that would train or push something else than what they seem to say."""
+    check_processes(args)
     strategies = ("random", "sequential")
     if args.world_size > 1 and not args.length_bucketing and args.train_sampling_strategy not in strategies:
         raise ConfigurationError(
