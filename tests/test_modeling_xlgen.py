@@ -12,6 +12,7 @@ from xlgen_hf.configuration_xlgen import XLGenConfig
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import CheckpointError, ConfigurationError
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.modules.conditioning import append_cluster_tokens, choose_bits
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
@@ -20,7 +21,7 @@ TEXTS = ["a history of church music", "modern art", "", "the piano " * 60]
 
 def _batch(processor, model, texts=("art and music", "organ")):
     batch = dict(processor(list(texts), return_tensors="pt"))
-    targets = [processor.build_target([0, 3]), processor.build_target([2])]
+    targets = [processor.label_tokenizer.build_target([0, 3]), processor.label_tokenizer.build_target([2])]
     longest = max(map(len, targets))
     batch["labels"] = torch.tensor([t + [-100] * (longest - len(t)) for t in targets])
     if model.config.variant == "bcl":
@@ -40,7 +41,7 @@ def test_predictions_survive_a_reload(make_model, tmp_path, family, variant):
     assert isinstance(AutoProcessor.from_pretrained(tmp_path), XLGenProcessor)
     assert isinstance(AutoConfig.from_pretrained(tmp_path), XLGenConfig)
     loaded = XLGenProcessor.from_pretrained(tmp_path)
-    assert loaded.label_token_ids == processor.label_token_ids
+    assert loaded.label_token_ids == processor.label_tokenizer.label_token_ids
     after = again.predict(TEXTS, loaded, batch_size=2, max_labels=4)
     assert [one.labels for one in after] == [one.labels for one in before]
     assert [one.clusters for one in after] == [one.clusters for one in before]
@@ -120,7 +121,7 @@ def test_cluster_tokens_stand_before_the_end_of_each_text(make_model, family):
     texts = ["organ", "a history of church music"]
     batch = processor(texts, return_tensors="pt")
     bits = torch.tensor([[1.0, 0, 1], [0, 1, 0]])
-    ids, mask = model._append_cluster_tokens(batch["input_ids"], batch["attention_mask"], bits)
+    ids, mask = append_cluster_tokens(model.config, batch["input_ids"], batch["attention_mask"], bits)
     expected = [
         processor.build_input(text, clusters)
         for text, clusters in zip(processor.encode_texts(texts), [[0, 2], [1]], strict=True)
@@ -139,10 +140,10 @@ def test_mixed_bits_are_gold_or_predicted_row_by_row(make_model):
     gold = torch.tensor([[0.0, 0, 1]]).repeat(64, 1)
     logits = torch.tensor([[9.0, -9, -9]]).repeat(64, 1)
     model.train()
-    chosen = {tuple(row) for row in model._choose_bits(logits, gold).tolist()}
+    chosen = {tuple(row) for row in choose_bits(model, logits, gold).tolist()}
     assert chosen == {(0, 0, 1), (1, 0, 0)}
     model.eval()
-    assert torch.equal(model._choose_bits(logits, gold), gold)
+    assert torch.equal(choose_bits(model, logits, gold), gold)
 
 
 def test_total_loss_weighs_the_cluster_loss(make_model):

@@ -16,6 +16,7 @@ from .version import __version__
 
 if TYPE_CHECKING:
     from .configuration_xlgen import XLGenConfig
+    from .data.options import RowOptions
     from .data.rows import load_rows
     from .data.transforms import drop_labels
     from .decoding.decoded_sets import DecodingOptions
@@ -44,6 +45,7 @@ __all__ = [
     "LabelPrediction",
     "LabelSpace",
     "LabelTrie",
+    "RowOptions",
     "XLGenConfig",
     "XLGenForConditionalGeneration",
     "XLGenPipeline",
@@ -71,6 +73,7 @@ _MODULES = {
     "LabelPrediction": "prediction.results",
     "LabelSpace": "labels.space",
     "LabelTrie": "labels.trie",
+    "RowOptions": "data.options",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
     "XLGenPipeline": "pipeline",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from itertools import islice
 from typing import Any
 
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from .configuration_xlgen import XLGenConfig
+from .decoding.decoded_sets import DecodingOptions
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
@@ -20,7 +23,8 @@ __all__ = ["TASK", "XLGenPipeline"]
 
 TASK = "extreme-multilabel-classification"
 _BATCH_SIZE = 64
-_DECODING = ("num_beams", "min_labels", "max_labels")
+_OPTIONS = ("allowed", "decoding", "expected_f1", "open_vocabulary", "rule", "threshold", "top_k")
+_DECODING = tuple(one.name for one in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
 
 
@@ -32,10 +36,12 @@ class XLGenPipeline(Pipeline):
     `KeyDataset` gives an iterator that predicts as it is read. Further settings of the call or of `pipeline(...)`:
 
     * `top_k`: number of labels of a text, however many the model would give; None (the default) for its own set.
-    * `threshold`: least score of a label, from 0 to 1, in place of the model's own set; a text may be left without
+    * `threshold`: minimum score of a label, from 0 to 1, instead of the model's own set; a text may be left without
       labels.
+    * `expected_f1`: as many labels as promise the highest F1; `rule`: any other [`DecisionRule`].
     * `batch_size`: texts in a batch, by default 64.
-    * `num_beams`, `min_labels`, `max_labels`: see [`XLGenForConditionalGeneration.predict`].
+    * `allowed`, `open_vocabulary`: see [`XLGenForConditionalGeneration.predict`].
+    * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...).
 
     Args:
         model: the model.
@@ -65,23 +71,25 @@ class XLGenPipeline(Pipeline):
             check_pair(model, processor, model.name_or_path)
         super().__init__(model=model.eval(), processor=processor, **options)
 
-    def _sanitize_parameters(
-        self, top_k: int | None = None, threshold: float | None = None, **options: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Sort settings into those of reading, of predicting and of showing; the first are none."""
-        if top_k is not None and (type(top_k) is not int or top_k < 1):
-            raise ConfigurationError(f"top_k={top_k!r}; a whole number from 1 on, or None for all labels.")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ConfigurationError(f"threshold={threshold!r}; a score from 0 to 1, or None for all labels.")
-        unknown = sorted(set(options) - set(_DECODING))
+    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Sort settings into those of reading, of predicting and of showing; the first and last are none."""
+        unknown = sorted(set(options) - {*_OPTIONS, *_DECODING})
         if unknown:
-            allowed = ["batch_size", *_DECODING, "threshold", "top_k"]
-            raise ConfigurationError(f"Unknown settings {unknown}; choose from {sorted(allowed)}.")
-        if top_k is not None:
-            options["rule"] = DecisionRule("top_k", top_k)
-        elif threshold is not None:
-            options["rule"] = DecisionRule("threshold", threshold)
-        return {}, options, {} if threshold is None else {"threshold": threshold}
+            near = get_close_matches(unknown[0], [*_OPTIONS, *_DECODING], n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            allowed = sorted(["batch_size", *_OPTIONS, *_DECODING])
+            raise ConfigurationError(f"Unknown settings {unknown}; choose from {allowed}.{hint}")
+        given = {name: value for name, value in options.items() if name in _OPTIONS and value is not None}
+        forward = {name: value for name, value in given.items() if name in ("allowed", "open_vocabulary")}
+        rule = _rule(given)
+        if rule is not None:
+            forward["rule"] = rule
+        searched = {name: value for name, value in options.items() if name in _DECODING}
+        if searched and "decoding" in given:
+            raise ConfigurationError(f"Give decoding=... or {sorted(searched)}, not both.")
+        if searched or "decoding" in given:
+            forward["decoding"] = given.get("decoding") or DecodingOptions(**searched)
+        return {}, forward, {}
 
     def __call__(
         self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
@@ -100,7 +108,7 @@ class XLGenPipeline(Pipeline):
         """
         size = batch_size or self._batch_size or _BATCH_SIZE
         if type(size) is not int or size < 1:
-            raise ConfigurationError(f"batch_size={size!r}; a whole number from 1 on is needed.")
+            raise ConfigurationError(f"batch_size={size!r}; it must be an integer >= 1.")
         _, forward, post = self._sanitize_parameters(**kwargs)
         forward, post = {**self._forward_params, **forward}, {**self._postprocess_params, **post}
         if isinstance(inputs, str | dict):
@@ -136,15 +144,33 @@ class XLGenPipeline(Pipeline):
         predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **forward_params)
         return predictions
 
-    def postprocess(self, model_outputs: LabelPrediction, threshold: float = 0.0) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: LabelPrediction) -> list[dict[str, Any]]:
         """A prediction in the form that `text-classification` has."""
         ranked = zip(model_outputs.labels, model_outputs.scores, strict=True)
-        return [{"label": label, "score": score} for label, score in ranked if score >= threshold]
+        return [{"label": label, "score": score} for label, score in ranked]
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write model and processor into one folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
+
+
+def _rule(given: dict[str, Any]) -> DecisionRule | None:
+    """The decision rule that the settings ask for; None for the model's own."""
+    names = [name for name in ("top_k", "threshold", "expected_f1", "rule") if given.get(name) not in (None, False)]
+    if len(names) > 1:
+        raise ConfigurationError(f"{' and '.join(names)} exclude each other; choose one.")
+    if not names:
+        return None
+    if names == ["rule"]:
+        rule: DecisionRule = given["rule"]
+        return rule
+    if names == ["expected_f1"]:
+        return DecisionRule("expected_f1")
+    value = given[names[0]]
+    if type(value) not in (int, float):
+        raise ConfigurationError(f"{names[0]}={value!r}; it must be a number.")
+    return DecisionRule(names[0], value)  # type: ignore[arg-type]
 
 
 # A copy in one model's repository is not for other models.

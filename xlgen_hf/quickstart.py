@@ -114,7 +114,9 @@ def _train_and_predict(
     seed: int,
 ) -> list[LabelPrediction]:
     """Train a variant on the first data set, decide on the second, predict the third."""
-    settings = TrainingSettings(BACKBONE, variant, vocabulary=vocabulary, clusters=clusters, **_SETTINGS)
+    settings = TrainingSettings(
+        backbone=BACKBONE, variant=variant, vocabulary=vocabulary, clusters=clusters, **_SETTINGS
+    )
     args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to=[], **_ARGUMENTS)
     model, processor, _ = train_model(settings, args, rows[0], rows[1])
     return model.predict(rows[2]["text"][:], processor, progress=True)

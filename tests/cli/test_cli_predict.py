@@ -83,7 +83,12 @@ def test_new_labels_join_without_training(make_model, checkpoints, tmp_path, fam
     count = len(processor.label_space)
     assert processor.add_labels(["art", "piano organ printing", "piano organ printing"]) == ["piano organ printing"]
     model.widen_output(processor)
-    assert len(processor.label_space) == len(processor.clusters.assignment) == len(processor.trie) == count + 1
+    assert (
+        len(processor.label_space)
+        == len(processor.clusters.assignment)
+        == len(processor.label_tokenizer.trie)
+        == count + 1
+    )
     new = model.predict(TEXTS, processor, labels=np.array([count]))
     assert all(one.labels == ["piano organ printing"] for one in new)
     old = model.predict(TEXTS, processor, labels=np.arange(count), min_labels=1, max_labels=3)

@@ -23,7 +23,7 @@ def test_rows_are_padded_and_targets_end_in_minus_100(make_model, rows):
     for ids, mask, target, row in zip(*batch.values(), [rows[0], rows[1], rows[6]], strict=True):
         assert (ids[mask == 0] == processor.pad_token_id).all()
         kept = target[target != -100].tolist()
-        assert kept == processor.build_target(sorted(processor.label_space.encode(row["labels"])))
+        assert kept == processor.label_tokenizer.build_target(sorted(processor.label_space.encode(row["labels"])))
         assert (target[len(kept) :] == -100).all()
 
 
@@ -53,7 +53,9 @@ def test_multitask_rows(make_model, rows):
     assert tokens[0] == ["<xlgen:labels>", *text, *names, "</s>"]
     assert tokens[1] == ["<xlgen:clusters>", *text, "</s>"]
     assert tokens[2] == ["<xlgen:labels>", *names, "</s>"]
-    assert batch["labels"][1][batch["labels"][1] != -100].tolist() == processor.build_cluster_target(clusters)
+    assert batch["labels"][1][batch["labels"][1] != -100].tolist() == processor.label_tokenizer.build_cluster_target(
+        clusters
+    )
     assert torch.equal(batch["labels"][0], batch["labels"][2])
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TextIO
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["is_interactive", "messages", "print_error", "print_table", "results", "setup_logging"]
+__all__ = ["is_interactive", "messages", "print_error", "print_message", "print_table", "results", "setup_logging"]
 
 _WIDE = 160  # columns of a file or a pipe, where nothing needs to be wrapped
 
@@ -70,8 +70,13 @@ def _cell(value: object) -> str:
 
 
 def print_error(message: str) -> None:
-    """Print an error on stderr."""
-    sys.stderr.write(f"xlgen: error: {message}\n")
+    """Print an error on stderr, as one line."""
+    print_message(f"error: {' '.join(line.strip() for line in message.splitlines() if line.strip())}")
+
+
+def print_message(message: str) -> None:
+    """Print what the program has to say on stderr."""
+    sys.stderr.write(f"xlgen: {message}\n")
 
 
 class _StderrHandler(logging.Handler):

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
+    from ..decoding.decoded_sets import DecodingOptions
+    from ..prediction.ensemble import Ensemble
+    from ..prediction.predictor import Predictor
+    from ..prediction.results import LabelPrediction
     from ..ranking.decisions import DecisionRule
 
 __all__ = ["predict"]
@@ -23,7 +28,9 @@ _AUTO = "auto"
 def predict(
     model: Annotated[
         list[str],
-        typer.Option(help="Folder of a trained model or adapter, or its id on the Hub; several make an ensemble."),
+        typer.Option(
+            help="Folder of a model, adapter, index or label trees, or its Hub id; several make an ensemble."
+        ),
     ],
     input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
     output_file: Annotated[
@@ -52,7 +59,11 @@ def predict(
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Predict this many labels for each text.")] = None,
     threshold: Annotated[
-        str | None, typer.Option(help="Predict labels from this score on; `auto` takes what validation rows chose.")
+        str | None,
+        typer.Option(
+            help="Predict the labels with at least this score, from 0 to 1; a text may be left without labels. `auto`"
+            " takes the threshold that validation rows chose, with which a text keeps its best label."
+        ),
     ] = None,
     objective: Annotated[
         str | None, typer.Option(help="What `auto` is best for: micro, macro or example F1.", show_default="micro")
@@ -74,70 +85,96 @@ def predict(
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score."""
-    settings = dict(locals())  # all options: they decide whether an earlier run's rows are taken up
+    settings = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     import json
 
     from ..data.rows import load_rows
     from ..errors import ConfigurationError
+    from ..prediction.ensemble import Ensemble
 
     if len(model) > 1 and open_vocabulary:
         raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
     if len(model) == 1 and ensemble is not None:
         raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
+    decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     rows = load_rows(input_file, split="test", require_labels=False)
-    members = _load_members(model, device, add_labels, cluster_threshold)
+    members = [_load(name, device, add_labels, cluster_threshold) for name in model]
     options: dict[str, Any] = {
-        "num_beams": num_beams,
-        "num_samples": num_samples,
-        "temperature": temperature,
-        "pool": pool,
-        "seed": seed,
-        "ordered": ordered,
-        "min_labels": min_labels,
-        "max_labels": max_labels,
-        "labels": _choose_labels(members[0][1], allow, deny, cluster),
-        "rule": _rule(members[0][1], top_k, threshold, objective, expected_f1),
+        "decoding": decoding,
+        "allowed": _choose_labels(members[0], allow, deny, cluster),
+        "rule": _rule(members[0], top_k, threshold, objective, expected_f1),
         "batch_size": batch_size,
     }
-    more = {"open_vocabulary": open_vocabulary} if len(members) == 1 else {"how": ensemble or "average"}
+    if open_vocabulary:
+        options["open_vocabulary"] = True
+    predictor = members[0] if len(members) == 1 else Ensemble(members, ensemble or "average")  # type: ignore[arg-type]
     if output_file is None:
-        for chunk in _predictions(members, rows, 0, {**options, **more}):
+        for chunk in _predictions(predictor, rows, 0, options):
             for prediction in chunk:
-                typer.echo(json.dumps(prediction, ensure_ascii=False))
+                typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
         return
-    _write(output_file, members, rows, {**options, **more}, settings)
+    _write(output_file, predictor, rows, options, settings)
 
 
-def _load_members(
-    names: list[str], device: str | None, add_labels: Path | None, cluster_threshold: float | None
-) -> list[tuple[Any, Any]]:
+def _decoding(
+    num_beams: int | None,
+    num_samples: int,
+    temperature: float,
+    pool: str | None,
+    seed: int,
+    ordered: bool,
+    min_labels: int | None,
+    max_labels: int | None,
+) -> DecodingOptions | None:
+    """How to search; None where no option says anything."""
+    from ..decoding.decoded_sets import DecodingOptions
+
+    wanted = DecodingOptions(
+        num_beams=num_beams,
+        num_samples=num_samples,
+        temperature=temperature,
+        pool=pool,  # type: ignore[arg-type]
+        seed=seed,
+        ordered=ordered,
+        min_labels=min_labels,
+        max_labels=max_labels,
+    )
+    return None if wanted == DecodingOptions(seed=seed) else wanted
+
+
+def _load(name: str, device: str | None, add_labels: Path | None, cluster_threshold: float | None) -> Predictor:
     import torch
 
     from ..data.rows import load_label_names
-    from ..loading import load_model
+    from ..errors import ConfigurationError
+    from ..loading import load_predictor
+    from ..prediction.generator import Generator
 
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    predictor = load_predictor(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
     new = [] if add_labels is None else load_label_names(add_labels)
-    members = []
-    for name in names:
-        model, processor = load_model(name, device=where)
-        if cluster_threshold is not None:
-            model.config.cluster_threshold = cluster_threshold
-        if new:
-            processor.add_labels(new)
-            model.widen_output(processor)
-        members.append((model, processor))
-    return members
+    if cluster_threshold is None and not new:
+        return predictor
+    if not isinstance(predictor.source, Generator):
+        raise ConfigurationError(f"{name} is no generator; --add-labels and --cluster-threshold are for generators.")
+    model, processor = predictor.source.model, predictor.source.processor
+    if cluster_threshold is not None:
+        model.config.cluster_threshold = cluster_threshold
+    if new:
+        processor.add_labels(new)
+        model.widen_output(processor)
+    return predictor.from_model(model, processor)
 
 
-def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, clusters: list[str] | None) -> Any:
+def _choose_labels(
+    predictor: Predictor, allow: Path | None, deny: Path | None, clusters: list[str] | None
+) -> np.ndarray | None:
     """Ids of the labels that may be predicted, None for all."""
     import numpy as np
 
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
 
-    space = processor.label_space
+    space = predictor.label_space
     chosen = np.ones(len(space), dtype=bool)
     if allow is not None:
         chosen[:] = False
@@ -145,16 +182,14 @@ def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, cluste
     if deny is not None:
         chosen[space.encode(load_label_names(deny))] = False
     if clusters:
-        if processor.clusters is None:
-            raise ConfigurationError("--cluster: the model has no clusters.")
-        chosen &= np.isin(np.arange(len(space)), processor.clusters.labels_of(clusters))
+        chosen &= np.isin(np.arange(len(space)), predictor.labels_of_clusters(clusters))
     if not chosen.any():
         raise ConfigurationError("--allow, --deny and --cluster leave no label to predict.")
     return None if chosen.all() else np.flatnonzero(chosen)
 
 
 def _rule(
-    processor: Any, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
+    predictor: Predictor, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
 ) -> DecisionRule | None:
     """The decision rule that the options ask for, None for the model's own."""
     from ..errors import ConfigurationError
@@ -166,11 +201,6 @@ def _rule(
         raise ConfigurationError(
             f"--objective {objective} chooses among the thresholds of --threshold auto; add that."
         )
-    if expected_f1 and processor.hybrid is not None:
-        raise ConfigurationError(
-            "--expected-f1 needs scores that are probabilities; a hybrid's are lowered for labels that training saw "
-            "often. Choose --top-k or --threshold."
-        )
     if expected_f1:
         return DecisionRule("expected_f1")
     if top_k is not None:
@@ -178,53 +208,52 @@ def _rule(
     if threshold is None:
         return None
     if threshold == _AUTO:
-        known = processor.thresholds
-        objective = objective or "micro"
-        if objective not in known:
-            raise ConfigurationError(
-                f"--threshold auto: the model knows no threshold for {objective!r}, only {sorted(known)}. Train it "
-                "with validation rows, or give a number."
-            )
-        return DecisionRule("threshold", known[objective])
+        return _tuned(predictor, objective or "micro")
     try:
         return DecisionRule("threshold", float(threshold))
     except ValueError as err:
         raise ConfigurationError(f"--threshold {threshold}: give a number from 0 to 1, or auto.") from err
 
 
+def _tuned(predictor: Predictor, objective: str) -> DecisionRule:
+    from ..errors import ConfigurationError
+    from ..ranking.thresholds import tuned_threshold
+
+    known = predictor.score_model.thresholds
+    if objective not in known:
+        raise ConfigurationError(
+            f"--threshold auto: the model has no threshold for {objective!r}, only {sorted(known)}. Train it with "
+            "validation rows, or give a number."
+        )
+    return tuned_threshold(known[objective])
+
+
 def _predictions(
-    members: list[tuple[Any, Any]], rows: Dataset, start: int, options: dict[str, Any]
-) -> Iterator[list[dict[str, Any]]]:
+    predictor: Predictor | Ensemble, rows: Dataset, start: int, options: dict[str, Any]
+) -> Iterator[list[LabelPrediction]]:
     """Predict chunk by chunk from row `start` on, in the order of the rows."""
     from tqdm.auto import tqdm
-
-    from ..prediction.ensemble import predict_ensemble
 
     with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
         for first in range(start, len(rows), _CHUNK):
             texts = rows[first : first + _CHUNK]["text"]
-            if len(members) == 1:
-                model, processor = members[0]
-                found = model.predict(texts, processor, **options)
-            else:
-                found = predict_ensemble(members, texts, **options)
-            yield [prediction.to_dict() for prediction in found]
+            yield predictor.predict(texts, **options)
             bar.update(len(texts))
 
 
 def _write(
-    path: Path, members: list[tuple[Any, Any]], rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
+    path: Path, predictor: Predictor | Ensemble, rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
 ) -> None:
-    """Write predictions as they come; go on where a run of the same command was stopped."""
+    """Write predictions as they come; continue where a run of the same command was stopped."""
     from ..files.json_lines import PartialOutput, digest
     from ..files.model_checks import local_model
 
     folders = [local_model(name, {}) for name in settings["model"]]
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in _MODEL_SUFFIXES]
-    told = {key: str(value) for key, value in settings.items() if key != "output_file"}
-    told["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    told["labels"] = digest(members[0][1].label_space.names) + str(options["labels"])
-    output = PartialOutput(path, {**told, "texts": digest(rows["text"])}, _CHUNK)
-    for chunk in _predictions(members, rows, output.done, options):
-        output.append(chunk)
+    files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
+    given = {key: str(value) for key, value in settings.items() if key != "output_file"}
+    given["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    given["labels"] = digest(predictor.label_space.names) + str(options["allowed"])
+    output = PartialOutput(path, {**given, "texts": digest(rows["text"])}, _CHUNK)
+    for chunk in _predictions(predictor, rows, output.done, options):
+        output.append([prediction.to_dict() for prediction in chunk])
     output.finish()

@@ -1,4 +1,4 @@
-"""Linear label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
+"""Label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
 from .scored_labels import ScoredLabels
 
-__all__ = ["LinearRanker", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
-_SETTINGS_FILE = "linear.json"
-_TENSORS_FILE = "linear.safetensors"
+_SETTINGS_FILE = "label_trees.json"
+_TENSORS_FILE = "label_trees.safetensors"
 _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
@@ -59,7 +59,7 @@ class TfidfSettings:
 
 
 @dataclass
-class LinearRanker:
+class LabelTrees:
     """Ranks labels by a trained Parabel or Bonsai; only labels that training rows had are ever ranked.
 
     Attributes:
@@ -76,25 +76,28 @@ class LinearRanker:
     trees: Any
     beam_size: int = 10
 
-    def rank(self, texts: Sequence[str], num_candidates: int, allowed: np.ndarray | None = None) -> ScoredLabels:
-        """The best labels of each text, at most `num_candidates`; scores are clipped into [0, 1].
+    def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text, at most `k`; see [`CandidateSource`].
 
         Args:
             texts: the texts.
-            num_candidates: labels for each text.
+            k: labels for each text, at least 1. Fewer come out where the trees' beam ends in fewer.
             allowed: ids of the labels to choose from; all if None. Only what the trees rank first is looked at.
+
+        Returns:
+            Candidates with scores clipped into [0, 1]; none is chosen.
         """
         if not len(texts):
             return ScoredLabels.from_rows([])
-        features = csr_matrix(self.vectorizer.transform(texts))
-        ranked = rank_by_trees(self.trees, features, num_candidates, self.beam_size)
+        features = csr_matrix(self.vectorizer.transform(list(texts)))
+        ranked = rank_by_trees(self.trees, features, k, self.beam_size)
         return ScoredLabels.from_rows(self._row(*columns, allowed) for columns in ranked)
 
     def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
         if columns and max(columns) >= len(self.labels):
             raise ModelFolderError(
-                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and linear.safetensors are "
-                "of different trainings. Make the hybrid anew."
+                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and "
+                f"{_TENSORS_FILE} are of different trainings. Make them again."
             )
         labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
         kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
@@ -111,21 +114,12 @@ class LinearRanker:
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
             self.trees.save(str(folder / _TREES_FOLDER))
 
-    @staticmethod
-    def remove(folder: str | Path) -> None:
-        """Remove what [`save`] wrote, if there is something; other files stay."""
-        folder = Path(folder)
-        trees = folder / _TREES_FOLDER
-        if not (folder / _SETTINGS_FILE).is_file():
-            return
-        for path in (*(folder / name for name in (_SETTINGS_FILE, _TENSORS_FILE)), *_tree_files(trees)):
-            path.unlink(missing_ok=True)
-        for place in (trees, folder):
-            if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
-                place.rmdir()
+    def extended(self, names: Sequence[str]) -> LabelTrees:
+        """The same trees: a label that no training text has is never among what they rank."""
+        return self
 
     @classmethod
-    def load(cls, folder: str | Path, *, num_labels: int) -> LinearRanker:
+    def load(cls, folder: str | Path, *, num_labels: int) -> LabelTrees:
         """Read and check what [`save`] wrote.
 
         Args:
@@ -209,11 +203,6 @@ def quiet_omikuji(problem: str, error: type[XLGenError]) -> Iterator[None]:
             for number, copy in kept:
                 os.dup2(copy, number)
                 os.close(copy)
-
-
-def _tree_files(folder: Path) -> list[Path]:
-    """What Omikuji keeps in a folder."""
-    return [folder / "settings.json", *folder.glob("tree*.cbor")]
 
 
 def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:

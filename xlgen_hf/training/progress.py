@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+
+from ..errors import Terminated
 
 __all__ = ["TrainingProgress", "run_training"]
 
@@ -30,7 +35,7 @@ class TrainingProgress(TrainerCallback):
     """Says how long the training will take, and ends it at the next step when the user interrupts it."""
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.interrupted: type[KeyboardInterrupt] | None = None
         self._start = (0.0, 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -53,21 +58,23 @@ class TrainingProgress(TrainerCallback):
             logger.info("Step %d of %d: %s", state.global_step, state.max_steps, parts)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle the first Ctrl-C; the second one ends the program at once."""
-        logger.warning("Interrupted: saving a checkpoint. The same command goes on from it.")
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        """Handle the first Ctrl-C or SIGTERM; the second one ends the program at once."""
+        kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if self.interrupted:
+            raise kind
+        logger.warning("Interrupted: saving a checkpoint. The same command continues from it.")
+        self.interrupted = kind
 
 
 def run_training(trainer: Trainer, checkpoint: str | None) -> None:
-    """Train, telling how it goes; Ctrl-C is taken as a wish to stop after the step.
+    """Train, and report on it; Ctrl-C and SIGTERM end it after the step that is running.
 
     Args:
         trainer: the trainer.
-        checkpoint: checkpoint to go on from, if any.
+        checkpoint: checkpoint to continue from, if any.
 
     Raises:
-        KeyboardInterrupt: after an interrupt, once a checkpoint is written.
+        KeyboardInterrupt: after an interrupt, once a checkpoint is written; after SIGTERM it is `Terminated`.
     """
     trainer.args.disable_tqdm = trainer.args.disable_tqdm or not sys.stderr.isatty()
     for printing in (PrinterCallback, ProgressCallback):
@@ -78,10 +85,19 @@ def run_training(trainer: Trainer, checkpoint: str | None) -> None:
     trainer.add_callback(progress)
     if checkpoint is not None:
         logger.info("Resuming from %s.", checkpoint)
-    previous = signal.signal(signal.SIGINT, progress.interrupt)
-    try:
+    with _handled_by(progress.interrupt):
         trainer.train(resume_from_checkpoint=checkpoint)
-    finally:
-        signal.signal(signal.SIGINT, previous)
     if progress.interrupted:
-        raise KeyboardInterrupt
+        raise progress.interrupted
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM for a while, where Python lets us: in the main thread."""
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    previous = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -23,9 +23,10 @@ from transformers import (
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import get_last_checkpoint
 
-from ..encoders.embedding import load_encoder
+from ..encoders.embedding import load_encoder, masked_mean
 from ..labels.space import LabelSpace
-from ..retrieval.retriever import DenseRetriever, RetrievalSettings
+from ..retrieval.retriever import LabelRetriever, RetrievalSettings
+from ..retrieval.tuning import tune_retriever
 from .progress import run_training
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
@@ -101,8 +102,7 @@ class _LabelMatcher(nn.Module):
         for part in parts:
             mask = part["attention_mask"]
             hidden = self.encoder(input_ids=part["input_ids"], attention_mask=mask).last_hidden_state
-            weight = mask[:, :, None].to(hidden.dtype)
-            means.append((hidden * weight).sum(1) / weight.sum(1))
+            means.append(masked_mean(hidden, mask))
         order = torch.cat([part["rows"] for part in parts]).argsort()
         return functional.normalize(torch.cat(means), dim=-1)[order]
 
@@ -223,7 +223,7 @@ def fit_retriever(
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
     seed: int = 0,
-) -> DenseRetriever:
+) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
 
     Args:
@@ -245,12 +245,12 @@ def fit_retriever(
     texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
     if contrastive is not None and contrastive.epochs > 0:
         train_encoder(loaded, label_space, texts, label_ids, folder / "encoder", settings=contrastive, seed=seed)
-    retriever = DenseRetriever.fit(
+    retriever = LabelRetriever.fit(
         label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
     )
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]
-        retriever.tune(validation_rows["text"][:], references)
+        retriever = tune_retriever(retriever, validation_rows["text"][:], references)
     return retriever
 
 

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import (
-    set_seed,
-)
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.transforms import drop_labels, label_side_rows, labelled_rows
@@ -56,6 +54,7 @@ def train_model(
         ConfigurationError: if settings contradict each other, the data or what is in the folder.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
+    settings.check_folders()
     settings.check_lora()
     output_dir, started = Path(args.output_dir), time.monotonic()
     train_rows = labelled_rows(train_rows)
@@ -74,28 +73,33 @@ def train_model(
         processor.label_space,
         processor.clusters,
     )
-    rows = _with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed)
     trainer = XLGenTrainer(
         model,
         args,
         processing_class=processor,
-        train_dataset=rows,
+        train_dataset=_with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed),
         eval_dataset=validation_rows,
     )
     checkpoint = _checkpoint_of(output_dir, lora=settings.lora)
     run_training(trainer, checkpoint)
+    scores = _finish(trainer, settings, has_validation=validation_rows is not None)
+    seconds = None if checkpoint else time.monotonic() - started
+    _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
+    return model, trainer.processing_class, scores
+
+
+def _finish(trainer: XLGenTrainer, settings: TrainingSettings, *, has_validation: bool) -> dict[str, float]:
+    """Choose how the trained model decides, score it on the validation rows if there are any, and save it."""
     scores: dict[str, float] = {}
-    if validation_rows is not None:
-        if args.tune_decisions:
+    if has_validation:
+        if trainer.args.tune_decisions:
             trainer.tune_decisions()
         scores = trainer.evaluate()
     if settings.lora:
-        save_settings(model, output_dir / BASE_FOLDER)
+        save_settings(trainer.model, Path(trainer.args.output_dir) / BASE_FOLDER)
     trainer.save_model()
     trainer.save_state()
-    seconds = None if checkpoint else time.monotonic() - started
-    _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
-    return model, processor, scores
+    return scores
 
 
 def _with_adapter(
@@ -121,7 +125,7 @@ def _report(
 ) -> None:
     write_training_report(
         Path(trainer.args.output_dir),
-        _reported(settings),
+        {**settings.published(), "backbone": settings.backbone, "variant": settings.variant},
         trainer.args,
         rows,
         settings.sources,
@@ -132,18 +136,7 @@ def _report(
     )
 
 
-def _reported(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that decide the result, without paths and lists of names."""
-    left_out = ("vocabulary", "clusters", "encoder", "retriever", "sources", "model_options")
-    values = {name: value for name, value in vars(settings).items() if name not in left_out and value is not None}
-    return {**values, **settings.model_options, "backbone": settings.backbone, "variant": settings.variant}
-
-
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
-    if rate < 0:
-        raise ConfigurationError(
-            f"label_rows={rate}; the number of label-side rows for a training row is not negative."
-        )
     if rate == 0:
         return rows
     extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)

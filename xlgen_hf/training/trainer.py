@@ -24,6 +24,7 @@ from ..files.saving import replace_files
 from ..files.serialization import write_json
 from ..hub.push import PushReport, push_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..prediction.generator import Generator
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments
 from .collator import DataCollatorForXLGen, encode_dataset
@@ -73,6 +74,8 @@ class XLGenTrainer(Seq2SeqTrainer):
 
     optimizer: torch.optim.Optimizer | None
     data_collator: Any
+
+    processing_class: XLGenProcessor
 
     def __init__(
         self,
@@ -253,16 +256,16 @@ class XLGenTrainer(Seq2SeqTrainer):
     ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
         """Loss, predicted label ids `(B, max_labels)` and reference label ids, both filled up with -100."""
         inputs = self._prepare_inputs(dict(inputs))
-        references, text_ids = inputs.pop("reference_ids"), inputs.pop("text_ids")
+        references, texts = inputs.pop("reference_ids"), inputs.pop("texts")
         with torch.no_grad(), self.compute_loss_context_manager():
             loss = self.compute_loss(model, inputs).detach().mean()
         if prediction_loss_only or not self.args.predict_with_generate:
             return loss, None, None
         options = {**self._gen_kwargs, **gen_kwargs} if hasattr(self, "_gen_kwargs") else gen_kwargs
         beams = options.get("num_beams") or self.args.generation_num_beams  # if None, the model's own search
-        decoded = self.accelerator.unwrap_model(model).decode_texts(
-            text_ids, self.processing_class, DecodingOptions(num_beams=beams)
-        )
+        unwrapped = self.accelerator.unwrap_model(model)
+        generator = Generator(unwrapped, self.processing_class, DecodingOptions(num_beams=beams))
+        decoded = generator.decode(generator.encode(texts))
         width = model.config.max_labels
         predicted = [(one.labels + [_FILL] * width)[:width] for one in decoded]
         return loss, torch.tensor(predicted, device=references.device), references
@@ -289,10 +292,10 @@ class XLGenTrainer(Seq2SeqTrainer):
         self.model.eval()
         batches, references = [], []
         for batch in self.get_eval_dataloader():
-            batches.append(batch["text_ids"])
+            batches.append(batch["texts"])
             references += _ragged(batch["reference_ids"].cpu().numpy())
         highest = self.model.config.max_labels
-        tune_model(
+        score_model = tune_model(
             self.model,
             self.processing_class,
             batches,
@@ -301,6 +304,7 @@ class XLGenTrainer(Seq2SeqTrainer):
             num_beams=self.args.decision_beams,
             choices=sorted({min(choice, highest) for choice in choices}),
         )
+        self.processing_class = self.processing_class.with_score_model(score_model)
         chosen: int = self.model.config.min_labels
         return chosen
 
