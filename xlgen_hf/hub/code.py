@@ -37,7 +37,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     _CONFIG_FILE: {"auto_map": _AUTO_MAP, "custom_pipelines": _PIPELINES},
     _PROCESSOR_FILE: {"auto_map": {"AutoProcessor": _AUTO_MAP["AutoProcessor"]}},
 }
-_ENTRIES = ("configuration_xlgen", "modeling_xlgen", "pipeline", "processing_xlgen")
+_ENTRIES = {
+    module: [name] for module, name in (entry.split(".") for entry in [*_AUTO_MAP.values(), "pipeline.XLGenPipeline"])
+}
 
 
 def _is_there(*paths: str) -> Callable[[Path], bool]:
