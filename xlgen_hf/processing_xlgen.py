@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +27,7 @@ from .labels.trie import LABEL_TRIE_FILE, LabelTrie
 from .ranking.score_model import SCORE_MODEL_FILE, ScoreModel
 from .ranking.sources import SavedSource
 from .retrieval.candidate_inputs import CandidateInputs, InputCandidates
-from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, save_sources
+from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, remove_other_sources, save_sources
 from .retrieval.retriever import LabelRetriever
 
 __all__ = ["EncodedText", "XLGenProcessor"]
@@ -277,6 +276,10 @@ class XLGenProcessor(PushToHubMixin):
 
     # ------------------------------------------------------------------------------------------------ saving
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """What `AutoProcessor` calls on a class out of a repository; saving copies no code, so nothing is noted."""
+
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
         """Write tokenizer, label space, clusters, score model and settings into one folder, all of them or nothing.
 
@@ -310,10 +313,7 @@ class XLGenProcessor(PushToHubMixin):
 
     def remove_leftovers(self, folder: str | Path) -> None:
         """Remove sources that an older model left in a folder; they would be taken for this one's."""
-        for name in set(SOURCE_FOLDERS) - set(self._sources):
-            place = Path(folder) / SOURCE_FOLDERS[name]
-            if place.is_dir() and not place.is_symlink() and any(place.glob("*.json")):
-                shutil.rmtree(place)
+        remove_other_sources(Path(folder), self._sources)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:

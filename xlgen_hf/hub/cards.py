@@ -9,11 +9,11 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from .. import __version__
 from ..errors import ModelFolderError
 from ..files.model_folder import HYBRID_FILE, REPORT_FILE
 from ..files.serialization import read_json
 from ..labels.space import LabelSpace
+from ..version import __version__
 from .card_text import CARD_FILE, compose_card, render, split_card
 
 __all__ = [

@@ -20,7 +20,7 @@ from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
 from .scored_labels import Row, ScoredLabels
 
-__all__ = ["LabelTrees", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
 _SETTINGS_FILE = "label_trees.json"
 _TENSORS_FILE = "label_trees.safetensors"
@@ -28,11 +28,12 @@ _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
+_WIDER = 4  # times the beam, where it ends in too few labels
 
 _NOTHING: Row = ((), (), ())
 
 Ranked = list[tuple[list[int], list[float]]]
-"""Column numbers of the best labels of each text, none twice, and their scores."""
+"""Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +84,8 @@ class LabelTrees:
 
         Args:
             texts: the texts.
-            k: labels for each text, at least 1. Where the trees' beam ends in fewer, all their nodes are visited, and
-                what is found so comes after what the beam found.
+            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. For texts
+                where the beam ends in fewer it is widened, and what it finds then comes after the others.
             allowed: ids of the labels to choose from; all if None.
 
         Returns:
@@ -92,15 +93,19 @@ class LabelTrees:
         """
         is_open = np.ones(len(self.labels), dtype=bool) if allowed is None else np.isin(self.labels, allowed)
         k = min(k, int(is_open.sum()))
-        rows: list[Row] = [_NOTHING] * len(texts)
-        if not k or not rows:
-            return ScoredLabels.from_rows(rows)
-        features = csr_matrix(self.vectorizer.transform(list(texts)))
-        found = ScoredLabels.from_rows(self._rows(features, k, self.beam_size, is_open))
-        lacking = np.flatnonzero(np.diff(found.start) < k)
-        for row, of_text in zip(lacking, self._rows(features[lacking], k, _LARGEST_BEAM, is_open), strict=True):
-            rows[row] = of_text
-        return found.followed_by(ScoredLabels.from_rows(rows), k)
+        found = ScoredLabels.from_rows([_NOTHING] * len(texts))
+        if not k or not len(texts):
+            return found
+        features, beam_size = csr_matrix(self.vectorizer.transform(list(texts))), self.beam_size
+        while len(lacking := np.flatnonzero(np.diff(found.start) < k)):
+            rows: list[Row] = [_NOTHING] * len(texts)
+            for row, of_text in zip(lacking, self._rows(features[lacking], k, beam_size, is_open), strict=True):
+                rows[row] = of_text
+            found = found.followed_by(ScoredLabels.from_rows(rows), k)
+            if beam_size >= len(self.labels):  # no level has more nodes
+                break
+            beam_size *= _WIDER
+        return found
 
     def _rows(self, features: csr_matrix, k: int, beam_size: int, is_open: np.ndarray) -> Iterator[Row]:
         """The `k` best open columns of each text that a beam of this size finds."""

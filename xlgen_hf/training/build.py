@@ -81,8 +81,8 @@ def _make_candidates(
     return CandidateInputs.fit(
         retriever,
         rows["text"][:_LEVEL_TEXTS],
-        num_input_candidates=settings.num_candidates,
-        conditioning=settings.model_options.get("conditioning", "tokens"),
+        num_input_candidates=settings.num_input_candidates,
+        conditioning=settings.chosen_conditioning(),
     )
 
 
@@ -112,7 +112,9 @@ def prepare_model(
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
     candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
     processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates)
-    most_labels = max(len(labels) for labels in rows["labels"])
+    options = settings.model_options()
+    if options["max_labels"] is None:
+        options["max_labels"] = max(settings.min_labels, *map(len, rows["labels"]))
     set_seed(seed)
     model = XLGenForConditionalGeneration.from_backbone(
         settings.backbone,
@@ -120,7 +122,7 @@ def prepare_model(
         variant=settings.variant,
         decoder_layers=settings.decoder_layers,
         dropout=settings.dropout,
-        **{"max_labels": most_labels, **settings.model_options},
+        **options,
     )
     if settings.start_from is not None:
         start_from(model, processor, settings.start_from)

@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from datasets import Dataset
 
-from .. import __version__
 from ..data.rows import row_facts
 from ..files.model_folder import REPORT_FILE
 from ..files.serialization import write_json
+from ..settings import Variant, definitions, uses
+from ..version import __version__
+from .settings import TrainerSettings
 
-__all__ = ["hybrid_report", "peak_memory", "source_name", "write_training_report"]
+__all__ = ["deciding_arguments", "hybrid_report", "peak_memory", "source_name", "write_training_report"]
 
 _FORMAT_VERSION = 1
 _EXAMPLES = 3
@@ -25,9 +27,8 @@ _HYBRID_SOURCE = (
 )
 # Of all arguments, those that decide the result; among the others are paths and tokens, which are nobody's business.
 _ARGUMENTS = (
-    "learning_rate", "fresh_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "optim", "max_grad_norm",
-    "label_smoothing_factor", "length_bucketing", "clusters_only_rate", "cluster_noise", "bf16", "fp16", "seed",
+    *(name for name, one in definitions(TrainerSettings).items() if one.about.published),
+    "lr_scheduler_type", "optim", "max_grad_norm", "label_smoothing_factor", "fp16",
 )  # fmt: skip
 
 
@@ -75,7 +76,10 @@ def write_training_report(
         "variant": settings["variant"],
         "parameters": model.num_parameters(),
         "data": given,
-        "arguments": {**settings, **_arguments(args)},
+        "arguments": {
+            **{name: value for name, value in settings.items() if name not in ("backbone", "variant")},
+            **deciding_arguments(args, settings["variant"]),
+        },
         "decision": {
             "min_labels": model.config.min_labels,
             "num_beams": model.config.num_beams,
@@ -124,8 +128,16 @@ def _thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 
-def _arguments(args: Any) -> dict[str, Any]:
-    values = {name: getattr(args, name) for name in _ARGUMENTS if hasattr(args, name)}
+def deciding_arguments(args: Any, variant: Variant) -> dict[str, Any]:
+    """The arguments of the trainer that decide the result.
+
+    Args:
+        args: the arguments.
+        variant: variant of the model; arguments that only others use are left out.
+    """
+    own = definitions(TrainerSettings)
+    names = [name for name in _ARGUMENTS if name not in own or uses(own[name], variant)]
+    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
     return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
