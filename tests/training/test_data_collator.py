@@ -87,7 +87,7 @@ def test_references_keep_labels_that_the_target_lost(make_model, rows):
     assert batch["reference_ids"].tolist()[0] == ids
     assert batch["reference_ids"][1].tolist()[2:] == [-100]
     assert (batch["labels"][0] != -100).sum() < 6
-    assert batch["text_ids"][0] == processor.encode_texts([rows[0]["text"]])[0]
+    assert batch["texts"][0] == processor.encode_texts([rows[0]["text"]])[0]
 
 
 def test_losses_are_reported(make_model, rows, caplog):
@@ -95,7 +95,7 @@ def test_losses_are_reported(make_model, rows, caplog):
     processor.max_source_length, processor.max_target_length = 5, 4
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
         encode_dataset(rows, processor, "Training data")
-    assert "Training data: 2 of 8 texts (25.00 %) were cut." in caplog.text
+    assert "Training data: 2 of 8 texts (25.00 %) were truncated." in caplog.text
     assert "Training data: 10 of 17 labels (58.82 %) did not fit" in caplog.text
 
 

@@ -71,11 +71,13 @@ def train(
     settings.check_folders()
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
     validation = None if validation_file is None else load_rows(validation_file, split="validation")
-    rows = load_rows(train_file, split="train")
-    if args.should_save:  # one process writes where there are several
-        write_config(output_dir, _effective(context, settings, further))
-    _, _, scores = train_model(settings, args, rows, validation)
-    _print_result(output_dir, scores)
+    effective = _effective(context, settings, further)
+    _, _, scores = train_model(
+        settings, args, load_rows(train_file, split="train"), validation,
+        on_start=lambda: write_config(output_dir, effective),
+    )  # fmt: skip
+    if args.process_index == 0:
+        _print_result(output_dir, scores)
 
 
 def _arguments(

@@ -94,12 +94,19 @@ class LabelTokenizer:
 
     def for_labels(self, label_space: LabelSpace, trie: LabelTrie | None = None) -> LabelTokenizer:
         """The same for another label space, or with a trie that spells the labels."""
+        return self._changed(label_space, trie, self.max_length)
+
+    def with_max_length(self, max_length: int) -> LabelTokenizer:
+        """The same with another maximum number of tokens per target."""
+        return self._changed(self.label_space, self.trie, max_length)
+
+    def _changed(self, label_space: LabelSpace, trie: LabelTrie | None, max_length: int) -> LabelTokenizer:
         return LabelTokenizer(
             self.tokenizer,
             label_space,
             num_clusters=self.num_clusters,
             num_levels=self.num_levels,
-            max_length=self.max_length,
+            max_length=max_length,
             trie=trie,
         )
 

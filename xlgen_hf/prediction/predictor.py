@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,12 +16,12 @@ from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource, TextBatch, union
+from ..ranking.sources import CandidateSource, SavedSource, TextBatch, union
 from .generator import Generator, GeneratorModel, length_batches
 from .open_vocabulary import find_novel_names, to_novel_labels
 from .results import LabelPrediction, NovelLabel
 
-__all__ = ["Predictor", "RankedTexts"]
+__all__ = ["Predictor", "RankedTexts", "candidate_values"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,30 @@ class Predictor:
         clusters = processor.clusters
         names = [] if clusters is None else clusters.names
         return cls(processor.label_space, Generator(model, processor), processor.score_model, names)
+
+    def with_labels(self, names: Iterable[str]) -> Predictor:
+        """A predictor of labels with these names as well; no training is needed.
+
+        A generator spells them, so its model and processor are changed; a retriever finds them by their names; label
+        trees never rank them.
+
+        Args:
+            names: label names; those that are labels already are left out.
+
+        Raises:
+            ConfigurationError: if the source cannot take new labels.
+            LabelSpaceError: if a name is empty.
+        """
+        if isinstance(self.source, Generator):
+            model, processor = self.source.model, self.source.processor
+            if processor.add_labels(names):
+                model.widen_output(processor)
+            return self.from_model(model, processor)
+        if not isinstance(self.source, SavedSource):
+            raise ConfigurationError(f"{type(self.source).__name__} cannot take new labels.")
+        extended = self.label_space.extended(names)
+        new = extended.names[len(self.label_space) :]
+        return Predictor(extended, self.source.extended(new) if new else self.source, self.score_model)
 
     def labels_of_clusters(self, names: Sequence[str]) -> np.ndarray:
         """Label ids of the clusters with these names, sorted.
@@ -213,7 +237,7 @@ class Predictor:
         if isinstance(self.source, Generator):
             return self.source.searching(decoding)
         if open_vocabulary:
-            raise ConfigurationError("Only a generator spells names that are no labels; this model has none.")
+            raise ConfigurationError("Only a generator spells names that are not labels; this model has none.")
         if decoding is not None and decoding != DecodingOptions(min_candidates=decoding.min_candidates):
             raise ConfigurationError(f"{decoding} is how a generator searches; this model has none.")
         return self.source

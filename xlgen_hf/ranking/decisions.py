@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Literal, get_args
 
 import numpy as np
@@ -47,13 +49,14 @@ class DecisionRule:
             raise ConfigurationError(f"decision={self.kind!r}; choose one of {sorted(get_args(Kind))}.")
         if (self.value is not None) != (self.kind in ("top_k", "threshold")):
             raise ConfigurationError(f"decision={self.kind!r} with the value {self.value!r}.")
-        if self.kind == "top_k" and (self.value is None or not self.value >= 1 or self.value != int(self.value)):
-            raise ConfigurationError(f"top_k={self.value}; it must be an integer >= 1.")
-        if self.kind == "threshold" and (self.value is None or not 0 <= self.value <= 1):
-            raise ConfigurationError(f"threshold={self.value}; it must be a number from 0 to 1.")
-        if self.min_labels < 0 or (self.min_labels and self.kind != "threshold"):
+        number = math.nan if self.value is None or not _is_number(self.value) else float(self.value)
+        if self.kind == "top_k" and not (number >= 1 and number.is_integer()):
+            raise ConfigurationError(f"top_k={self.value!r}; it must be an integer >= 1.")
+        if self.kind == "threshold" and not 0 <= number <= 1:
+            raise ConfigurationError(f"threshold={self.value!r}; it must be a number from 0 to 1.")
+        if not _is_number(self.min_labels) or self.min_labels < 0 or (self.min_labels and self.kind != "threshold"):
             raise ConfigurationError(
-                f"min_labels={self.min_labels} with decision={self.kind!r}; it must be an integer >= 0, and above 0 "
+                f"min_labels={self.min_labels!r} with decision={self.kind!r}; it must be an integer >= 0, and above 0 "
                 "with 'threshold' alone."
             )
 
@@ -77,6 +80,10 @@ class DecisionRule:
         if self.kind == "threshold":
             return scored.choose((rank < self.min_labels) | (scored.scores >= self.value))
         return scored.choose(rank < np.maximum(expected_f1_sizes(scored), 1)[scored.text])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def expected_f1_sizes(scored: ScoredLabels) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
 from .scored_labels import ScoredLabels
 
-__all__ = ["LabelTrees", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
 _SETTINGS_FILE = "label_trees.json"
 _TENSORS_FILE = "label_trees.safetensors"
@@ -28,9 +28,10 @@ _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
+_WIDER = 4  # times the beam, where it ends in too few labels
 
 Ranked = list[tuple[list[int], list[float]]]
-"""Column numbers of the best labels of each text, none twice, and their scores."""
+"""Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,9 @@ class LabelTrees:
 
         Args:
             texts: the texts.
-            k: labels for each text, at least 1. Fewer come out where the trees' beam ends in fewer.
-            allowed: ids of the labels to choose from; all if None. Only what the trees rank first is looked at.
+            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. The beam
+                is widened for texts where it ends in fewer.
+            allowed: ids of the labels to choose from; all if None.
 
         Returns:
             Candidates with scores clipped into [0, 1]; none is chosen.
@@ -90,18 +92,30 @@ class LabelTrees:
         if not len(texts):
             return ScoredLabels.from_rows([])
         features = csr_matrix(self.vectorizer.transform(list(texts)))
-        ranked = rank_by_trees(self.trees, features, k, self.beam_size)
-        return ScoredLabels.from_rows(self._row(*columns, allowed) for columns in ranked)
+        choice = np.ones(len(self.labels), bool) if allowed is None else np.isin(self.labels, allowed)
+        wanted, beam_size = min(k, int(choice.sum())), self.beam_size
+        rows = self._rank(features, k, beam_size, choice)
+        few = [row for row, (labels, _) in enumerate(rows) if len(labels) < wanted]
+        while few and beam_size < len(self.labels):
+            beam_size *= _WIDER
+            for row, found in zip(few, self._rank(features[few], k, beam_size, choice), strict=True):
+                rows[row] = found
+            few = [row for row in few if len(rows[row][0]) < wanted]
+        return ScoredLabels.from_rows((labels, scores, [False] * len(labels)) for labels, scores in rows)
 
-    def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
-        if columns and max(columns) >= len(self.labels):
-            raise ModelFolderError(
-                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and "
-                f"{_TENSORS_FILE} are of different trainings. Make them again."
-            )
-        labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
-        kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
-        return labels[kept], values[kept], [False] * int(kept.sum())
+    def _rank(self, features: csr_matrix, k: int, beam_size: int, choice: np.ndarray) -> Ranked:
+        """The best labels of each row, at most `k`, and their scores; `choice` `(C,)` says which columns count."""
+        found: Ranked = []
+        for ranked in rank_by_trees(self.trees, features, k if choice.all() else len(choice), beam_size):
+            columns, scores = np.array(ranked[0], dtype=np.int64), np.clip(ranked[1], 0.0, 1.0)
+            if columns.max(initial=-1) >= len(choice):
+                raise ModelFolderError(
+                    f"The label trees rank column {columns.max()} of {len(choice)}; they and {_TENSORS_FILE} are of "
+                    "different trainings. Make them again."
+                )
+            kept = np.flatnonzero(choice[columns])[:k]
+            found.append((self.labels[columns[kept]].tolist(), scores[kept].tolist()))
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""

@@ -15,14 +15,14 @@ from ..configuration_xlgen import Variant
 from ..errors import ConfigurationError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import TruncationReport
+from ..modules.output_layer import IGNORED
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..retrieval.candidate_inputs import InputCandidates
 
-__all__ = ["DataCollatorForXLGen", "encode_dataset"]
+__all__ = ["DataCollatorForXLGen", "ShareCollator", "encode_dataset", "pad_rows"]
 
 logger = logging.getLogger(__name__)
 
-_IGNORED = -100  # target that no loss counts
 _MAP_BATCH = 1000
 _SHOWN = 5  # names that a report spells out
 _ENCODED = Features(
@@ -167,7 +167,7 @@ class DataCollatorForXLGen:
             bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
             batch["cluster_bits"] = torch.from_numpy(bits)
         if self.references:
-            batch["reference_ids"] = _pad_rows([f["label_ids"] + f["unknown_ids"] for f in features], _IGNORED)
+            batch["reference_ids"] = pad_rows([f["label_ids"] + f["unknown_ids"] for f in features])
             batch["texts"] = [_encoded_text(f) for f in features]
         return batch
 
@@ -181,7 +181,7 @@ class DataCollatorForXLGen:
         self, inputs: list[list[int]], targets: list[list[int]], texts: Sequence[EncodedText] = ()
     ) -> dict[str, Any]:
         candidates = [text.candidates for text in texts]
-        return {**self.processor.pad(inputs, candidates=candidates), "labels": _pad_rows(targets, _IGNORED)}
+        return {**self.processor.pad(inputs, candidates=candidates), "labels": pad_rows(targets)}
 
     def _multitask(self, features: Sequence[dict[str, Any]], ordered: list[list[int]]) -> dict[str, Any]:
         """The rows of MCG's tasks, those of one text behind each other."""
@@ -209,13 +209,40 @@ class DataCollatorForXLGen:
         return kept
 
 
+@dataclass
+class ShareCollator:
+    """Makes the batch of one of several processes out of the rows that they share.
+
+    Where there are fewer rows than processes, one without any gets a row whose targets are ignored: it takes part in
+    the step, and adds nothing to it.
+
+    Args:
+        collator: makes batches.
+        process: number of this process.
+        processes: number of processes.
+    """
+
+    collator: DataCollatorForXLGen
+    process: int = 0
+    processes: int = 1
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """All rows of a step -> the batch of this process."""
+        own = features[self.process :: self.processes]
+        if own:
+            return self.collator(own)
+        batch = self.collator(features[:1])
+        batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        return batch
+
+
 def _encoded_text(feature: dict[str, Any]) -> EncodedText:
     """The encoded text of a row of [`encode_dataset`]."""
     candidates = InputCandidates(feature["candidate_ids"], feature["candidate_levels"])
     return EncodedText(feature["text_ids"], candidates)
 
 
-def _pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Ragged rows -> `(B, longest)`, int64, filled up with `value`."""
+def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Ragged rows of ids -> `(B, longest)`, int64, padded with -100."""
     longest = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
+    return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows], dtype=torch.long)

@@ -14,11 +14,11 @@ from datasets import Dataset
 from ..data.rows import row_facts
 from ..files.model_folder import REPORT_FILE
 from ..files.serialization import write_json
-from ..settings import definitions, uses
+from ..settings import Variant, definitions, uses
 from ..version import __version__
 from .settings import TrainerSettings
 
-__all__ = ["hybrid_report", "peak_memory", "source_name", "write_training_report"]
+__all__ = ["deciding_arguments", "hybrid_report", "peak_memory", "source_name", "write_training_report"]
 
 _FORMAT_VERSION = 1
 _EXAMPLES = 3
@@ -78,7 +78,7 @@ def write_training_report(
         "data": given,
         "arguments": {
             **{name: value for name, value in settings.items() if name not in ("backbone", "variant")},
-            **_arguments(args, settings["variant"]),
+            **deciding_arguments(args, settings["variant"]),
         },
         "decision": {
             "min_labels": model.config.min_labels,
@@ -128,7 +128,13 @@ def _thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 
-def _arguments(args: Any, variant: str) -> dict[str, Any]:
+def deciding_arguments(args: Any, variant: Variant) -> dict[str, Any]:
+    """The arguments of the trainer that decide the result.
+
+    Args:
+        args: the arguments.
+        variant: variant of the model; arguments that only others use are left out.
+    """
     own = definitions(TrainerSettings)
     names = [name for name in _ARGUMENTS if name not in own or uses(own[name], variant)]
     values = {name: getattr(args, name) for name in names if hasattr(args, name)}

@@ -10,24 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..encoders.embedding import load_encoder, masked_mean
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
+from .checkpoints import newest_checkpoint
 from .progress import run_training
+from .resuming import ResumableTrainer
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
 
@@ -156,12 +157,12 @@ class _Collator:
         return parts
 
 
-class _EncoderTrainer(Trainer):
-    """Keeps checkpoints without the pickle of arguments that the base class adds and nothing reads."""
+class _EncoderTrainer(ResumableTrainer):
+    """Keeps checkpoints of the weights alone, without the pickle of arguments that the base class adds."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        state = self.model.state_dict() if state_dict is None else state_dict
+        save_file(state, Path(output_dir or self.args.output_dir) / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
 
 
 def train_encoder(
@@ -208,7 +209,8 @@ def train_encoder(
         data_collator=collator,
     )
     logger.info("Training the retrieval encoder on %d texts for %g epochs.", len(texts), settings.epochs)
-    run_training(trainer, get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
+    checkpoint = newest_checkpoint(folder)
+    run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
     model.eval()
 
 
