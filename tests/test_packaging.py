@@ -97,10 +97,11 @@ def test_setup_lists_every_package():
 
 # What a user passes in or gets out.
 PUBLIC = {
-    "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelPrediction", "LabelSpace",
-    "LabelTrie", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
-    "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model", "load_rows",
-    "lora_config", "push_dataset", "push_metric", "push_model",
+    "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelPrediction", "LabelRetriever",
+    "LabelSpace", "LabelTrie", "Predictor", "RowOptions", "XLGenConfig", "XLGenForConditionalGeneration",
+    "XLGenPipeline", "XLGenProcessor", "XLGenTrainer", "XLGenTrainingArguments", "__version__", "add_lora",
+    "drop_labels", "fit_clusters", "load_model", "load_predictor", "load_rows", "lora_config", "push_dataset",
+    "push_metric", "push_model",
 }  # fmt: skip
 
 
