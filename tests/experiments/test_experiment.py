@@ -111,7 +111,7 @@ def test_searches_share_a_training(files, checkpoints):
 
 def test_a_trained_model_is_taken_where_it_was_trained_on_the_same_rows(files, checkpoints, capsys):
     root, data = _prepare(files, "one")
-    more = {"retriever_epochs": 0, "num_candidates": 3}
+    more = {"retriever_epochs": 0, "num_input_candidates": 3}
     plan = Plan(["xlgen-rcl"], ["full"], options=_options(checkpoints, **more))
     trained = plan_cells(plan, data.facts["digest"])[0][0]
     first = _run_here(root, trained)
@@ -317,7 +317,7 @@ def test_settings_of_one_variant(checkpoints):
     options = _options(checkpoints, **{"label_rows": 0.5, "bcl.label_rows": 0.2, "bcl.cluster_source": "gold"})
     assert options.settings("base").label_rows == 0.5
     assert options.settings("bcl").label_rows == 0.2
-    assert options.settings("bcl").model_options["cluster_source"] == "gold"
+    assert options.settings("bcl").cluster_source == "gold"
     assert SystemOptions(**json.loads(json.dumps(options.to_dict()))) == options
     assert {"xlgen-base", "xlgen-bcl", "xlgen-mcg"} <= set(system_names())
 
