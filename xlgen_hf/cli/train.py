@@ -56,6 +56,7 @@ def train(
       base     generates labels from the text alone: smallest and simplest, the baseline of the other three.
     """  # noqa: D301  \b keeps the lines of the table apart
     import torch
+    from accelerate import PartialState
 
     from ..data.rows import load_label_names, load_rows
     from ..training.run import train_model
@@ -78,6 +79,7 @@ def train(
     )  # fmt: skip
     if args.process_index == 0:
         _print_result(output_dir, scores)
+    PartialState().destroy_process_group()  # where there is one
 
 
 def _arguments(
