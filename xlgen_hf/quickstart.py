@@ -117,7 +117,7 @@ def _train_and_predict(
     settings = TrainingSettings(
         backbone=BACKBONE, variant=variant, vocabulary=vocabulary, clusters=clusters, **_SETTINGS
     )
-    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to=[], **_ARGUMENTS)
+    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to="none", **_ARGUMENTS)
     model, processor, _ = train_model(settings, args, rows[0], rows[1])
     return model.predict(rows[2]["text"][:], processor, progress=True)
 
