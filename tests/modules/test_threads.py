@@ -40,7 +40,7 @@ def _same(found, expected):
     [("t5", "base"), ("bart", "bcl"), ("bert", "mcg"), ("modernbert", "bcl"), ("t5", "mcg"), ("bert", "base")],
 )
 def test_twenty_threads_predict_what_one_does(make_model, family, variant):
-    model, processor = make_model(family, variant)
+    model, processor = make_model(family, variant, max_labels=4)
     expected = model.predict(TEXTS, processor)
     for found in _together(lambda _: model.predict(TEXTS, processor)):
         _same(found, expected)
@@ -48,7 +48,7 @@ def test_twenty_threads_predict_what_one_does(make_model, family, variant):
 
 def test_threads_that_ask_for_different_things_get_them(make_model):
     """Each call has constraints of its own, so that what one thread keeps is of no use to another."""
-    model, processor = make_model("bert", "bcl")
+    model, processor = make_model("bert", "bcl", max_labels=4)
 
     def predict(number):
         allowed = np.arange(number % 4, len(processor.label_space))
@@ -60,7 +60,7 @@ def test_threads_that_ask_for_different_things_get_them(make_model):
 
 
 def test_threads_with_an_adapter(make_model, tmp_path):
-    model, processor = make_model("bert", "bcl")
+    model, processor = make_model("bert", "bcl", max_labels=4)
     adapted = add_lora(model, processor, tmp_path / "base", r=4).eval()
     torch.manual_seed(0)
     with torch.no_grad():
@@ -73,7 +73,7 @@ def test_threads_with_an_adapter(make_model, tmp_path):
 
 
 def test_threads_of_a_pipeline(make_model):
-    model, processor = make_model("t5", "bcl")
+    model, processor = make_model("t5", "bcl", max_labels=4)
     pipeline = XLGenPipeline(model, processor)
     expected = pipeline(TEXTS)
     for found in _together(lambda _: pipeline(TEXTS)):
@@ -84,7 +84,7 @@ def test_threads_of_a_pipeline(make_model):
 
 def test_training_in_one_thread_leaves_the_predictions_of_another_alone(make_model):
     """Gradients are computed while other threads predict with the same weights."""
-    model, processor = make_model("t5", "base", dropout=0.0)
+    model, processor = make_model("t5", "base", dropout=0.0, max_labels=4)
     batch = dict(processor(["art and music"], return_tensors="pt"))
     batch["labels"] = torch.tensor([processor.label_tokenizer.build_target([0, 2])])
     model(**batch).loss.backward()
