@@ -38,7 +38,7 @@ def test_names_and_texts_that_look_like_special_tokens_are_plain_text(name, make
     *pieces, end = processor.label_tokenizer.label_token_ids[0]
     assert end == processor.label_tokenizer.separator_token_id
     assert not special & set(pieces)
-    assert not special & set(processor.encode_texts([f"about {name} and art"])[0])
+    assert not special & set(processor.encode_texts([f"about {name} and art"])[0].token_ids)
 
 
 def test_names_the_tokenizer_does_not_tell_apart_get_a_number(caplog):
@@ -83,15 +83,15 @@ def test_inputs_hold_task_text_and_clusters_in_order():
     assert tokens == ["[CLS]", "<xlgen:labels>", "modern", "art", "<xlgen:c1>", "<xlgen:c0>", "[SEP]"]
 
 
-def test_long_texts_are_cut_and_counted(caplog):
+def test_long_texts_are_truncated_and_counted(caplog):
     processor = _processor(max_source_length=16)
     report = TruncationReport()
     encoded = processor.encode_texts(["art " * 20_000, "art", ""], report)
-    assert [len(ids) for ids in encoded] == [14, 1, 0]
+    assert [len(one.token_ids) for one in encoded] == [14, 1, 0]
     assert len(processor.build_input(encoded[0])) == 16
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
         report.log("Test data")
-    assert "Test data: 1 of 3 texts (33.33 %) were cut." in caplog.text
+    assert "Test data: 1 of 3 texts (33.33 %) were truncated." in caplog.text
 
 
 def test_labels_that_do_not_fit_are_left_out_whole_and_counted(caplog):

@@ -28,12 +28,12 @@ from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
-from .labels.tokens import plain_token_ids
-from .modules.backbone import load_backbone, longest_sequence
+from .modules.backbone import load_backbone
 from .modules.candidate_pointer import CandidatePointer
 from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
-from .modules.output_layer import IGNORED, RestrictedOutputMixin
+from .modules.initialization import check_lengths, start_from_processor, variant_options
+from .modules.output_layer import RestrictedOutputMixin, token_loss
 from .modules.persistence import ModelFilesMixin
 from .prediction.generator import Generator
 from .prediction.predictor import Predictor
@@ -54,41 +54,19 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
     return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
-def _variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
-    """Fields of the config that say what of the processor guides the variant; refuses a processor that lacks it."""
-    clusters, candidates = processor.clusters, processor.candidates
-    if variant in ("bcl", "mcg") and clusters is None:
-        raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
-    if (variant == "rcl") != (candidates is not None):
-        raise ConfigurationError(
-            f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
-            "needs them, and no other variant has a use for them."
-        )
-    if candidates is None:
-        if clusters is None or variant == "base":
-            return {}
-        return {
-            "num_clusters": clusters.num_clusters,
-            "first_cluster_token_id": processor.label_tokenizer.first_cluster_token_id,
-        }
-    options: dict[str, Any] = {
-        "conditioning": candidates.conditioning,
-        "num_input_candidates": candidates.num_input_candidates,
-    }
-    if candidates.conditioning == "memory":
-        retriever = candidates.retriever
-        return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
-    return {**options, "first_level_token_id": processor.label_tokenizer.first_level_token_id}
+@dataclass
+class XLGenOutput(Seq2SeqLMOutput):
+    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
 
+    Attributes:
+        generation_loss: cross-entropy of the label tokens, shape `()`.
+        cluster_loss: loss of the clusters before weighting, shape `()`; None without clusters or targets.
+        cluster_logits: logits of the clusters, shape `(B, C)`; `bcl` only.
+    """
 
-def _check_lengths(name: str, backbone: Any, processor: XLGenProcessor) -> None:
-    limit = longest_sequence(backbone, processor.tokenizer)
-    if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
-        raise ConfigurationError(
-            f"The processor allows inputs of {processor.max_source_length} and targets of "
-            f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
-            "and max_target_length."
-        )
+    generation_loss: torch.FloatTensor | None = None
+    cluster_loss: torch.FloatTensor | None = None
+    cluster_logits: torch.FloatTensor | None = None
 
 
 class XLGenForConditionalGeneration(
@@ -187,14 +165,14 @@ class XLGenForConditionalGeneration(
             CheckpointError: if the checkpoint cannot be loaded.
             ConfigurationError: if the variant needs clusters and the processor has none, or an option is unknown.
         """
-        options = {**options, **_variant_options(variant, processor)}
+        options = {**options, **variant_options(variant, processor)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
         if unknown:
             raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
         backbone, fresh = load_backbone(
             name, processor.tokenizer, decoder_layers=decoder_layers, dropout=dropout, dtype=dtype
         )
-        _check_lengths(name, backbone.config, processor)
+        check_lengths(name, backbone.config, processor)
         pieces = processor.label_tokenizer.output_token_ids() if restrict_output else None
         config = XLGenConfig(
             backbone=backbone.config,
@@ -211,42 +189,9 @@ class XLGenForConditionalGeneration(
         model.generation_config = backbone.generation_config
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
-        model._start_from(processor)
+        start_from_processor(model, processor)
         model.forget_untied()
         return model.eval()
-
-    @torch.no_grad()
-    def _start_from(self, processor: XLGenProcessor) -> None:
-        """Make room for the processor's tokens, and start clusters from what they are about."""
-        if len(processor.tokenizer) > self.config.vocab_size:
-            self.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-        embeddings: torch.Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
-        known = embeddings[: processor.label_tokenizer.separator_token_id].mean(0)
-        embeddings[processor.label_tokenizer.added_token_ids] = known
-        if self.config.has_label_vectors and processor.candidates is not None:
-            self.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
-            if self.label_vectors.shape[1] == self.config.hidden_size:
-                nn.init.eye_(self.candidate_projection.weight)
-                self.candidate_projection.weight.mul_(self.config.hidden_size**0.5)
-        if self.config.copies_candidates:
-            self.candidate_pointer.reset()
-        clusters = processor.clusters
-        if not self.config.has_clusters or clusters is None:
-            return
-        for token, ids in zip(
-            processor.label_tokenizer.cluster_token_ids(range(clusters.num_clusters)),
-            plain_token_ids(processor.tokenizer, clusters.names),
-            strict=True,
-        ):
-            if ids:
-                embeddings[token] = embeddings[ids].mean(0)
-        centroids = torch.as_tensor(clusters.centroids, dtype=embeddings.dtype)
-        if self.config.variant == "bcl" and centroids.shape[1] == self.config.hidden_size:
-            scale = self.config.hidden_size**0.5
-            self.cluster_head.weight.copy_(centroids * (10 / scale))
-            self.cluster_head.bias.fill_(-5.0)
-            if self.config.conditioning == "memory":
-                self.cluster_embeddings.weight.copy_(centroids * (0.5 * scale))
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -482,10 +427,10 @@ class XLGenForConditionalGeneration(
         target = self.piece_positions(labels)
         clusters = None
         if cluster_rows is not None:
-            generation = _token_loss(logits, target, ~cluster_rows)
-            clusters = _token_loss(logits, target, cluster_rows)
+            generation = token_loss(logits, target, ~cluster_rows)
+            clusters = token_loss(logits, target, cluster_rows)
         else:
-            generation = _token_loss(logits, target)
+            generation = token_loss(logits, target)
         if cluster_logits is not None and cluster_bits is not None:
             clusters = functional.binary_cross_entropy_with_logits(cluster_logits.float(), cluster_bits.float())
         loss = generation
@@ -494,32 +439,7 @@ class XLGenForConditionalGeneration(
         return {"loss": loss, "generation_loss": generation, "cluster_loss": clusters}
 
 
-def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean cross-entropy of the given rows' target tokens, 0 without any; `(B, T, R)`, `(B, T)` -> `()`."""
-    counted = target != IGNORED
-    if rows is not None:
-        counted &= rows[:, None]
-    # Only counted positions go through the softmax: the padding of a batch is often half of it.
-    loss = functional.cross_entropy(logits[counted].float(), target[counted], reduction="sum")
-    return loss / counted.sum().clamp(min=1)
-
-
 if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models
     AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
     AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
     AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
-
-
-@dataclass
-class XLGenOutput(Seq2SeqLMOutput):
-    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
-
-    Attributes:
-        generation_loss: cross-entropy of the label tokens, shape `()`.
-        cluster_loss: loss of the clusters before weighting, shape `()`; None without clusters or targets.
-        cluster_logits: logits of the clusters, shape `(B, C)`; `bcl` only.
-    """
-
-    generation_loss: torch.FloatTensor | None = None
-    cluster_loss: torch.FloatTensor | None = None
-    cluster_logits: torch.FloatTensor | None = None

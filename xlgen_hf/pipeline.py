@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from difflib import get_close_matches
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TypedDict, cast
 
+import numpy as np
+from transformers import PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
 from .configuration_xlgen import XLGenConfig
@@ -19,13 +22,29 @@ from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
 from .ranking.decisions import DecisionRule
 
-__all__ = ["TASK", "XLGenPipeline"]
+__all__ = ["TASK", "ScoredLabel", "XLGenPipeline"]
 
 TASK = "extreme-multilabel-classification"
 _BATCH_SIZE = 64
 _OPTIONS = ("allowed", "decoding", "expected_f1", "open_vocabulary", "rule", "threshold", "top_k")
-_DECODING = tuple(one.name for one in fields(DecodingOptions))
+_DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
+
+
+class ScoredLabel(TypedDict):
+    """A predicted label, in the form that `text-classification` has."""
+
+    label: str
+    score: float
+
+
+class _Settings(TypedDict, total=False):
+    """Arguments of `predict` that a pipeline, or a call of it, sets."""
+
+    decoding: DecodingOptions
+    rule: DecisionRule
+    allowed: np.ndarray
+    open_vocabulary: bool
 
 
 class XLGenPipeline(Pipeline):
@@ -41,7 +60,8 @@ class XLGenPipeline(Pipeline):
     * `expected_f1`: as many labels as promise the highest F1; `rule`: any other [`DecisionRule`].
     * `batch_size`: texts in a batch, by default 64.
     * `allowed`, `open_vocabulary`: see [`XLGenForConditionalGeneration.predict`].
-    * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...).
+    * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...); those
+      that a call names change those of the pipeline.
 
     Args:
         model: the model.
@@ -49,7 +69,7 @@ class XLGenPipeline(Pipeline):
         options: further arguments of `Pipeline`, and the settings above.
 
     Raises:
-        ConfigurationError: if a setting is out of range or unknown, or the model is no XLGen model.
+        ConfigurationError: if a setting is out of range or unknown, or the model is not an XLGen model.
         ModelFolderError: if model and processor do not belong together.
     """
 
@@ -59,7 +79,7 @@ class XLGenPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    def __init__(self, model: Any, processor: XLGenProcessor | None = None, **options: Any) -> None:
+    def __init__(self, model: PreTrainedModel, processor: XLGenProcessor | None = None, **options: object) -> None:
         # By its type's name: of code out of a repository, transformers may have loaded the model's class twice.
         if getattr(model.config, "model_type", None) != XLGenConfig.model_type:
             raise ConfigurationError(f"{TASK} needs an XLGen model, not a {type(model).__name__}.")
@@ -71,29 +91,24 @@ class XLGenPipeline(Pipeline):
             check_pair(model, processor, model.name_or_path)
         super().__init__(model=model.eval(), processor=processor, **options)
 
-    def _sanitize_parameters(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    def _sanitize_parameters(self, **options: object) -> tuple[dict[str, object], _Settings, dict[str, object]]:
         """Sort settings into those of reading, of predicting and of showing; the first and last are none."""
-        unknown = sorted(set(options) - {*_OPTIONS, *_DECODING})
-        if unknown:
-            near = get_close_matches(unknown[0], [*_OPTIONS, *_DECODING], n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
-            allowed = sorted(["batch_size", *_OPTIONS, *_DECODING])
-            raise ConfigurationError(f"Unknown settings {unknown}; choose from {allowed}.{hint}")
-        given = {name: value for name, value in options.items() if name in _OPTIONS and value is not None}
-        forward = {name: value for name, value in given.items() if name in ("allowed", "open_vocabulary")}
-        rule = _rule(given)
-        if rule is not None:
+        _check_names(options)
+        forward = _Settings()
+        if (rule := _rule(options)) is not None:
             forward["rule"] = rule
-        searched = {name: value for name, value in options.items() if name in _DECODING}
-        if searched and "decoding" in given:
-            raise ConfigurationError(f"Give decoding=... or {sorted(searched)}, not both.")
-        if searched or "decoding" in given:
-            forward["decoding"] = given.get("decoding") or DecodingOptions(**searched)
+        before = getattr(self, "_forward_params", {}).get("decoding", DecodingOptions())  # none while it is made
+        if (decoding := _decoding(options, before)) is not None:
+            forward["decoding"] = decoding
+        if (allowed := options.get("allowed")) is not None:
+            forward["allowed"] = np.asarray(allowed)
+        if (open_vocabulary := options.get("open_vocabulary")) is not None:
+            forward["open_vocabulary"] = bool(open_vocabulary)
         return {}, forward, {}
 
     def __call__(
-        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
-    ) -> Any:
+        self, inputs: object, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: object
+    ) -> list[ScoredLabel] | list[list[ScoredLabel]] | Iterator[list[ScoredLabel]]:
         """Predict labels.
 
         Args:
@@ -105,72 +120,95 @@ class XLGenPipeline(Pipeline):
         Returns:
             A list of `{"label", "score"}` for a text; a list of such lists for a sequence, as lists and columns of a
             data set are; an iterator for all else.
+
+        Raises:
+            ConfigurationError: if a setting is out of range or unknown.
+            DataError: if an input is not a text, a row with `text`, or an iterable of these.
         """
-        size = batch_size or self._batch_size or _BATCH_SIZE
+        size = next(size for size in (batch_size, self._batch_size, _BATCH_SIZE) if size is not None)
         if type(size) is not int or size < 1:
             raise ConfigurationError(f"batch_size={size!r}; it must be an integer >= 1.")
-        _, forward, post = self._sanitize_parameters(**kwargs)
-        forward, post = {**self._forward_params, **forward}, {**self._postprocess_params, **post}
-        if isinstance(inputs, str | dict):
-            return next(self._results([inputs], size, 1, forward, post))
+        settings: _Settings = {**self._forward_params, **self._sanitize_parameters(**kwargs)[1]}
+        if isinstance(inputs, str | Mapping):
+            return next(self._results([inputs], size, 1, settings))
         if isinstance(inputs, Sequence):
-            return list(self._results(inputs, size, _AT_ONCE, forward, post))
+            return list(self._results(inputs, size, _AT_ONCE, settings))
         if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
-            raise DataError(f"A {type(inputs).__name__} was given; texts are needed.")
-        return self._results(inputs, size, size, forward, post)
+            raise DataError(f"{str(inputs)[:80]} is not a text, a row, or an iterable of these.")
+        return self._results(cast("Iterable[object]", inputs), size, size, settings)
 
     def _results(
-        self, inputs: Iterable[Any], batch_size: int, at_once: int, forward: dict[str, Any], post: dict[str, Any]
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Read texts, predict and show, so many at once."""
-        texts = (self.preprocess(one) for one in inputs)
+        self, inputs: Iterable[object], batch_size: int, at_once: int, settings: _Settings
+    ) -> Iterator[list[ScoredLabel]]:
+        """Read texts and predict, so many at once."""
+        texts = (self.preprocess(item) for item in inputs)
         while chunk := list(islice(texts, at_once)):
-            for prediction in self.forward(chunk, batch_size=batch_size, **forward):
-                yield self.postprocess(prediction, **post)
+            for prediction in self.forward(chunk, batch_size=batch_size, **settings):
+                yield self.postprocess(prediction)
 
-    def preprocess(self, input_: Any, **_: Any) -> str:
+    def preprocess(self, input_: object) -> str:
         """The text of an input: itself, or the `text` of a row."""
-        text = input_.get("text") if isinstance(input_, dict) else input_
+        text = input_.get("text") if isinstance(input_, Mapping) else input_
         if not isinstance(text, str):
-            raise DataError(f"{str(text)[:80]!r} is a {type(text).__name__}; a text, or a row with `text`, is needed.")
+            raise DataError(f"{str(input_)[:80]} is not a text; give a text, or a row with `text`.")
         return text
 
-    def forward(self, model_inputs: list[str], **forward_params: Any) -> list[LabelPrediction]:
+    def forward(self, model_inputs: list[str], **settings: object) -> list[LabelPrediction]:
         """Predict a list of texts on the pipeline's device."""
         with self.device_placement(), self.get_inference_context()():
-            return self._forward(model_inputs, **forward_params)
+            return self._forward(model_inputs, **settings)
 
-    def _forward(self, input_tensors: list[str], **forward_params: Any) -> list[LabelPrediction]:
-        predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **forward_params)
+    def _forward(self, input_tensors: list[str], **settings: object) -> list[LabelPrediction]:
+        predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **settings)
         return predictions
 
-    def postprocess(self, model_outputs: LabelPrediction) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: LabelPrediction) -> list[ScoredLabel]:
         """A prediction in the form that `text-classification` has."""
         ranked = zip(model_outputs.labels, model_outputs.scores, strict=True)
         return [{"label": label, "score": score} for label, score in ranked]
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
         """Write model and processor into one folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 
-def _rule(given: dict[str, Any]) -> DecisionRule | None:
+def _check_names(options: Mapping[str, object]) -> None:
+    known = ["batch_size", *_OPTIONS, *_DECODING]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(f"Unknown settings {unknown}; choose from {sorted(known)}.{hint}")
+
+
+def _decoding(options: Mapping[str, object], before: DecodingOptions) -> DecodingOptions | None:
+    """How to search, as the settings ask for; fields change those of `before`. None where they say nothing."""
+    decoding = options.get("decoding")
+    by_name = {name: value for name, value in options.items() if name in _DECODING}
+    if decoding is not None and not isinstance(decoding, DecodingOptions):
+        raise ConfigurationError(f"decoding={decoding!r}; it must be DecodingOptions.")
+    if decoding is not None and by_name:
+        raise ConfigurationError(f"Give decoding=... or {sorted(by_name)}, not both.")
+    return replace(before, **by_name) if by_name else decoding  # type: ignore[arg-type]
+
+
+def _rule(options: Mapping[str, object]) -> DecisionRule | None:
     """The decision rule that the settings ask for; None for the model's own."""
-    names = [name for name in ("top_k", "threshold", "expected_f1", "rule") if given.get(name) not in (None, False)]
-    if len(names) > 1:
-        raise ConfigurationError(f"{' and '.join(names)} exclude each other; choose one.")
-    if not names:
-        return None
-    if names == ["rule"]:
-        rule: DecisionRule = given["rule"]
-        return rule
-    if names == ["expected_f1"]:
-        return DecisionRule("expected_f1")
-    value = given[names[0]]
-    if type(value) not in (int, float):
-        raise ConfigurationError(f"{names[0]}={value!r}; it must be a number.")
-    return DecisionRule(names[0], value)  # type: ignore[arg-type]
+    rule, expected_f1 = options.get("rule"), options.get("expected_f1", False)
+    if type(expected_f1) is not bool:
+        raise ConfigurationError(f"expected_f1={expected_f1!r}; it must be True or False.")
+    if rule is not None and not isinstance(rule, DecisionRule):
+        raise ConfigurationError(f"rule={rule!r}; it must be a DecisionRule.")
+    rules = {} if rule is None else {"rule": rule}
+    for kind in ("top_k", "threshold"):
+        if options.get(kind) is not None:
+            rules[kind] = DecisionRule(kind, options[kind])  # type: ignore[arg-type]
+    if expected_f1:
+        rules["expected_f1"] = DecisionRule("expected_f1")
+    if len(rules) > 1:
+        raise ConfigurationError(f"{' and '.join(rules)} exclude each other; choose one.")
+    return next(iter(rules.values()), None)
 
 
 # A copy in one model's repository is not for other models.

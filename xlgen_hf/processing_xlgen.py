@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -28,7 +27,7 @@ from .labels.trie import LABEL_TRIE_FILE, LabelTrie
 from .ranking.score_model import SCORE_MODEL_FILE, ScoreModel
 from .ranking.sources import SavedSource
 from .retrieval.candidate_inputs import CandidateInputs, InputCandidates
-from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, save_sources
+from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, remove_other_sources, save_sources
 from .retrieval.retriever import LabelRetriever
 
 __all__ = ["EncodedText", "XLGenProcessor"]
@@ -98,7 +97,6 @@ class XLGenProcessor(PushToHubMixin):
         self.clusters = clusters
         self.candidates = candidates
         self.max_source_length = max_source_length
-        self.max_target_length = max_target_length
         self._score_model = score_model or ScoreModel()
         self.label_tokenizer = LabelTokenizer(
             tokenizer,
@@ -107,6 +105,15 @@ class XLGenProcessor(PushToHubMixin):
             num_levels=0 if candidates is None else NUM_LEVELS,
             max_length=max_target_length,
         )
+
+    @property
+    def max_target_length(self) -> int:
+        """Maximum number of tokens of a target, the end token included."""
+        return self.label_tokenizer.max_length
+
+    @max_target_length.setter
+    def max_target_length(self, length: int) -> None:
+        self.label_tokenizer = self.label_tokenizer.with_max_length(length)
 
     @property
     def score_model(self) -> ScoreModel:
@@ -306,10 +313,7 @@ class XLGenProcessor(PushToHubMixin):
 
     def remove_leftovers(self, folder: str | Path) -> None:
         """Remove sources that an older model left in a folder; they would be taken for this one's."""
-        for name in set(SOURCE_FOLDERS) - set(self._sources):
-            place = Path(folder) / SOURCE_FOLDERS[name]
-            if place.is_dir() and not place.is_symlink() and any(place.glob("*.json")):
-                shutil.rmtree(place)
+        remove_other_sources(Path(folder), self._sources)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:

@@ -51,6 +51,8 @@ class Command(NamedTuple):
 
 COMMANDS = (
     Command("quickstart", "Train, score and try a model on bundled real data, in minutes on a CPU."),
+    Command("inspect", "Look at a data set: sizes, long tail, duplicates, leakage, lengths."),
+    Command("convert", "Convert rows between formats, split them, remove labels."),
     Command("cluster", "Group the labels of a training set into clusters.", again=_CONTINUES),
     Command("index", "Index training texts and label names for retrieval (XLGen-RCL, hybrids).", again=_CONTINUES),
     Command("train", "Fine-tune a model on your texts and labels.", takes_more=True, again=_CONTINUES),

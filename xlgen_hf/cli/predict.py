@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
 
@@ -18,11 +19,24 @@ if TYPE_CHECKING:
     from ..prediction.results import LabelPrediction
     from ..ranking.decisions import DecisionRule
 
-__all__ = ["predict"]
+__all__ = ["CHUNK_SIZE", "predict"]
 
-_CHUNK = 1024  # texts that are sorted by length together; rows are written after each
-_MODEL_SUFFIXES = (".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
+CHUNK_SIZE = 1024
+"""Texts that are sorted by length together; rows are written after each chunk."""
+_MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _AUTO = "auto"
+
+Run: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
+"""Predicts texts."""
+
+
+class _Settings(TypedDict):
+    """How texts are predicted, by one model or by an ensemble."""
+
+    decoding: DecodingOptions | None
+    rule: DecisionRule | None
+    allowed: np.ndarray | None
+    batch_size: int
 
 
 def predict(
@@ -35,12 +49,12 @@ def predict(
     input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
     output_file: Annotated[
         Path | None,
-        typer.Option(help="JSON Lines to write, a row a text; the same command resumes.", show_default="stdout"),
+        typer.Option(help="JSON Lines to write, one row per text; the same command resumes.", show_default="stdout"),
     ] = None,
     num_beams: Annotated[
-        int | None, typer.Option(min=1, help="Beams of a text; 1 is greedy search.", show_default="the model's")
+        int | None, typer.Option(min=1, help="Beams per text; 1 is greedy search.", show_default="the model's")
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw for a text, instead of searching.")] = 0,
+    num_samples: Annotated[int, typer.Option(min=0, help="Label sets to sample per text, instead of searching.")] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.")] = 1.0,
     pool: Annotated[
         str | None,
@@ -52,10 +66,10 @@ def predict(
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     ordered: Annotated[bool, typer.Option(help="Keep to the label order of training.")] = False,
     min_labels: Annotated[
-        int | None, typer.Option(min=0, help="Least labels of a text.", show_default="the model's")
+        int | None, typer.Option(min=0, help="Minimum number of labels per text.", show_default="the model's")
     ] = None,
     max_labels: Annotated[
-        int | None, typer.Option(min=1, help="Most labels of a text.", show_default="the model's")
+        int | None, typer.Option(min=1, help="Maximum number of labels per text.", show_default="the model's")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Predict this many labels for each text.")] = None,
     threshold: Annotated[
@@ -68,52 +82,63 @@ def predict(
     objective: Annotated[
         str | None, typer.Option(help="What `auto` is best for: micro, macro or example F1.", show_default="micro")
     ] = None,
-    expected_f1: Annotated[bool, typer.Option(help="Predict as many labels as promise the greatest F1.")] = False,
+    expected_f1: Annotated[bool, typer.Option(help="Predict as many labels as promise the highest F1.")] = False,
     ensemble: Annotated[
         str | None, typer.Option(help="How models are fused: average, vote or union.", show_default="average")
     ] = None,
-    add_labels: Annotated[Path | None, typer.Option(help="New labels, a name a line; no training is needed.")] = None,
-    allow: Annotated[Path | None, typer.Option(help="Labels to choose from, a name a line.")] = None,
-    deny: Annotated[Path | None, typer.Option(help="Labels never to predict, a name a line.")] = None,
+    add_labels: Annotated[
+        Path | None, typer.Option(help="New labels, one name per line; they need no training.")
+    ] = None,
+    allow: Annotated[Path | None, typer.Option(help="Labels to choose from, one name per line.")] = None,
+    deny: Annotated[Path | None, typer.Option(help="Labels never to predict, one name per line.")] = None,
     cluster: Annotated[list[str] | None, typer.Option(help="Choose from the labels of this cluster alone.")] = None,
     cluster_threshold: Annotated[
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
     ] = None,
-    open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are no labels yet.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 64,
+    open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score."""
-    settings = dict(locals())  # all options: they decide whether an earlier run's rows are reused
-    import json
-
+    given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.rows import load_rows
-    from ..errors import ConfigurationError
-    from ..prediction.ensemble import Ensemble
 
-    if len(model) > 1 and open_vocabulary:
-        raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
-    if len(model) == 1 and ensemble is not None:
-        raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
+    _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     rows = load_rows(input_file, split="test", require_labels=False)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
-    options: dict[str, Any] = {
+    settings: _Settings = {
         "decoding": decoding,
-        "allowed": _choose_labels(members[0], allow, deny, cluster),
         "rule": _rule(members[0], top_k, threshold, objective, expected_f1),
+        "allowed": _choose_labels(members[0], allow, deny, cluster),
         "batch_size": batch_size,
     }
-    if open_vocabulary:
-        options["open_vocabulary"] = True
-    predictor = members[0] if len(members) == 1 else Ensemble(members, ensemble or "average")  # type: ignore[arg-type]
+    if len(members) > 1:
+        run = partial(_ensemble(members, ensemble).predict, **settings)
+    else:
+        run = partial(members[0].predict, open_vocabulary=open_vocabulary, **settings)
     if output_file is None:
-        for chunk in _predictions(predictor, rows, 0, options):
-            for prediction in chunk:
-                typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
-        return
-    _write(output_file, predictor, rows, options, settings)
+        _print(run, rows)
+    else:
+        space, allowed = members[0].label_space, settings["allowed"]
+        given["labels"] = space.names if allowed is None else space.decode(allowed)
+        _write(output_file, run, rows, given)
+
+
+def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:
+    from ..errors import ConfigurationError
+
+    if len(models) > 1 and open_vocabulary:
+        raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
+    if len(models) == 1 and ensemble is not None:
+        raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
+
+
+def _ensemble(members: list[Predictor], how: str | None) -> Ensemble:
+    from ..prediction.ensemble import Ensemble
+
+    return Ensemble(members, how or "average")  # type: ignore[arg-type]
 
 
 def _decoding(
@@ -151,18 +176,11 @@ def _load(name: str, device: str | None, add_labels: Path | None, cluster_thresh
     from ..prediction.generator import Generator
 
     predictor = load_predictor(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    new = [] if add_labels is None else load_label_names(add_labels)
-    if cluster_threshold is None and not new:
-        return predictor
-    if not isinstance(predictor.source, Generator):
-        raise ConfigurationError(f"{name} is no generator; --add-labels and --cluster-threshold are for generators.")
-    model, processor = predictor.source.model, predictor.source.processor
     if cluster_threshold is not None:
-        model.config.cluster_threshold = cluster_threshold
-    if new:
-        processor.add_labels(new)
-        model.widen_output(processor)
-    return predictor.from_model(model, processor)
+        if not isinstance(predictor.source, Generator):
+            raise ConfigurationError(f"{name} has no generator, so --cluster-threshold has no effect.")
+        predictor.source.model.config.cluster_threshold = cluster_threshold
+    return predictor if add_labels is None else predictor.with_labels(load_label_names(add_labels))
 
 
 def _choose_labels(
@@ -228,32 +246,44 @@ def _tuned(predictor: Predictor, objective: str) -> DecisionRule:
     return tuned_threshold(known[objective])
 
 
-def _predictions(
-    predictor: Predictor | Ensemble, rows: Dataset, start: int, options: dict[str, Any]
-) -> Iterator[list[LabelPrediction]]:
+def _predictions(run: Run, rows: Dataset, start: int = 0) -> Iterator[list[LabelPrediction]]:
     """Predict chunk by chunk from row `start` on, in the order of the rows."""
     from tqdm.auto import tqdm
 
     with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
-        for first in range(start, len(rows), _CHUNK):
-            texts = rows[first : first + _CHUNK]["text"]
-            yield predictor.predict(texts, **options)
+        for first in range(start, len(rows), CHUNK_SIZE):
+            texts = rows[first : first + CHUNK_SIZE]["text"]
+            yield run(texts)
             bar.update(len(texts))
 
 
-def _write(
-    path: Path, predictor: Predictor | Ensemble, rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    """Write predictions as they come; continue where a run of the same command was stopped."""
+def _print(run: Run, rows: Dataset) -> None:
+    """Print predictions as they come, one row per text."""
+    import json
+
+    for chunk in _predictions(run, rows):
+        for prediction in chunk:
+            typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
+
+
+def _write(path: Path, run: Run, rows: Dataset, given: dict[str, Any]) -> None:
+    """Write predictions as they come; continue where a run of the same command was stopped.
+
+    Args:
+        path: the file.
+        run: predicts texts.
+        rows: the rows.
+        given: the options of the command; its labels, if any are new or left out.
+    """
     from ..files.json_lines import PartialOutput, digest
     from ..files.model_checks import local_model
 
-    folders = [local_model(name, {}) for name in settings["model"]]
+    folders = [local_model(name, {}) for name in given["model"]]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
-    given = {key: str(value) for key, value in settings.items() if key != "output_file"}
-    given["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    given["labels"] = digest(predictor.label_space.names) + str(options["allowed"])
-    output = PartialOutput(path, {**given, "texts": digest(rows["text"])}, _CHUNK)
-    for chunk in _predictions(predictor, rows, output.done, options):
+    settings = {name: str(value) for name, value in given.items() if name not in ("output_file", "labels")}
+    settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    settings |= {"labels": digest(given["labels"]), "texts": digest(rows["text"])}
+    output = PartialOutput(path, settings, CHUNK_SIZE)
+    for chunk in _predictions(run, rows, output.done):
         output.append([prediction.to_dict() for prediction in chunk])
     output.finish()

@@ -13,6 +13,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,7 @@ ANNIF_VOCABULARIES = ("vocab.tsv", "vocabulary.tsv", "subjects.tsv")
 
 _URI = re.compile(r"<[^<>\s]+>|https?://\S+")
 _SUBJECT_SUFFIXES = (".tsv", ".key")  # in the order in which Annif looks for them
+_FIRST_LINES = 20
 _AT_ONCE = 1_000  # documents of a block
 
 
@@ -43,10 +45,10 @@ class _Document(NamedTuple):
 
 
 def is_annif_table(path: Path, options: RowOptions) -> bool:
-    """Whether the first line is a text and URIs, and not a header."""
-    first = next(iter_lines(path, options.encoding), (1, ""))[1].rstrip("\r\n")
-    _, tab, subjects = first.partition("\t")
-    return bool(tab) and bool(subjects.split()) and all(map(_URI.fullmatch, subjects.split()))
+    """Whether the first lines are texts and URIs; a text may have none, a header has something else."""
+    lines = (line.rstrip("\r\n") for _, line in iter_lines(path, options.encoding) if line.strip())
+    subjects = [(tab, uris.split()) for _, tab, uris in (line.partition("\t") for line in islice(lines, _FIRST_LINES))]
+    return any(uris for _, uris in subjects) and all(tab and all(map(_URI.fullmatch, uris)) for tab, uris in subjects)
 
 
 def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:

@@ -66,11 +66,13 @@ def load_rows(
     require_labels: bool = True,
     require_text: bool = True,
     allow_empty_text: bool | None = None,
+    suspicions: bool = True,
     **changes: Any,
 ) -> Dataset:
     r"""Read and check rows of text and labels.
 
-    What is recognised (encoding, delimiter, separator of labels, layout) and what looks wrong is reported in the log.
+    What is recognised (encoding, delimiter, separator of labels, layout) and what looks wrong is reported in the log;
+    see `xlgen_hf.data.suspicion`.
 
     Args:
         source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, `.parquet`, `.arrow`, `.xlsx`); a
@@ -85,6 +87,7 @@ def load_rows(
         require_text: if false, the source may lack the column of texts; texts are empty then.
         allow_empty_text: whether a text may be empty or white space. By default this is so where labels or texts are
             not required: there is nothing to learn from such a row, but asking for its prediction is not a mistake.
+        suspicions: whether to log what looks wrong in rows that must have texts and labels.
         **changes: fields of `RowOptions` that are other than in `options`, such as `labels_column="subjects"`.
 
     Returns:
@@ -115,7 +118,7 @@ def load_rows(
     _report(shaper, name)
     if options.id_column is not None:
         _report_ids(rows, options.id_column, name)
-    if require_labels and require_text:
+    if suspicions and require_labels and require_text:
         guessed = shaper.label_reader.separator is not None and options.label_separator is None
         log_suspicions(row_suspicions(rows, guessed_separator=guessed), name)
     return rows

@@ -275,17 +275,19 @@ def shared_texts(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
     return np.flatnonzero((keys != 0) & np.isin(keys, others))
 
 
-def split_suspicions(splits: Mapping[str, Dataset]) -> list[Suspicion]:
+def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarray] | None = None) -> list[Suspicion]:
     """Texts of validation and test rows that are training rows, too: scores on them say little.
 
     Args:
         splits: rows by split; the first is the one that is learned from.
+        keys: the keys of the texts of each split, as `text_keys` makes them; by default they are made here.
     """
     first, *others = splits
-    keys = text_keys(splits[first])
+    if keys is None:
+        keys = {name: text_keys(rows) for name, rows in splits.items()}
     found = []
     for name in others:
-        rows = shared_texts(text_keys(splits[name]), keys)
+        rows = shared_texts(keys[name], keys[first])
         if len(rows):
             text = splits[name][int(rows[0])]["text"]
             found.append(
@@ -308,6 +310,7 @@ def token_lengths(rows: Dataset, tokenizer: PreTrainedTokenizerBase, sample: int
         tokenizer: the tokenizer.
         sample: number of texts to take, at equal distances; None for all.
     """
+    rows = rows.select_columns(["text"])
     if sample is not None and sample < len(rows):
         rows = rows.select(np.linspace(0, len(rows) - 1, sample).astype(int))
     lengths: list[int] = []
@@ -316,30 +319,23 @@ def token_lengths(rows: Dataset, tokenizer: PreTrainedTokenizerBase, sample: int
     return np.array(lengths, dtype=np.int64)
 
 
-def truncation_suspicions(
-    rows: Dataset, tokenizer: PreTrainedTokenizerBase, max_length: int, sample: int | None = 2000
-) -> list[Suspicion]:
+def truncation_suspicions(lengths: np.ndarray, max_length: int) -> list[Suspicion]:
     """Texts that are longer than a model reads.
 
     Args:
-        rows: rows with `text`.
-        tokenizer: the model's tokenizer.
+        lengths: tokens of the texts, shape `(N,)`, as `token_lengths` counts them.
         max_length: tokens that the model reads.
-        sample: number of texts to look at; None for all.
     """
-    lengths = token_lengths(rows, tokenizer, sample)
     long = lengths > max_length
     if not long.any():
         return []
-    step = len(rows) / len(lengths)
-    example = int(long.argmax())
-    row = example if step == 1 else int(np.linspace(0, len(rows) - 1, len(lengths)).astype(int)[example])
     return [
         Suspicion(
             "truncated",
-            f"{long.mean():.1%} of the texts have more than {max_length} tokens and lose their end, e.g. row "
-            f"{row + 1} with {lengths[example]:,}; 95 % have at most {int(np.quantile(lengths, 0.95)):,}.",
+            f"{long.mean():.1%} of {len(lengths):,} texts have more than {max_length} tokens and lose their end, the "
+            f"longest (text {lengths.argmax() + 1}) {int(lengths.max()) - max_length:,} tokens of "
+            f"{int(lengths.max()):,}; 95 % of the texts have at most {int(np.quantile(lengths, 0.95)):,}.",
             "Raise the maximum length, or put what matters first.",
-            round(float(long.mean()) * len(rows)),
+            int(long.sum()),
         )
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from typing import get_args
 
 import numpy as np
@@ -18,6 +19,7 @@ __all__ = ["MAX_BEAMS", "DecodedSet", "DecodingOptions", "to_decoded"]
 MAX_BEAMS = 1000
 """Beams or samples of a text; more would be a mistake, and take all memory."""
 _TINY = 1e-300
+_OF_THE_MODEL = ("num_beams", "min_labels", "max_labels")  # None stands for the model's own setting
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,11 @@ class DecodingOptions:
         }  # fmt: skip
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
-            if value is not None and (value < low or (high is not None and value > high)):
+            if value is None and name in _OF_THE_MODEL:
+                continue
+            if not _is_integer(value) or value < low or (high is not None and value > high):
                 allowed = f">= {low}" if high is None else f"from {low} to {high}"
-                raise ConfigurationError(f"{name}={value}; it must be an integer {allowed}.")
+                raise ConfigurationError(f"{name}={value!r}; it must be an integer {allowed}.")
         if self.num_beams not in (None, 1) and self.num_samples:
             raise ConfigurationError(f"num_beams={self.num_beams} and num_samples={self.num_samples}; choose one.")
         if self.pool is not None and self.pool not in get_args(Pool):
@@ -93,6 +97,10 @@ class DecodingOptions:
         return self.num_beams == 1 and not self.num_samples
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 @dataclass
 class DecodedSet:
     """The label set of one text, in ids.
@@ -114,19 +122,24 @@ class DecodedSet:
     complete: bool
     candidates: dict[int, float] = field(default_factory=dict)
 
-    def with_min_labels(self, min_labels: int) -> DecodedSet:
-        """The set that greedy search finds with another, lower bound on the number of labels.
+    def with_bounds(self, min_labels: int, max_labels: int | None = None) -> DecodedSet:
+        """The set that greedy search finds with other, lower bounds on the number of labels.
 
         Greedy search goes the same way under every bound until it may end, so the set is a prefix of this one.
+
+        Args:
+            min_labels: minimum number of labels.
+            max_labels: maximum number of labels; that of the search if None.
         """
-        ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
-        size = next(ends, len(self.labels))
+        last = len(self.labels) + 1 if max_labels is None else max_labels
+        ends = (n for n, end in enumerate(self.would_end, start=1) if (end and n >= min_labels) or n == last)
+        size = next(ends, None)
         return DecodedSet(
             self.labels[:size],
             self.log_probs[:size],
             self.would_end[:size],
             self.clusters,
-            self.complete or size < len(self.labels),
+            self.complete or size is not None,
             self.candidates,
         )
 

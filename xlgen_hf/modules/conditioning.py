@@ -14,7 +14,7 @@ from ..encoders.embedding import masked_mean
 from ..errors import ConfigurationError
 from .candidate_pointer import spelled_candidates
 
-__all__ = ["ConditionedEncoderMixin", "append_cluster_tokens", "choose_bits"]
+__all__ = ["ConditionedEncoderMixin", "EncoderModel", "append_cluster_tokens", "choose_bits"]
 
 
 class EncoderModel(Protocol):

@@ -25,7 +25,7 @@ from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_pieces
 from .compatibility import cache_argument, cache_of
 
-__all__ = ["IGNORED", "RestrictedOutputMixin"]
+__all__ = ["IGNORED", "OutputModel", "OutputRows", "RestrictedOutputMixin", "token_loss"]
 
 IGNORED = -100  # target that no loss counts, in every batch; what cross-entropy of torch leaves out
 
@@ -305,3 +305,19 @@ def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tens
     if added is None:
         return OutputRows(whole.weight[kept], bias, 0)
     return OutputRows(whole.weight[kept], added[0, kept] + (0 if bias is None else bias), added.shape[-1])
+
+
+def token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross-entropy of target tokens, shape `()`; 0 without any.
+
+    Args:
+        logits: `(B, T, R)`.
+        target: columns of the target tokens, -100 where no loss counts, `(B, T)`.
+        rows: rows that count, `(B,)`, bool; all if None.
+    """
+    counted = target != IGNORED
+    if rows is not None:
+        counted &= rows[:, None]
+    # Only counted positions go through the softmax: the padding of a batch is often half of it.
+    loss = functional.cross_entropy(logits[counted].float(), target[counted], reduction="sum")
+    return loss / counted.sum().clamp(min=1)

@@ -13,7 +13,7 @@ from ..files.adapter_base import ADAPTER_CONFIG_FILE
 from ..files.model_checks import _HUB_OPTIONS, _check_model, _load_errors, local_model
 from ..files.saving import replace_files
 
-__all__ = ["ModelFilesMixin"]
+__all__ = ["ModelFilesMixin", "SavedModel"]
 
 
 class SavedModel(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,12 +16,12 @@ from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource, TextBatch, union
+from ..ranking.sources import CandidateSource, SavedSource, TextBatch, union
 from .generator import Generator, GeneratorModel, length_batches
 from .open_vocabulary import find_novel_names, to_novel_labels
 from .results import LabelPrediction, NovelLabel
 
-__all__ = ["Predictor", "RankedTexts"]
+__all__ = ["Predictor", "RankedTexts", "candidate_values"]
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +77,30 @@ class Predictor:
         clusters = processor.clusters
         names = [] if clusters is None else clusters.names
         return cls(processor.label_space, Generator(model, processor), processor.score_model, names)
+
+    def with_labels(self, names: Iterable[str]) -> Predictor:
+        """A predictor of labels with these names as well; no training is needed.
+
+        A generator spells them, so its model and processor are changed; a retriever finds them by their names; label
+        trees never rank them.
+
+        Args:
+            names: label names; those that are labels already are left out.
+
+        Raises:
+            ConfigurationError: if the source cannot take new labels.
+            LabelSpaceError: if a name is empty.
+        """
+        if isinstance(self.source, Generator):
+            model, processor = self.source.model, self.source.processor
+            if processor.add_labels(names):
+                model.widen_output(processor)
+            return self.from_model(model, processor)
+        if not isinstance(self.source, SavedSource):
+            raise ConfigurationError(f"{type(self.source).__name__} cannot take new labels.")
+        extended = self.label_space.extended(names)
+        new = extended.names[len(self.label_space) :]
+        return Predictor(extended, self.source.extended(new) if new else self.source, self.score_model)
 
     def labels_of_clusters(self, names: Sequence[str]) -> np.ndarray:
         """Label ids of the clusters with these names, sorted.
@@ -181,6 +205,7 @@ class Predictor:
         texts = TextBatch.of(texts).texts
         source = self._searching(decoding, open_vocabulary)
         allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
+        k = min(k, len(self.label_space) if allowed is None else len(allowed))
         blocks: list[ScoredLabels] = []
         order: list[int] = []
         clusters: list[list[int]] = []
@@ -192,7 +217,7 @@ class Predictor:
                 blocks.append(self._rank_batch(source, batch, k))
                 order += rows
                 if isinstance(source, Generator):
-                    decoded = source.decoded(batch, k, allowed)
+                    decoded = source.decoded(batch, 0, allowed)
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
                     novel += find_novel_names(source, batch) if open_vocabulary else []
@@ -211,30 +236,50 @@ class Predictor:
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
         if isinstance(self.source, Generator):
+            if decoding is not None and self.score_model.fusion is not None:
+                # A fusion brings candidates of its own, and has learned from those that the search ends with.
+                decoding = replace(decoding, min_candidates=0)
             return self.source.searching(decoding)
         if open_vocabulary:
-            raise ConfigurationError("Only a generator spells names that are no labels; this model has none.")
+            raise ConfigurationError("Only a generator spells names that are not labels; this model has none.")
         if decoding is not None and decoding != DecodingOptions(min_candidates=decoding.min_candidates):
             raise ConfigurationError(f"{decoding} is how a generator searches; this model has none.")
         return self.source
 
-    def _depth(self, k: int) -> int:
-        """Labels of a text that any source is asked for."""
+    @property
+    def _pool_depth(self) -> int:
+        """Labels of a text that each source but a generator contributes to the pool; 0 where there is no such one."""
         fusion = self.score_model.fusion
         if fusion is not None:
-            return max(k, fusion.candidates_per_source)
-        return k if isinstance(self.source, Generator) else max(k, _RANKED)
+            return fusion.candidates_per_source
+        return 0 if isinstance(self.source, Generator) else _RANKED
+
+    def _depth(self, k: int) -> int:
+        """Labels of a text that any of these sources will be asked for."""
+        return max(k, self._pool_depth) if self._pool_depth else 0
 
     def _rank_batch(self, source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:
+        """The pool and, where it has fewer than `k` labels of a text, what the sources rank next.
+
+        The pool is the same for every `k`, so the labels for a small `k` are the first ones for a large `k`. Sources
+        with an index come before a generator, which has to search again.
+        """
+        ranked = self._pool(source, batch)
+        for further in (*self.score_model.sources.values(), source):
+            if (np.diff(ranked.start) >= k).all():
+                break
+            ranked = ranked.followed_by(further.rank(batch, k, batch.allowed), k)
+        return ranked
+
+    def _pool(self, source: CandidateSource, batch: TextBatch) -> ScoredLabels:
         """Sources, union, features, fusion; or the one source, calibrated."""
-        depth = self._depth(k)
-        is_generator = isinstance(source, Generator)
-        own = source.rank(batch, k if is_generator else depth, batch.allowed)
+        own = source.rank(batch, 0 if isinstance(source, Generator) else self._pool_depth, batch.allowed)
         own = self.score_model.calibrate(own, self.label_space.counts)
         fusion = self.score_model.fusion
         if fusion is None:
             return own
-        candidates, values = candidate_values(source, own, self.score_model.sources, batch, depth)
+        sources = self.score_model.sources
+        candidates, values = candidate_values(source, own, sources, batch, fusion.candidates_per_source)
         return fusion.fuse(candidates, values, self.label_space.counts)
 
     def to_predictions(self, scored: ScoredLabels, ranked: RankedTexts) -> list[LabelPrediction]:

@@ -18,9 +18,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
-from .scored_labels import ScoredLabels
+from .scored_labels import Row, ScoredLabels
 
-__all__ = ["LabelTrees", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
 _SETTINGS_FILE = "label_trees.json"
 _TENSORS_FILE = "label_trees.safetensors"
@@ -28,9 +28,12 @@ _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
+_WIDER = 4  # times the beam, where it ends in too few labels
+
+_NOTHING: Row = ((), (), ())
 
 Ranked = list[tuple[list[int], list[float]]]
-"""Column numbers of the best labels of each text, none twice, and their scores."""
+"""Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -81,27 +84,35 @@ class LabelTrees:
 
         Args:
             texts: the texts.
-            k: labels for each text, at least 1. Fewer come out where the trees' beam ends in fewer.
-            allowed: ids of the labels to choose from; all if None. Only what the trees rank first is looked at.
+            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. For texts
+                where the beam ends in fewer it is widened, and what it finds then comes after the others.
+            allowed: ids of the labels to choose from; all if None.
 
         Returns:
             Candidates with scores clipped into [0, 1]; none is chosen.
         """
-        if not len(texts):
-            return ScoredLabels.from_rows([])
-        features = csr_matrix(self.vectorizer.transform(list(texts)))
-        ranked = rank_by_trees(self.trees, features, k, self.beam_size)
-        return ScoredLabels.from_rows(self._row(*columns, allowed) for columns in ranked)
+        is_open = np.ones(len(self.labels), dtype=bool) if allowed is None else np.isin(self.labels, allowed)
+        k = min(k, int(is_open.sum()))
+        found = ScoredLabels.from_rows([_NOTHING] * len(texts))
+        if not k or not len(texts):
+            return found
+        features, beam_size = csr_matrix(self.vectorizer.transform(list(texts))), self.beam_size
+        while len(lacking := np.flatnonzero(np.diff(found.start) < k)):
+            rows: list[Row] = [_NOTHING] * len(texts)
+            for row, of_text in zip(lacking, self._rows(features[lacking], k, beam_size, is_open), strict=True):
+                rows[row] = of_text
+            found = found.followed_by(ScoredLabels.from_rows(rows), k)
+            if beam_size >= len(self.labels):  # no level has more nodes
+                break
+            beam_size *= _WIDER
+        return found
 
-    def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
-        if columns and max(columns) >= len(self.labels):
-            raise ModelFolderError(
-                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and "
-                f"{_TENSORS_FILE} are of different trainings. Make them again."
-            )
-        labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
-        kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
-        return labels[kept], values[kept], [False] * int(kept.sum())
+    def _rows(self, features: csr_matrix, k: int, beam_size: int, is_open: np.ndarray) -> Iterator[Row]:
+        """The `k` best open columns of each text that a beam of this size finds."""
+        at_once = k if is_open.all() else len(is_open)
+        for columns, scores in rank_by_trees(self.trees, features, at_once, beam_size):
+            kept = np.flatnonzero(is_open[columns])[:k]
+            yield self.labels[columns][kept], np.clip(scores, 0.0, 1.0)[kept], np.zeros(len(kept), dtype=bool)
 
     def save(self, folder: str | Path) -> None:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
@@ -144,6 +155,13 @@ class LabelTrees:
             raise ModelFolderError(f"{folder}: trees of {trees.n_features} features come with {len(terms)} terms.")
         if trees.n_trees != n_trees:
             raise ModelFolderError(f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {n_trees} were saved.")
+        # A text without terms reaches every column; more of them than labels show themselves by their numbers.
+        ranked = rank_by_trees(trees, csr_matrix((1, len(terms)), dtype=np.float32), num_labels + 1, _LARGEST_BEAM)
+        if max(ranked[0][0], default=0) >= len(tensors["labels"]):
+            raise ModelFolderError(
+                f"{folder}: the trees rank more columns than the {len(tensors['labels'])} labels in {_TENSORS_FILE}; "
+                "they are of different trainings. Make them again."
+            )
         return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
 
 
@@ -221,7 +239,7 @@ def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
     if not isinstance(terms, list) or not terms or not all(type(term) is str for term in terms):
         raise ModelFolderError(f"{path}: 'terms' must be a list of strings.")
     if len(set(terms)) < len(terms):
-        raise ModelFolderError(f"{path}: a term stands twice.")
+        raise ModelFolderError(f"{path}: Duplicate terms.")
     features = {name: value for name, value in settings.items() if name not in ("beam_size", "n_trees")}
     return TfidfSettings(**features), settings["beam_size"], settings["n_trees"], terms
 

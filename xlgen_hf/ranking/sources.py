@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
@@ -85,6 +85,7 @@ class CandidateSource(Protocol):
         """
 
 
+@runtime_checkable
 class SavedSource(CandidateSource, Protocol):
     """A source that is a part of a model folder."""
 

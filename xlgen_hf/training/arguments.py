@@ -41,7 +41,8 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
         """Check the values, before and by means of transformers."""
         if not {"RANK", "MASTER_ADDR"} <= os.environ.keys():
             check_processes(1)
-        check_values(TrainerSettings, {name: getattr(self, name) for name in definitions(TrainerSettings)})
+        checked = [name for name in definitions(TrainerSettings) if name != "report_to"]  # which may be a list, too
+        check_values(TrainerSettings, {name: getattr(self, name) for name in checked})
         try:
             super().__post_init__()
         except (ImportError, RuntimeError, ValueError) as err:  # torch and transformers say what the machine lacks
