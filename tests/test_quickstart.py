@@ -18,7 +18,7 @@ def quick(monkeypatch, checkpoints):
     """Two steps of a tiny model instead of two minutes of a small one."""
     monkeypatch.setattr(quickstart, "BACKBONE", checkpoints["bert"])
     monkeypatch.setattr(quickstart, "ARGUMENTS", {**quickstart.ARGUMENTS, "max_steps": 2, "use_cpu": True})
-    monkeypatch.setattr(quickstart, "SETTINGS", {**quickstart.SETTINGS, "model_options": {"max_labels": 3}})
+    monkeypatch.setattr(quickstart, "SETTINGS", {**quickstart.SETTINGS, "max_labels": 3})
 
 
 def test_report_and_output(quick, tmp_path, capsys):

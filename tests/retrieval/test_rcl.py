@@ -253,7 +253,8 @@ def test_training_can_start_from_another_variant(make_model, checkpoints, rows, 
 
     def start(decoder_layers):
         settings = TrainingSettings(
-            backbone=checkpoints["bert"], variant="rcl", vocabulary=VOCABULARY, retriever_epochs=0, max_source_length=64,
+            backbone=checkpoints["bert"], variant="rcl", vocabulary=VOCABULARY, retriever_epochs=0,
+            max_source_length=64,
             max_target_length=64, start_from=str(tmp_path), decoder_layers=decoder_layers,
         )  # fmt: skip
         return Made(*prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache"))
