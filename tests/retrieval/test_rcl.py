@@ -254,8 +254,7 @@ def test_training_can_start_from_another_variant(make_model, checkpoints, rows, 
     def start(decoder_layers):
         settings = TrainingSettings(
             backbone=checkpoints["bert"], variant="rcl", vocabulary=VOCABULARY, retriever_epochs=0,
-            max_source_length=64,
-            max_target_length=64, start_from=str(tmp_path), decoder_layers=decoder_layers,
+            max_source_length=64, max_target_length=64, start_from=str(tmp_path), decoder_layers=decoder_layers,
         )  # fmt: skip
         return Made(*prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache"))
 
@@ -291,8 +290,8 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
     assert main(["index", *run, "--encoder", checkpoints["bert"], "--epochs", "0", "--output-dir",
                  str(tmp_path / "index")]) == 0  # fmt: skip
     assert main(["train", *run, "--variant", "rcl", "--backbone", checkpoints["bert"], "--retriever",
-                 str(tmp_path / "index"), "--max-source-length", "64", "--max-target-length", "64",
-                 "--output-dir", str(tmp_path / "rcl"), *small]) == 0  # fmt: skip
+                 str(tmp_path / "index"), "--num-input-candidates", "3", "--max-source-length", "64",
+                 "--max-target-length", "64", "--output-dir", str(tmp_path / "rcl"), *small]) == 0  # fmt: skip
     assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
                  str(tmp_path / "hybrid")]) == 0  # fmt: skip
     card = model_card(tmp_path / "hybrid", "me/hybrid")

@@ -45,9 +45,10 @@ def model_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ModelFolderError(f"There is no folder {str(folder)!r}. Give the folder of a trained model.")
+    trees = folder / LABEL_TREES_FOLDER
     found = {
         path.relative_to(folder).as_posix(): path
-        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*"), *folder.glob(f"{LABEL_TREES_FOLDER}/**/*")])
+        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*"), *trees.glob("**/*")])
         if path.is_file() and any(fnmatchcase(path.relative_to(folder).as_posix(), pattern) for pattern in MODEL_FILES)
     }
     kind = "adapter_config.json" if "adapter_config.json" in found else "config.json"
