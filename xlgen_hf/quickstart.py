@@ -80,7 +80,8 @@ def run_quickstart(output_dir: str | Path, variants: Sequence[Variant] = ("bcl",
     for variant in variants:
         began = time.monotonic()
         folder = output_dir / variant
-        predictions = _train_and_predict(variant, folder, vocabulary, clusters, (train, validation, test), seed)
+        of_variant = None if variant == "base" else clusters
+        predictions = _train_and_predict(variant, folder, vocabulary, of_variant, (train, validation, test), seed)
         write_jsonl(folder / "predictions.jsonl", (one.to_dict() for one in predictions))
         report["systems"][variant] = _scores([one.labels for one in predictions], test, space)
         report["examples"][variant] = _examples(test, predictions)

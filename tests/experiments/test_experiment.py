@@ -323,22 +323,22 @@ def test_settings_of_one_variant(checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "code", "message"),
     [
-        (["--systems", "bonzai"], "There is no system 'bonzai'"),
-        (["--set", "label_rowz=1"], "'label_rowz' is no setting of the training. Did you mean one of ['label_rows'"),
-        (["--set", "label_rows"], "write name=value"),
-        (["--ablations", "colour"], "There is no ablation 'colour'"),
-        (["--settings", "half"], "There is no setting 'half'"),
-        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], "mcg, not of 'xlgen-base'"),
-        (["--ablations", "conditioning", "--ablation-system", "xlgen-mcg"], "rcl, not of 'xlgen-mcg'"),
-        (["--num_train_epoks", "1"], "Did you mean one of ['--num_train_epochs'"),
-        (["--seed", "7"], "give the seeds of the cells with --model-seeds"),
-        (["--test-file", "x.jsonl"], "Give --data alone"),
-        (["--pu-rate", "1"], "pu_rate=1.0; a share between 0 and 1"),
+        (["--systems", "bonzai"], 1, "There is no system 'bonzai'"),
+        (["--set", "label_rowz=1"], 1, "'label_rowz' is not a setting of the training. Did you mean one of ['label_r"),
+        (["--set", "label_rows"], 1, "write name=value"),
+        (["--ablations", "colour"], 1, "There is no ablation 'colour'"),
+        (["--settings", "half"], 1, "There is no setting 'half'"),
+        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], 1, "xlgen-mcg, not 'xlgen-base'"),
+        (["--ablations", "conditioning", "--ablation-system", "xlgen-mcg"], 1, "xlgen-rcl, not 'xlgen-mcg'"),
+        (["--num_train_epoks", "1"], 2, "Did you mean --num-train-epochs"),
+        (["--seed", "7"], 1, "give the seeds of the cells with --model-seeds"),
+        (["--test-file", "x.jsonl"], 1, "Give --data alone"),
+        (["--pu-rate", "1"], 1, "pu_rate=1.0; it must be a number > 0 and < 1"),
     ],
 )
-def test_bad_options_are_explained(files, checkpoints, capsys, more, message):
-    assert main(_arguments(files, checkpoints["bert"], *more, "--no-figures")) == 1
+def test_bad_options_are_explained(files, checkpoints, capsys, more, code, message):
+    assert main(_arguments(files, checkpoints["bert"], *more, "--no-figures")) == code
     assert message in capsys.readouterr().err
     assert not (files / "out").exists()

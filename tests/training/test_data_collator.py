@@ -23,7 +23,8 @@ def test_rows_are_padded_and_targets_end_in_minus_100(make_model, rows):
     for ids, mask, target, row in zip(*batch.values(), [rows[0], rows[1], rows[6]], strict=True):
         assert (ids[mask == 0] == processor.pad_token_id).all()
         kept = target[target != -100].tolist()
-        assert kept == processor.label_tokenizer.build_target(sorted(processor.label_space.encode(row["labels"])))
+        rarest_first = sorted(processor.label_space.encode(row["labels"]), reverse=True)
+        assert kept == processor.label_tokenizer.build_target(rarest_first)
         assert (target[len(kept) :] == -100).all()
 
 

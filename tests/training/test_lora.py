@@ -209,11 +209,11 @@ def test_trainer_gives_all_parts_of_an_adapter_the_rate_of_fresh_ones(make_model
             assert not torch.equal(parameter, before[name]), name
 
 
-def _arguments(folder, backbone, *more):
+def _arguments(folder, backbone, *more, variant="bcl"):
     return [
         "train", "--train-file", str(folder / "rows.jsonl"), "--validation-file", str(folder / "rows.jsonl"),
         "--labels", str(folder / "labels.txt"), "--backbone", backbone, "--output-dir", str(folder / "model"),
-        "--decoder-layers", "1", "--num-clusters", "3", "--use_cpu", "--lora", "--lora-rank", "4", *more,
+        "--variant", variant, "--use_cpu", "--lora", "--lora-rank", "4", *more,
     ]  # fmt: skip
 
 
@@ -226,7 +226,8 @@ def files(tmp_path):
 
 @pytest.mark.parametrize(("family", "variant"), [("bert", "bcl"), ("t5", "mcg")])
 def test_from_training_to_every_loader(files, checkpoints, capsys, family, variant):
-    train = _arguments(files, checkpoints[family], "--variant", variant, "--num_train_epochs", "3")
+    small = ["--num-clusters", "3", *(["--decoder-layers", "1"] if family == "bert" else [])]
+    train = _arguments(files, checkpoints[family], *small, "--num_train_epochs", "3", variant=variant)
     assert main(train) == 0
     folder = files / "model"
     names = {path.name for path in folder.iterdir()}
@@ -265,8 +266,8 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
 
 def test_training_goes_on_from_a_checkpoint(files, checkpoints):
     """A run in two parts ends as one in one part does, and an adapter is found again in a moved folder."""
-    arguments = _arguments(files, checkpoints["t5"], "--variant", "base", "--eval_strategy", "no", "--save_strategy",
-                           "epoch", "--no_tune_decisions", "--save_total_limit", "9")  # fmt: skip
+    arguments = _arguments(files, checkpoints["t5"], "--eval_strategy", "no", "--save_strategy", "epoch",
+                           "--no_tune_decisions", "--save_total_limit", "9", variant="base")  # fmt: skip
     assert main([*arguments, "--num_train_epochs", "2"]) == 0
     whole = load_file(files / "model" / "adapter_model.safetensors")
     for name in ("checkpoint-2", "adapter_model.safetensors"):

@@ -26,17 +26,18 @@ def files(tmp_path):
     return tmp_path
 
 
-def _train_arguments(folder: Path, backbone: str, *more: str) -> list[str]:
+def _train_arguments(folder: Path, backbone: str, *more: str, variant: str = "bcl") -> list[str]:
     return [
         "train", "--train-file", str(folder / "rows.jsonl"), "--validation-file", str(folder / "rows.jsonl"),
         "--labels", str(folder / "labels.txt"), "--backbone", backbone, "--output-dir", str(folder / "model"),
-        "--decoder-layers", "1", "--num-clusters", "3", "--use_cpu", *more,
+        "--variant", variant, "--decoder-layers", "1", "--use_cpu", *more,
     ]  # fmt: skip
 
 
 @pytest.mark.parametrize("variant", ["base", "bcl", "mcg"])
 def test_train_predict_evaluate(files, checkpoints, capsys, variant):
-    arguments = _train_arguments(files, checkpoints["bert"], "--variant", variant, "--num_train_epochs", "2")
+    clusters = [] if variant == "base" else ["--num-clusters", "3"]
+    arguments = _train_arguments(files, checkpoints["bert"], *clusters, "--num_train_epochs", "2", variant=variant)
     assert main([*arguments, "--label-rows", "0.5"]) == 0
     assert "micro_f1" in capsys.readouterr().out
     names = {path.name for path in (files / "model").iterdir()}
@@ -85,9 +86,11 @@ def _start(arguments: list[str], folder: Path) -> subprocess.Popen:
     )
 
 
-def test_interrupted_training_goes_on_from_its_checkpoint(files, checkpoints):
+def test_interrupted_training_continues_from_its_checkpoint(files, checkpoints):
     """Ctrl-C leaves a checkpoint; the same command ends with the weights of a run that nobody interrupted."""
-    arguments = _train_arguments(files, checkpoints["bert"], "--max_steps", "120", "--eval_strategy", "no")
+    arguments = _train_arguments(
+        files, checkpoints["bert"], "--num-clusters", "3", "--max_steps", "120", "--eval_strategy", "no"
+    )
     process = _start([*arguments, "--logging_steps", "1"], files)
     while "Step 3 of" not in (files / "log").read_text():
         assert process.poll() is None, (files / "log").read_text()
@@ -105,15 +108,15 @@ def test_interrupted_training_goes_on_from_its_checkpoint(files, checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "code", "message"),
     [
-        (["--backbone", "./no/such/folder"], "no/such/folder"),
-        (["--decoder-layers", "9"], "decoder_layers=9; the encoder has 3"),
-        (["--num_train_epoks", "1"], "num_train_epoks"),
+        (["--backbone", "./no/such/folder"], 1, "no/such/folder"),
+        (["--decoder-layers", "9"], 1, "decoder_layers=9; the encoder has 3"),
+        (["--num_train_epoks", "1"], 2, "num_train_epoks"),
     ],
 )
-def test_bad_arguments_have_a_clear_error(files, checkpoints, capsys, more, message):
-    assert main(_train_arguments(files, checkpoints["bert"], *more)) != 0
+def test_bad_arguments_have_a_clear_error(files, checkpoints, capsys, more, code, message):
+    assert main(_train_arguments(files, checkpoints["bert"], *more)) == code
     assert message in capsys.readouterr().err
 
 
