@@ -120,7 +120,7 @@ def _train_and_predict(
     settings = TrainingSettings(
         backbone=BACKBONE, variant=variant, vocabulary=vocabulary, clusters=clusters, **SETTINGS
     )
-    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to=[], **ARGUMENTS)
+    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to="none", **ARGUMENTS)
     model, processor, _ = train_model(settings, args, rows[0], rows[1])
     return model.predict(rows[2]["text"][:], processor, progress=True)
 

@@ -20,7 +20,7 @@ from xlgen_hf.labels.trie import LabelTrie
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 20, "organ"]
-SMALL = LabelSpace(["music", "art", "church music", "church history", "organ"], [9, 7, 5, 2, 0])
+SMALL = LabelSpace(["music", "art", "church music", "church history", "organ"], [9, 7, 5, 2, 0], "freq_forward")
 
 
 def _sharpen(model):

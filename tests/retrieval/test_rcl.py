@@ -36,14 +36,15 @@ CONDITIONING = ("tokens", "memory")
 def make_rcl(checkpoints, rows, tmp_path):
     def make(conditioning="tokens", number=3, family="bert", options=None, **more):
         settings = TrainingSettings(
-            checkpoints[family],
-            "rcl",
+            backbone=checkpoints[family],
+            variant="rcl",
             vocabulary=["music history", "art history"],
             retriever_epochs=0,
-            num_candidates=number,
+            num_input_candidates=number,
             max_source_length=64,
             max_target_length=64,
-            model_options={"conditioning": conditioning, **(options or {})},
+            conditioning=conditioning,
+            **(options or {}),
             **more,
         )
         model, processor = prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache")
@@ -387,7 +388,7 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
     assert main(["index", *run, "--encoder", checkpoints["bert"], "--epochs", "0", "--output-dir",
                  str(tmp_path / "index")]) == 0  # fmt: skip
     assert main(["train", *run, "--variant", "rcl", "--backbone", checkpoints["bert"], "--retriever",
-                 str(tmp_path / "index"), "--num-candidates", "3", "--max-source-length", "64",
+                 str(tmp_path / "index"), "--num-input-candidates", "3", "--max-source-length", "64",
                  "--max-target-length", "64", "--output-dir", str(tmp_path / "rcl"), *small]) == 0  # fmt: skip
     assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
                  str(tmp_path / "hybrid")]) == 0  # fmt: skip

@@ -323,8 +323,7 @@ class TrainerSettings:
         500, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,
         published=False,
     )  # fmt: skip
-    # In the order of transformers, whose parser of arguments reads the second type.
-    report_to: None | str | list[str] = setting(  # noqa: RUF036
+    report_to: str | None = setting(
         "none", help="Experiment tracker, e.g. tensorboard or wandb.", group=_CHECKPOINTS, published=False
     )
     tune_decisions: bool = setting(
