@@ -11,5 +11,5 @@ for language in finnish swedish; do
   data=$out/data/$language
   xlgen experiment --data "$data" --labels "$data/labels.txt" --output-dir "$out/$language" --settings full --seeds 0 \
     --systems bonsai,dense-retrieval,retrieval,xlgen-rcl,hybrid --no-figures --num_train_epochs 1 \
-    --set dropout=0 --set decoder_layers=1 --set num_candidates=12
+    --set dropout=0 --set decoder_layers=1 --set num_input_candidates=12
 done

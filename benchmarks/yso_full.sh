@@ -16,12 +16,12 @@ few=(--train-file "$small/train.jsonl.gz" --validation-file "$data/validation.js
 [[ -e "$out/index20k/retriever.json" ]] || \
   xlgen index "${few[@]}" --encoder "$small/index" --epochs 0 --no-lexical --output-dir "$out/index20k"
 [[ -e "$out/rcl20k/training_report.json" ]] || \
-  xlgen train "${few[@]}" --variant rcl --retriever "$out/index20k" --num-candidates 12 --num_train_epochs 1 \
+  xlgen train "${few[@]}" --variant rcl --retriever "$out/index20k" --num-input-candidates 12 --num_train_epochs 1 \
   --decode-order freq_forward --output-dir "$out/rcl20k" --dropout 0 --eval_strategy no --save_strategy steps --save_steps 200
 [[ -e "$out/index/retriever.json" ]] || /usr/bin/time -v -o "$out/index.time" \
   xlgen index "${rows[@]}" --encoder "$small/index" --epochs 0 --no-lexical --output-dir "$out/index"
 [[ -e "$out/rcl/training_report.json" ]] || /usr/bin/time -v -o "$out/rcl.time" \
-  xlgen train "${rows[@]}" --variant rcl --retriever "$out/index" --num-candidates 12 --start-from "$out/rcl20k" \
+  xlgen train "${rows[@]}" --variant rcl --retriever "$out/index" --num-input-candidates 12 --start-from "$out/rcl20k" \
   --decode-order freq_forward --max_steps 300 --output-dir "$out/rcl" --dropout 0 --eval_strategy no --save_strategy steps --save_steps 100
 xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --settings full --seeds 0 \
   --systems bonsai,dense-retrieval,xlgen-rcl --model "full.xlgen-rcl=$out/rcl"
