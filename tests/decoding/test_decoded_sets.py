@@ -38,7 +38,9 @@ def _decoded(texts, beams, pool="best"):
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.lists(TEXT, min_size=1, max_size=3), st.sampled_from(["best", "average", "vote", "union"]), st.integers(1, 5))
+@given(
+    st.lists(TEXT, min_size=1, max_size=3), st.sampled_from(["best", "average", "vote", "union"]), st.integers(1, 5)
+)
 def test_beams_that_do_not_exist_change_nothing(texts, pool, further):
     """Few labels to choose from have few sets; a search with more beams than sets finds what there is."""
     most = max(map(len, texts))
