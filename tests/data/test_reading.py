@@ -69,7 +69,7 @@ def test_the_error_names_the_options(tmp_path):
 
 
 def test_an_unknown_option_names_the_nearest(tmp_path):
-    with pytest.raises(TypeError, match="There is no reading option 'label_column'. Did you mean 'labels_column'"):
+    with pytest.raises(TypeError, match=r"There is no reading option 'label_column'\. Did you mean 'labels_column'"):
         load_rows(ROWS, label_column="subjects")
     with pytest.raises(ConfigurationError, match="layout='tall'; choose one of auto, rows, long, one-hot"):
         load_rows(ROWS, layout="tall")
@@ -86,9 +86,7 @@ def test_kept_columns_keep_their_types(tmp_path):
     assert found["year"][:] == [1999, None]
     assert found["topics"][:] == [["a"], ["a"]]
     write(tmp_path / "rows.jsonl", "".join(json.dumps({**ROWS[0], "year": year}) + "\n" for year in (1, 2, "x")))
-    with pytest.raises(
-        DataError, match=r"row 3: The column 'year' cannot be kept: it holds 'x' here, and int64 before"
-    ):
+    with pytest.raises(DataError, match=r"row 3: The column 'year' cannot be kept: it holds 'x' here, and int64"):
         load_rows(tmp_path / "rows.jsonl", keep_columns="year")
     with pytest.raises(DataError, match="no column 'yeer'"):
         load_rows(tmp_path / "rows.jsonl", keep_columns="yeer")
@@ -187,10 +185,10 @@ def test_encodings_are_recognised(tmp_path, log, encoding, reported):
 
 
 def test_an_encoding_can_be_given(tmp_path):
-    path = write(tmp_path / "rows.csv", "text,labels\nПривет мир,слово\n", "cp1251")
-    with pytest.raises(DataError, match=r"row 2: The file is not UTF-8: byte 12 is 0xcf.*--encoding"):
+    path = write(tmp_path / "rows.csv", "text,labels\nЯзык лингвист,слово\n", "cp1251")
+    with pytest.raises(DataError, match=r"row 2: The file is not UTF-8: byte 12 is 0xdf.*--encoding"):
         load_rows(path)  # too many letters beyond ASCII for a Western language
-    assert load_rows(path, encoding="cp1251").to_list() == [{"text": "Привет мир", "labels": ["слово"]}]
+    assert load_rows(path, encoding="cp1251").to_list() == [{"text": "Язык лингвист", "labels": ["слово"]}]
     path = write(tmp_path / "rows.jsonl", '{"text": "é", "labels": ["a"]}\n', "latin-1")
     assert load_rows(path, encoding="latin-1")["text"][:] == ["é"]
     with pytest.raises(DataError, match=r"row 1: The file is not UTF-8"):
