@@ -11,26 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from huggingface_hub import snapshot_download
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from .configuration_xlgen import NUM_LEVELS
 from .encoders.embedding import Encoder
 from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
-from .files.model_checks import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
-from .files.model_folder import HYBRID_FILE, LINEAR_FOLDER
-from .files.saving import finish_interrupted_save, replace_files
-from .files.serialization import write_json
+from .files.model_checks import PROCESSOR_FORM, load_tokenizer, local_model, read_processor_settings
+from .files.model_folder import HYBRID_FILE, PROCESSOR_FILE, RETRIEVER_FOLDER
+from .files.saving import plain_folder, read_folder, replace_files
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
 from .labels.tokens import TruncationReport
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
 from .ranking.calibration import CALIBRATION_FILE, ScoreCalibrator
 from .ranking.fusion import Hybrid
-from .ranking.label_trees import LinearRanker
 from .retrieval.candidate_inputs import CandidateInputs
-from .retrieval.retriever import RETRIEVER_FOLDER, DenseRetriever
+from .retrieval.retriever import DenseRetriever
 
 __all__ = ["XLGenProcessor"]
 
@@ -395,19 +392,7 @@ class XLGenProcessor(PushToHubMixin):
             self.trie.save(folder, self._trie_digest)
             if self.calibrator is not None:
                 self.calibrator.save(folder)
-            write_json(folder / PROCESSOR_FILE, settings)
-        self.remove_leftovers(save_directory)
-
-    def remove_leftovers(self, folder: str | Path) -> None:
-        """Remove what an older model left in a folder; it would change this one's scores, or be pushed with it."""
-        if self.calibrator is None:
-            (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
-        if self.hybrid is None:
-            Hybrid.remove(folder)
-        elif self.hybrid.linear is None:
-            LinearRanker.remove(Path(folder) / LINEAR_FOLDER)
-        if self.retriever is None:
-            DenseRetriever.remove(Path(folder) / RETRIEVER_FOLDER)
+            PROCESSOR_FORM.write(folder / PROCESSOR_FILE, settings)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
@@ -416,13 +401,12 @@ class XLGenProcessor(PushToHubMixin):
         Raises:
             ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
         """
-        folder = Path(name_or_path)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(str(name_or_path), allow_patterns=WANTED_FROM_HUB, **known_options(hub_options))
-            )
-        finish_interrupted_save(folder)
-        settings = checked_settings(folder / PROCESSOR_FILE, cls.__name__)
+        place = local_model(name_or_path, dict(hub_options), "config", "tokenizer", "processor")
+        return read_folder(plain_folder(place), cls._load)
+
+    @classmethod
+    def _load(cls, folder: Path) -> XLGenProcessor:
+        settings = read_processor_settings(folder, cls.__name__)
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
         candidates, hybrid = _load_retrieval(folder, settings["candidates"], len(label_space))

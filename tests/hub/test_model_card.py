@@ -113,7 +113,7 @@ def test_validation_scores_stand_in_where_there_are_no_others(folder):
 
 def test_damaged_files_are_named(folder):
     (folder / "training_report.json").write_text("[]")
-    with pytest.raises(ModelFolderError, match=r"training_report.json: an object is expected, not list"):
+    with pytest.raises(ModelFolderError, match=r"training_report.json: it must be a JSON object"):
         model_card(folder, "acme/tiny")
     with pytest.raises(ModelFolderError, match="as `xlgen evaluate --output-file` writes"):
         read_scores(folder / "training_report.json")

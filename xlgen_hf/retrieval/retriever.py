@@ -24,11 +24,10 @@ from ..ranking.scored_labels import ScoredLabels
 from .lexical import LexicalIndex
 from .weighing import FORMAT_VERSION, Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings
 
-__all__ = ["RETRIEVER_FOLDER", "DenseRetriever", "RetrievalSettings"]
+__all__ = ["DenseRetriever", "RetrievalSettings"]
 
 logger = logging.getLogger(__name__)
 
-RETRIEVER_FOLDER = "retriever"
 _SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
 _SIMILARITIES_AT_ONCE = 20_000_000
