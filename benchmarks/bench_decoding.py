@@ -137,7 +137,9 @@ def _load(args: argparse.Namespace) -> tuple[XLGenForConditionalGeneration, XLGe
 def bench_engine(args: argparse.Namespace) -> list[dict[str, Any]]:
     """The search beside `generate` with `prefix_allowed_tokens_fn` over a dictionary trie, 5 beams."""
     model, processor, texts = _load(args)
-    allowed = dictionary_trie(processor.label_token_ids, processor.separator_token_id, processor.eos_token_id)
+    allowed = dictionary_trie(
+        processor.label_tokenizer.label_token_ids, processor.label_tokenizer.separator_token_id, processor.eos_token_id
+    )
     ids = processor.encode_texts(texts)
 
     def usual() -> None:

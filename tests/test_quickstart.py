@@ -15,10 +15,10 @@ KEYS = {"micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1"}
 
 @pytest.fixture
 def quick(monkeypatch, checkpoints):
-    """Two steps of a tiny model in place of two minutes of a small one."""
+    """Two steps of a tiny model instead of two minutes of a small one."""
     monkeypatch.setattr(quickstart, "BACKBONE", checkpoints["bert"])
-    monkeypatch.setattr(quickstart, "_ARGUMENTS", {**quickstart._ARGUMENTS, "max_steps": 2, "use_cpu": True})
-    monkeypatch.setattr(quickstart, "_SETTINGS", {**quickstart._SETTINGS, "model_options": {"max_labels": 3}})
+    monkeypatch.setattr(quickstart, "ARGUMENTS", {**quickstart.ARGUMENTS, "max_steps": 2, "use_cpu": True})
+    monkeypatch.setattr(quickstart, "SETTINGS", {**quickstart.SETTINGS, "model_options": {"max_labels": 3}})
 
 
 def test_report_and_output(quick, tmp_path, capsys):
@@ -39,7 +39,7 @@ def test_report_and_output(quick, tmp_path, capsys):
 
 
 def test_sample_has_a_tail_and_says_where_it_is_from():
-    folder = quickstart._SAMPLE
+    folder = quickstart.SAMPLE
     train, test = load_rows(folder / "train.jsonl.gz"), load_rows(folder / "test.jsonl.gz")
     vocabulary = set(load_label_names(folder / "labels.txt.gz"))
     counts: dict[str, int] = {}

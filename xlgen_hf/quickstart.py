@@ -1,4 +1,4 @@
-"""The main job end to end on bundled real data: train, predict, score beside a baseline, report."""
+"""The main job end to end on bundled real data: train, predict, compare with a baseline, report."""
 
 from __future__ import annotations
 
@@ -23,23 +23,24 @@ from .training.arguments import XLGenTrainingArguments
 from .training.run import train_model
 from .training.settings import TrainingSettings
 
-__all__ = ["BACKBONE", "KEY_SCORES", "run_quickstart"]
+__all__ = ["ARGUMENTS", "BACKBONE", "KEY_SCORES", "SAMPLE", "SETTINGS", "run_quickstart"]
 
 logger = logging.getLogger(__name__)
 
 BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 KEY_SCORES = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
-_SAMPLE = Path(__file__).parent / "samples" / "yso"
+SAMPLE = Path(__file__).parent / "samples" / "yso"
+"""Folder of the bundled data; its README.md says where it is from."""
 _CLUSTERS = 30
 _EXAMPLES = 4
-# A training for two minutes on two cores: no full pass, a one-layer decoder, no dropout.
-_SETTINGS: dict[str, Any] = {
+SETTINGS: dict[str, Any] = {
     "decoder_layers": 1,
     "dropout": 0.0,
     "max_source_length": 128,
     "max_target_length": 64,
 }
-_ARGUMENTS: dict[str, Any] = {
+"""Fields of [`TrainingSettings`] for two minutes on two cores: a one-layer decoder, no dropout."""
+ARGUMENTS: dict[str, Any] = {
     "num_train_epochs": 0.85,
     "learning_rate": 3e-4,
     "fresh_learning_rate": 1.5e-3,
@@ -48,6 +49,7 @@ _ARGUMENTS: dict[str, Any] = {
     "tune_decisions": True,
     "decision_beams": 1,  # beams would find more, in twice the time
 }
+"""Fields of [`XLGenTrainingArguments`] for the same: less than a full pass over the rows."""
 
 
 def run_quickstart(output_dir: str | Path, variants: Sequence[Variant] = ("bcl",), seed: int = 0) -> dict[str, Any]:
@@ -64,8 +66,8 @@ def run_quickstart(output_dir: str | Path, variants: Sequence[Variant] = ("bcl",
     """
     output_dir = Path(output_dir)
     started = time.monotonic()
-    train, validation, test = (load_rows(_SAMPLE / f"{split}.jsonl.gz") for split in ("train", "validation", "test"))
-    vocabulary = load_label_names(_SAMPLE / "labels.txt.gz")
+    train, validation, test = (load_rows(SAMPLE / f"{split}.jsonl.gz") for split in ("train", "validation", "test"))
+    vocabulary = load_label_names(SAMPLE / "labels.txt.gz")
     space = LabelSpace.from_label_lists(train["labels"], vocabulary)
     clusters = _fit_clusters(space, train, output_dir / "clusters", seed) if set(variants) - {"base"} else None
     report: dict[str, Any] = {
@@ -114,8 +116,10 @@ def _train_and_predict(
     seed: int,
 ) -> list[LabelPrediction]:
     """Train a variant on the first data set, decide on the second, predict the third."""
-    settings = TrainingSettings(BACKBONE, variant, vocabulary=vocabulary, clusters=clusters, **_SETTINGS)
-    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to=[], **_ARGUMENTS)
+    settings = TrainingSettings(
+        backbone=BACKBONE, variant=variant, vocabulary=vocabulary, clusters=clusters, **SETTINGS
+    )
+    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to=[], **ARGUMENTS)
     model, processor, _ = train_model(settings, args, rows[0], rows[1])
     return model.predict(rows[2]["text"][:], processor, progress=True)
 

@@ -67,11 +67,11 @@ def test_wrong_command_line_ends_with_2(arguments, message, capsys):
 
 def test_bad_data_ends_with_1_and_one_line(tmp_path, capsys):
     path = tmp_path / "rows.jsonl"
-    path.write_text('{"text": "x", "labels": "a, b"}\n')
+    path.write_text('{"text": "x", "labels": 5}\n')
     assert main.main(["cluster", "--train-file", str(path), "--output-dir", str(tmp_path / "out")]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith(f"xlgen: error: {path}, row 1: The column 'labels' is one string")
+    assert shown.err.startswith(f"xlgen: error: {path}, row 1: The column 'labels' is an int, 5")
     assert shown.err.count("\n") == 1
 
 

@@ -243,7 +243,7 @@ def test_missing_and_empty_files(files, tmp_path):
 @pytest.mark.parametrize(
     ("more", "code", "message"),
     [
-        (("--k", "1,x"), 2, "no list of whole numbers"),
+        (("--k", "1,x"), 2, "not a list of integers"),
         (("--shots", "few"), 1, "'few' is no bucket of training counts"),
     ],
 )

@@ -35,7 +35,7 @@ def _sequence_log_probs(model, processor, text, sequences):
     memory, _ = model.encode_batch(processor.encode_texts([text]), processor)
     found = []
     for labels in sequences:
-        target = torch.tensor([processor.build_target(labels)])
+        target = torch.tensor([processor.label_tokenizer.build_target(labels)])
         logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
         columns = model.piece_positions(target)
         found.append(float(logits.gather(2, columns[:, :, None]).sum()))
@@ -94,15 +94,21 @@ def test_greedy_search_equals_that_of_transformers(make_model, family, variant):
         encoder_outputs=memory,
         attention_mask=memory.attention_mask,
         logits_processor=LogitsProcessorList(
-            [LabelSetLogitsProcessor(processor.trie, processor.eos_token_id, min_labels=2, max_labels=4)]
+            [
+                LabelSetLogitsProcessor(
+                    processor.label_tokenizer.trie, processor.eos_token_id, min_labels=2, max_labels=4
+                )
+            ]
         ),
         num_beams=1,
         do_sample=False,
         max_new_tokens=60,
     )[:, 1:].numpy()
     expected = [
-        [processor.trie.label_of(row[a : b + 1].tolist()) for a, b in spans]
-        for row, spans in zip(sequences, split_labels(sequences, processor.separator_token_id), strict=True)
+        [processor.label_tokenizer.trie.label_of(row[a : b + 1].tolist()) for a, b in spans]
+        for row, spans in zip(
+            sequences, split_labels(sequences, processor.label_tokenizer.separator_token_id), strict=True
+        )
     ]
     decoded = model.decode_texts(ids, processor, DecodingOptions(min_labels=2, max_labels=4))
     assert [one.labels for one in decoded] == expected
@@ -204,7 +210,7 @@ def test_given_labels_are_scored_as_teacher_forcing_scores_them(make_model):
     scores = model.score(TEXTS[:2], [names, names[::-1]], processor)
     for text, row, order in zip(TEXTS[:2], scores, (1, -1), strict=True):
         for label, score in zip(range(5)[::order], row, strict=True):
-            target = torch.tensor([processor.build_target([label])[:-1]])
+            target = torch.tensor([processor.label_tokenizer.build_target([label])[:-1]])
             memory, _ = model.encode_batch(processor.encode_texts([text]), processor)
             logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
             expected = logits.gather(2, model.piece_positions(target)[:, :, None]).sum().exp()
@@ -253,7 +259,7 @@ def _prefix_log_probs(model, processor, text, sequences):
     memory, _ = model.encode_batch(processor.encode_texts([text]), processor)
     found = []
     for labels in sequences:
-        target = torch.tensor([processor.build_target(labels)[:-1]])
+        target = torch.tensor([processor.label_tokenizer.build_target(labels)[:-1]])
         logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
         found.append(float(logits.gather(2, model.piece_positions(target)[:, :, None]).sum()))
     return found

@@ -351,7 +351,7 @@ while True:
             (aside / name).parent.mkdir(exist_ok=True)
             (aside / name).write_text(str(number) + " " * 50_000)
         if number % 2:
-            (aside / "score_calibration.json").write_text(str(number))
+            (aside / "label_clusters.json").write_text(str(number))
 """
 
 
@@ -369,7 +369,7 @@ def test_kill_at_any_moment(tmp_path):
         found = read_folder(folder, lambda place: [read_json(place / name) for name in names])
         assert len(set(found)) == 1
         last = found[0]
-        there = read_folder(folder, lambda place: (place / "score_calibration.json").exists())
+        there = read_folder(folder, lambda place: (place / "label_clusters.json").exists())
         assert there == bool(last % 2)
     write_json(folder / "notes.json", 0)
     with replace_files(folder) as aside:
@@ -385,7 +385,7 @@ def test_files_follow_the_umask(make_model, tmp_path):
         with replace_files(tmp_path / "model") as aside:
             model.save_pretrained(aside, max_shard_size="20KB")
             processor.save_pretrained(aside)
-        processor.trie.save(tmp_path)
+        processor.label_tokenizer.trie.save(tmp_path)
         processor.label_space.save(tmp_path)
     finally:
         os.umask(old)

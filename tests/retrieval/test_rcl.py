@@ -57,16 +57,16 @@ def test_candidates_stand_behind_the_text_best_first(make_rcl, conditioning):
     processor = make_rcl(conditioning).processor
     found = processor.candidates.find(TEXTS)
     for row, (text, ids) in enumerate(zip(TEXTS, processor.encode_texts(TEXTS), strict=True)):
-        plain = processor._plain_ids([text])[0]
+        plain = plain_token_ids(processor.tokenizer, [text])[0]
         assert ids[: len(plain)] == plain
         behind, labels = ids[len(plain) :], found.labels[found.start[row] : found.start[row + 1]].tolist()
         if conditioning == "memory":
             assert [-1 - token for token in behind] == labels
             continue
-        levels = set(processor.added_token_ids[-NUM_LEVELS:])
+        levels = set(processor.label_tokenizer.added_token_ids[-NUM_LEVELS:])
         starts = [place for place, token in enumerate(behind) if token in levels]
         spelled = [behind[a + 1 : b] for a, b in zip(starts, [*starts[1:], len(behind)], strict=True)]
-        assert spelled == [processor.label_token_ids[label][:-1] for label in labels]
+        assert spelled == [processor.label_tokenizer.label_token_ids[label][:-1] for label in labels]
         assert [behind[place] for place in starts] == sorted((behind[place] for place in starts), reverse=True)
 
 
@@ -87,7 +87,7 @@ def test_candidates_leave_half_of_the_room_to_the_text(make_rcl):
     processor = make_rcl("tokens", 8).processor
     processor.max_source_length = 24
     ids = processor.encode_texts(["history of the organ music in the church and art and piano and more art"])[0]
-    first = next(place for place, token in enumerate(ids) if token in processor.added_token_ids)
+    first = next(place for place, token in enumerate(ids) if token in processor.label_tokenizer.added_token_ids)
     assert 10 <= first and len(ids) <= 22
 
 
@@ -98,7 +98,7 @@ def test_candidates_that_do_not_fit_are_counted(make_rcl, rows, caplog):
     assert (report.candidates, report.candidates_lost) == (24, 0)
     processor.max_source_length = 16
     report = TruncationReport()
-    levels = set(processor.added_token_ids[-NUM_LEVELS:])
+    levels = set(processor.label_tokenizer.added_token_ids[-NUM_LEVELS:])
     kept = sum(token in levels for ids in processor.encode_texts(TEXTS, report) for token in ids)
     assert report.candidates_lost == 24 - kept > 0
     report.log("These rows")
@@ -111,7 +111,7 @@ def test_candidates_are_read_back(make_rcl, conditioning):
     found = processor.candidates.find(TEXTS)
     rows = [found.labels[a:b].tolist() for a, b in zip(found.start[:-1], found.start[1:], strict=True)]
     assert processor.input_candidates(processor.encode_texts(TEXTS)) == rows
-    assert processor.input_candidates(processor._plain_ids(TEXTS)) == [[], [], []]
+    assert processor.input_candidates(plain_token_ids(processor.tokenizer, TEXTS)) == [[], [], []]
 
 
 @pytest.mark.parametrize("search", [{"num_beams": 1}, {"num_beams": 3, "pool": "union"}])
@@ -146,7 +146,7 @@ def test_more_labels_than_a_decoder_has_places_for_can_be_given(make_rcl):
         made.processor.encode_texts(TEXTS[:1]), [everything], made.processor, given=[everything]
     )[0]
     assert len(scores) == len(everything) and all(0 <= score <= 1 for score in scores)
-    spelled = made.processor.label_token_ids
+    spelled = made.processor.label_tokenizer.label_token_ids
     ordered, room = made.processor.label_space.order(everything), 16 - max(map(len, spelled))
     fitting = [
         label for place, label in enumerate(ordered) if sum(len(spelled[one]) for one in ordered[: place + 1]) <= room
@@ -161,7 +161,7 @@ def test_more_labels_than_a_decoder_has_places_for_can_be_given(make_rcl):
 @pytest.mark.parametrize("conditioning", CONDITIONING)
 def test_candidates_change_what_the_decoder_sees(make_rcl, conditioning):
     made = make_rcl(conditioning)
-    plain = made.processor._plain_ids(TEXTS[:1])[0]
+    plain = made.plain_token_ids(processor.tokenizer, TEXTS[:1])[0]
     with_candidates = made.processor.encode_texts(TEXTS[:1])[0]
     start = torch.tensor([made.model.config.decoder_start_token_id])
     outputs = []
@@ -173,7 +173,7 @@ def test_candidates_change_what_the_decoder_sees(make_rcl, conditioning):
 
 def test_vectors_do_not_reach_the_encoder(make_rcl):
     made = make_rcl("memory")
-    plain = made.processor._plain_ids(TEXTS[:1])[0]
+    plain = made.plain_token_ids(processor.tokenizer, TEXTS[:1])[0]
     first, second = (
         made.model.encode_batch([[*plain, *behind]], made.processor)[0] for behind in ([-1, -2], [-4, -5])
     )
@@ -206,7 +206,11 @@ def test_an_untrained_model_copies_the_first_candidate(make_rcl, family):
 
 def _generate(model, processor, memory, **options):
     constraint = LabelSetLogitsProcessor(
-        processor.trie, processor.eos_token_id, min_labels=2, max_labels=3, num_beams=options["num_beams"]
+        processor.label_tokenizer.trie,
+        processor.eos_token_id,
+        min_labels=2,
+        max_labels=3,
+        num_beams=options["num_beams"],
     )
     return model.generate(
         encoder_outputs=memory,
@@ -225,8 +229,10 @@ def test_generate_copies_as_the_search_does(make_rcl):
     memory, _ = model.encode_batch(processor.encode_texts(TEXTS), processor)
     sequences = _generate(model, processor, memory, num_beams=1).sequences[:, 1:].numpy()
     expected = [
-        [processor.trie.label_of(row[a : b + 1].tolist()) for a, b in spans]
-        for row, spans in zip(sequences, split_labels(sequences, processor.separator_token_id), strict=True)
+        [processor.label_tokenizer.trie.label_of(row[a : b + 1].tolist()) for a, b in spans]
+        for row, spans in zip(
+            sequences, split_labels(sequences, processor.label_tokenizer.separator_token_id), strict=True
+        )
     ]
     decoded = model.decode(TEXTS, processor, DecodingOptions(min_labels=2, max_labels=3))
     assert [one.labels for one in decoded] == expected
@@ -252,7 +258,7 @@ def test_beams_of_generate_copy_from_their_own_candidates(make_rcl):
 def test_steps_with_a_cache_equal_one_pass(make_rcl):
     model, processor = _sharpened(make_rcl())
     memory, _ = model.encode_batch(processor.encode_texts(TEXTS[:1]), processor)
-    target = torch.tensor([processor.build_target([0, 2, 1])])
+    target = torch.tensor([processor.label_tokenizer.build_target([0, 2, 1])])
     whole = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
     tokens, cache = model.prepare_decoder_input_ids_from_labels(target), None
     for step in range(target.shape[1]):

@@ -18,7 +18,7 @@ from xlgen_hf.encoders.embedding import load_encoder
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.retrieval.retriever import DenseRetriever, RetrievalSettings
+from xlgen_hf.retrieval.retriever import LabelRetriever, RetrievalSettings
 from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, train_encoder
 
 TENSORS = "retriever.safetensors"
@@ -27,19 +27,19 @@ TENSORS = "retriever.safetensors"
 @pytest.fixture
 def retriever(checkpoints, rows, label_space):
     label_ids = [label_space.encode(labels) for labels in rows["labels"]]
-    return DenseRetriever.fit(label_space, rows["text"][:], label_ids, checkpoints["bert"], progress=False)
+    return LabelRetriever.fit(label_space, rows["text"][:], label_ids, checkpoints["bert"], progress=False)
 
 
 def _plain(documents, names, labels, **options):
     """A retriever over given vectors, without an encoder."""
     matrix = csr_matrix(np.asarray(labels, np.float32))
-    return DenseRetriever(None, documents, names, matrix, np.arange(len(documents)), RetrievalSettings(**options))
+    return LabelRetriever(None, documents, names, matrix, np.arange(len(documents)), RetrievalSettings(**options))
 
 
 @pytest.fixture
 def lexical_retriever(checkpoints, rows, label_space):
     label_ids = [label_space.encode(labels) for labels in rows["labels"]]
-    return DenseRetriever.fit(
+    return LabelRetriever.fit(
         label_space, rows["text"][:], label_ids, checkpoints["bert"], lexical=True, progress=False
     )
 
@@ -77,12 +77,12 @@ def test_a_training_text_does_not_find_itself_or_its_copies(checkpoints, label_s
     texts = ["the history of art", "the history of art", "printing"]
     ids = [label_space.encode(["art"]), label_space.encode(["history"]), label_space.encode(["printing (output)"])]
     plain = RetrievalSettings(name_weight=0.0)
-    found = DenseRetriever.fit(label_space, texts, ids, checkpoints["bert"], settings=plain, progress=False)
+    found = LabelRetriever.fit(label_space, texts, ids, checkpoints["bert"], settings=plain, progress=False)
     seen = found.retrieve(texts[:1], 2)
     assert set(label_space.decode(seen.labels.tolist())) == {"art", "history"}
     left = found.retrieve(texts[:1], 1, leave_out=True)
     assert label_space.decode(left.labels.tolist()) == ["printing (output)"]
-    only = DenseRetriever.fit(label_space, texts[:1], ids[:1], checkpoints["bert"], settings=plain, progress=False)
+    only = LabelRetriever.fit(label_space, texts[:1], ids[:1], checkpoints["bert"], settings=plain, progress=False)
     assert only.retrieve(texts[:1], 3, leave_out=True).scores.tolist() == [0, 0, 0]
 
 
@@ -123,7 +123,7 @@ def test_a_text_does_not_find_itself_by_spelling(checkpoints, label_space):
     texts = ["the history of art", "printing"]
     ids = [label_space.encode(["art"]), label_space.encode(["printing (output)"])]
     alone = RetrievalSettings(name_weight=0.0, lexical_neighbor_weight=1.0, lexical_name_weight=0.0)
-    found = DenseRetriever.fit(
+    found = LabelRetriever.fit(
         label_space, texts, ids, checkpoints["bert"], settings=alone, lexical=True, progress=False
     )
     art = label_space.encode(["art"])[0]
@@ -144,7 +144,7 @@ def test_spelling_finds_what_the_encoder_does_not(checkpoints):
     space = LabelSpace.from_label_lists([[stem] for stem in stems])
     ids = [space.encode([stem]) for stem in stems]
     texts = [f"{stem}ssa ja muualla" for stem in stems]
-    found = DenseRetriever.fit(space, texts[:20], ids[:20], checkpoints["bert"], lexical=True, progress=False)
+    found = LabelRetriever.fit(space, texts[:20], ids[:20], checkpoints["bert"], lexical=True, progress=False)
     chosen = found.tune(texts[20:40], ids[20:40])
     assert chosen.lexical_name_weight > 0
     best = found.retrieve([f"historiallinen {stem}nen" for stem in stems[40:]], 1)
@@ -161,7 +161,7 @@ def test_new_labels_are_found_by_spelling(lexical_retriever, label_space):
 
 def test_saved_and_loaded_it_spells_the_same(lexical_retriever, rows, label_space, tmp_path):
     lexical_retriever.save(tmp_path)
-    loaded = DenseRetriever.load(tmp_path, num_labels=len(label_space))
+    loaded = LabelRetriever.load(tmp_path, num_labels=len(label_space))
     texts = [*rows["text"], "art of the piano"]
     before, after = (one.retrieve(texts, 3, leave_out=True) for one in (lexical_retriever, loaded))
     np.testing.assert_allclose(before.scores, after.scores, atol=3e-3)  # kept in 16 bits
@@ -176,7 +176,7 @@ def test_new_labels_are_found_by_name(retriever, label_space):
 
 def test_saved_and_loaded_it_finds_the_same(retriever, rows, label_space, tmp_path):
     retriever.save(tmp_path)
-    loaded = DenseRetriever.load(tmp_path, num_labels=len(label_space))
+    loaded = LabelRetriever.load(tmp_path, num_labels=len(label_space))
     assert loaded.settings == retriever.settings
     texts = [*rows["text"], "art of the piano"]
     for options in ({}, {"leave_out": True}):
@@ -220,7 +220,7 @@ def test_damaged_tensors_are_refused(lexical_retriever, label_space, tmp_path, c
     change(tensors)
     save_file(tensors, tmp_path / TENSORS)
     with pytest.raises(ModelFolderError, match=message):
-        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+        LabelRetriever.load(tmp_path, num_labels=len(label_space))
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_damaged_settings_are_refused(retriever, label_space, tmp_path, field, v
     path = tmp_path / "retriever.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
     with pytest.raises(ModelFolderError, match=message):
-        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+        LabelRetriever.load(tmp_path, num_labels=len(label_space))
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def test_an_encoder_of_others_is_checked_before_it_is_made(retriever, label_spac
     path = tmp_path / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ModelFolderError, match=message):
-        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+        LabelRetriever.load(tmp_path, num_labels=len(label_space))
 
 
 def test_no_pickled_encoder_is_read(retriever, label_space, tmp_path):
@@ -265,7 +265,7 @@ def test_no_pickled_encoder_is_read(retriever, label_space, tmp_path):
     torch.save({name: torch.from_numpy(value) for name, value in weights.items()}, tmp_path / "pytorch_model.bin")
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelFolderError, match=r"pytorch_model.bin, a pickle, which can run any code"):
-        DenseRetriever.load(tmp_path, num_labels=len(label_space))
+        LabelRetriever.load(tmp_path, num_labels=len(label_space))
     with pytest.raises(CheckpointError, match="no checkpoint that can be loaded"):
         load_encoder(str(tmp_path))
 
@@ -283,7 +283,7 @@ def test_training_brings_texts_near_their_labels(checkpoints, rows, label_space,
     wanted = ContrastiveSettings(epochs=20, batch_size=4, learning_rate=1e-3, random_negatives=4)
 
     def margin(model):
-        found = DenseRetriever.fit(label_space, texts, ids, model, progress=False)
+        found = LabelRetriever.fit(label_space, texts, ids, model, progress=False)
         cosine = found.documents @ found.names.T
         own = found.labels.toarray() > 0
         return cosine[own].mean() - cosine[~own].mean()
@@ -316,9 +316,9 @@ def test_index_writes_what_training_takes(checkpoints, rows, tmp_path, capsys):
     assert "Share of a text's labels" in capsys.readouterr().out
     space = LabelSpace.load(tmp_path / "index")
     assert "music history" in space.names
-    DenseRetriever.load_index(tmp_path / "index", space)
+    LabelRetriever.load_index(tmp_path / "index", space)
     with pytest.raises(ConfigurationError, match="is for other labels"):
-        DenseRetriever.load_index(tmp_path / "index", space.extended(["more"]))
+        LabelRetriever.load_index(tmp_path / "index", space.extended(["more"]))
     shutil.rmtree(tmp_path / "index")
 
 
@@ -327,7 +327,7 @@ def test_the_encoder_of_a_t5_can_be_trained_and_saved(checkpoints, rows, label_s
     found = fit_retriever(label_space, rows, None, checkpoints["t5"], tmp_path / "work", contrastive=settings)
     assert not any("decoder" in name for name, _ in found.encoder[0].named_parameters())
     found.save(tmp_path / "index")
-    loaded = DenseRetriever.load(tmp_path / "index", num_labels=len(label_space))
+    loaded = LabelRetriever.load(tmp_path / "index", num_labels=len(label_space))
     np.testing.assert_allclose(loaded.embed(["art"]), found.embed(["art"]), atol=1e-5)
 
 
@@ -338,4 +338,4 @@ def test_a_seq2seq_model_without_an_encoder_of_its_own_is_refused(checkpoints, r
 
 def test_texts_and_label_lists_must_agree(checkpoints, label_space):
     with pytest.raises(ConfigurationError, match="2 texts come with 1 label lists"):
-        DenseRetriever.fit(label_space, ["a", "b"], [[0]], checkpoints["bert"])
+        LabelRetriever.fit(label_space, ["a", "b"], [[0]], checkpoints["bert"])

@@ -37,7 +37,7 @@ SUFFIXES = {
 
 def _batch(processor, variant):
     batch = dict(processor(["art and music", "organ"], return_tensors="pt"))
-    targets = [processor.build_target([0, 3]), processor.build_target([2])]
+    targets = [processor.label_tokenizer.build_target([0, 3]), processor.label_tokenizer.build_target([2])]
     longest = max(map(len, targets))
     batch["labels"] = torch.tensor([t + [-100] * (longest - len(t)) for t in targets])
     if variant == "bcl":
@@ -90,7 +90,7 @@ def test_gradients_reach_all_that_is_trained(make_model, family, restrict):
     # T5's and BART's decoder reads no padding; all the rest moves.
     assert not [n for n in without if "token_type" not in n and "pooler" not in n]
     (rows,) = (p for n, p in adapted.named_parameters() if "trainable_tokens_delta" in n)
-    assert len(rows) == len(processor.added_token_ids)
+    assert len(rows) == len(processor.label_tokenizer.added_token_ids)
     separator = rows.grad[0]
     assert separator.any()
     frozen = [n for n, p in adapted.named_parameters() if not p.requires_grad and "base_layer.weight" in n]
@@ -138,7 +138,7 @@ def test_output_layer_of_its_own_has_rows_of_its_own(checkpoints, label_space, t
     adapted.save_pretrained(tmp_path / "adapter")
     loaded = XLGenForConditionalGeneration.from_pretrained(tmp_path / "adapter")
     _same(loaded.predict(TEXTS, processor, max_labels=4), predicted)
-    ids = processor.added_token_ids
+    ids = processor.label_tokenizer.added_token_ids
     assert not torch.equal(loaded.get_output_embeddings().weight[ids], loaded.get_input_embeddings().weight[ids])
     _same(adapted.merge_and_unload().predict(TEXTS, processor, max_labels=4), predicted)
 
@@ -347,7 +347,7 @@ def adapter(make_model, tmp_path):
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron_co.* is not what XLGen's adapters have"),
         ({"base_model_name_or_path": 3}, "'base_model_name_or_path' is 3; it must be a string"),
         ({"base_model_name_or_path": "/no/such/base"}, "is not a folder here, and not a Hub id"),
-        ({"base_model_name_or_path": "a/b", "revision": "../../x"}, r"revision='../../x' is not a commit, branch or tag"),
+        ({"base_model_name_or_path": "a/b", "revision": "../../x"}, r"revision='../../x' is not a commit"),
         ({"base_model_name_or_path": "a/b", "revision": 1}, "'revision' is 1; it must be a string"),
     ],
 )  # fmt: skip

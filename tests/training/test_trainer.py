@@ -13,6 +13,7 @@ from datasets import Dataset
 from transformers import EarlyStoppingCallback, HfArgumentParser, Seq2SeqTrainingArguments
 
 from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.collator import encode_dataset
 from xlgen_hf.training.sampler import LengthBucketSampler
@@ -58,8 +59,8 @@ def test_evaluation_keeps_the_order_of_the_rows(make_model, rows, tmp_path):
     result = trainer.predict(rows)
     found = [[label for label in row if label != -100] for row in result.label_ids.tolist()]
     assert found == [trainer.processing_class.label_space.encode(labels) for labels in rows["labels"]]
-    texts = [trainer.processing_class.encode_texts([text])[0] for text in rows["text"]]
-    direct = trainer.model.decode_texts(texts, trainer.processing_class)
+    generator = Generator(trainer.model, trainer.processing_class)
+    direct = generator.decode(generator.encode(trainer.processing_class.encode_texts(rows["text"][:])))
     assert [[label for label in row if label != -100] for row in result.predictions.tolist()] == [
         one.labels for one in direct
     ]

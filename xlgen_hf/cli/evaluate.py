@@ -8,7 +8,10 @@ from typing import Annotated
 
 import typer
 
-__all__ = ["evaluate", "print_scores"]
+from ..data.options import RowOptions
+from .rows import takes_row_options
+
+__all__ = ["evaluate", "print_groups", "print_scores"]
 
 _RANKING = {
     "precision": "precision",
@@ -21,17 +24,19 @@ _RANKING = {
 }
 
 
+@takes_row_options(leave_out=("keep_columns",))
 def evaluate(
     predictions: Annotated[
         Path,
         typer.Option(
-            help="What `xlgen predict` wrote: a row a text, with `labels`, the best first, perhaps `scores`."
+            help="What `xlgen predict` wrote: one row per text, with `labels`, the best first, perhaps `scores`."
         ),
     ],
     references: Annotated[
         str,
         typer.Option(
-            help="Rows with the true `labels`, in the same order: a file as for training, or a Hub data set."
+            help="Rows with the true `labels`, in the same order or with the same ids; texts are not needed. A file as"
+            " for training, or a Hub data set."
         ),
     ],
     train_file: Annotated[
@@ -45,8 +50,8 @@ def evaluate(
             " reliability diagram is drawn beside it, under the same name with `_reliability`."
         ),
     ] = None,
-    per_label_file: Annotated[Path | None, typer.Option(help="Write a row for each label as JSON Lines.")] = None,
-    k: Annotated[str, typer.Option(help="Cut-offs of the ranking scores, with commas between them.")] = "1,3,5",
+    per_label_file: Annotated[Path | None, typer.Option(help="Write one row per label as JSON Lines.")] = None,
+    k: Annotated[str, typer.Option(help="Cut-offs of the ranking scores, separated by commas.")] = "1,3,5",
     shots: Annotated[
         str | None,
         typer.Option(
@@ -61,6 +66,12 @@ def evaluate(
         bool,
         typer.Option("--oracle", help="Also score predictions cut at the true number of labels, which nobody knows."),
     ] = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="Score again for each value of this column of the references; several options, several."),
+    ] = None,
+    *,
+    rows: RowOptions,
 ) -> None:
     """Score predictions: micro, macro and example F1, ranking scores, and the same F1 on rare labels."""
     from ..evaluation.evaluate import run_evaluate
@@ -78,15 +89,18 @@ def evaluate(
         confidence=confidence,
         seed=seed,
         oracle=oracle,
+        rows=rows,
+        by=by or (),
     )
     print_scores(scores)
+    print_groups(scores.get("groups", {}))
 
 
 def _numbers(text: str, option: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",") if part.strip()]
     except ValueError as err:
-        raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 1,3,5.", param_hint=option) from err
+        raise typer.BadParameter(f"{text!r} is not a list of integers such as 1,3,5.", param_hint=option) from err
 
 
 def print_scores(scores: Mapping[str, float]) -> None:
@@ -116,6 +130,18 @@ def print_scores(scores: Mapping[str, float]) -> None:
             ["expected calibration error", _value(scores, "expected_calibration_error")],
         ]
         print_table("Scores", ["of the predicted labels only; the file has none of others", "value"], rows)
+
+
+def print_groups(groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+    """Print the scores of groups of texts on stdout, a table for each field."""
+    from .console import print_table
+
+    names = ("micro_f1", "macro_f1", "example_f1")
+    for field, scores in groups.items():
+        rows = [
+            [value, f"{found['texts']:,}", *(_value(found, name) for name in names)] for value, found in scores.items()
+        ]
+        print_table(f"Texts by {field}", [field, "texts", "micro F1", "macro F1", "example F1"], rows)
 
 
 def _is_score(name: str, prefix: str) -> bool:
@@ -148,7 +174,7 @@ def _size_rows(scores: Mapping[str, float]) -> list[list[str | None]]:
         ["true", _value(scores, "mean_labels_reference")],
     ]
     if "novel_label_rate" in scores:
-        rows.append(["share of predicted labels unknown to training", _value(scores, "novel_label_rate")])
+        rows.append(["fraction of predicted labels unknown to training", _value(scores, "novel_label_rate")])
     return rows
 
 

@@ -1,39 +1,46 @@
-"""Folders that hold a data set: files named after splits, and the raw-text layouts of extreme classification.
+"""Folders that hold a data set: files named after splits, and the layouts of extreme classification.
 
 | layout | files |
 |---|---|
 | splits | `train.jsonl`, `test.parquet`, `validation-00000-of-00002.parquet` ..., in the folder or in its `data` |
+| `save_to_disk` | what `datasets` wrote: `dataset_dict.json` or `state.json`, and Arrow files |
 | raw texts (AttentionXML, XLGen) | `train_raw_texts.txt` or `train_texts.txt`, `train_labels.txt` (`_` for a space) |
 | matrix (PECOS) | `X.trn.txt`, `Y.trn.npz`, `output-items.txt` |
 | matrix (X-Transformer) | `train_raw_texts.txt`, `Y.trn.npz`, `label_map.txt` |
+| sparse (Extreme Classification Repository) | `trn_X_Y.txt`, `raw_data/train.raw.txt`, `raw_data/label.raw.txt` |
 | LF (Extreme Classification Repository) | `trn.json.gz` (title, content, target_ind), `lbl.json.gz` (title) |
-| Annif | `train.tsv` (text, URIs), `vocab.tsv` or `subjects.tsv` (URI, name) |
+| Annif | `train.tsv` (text, URIs) and `vocab.tsv` (URI, name); or `doc1.txt` with `doc1.key` or `doc1.tsv`, in the \
+folder or in folders named after splits |
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-import logging
 import re
-import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from .formats import FILE_FORMATS, Columns, RawRow, iter_lines, label_names, read_file
+from .annif import document_files, read_documents
+from .blocks import Block, Splits, batches
+from .formats import FILE_FORMATS, read_file
+from .label_ids import distinct_names
+from .label_matrices import read_label_matrix, read_sparse_text
+from .options import RowOptions, shown_names
+from .tables import dataset_blocks, saved_splits
+from .text_files import iter_lines, line_list
 
-__all__ = ["SPLIT_NAMES", "folder_splits", "standard_split"]
+__all__ = ["SPLIT_NAMES", "choose_split", "folder_splits", "standard_split"]
 
-logger = logging.getLogger(__name__)
-
-SPLIT_NAMES = {"train": ("train", "trn"), "validation": ("validation", "valid", "val", "dev"), "test": ("test", "tst")}
+SPLIT_NAMES = {
+    "train": ("train", "trn"),
+    "validation": ("validation", "valid", "val", "validate", "dev"),
+    "test": ("test", "tst"),
+}
 """The three splits, and what files and data sets call them."""
-
-Splits = dict[str, Callable[[], Iterator[RawRow]]]
 
 _ALIASES = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
 _SPLIT_FILE = re.compile(
@@ -42,6 +49,9 @@ _SPLIT_FILE = re.compile(
 _RAW_TEXTS = ("{}_raw_texts.txt", "{}_raw_text.txt", "{}_texts.txt", "X.{}.txt")
 _MATRIX_NAMES = ("output-items.txt", "label_map.txt", "Y.txt")
 _LF_LABELS = ("lbl.json.gz", "lbl.json")
+_SPARSE_TEXTS = ("raw_data/{}.raw.txt", "{}_X.txt", "{}.raw.txt")
+_SPARSE_NAMES = ("raw_data/label.raw.txt", "Y.txt", "label.raw.txt")
+_SAVED = ("dataset_dict.json", "state.json")
 
 
 def standard_split(name: str) -> str:
@@ -49,24 +59,47 @@ def standard_split(name: str) -> str:
     return _ALIASES.get(name.lower(), name)
 
 
-def folder_splits(folder: Path, columns: Columns) -> Splits:
+def choose_split(available: Sequence[str], wanted: str | None, source: str) -> str:
+    """The split to read: the wanted one, under any of its names, or the only one.
+
+    Raises:
+        DataError: if there is no such split, or several and none is wanted.
+    """
+    if wanted is None and len(available) == 1:
+        return available[0]
+    if wanted is None:
+        raise DataError(
+            f"It has the splits {shown_names(available)}; say which one to read, with split=...", file=source
+        )
+    if wanted in available:
+        return wanted
+    for name in available:
+        if standard_split(name) == standard_split(wanted):
+            return name
+    raise DataError(f"It has no split {wanted!r}, only {shown_names(available)}.", file=source)
+
+
+def folder_splits(folder: Path, options: RowOptions, require_labels: bool = True) -> Splits:
     """The splits of a folder, each with a function that reads it.
 
     Args:
         folder: the folder.
-        columns: the columns of tables; the raw-text layouts have their own.
+        options: the columns of tables; the other layouts have their own.
+        require_labels: whether texts without a file of labels are no data set.
 
     Raises:
         DataError: if the folder has none of the known layouts.
     """
-    for layout in (_lf_splits, _matrix_splits, _raw_text_splits, _split_files):
-        splits = layout(folder, columns)
+    layouts: tuple[Callable[[Path, RowOptions, bool], Splits], ...] = (
+        _saved_splits, _lf_splits, _sparse_splits, _matrix_splits, _raw_text_splits, _split_files, _document_splits,
+    )  # fmt: skip
+    for layout in layouts:
+        splits = layout(folder, options, require_labels)
         if splits:
             return splits
-    present = sorted(path.name for path in folder.iterdir())
     raise DataError(
-        f"The folder has none of the known layouts; it holds {present[:12]}. Name files after splits, such as "
-        "train.jsonl, validation.jsonl and test.jsonl, or give one file.",
+        f"The folder has none of the known layouts; it holds {shown_names(path.name for path in folder.iterdir())}. "
+        "Name files after splits, such as train.jsonl, validation.jsonl and test.jsonl, or give one file.",
         file=folder,
     )
 
@@ -75,10 +108,30 @@ def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
+def _saved_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
+    if _first_file(folder, _SAVED) is None:
+        return {}
+    return {
+        name: partial(dataset_blocks, part, f"{folder} ({name})", options)
+        for name, part in saved_splits(folder).items()
+    }
+
+
+def _document_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
+    """Annif's folders of documents: one, or one for each split."""
+    if document_files(folder):
+        return {"train": partial(read_documents, folder, options)}
+    found: Splits = {}
+    for below in sorted(folder.iterdir()):
+        if below.name.lower() in _ALIASES and below.is_dir() and document_files(below):
+            found[_ALIASES[below.name.lower()]] = partial(read_documents, below, options)
+    return found
+
+
 # ---------------------------------------------------------------------------------------------------- files of splits
 
 
-def _split_files(folder: Path, columns: Columns) -> Splits:
+def _split_files(folder: Path, options: RowOptions, _: bool) -> Splits:
     found: dict[str, list[Path]] = {}
     for place in (folder, folder / "data"):
         for path in sorted(place.iterdir()) if place.is_dir() else ():
@@ -89,29 +142,29 @@ def _split_files(folder: Path, columns: Columns) -> Splits:
         if len(paths) > 1 and not all("-of-" in path.name for path in paths):
             names = [str(path.relative_to(folder)) for path in paths]
             raise DataError(f"Several files could be the split {split!r}: {names}. Keep one.", file=folder)
-    return {split: partial(_read_all, paths, columns) for split, paths in found.items()}
+    return {split: partial(_read_all, paths, options) for split, paths in found.items()}
 
 
-def _read_all(paths: Sequence[Path], columns: Columns) -> Iterator[RawRow]:
-    return itertools.chain.from_iterable(read_file(path, columns) for path in paths)
+def _read_all(paths: Sequence[Path], options: RowOptions) -> Iterator[Block]:
+    return itertools.chain.from_iterable(read_file(path, options) for path in paths)
 
 
 # ---------------------------------------------------------------------------------------------------- lines of text
 
 
-def _raw_text_splits(folder: Path, columns: Columns) -> Splits:
+def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) -> Splits:
     splits: Splits = {}
     for alias, split in _ALIASES.items():
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         labels = folder / f"{alias}_labels.txt"
-        if texts is not None and (labels.is_file() or not columns.require_labels):
-            splits[split] = partial(_read_raw_texts, texts, labels if labels.is_file() else None, columns)
+        if texts is not None and (labels.is_file() or not require_labels):
+            names = partial(_spoken_labels, labels) if labels.is_file() else None
+            splits[split] = partial(_paired, texts, names, labels, options)
     return splits
 
 
-def _read_raw_texts(texts: Path, labels: Path | None, columns: Columns) -> Iterator[RawRow]:
-    names = None if labels is None else ([_spoken(token) for token in line.split()] for _, line in iter_lines(labels))
-    return _paired(texts, names, labels, columns)
+def _spoken_labels(labels: Path) -> Iterator[list[str]]:
+    return ([_spoken(token) for token in line.split()] for _, line in iter_lines(labels))
 
 
 def _spoken(token: str) -> str:
@@ -121,24 +174,27 @@ def _spoken(token: str) -> str:
 
 
 def _paired(
-    texts: Path, labels: Iterator[list[str]] | None, label_file: Path | None, columns: Columns
-) -> Iterator[RawRow]:
-    """Rows of a file of texts and an iterator over label lists of the same length."""
-    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(texts))
+    texts: Path, labels: Callable[[], Iterator[list[str]]] | None, label_file: Path, options: RowOptions
+) -> Iterator[Block]:
+    """Blocks of a file of texts, one per line, and label lists of the same number."""
+    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(texts, options.encoding))
     if labels is None:
-        yield from (RawRow(str(texts), number, {columns.text: text}) for number, text in lines)
+        for part in batches(lines):
+            yield Block(str(texts), [number for number, _ in part], {"text": [line for _, line in part]}, ready=True)
         return
-    for line, names in itertools.zip_longest(lines, labels):
-        if line is None or names is None:
-            shorter, longer = (texts, label_file) if line is None else (label_file, texts)
-            raise DataError(f"The file ends before {longer} does; both need a line for each text.", file=shorter)
-        yield RawRow(str(texts), line[0], {columns.text: line[1], columns.labels: names})
+    for rows in batches(itertools.zip_longest(lines, labels())):
+        if rows[-1][0] is None or rows[-1][1] is None:
+            shorter, longer = (texts, label_file) if rows[-1][0] is None else (label_file, texts)
+            raise DataError(f"The file ends before {longer} does; both need one line per text.", file=shorter)
+        columns = {"text": [line for (_, line), _ in rows], "labels": [names for _, names in rows]}
+        yield Block(str(texts), [number for (number, _), _ in rows], columns, ready=True)
 
 
 # ---------------------------------------------------------------------------------------------------- label matrices
 
 
-def _matrix_splits(folder: Path, columns: Columns) -> Splits:
+def _matrix_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
+    """PECOS and X-Transformer: a matrix of scipy."""
     names = _first_file(folder, _MATRIX_NAMES)
     splits: Splits = {}
     for alias, split in _ALIASES.items():
@@ -146,45 +202,41 @@ def _matrix_splits(folder: Path, columns: Columns) -> Splits:
         matrix = _first_file(folder, [f"Y.{alias}.npz", f"Y.{short}.npz"])
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         if names is not None and matrix is not None and texts is not None:
-            splits[split] = partial(_read_matrix, texts, matrix, names, columns)
+            labels = partial(_named_labels, partial(read_label_matrix, matrix), names)
+            splits[split] = partial(_paired, texts, labels, matrix, options)
     return splits
 
 
-def _read_matrix(texts: Path, matrix: Path, names_file: Path, columns: Columns) -> Iterator[RawRow]:
-    return _paired(texts, _labels_of_matrix(matrix, names_file), matrix, columns)
+def _sparse_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
+    """The Extreme Classification Repository: a matrix as text, or one of scipy under the same name."""
+    names = _first_file(folder, _SPARSE_NAMES)
+    splits: Splits = {}
+    for alias, split in _ALIASES.items():
+        matrix = _first_file(folder, [f"{alias}_X_Y.txt", f"{alias}_X_Y.npz"])
+        others = (name for name in _ALIASES if _ALIASES[name] == split)
+        texts = _first_file(folder, [name.format(other) for other in others for name in _SPARSE_TEXTS])
+        if names is not None and matrix is not None and texts is not None:
+            read = read_label_matrix if matrix.suffix == ".npz" else read_sparse_text
+            labels = partial(_named_labels, partial(read, matrix), names)
+            splits[split] = partial(_paired, texts, labels, matrix, options)
+    return splits
 
 
-def _labels_of_matrix(matrix: Path, names_file: Path) -> Iterator[list[str]]:
-    from scipy.sparse import csr_matrix, load_npz
-
-    names = [name.strip() for name in label_names(names_file)]
-    _report_merged(names, names_file)
-    try:
-        rows = csr_matrix(load_npz(matrix))
-    except (ValueError, OSError, KeyError, zipfile.BadZipFile) as err:
-        raise DataError(f"The file is no sparse matrix of scipy: {err}", file=matrix) from err
-    if rows.shape[1] != len(names):
-        raise DataError(f"It has {rows.shape[1]} columns, {names_file} {len(names)} names.", file=matrix)
-    rows.eliminate_zeros()
-    for row in range(rows.shape[0]):
-        yield [names[label] for label in rows.indices[rows.indptr[row] : rows.indptr[row + 1]]]
-
-
-def _report_merged(names: Sequence[str], file: Path) -> None:
-    repeated = [name for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        logger.warning(
-            "%s gives %d names to several labels each, which become one label, e.g. %s.",
-            file,
-            len(repeated),
-            repeated[:3],
-        )
+def _named_labels(read: Callable[[int, Path], Iterator[list[int]]], names_file: Path) -> Iterator[list[str]]:
+    """The label names of each row of a matrix; labels of one name are kept apart by their numbers."""
+    lines = line_list(names_file)
+    names = distinct_names([str(number) for number in range(len(lines))], lines, names_file)
+    for row, labels in enumerate(read(len(names), names_file), 1):
+        empty = next((label for label in labels if not names[label]), None)
+        if empty is not None:
+            raise DataError(f"Line {empty + 1} is empty; row {row} has that label.", file=names_file)
+        yield [names[label] for label in labels]
 
 
 # ---------------------------------------------------------------------------------------------------- LF data sets
 
 
-def _lf_splits(folder: Path, columns: Columns) -> Splits:
+def _lf_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     labels = _first_file(folder, _LF_LABELS)
     if labels is None:
         return {}
@@ -192,23 +244,29 @@ def _lf_splits(folder: Path, columns: Columns) -> Splits:
     for alias, split in _ALIASES.items():
         documents = _first_file(folder, [f"{alias}.json.gz", f"{alias}.json"])
         if documents is not None:
-            splits[split] = partial(_read_lf, documents, labels, columns)
+            splits[split] = partial(_read_lf, documents, labels)
     return splits
 
 
-def _read_lf(documents: Path, labels: Path, columns: Columns) -> Iterator[RawRow]:
-    names = [str(row.get("title", "")).strip() for _, row in _json_objects(labels)]
-    _report_merged(names, labels)
-    for number, row in _json_objects(documents):
-        targets = row.get("target_ind")
-        if not isinstance(targets, list) or not all(type(i) is int and 0 <= i < len(names) for i in targets):
-            raise DataError(
-                f"'target_ind' is {str(targets)[:60]}; line numbers of {labels}, 0 to {len(names) - 1}, are expected.",
-                file=documents,
-                row=number,
-            )
-        text = " ".join(part for part in (row.get("title"), row.get("content")) if part)
-        yield RawRow(str(documents), number, {columns.text: text, columns.labels: [names[i] for i in targets]})
+def _read_lf(documents: Path, labels: Path) -> Iterator[Block]:
+    given = [str(row.get("title", "")) for _, row in _json_objects(labels)]
+    names = distinct_names([str(number) for number in range(len(given))], given, labels)
+    for part in batches(_json_objects(documents)):
+        label_column = [_lf_labels(row, names, documents, number, labels) for number, row in part]
+        texts = [" ".join(str(one) for one in (row.get("title"), row.get("content")) if one) for _, row in part]
+        columns = {"text": texts, "labels": label_column, "id": [str(row.get("uid", "")) for _, row in part]}
+        yield Block(str(documents), [number for number, _ in part], columns, ready=True)
+
+
+def _lf_labels(row: Mapping[str, Any], names: Sequence[str], file: Path, number: int, labels: Path) -> list[str]:
+    targets = row.get("target_ind")
+    if not isinstance(targets, list) or not all(type(i) is int and 0 <= i < len(names) for i in targets):
+        raise DataError(
+            f"'target_ind' is {str(targets)[:60]}; line numbers of {labels}, 0 to {len(names) - 1}, are expected.",
+            file=file,
+            row=number,
+        )
+    return [names[i] for i in targets]
 
 
 def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -217,8 +275,8 @@ def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as err:
-            raise DataError(f"No valid JSON: {err}", file=path, row=number) from err
+        except (ValueError, RecursionError) as err:
+            raise DataError(f"Not valid JSON: {err}", file=path, row=number) from err
         if not isinstance(row, dict):
             raise DataError(f"The row is a {type(row).__name__}; an object is expected.", file=path, row=number)
         yield number, row

@@ -1,4 +1,4 @@
-"""Rows of text and labels from every format that people have them in, checked row by row."""
+"""Rows of text and labels from every format that people have them in, with the place of every problem."""
 
 from __future__ import annotations
 
@@ -6,20 +6,39 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
 from ..errors import DataError
-from .folders import SPLIT_NAMES, folder_splits, standard_split
-from .formats import FILE_FORMATS, Columns, RawRow, label_names, read_file, reader_of
+from .blocks import Block, Splits, batches, block_of_rows
+from .folders import SPLIT_NAMES, choose_split, folder_splits
+from .formats import FILE_FORMATS, read_file, reader_of
+from .label_lists import column_batches
+from .options import RowOptions
+from .row_store import RowStore, merge_long
+from .shaping import RowShaper
+from .suspicion import log_suspicions, row_suspicions
+from .tables import dataset_blocks, frame_blocks
+from .text_files import line_list
 
-__all__ = ["FEATURES", "LABEL_SPACE_CONFIG", "load_label_names", "load_rows", "row_facts", "rows_sha256"]
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+__all__ = [
+    "FEATURES",
+    "LABEL_SPACE_CONFIG",
+    "RowSource",
+    "load_label_names",
+    "load_rows",
+    "row_facts",
+    "rows_sha256",
+    "source_splits",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,64 +48,84 @@ FEATURES = Features({"text": Value("string"), "labels": List(Value("string"))})
 LABEL_SPACE_CONFIG = "label_space"
 """Configuration of a Hub data set that holds the names of its labels, in a column `label`."""
 
+RowSource: TypeAlias = (
+    "str | Path | Dataset | Mapping[str, Dataset] | pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]"
+)
+"""What `load_rows` reads."""
+
 _GIVEN = "the given rows"
-_CHUNK = 10_000  # rows that are Python objects at once
 _HUB_ID = re.compile(r"[\w.-]+/[\w-]+(?:\.(?!txt$|gz$|tsv$|csv$)[\w-]+)*")  # owner/name that no file would be called
-_SHOWN = 80  # characters of a bad value that an error shows
+_LONG_FRACTION = 0.1  # of the rows that repeat a text with another label, which makes a long table
 
 
 def load_rows(
-    source: str | Path | Dataset,
+    source: RowSource,
+    options: RowOptions | None = None,
     *,
     split: str | None = None,
     require_labels: bool = True,
+    require_text: bool = True,
     allow_empty_text: bool | None = None,
-    text_column: str = "text",
-    labels_column: str = "labels",
-    label_separator: str = "|",
+    suspicions: bool = True,
+    **changes: Any,
 ) -> Dataset:
     r"""Read and check rows of text and labels.
 
+    What is recognised (encoding, delimiter, separator of labels, layout) and what looks wrong is reported in the log;
+    see `xlgen_hf.data.suspicion`.
+
     Args:
-        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, or `.parquet`); a folder with a file
-            for each split or in one of the raw-text layouts of `data_folders`; the id of a data set on the Hub; or
-            rows in memory, which are checked likewise.
-        split: the part to read of a folder or a Hub data set, where there are several: `train`, `validation` (also
-            found as `valid`, `val`, `dev`) or `test`. A file is read whole whatever this says.
+        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, `.parquet`, `.arrow`, `.xlsx`); a
+            folder with a file for each split, that `save_to_disk` wrote, or in one of the layouts of
+            `xlgen_hf.data.folders`; the id of a data set on the Hub; or rows in memory: a data set, several by split,
+            a data frame, an Arrow table, or dictionaries.
+        options: the columns to read, and how; see `RowOptions`.
+        split: the part to read of a source with several: `train`, `validation` (also found as `valid`, `val`,
+            `validate`, `dev`) or `test`. A file is read whole whatever this says.
         require_labels: if false, the source may lack the column of labels, or a row may have none (null): such rows
             get an empty list.
-        allow_empty_text: whether a text may be empty or white space. By default this is so where labels are not
-            required: there is nothing to learn from such a row, but asking for its prediction is no mistake.
-        text_column: name of the column with the texts.
-        labels_column: name of the column with the labels, lists of strings. In CSV and TSV a cell is a JSON list, or
-            names with a separator between them and white space around them removed.
-        label_separator: that separator.
+        require_text: if false, the source may lack the column of texts; texts are empty then.
+        allow_empty_text: whether a text may be empty or white space. By default this is so where labels or texts are
+            not required: there is nothing to learn from such a row, but asking for its prediction is not a mistake.
+        suspicions: whether to log what looks wrong in rows that must have texts and labels.
+        **changes: fields of `RowOptions` that are other than in `options`, such as `labels_column="subjects"`.
 
     Returns:
-        A data set with the columns `text` (string) and `labels` (list of strings, each once, in the given order). Rows
-        without labels stay in it (evaluation counts them, training leaves them out) and are reported in the log, as
-        are labels that a row repeats.
+        A data set with the columns `text` (string) and `labels` (list of strings, each once, in the given order), and
+        those that the options keep. Rows without labels stay in it (evaluation counts them, training leaves them out)
+        and are reported in the log, as are labels that a row repeats. More than 512 MiB of rows are kept in a
+        temporary file instead of memory.
 
     Raises:
         DataError: if something cannot be read or a row is not as described; names file and row. Rows are lines in JSON
-            Lines and raw text, and records behind the header in CSV and TSV, from 1.
+            Lines and raw text, and records after the header in CSV, TSV and Excel, from 1.
+        ConfigurationError: if the options contradict each other.
+        TypeError: if there is no such option.
     """
-    columns = Columns(text_column, labels_column, require_labels, label_separator)
-    name = _GIVEN if isinstance(source, Dataset) else source
-    checker = _RowChecker(columns, (not require_labels) if allow_empty_text is None else allow_empty_text)
-    rows = map(checker.check, _raw_rows(source, split, columns))
-    chunks = []
-    while chunk := list(islice(rows, _CHUNK)):
-        content = {"text": [text for text, _ in chunk], "labels": [labels for _, labels in chunk]}
-        chunks.append(Dataset.from_dict(content, features=FEATURES))
-    if not chunks:
+    options = (options or RowOptions()).changed(**changes)
+    if allow_empty_text is None:
+        allow_empty_text = not (require_labels and require_text)
+    shaper = RowShaper(
+        options, require_labels=require_labels, require_text=require_text, allow_empty_text=allow_empty_text
+    )
+    name = _name_of(source)
+    store = RowStore()
+    for block in _blocks(source, split, options, require_labels):
+        store.add(shaper.shape(block))
+    if not store.rows:
         raise DataError("There are no rows.", file=name)
-    checker.report(name)
-    return concatenate_datasets(chunks)
+    rows = _merge(store.dataset(), shaper, options, name)
+    _report(shaper, name)
+    if options.id_column is not None:
+        _report_ids(rows, options.id_column, name)
+    if suspicions and require_labels and require_text:
+        guessed = shaper.label_reader.separator is not None and options.label_separator is None
+        log_suspicions(row_suspicions(rows, guessed_separator=guessed), name)
+    return rows
 
 
 def load_label_names(path: str | Path) -> list[str]:
-    """Read a vocabulary: UTF-8, a name a line, `.gz` too; or the label space of a data set on the Hub.
+    """Read a vocabulary: UTF-8, one name per line, `.gz` too; or the label space of a data set on the Hub.
 
     Args:
         path: the file, or `owner/name` of a data set that `push_dataset` made. Lines without visible text are left
@@ -96,13 +135,13 @@ def load_label_names(path: str | Path) -> list[str]:
         The names in the order of the file; of repeated ones, which are reported in the log, the first.
 
     Raises:
-        DataError: if the file is missing, no UTF-8, or holds no name, or the data set has no label space.
+        DataError: if the file is missing, not UTF-8, or holds no name, or the data set has no label space.
     """
     from_hub = isinstance(path, str) and _HUB_ID.fullmatch(path) is not None and not Path(path).exists()
-    lines = _hub_label_names(str(path)) if from_hub else label_names(Path(path))
+    lines = _hub_label_names(str(path)) if from_hub else line_list(Path(path))
     names = [name for name in lines if name.strip()]
     if not names:
-        raise DataError("There is no label name in the file; a name a line is expected.", file=path)
+        raise DataError("There is no label name in the file; one name per line is expected.", file=path)
     unique = list(dict.fromkeys(names))
     if len(unique) < len(names):
         logger.warning("%s: %d names are repeated and count once.", path, len(names) - len(unique))
@@ -112,16 +151,56 @@ def load_label_names(path: str | Path) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- sources
 
 
-def _raw_rows(source: str | Path | Dataset, split: str | None, columns: Columns) -> Iterator[RawRow]:
+def source_splits(source: RowSource, options: RowOptions | None = None, *, require_labels: bool = True) -> list[str]:
+    """The names of the splits of a source; none where it is one file, or one set of rows.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    found = _found_splits(source, options or RowOptions(), require_labels)
+    return [] if found is None else list(found)
+
+
+def _name_of(source: RowSource) -> str:
+    return str(source) if isinstance(source, (str, Path)) else _GIVEN
+
+
+def _blocks(source: RowSource, split: str | None, options: RowOptions, require_labels: bool) -> Iterator[Block]:
+    splits = _found_splits(source, options, require_labels)
+    if splits is not None:
+        return splits[choose_split(list(splits), split, _name_of(source))]()
+    if isinstance(source, (str, Path)):
+        return read_file(Path(source).expanduser(), options)
     if isinstance(source, Dataset):
-        return _dataset_rows(source, _GIVEN, columns)
+        return dataset_blocks(source, _GIVEN, options)
+    if hasattr(source, "__arrow_c_stream__"):  # data frames of pandas and Polars, Arrow tables
+        return frame_blocks(source, _GIVEN, options)
+    return _dictionary_blocks(source, options)
+
+
+def _found_splits(source: RowSource, options: RowOptions, require_labels: bool) -> Splits | None:
+    """The splits of a folder, of a Hub data set or of several data sets; None for anything else."""
+    if isinstance(source, Mapping):
+        wrong = [name for name, part in source.items() if not isinstance(part, Dataset)]
+        if wrong:
+            kind = type(source[wrong[0]]).__name__
+            raise DataError(f"A data set for each split is expected; {wrong[0]!r} is {kind}.", file=_GIVEN)
+        return _dataset_splits(source, _GIVEN, options)
+    if not isinstance(source, (str, Path)):
+        return None
     path = Path(source).expanduser()
     if path.is_dir():
-        splits = folder_splits(path, columns)
-        return splits[_choose_split(splits, split, str(source))]()
+        return folder_splits(path, options, require_labels)
     if path.is_file() or _looks_like_file(source):
-        return read_file(path, columns)
-    return _hub_rows(str(source), split, columns)
+        return None
+    return _dataset_splits(_from_hub(str(source)), str(source), options)
+
+
+def _dataset_splits(parts: Mapping[str, Dataset], name: str, options: RowOptions) -> Splits:
+    def reader(part: Dataset) -> Any:
+        return lambda: dataset_blocks(part, name, options)
+
+    return {str(split): reader(part) for split, part in parts.items()}
 
 
 def _looks_like_file(source: str | Path) -> bool:
@@ -131,38 +210,17 @@ def _looks_like_file(source: str | Path) -> bool:
     return isinstance(source, Path) or odd or reader_of(Path(name)) is not None
 
 
-def _choose_split(available: Iterable[str], wanted: str | None, source: str) -> str:
-    names = list(available)
-    if wanted is None and len(names) == 1:
-        return names[0]
-    if wanted is None:
-        raise DataError(f"It has the splits {sorted(names)}; say which one to read, with split=...", file=source)
-    if wanted in names:
-        return wanted
-    for name in names:
-        if standard_split(name) == standard_split(wanted):
-            return name
-    raise DataError(f"It has no split {wanted!r}, only {sorted(names)}.", file=source)
-
-
-def _hub_rows(name: str, split: str | None, columns: Columns) -> Iterator[RawRow]:
+def _from_hub(name: str) -> Mapping[str, Dataset]:
     try:
         found = load_dataset(name)
-    except (
-        DatasetsError,
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as err:  # no network, no access, a loading script
+    except (DatasetsError, OSError, RuntimeError, ValueError) as err:  # no network, no access, a loading script
         answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
         raise DataError(
             f"There is no such file or folder, and no data set of this name can be loaded from the Hub: {answer}\n"
             f"Files end in {', '.join(FILE_FORMATS)}; a folder holds a file for each of {', '.join(SPLIT_NAMES)}.",
             file=name,
         ) from err
-    if isinstance(found, DatasetDict):
-        found = found[_choose_split(found, split, name)]
-    return _dataset_rows(found, name, columns)
+    return found if isinstance(found, DatasetDict) else {"train": found}
 
 
 def _hub_label_names(name: str) -> list[str]:
@@ -177,117 +235,82 @@ def _hub_label_names(name: str) -> list[str]:
         ) from err
 
 
-def _dataset_rows(dataset: Dataset, name: str, columns: Columns) -> Iterator[RawRow]:
-    dataset = dataset.select_columns(columns.among(dataset.column_names, name))
-    classes = _class_names(dataset.features.get(columns.labels))
-    for number, values in enumerate(dataset, 1):
-        labels = values.get(columns.labels)
-        if classes is not None and labels is not None:
-            values = {**values, columns.labels: [classes.int2str(label) for label in labels]}
-        yield RawRow(name, number, values)
-
-
-def _class_names(feature: Any) -> ClassLabel | None:
-    """The names behind a column that holds lists of class numbers, None for any other column."""
-    inner = getattr(feature, "feature", None)
-    return inner if isinstance(inner, ClassLabel) else None
-
-
-# ---------------------------------------------------------------------------------------------------- checks
-
-
-@dataclass
-class _RowChecker:
-    """Checks row by row, and counts what it mended or let pass."""
-
-    columns: Columns
-    allow_empty_text: bool
-    rows: int = 0
-    without_labels: int = 0
-    empty_texts: int = 0
-    repeated: int = 0
-
-    def check(self, raw: RawRow) -> tuple[str, list[str]]:
-        """Text and labels of a row.
-
-        Raises:
-            DataError: if the row cannot be used.
-        """
-        self.rows += 1
-        problem = self._text_problem(raw.values.get(self.columns.text))
-        labels = raw.values.get(self.columns.labels)
-        problem = problem or self._labels_problem(labels)
-        if problem:
-            raise DataError(problem, file=raw.file, row=raw.row)
-        unique = list(dict.fromkeys(labels or ()))
-        self.without_labels += not unique
-        self.repeated += len(labels or ()) - len(unique)
-        return raw.values[self.columns.text], unique
-
-    def _text_problem(self, text: object) -> str | None:
-        name = self.columns.text
-        if text is None:
-            return f"The column {name!r} is null; a text is expected."
-        if not isinstance(text, str):
-            return f"The column {name!r} is {type(text).__name__} {_shown(text)}; a string is expected."
-        if not _is_encodable(text):
-            return f"The text holds half of a surrogate pair, which is no character: {_shown(text)}."
-        if not text.strip():
-            self.empty_texts += 1
-            if not self.allow_empty_text:
-                return "The text is empty. Leave the row out; nothing can be learned from it."
-        return None
-
-    def _labels_problem(self, labels: object) -> str | None:
-        name = self.columns.labels
-        if labels is None:
-            if not self.columns.require_labels:
-                return None
-            return f"The column {name!r} is null; a list of strings is expected, [] where there are no labels."
-        if isinstance(labels, str):
-            return f"The column {name!r} is one string; a list of strings is expected: [{_shown(labels)}]."
-        if not isinstance(labels, Sequence):
-            return f"The column {name!r} is {type(labels).__name__} {_shown(labels)}; a list of strings is expected."
-        return next(filter(None, map(_label_problem, labels)), None)
-
-    def report(self, source: str | Path) -> None:
-        """Log what was counted."""
-        if self.without_labels and self.columns.require_labels:
-            logger.warning(
-                "%s: %d of %d rows have no labels. Training leaves them out, evaluation counts them.",
-                source,
-                self.without_labels,
-                self.rows,
-            )
-        if self.empty_texts:
-            logger.warning("%s: %d of %d texts are empty.", source, self.empty_texts, self.rows)
-        if self.repeated:
-            logger.warning("%s: %d labels were repeated in their row and count once.", source, self.repeated)
-
-
-def _label_problem(label: object) -> str | None:
-    if not isinstance(label, str):
-        return f"The label {_shown(label)} is a {type(label).__name__}; write it as a string."
-    if not label.strip():
-        return f"There is a label without visible text: {label!r}. Leave it out."
-    if not _is_encodable(label):
-        return f"The label {_shown(label)} holds half of a surrogate pair, which is no character."
-    return None
-
-
-def _is_encodable(text: str) -> bool:
-    """Whether UTF-8, and so Arrow, can hold the text."""
+def _dictionary_blocks(rows: Any, options: RowOptions) -> Iterator[Block]:
     try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+        iterator = iter(rows)
+    except TypeError as err:
+        raise DataError(f"Rows cannot be read from {type(rows).__name__}.", file=_GIVEN) from err
+    for part in batches(enumerate(iterator, 1)):
+        wrong = next(((number, row) for number, row in part if not isinstance(row, Mapping)), None)
+        if wrong is not None:
+            message = f"The row is {type(wrong[1]).__name__}; a dictionary with a text and labels is expected."
+            raise DataError(message, file=_GIVEN, row=wrong[0])
+        yield block_of_rows(_GIVEN, [number for number, _ in part], [row for _, row in part], options)
 
 
-def _shown(value: object) -> str:
-    """A value for an error message: one line, not too long, printable."""
-    text = ascii(value) if isinstance(value, str) and not _is_encodable(value) else repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+# ---------------------------------------------------------------------------------------------------- what was found
+
+
+def _merge(rows: Dataset, shaper: RowShaper, options: RowOptions, name: str) -> Dataset:
+    """Make one row of the rows of a text, where the table is a long one."""
+    single = shaper.label_reader.single_cells and (shaper.has_texts or options.id_column is not None)
+    if options.layout not in ("auto", "long") or (options.layout == "auto" and (not single or len(rows) < 2)):
+        return rows
+    if not single:
+        raise DataError(
+            "The table is not a long one: rows have several labels, or neither a text nor an id.", file=name
+        )
+    merged, other_texts = merge_long(rows, options.id_column or "text")
+    labels = sum(len(names.flatten()) for (names,) in column_batches(merged, "labels"))
+    if options.layout == "auto" and labels - len(merged) < _LONG_FRACTION * len(rows):
+        return rows
+    logger.info(
+        "%s: a long table; its %d rows of one label each are %d texts. --layout rows would keep each row.",
+        name,
+        len(rows),
+        len(merged),
+    )
+    if other_texts:
+        logger.warning(
+            "%s: %d rows have another text than the first row of the same %r; the first text counts.",
+            name,
+            other_texts,
+            options.id_column,
+        )
+    shaper.rows = len(merged)
+    lengths = (part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(merged, "labels"))
+    shaper.without_labels = sum(int((part == 0).sum()) for part in lengths)
+    return merged
+
+
+def _report(shaper: RowShaper, source: str) -> None:
+    """Log what was counted."""
+    if shaper.without_labels and shaper.require_labels:
+        logger.warning(
+            "%s: %d of %d rows have no labels. Training leaves them out, evaluation counts them.",
+            source,
+            shaper.without_labels,
+            shaper.rows,
+        )
+    if shaper.empty_texts and shaper.require_text:
+        logger.warning("%s: %d of %d texts are empty.", source, shaper.empty_texts, shaper.rows)
+    repeated = shaper.label_reader.repeated
+    if repeated:
+        logger.warning("%s: %d labels were repeated in their row and count once.", source, repeated)
+
+
+def _report_ids(rows: Dataset, column: str, source: str) -> None:
+    """Log ids that do not tell rows apart."""
+    ids = rows.data.column(column)
+    different = len(ids.unique().drop_null())
+    if different < len(rows):
+        logger.warning(
+            "%s: %d rows have %d different values of %r, so it does not identify a row.",
+            source,
+            len(rows),
+            different,
+            column,
+        )
 
 
 def rows_sha256(rows: Dataset) -> str:
@@ -296,9 +319,10 @@ def rows_sha256(rows: Dataset) -> str:
     It does not depend on the format or file that the rows came from, so it tells whether two people used one split.
     """
     digest = hashlib.sha256()
-    for row in rows:
-        line = json.dumps({"text": row["text"], "labels": row["labels"]}, ensure_ascii=False)
-        digest.update(line.encode("utf-8") + b"\n")
+    for texts, labels in column_batches(rows, "text", "labels"):
+        for text, names in zip(texts.to_pylist(), labels.to_pylist(), strict=True):
+            line = json.dumps({"text": text, "labels": names}, ensure_ascii=False)
+            digest.update(line.encode("utf-8") + b"\n")
     return digest.hexdigest()
 
 
@@ -309,6 +333,6 @@ def row_facts(rows: Dataset, source: str | None = None) -> dict[str, Any]:
         rows: rows with `text` and `labels`.
         source: where they come from; left out if None.
     """
-    labels = sum(map(len, rows["labels"]))
+    labels = sum(len(names.flatten()) for (names,) in column_batches(rows, "labels"))
     facts: dict[str, Any] = {"rows": len(rows), "labels_per_row": labels / max(len(rows), 1)}
     return facts | {"sha256": rows_sha256(rows), "source": source}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from datasets import Dataset
 
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
+from .label_lists import label_lists
 
-__all__ = ["drop_labels", "label_side_rows", "labelled_rows"]
+__all__ = ["drop_labels", "label_side_rows", "labelled_rows", "remove_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +90,28 @@ def drop_labels(dataset: Dataset, rate: float = 0.5, seed: int = 0, *, keep_one:
         len(set(before)),
     )
     return remaining
+
+
+def remove_labels(dataset: Dataset, names: Collection[str]) -> Dataset:
+    """Rows without some labels; rows that lose all of theirs stay.
+
+    Args:
+        dataset: rows with `labels`; other columns stay as they are.
+        names: the labels to remove.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    unwanted = pa.array(list(names), pa.string())
+
+    def remove(table: pa.Table) -> pa.Table:
+        lists = label_lists(table.column("labels").combine_chunks())
+        kept = lists.select(~pc.is_in(lists.names, unwanted).to_numpy(zero_copy_only=False))
+        place = table.schema.get_field_index("labels")
+        return table.set_column(place, table.schema.field("labels"), kept.to_array())
+
+    changed = dataset.with_format("arrow").map(remove, batched=True, keep_in_memory=True, load_from_cache_file=False)
+    return changed.with_format(None)
 
 
 def labelled_rows(dataset: Dataset) -> Dataset:

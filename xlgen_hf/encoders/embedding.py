@@ -29,7 +29,7 @@ from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolder
 from ..files.serialization import read_tensors, write_json, write_tensors
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 
-__all__ = ["Encoder", "embed_texts", "load_encoder"]
+__all__ = ["Encoder", "embed_texts", "load_encoder", "masked_mean"]
 
 logger = logging.getLogger(__name__)
 
@@ -106,6 +106,20 @@ def embed_texts(
         length = np.linalg.norm(embeddings, axis=1, keepdims=True)
         embeddings /= np.where(length > 0, length, 1)
     return embeddings
+
+
+def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of hidden states over the positions that a mask keeps.
+
+    Args:
+        hidden: `(B, S, H)`.
+        mask: 1 where a position counts, else 0, `(B, S)`.
+
+    Returns:
+        `(B, H)`, of the type of `hidden`; zeros for a row without any position.
+    """
+    weight = mask.to(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> None:
@@ -352,8 +366,7 @@ class _Run:
         pad_id = self.source.tokenizer.pad_token_id or 0  # without one any id will do: the mask hides it
         ids, mask = (value.to(model.device) for value in self.tokens.padded(rows, pad_id))
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, S, H)
-        weight = mask.unsqueeze(-1).float()
-        return ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy()
+        return masked_mean(hidden, mask).cpu().numpy()
 
     def _write(self, number: int, values: np.ndarray) -> None:
         path = self._path(number)

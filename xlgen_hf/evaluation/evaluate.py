@@ -1,27 +1,57 @@
-"""Scores of a file of predictions."""
+"""Scores of a file of predictions, for all texts and for groups of them."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..data.formats import RawRow
-from ..ranking.reliability import ReliabilityTable
+import numpy as np
+from datasets import Dataset
+
+from ..data.label_lists import column_batches
+from ..data.options import RowOptions
+from ..data.predictions import Predictions, read_predictions
+from ..data.rows import RowSource, load_rows
+from ..data.suspicion import label_counts, log_suspicions, look_alike_suspicions
+from ..errors import ConfigurationError, DataError
+from ..files.json_lines import write_jsonl
+from ..files.serialization import write_json
+from ..ranking.reliability import ReliabilityTable, reliability_table, table_calibration_error
+from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_shot_buckets
+from .scoring import score_labels
 
 __all__ = ["run_evaluate"]
 
 logger = logging.getLogger(__name__)
 
+_MOST_GROUPS = 200  # of one field
+_NO_VALUE = "(none)"
+_SHOWN_IDS = 3
+
+
+class _References(NamedTuple):
+    """The rows that predictions are scored against.
+
+    Attributes:
+        labels: the true labels of each row, an Arrow column.
+        groups: field -> value -> rows that have it, from 0.
+    """
+
+    labels: Any
+    groups: dict[str, dict[str, np.ndarray]]
+
 
 def run_evaluate(
     predictions: str | Path,
-    references: str | Path,
-    train_file: str | Path | None = None,
+    references: RowSource,
+    train_file: RowSource | None = None,
     output_file: str | Path | None = None,
     plot: str | Path | None = None,
     *,
+    rows: RowOptions | None = None,
+    by: Sequence[str] = (),
     per_label_file: str | Path | None = None,
     k: Sequence[int] = (1, 3, 5),
     shots: Sequence[int | str] | None = None,
@@ -34,150 +64,184 @@ def run_evaluate(
     in the file.
 
     Args:
-        predictions: rows with `labels`, the best first, in a file that `load_rows` reads; JSON and Parquet rows may
-            have `scores`, one for each label.
-        references: rows with the true labels, in the same order.
+        predictions: rows with `labels`, the best first, in a file that `load_rows` reads, perhaps with `scores`, one
+            for each label.
+        references: rows with the true labels, in the same order; texts are not needed.
         train_file: training rows.
         output_file: where to write the scores as JSON.
         plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram is drawn beside it.
+        rows: how references and training rows are read. Where it names an id column, predictions have it, too, and
+            are matched to references by it, whatever their order.
+        by: columns of the references; texts are scored again for each value of each of them. A text whose value is a
+            list belongs to the group of each element.
         per_label_file: where to write the scores of each label as JSON Lines.
         k: cut-offs of the ranking scores.
         shots: buckets of labels by training count; by default 0 and 1, with `plot` buckets that hold all labels.
         **options: further options of `xlgen_hf.evaluation.scoring.score_labels`.
 
     Returns:
-        Scores by name.
+        Scores by name; with `by` also `groups`, field -> value -> scores by name, each with its own intervals where
+        `bootstrap` asks for them, and the number of `texts`.
 
     Raises:
-        DataError: if rows cannot be read or scored.
-        ConfigurationError: if a plot is wanted without training rows, or under a name that is no picture's.
+        DataError: if rows cannot be read, matched or scored.
+        ConfigurationError: if a plot is wanted without training rows, or under a name that is not a picture's, or a
+            field has too many values.
         MissingExtraError: if a plot is wanted without matplotlib.
     """
-    from ..errors import ConfigurationError
-    from ..evaluation.plots import PLOT_SHOTS, check_picture, plot_reliability, plot_shot_buckets
-    from ..evaluation.scoring import score_labels
-    from ..files.serialization import write_json
-
     if plot is not None:
         check_picture(plot)
         if train_file is None:
             raise ConfigurationError("A plot shows labels by their training documents; give the training rows too.")
-    (predicted, given), true = _read_predictions(predictions), _label_column(references, "test")
-    _check_lengths(predicted, true, predictions, references)
+    rows = rows or RowOptions()
+    given, true = _matched(predictions, references, rows, by)
+    train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
+    _warn_of_look_alikes(given.labels, true.labels)
+    options |= {"k": k, "shots": shots if shots is not None else (PLOT_SHOTS if plot is not None else (0, 1))}
     scores = score_labels(
-        predicted,
-        true,
-        train_references=None if train_file is None else _label_column(train_file, "train"),
+        given.labels,
+        true.labels,
+        train_references=None if train is None else train.with_format("arrow")["labels"][:],
         per_label=per_label_file is not None,
-        k=k,
-        shots=shots if shots is not None else (PLOT_SHOTS if plot is not None else (0, 1)),
         **options,
     )
     table = scores.pop("per_label", {})
-    reliability = _reliability(predicted, given, true, predictions)
+    reliability = _reliability(given, true.labels, predictions)
     if reliability is not None:
         scores |= _calibration_scores(reliability)
+    if by:
+        scores["groups"] = _group_scores(given, true, train, options)
     if per_label_file is not None:
         _write_table(table, per_label_file)
     if output_file is not None:
         write_json(output_file, scores)
     if plot is not None:
-        plot_shot_buckets({Path(predictions).stem: scores}, plot, title=Path(predictions).name)
-        if reliability is not None:
-            beside = Path(plot).with_stem(f"{Path(plot).stem}_reliability")
-            plot_reliability(reliability, beside, title=Path(predictions).name)
+        _draw(scores, reliability, Path(plot), Path(predictions))
     return scores
+
+
+def _draw(scores: Mapping[str, Any], reliability: ReliabilityTable | None, plot: Path, predictions: Path) -> None:
+    plot_shot_buckets({predictions.stem: scores}, plot, title=predictions.name)
+    if reliability is not None:
+        plot_reliability(reliability, plot.with_stem(f"{plot.stem}_reliability"), title=predictions.name)
 
 
 def _write_table(columns: Mapping[str, Sequence[Any]], path: str | Path) -> None:
-    from ..files.json_lines import write_jsonl
-
     write_jsonl(path, (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)))
 
 
-def _label_column(source: str | Path, split: str) -> Any:
-    """The labels of each row as an arrow column, which spares making a Python string of each."""
-    from ..data.rows import load_rows
-
-    return load_rows(source, split=split, allow_empty_text=True).with_format("arrow")["labels"][:]
+# ---------------------------------------------------------------------------------------------------- rows
 
 
-def _read_predictions(path: str | Path) -> tuple[list[list[str]], list[list[float]] | None]:
-    """The labels of each row and their scores, if all rows have them; unlike other rows, predictions have no text."""
-    from ..data.formats import Columns, read_file
-    from ..errors import DataError
-
-    in_cells = any(kind in Path(path).name.lower() for kind in (".csv", ".tsv"))  # where only labels are split
-    columns = Columns(text="labels", labels="labels" if in_cells else "scores", require_labels=False)
-    predicted, given = [], []
-    for raw in read_file(Path(path), columns):
-        labels = raw.values.get("labels")
-        if not isinstance(labels, list) or not all(isinstance(label, str) and label for label in labels):
-            raise DataError(
-                f"`labels` must be a list of label names, the best first, got {str(labels)[:80]!r}.",
-                file=raw.file,
-                row=raw.row,
-            )
-        predicted.append(labels)
-        scores = _scores_of(raw, len(labels))
-        if scores is not None:
-            given.append(scores)
-        if len(given) not in (0, len(predicted)):
-            raise DataError("Some rows have `scores`, others have none.", file=raw.file, row=raw.row)
-    if not predicted:
-        raise DataError("There are no rows.", file=path)
-    return predicted, given or None
+def _rows_without_texts(source: RowSource, split: str, rows: RowOptions, keep: Sequence[str] = ()) -> Dataset:
+    return load_rows(source, rows, split=split, require_text=False, keep_columns=tuple(keep))
 
 
-def _scores_of(raw: RawRow, num_labels: int) -> list[float] | None:
-    from ..errors import DataError
+def _matched(
+    predictions: str | Path, references: RowSource, rows: RowOptions, by: Sequence[str]
+) -> tuple[Predictions, _References]:
+    """Predictions in the order of the references."""
+    true = _rows_without_texts(references, "test", rows, by)
+    given = read_predictions(predictions, RowOptions(id_column=rows.id_column))
+    if rows.id_column is not None:
+        given = _in_order(given, true[rows.id_column][:], predictions, references)
+    if len(given.labels) != len(true):
+        message = f"{len(given.labels)} predictions for the {len(true)} rows of {_named(references)}"
+        raise DataError(f"{message}; give one for each row.", file=predictions)
+    groups = {field: _groups(true, field) for field in by}
+    return given, _References(true.with_format("arrow")["labels"][:], groups)
 
-    scores = raw.values.get("scores")
-    if scores is None:
-        return None
-    numbers = isinstance(scores, list) and all(type(score) in (int, float) for score in scores)
-    if not numbers or len(scores) != num_labels:
+
+def _named(source: RowSource) -> str:
+    return str(source) if isinstance(source, (str, Path)) else "the references"
+
+
+def _in_order(
+    given: Predictions, wanted: Sequence[Any], predictions: str | Path, references: RowSource
+) -> Predictions:
+    """Predictions in the order of the ids; as text, since CSV has no numbers."""
+    ids = [str(one) for one in given.ids or ()]
+    place = {one: row for row, one in enumerate(ids)}
+    if len(place) < len(ids):
+        twice = next(one for row, one in enumerate(ids) if place[one] != row)
+        raise DataError(f"The id {twice!r} has several predictions; an id must identify a row.", file=predictions)
+    keys = [str(one) for one in wanted]
+    missing = [key for key in keys if key not in place]
+    if missing:
         raise DataError(
-            f"`scores` must be a list of {num_labels} numbers, one for each label, got {str(scores)[:80]!r}.",
-            file=raw.file,
-            row=raw.row,
+            f"{len(missing)} of the {len(keys)} ids of {_named(references)} have no prediction, e.g. "
+            f"{missing[:_SHOWN_IDS]}; give one for each row.",
+            file=predictions,
         )
+    if len(ids) > len(keys):
+        unused = next(one for one in ids if one not in set(keys))
+        raise DataError(f"There is a prediction for {unused!r}, which no reference has.", file=predictions)
+    order = [place[key] for key in keys]
+    scores = None if given.scores is None else [given.scores[row] for row in order]
+    return Predictions([given.labels[row] for row in order], scores, [given.ids[row] for row in order])  # type: ignore[index]
+
+
+def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:
+    """Value -> rows that have it, the largest group first."""
+    members: dict[str, list[int]] = {}
+    start = 0
+    for (column,) in column_batches(rows, field):
+        for row, value in enumerate(column.to_pylist(), start):
+            values = value if isinstance(value, list) else [value]
+            for one in dict.fromkeys(_NO_VALUE if one is None or one == "" else str(one) for one in values or [None]):
+                members.setdefault(one, []).append(row)
+        start += len(column)
+    if len(members) > _MOST_GROUPS:
+        raise ConfigurationError(
+            f"The field {field!r} has {len(members):,} values, e.g. {list(members)[:_SHOWN_IDS]}; scores by a field "
+            f"with at most {_MOST_GROUPS} values can be read."
+        )
+    ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
+    return {value: np.array(found) for value, found in ordered}
+
+
+# ---------------------------------------------------------------------------------------------------- scores
+
+
+def _group_scores(
+    given: Predictions, true: _References, train: Dataset | None, options: Mapping[str, Any]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores of each group; the training counts are made once for all."""
+    options = dict(options)
+    if train is not None:
+        options |= {"train_label_counts": dict(label_counts(train)), "num_train_documents": len(train)}
+    scores: dict[str, dict[str, dict[str, float]]] = {}
+    for field, groups in true.groups.items():
+        for value, members in groups.items():
+            labels = [given.labels[row] for row in members]
+            found = score_labels(labels, true.labels.take(members), **options)
+            scores.setdefault(field, {})[value] = {"texts": len(members), **found}
     return scores
 
 
-def _reliability(
-    predicted: Sequence[Sequence[str]], given: Sequence[Sequence[float]] | None, true: Any, path: str | Path
-) -> ReliabilityTable | None:
+def _warn_of_look_alikes(predicted: Sequence[Sequence[str]], true: Any) -> None:
+    """Report predicted names that look like a true one and are not: they count as wrong."""
+    names = dict.fromkeys(label for labels in predicted for label in labels)
+    there = true.combine_chunks().flatten().unique().to_pylist()
+    what = "predicted and true labels"
+    log_suspicions(look_alike_suspicions(names, there, what=what), "Predictions and references")
+
+
+def _reliability(given: Predictions, true: Any, path: str | Path) -> ReliabilityTable | None:
     """How often predicted labels are true, by score; None where there are no scores that could be probabilities."""
-    import numpy as np
-
-    from ..ranking.reliability import reliability_table
-
-    scores = np.array([score for row in given or () for score in row], dtype=np.float64)
+    scores = np.array([score for row in given.scores or () for score in row], dtype=np.float64)
     if not len(scores):
         return None
     if not ((scores >= 0) & (scores <= 1)).all():
-        logger.warning("%s: `scores` are outside [0, 1], so no probabilities; their calibration is not told.", path)
+        logger.warning("%s: `scores` are outside [0, 1], so not probabilities; calibration is not measured.", path)
         return None
     references = map(set, true.to_pylist())
-    correct = [label in row for labels, row in zip(predicted, references, strict=True) for label in labels]
+    correct = [label in row for labels, row in zip(given.labels, references, strict=True) for label in labels]
     return reliability_table(scores, np.array(correct))
 
 
 def _calibration_scores(table: ReliabilityTable) -> dict[str, float]:
-    from ..ranking.reliability import table_calibration_error
-
     return {
         "expected_calibration_error": table_calibration_error(table),
         "mean_score": float(table["mean_score"] @ table["count"] / table["count"].sum()),
     }
-
-
-def _check_lengths(predicted: Sequence[Any], true: Sequence[Any], predictions: Any, references: Any) -> None:
-    from ..errors import DataError
-
-    if len(predicted) != len(true):
-        raise DataError(
-            f"{len(predicted)} predictions for the {len(true)} rows of {references}; give one for each row.",
-            file=predictions,
-        )

@@ -19,13 +19,13 @@ __all__ = [
     "ADAPTER_CONFIG_FILE",
     "ADAPTER_WEIGHTS_FILE",
     "CONFIG_FILE",
-    "HYBRID_FILE",
-    "LINEAR_FOLDER",
+    "LABEL_TREES_FOLDER",
     "MODEL_FILES",
     "PARTS",
     "PROCESSOR_FILE",
     "REPORT_FILE",
     "RETRIEVER_FOLDER",
+    "SCORE_MODEL_FILE",
     "Part",
     "download_patterns",
     "files_of_model",
@@ -40,8 +40,8 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 PROCESSOR_FILE = "processor_config.json"
 REPORT_FILE = "training_report.json"
-HYBRID_FILE = "hybrid.json"
-LINEAR_FOLDER = "linear"
+SCORE_MODEL_FILE = "score_model.json"
+LABEL_TREES_FOLDER = "label_trees"
 RETRIEVER_FOLDER = "retriever"
 
 _WEIGHTS_FILE = "model.safetensors"
@@ -52,7 +52,7 @@ _TOKENIZER = (
     "spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
 _RETRIEVER = ("retriever.json", "retriever.safetensors")
-_LINEAR = ("linear.json", "linear.safetensors", "trees/settings.json", "trees/tree*.cbor")
+_LABEL_TREES = ("label_trees.json", "label_trees.safetensors", "trees/settings.json", "trees/tree*.cbor")
 _INDEX = Fields({"weight_map": mapping_of(string())}, others=True)
 
 
@@ -91,17 +91,26 @@ PARTS = (
     Part(
         "processor",
         (
-            PROCESSOR_FILE, "label_space.json", "label_clusters.json", "label_clusters.safetensors",
-            "label_trie.safetensors", "score_calibration.json", HYBRID_FILE,
-            *_below(RETRIEVER_FOLDER, (CONFIG_FILE, *_WEIGHTS, *_RETRIEVER, *_TOKENIZER)),
-            *_below(LINEAR_FOLDER, _LINEAR),
+            PROCESSOR_FILE,
+            "label_space.json",
+            "label_clusters.json",
+            "label_clusters.safetensors",
+            "label_trie.safetensors",
         ),
-        (PROCESSOR_FILE,),
+        (PROCESSOR_FILE, "label_space.json"),
     ),
-    Part("index", _RETRIEVER, ("retriever.json",)),
+    Part(
+        "scores",
+        (
+            SCORE_MODEL_FILE,
+            *_below(RETRIEVER_FOLDER, (CONFIG_FILE, *_WEIGHTS, *_RETRIEVER, *_TOKENIZER)),
+            *_below(LABEL_TREES_FOLDER, _LABEL_TREES),
+        ),
+        (SCORE_MODEL_FILE,),
+    ),
     Part("report", (REPORT_FILE,), (REPORT_FILE,)),
-)  # fmt: skip
-MODEL_FILES = tuple(pattern for part in PARTS if part.name != "index" for pattern in part.files)
+)
+MODEL_FILES = tuple(pattern for part in PARTS for pattern in part.files)
 """Patterns of the files of a model or adapter that go to the Hub."""
 
 _FOLDERS = sorted({pattern.rpartition("/")[0] for part in PARTS for pattern in (*part.files, *part.leftovers)})
@@ -123,7 +132,7 @@ def download_patterns(*parts: str) -> list[str]:
     Args:
         parts: names of parts; all that a model has if none is named.
     """
-    wanted = [part for part in PARTS if part.name in parts or (not parts and part.name != "index")]
+    wanted = [part for part in PARTS if part.name in parts or not parts]
     return [pattern for part in wanted for pattern in part.files]
 
 

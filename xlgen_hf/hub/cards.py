@@ -9,10 +9,10 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from .. import __version__
-from ..files.model_folder import HYBRID_FILE, REPORT_FILE
+from ..files.model_folder import REPORT_FILE, SCORE_MODEL_FILE
 from ..files.schema import read_object
 from ..labels.space import LabelSpace
+from ..version import __version__
 from .card_text import CARD_FILE, compose_card, render, split_card
 
 __all__ = [
@@ -119,8 +119,10 @@ def model_card(
     facts = _facts(folder, repo_id, report, scores or {}, dataset)
     facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
     facts["architecture"] = (config.get("backbone") or {}).get("model_type")
-    facts["hybrid"] = (folder / HYBRID_FILE).is_file()
-    facts["label_trees"] = facts["hybrid"] and bool(read_object(folder / HYBRID_FILE).get("linear"))
+    scoring = folder / SCORE_MODEL_FILE
+    fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
+    facts["hybrid"] = isinstance(fusion, dict)
+    facts["label_trees"] = isinstance(fusion, dict) and "label_trees" in (fusion.get("sources") or ())
     metadata = _metadata(facts, report, license_id)
     if facts["hybrid"]:
         metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]

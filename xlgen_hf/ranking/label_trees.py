@@ -1,4 +1,4 @@
-"""Linear label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
+"""Label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
 from .scored_labels import ScoredLabels
 
-__all__ = ["LinearRanker", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
-_SETTINGS_FILE = "linear.json"
-_TENSORS_FILE = "linear.safetensors"
+_SETTINGS_FILE = "label_trees.json"
+_TENSORS_FILE = "label_trees.safetensors"
 _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
+_WIDER = 4  # times the beam, where it ends in too few labels
 
 Ranked = list[tuple[list[int], list[float]]]
-"""Column numbers of the best labels of each text, none twice, and their scores."""
+"""Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class TfidfSettings:
 
 
 @dataclass
-class LinearRanker:
+class LabelTrees:
     """Ranks labels by a trained Parabel or Bonsai; only labels that training rows had are ever ranked.
 
     Attributes:
@@ -76,29 +77,45 @@ class LinearRanker:
     trees: Any
     beam_size: int = 10
 
-    def rank(self, texts: Sequence[str], num_candidates: int, allowed: np.ndarray | None = None) -> ScoredLabels:
-        """The best labels of each text, at most `num_candidates`; scores are clipped into [0, 1].
+    def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text, at most `k`; see [`CandidateSource`].
 
         Args:
             texts: the texts.
-            num_candidates: labels for each text.
-            allowed: ids of the labels to choose from; all if None. Only what the trees rank first is looked at.
+            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. The beam
+                is widened for texts where it ends in fewer.
+            allowed: ids of the labels to choose from; all if None.
+
+        Returns:
+            Candidates with scores clipped into [0, 1]; none is chosen.
         """
         if not len(texts):
             return ScoredLabels.from_rows([])
-        features = csr_matrix(self.vectorizer.transform(texts))
-        ranked = rank_by_trees(self.trees, features, num_candidates, self.beam_size)
-        return ScoredLabels.from_rows(self._row(*columns, allowed) for columns in ranked)
+        features = csr_matrix(self.vectorizer.transform(list(texts)))
+        choice = np.ones(len(self.labels), bool) if allowed is None else np.isin(self.labels, allowed)
+        wanted, beam_size = min(k, int(choice.sum())), self.beam_size
+        rows = self._rank(features, k, beam_size, choice)
+        few = [row for row, (labels, _) in enumerate(rows) if len(labels) < wanted]
+        while few and beam_size < len(self.labels):
+            beam_size *= _WIDER
+            for row, found in zip(few, self._rank(features[few], k, beam_size, choice), strict=True):
+                rows[row] = found
+            few = [row for row in few if len(rows[row][0]) < wanted]
+        return ScoredLabels.from_rows((labels, scores, [False] * len(labels)) for labels, scores in rows)
 
-    def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
-        if columns and max(columns) >= len(self.labels):
-            raise ModelFolderError(
-                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and linear.safetensors are "
-                "of different trainings. Make the hybrid anew."
-            )
-        labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
-        kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
-        return labels[kept], values[kept], [False] * int(kept.sum())
+    def _rank(self, features: csr_matrix, k: int, beam_size: int, choice: np.ndarray) -> Ranked:
+        """The best labels of each row, at most `k`, and their scores; `choice` `(C,)` says which columns count."""
+        found: Ranked = []
+        for ranked in rank_by_trees(self.trees, features, k if choice.all() else len(choice), beam_size):
+            columns, scores = np.array(ranked[0], dtype=np.int64), np.clip(ranked[1], 0.0, 1.0)
+            if columns.max(initial=-1) >= len(choice):
+                raise ModelFolderError(
+                    f"The label trees rank column {columns.max()} of {len(choice)}; they and {_TENSORS_FILE} are of "
+                    "different trainings. Make them again."
+                )
+            kept = np.flatnonzero(choice[columns])[:k]
+            found.append((self.labels[columns[kept]].tolist(), scores[kept].tolist()))
+        return found
 
     def save(self, folder: str | Path) -> None:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
@@ -111,21 +128,12 @@ class LinearRanker:
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
             self.trees.save(str(folder / _TREES_FOLDER))
 
-    @staticmethod
-    def remove(folder: str | Path) -> None:
-        """Remove what [`save`] wrote, if there is something; other files stay."""
-        folder = Path(folder)
-        trees = folder / _TREES_FOLDER
-        if not (folder / _SETTINGS_FILE).is_file():
-            return
-        for path in (*(folder / name for name in (_SETTINGS_FILE, _TENSORS_FILE)), *_tree_files(trees)):
-            path.unlink(missing_ok=True)
-        for place in (trees, folder):
-            if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
-                place.rmdir()
+    def extended(self, names: Sequence[str]) -> LabelTrees:
+        """The same trees: a label that no training text has is never among what they rank."""
+        return self
 
     @classmethod
-    def load(cls, folder: str | Path, *, num_labels: int) -> LinearRanker:
+    def load(cls, folder: str | Path, *, num_labels: int) -> LabelTrees:
         """Read and check what [`save`] wrote.
 
         Args:
@@ -209,11 +217,6 @@ def quiet_omikuji(problem: str, error: type[XLGenError]) -> Iterator[None]:
             for number, copy in kept:
                 os.dup2(copy, number)
                 os.close(copy)
-
-
-def _tree_files(folder: Path) -> list[Path]:
-    """What Omikuji keeps in a folder."""
-    return [folder / "settings.json", *folder.glob("tree*.cbor")]
 
 
 def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:

@@ -1,0 +1,68 @@
+"""The options that say how rows are read, for every command that reads rows; made of the fields of `RowOptions`."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Collection
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import typer
+
+from ..data.options import Layout, RowOptions
+
+__all__ = ["ROWS_PANEL", "takes_row_options"]
+
+ROWS_PANEL = "Columns and formats of rows"
+"""Where the help lists these options."""
+
+_TYPES: dict[str, Any] = {"layout": Layout, "label_names": Path | None}
+
+
+def takes_row_options(
+    command: Callable[..., None] | None = None, *, leave_out: Collection[str] = ()
+) -> Callable[..., Any]:
+    """Give a command the options of `RowOptions`; it gets them as one value, its parameter `rows`.
+
+    Args:
+        command: a function with a parameter `rows: RowOptions`, besides those that typer makes options of.
+        leave_out: fields of `RowOptions` that mean nothing to the command, such as `keep_columns`.
+
+    Returns:
+        The command for typer; without `command`, a decorator that makes it.
+    """
+    if command is None:
+        return functools.partial(takes_row_options, leave_out=leave_out)
+    chosen = [field for field in fields(RowOptions) if field.name not in leave_out]
+    hints = get_type_hints(command, include_extras=True)
+    own = [
+        parameter.replace(annotation=hints[name], kind=inspect.Parameter.KEYWORD_ONLY)
+        for name, parameter in inspect.signature(command).parameters.items()
+        if name != "rows"
+    ]
+
+    def run(**given: Any) -> None:
+        options = {field.name: given.pop(field.name) for field in chosen}
+        command(**given, rows=RowOptions(**{name: value for name, value in options.items() if value is not None}))
+
+    parameters = [*own, *map(_parameter, chosen)]
+    functools.update_wrapper(run, command)
+    del run.__dict__["__wrapped__"]  # else typer looks at the parameters of the command itself
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return run
+
+
+def _parameter(field: Field[Any]) -> inspect.Parameter:
+    many = field.default == ()
+    kind = list[str] | None if many else _TYPES.get(field.name, str if isinstance(field.default, str) else str | None)
+    shown: bool | str = "recognised" if field.name == "layout" else False
+    option = typer.Option(help=field.metadata["help"], rich_help_panel=ROWS_PANEL, show_default=shown)
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None if many else field.default,
+        annotation=Annotated[kind, option],
+    )

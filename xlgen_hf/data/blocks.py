@@ -1,0 +1,71 @@
+"""What readers hand on: some rows as columns, with the place of each row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+
+from .options import RowOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["BLOCK_ROWS", "MISSING", "Block", "Column", "Missing", "Splits", "batches", "block_of_rows"]
+
+BLOCK_ROWS = 10_000  # rows that are Python objects at once
+
+T = TypeVar("T")
+
+
+class Missing:
+    """The value of a column that a row does not have; only JSON rows and dictionaries may lack one."""
+
+    def __repr__(self) -> str:
+        """As it would read in a message."""
+        return "missing"
+
+
+MISSING = Missing()
+
+Column: TypeAlias = "Sequence[Any] | pa.Array"
+
+
+class Block(NamedTuple):
+    """Some rows of a source.
+
+    Attributes:
+        file: the file, or what to call the source.
+        numbers: the number of each row, from 1. Lines count in JSON Lines and plain text, records after the header in
+            CSV and Excel.
+        columns: name -> values of the rows, as Python objects or as an Arrow array.
+        classes: names of the class numbers in the column of labels, where its metadata have them.
+        ready: whether the source is a layout with columns of its own, `text`, `labels` and perhaps `id`, whatever the
+            reading options call theirs.
+    """
+
+    file: str
+    numbers: Sequence[int]
+    columns: Mapping[str, Column]
+    classes: Sequence[str] | None = None
+    ready: bool = False
+
+
+Splits: TypeAlias = "dict[str, Callable[[], Iterator[Block]]]"
+
+
+def batches(items: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
+    """Lists of up to `size` items, by default as many as a block has rows."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size or BLOCK_ROWS)):
+        yield chunk
+
+
+def block_of_rows(file: str, numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], options: RowOptions) -> Block:
+    """A block of the needed columns of rows that are dictionaries, each with the keys it has."""
+    names: dict[str, None] = {}
+    for row in rows:
+        names.update(dict.fromkeys(row))
+    return Block(
+        file, numbers, {name: [row.get(name, MISSING) for row in rows] for name in options.needed(list(names))}
+    )

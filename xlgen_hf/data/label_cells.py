@@ -1,0 +1,147 @@
+"""Cells that hold all labels of a row: JSON lists, lists as Python and numpy print them, names with a separator."""
+
+from __future__ import annotations
+
+import ast
+import html
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+__all__ = [
+    "DEFAULT_SEPARATOR",
+    "PLAIN_SEPARATORS",
+    "CellError",
+    "join_labels",
+    "looks_joined",
+    "recognise_separator",
+    "split_cell",
+]
+
+PLAIN_SEPARATORS = ("|", ";", "\n", "\t")
+"""Separators that hardly any label name holds."""
+
+DEFAULT_SEPARATOR = "|"
+
+_PLAIN_FRACTION = 0.02  # of the cells that hold a plain separator, at the least
+_COMMA_FRACTION = 0.2
+_JOINED_FRACTION = 0.4
+_LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
+_PRINTED = re.compile(rf"[\[({{](?:\s*{_LITERAL}(?:\s*,)?)*\s*[\])}}]", re.DOTALL)
+_LITERALS = re.compile(_LITERAL, re.DOTALL)
+_SHOWN = 80
+
+
+class CellError(ValueError):
+    """A cell cannot be read as labels; the message says why."""
+
+
+def split_cell(cell: str, separator: str) -> list[object]:
+    """The labels of a cell: a JSON list, a list as Python prints it, or names with a separator between them.
+
+    Args:
+        cell: the cell; white space around it and around the names does not count.
+        separator: what stands between names; `""` takes the cell as one name.
+
+    Returns:
+        The labels; of a JSON list its elements, whatever they are.
+
+    Raises:
+        CellError: if the cell looks like a list and is not one.
+    """
+    cell = cell.strip()
+    if cell.startswith("[") and cell.endswith("]"):
+        return _parse_list(cell, separator)
+    if cell.startswith(("(", "{")) and _is_printed(cell):
+        return _literals(cell)
+    if not separator:
+        return [cell] if cell else []
+    return [name for part in cell.split(separator) if (name := part.strip())]
+
+
+def _is_printed(cell: str) -> bool:
+    """Whether the cell is a tuple, set or list as Python or numpy print them: string literals and nothing else."""
+    return len(cell) > 1 and _PRINTED.fullmatch(cell) is not None and _LITERALS.search(cell) is not None
+
+
+def _literals(cell: str) -> list[object]:
+    try:
+        return [ast.literal_eval(literal) for literal in _LITERALS.findall(cell)]
+    except (SyntaxError, ValueError) as err:  # an escape that is not one, such as \x
+        raise CellError(f"The labels {cell[:_SHOWN]!r} are not a list that can be read: {err}.") from err
+
+
+def _parse_list(cell: str, separator: str) -> list[object]:
+    try:
+        parsed = json.loads(cell)
+    except (ValueError, RecursionError):
+        parsed = None
+    if isinstance(parsed, list):
+        return parsed
+    if _is_printed(cell):
+        return _literals(cell)
+    cut = " numpy printed it shortened; write the whole list." if " ... " in cell else ""
+    example = separator or DEFAULT_SEPARATOR
+    raise CellError(
+        f"The labels {cell[:_SHOWN]!r} look like a list but cannot be read as one.{cut} "
+        f'Write ["a", "b"], or a{example}b.'
+    )
+
+
+def join_labels(labels: Sequence[str], separator: str = DEFAULT_SEPARATOR) -> str:
+    """Labels as a cell that `split_cell` reads back, whatever separator is recognised: names joined, or a JSON list.
+
+    Args:
+        labels: label names.
+        separator: what to put between them.
+    """
+    if _joins_safely(labels, separator):
+        return separator.join(labels)
+    return json.dumps(list(labels), ensure_ascii=False)
+
+
+def _joins_safely(labels: Sequence[str], separator: str) -> bool:
+    doubtful = {*PLAIN_SEPARATORS, separator} | ({","} if len(labels) == 1 else set())
+    return all(
+        name == name.strip() and name[0] not in "[({" and not any(sign in name for sign in doubtful) for name in labels
+    )
+
+
+def recognise_separator(cells: Iterable[str]) -> str | None:
+    """What stands between the labels of a cell, None where nothing speaks for a separator.
+
+    `|`, `;`, a line break or a tab is taken where it stands in at least 2 % of the cells, the most frequent of them;
+    a comma only where it stands in a fifth of the cells and its parts occur at the beginning of some cells and later
+    in others, which the parts of "history, general" or "Bach, Johann" do not.
+
+    Args:
+        cells: a sample of the cells.
+    """
+    filled = [text for cell in cells if (text := cell.strip()) and not text.startswith(("[", "("))]
+    if not filled:
+        return None
+    counts = {sign: sum(sign in _without_entities(cell) for cell in filled) for sign in PLAIN_SEPARATORS}
+    best = max(counts, key=counts.__getitem__)
+    if counts[best] >= max(_PLAIN_FRACTION * len(filled), 1):
+        return best
+    commas = sum("," in cell for cell in filled)
+    if commas >= _COMMA_FRACTION * len(filled) and looks_joined(filled, ","):
+        return ","
+    return None
+
+
+def _without_entities(cell: str) -> str:
+    return html.unescape(cell) if "&" in cell and ";" in cell else cell
+
+
+def looks_joined(names: Iterable[str], separator: str) -> bool:
+    """Whether parts between separators occur on their own: at the beginning of some names, later in others."""
+    first: Counter[str] = Counter()
+    later: Counter[str] = Counter()
+    for name in names:
+        begin, *rest = [part.strip() for part in name.split(separator) if part.strip()] or [""]
+        first[begin] += 1
+        later.update(rest)
+    both = sum(first[part] + later[part] for part in first.keys() & later.keys())
+    return bool(later) and both >= _JOINED_FRACTION * (first.total() + later.total())

@@ -1,0 +1,308 @@
+"""Predictions as files: written with the ids and columns of their rows, so that they can be joined, and read back."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from ..errors import ConfigurationError, DataError
+from ..files.atomic import atomic_path
+from ..files.json_lines import write_jsonl
+from .blocks import MISSING, Block, batches
+from .formats import read_file
+from .label_cells import DEFAULT_SEPARATOR, CellError, join_labels, recognise_separator, split_cell
+from .options import RowOptions, shown_names
+from .values import fail, kind_of, no_column, shown, to_list
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset
+
+__all__ = [
+    "PREDICTION_FORMATS",
+    "Predictions",
+    "check_prediction_file",
+    "join_columns",
+    "open_text",
+    "read_predictions",
+    "write_predictions",
+]
+
+logger = logging.getLogger(__name__)
+
+PREDICTION_FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
+"""Ends of the names of files that predictions can be written to."""
+
+_FIELDS = ("labels", "scores", "clusters", "novel_labels")  # of a prediction
+_NAME_LISTS = ("labels", "clusters")
+
+
+# ---------------------------------------------------------------------------------------------------- writing
+
+
+def check_prediction_file(path: str | Path) -> None:
+    """Check that predictions can be written under a name, before the work that makes them.
+
+    Raises:
+        ConfigurationError: if the name says no format.
+    """
+    if not str(path).lower().endswith(PREDICTION_FORMATS):
+        raise ConfigurationError(f"{path}: the name must end in one of {', '.join(PREDICTION_FORMATS)}.")
+
+
+def join_columns(
+    predictions: Sequence[Mapping[str, Any]], rows: Dataset, options: RowOptions, start: int = 0
+) -> list[dict[str, Any]]:
+    """Predictions with the id and the kept columns of their rows before them.
+
+    Args:
+        predictions: what was predicted for the rows from `start` on, as dictionaries.
+        rows: the rows, read by `load_rows` with the same options.
+        options: `id_column` and `keep_columns` say which columns.
+        start: the row of the first prediction, from 0.
+
+    Raises:
+        ConfigurationError: if a column has the name of a part of the prediction.
+    """
+    wanted = [options.id_column] if options.id_column is not None else []
+    wanted += [part for name in options.keep_columns for part in _names(name, rows.column_names)]
+    names = list(dict.fromkeys(wanted))
+    if not names:
+        return [dict(prediction) for prediction in predictions]
+    taken = sorted({*names} & {key for prediction in predictions[:1] for key in (*_FIELDS, *prediction)})
+    if taken:
+        raise ConfigurationError(f"Predictions have {taken} of their own; rename the column to keep it.")
+    columns = rows.select_columns(names)[start : start + len(predictions)]
+    joined = (dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True))
+    return [{**of_row, **prediction} for of_row, prediction in zip(joined, predictions, strict=True)]
+
+
+def _names(given: str, available: Sequence[str]) -> list[str]:
+    return [given] if given in available else [part.strip() for part in given.split(",")]
+
+
+def write_predictions(
+    path: str | Path, predictions: Iterable[Mapping[str, Any]], *, label_separator: str | None = None
+) -> int:
+    """Write predictions in the format that the name of the file says; the file appears when all is written.
+
+    Args:
+        path: `.jsonl`, `.csv` or `.tsv`, each also with `.gz`, or `.parquet`.
+        predictions: dictionaries of equal keys, such as `join_columns` returns.
+        label_separator: what stands between the labels, scores and clusters of a cell in CSV and TSV, by default `|`.
+            Names that hold it or another usual separator make the cell a JSON list.
+
+    Returns:
+        The number of predictions.
+
+    Raises:
+        ConfigurationError: if the name says no format.
+        DataError: if there is a column that the first prediction does not have.
+    """
+    check_prediction_file(path)
+    name = str(path).lower()
+    if name.endswith((".jsonl", ".jsonl.gz")):
+        return write_jsonl(path, predictions)
+    if name.endswith(".parquet"):
+        return _write_parquet(Path(path), predictions)
+    delimiter = "\t" if ".tsv" in name[-7:] else ","
+    return _write_csv(Path(path), predictions, delimiter, label_separator or DEFAULT_SEPARATOR)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """A text file to write in UTF-8, compressed if its name ends in .gz; it appears when the block ends well.
+
+    Equal content gives equal files: there is no name and no time in the header of a compressed file.
+    """
+    with atomic_path(path) as aside, aside.open("wb") as raw:
+        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if path.name.lower().endswith(".gz") else None
+        with io.TextIOWrapper(packed or raw, encoding="utf-8", newline="") as file:
+            yield file
+
+
+def _write_csv(path: Path, predictions: Iterable[Mapping[str, Any]], delimiter: str, separator: str) -> int:
+    count = 0
+    names: list[str] | None = None
+    with open_text(path) as file:
+        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        for count, prediction in enumerate(predictions, 1):
+            if names is None:
+                names = list(prediction)
+                writer.writerow(names)
+            _check_names(prediction, names, path, count)
+            writer.writerow([_cell(prediction.get(name), separator) for name in names])
+    return count
+
+
+def _check_names(prediction: Mapping[str, Any], names: Sequence[str], path: Path, number: int) -> None:
+    new = sorted(set(prediction) - set(names))
+    if new:
+        raise DataError(
+            f"There is a column {new[0]!r} that the first prediction does not have.", file=path, row=number
+        )
+
+
+def _cell(value: Any, separator: str) -> Any:
+    """A value as a cell of CSV: names and numbers with separators between them, anything deeper as JSON."""
+    if isinstance(value, (list, tuple)):
+        if all(isinstance(one, str) and one for one in value):
+            return join_labels(value, separator)
+        if all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in value):
+            return separator.join(map(repr, value))
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple, dict)) else value
+
+
+def _write_parquet(path: Path, predictions: Iterable[Mapping[str, Any]]) -> int:
+    """Tables of some thousand predictions are kept until the type of every column is known; they are compact."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    tables, count = [], 0
+    for part in batches(predictions):
+        count += len(part)
+        tables.append(_prediction_table(part, path, count - len(part)))
+    try:
+        schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
+        whole = pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+    except (pa.ArrowException, ValueError, TypeError) as err:
+        raise DataError(f"The kept columns are not of one kind in all rows: {err}", file=path) from err
+    with atomic_path(path) as aside:
+        pq.write_table(whole, aside)
+    return count
+
+
+def _prediction_table(part: Sequence[Mapping[str, Any]], path: Path, start: int) -> pa.Table:
+    import pyarrow as pa
+
+    names = list(part[0])
+    for number, prediction in enumerate(part, start + 1):
+        _check_names(prediction, names, path, number)
+    columns = {}
+    for name in names:
+        values = [prediction.get(name) for prediction in part]
+        kind = pa.list_(pa.string()) if name in _NAME_LISTS else pa.list_(pa.float64()) if name == "scores" else None
+        try:
+            columns[name] = pa.array(values, kind)
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as err:
+            raise DataError(f"The column {name!r} is not of one kind in all rows: {err}", file=path) from err
+    return pa.table(columns)
+
+
+# ---------------------------------------------------------------------------------------------------- reading
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions as a file has them.
+
+    Attributes:
+        labels: label names of each text, best first.
+        scores: a score for each label, where every row has them.
+        ids: the value of the id column of each row, where one is asked for.
+    """
+
+    labels: list[list[str]]
+    scores: list[list[float]] | None = None
+    ids: list[Any] | None = None
+
+
+def read_predictions(path: str | Path, options: RowOptions | None = None) -> Predictions:
+    """Read a file of predictions.
+
+    Args:
+        path: a file with `labels`, and perhaps `scores`, in a format that `load_rows` reads.
+        options: `labels_column`, `label_separator`, `id_column`, `encoding`, `delimiter`.
+
+    Raises:
+        DataError: if a row has no list of labels, or its scores do not fit; names file and row.
+    """
+    options = options or RowOptions()
+    # Predictions have no text; their labels stand in for it, so that a reader finds all that it needs.
+    columns = [options.labels, "scores", *([options.id_column] if options.id_column else [])]
+    reading = options.changed(text_column=options.labels, keep_columns=columns[1:], layout="rows")
+    labels: list[list[str]] = []
+    scores: list[list[float]] = []
+    ids: list[Any] = []
+    cells = _Cells(options)
+    for block in read_file(Path(path), reading):
+        _read_block(block, options, cells, labels, scores, ids)
+    if not labels:
+        raise DataError("There are no rows.", file=path)
+    return Predictions(labels, scores or None, ids if options.id_column else None)
+
+
+class _Cells:
+    """What separates the labels in the cells of a file."""
+
+    def __init__(self, options: RowOptions) -> None:
+        self._separator = options.label_separator
+        self._in_cells: bool | None = None
+
+    def lists(self, block: Block, name: str) -> list[object]:
+        values = list(to_list(block.columns[name]))
+        if self._in_cells is None and values:
+            self._in_cells = isinstance(values[0], str)
+        if self._in_cells and self._separator is None:
+            found = recognise_separator(value for value in values if isinstance(value, str))
+            self._separator = found or DEFAULT_SEPARATOR
+        return [self._list(block, row, value) for row, value in enumerate(values)]
+
+    def _list(self, block: Block, row: int, value: object) -> object:
+        if not isinstance(value, str) or not self._in_cells:
+            return value
+        try:
+            return split_cell(value, self._separator or "")
+        except CellError as err:
+            fail(block, row, str(err), err)
+
+    def numbers(self, value: object) -> object:
+        """Scores of a cell; anything that is no cell of numbers unchanged."""
+        if not isinstance(value, str):
+            return value
+        parts = value.strip("[] ").replace(",", self._separator or "|").split(self._separator or "|")
+        try:
+            return [float(part) for part in parts if part.strip()]
+        except ValueError:
+            return value
+
+
+def _read_block(
+    block: Block, options: RowOptions, cells: _Cells, labels: list[Any], scores: list[Any], ids: list[Any]
+) -> None:
+    name = options.labels
+    if name not in block.columns:
+        no_column(block, None, name, "--labels-column", "labels_column")
+    given = list(to_list(block.columns["scores"])) if "scores" in block.columns else [MISSING] * len(block.numbers)
+    for row, found in enumerate(cells.lists(block, name)):
+        if found is MISSING:
+            no_column(block, row, name, "--labels-column", "labels_column")
+        if not isinstance(found, list) or not all(isinstance(label, str) and label for label in found):
+            fail(block, row, f"`{name}` must be a list of label names, the best first, got {shown(found)}.")
+        labels.append(found)
+        of_row = cells.numbers(given[row])
+        if of_row is not None and of_row is not MISSING:
+            scores.append(_checked_scores(block, row, of_row, len(found)))
+        if len(scores) not in (0, len(labels)):
+            fail(block, row, "Some rows have `scores`, others have none.")
+    if options.id_column is not None:
+        if options.id_column not in block.columns:
+            message = f"There is no column {options.id_column!r} of ids, only {shown_names(block.columns)}."
+            raise DataError(message, file=block.file)
+        ids += to_list(block.columns[options.id_column])
+
+
+def _checked_scores(block: Block, row: int, scores: object, count: int) -> list[float]:
+    numbers = isinstance(scores, list) and all(type(score) in (int, float) for score in scores)
+    if not numbers or len(scores) != count:  # type: ignore[arg-type]
+        message = f"`scores` must be a list of {count} numbers, one for each label, got {shown(scores)}"
+        fail(block, row, f"{message} ({kind_of(scores)}).")
+    return scores  # type: ignore[return-value]

@@ -1,0 +1,113 @@
+"""Where rows go as they are read: into memory, and beyond some size into a file that is mapped and removed at exit."""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from datasets import Dataset, Features
+from datasets.arrow_writer import ArrowWriter
+from datasets.table import InMemoryTable
+
+from ..errors import DataError
+from .label_lists import lists_of_lengths
+
+__all__ = ["RowStore", "merge_long"]
+
+_IN_MEMORY = 1 << 29  # bytes of rows that are kept in memory
+
+
+class RowStore:
+    """Collects tables of equal columns into one data set, in bounded memory.
+
+    Args:
+        in_memory: bytes that may be in memory; rows of more go to a file in the system's temporary folder (TMPDIR),
+            which is removed when the process ends.
+    """
+
+    def __init__(self, in_memory: int | None = None) -> None:
+        self._limit = _IN_MEMORY if in_memory is None else in_memory
+        self._tables: list[pa.Table] = []
+        self._bytes = 0
+        self._writer: Any = None
+        self._path: Path | None = None
+        self.rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Take some rows.
+
+        Raises:
+            DataError: if the disk is full.
+        """
+        self.rows += table.num_rows
+        self._tables.append(table)
+        self._bytes += table.nbytes
+        if self._bytes > self._limit:
+            self._spill()
+
+    def dataset(self) -> Dataset:
+        """The rows as a data set; the store is empty then."""
+        if self._writer is None:
+            found = Dataset(InMemoryTable(pa.concat_tables(self._tables)))
+            self._tables = []
+            return found
+        self._spill()
+        self._writer.finalize()
+        self._writer = None
+        return Dataset.from_file(str(self._path))
+
+    def _spill(self) -> None:
+        try:
+            if self._writer is None:
+                folder = Path(tempfile.mkdtemp(prefix="xlgen-rows-"))
+                atexit.register(shutil.rmtree, folder, ignore_errors=True)
+                self._path = folder / "rows.arrow"
+                features = Features.from_arrow_schema(self._tables[0].schema)
+                self._writer = ArrowWriter(path=str(self._path), features=features)
+            for table in self._tables:
+                self._writer.write_table(table)
+        except OSError as err:
+            raise DataError(
+                f"The rows need more than memory, and cannot be written there: {err.strerror or err}. Free some space "
+                "or let TMPDIR name another folder.",
+                file=self._path,
+            ) from err
+        self._tables, self._bytes = [], 0
+
+
+def merge_long(rows: Dataset, key: str) -> tuple[Dataset, int]:
+    """Rows that have the same key become one, with the labels of all, each once; the first gives the other columns.
+
+    Args:
+        rows: rows with `labels`.
+        key: a column; rows with equal values in it belong together.
+
+    Returns:
+        The rows in the order of the first of each group, and the number of rows whose text is not that of the first.
+    """
+    table = rows.data.table if rows._indices is None else rows.flatten_indices().data.table
+    codes = _codes(table.column(key))
+    _, first = np.unique(codes, return_index=True)
+    order = np.argsort(codes, kind="stable")
+    labels = pa.chunked_array(table.column("labels").chunks, table.schema.field("labels").type).combine_chunks()
+    sorted_labels = labels.take(pa.array(order))
+    each = sorted_labels.value_lengths().to_numpy(zero_copy_only=False).astype(np.int64)
+    lengths = np.bincount(codes[order], weights=each, minlength=len(first)).astype(np.int64)
+    merged = lists_of_lengths(lengths, sorted_labels.flatten()).each_once()
+    texts = _codes(table.column("text"))
+    other = int((texts != texts[first][codes]).sum())
+    taken = table.take(pa.array(first))
+    place = taken.schema.get_field_index("labels")
+    result = taken.set_column(place, taken.schema.field("labels"), merged.to_array())
+    return Dataset(InMemoryTable(result)), other
+
+
+def _codes(column: pa.ChunkedArray) -> np.ndarray:
+    """A number for each value, equal ones alike, in the order in which they first occur."""
+    coded = column.dictionary_encode()
+    return np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in coded.chunks]).astype(np.int64)

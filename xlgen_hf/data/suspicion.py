@@ -1,0 +1,341 @@
+"""What looks wrong in rows, though each of them can be read: said with an example and with what to do about it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from .label_cells import recognise_separator
+from .label_lists import column_batches
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase
+
+__all__ = [
+    "Suspicion",
+    "difference",
+    "fold_name",
+    "fold_text",
+    "label_counts",
+    "log_suspicions",
+    "look_alike_suspicions",
+    "look_alikes",
+    "row_suspicions",
+    "shared_texts",
+    "split_suspicions",
+    "text_keys",
+    "token_lengths",
+    "truncation_suspicions",
+]
+
+logger = logging.getLogger(__name__)
+
+_FEW = 50  # rows or labels below which fractions say nothing
+_SINGLE = 1.02  # labels of a row on average, at most, where one label a row is suspected
+_UNIQUE = 0.9  # different labels, as a fraction of all occurrences
+_COMMAS = 0.5  # different labels with a comma, of those in cells that were not split
+_IDS = 0.9  # labels that are numbers or URIs, as a fraction of the different ones
+_SAMPLE = 20_000  # different labels that are searched for separators
+_SHOWN = 3
+_TEXT_SHOWN = 60
+_ID_FORM = re.compile(r"\d+|https?://\S+|<https?://[^>\s]+>")
+_WORD = re.compile(r"\w+")
+
+
+class Suspicion(NamedTuple):
+    """Something that looks wrong.
+
+    Attributes:
+        kind: `unsplit`, `single_label`, `unique_labels`, `label_ids`, `look_alikes`, `shared_texts` or `truncated`.
+        message: what was seen, with numbers and an example.
+        advice: what to do.
+        number: how many labels, rows or texts it is about.
+    """
+
+    kind: str
+    message: str
+    advice: str
+    number: int
+
+
+def log_suspicions(suspicions: Iterable[Suspicion], source: str) -> None:
+    """Log each as a warning, with the name of what it is about."""
+    for one in suspicions:
+        logger.warning("%s: %s %s", source, one.message, one.advice)
+
+
+def label_counts(rows: Dataset) -> Counter[str]:
+    """The number of rows that each label of the rows occurs in; a row has a label once."""
+    counts: Counter[str] = Counter()
+    for (labels,) in column_batches(rows, "labels"):
+        values, occurrences = labels.flatten().value_counts().flatten()
+        counts.update(dict(zip(values.to_pylist(), occurrences.to_pylist(), strict=True)))
+    return counts
+
+
+# ---------------------------------------------------------------------------------------------------- labels of rows
+
+
+def row_suspicions(rows: Dataset, *, guessed_separator: bool = False) -> list[Suspicion]:
+    """What looks wrong in the labels of rows.
+
+    Args:
+        rows: rows with `text` and `labels`, as `load_rows` returns them.
+        guessed_separator: whether the labels came from cells that hold all labels of a row, and nobody said what
+            separates them; commas in them are suspicious then.
+    """
+    counts = label_counts(rows)
+    if not counts:
+        return []
+    found = [_unsplit(rows, counts, guessed_separator), _label_ids(rows, counts)]
+    if counts.total() >= _FEW:
+        found += [_single_label(rows, counts, guessed_separator), _unique_labels(rows, counts)]
+    return [one for one in found if one is not None]
+
+
+def _unsplit(rows: Dataset, counts: Counter[str], guessed_separator: bool) -> Suspicion | None:
+    names = list(islice(counts, _SAMPLE))
+    separator = recognise_separator(names)
+    if separator is None and guessed_separator and sum("," in name for name in names) >= _COMMAS * len(names):
+        separator = ","
+    if separator is None:
+        return None
+    holding = [name for name in counts if separator in name]
+    row = _row_with(rows, holding[0])
+    return Suspicion(
+        "unsplit",
+        f"{len(holding):,} of {len(counts):,} labels hold {separator!r}, as if several were written in one, e.g. "
+        f"{holding[0]!r} in row {row}.",
+        f"Split them with label_separator={separator!r} (--label-separator) if they are several labels.",
+        len(holding),
+    )
+
+
+def _label_ids(rows: Dataset, counts: Counter[str]) -> Suspicion | None:
+    ids = [name for name in counts if _ID_FORM.fullmatch(name)]
+    if len(ids) < _IDS * len(counts):
+        return None
+    return Suspicion(
+        "label_ids",
+        f"{len(ids):,} of {len(counts):,} labels are numbers or URIs, which say nothing to a language model, e.g. "
+        f"{ids[0]!r} in row {_row_with(rows, ids[0])}.",
+        "Give a file with the names of the ids (label_names=..., --label-names).",
+        len(ids),
+    )
+
+
+def _single_label(rows: Dataset, counts: Counter[str], guessed: bool) -> Suspicion | None:
+    labelled = sum(int((part.value_lengths().to_numpy() > 0).sum()) for (part,) in column_batches(rows, "labels"))
+    if counts.total() > _SINGLE * labelled:
+        return None
+    first = next(row for (part,) in column_batches(rows, "labels") for row in part.to_pylist() if row)
+    advice = "If a cell holds several labels, give what separates them (--label-separator). " if guessed else ""
+    advice += "If a text has several rows, give --layout long; if not, this is not a multi-label problem."
+    return Suspicion(
+        "single_label",
+        f"{labelled:,} rows have {counts.total() / labelled:.2f} labels on average, e.g. {first!r}.",
+        advice,
+        labelled,
+    )
+
+
+def _unique_labels(rows: Dataset, counts: Counter[str]) -> Suspicion | None:
+    if len(counts) < _UNIQUE * counts.total():
+        return None
+    once = [name for name, count in counts.items() if count == 1]
+    return Suspicion(
+        "unique_labels",
+        f"{len(once):,} of {len(counts):,} labels occur in one row only, e.g. {once[0]!r} in row "
+        f"{_row_with(rows, once[0])}.",
+        "Hardly anything can be learned from that; check that the right column is read and that its cells are split.",
+        len(once),
+    )
+
+
+def _row_with(rows: Dataset, label: str) -> int:
+    """The number of the first row, from 1, that has a label."""
+    import pyarrow.compute as pc
+
+    start = 1
+    for (labels,) in column_batches(rows, "labels"):
+        place = pc.index(labels.flatten(), label).as_py()
+        if place >= 0:
+            ends = np.cumsum(labels.value_lengths().to_numpy(zero_copy_only=False))
+            return start + int(np.searchsorted(ends, place, side="right"))
+        start += len(labels)
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------- look-alikes
+
+
+def fold_name(name: str) -> str:
+    """Fold what a reader would not tell apart: Unicode form, case, white space, characters that show nothing."""
+    if name.isascii():
+        return " ".join(name.casefold().split())
+    visible = "".join(sign for sign in name if not _is_invisible(sign))
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
+
+
+def _is_invisible(sign: str) -> bool:
+    """Whether a character shows nothing: zero-width spaces and joiners, direction marks, variation selectors."""
+    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
+
+
+def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of different names that look the same, in the order of the names."""
+    groups: dict[str, list[str]] = {}
+    for name in dict.fromkeys(names):
+        groups.setdefault(fold_name(name), []).append(name)
+    return [tuple(group) for group in groups.values() if len(group) > 1]
+
+
+def difference(one: str, other: str) -> str:
+    """How two names that look the same differ, in words."""
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        return "Unicode normal form (NFC, NFD)"
+    hidden = ["".join(sign for sign in name if not _is_invisible(sign)) for name in (one, other)]
+    if hidden[0] == hidden[1]:
+        return "characters that show nothing (zero-width)"
+    if one.casefold() == other.casefold():
+        return "case"
+    return "white space" if one.split() == other.split() else "case, width, white space or Unicode form"
+
+
+def look_alike_suspicions(
+    names: Iterable[str], others: Iterable[str] | None = None, *, what: str = "label names"
+) -> list[Suspicion]:
+    """Names that look the same and are different labels all the same.
+
+    Args:
+        names: label names.
+        others: where given, only names that are not among these, and look like one of them, are found.
+        what: what to call the names.
+    """
+    if others is None:
+        groups = look_alikes(names)
+    else:
+        there = dict.fromkeys(others)
+        folded = {fold_name(name): name for name in there}
+        new = (name for name in dict.fromkeys(names) if name not in there)
+        groups = [(name, folded[fold_name(name)]) for name in new if fold_name(name) in folded]
+    if not groups:
+        return []
+    shown = ", ".join(f"{group[0]!a} and {group[1]!a}" for group in groups[:_SHOWN])
+    kinds = ", ".join(dict.fromkeys(difference(*group[:2]) for group in groups[:1000]))
+    return [
+        Suspicion(
+            "look_alikes",
+            f"{len(groups):,} groups of {what} look the same and count as different labels, e.g. {shown}; they differ "
+            f"in {kinds}.",
+            "Write each label in one way, in all files.",
+            len(groups),
+        )
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- texts
+
+
+def fold_text(text: str) -> str:
+    """A text without case, punctuation and differences of white space."""
+    return " ".join(_WORD.findall(text.casefold()))
+
+
+def text_keys(rows: Dataset, *, fold: bool = True) -> np.ndarray:
+    """A key for each text, equal texts alike, shape `(N,)`, uint64; 0 for an empty text.
+
+    Args:
+        rows: rows with `text`.
+        fold: whether case and punctuation do not count.
+    """
+    keys = np.zeros(len(rows), dtype=np.uint64)
+    row = 0
+    for (texts,) in column_batches(rows, "text"):
+        for text in texts.to_pylist():
+            content = fold_text(text) if fold else text
+            if content:
+                digest = hashlib.blake2b(content.encode("utf-8"), digest_size=8).digest()
+                keys[row] = int.from_bytes(digest, "little") | 1
+            row += 1
+    return keys
+
+
+def shared_texts(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Rows of `keys`, from 0, whose text is among `others`; empty texts are not shared."""
+    return np.flatnonzero((keys != 0) & np.isin(keys, others))
+
+
+def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarray] | None = None) -> list[Suspicion]:
+    """Texts of validation and test rows that are training rows, too: scores on them say little.
+
+    Args:
+        splits: rows by split; the first is the one that is learned from.
+        keys: the keys of the texts of each split, as `text_keys` makes them; by default they are made here.
+    """
+    first, *others = splits
+    if keys is None:
+        keys = {name: text_keys(rows) for name, rows in splits.items()}
+    found = []
+    for name in others:
+        rows = shared_texts(keys[name], keys[first])
+        if len(rows):
+            text = splits[name][int(rows[0])]["text"]
+            found.append(
+                Suspicion(
+                    "shared_texts",
+                    f"{len(rows):,} of {len(splits[name]):,} texts of {name} are texts of {first}, too (case and "
+                    f"punctuation aside), e.g. row {rows[0] + 1}: {text[:_TEXT_SHOWN]!r}.",
+                    f"Remove them from {first}; scores on {name} are too high otherwise.",
+                    len(rows),
+                )
+            )
+    return found
+
+
+def token_lengths(rows: Dataset, tokenizer: PreTrainedTokenizerBase, sample: int | None = None) -> np.ndarray:
+    """Tokens of each text with the special tokens, not truncated, shape `(N,)`.
+
+    Args:
+        rows: rows with `text`.
+        tokenizer: the tokenizer.
+        sample: number of texts to take, at equal distances; None for all.
+    """
+    rows = rows.select_columns(["text"])
+    if sample is not None and sample < len(rows):
+        rows = rows.select(np.linspace(0, len(rows) - 1, sample).astype(int))
+    lengths: list[int] = []
+    for (texts,) in column_batches(rows, "text", size=1000):
+        lengths += map(len, tokenizer(texts.to_pylist(), truncation=False, verbose=False)["input_ids"])
+    return np.array(lengths, dtype=np.int64)
+
+
+def truncation_suspicions(lengths: np.ndarray, max_length: int) -> list[Suspicion]:
+    """Texts that are longer than a model reads.
+
+    Args:
+        lengths: tokens of the texts, shape `(N,)`, as `token_lengths` counts them.
+        max_length: tokens that the model reads.
+    """
+    long = lengths > max_length
+    if not long.any():
+        return []
+    return [
+        Suspicion(
+            "truncated",
+            f"{long.mean():.1%} of {len(lengths):,} texts have more than {max_length} tokens and lose their end, the "
+            f"longest (text {lengths.argmax() + 1}) {int(lengths.max()) - max_length:,} tokens of "
+            f"{int(lengths.max()):,}; 95 % of the texts have at most {int(np.quantile(lengths, 0.95)):,}.",
+            "Raise the maximum length, or put what matters first.",
+            int(long.sum()),
+        )
+    ]
