@@ -13,7 +13,6 @@ from pathlib import Path
 
 from ..errors import ModelFolderError
 from .schema import Fields, mapping_of, string
-from .serialization import read_json
 
 __all__ = [
     "ADAPTER_CONFIG_FILE",
@@ -191,8 +190,11 @@ def model_files(folder: Path) -> dict[str, Path]:
             raise ModelFolderError(
                 f"{folder / name} is missing; only the folder of a whole XLGen model can be put on the Hub."
             )
-    needed = [folder / ADAPTER_WEIGHTS_FILE] if kind == ADAPTER_CONFIG_FILE else weight_files(folder)
-    missing = [path.name for path in needed if path.name not in files]
+    if kind == ADAPTER_CONFIG_FILE:
+        needed = [ADAPTER_WEIGHTS_FILE]
+    else:
+        needed = _shards(folder / _INDEX_FILE) if _INDEX_FILE in files else [_WEIGHTS_FILE]
+    missing = [name for name in needed if name not in files]
     if missing:
         raise ModelFolderError(f"{folder} lacks the weights {missing}; pickled weights are never uploaded.")
     for path in files.values():
@@ -229,10 +231,15 @@ def weight_files(folder: Path) -> list[Path]:
                 f"them saved as {_WEIGHTS_FILE}."
             )
         raise ModelFolderError(f"{folder} has no {_WEIGHTS_FILE}; is it the folder of an XLGen model?")
-    names = sorted(set(_INDEX.check(read_json(index), index)["weight_map"].values()))
+    return [folder / name for name in _shards(index)]
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that the index of weights in several files lists."""
+    names = sorted(set(_INDEX.read(index)["weight_map"].values()))
     if not names:
         raise ModelFolderError(f"{index}: 'weight_map' is empty; it must name the file of each weight.")
     for name in names:
         if Path(name).name != name or not name.endswith(".safetensors"):
             raise ModelFolderError(f"{index}: {name!r} is not the name of a safetensors file in that folder.")
-    return [folder / name for name in names]
+    return names
