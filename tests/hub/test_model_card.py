@@ -167,6 +167,7 @@ def test_escape(text, shown):
 @settings(deadline=None, max_examples=60)
 @given(st.text(max_size=60))
 @example("\x85")
+@example("\xa0")
 @example("one\u2028two")
 def test_no_text_of_the_data_breaks_a_table_or_the_metadata(text):
     line = escape(text)
