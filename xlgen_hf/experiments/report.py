@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..files.serialization import atomic_path
+from ..files.atomic import atomic_path
 from ..ranking.thresholds import MICRO_F1_TOLERANCE
 from .claims import check_claims
 from .plots import system_title

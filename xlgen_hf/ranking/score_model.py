@@ -18,7 +18,7 @@ from .fusion import Fusion
 from .scored_labels import ScoredLabels
 from .sources import SavedSource
 
-__all__ = ["SCORE_MODEL_FILE", "ScoreModel"]
+__all__ = ["ScoreModel"]
 
 _FORMAT_VERSION = 1
 
