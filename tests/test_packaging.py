@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import configparser
 import json
 import re
@@ -11,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 import xlgen_hf
 
@@ -95,23 +97,37 @@ def test_setup_lists_every_package():
     assert listed == found | {"xlgen_hf.evaluate_metrics", "xlgen_hf.hub_cards"}
 
 
+# What a user passes in or gets out.
+PUBLIC = {
+    "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelPrediction", "LabelRetriever",
+    "LabelSpace", "LabelTrie", "Predictor", "RowOptions", "XLGenConfig", "XLGenForConditionalGeneration",
+    "XLGenPipeline", "XLGenProcessor", "XLGenTrainer", "XLGenTrainingArguments", "__version__", "add_lora",
+    "drop_labels", "fit_clusters", "load_model", "load_predictor", "load_rows", "lora_config", "push_dataset",
+    "push_metric", "push_model",
+}  # fmt: skip
+
+
+def names_for_type_checkers() -> dict[str, str]:
+    """Public names -> the modules from which type checkers and editors read them."""
+    tree = ast.parse((ROOT / "xlgen_hf" / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    return {alias.name: f"xlgen_hf.{node.module}" for node in block.body for alias in node.names}
+
+
 def test_public_names():
-    public = [name for name in xlgen_hf.__all__ if name != "__version__"]
-    assert sorted(xlgen_hf._MODULES) == sorted(public)
-    for name in public:
-        value = getattr(xlgen_hf, name)
-        module = import_module(f"xlgen_hf.{xlgen_hf._MODULES[name]}")
-        assert value is getattr(module, name)
-        assert name in module.__all__
-    assert set(public) <= set(dir(xlgen_hf))
+    assert set(xlgen_hf.__all__) == PUBLIC
+    assert set(dir(xlgen_hf)) >= PUBLIC
     with pytest.raises(AttributeError, match="module 'xlgen_hf' has no attribute 'XLGen'"):
         _ = xlgen_hf.XLGen
 
 
 def test_type_checkers_see_the_same_names():
-    text = (ROOT / "xlgen_hf" / "__init__.py").read_text()
-    for name, module in xlgen_hf._MODULES.items():
-        assert re.search(rf"^    from \.{module} import (\w+, )*{name}(, \w+)*$", text, re.MULTILINE)
+    modules = names_for_type_checkers()
+    assert {*modules, "__version__"} == PUBLIC
+    for name, path in modules.items():
+        module = import_module(path)
+        assert getattr(xlgen_hf, name) is getattr(module, name)
+        assert name in module.__all__
 
 
 @pytest.mark.parametrize("first", ["", "import transformers\n"])
@@ -146,3 +162,38 @@ def test_sample_is_small_and_whole():
         for label in labels:
             counts[label] += 1
     assert sum(counts[label] == 1 for label in used["test"]) >= 60
+
+
+def test_contributing_names_files_that_exist():
+    """Whoever follows it finds them, and no package of the house is missing in it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"`([\w./-]+)`", text)
+    paths = [name for name in quoted if "/" in name or name.endswith((".py", ".md"))]
+    places = (ROOT, ROOT / "xlgen_hf", ROOT / "xlgen_hf" / "experiments")
+    missing = [name for name in paths if not any((place / name).exists() for place in places)]
+    assert not missing
+    packages = {f"{path.parent.name}/" for path in (ROOT / "xlgen_hf").glob("*/__init__.py")}
+    modules = {path.name for path in (ROOT / "xlgen_hf").glob("[a-z]*.py")}
+    assert packages | modules <= set(quoted)
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == xlgen_hf.__version__
+    assert [author["family-names"] for author in citation["preferred-citation"]["authors"]] == [
+        "Jung", "Kim", "Lee", "Kang",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.name
+)
+def test_issue_forms_are_those_of_github(path):
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.name == "config.yml":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    for part in form["body"]:
+        needed = "value" if part["type"] == "markdown" else "label"
+        assert part["attributes"][needed]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from transformers import T5ForConditionalGeneration, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
+from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.pipeline import TASK, XLGenPipeline
+from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.training.lora import add_lora
 
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 40, "organ"]
@@ -91,17 +97,58 @@ def test_top_k_and_threshold(saved):
     for rows, others in zip(kept, most, strict=True):
         _same([rows[:6]], [[row for row in others if row["score"] >= middle]])
     assert sum(map(len, kept)) < sum(map(len, most))
-    _same(plain(TEXTS, top_k=6, threshold=middle), [rows[:6] for rows in kept])
-    assert all(len(rows) <= 1 for rows in plain(TEXTS, min_labels=0, max_labels=1))
+    assert plain(TEXTS, threshold=1.0) == [[]] * len(TEXTS)  # a threshold is strict
+    assert all(len(rows) > 6 for rows in plain(TEXTS, threshold=0))
+    with pytest.raises(ConfigurationError, match="top_k and threshold exclude each other"):
+        plain(TEXTS, top_k=6, threshold=middle)
+
+
+def test_options_of_the_search_have_the_names_of_decoding_options(saved, make_model):
+    folder, predicted = saved
+    model, processor = XLGenForConditionalGeneration.from_pretrained(folder), XLGenProcessor.from_pretrained(folder)
+    classify = pipeline(TASK, model=folder, device="cpu", min_labels=0, max_labels=2)
+    few = DecodingOptions(min_labels=0, max_labels=2)
+    _same(classify(TEXTS), _rows(model.predict(TEXTS, processor, decoding=few)))
+    assert all(len(rows) <= 2 for rows in classify(TEXTS))
+    _same(classify(TEXTS, num_beams=3), _rows(model.predict(TEXTS, processor, decoding=replace(few, num_beams=3))))
+    _same(classify(TEXTS, decoding=DecodingOptions()), _rows(predicted))  # in place of those of the pipeline
+    with pytest.raises(ConfigurationError, match=r"Give decoding=\.\.\. or \['num_beams'\], not both"):
+        classify(TEXTS, decoding=few, num_beams=3)
+
+
+def test_rules_and_labels_to_choose_from(saved):
+    folder, _ = saved
+    model, processor = XLGenForConditionalGeneration.from_pretrained(folder), XLGenProcessor.from_pretrained(folder)
+    classify = pipeline(TASK, model=folder, device="cpu")
+    for settings, rule in (
+        ({"expected_f1": True}, DecisionRule("expected_f1")),
+        ({"rule": DecisionRule("threshold", 0.9, min_labels=2)}, DecisionRule("threshold", 0.9, min_labels=2)),
+        ({"top_k": 4}, DecisionRule("top_k", 4)),
+        ({"expected_f1": False}, None),
+    ):
+        _same(classify(TEXTS, **settings), _rows(model.predict(TEXTS, processor, rule=rule)))
+    allowed = np.array([1, 2, 3, 5])
+    few = classify(TEXTS, allowed=allowed, max_labels=3)
+    assert {row["label"] for rows in few for row in rows} <= set(processor.label_space.decode(allowed))
+    assert all(1 <= len(rows) <= 3 for rows in few)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"top_k": 0}, "top_k=0; a whole number from 1 on"),
-        ({"top_k": "3"}, "top_k='3'; a whole number"),
-        ({"threshold": 1.5}, "threshold=1.5; a score from 0 to 1"),
-        ({"batch_size": -1}, "batch_size=-1; a whole number from 1 on"),
+        ({"top_k": 0}, "top_k=0; it must be an integer >= 1"),
+        ({"top_k": "3"}, "top_k='3'; it must be an integer >= 1"),
+        ({"top_k": float("inf")}, "top_k=inf; it must be an integer >= 1"),
+        ({"threshold": 1.5}, "threshold=1.5; it must be a number from 0 to 1"),
+        ({"threshold": float("nan")}, "threshold=nan; it must be a number from 0 to 1"),
+        ({"threshold": False}, "threshold=False; it must be a number from 0 to 1"),
+        ({"batch_size": -1}, "batch_size=-1; it must be an integer >= 1"),
+        ({"max_labels": 2.5}, r"max_labels=2\.5; it must be an integer >= 1"),
+        ({"num_samples": None}, "num_samples=None; it must be an integer from 0 to 1000"),
+        ({"expected_f1": 1}, "expected_f1=1; it must be True or False"),
+        ({"rule": "top_k"}, "rule='top_k'; it must be a DecisionRule"),
+        ({"decoding": {"num_beams": 2}}, r"decoding=\{'num_beams': 2\}; it must be DecodingOptions"),
+        ({"top_k": 3, "rule": DecisionRule()}, "rule and top_k exclude each other"),
         ({"topk": 3}, r"Unknown settings \['topk'\]; choose from"),
     ],
 )
@@ -113,11 +160,11 @@ def test_settings_out_of_range_are_refused(saved, settings, message):
 
 def test_inputs_that_are_no_texts_are_refused(saved):
     classify = pipeline(TASK, model=saved[0], device="cpu")
-    with pytest.raises(DataError, match="'7' is a int; a text, or a row with `text`"):
+    with pytest.raises(DataError, match="7 is not a text; give a text, or a row with `text`"):
         classify(["a", 7])
-    with pytest.raises(DataError, match="'None' is a NoneType"):
+    with pytest.raises(DataError, match=r"\{'title': 'a'\} is not a text"):
         classify({"title": "a"})
-    with pytest.raises(DataError, match="A float was given; texts are needed"):
+    with pytest.raises(DataError, match=r"1\.5 is not a text, a row, or an iterable of these"):
         classify(1.5)
 
 

@@ -21,7 +21,7 @@ def _processor(names=("art", "music", "church music"), tokenizer=None, **options
 
 def test_a_label_is_its_pieces_and_a_separator():
     processor = _processor()
-    tokens = processor.tokenizer.convert_ids_to_tokens(processor.label_token_ids[2])
+    tokens = processor.tokenizer.convert_ids_to_tokens(processor.label_tokenizer.label_token_ids[2])
     assert tokens == ["church", "music", "<xlgen:sep>"]
 
 
@@ -32,29 +32,38 @@ def test_a_label_is_its_pieces_and_a_separator():
 def test_names_and_texts_that_look_like_special_tokens_are_plain_text(name, make_tokenizer):
     space = LabelSpace([name, "art"], [1, 1])
     processor = XLGenProcessor(make_tokenizer(), space, make_clusters(space, count=2))
-    special = {*processor.added_token_ids, *processor.tokenizer.all_special_ids} - {processor.tokenizer.unk_token_id}
-    *pieces, end = processor.label_token_ids[0]
-    assert end == processor.separator_token_id
+    special = {*processor.label_tokenizer.added_token_ids, *processor.tokenizer.all_special_ids} - {
+        processor.tokenizer.unk_token_id
+    }
+    *pieces, end = processor.label_tokenizer.label_token_ids[0]
+    assert end == processor.label_tokenizer.separator_token_id
     assert not special & set(pieces)
-    assert not special & set(processor.encode_texts([f"about {name} and art"])[0])
+    assert not special & set(processor.encode_texts([f"about {name} and art"])[0].token_ids)
 
 
 def test_names_the_tokenizer_does_not_tell_apart_get_a_number(caplog):
     names = ["Art", "art", "ART", "music"]
     processor = _processor(names)
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
-        tokens = [processor.tokenizer.convert_ids_to_tokens(ids[:-1]) for ids in processor.label_token_ids]
+        tokens = [
+            processor.tokenizer.convert_ids_to_tokens(ids[:-1]) for ids in processor.label_tokenizer.label_token_ids
+        ]
     assert tokens[0] == ["art"]
     assert len({tuple(t) for t in tokens}) == 4
     assert "does not tell 2 of 4 label names" in caplog.text
-    assert [processor.trie.label_of(ids) for ids in processor.label_token_ids] == [0, 1, 2, 3]
+    assert [processor.label_tokenizer.trie.label_of(ids) for ids in processor.label_tokenizer.label_token_ids] == [
+        0,
+        1,
+        2,
+        3,
+    ]
 
 
 def test_a_name_that_tokenizes_to_nothing_can_still_be_predicted(caplog):
     names = ["art", "\u200b\u200bx", "\u00adhidden", "漢字"]
     processor = _processor(names)
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
-        sequences = processor.label_token_ids
+        sequences = processor.label_tokenizer.label_token_ids
     assert all(len(ids) >= 2 for ids in sequences)
     assert len({tuple(ids) for ids in sequences}) == len(names)
 
@@ -62,8 +71,8 @@ def test_a_name_that_tokenizes_to_nothing_can_still_be_predicted(caplog):
 def test_many_names_of_unknown_letters_stay_apart():
     names = [chr(0x4E00 + i) for i in range(300)]
     processor = _processor(names)
-    assert len({tuple(ids) for ids in processor.label_token_ids}) == 300
-    assert max(map(len, processor.label_token_ids)) < 310
+    assert len({tuple(ids) for ids in processor.label_tokenizer.label_token_ids}) == 300
+    assert max(map(len, processor.label_tokenizer.label_token_ids)) < 310
 
 
 def test_inputs_hold_task_text_and_clusters_in_order():
@@ -74,21 +83,21 @@ def test_inputs_hold_task_text_and_clusters_in_order():
     assert tokens == ["[CLS]", "<xlgen:labels>", "modern", "art", "<xlgen:c1>", "<xlgen:c0>", "[SEP]"]
 
 
-def test_long_texts_are_cut_and_counted(caplog):
+def test_long_texts_are_truncated_and_counted(caplog):
     processor = _processor(max_source_length=16)
     report = TruncationReport()
     encoded = processor.encode_texts(["art " * 20_000, "art", ""], report)
-    assert [len(ids) for ids in encoded] == [14, 1, 0]
+    assert [len(one.token_ids) for one in encoded] == [14, 1, 0]
     assert len(processor.build_input(encoded[0])) == 16
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
         report.log("Test data")
-    assert "Test data: 1 of 3 texts (33.33 %) were cut." in caplog.text
+    assert "Test data: 1 of 3 texts (33.33 %) were truncated." in caplog.text
 
 
 def test_labels_that_do_not_fit_are_left_out_whole_and_counted(caplog):
     processor = _processor(max_target_length=7)
     report = TruncationReport()
-    target = processor.build_target([0, 1, 2], report)
+    target = processor.label_tokenizer.build_target([0, 1, 2], report)
     assert processor.tokenizer.convert_ids_to_tokens(target) == [
         "art", "<xlgen:sep>", "music", "<xlgen:sep>", "[SEP]",
     ]  # fmt: skip
@@ -102,7 +111,7 @@ def test_nothing_lost_nothing_said(caplog):
     report = TruncationReport()
     processor = _processor()
     processor.encode_texts(["art"], report)
-    processor.build_target([0], report)
+    processor.label_tokenizer.build_target([0], report)
     report.log("Test data")
     assert caplog.text == ""
 

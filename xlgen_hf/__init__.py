@@ -19,26 +19,36 @@ if TYPE_CHECKING:
     from .data.options import RowOptions
     from .data.rows import load_rows
     from .data.transforms import drop_labels
+    from .decoding.decoded_sets import DecodingOptions
     from .hub.datasets import push_dataset
     from .hub.push import push_metric, push_model
+    from .labels.clustering import fit_clusters
     from .labels.clusters import LabelClusters
     from .labels.space import LabelSpace
     from .labels.trie import LabelTrie
+    from .loading import load_model, load_predictor
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .pipeline import XLGenPipeline
+    from .prediction.predictor import Predictor
     from .prediction.results import LabelPrediction
     from .processing_xlgen import XLGenProcessor
+    from .ranking.decisions import DecisionRule
+    from .retrieval.retriever import LabelRetriever
     from .training.arguments import XLGenTrainingArguments
     from .training.collator import DataCollatorForXLGen
-    from .training.lora import lora_config
+    from .training.lora import add_lora, lora_config
     from .training.trainer import XLGenTrainer
 
 __all__ = [
     "DataCollatorForXLGen",
+    "DecisionRule",
+    "DecodingOptions",
     "LabelClusters",
     "LabelPrediction",
+    "LabelRetriever",
     "LabelSpace",
     "LabelTrie",
+    "Predictor",
     "RowOptions",
     "XLGenConfig",
     "XLGenForConditionalGeneration",
@@ -47,7 +57,11 @@ __all__ = [
     "XLGenTrainer",
     "XLGenTrainingArguments",
     "__version__",
+    "add_lora",
     "drop_labels",
+    "fit_clusters",
+    "load_model",
+    "load_predictor",
     "load_rows",
     "lora_config",
     "push_dataset",
@@ -58,10 +72,14 @@ __all__ = [
 # Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
 _MODULES = {
     "DataCollatorForXLGen": "training.collator",
+    "DecisionRule": "ranking.decisions",
+    "DecodingOptions": "decoding.decoded_sets",
     "LabelClusters": "labels.clusters",
     "LabelPrediction": "prediction.results",
+    "LabelRetriever": "retrieval.retriever",
     "LabelSpace": "labels.space",
     "LabelTrie": "labels.trie",
+    "Predictor": "prediction.predictor",
     "RowOptions": "data.options",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
@@ -69,7 +87,11 @@ _MODULES = {
     "XLGenProcessor": "processing_xlgen",
     "XLGenTrainer": "training.trainer",
     "XLGenTrainingArguments": "training.arguments",
+    "add_lora": "training.lora",
     "drop_labels": "data.transforms",
+    "fit_clusters": "labels.clustering",
+    "load_model": "loading",
+    "load_predictor": "loading",
     "load_rows": "data.rows",
     "lora_config": "training.lora",
     "push_dataset": "hub.datasets",

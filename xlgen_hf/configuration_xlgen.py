@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+import inspect
+from dataclasses import fields
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .errors import ConfigurationError
+from .settings import (
+    ClusterSource,
+    Conditioning,
+    ModelSettings,
+    Pool,
+    Variant,
+    check_label_bounds,
+    check_values,
+    default_conditioning,
+)
 
 __all__ = ["NUM_LEVELS", "ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig"]
-
-Variant = Literal["base", "bcl", "mcg", "rcl"]
-Pool = Literal["best", "average", "vote", "union"]
-Conditioning = Literal["memory", "tokens"]
-ClusterSource = Literal["gold", "predicted", "mixed"]
 
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
@@ -36,28 +44,17 @@ class XLGenConfig(PreTrainedConfig):
             the whole vocabulary.
         separator_token_id: token that ends each label.
         first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base` and `rcl`.
-        conditioning: how `bcl` tells the clusters to the decoder. `memory` joins their vectors to the encoder's output
-            (one encoder pass); `tokens` appends cluster tokens to the input, as the paper's code does (two passes).
-            `rcl` tells the candidate labels in the same ways: vectors of their names, or the names themselves.
         num_label_vectors: labels that have a vector, for `rcl` with `memory`; None otherwise.
         label_vector_size: width of those vectors.
-        num_candidates: most candidates of a text, for `rcl`.
+        num_input_candidates: maximum number of candidates in the input of a text, for `rcl`.
         first_level_token_id: lowest of the tokens that stand before the names of candidates, for `rcl` with `tokens`.
-        copy_candidates: let `rcl` with `tokens` copy pieces of labels from the candidates (see `CandidatePointer`).
-        cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
-            `mixed`, a draw for each text.
-        predicted_rate: share of texts with predicted clusters under `mixed`, in [0, 1].
-        cluster_loss_weight: weight of the cluster loss (`bcl`: cross-entropy of the bits; `mcg`: of the cluster
-            sequence) beside the generation loss, at least 0.
-        cluster_loss_annealing: divide that weight by the number of the epoch, counted from 1.
-        cluster_threshold: probability above which `bcl` predicts a cluster, in (0, 1); the best one always counts.
-        max_clusters: most clusters that are predicted for a text.
-        min_labels: least labels that decoding gives a text.
-        max_labels: most labels that decoding gives a text.
         num_beams: beams of a text, where a call names no number; 1 is greedy search.
         pool: how the sets of these beams become one (see `DecodingOptions`).
         fresh_modules: prefixes of the parameters that no pretraining has seen; they get their own learning rate.
         tie_encoder_decoder: one embedding matrix for an EncoderDecoder backbone's encoder, decoder and output layer.
+        conditioning, copy_candidates, cluster_source, predicted_rate, cluster_loss_weight, cluster_loss_annealing,
+            cluster_threshold, max_clusters, min_labels, max_labels: see [`ModelSettings`], which gives their defaults
+            and ranges.
 
     Raises:
         ConfigurationError: if a value is out of range, or the variant lacks what it needs.
@@ -74,20 +71,20 @@ class XLGenConfig(PreTrainedConfig):
     num_label_pieces: int | None = None
     separator_token_id: int | None = None
     first_cluster_token_id: int | None = None
-    conditioning: str = "memory"
     num_label_vectors: int | None = None
     label_vector_size: int | None = None
-    num_candidates: int | None = None
+    num_input_candidates: int | None = None
     first_level_token_id: int | None = None
-    copy_candidates: bool = True
-    cluster_source: str = "mixed"
-    predicted_rate: float = 0.5
-    cluster_loss_weight: float = 1.0
-    cluster_loss_annealing: bool = False
-    cluster_threshold: float = 0.5
-    max_clusters: int = 8
-    min_labels: int = 1
-    max_labels: int = 30
+    conditioning: str | None = ModelSettings.conditioning  # never None once the config is made
+    copy_candidates: bool = ModelSettings.copy_candidates
+    cluster_source: str = ModelSettings.cluster_source
+    predicted_rate: float = ModelSettings.predicted_rate
+    cluster_loss_weight: float = ModelSettings.cluster_loss_weight
+    cluster_loss_annealing: bool = ModelSettings.cluster_loss_annealing
+    cluster_threshold: float = ModelSettings.cluster_threshold
+    max_clusters: int = ModelSettings.max_clusters
+    min_labels: int = ModelSettings.min_labels
+    max_labels: int = ModelSettings.max_labels
     num_beams: int = 1
     pool: str = "best"
     fresh_modules: list[str] | None = None
@@ -101,36 +98,47 @@ class XLGenConfig(PreTrainedConfig):
     decoder_start_token_id: int | None = None
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Make the backbone's config and take the token ids over from it."""
+        """Make the backbone's config, take the token ids over from it, and fill in what depends on the variant."""
+        if __package__ == "xlgen_hf":
+            # The pipeline of a repository with code is for where this package is not installed; transformers would
+            # prefer it to ours, and ask for `trust_remote_code`.
+            kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         for name in _TOKEN_IDS:
             if getattr(self, name, None) is None:
                 setattr(self, name, getattr(self.backbone, name, None))
+        if self.conditioning is None:
+            self.conditioning = default_conditioning(self.variant)
+        self.validate_xlgen()  # here too: `strict` would wrap what it raises into an error of its own
 
     def validate_xlgen(self) -> None:
-        """Check values and their agreement; runs on construction and on every assignment."""
-        choices = {"variant": Variant, "conditioning": Conditioning, "cluster_source": ClusterSource, "pool": Pool}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in get_args(allowed):
-                raise ConfigurationError(f"{name}={getattr(self, name)!r}; choose one of {sorted(get_args(allowed))}.")
-        if not 0 < self.cluster_threshold < 1:
-            raise ConfigurationError(f"cluster_threshold={self.cluster_threshold}; it must lie between 0 and 1.")
-        if not 0 <= self.predicted_rate <= 1:
-            raise ConfigurationError(f"predicted_rate={self.predicted_rate}; it must lie in [0, 1].")
-        if self.cluster_loss_weight < 0:
-            raise ConfigurationError(f"cluster_loss_weight={self.cluster_loss_weight}; it must not be negative.")
+        """Check values and their agreement; runs on construction and when the config is saved."""
+        for name, choices in (("variant", get_args(Variant)), ("pool", get_args(Pool))):
+            if getattr(self, name) not in choices:
+                raise ConfigurationError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(choices)}.")
+        check_values(ModelSettings, {one.name: getattr(self, one.name) for one in fields(ModelSettings)})
         if self.num_beams < 1:
-            raise ConfigurationError(f"num_beams={self.num_beams}; at least 1 is needed.")
-        if self.max_clusters < 1:
-            raise ConfigurationError(f"max_clusters={self.max_clusters}; at least one cluster is predicted.")
-        if not 0 <= self.min_labels <= self.max_labels or self.max_labels < 1:
-            raise ConfigurationError(
-                f"min_labels={self.min_labels}, max_labels={self.max_labels}; 0 <= min_labels <= max_labels is needed."
-            )
+            raise ConfigurationError(f"num_beams={self.num_beams}; it must be an integer >= 1.")
+        check_label_bounds(self.min_labels, self.max_labels)
         if self.has_clusters and self.num_clusters < 1:
             raise ConfigurationError(
                 f"variant={self.variant!r} needs label clusters; num_clusters={self.num_clusters}."
             )
+
+    @classmethod
+    def json_types(cls) -> dict[str, tuple[type, ...]]:
+        """The fields, the backbone apart, and the types that a `config.json` may give them.
+
+        Derived from the annotations. A whole number stands for a `float` too.
+        """
+        hints = inspect.get_annotations(XLGenConfig, eval_str=True)
+        found = {}
+        for name, hint in hints.items():
+            parts = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+            kinds = [get_origin(part) or part for part in parts]
+            found[name] = tuple(dict.fromkeys([*kinds, *([int] if float in kinds else [])]))
+        del found["backbone"]
+        return found
 
     @property
     def has_clusters(self) -> bool:

@@ -16,6 +16,7 @@ __all__ = [
     "MissingExtraError",
     "ModelFolderError",
     "SaveError",
+    "Terminated",
     "XLGenError",
 ]
 
@@ -90,3 +91,7 @@ class MissingExtraError(XLGenError, ImportError):
     def __init__(self, package: str, extra: str, *, advice: str | None = None) -> None:
         advice = advice or f"Install it with: pip install 'xlgen-hf[{extra}]'"
         super().__init__(f"`{package}` is not installed. {advice}")
+
+
+class Terminated(KeyboardInterrupt):
+    """The process was asked to end by SIGTERM; handled as Ctrl-C is, but for the exit code."""

@@ -1,14 +1,21 @@
-"""Loading of a model together with its processor, and the check that they belong together."""
+"""Loading: a model with its processor, or whatever predicts, and the check that files belong together."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from .errors import ModelFolderError
+from .files.model_checks import local_model
+from .labels.space import LabelSpace
 from .modeling_xlgen import XLGenForConditionalGeneration
+from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
+from .ranking.score_model import SCORE_MODEL_FILE, ScoreModel
+from .retrieval.model_sources import SOURCE_FOLDERS, load_sources
+from .retrieval.retriever import LabelRetriever
 
-__all__ = ["check_pair", "load_model"]
+__all__ = ["check_pair", "load_model", "load_predictor"]
 
 
 def load_model(
@@ -31,6 +38,36 @@ def load_model(
     return (model if device is None else model.to(device)), processor
 
 
+def load_predictor(name: str, *, device: str | None = None, **hub_options: Any) -> Predictor:
+    """Load whatever predicts labels: an XLGen model or adapter, a retriever, or label trees.
+
+    Args:
+        name: a folder, or a Hub id.
+        device: where the model goes; it stays on the CPU if None.
+        hub_options: see [`load_model`].
+
+    Raises:
+        ModelFolderError: if it is no folder of these, or its files are damaged or do not belong together.
+        MissingExtraError: if it needs a package that is not installed.
+    """
+    folder = local_model(name, dict(hub_options))
+    if (folder / "processor_config.json").is_file() or not _holds_source(folder):
+        return Predictor.from_model(*load_model(name, device=device, **hub_options))
+    label_space = LabelSpace.load(folder)
+    sources = load_sources(folder, len(label_space))
+    score_model = ScoreModel.load(folder, {}) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
+    (source, *others) = sources.values()
+    if others:
+        raise ModelFolderError(f"{folder} holds {sorted(sources)} and nothing that weighs them; keep one of them.")
+    if device is not None and isinstance(source, LabelRetriever):
+        source.encoder[0].to(device)
+    return Predictor(label_space, source, score_model)
+
+
+def _holds_source(folder: Path) -> bool:
+    return any((folder / name).is_dir() for name in SOURCE_FOLDERS.values())
+
+
 def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, name: str) -> None:
     """Check that a model and a processor have the same tokens, labels and clusters.
 
@@ -45,9 +82,9 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
     config = model.config
     pieces = model.label_pieces.tolist() if config.num_label_pieces is not None else None
     pairs: dict[str, tuple[Any, Any]] = {
-        "separator token": (config.separator_token_id, processor.separator_token_id),
+        "separator token": (config.separator_token_id, processor.label_tokenizer.separator_token_id),
         "end token": (config.eos_token_id, processor.eos_token_id),
-        "pieces of labels": (pieces, None if pieces is None else processor.output_token_ids()),
+        "pieces of labels": (pieces, None if pieces is None else processor.label_tokenizer.output_token_ids()),
     }
     if config.variant == "rcl":
         found = processor.candidates
@@ -57,7 +94,10 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
     if config.has_clusters:
         clusters = processor.clusters
         pairs["number of clusters"] = (config.num_clusters, None if clusters is None else clusters.num_clusters)
-        pairs["first cluster token"] = (config.first_cluster_token_id, processor.first_cluster_token_id)
+        pairs["first cluster token"] = (
+            config.first_cluster_token_id,
+            processor.label_tokenizer.first_cluster_token_id,
+        )
     different = [what for what, (of_model, of_processor) in pairs.items() if of_model != of_processor]
     if len(processor.tokenizer) > config.vocab_size:
         different.append("vocabulary")

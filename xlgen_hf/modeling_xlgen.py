@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoProcessor,
+    Cache,
     EncoderDecoderModel,
     GenerationMixin,
     PreTrainedModel,
@@ -21,16 +24,22 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
 from .configuration_xlgen import XLGenConfig
-from .decoding.memory import XLGenMemory
+from .decoding.decoded_sets import DecodingOptions
+from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
-from .modules.backbone import load_backbone, longest_sequence
+from .hub.push_mixin import PushModelMixin
+from .modules.backbone import load_backbone
 from .modules.candidate_pointer import CandidatePointer
+from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
-from .modules.output_layer import IGNORED, RestrictedOutputMixin
+from .modules.initialization import check_lengths, start_from_processor, variant_options
+from .modules.output_layer import RestrictedOutputMixin, token_loss
 from .modules.persistence import ModelFilesMixin
-from .modules.push_mixin import PushModelMixin
-from .prediction.generator import LabelPredictionMixin
+from .prediction.generator import Generator
+from .prediction.predictor import Predictor
+from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
+from .ranking.decisions import DecisionRule
 
 __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
@@ -45,40 +54,23 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
     return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
-def _variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
-    """Fields of the config that say what of the processor guides the variant; refuses a processor that lacks it."""
-    clusters, candidates = processor.clusters, processor.candidates
-    if variant in ("bcl", "mcg") and clusters is None:
-        raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
-    if (variant == "rcl") != (candidates is not None):
-        raise ConfigurationError(
-            f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
-            "needs them, and no other variant has a use for them."
-        )
-    if candidates is None:
-        if clusters is None or variant == "base":
-            return {}
-        return {"num_clusters": clusters.num_clusters, "first_cluster_token_id": processor.first_cluster_token_id}
-    options: dict[str, Any] = {"conditioning": candidates.conditioning, "num_candidates": candidates.num_candidates}
-    if candidates.conditioning == "memory":
-        retriever = candidates.retriever
-        return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
-    return {**options, "first_level_token_id": processor.first_level_token_id}
+@dataclass
+class XLGenOutput(Seq2SeqLMOutput):
+    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
 
+    Attributes:
+        generation_loss: cross-entropy of the label tokens, shape `()`.
+        cluster_loss: loss of the clusters before weighting, shape `()`; None without clusters or targets.
+        cluster_logits: logits of the clusters, shape `(B, C)`; `bcl` only.
+    """
 
-def _check_lengths(name: str, backbone: Any, processor: XLGenProcessor) -> None:
-    limit = longest_sequence(backbone, processor.tokenizer)
-    if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
-        raise ConfigurationError(
-            f"The processor allows inputs of {processor.max_source_length} and targets of "
-            f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
-            "and max_target_length."
-        )
+    generation_loss: torch.FloatTensor | None = None
+    cluster_loss: torch.FloatTensor | None = None
+    cluster_logits: torch.FloatTensor | None = None
 
 
 class XLGenForConditionalGeneration(
     PushModelMixin,
-    LabelPredictionMixin,
     ConditionedEncoderMixin,
     RestrictedOutputMixin,
     ModelFilesMixin,
@@ -120,15 +112,27 @@ class XLGenForConditionalGeneration(
             width = config.label_vector_size or 0
             self.register_buffer("label_vectors", torch.zeros(config.num_label_vectors or 0, width))
             self.candidate_projection = nn.Linear(width, config.hidden_size)
-            self.candidate_ranks = nn.Embedding(config.num_candidates or 1, config.hidden_size)
+            self.candidate_ranks = nn.Embedding(config.num_input_candidates or 1, config.hidden_size)
         if config.copies_candidates:
-            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_candidates or 1)
+            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_input_candidates or 1)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
+        self.kept_rows: LastValue[Any] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
             self._tied_weights_keys = _embedding_tie(self.backbone)
         self.post_init()
+
+    def train(self, mode: bool = True) -> XLGenForConditionalGeneration:
+        """Switch between training and evaluation; what was made of the weights is forgotten."""
+        self.kept_rows.clear()  # some optimizers write weights in ways that no version number tells
+        super().train(mode)
+        return self
+
+    @property
+    def is_gradient_checkpointing(self) -> bool:
+        """Whether activation checkpointing is on; peft asks by this name, of which transformers 5.24 warns."""
+        return any(getattr(module, "gradient_checkpointing", False) for module in self.modules())
 
     # ------------------------------------------------------------------------------------------------ building
 
@@ -161,20 +165,20 @@ class XLGenForConditionalGeneration(
             CheckpointError: if the checkpoint cannot be loaded.
             ConfigurationError: if the variant needs clusters and the processor has none, or an option is unknown.
         """
-        options = {**options, **_variant_options(variant, processor)}
+        options = {**options, **variant_options(variant, processor)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
         if unknown:
             raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
         backbone, fresh = load_backbone(
             name, processor.tokenizer, decoder_layers=decoder_layers, dropout=dropout, dtype=dtype
         )
-        _check_lengths(name, backbone.config, processor)
-        pieces = processor.output_token_ids() if restrict_output else None
+        check_lengths(name, backbone.config, processor)
+        pieces = processor.label_tokenizer.output_token_ids() if restrict_output else None
         config = XLGenConfig(
             backbone=backbone.config,
             variant=variant,
             num_label_pieces=None if pieces is None else len(pieces),
-            separator_token_id=processor.separator_token_id,
+            separator_token_id=processor.label_tokenizer.separator_token_id,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
             tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
             **options,
@@ -185,42 +189,9 @@ class XLGenForConditionalGeneration(
         model.generation_config = backbone.generation_config
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
-        model._start_from(processor)
-        model._forget_untied()
+        start_from_processor(model, processor)
+        model.forget_untied()
         return model.eval()
-
-    @torch.no_grad()
-    def _start_from(self, processor: XLGenProcessor) -> None:
-        """Make room for the processor's tokens, and start clusters from what they are about."""
-        if len(processor.tokenizer) > self.config.vocab_size:
-            self.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-        embeddings: torch.Tensor = self.get_input_embeddings().weight  # type: ignore[assignment]
-        known = embeddings[: processor.separator_token_id].mean(0)
-        embeddings[processor.added_token_ids] = known
-        if self.config.has_label_vectors and processor.candidates is not None:
-            self.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
-            if self.label_vectors.shape[1] == self.config.hidden_size:
-                nn.init.eye_(self.candidate_projection.weight)
-                self.candidate_projection.weight.mul_(self.config.hidden_size**0.5)
-        if self.config.copies_candidates:
-            self.candidate_pointer.reset()
-        clusters = processor.clusters
-        if not self.config.has_clusters or clusters is None:
-            return
-        for token, ids in zip(
-            processor.cluster_token_ids(range(clusters.num_clusters)),
-            processor._plain_ids(clusters.names),
-            strict=True,
-        ):
-            if ids:
-                embeddings[token] = embeddings[ids].mean(0)
-        centroids = torch.as_tensor(clusters.centroids, dtype=embeddings.dtype)
-        if self.config.variant == "bcl" and centroids.shape[1] == self.config.hidden_size:
-            scale = self.config.hidden_size**0.5
-            self.cluster_head.weight.copy_(centroids * (10 / scale))
-            self.cluster_head.bias.fill_(-5.0)
-            if self.config.conditioning == "memory":
-                self.cluster_embeddings.weight.copy_(centroids * (0.5 * scale))
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
@@ -275,6 +246,97 @@ class XLGenForConditionalGeneration(
         is_adapter = ".lora_" in name or ".trainable_tokens_" in name
         return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
 
+    # ------------------------------------------------------------------------------------------------ prediction
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        processor: XLGenProcessor,
+        *,
+        decoding: DecodingOptions | None = None,
+        rule: DecisionRule | None = None,
+        allowed: np.ndarray | None = None,
+        open_vocabulary: bool = False,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> list[LabelPrediction]:
+        """Predict the label sets of texts; see [`Predictor.predict`].
+
+        Args:
+            texts: the texts, in any order.
+            processor: the model's processor; its score model calibrates and fuses scores.
+            decoding: how to search; the model's own way if None.
+            rule: which of the scored labels are predicted; the model's own rule if None.
+            allowed: ids of the labels to choose from; all if None.
+            open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
+            batch_size: texts in a batch.
+            progress: show a progress bar on a terminal.
+
+        Returns:
+            A prediction for each text, its labels sorted by score.
+        """
+        return Predictor.from_model(self, processor).predict(
+            texts,
+            decoding=decoding,
+            rule=rule,
+            allowed=allowed,
+            open_vocabulary=open_vocabulary,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    def score(
+        self,
+        texts: Sequence[str],
+        candidates: Sequence[Sequence[str]],
+        processor: XLGenProcessor,
+        *,
+        given: Sequence[Sequence[str]] | None = None,
+        batch_size: int = 64,
+    ) -> list[list[float]]:
+        """Score candidate labels of texts by teacher forcing, without a search; see [`Generator.score_texts`].
+
+        Args:
+            texts: the texts.
+            candidates: names of labels to score for each text; any number, of the label space.
+            processor: the model's processor.
+            given: labels that each text is known, or was predicted, to have; none if None.
+            batch_size: texts in a batch.
+
+        Returns:
+            Probabilities in the order of the candidates, in [0, 1].
+
+        Raises:
+            LabelSpaceError: if a name is not in the label space.
+        """
+        return Generator(self, processor).score_texts(texts, candidates, given, batch_size)
+
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        *,
+        cluster_bits: torch.Tensor | None = None,
+        candidate_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        """Generate token sequences as any model of transformers does; the text is encoded and conditioned once.
+
+        Args:
+            inputs: input ids, `(B, S)`; `input_ids=` serves as well.
+            cluster_bits: clusters to condition on, `(B, C)`; `bcl` predicts them if None.
+            candidate_ids: candidates that are read as vectors, see [`forward`].
+            attention_mask: `(B, S)`.
+            options: arguments of `GenerationMixin.generate`.
+        """
+        if options.get("encoder_outputs") is None:
+            ids = inputs if inputs is not None else options.pop("input_ids", None)
+            with torch.no_grad():
+                embeds = options.pop("inputs_embeds", None)
+                memory = self.encode(ids, attention_mask, embeds, cluster_bits, candidate_ids)
+            options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
+        return super().generate(inputs, attention_mask=attention_mask, **options)
+
     # ------------------------------------------------------------------------------------------------ forward
 
     def forward(
@@ -284,13 +346,15 @@ class XLGenForConditionalGeneration(
         decoder_input_ids: torch.LongTensor | None = None,
         decoder_attention_mask: torch.Tensor | None = None,
         encoder_outputs: ModelOutput | tuple | None = None,
-        past_key_values: Any = None,
+        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         decoder_inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
         cluster_bits: torch.Tensor | None = None,
         cluster_rows: torch.Tensor | None = None,
+        candidate_ids: torch.Tensor | None = None,
         decoder_history: torch.LongTensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -303,8 +367,11 @@ class XLGenForConditionalGeneration(
             labels: target tokens, -100 where no loss counts, `(B, T)`.
             cluster_bits: gold clusters of the texts, 0 or 1, `(B, C)`; `bcl` only.
             cluster_rows: rows whose target is a cluster sequence, `(B,)`, bool; `mcg` only.
-            decoder_input_ids, decoder_attention_mask, past_key_values, inputs_embeds, decoder_inputs_embeds,
-                use_cache: as in any seq2seq model of transformers.
+            candidate_ids: label ids of the candidates that are read as vectors, padded with -1, `(B, K)`; `rcl` with
+                the conditioning `memory` only.
+            decoder_input_ids, decoder_attention_mask, inputs_embeds, decoder_inputs_embeds, use_cache: as in any
+                seq2seq model of transformers.
+            past_key_values, cache: the decoder's cache; transformers calls it by the first name up to 5.23.
             decoder_history: all tokens of the decoder so far, where `decoder_input_ids` holds just the last ones,
                 `(B, T)`; for models that copy candidates.
             return_dict: ignored, an output object always comes back.
@@ -317,7 +384,7 @@ class XLGenForConditionalGeneration(
         """
         kwargs.pop("num_items_in_batch", None)
         if encoder_outputs is None:
-            memory = self.encode(input_ids, attention_mask, inputs_embeds, cluster_bits)
+            memory = self.encode(input_ids, attention_mask, inputs_embeds, cluster_bits, candidate_ids)
         elif isinstance(encoder_outputs, XLGenMemory):
             memory = encoder_outputs
         else:
@@ -330,13 +397,13 @@ class XLGenForConditionalGeneration(
             decoder_input_ids=decoder_input_ids,
             decoder_attention_mask=decoder_attention_mask,
             decoder_inputs_embeds=decoder_inputs_embeds,
-            past_key_values=past_key_values,
             use_cache=use_cache if labels is None else False,
+            **cache_argument(past_key_values if cache is None else cache),
             **kwargs,
         )
         losses = self._losses(out.logits, labels, memory.cluster_logits, cluster_bits, cluster_rows)
         if labels is None:
-            out.logits = self._full_logits(out.logits)
+            out.logits = self.full_logits(out.logits)
         return XLGenOutput(**{**out, **losses, "cluster_logits": memory.cluster_logits})
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -360,10 +427,10 @@ class XLGenForConditionalGeneration(
         target = self.piece_positions(labels)
         clusters = None
         if cluster_rows is not None:
-            generation = _token_loss(logits, target, ~cluster_rows)
-            clusters = _token_loss(logits, target, cluster_rows)
+            generation = token_loss(logits, target, ~cluster_rows)
+            clusters = token_loss(logits, target, cluster_rows)
         else:
-            generation = _token_loss(logits, target)
+            generation = token_loss(logits, target)
         if cluster_logits is not None and cluster_bits is not None:
             clusters = functional.binary_cross_entropy_with_logits(cluster_logits.float(), cluster_bits.float())
         loss = generation
@@ -372,31 +439,7 @@ class XLGenForConditionalGeneration(
         return {"loss": loss, "generation_loss": generation, "cluster_loss": clusters}
 
 
-def _token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
-    """Mean cross-entropy of the given rows' target tokens, 0 without any; `(B, T, R)`, `(B, T)` -> `()`."""
-    counted = target != IGNORED
-    if rows is not None:
-        counted &= rows[:, None]
-    # Only counted positions go through the softmax: the padding of a batch is often half of it.
-    loss = functional.cross_entropy(logits[counted].float(), target[counted], reduction="sum")
-    return loss / counted.sum().clamp(min=1)
-
-
-AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
-AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
-AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
-
-
-@dataclass
-class XLGenOutput(Seq2SeqLMOutput):
-    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
-
-    Attributes:
-        generation_loss: cross-entropy of the label tokens, shape `()`.
-        cluster_loss: loss of the clusters before weighting, shape `()`; None without clusters or targets.
-        cluster_logits: logits of the clusters, shape `(B, C)`; `bcl` only.
-    """
-
-    generation_loss: torch.FloatTensor | None = None
-    cluster_loss: torch.FloatTensor | None = None
-    cluster_logits: torch.FloatTensor | None = None
+if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models
+    AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
+    AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
+    AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)

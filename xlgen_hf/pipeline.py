@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from itertools import islice
-from typing import Any
+from pathlib import Path
+from typing import TypedDict, cast
 
-from datasets import Column
+import numpy as np
+from transformers import PreTrainedModel
 from transformers.pipelines import PIPELINE_REGISTRY, Pipeline
 
+from .configuration_xlgen import XLGenConfig
+from .decoding.decoded_sets import DecodingOptions
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
@@ -16,12 +22,29 @@ from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
 from .ranking.decisions import DecisionRule
 
-__all__ = ["TASK", "XLGenPipeline"]
+__all__ = ["TASK", "ScoredLabel", "XLGenPipeline"]
 
 TASK = "extreme-multilabel-classification"
 _BATCH_SIZE = 64
-_DECODING = ("num_beams", "min_labels", "max_labels")
+_OPTIONS = ("allowed", "decoding", "expected_f1", "open_vocabulary", "rule", "threshold", "top_k")
+_DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
+
+
+class ScoredLabel(TypedDict):
+    """A predicted label, in the form that `text-classification` has."""
+
+    label: str
+    score: float
+
+
+class _Settings(TypedDict, total=False):
+    """Arguments of `predict` that a pipeline, or a call of it, sets."""
+
+    decoding: DecodingOptions
+    rule: DecisionRule
+    allowed: np.ndarray
+    open_vocabulary: bool
 
 
 class XLGenPipeline(Pipeline):
@@ -32,10 +55,13 @@ class XLGenPipeline(Pipeline):
     `KeyDataset` gives an iterator that predicts as it is read. Further settings of the call or of `pipeline(...)`:
 
     * `top_k`: number of labels of a text, however many the model would give; None (the default) for its own set.
-    * `threshold`: least score of a label, from 0 to 1, in place of the model's own set; a text may be left without
+    * `threshold`: minimum score of a label, from 0 to 1, instead of the model's own set; a text may be left without
       labels.
+    * `expected_f1`: as many labels as promise the highest F1; `rule`: any other [`DecisionRule`].
     * `batch_size`: texts in a batch, by default 64.
-    * `num_beams`, `min_labels`, `max_labels`: see [`XLGenForConditionalGeneration.predict`].
+    * `allowed`, `open_vocabulary`: see [`XLGenForConditionalGeneration.predict`].
+    * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...); those
+      that a call names change those of the pipeline.
 
     Args:
         model: the model.
@@ -43,7 +69,7 @@ class XLGenPipeline(Pipeline):
         options: further arguments of `Pipeline`, and the settings above.
 
     Raises:
-        ConfigurationError: if a setting is out of range or unknown, or the model is no XLGen model.
+        ConfigurationError: if a setting is out of range or unknown, or the model is not an XLGen model.
         ModelFolderError: if model and processor do not belong together.
     """
 
@@ -53,8 +79,9 @@ class XLGenPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    def __init__(self, model: Any, processor: XLGenProcessor | None = None, **options: Any) -> None:
-        if not isinstance(model, XLGenForConditionalGeneration):
+    def __init__(self, model: PreTrainedModel, processor: XLGenProcessor | None = None, **options: object) -> None:
+        # By its type's name: of code out of a repository, transformers may have loaded the model's class twice.
+        if getattr(model.config, "model_type", None) != XLGenConfig.model_type:
             raise ConfigurationError(f"{TASK} needs an XLGen model, not a {type(model).__name__}.")
         if processor is None:
             if not model.name_or_path:
@@ -64,27 +91,24 @@ class XLGenPipeline(Pipeline):
             check_pair(model, processor, model.name_or_path)
         super().__init__(model=model.eval(), processor=processor, **options)
 
-    def _sanitize_parameters(
-        self, top_k: int | None = None, threshold: float | None = None, **options: Any
-    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Sort settings into those of reading, of predicting and of showing; the first are none."""
-        if top_k is not None and (type(top_k) is not int or top_k < 1):
-            raise ConfigurationError(f"top_k={top_k!r}; a whole number from 1 on, or None for all labels.")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise ConfigurationError(f"threshold={threshold!r}; a score from 0 to 1, or None for all labels.")
-        unknown = sorted(set(options) - set(_DECODING))
-        if unknown:
-            allowed = ["batch_size", *_DECODING, "threshold", "top_k"]
-            raise ConfigurationError(f"Unknown settings {unknown}; choose from {sorted(allowed)}.")
-        if top_k is not None:
-            options["rule"] = DecisionRule("top_k", top_k)
-        elif threshold is not None:
-            options["rule"] = DecisionRule("threshold", threshold)
-        return {}, options, {} if threshold is None else {"threshold": threshold}
+    def _sanitize_parameters(self, **options: object) -> tuple[dict[str, object], _Settings, dict[str, object]]:
+        """Sort settings into those of reading, of predicting and of showing; the first and last are none."""
+        _check_names(options)
+        forward = _Settings()
+        if (rule := _rule(options)) is not None:
+            forward["rule"] = rule
+        before = getattr(self, "_forward_params", {}).get("decoding", DecodingOptions())  # none while it is made
+        if (decoding := _decoding(options, before)) is not None:
+            forward["decoding"] = decoding
+        if (allowed := options.get("allowed")) is not None:
+            forward["allowed"] = np.asarray(allowed)
+        if (open_vocabulary := options.get("open_vocabulary")) is not None:
+            forward["open_vocabulary"] = bool(open_vocabulary)
+        return {}, forward, {}
 
     def __call__(
-        self, inputs: Any, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: Any
-    ) -> Any:
+        self, inputs: object, *, batch_size: int | None = None, num_workers: int | None = None, **kwargs: object
+    ) -> list[ScoredLabel] | list[list[ScoredLabel]] | Iterator[list[ScoredLabel]]:
         """Predict labels.
 
         Args:
@@ -94,62 +118,101 @@ class XLGenPipeline(Pipeline):
             kwargs: settings, see the class.
 
         Returns:
-            A list of `{"label", "score"}` for a text, a list of such lists for a list, an iterator for all else.
+            A list of `{"label", "score"}` for a text; a list of such lists for a sequence, as lists and columns of a
+            data set are; an iterator for all else.
+
+        Raises:
+            ConfigurationError: if a setting is out of range or unknown.
+            DataError: if an input is not a text, a row with `text`, or an iterable of these.
         """
-        size = batch_size or self._batch_size or _BATCH_SIZE
+        size = next(size for size in (batch_size, self._batch_size, _BATCH_SIZE) if size is not None)
         if type(size) is not int or size < 1:
-            raise ConfigurationError(f"batch_size={size!r}; a whole number from 1 on is needed.")
-        _, forward, post = self._sanitize_parameters(**kwargs)
-        forward, post = {**self._forward_params, **forward}, {**self._postprocess_params, **post}
-        if isinstance(inputs, str | dict):
-            return next(self._results([inputs], size, 1, forward, post))
-        if isinstance(inputs, list | tuple | Column):
-            return list(self._results(inputs, size, _AT_ONCE, forward, post))
-        if (
-            not isinstance(inputs, Iterable)
-            and not isinstance(inputs, Sequence)
-            and not hasattr(inputs, "__getitem__")
-        ):
-            raise DataError(f"A {type(inputs).__name__} was given; texts are needed.")
-        return self._results(inputs, size, size, forward, post)
+            raise ConfigurationError(f"batch_size={size!r}; it must be an integer >= 1.")
+        settings: _Settings = {**self._forward_params, **self._sanitize_parameters(**kwargs)[1]}
+        if isinstance(inputs, str | Mapping):
+            return next(self._results([inputs], size, 1, settings))
+        if isinstance(inputs, Sequence):
+            return list(self._results(inputs, size, _AT_ONCE, settings))
+        if not isinstance(inputs, Iterable) and not hasattr(inputs, "__getitem__"):
+            raise DataError(f"{str(inputs)[:80]} is not a text, a row, or an iterable of these.")
+        return self._results(cast("Iterable[object]", inputs), size, size, settings)
 
     def _results(
-        self, inputs: Iterable[Any], batch_size: int, at_once: int, forward: dict[str, Any], post: dict[str, Any]
-    ) -> Iterator[list[dict[str, Any]]]:
-        """Read texts, predict and show, so many at once."""
-        texts = (self.preprocess(one) for one in inputs)
+        self, inputs: Iterable[object], batch_size: int, at_once: int, settings: _Settings
+    ) -> Iterator[list[ScoredLabel]]:
+        """Read texts and predict, so many at once."""
+        texts = (self.preprocess(item) for item in inputs)
         while chunk := list(islice(texts, at_once)):
-            for prediction in self.forward(chunk, batch_size=batch_size, **forward):
-                yield self.postprocess(prediction, **post)
+            for prediction in self.forward(chunk, batch_size=batch_size, **settings):
+                yield self.postprocess(prediction)
 
-    def preprocess(self, input_: Any, **_: Any) -> str:
+    def preprocess(self, input_: object) -> str:
         """The text of an input: itself, or the `text` of a row."""
-        text = input_.get("text") if isinstance(input_, dict) else input_
+        text = input_.get("text") if isinstance(input_, Mapping) else input_
         if not isinstance(text, str):
-            raise DataError(f"{str(text)[:80]!r} is a {type(text).__name__}; a text, or a row with `text`, is needed.")
+            raise DataError(f"{str(input_)[:80]} is not a text; give a text, or a row with `text`.")
         return text
 
-    def forward(self, model_inputs: list[str], **forward_params: Any) -> list[LabelPrediction]:
+    def forward(self, model_inputs: list[str], **settings: object) -> list[LabelPrediction]:
         """Predict a list of texts on the pipeline's device."""
         with self.device_placement(), self.get_inference_context()():
-            return self._forward(model_inputs, **forward_params)
+            return self._forward(model_inputs, **settings)
 
-    def _forward(self, input_tensors: list[str], **forward_params: Any) -> list[LabelPrediction]:
-        predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **forward_params)
+    def _forward(self, input_tensors: list[str], **settings: object) -> list[LabelPrediction]:
+        predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **settings)
         return predictions
 
-    def postprocess(self, model_outputs: LabelPrediction, threshold: float = 0.0) -> list[dict[str, Any]]:
+    def postprocess(self, model_outputs: LabelPrediction) -> list[ScoredLabel]:
         """A prediction in the form that `text-classification` has."""
         ranked = zip(model_outputs.labels, model_outputs.scores, strict=True)
-        return [{"label": label, "score": score} for label, score in ranked if score >= threshold]
+        return [{"label": label, "score": score} for label, score in ranked]
 
-    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
         """Write model and processor into one folder."""
         self.model.save_pretrained(save_directory, **kwargs)
         self.processor.save_pretrained(save_directory)
 
 
-if TASK not in PIPELINE_REGISTRY.supported_tasks:
+def _check_names(options: Mapping[str, object]) -> None:
+    known = ["batch_size", *_OPTIONS, *_DECODING]
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise ConfigurationError(f"Unknown settings {unknown}; choose from {sorted(known)}.{hint}")
+
+
+def _decoding(options: Mapping[str, object], before: DecodingOptions) -> DecodingOptions | None:
+    """How to search, as the settings ask for; fields change those of `before`. None where they say nothing."""
+    decoding = options.get("decoding")
+    by_name = {name: value for name, value in options.items() if name in _DECODING}
+    if decoding is not None and not isinstance(decoding, DecodingOptions):
+        raise ConfigurationError(f"decoding={decoding!r}; it must be DecodingOptions.")
+    if decoding is not None and by_name:
+        raise ConfigurationError(f"Give decoding=... or {sorted(by_name)}, not both.")
+    return replace(before, **by_name) if by_name else decoding  # type: ignore[arg-type]
+
+
+def _rule(options: Mapping[str, object]) -> DecisionRule | None:
+    """The decision rule that the settings ask for; None for the model's own."""
+    rule, expected_f1 = options.get("rule"), options.get("expected_f1", False)
+    if type(expected_f1) is not bool:
+        raise ConfigurationError(f"expected_f1={expected_f1!r}; it must be True or False.")
+    if rule is not None and not isinstance(rule, DecisionRule):
+        raise ConfigurationError(f"rule={rule!r}; it must be a DecisionRule.")
+    rules = {} if rule is None else {"rule": rule}
+    for kind in ("top_k", "threshold"):
+        if options.get(kind) is not None:
+            rules[kind] = DecisionRule(kind, options[kind])  # type: ignore[arg-type]
+    if expected_f1:
+        rules["expected_f1"] = DecisionRule("expected_f1")
+    if len(rules) > 1:
+        raise ConfigurationError(f"{' and '.join(rules)} exclude each other; choose one.")
+    return next(iter(rules.values()), None)
+
+
+# A copy in one model's repository is not for other models.
+if __package__ == "xlgen_hf" and TASK not in PIPELINE_REGISTRY.supported_tasks:
     PIPELINE_REGISTRY.register_pipeline(
         TASK, pipeline_class=XLGenPipeline, pt_model=XLGenForConditionalGeneration, type="text"
     )

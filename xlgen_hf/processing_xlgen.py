@@ -1,67 +1,75 @@
-"""The processor: texts to input ids, label sets to target ids and back, and a count of what truncation loses."""
+"""The processor: texts to input ids, label sets to target ids, and what a model's labels and scores are made of."""
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from huggingface_hub import snapshot_download
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from .configuration_xlgen import NUM_LEVELS
 from .encoders.embedding import Encoder
-from .errors import ConfigurationError, LabelSpaceError, ModelFolderError
+from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
-from .files.model_folder import HYBRID_FILE, LINEAR_FOLDER
 from .files.saving import finish_interrupted_save, replace_files
 from .files.serialization import write_json
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
-from .labels.tokens import TruncationReport
+from .labels.tokens import LabelTokenizer, TruncationReport, plain_token_ids
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
-from .ranking.calibration import CALIBRATION_FILE, ScoreCalibrator
-from .ranking.fusion import Hybrid
-from .ranking.label_trees import LinearRanker
-from .retrieval.candidate_inputs import CandidateInputs
-from .retrieval.retriever import RETRIEVER_FOLDER, DenseRetriever
+from .ranking.score_model import SCORE_MODEL_FILE, ScoreModel
+from .ranking.sources import SavedSource
+from .retrieval.candidate_inputs import CandidateInputs, InputCandidates
+from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, remove_other_sources, save_sources
+from .retrieval.retriever import LabelRetriever
 
-__all__ = ["XLGenProcessor"]
+__all__ = ["EncodedText", "XLGenProcessor"]
 
 logger = logging.getLogger(__name__)
 
-_SEPARATOR = "<xlgen:sep>"
-_TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
-_LEVEL = "<xlgen:r{}>"
-_SHOWN = 5  # names that a report spells out
+_PADDED_CANDIDATE = -1
 
 
-def _cluster_token(cluster: int) -> str:
-    return f"<xlgen:c{cluster}>"
+@dataclass(frozen=True)
+class EncodedText:
+    """One text as its model reads it, before special tokens.
+
+    Attributes:
+        token_ids: tokens of the text, truncated to what there is room for.
+        candidates: retrieved candidates that are read with it (`rcl`).
+    """
+
+    token_ids: list[int]
+    candidates: InputCandidates = field(default_factory=InputCandidates)
 
 
 class XLGenProcessor(PushToHubMixin):
     """Tokenizer, label space and clusters of one model, and the way between texts, label sets and token ids.
 
     Texts and label names are always read as plain text: a name that looks like a special token, or like the separator,
-    is spelled out in ordinary pieces. A label's sequence is its pieces and the separator. Where a tokenizer cannot
-    tell two names apart (an uncased one "Turkey" and "turkey"), or spells a name with nothing, the rarer name gets a
-    number at its end, so that every label can be predicted; such names are counted and reported.
+    is spelled out in ordinary subword tokens. How labels are spelled is the matter of its [`LabelTokenizer`].
 
     Args:
-        tokenizer: the backbone's tokenizer; the processor adds its separator and, with clusters, the task and cluster
-            tokens to it.
+        tokenizer: the backbone's tokenizer; the separator and, with clusters, the task and cluster tokens are added.
         label_space: the labels.
         clusters: their clusters; None for `base` and `rcl`.
-        max_source_length: most tokens of an input, special and cluster tokens included.
-        max_target_length: most tokens of a target, the end token included.
-        candidates: for `rcl`, finds the candidate labels that are put behind each text.
+        max_source_length: maximum number of tokens of an input, special and cluster tokens included.
+        max_target_length: maximum number of tokens of a target, the end token included.
+        candidates: for `rcl`, finds the candidate labels that are read with each text.
+        score_model: how candidates are scored and decided on; scores as the model gives them if None.
+
+    Attributes:
+        label_tokenizer: spells labels, clusters and levels in tokens.
+
+    Raises:
+        ConfigurationError: if clusters or candidates are for another number of labels.
     """
 
     def __init__(
@@ -72,137 +80,69 @@ class XLGenProcessor(PushToHubMixin):
         max_source_length: int = 256,
         max_target_length: int = 256,
         candidates: CandidateInputs | None = None,
+        score_model: ScoreModel | None = None,
     ) -> None:
-        if clusters is not None and len(clusters.assignment) != len(label_space):
-            raise ConfigurationError(
-                f"The clusters are for {len(clusters.assignment)} labels, the label space has {len(label_space)}. "
-                "Make both from the same data."
-            )
-        if candidates is not None and len(candidates.retriever) != len(label_space):
-            raise ConfigurationError(
-                f"The retriever knows {len(candidates.retriever)} labels, the label space has {len(label_space)}. "
-                "Make both from the same data."
-            )
+        sizes = {
+            "clusters are": None if clusters is None else len(clusters.assignment),
+            "retriever is": None if candidates is None else len(candidates.retriever),
+        }
+        for what, size in sizes.items():
+            if size is not None and size != len(label_space):
+                raise ConfigurationError(
+                    f"The {what} for {size} labels, the label space has {len(label_space)}. Make both from the same "
+                    "data."
+                )
         self.tokenizer = tokenizer
         self.label_space = label_space
         self.clusters = clusters
         self.candidates = candidates
         self.max_source_length = max_source_length
-        self.max_target_length = max_target_length
-        self.calibrator: ScoreCalibrator | None = None  # fitted on validation rows after training
-        self.hybrid: Hybrid | None = None  # fuses the model's scores with those of retrieval
-        self._add_tokens()
+        self._score_model = score_model or ScoreModel()
+        self.label_tokenizer = LabelTokenizer(
+            tokenizer,
+            label_space,
+            num_clusters=0 if clusters is None else clusters.num_clusters,
+            num_levels=0 if candidates is None else NUM_LEVELS,
+            max_length=max_target_length,
+        )
 
-    def _add_tokens(self) -> None:
-        """Give the separator, the task prefixes, the clusters and the levels of candidates a token each."""
-        new = [_SEPARATOR]
-        if self.clusters is not None:
-            new += [*_TASKS.values(), *map(_cluster_token, range(self.clusters.num_clusters))]
+    @property
+    def max_target_length(self) -> int:
+        """Maximum number of tokens of a target, the end token included."""
+        return self.label_tokenizer.max_length
+
+    @max_target_length.setter
+    def max_target_length(self, length: int) -> None:
+        self.label_tokenizer = self.label_tokenizer.with_max_length(length)
+
+    @property
+    def score_model(self) -> ScoreModel:
+        """How candidates are scored and decided on."""
+        return self._score_model
+
+    def with_score_model(self, score_model: ScoreModel) -> XLGenProcessor:
+        """The same processor with another score model; all else is shared."""
+        twin = copy.copy(self)
+        twin._score_model = score_model
+        return twin
+
+    @property
+    def retriever(self) -> LabelRetriever | None:
+        """What finds candidate labels, for the model's input or for the fusion; both share one."""
         if self.candidates is not None:
-            new += [_LEVEL.format(level) for level in range(NUM_LEVELS)]
-        self.tokenizer.add_tokens(new, special_tokens=True)
-        self.added_token_ids = self.tokenizer.convert_tokens_to_ids(new)
-        first = self.added_token_ids[0]
-        if self.added_token_ids != list(range(first, first + len(new))):
-            raise ConfigurationError(
-                f"The tokenizer already holds some of the tokens {new[:4]} ...; give a fresh one."
-            )
-        self.separator_token_id = first
-
-    @property
-    def retriever(self) -> DenseRetriever | None:
-        """What finds candidate labels, for the model's input or for the hybrid; both share one."""
-        users = (user for user in (self.candidates, self.hybrid) if user is not None)
-        return next((user.retriever for user in users), None)
-
-    @property
-    def thresholds(self) -> dict[str, float]:
-        """Measure of quality -> score from which on a label is predicted for its sake; as validation rows chose."""
-        if self.hybrid is not None:
-            return self.hybrid.thresholds
-        return {} if self.calibrator is None else self.calibrator.thresholds
+            return self.candidates.retriever
+        found = self._score_model.sources.get("retrieval")
+        return found if isinstance(found, LabelRetriever) else None
 
     @property
     def pad_token_id(self) -> int:
-        """Token that fills batches up."""
+        """Token that pads batches."""
         return self.tokenizer.pad_token_id
 
     @property
     def eos_token_id(self) -> int:
-        """Token that ends a target: the end token, or the separator of BERT-like tokenizers."""
-        return self.tokenizer.sep_token_id if self.tokenizer.eos_token_id is None else self.tokenizer.eos_token_id
-
-    @property
-    def first_cluster_token_id(self) -> int | None:
-        """Token of cluster 0; cluster c has the c-th id after it. None without clusters."""
-        return None if self.clusters is None else self.separator_token_id + 1 + len(_TASKS)
-
-    @property
-    def first_level_token_id(self) -> int | None:
-        """Token of the lowest level of candidates; the higher ones follow it. None without candidates."""
-        return None if self.candidates is None else self.added_token_ids[-NUM_LEVELS]
-
-    def task_token_id(self, task: str) -> int:
-        """Token that opens an input of the task `clusters` or `labels`."""
-        return self.separator_token_id + 1 + list(_TASKS).index(task)
-
-    # ------------------------------------------------------------------------------------------------ labels
-
-    @cached_property
-    def label_token_ids(self) -> list[list[int]]:
-        """Token ids of each label, separator included, in the order of the label ids."""
-        if "trie" in self.__dict__:  # it came with the model folder, and spells the labels
-            tokens, lengths = self.trie.sequences()
-            return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
-        pieces = self._plain_ids(self.label_space.names)
-        seen: set[tuple[int, ...]] = set()
-        numbered = []
-        for label, ids in enumerate(pieces):
-            number = 1
-            sequence = tuple(ids)
-            while not sequence or sequence in seen:
-                number += 1
-                sequence = (*ids, *self._number_ids(number))
-            seen.add(sequence)
-            pieces[label] = [*sequence, self.separator_token_id]
-            if number > 1:
-                numbered.append(self.label_space.names[label])
-        if numbered:
-            logger.warning(
-                "The tokenizer does not tell %d of %d label names from others (or spells them with nothing), e.g. %s; "
-                "they get a number at their end. A cased or multilingual checkpoint may know them.",
-                len(numbered),
-                len(pieces),
-                numbered[:_SHOWN],
-            )
-        return pieces
-
-    def _number_ids(self, number: int) -> list[int]:
-        digits = self._digit_ids
-        return [digits[int(d)] for d in str(number)] if len(digits) == 10 else digits * number
-
-    @cached_property
-    def _digit_ids(self) -> list[int]:
-        """Ten different tokens for the digits; a single token where the tokenizer has no ten of them."""
-        last = [ids[-1] for ids in self._plain_ids([str(d) for d in range(10)]) if ids]
-        if len(set(last)) == 10:
-            return last
-        if self.tokenizer.unk_token_id is None and not last:
-            raise LabelSpaceError(
-                "The tokenizer can spell neither digits nor unknown words; choose another checkpoint."
-            )
-        return [last[0] if last else self.tokenizer.unk_token_id]
-
-    @cached_property
-    def trie(self) -> LabelTrie:
-        """The trie of `label_token_ids`."""
-        return LabelTrie(self.label_token_ids)
-
-    @property
-    def _trie_digest(self) -> str:
-        """Tells apart what a trie can be built from: the names, and the token that ends them."""
-        content = "\0".join([str(self.separator_token_id), *self.label_space.names])
-        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+        """Token that ends a target."""
+        return self.label_tokenizer.eos_token_id
 
     def add_labels(self, names: Iterable[str], encoder: Encoder | None = None) -> list[str]:
         """Let names join the label space, the trie and, placed by their names, the clusters; no training is needed.
@@ -224,152 +164,124 @@ class XLGenProcessor(PushToHubMixin):
         new = list(extended.names[len(self.label_space) :])
         if not new:
             return []
-        if self.clusters is not None:
-            self.clusters = self.clusters.extended(new, encoder)
-        retriever = None if self.retriever is None else self.retriever.extended(new)
-        if self.candidates is not None and retriever is not None:
-            self.candidates = replace(self.candidates, retriever=retriever)
-        if self.hybrid is not None and retriever is not None:
-            self.hybrid = replace(self.hybrid, retriever=retriever)
-        self.label_space = extended
-        for cached in ("trie", "label_token_ids", "_sub_trie"):
-            self.__dict__.pop(cached, None)
+        clusters = None if self.clusters is None else self.clusters.extended(new, encoder)
+        candidates = None if self.candidates is None else self.candidates.extended(new)
+        score_model = self._score_model.extended(new)
+        if candidates is not None and "retrieval" in score_model.sources:  # the two share one retriever
+            shared: dict[str, SavedSource] = {**score_model.sources, "retrieval": candidates.retriever}
+            score_model = score_model.with_sources(shared)
+        self.clusters, self.candidates, self._score_model = clusters, candidates, score_model
+        self.label_space, self.label_tokenizer = extended, self.label_tokenizer.for_labels(extended)
         return new
-
-    def sub_trie(self, labels: np.ndarray) -> LabelTrie:
-        """The trie of some label ids; the last one is kept."""
-        key = np.unique(labels)
-        known = self.__dict__.get("_sub_trie")
-        if known is None or known[0] is not self.trie or not np.array_equal(known[1], key):
-            known = self._sub_trie = (self.trie, key, self.trie.subset(key))
-        return known[2]
-
-    @cached_property
-    def cluster_trie(self) -> LabelTrie:
-        """The trie of the cluster tokens, a token a cluster."""
-        count = 0 if self.clusters is None else self.clusters.num_clusters
-        return LabelTrie([[token] for token in self.cluster_token_ids(range(count))])
-
-    def output_token_ids(self) -> list[int]:
-        """All tokens that a target can hold, sorted: the pieces of labels, separator, end, and the cluster tokens."""
-        tokens = {*self.trie.tokens().tolist(), self.eos_token_id}
-        if self.clusters is not None:
-            tokens.update(self.cluster_token_ids(range(self.clusters.num_clusters)))
-        return sorted(tokens)
-
-    def cluster_token_ids(self, clusters: Iterable[int]) -> list[int]:
-        """Cluster ids -> token ids."""
-        first = self.first_cluster_token_id
-        if first is None:
-            raise ConfigurationError("This processor has no clusters.")
-        return [first + cluster for cluster in clusters]
 
     # ------------------------------------------------------------------------------------------------ encoding
 
-    def _plain_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize without special tokens; text that looks like one stays text."""
-        if not texts:
-            return []
-        return self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=True,
-            return_attention_mask=False,
-            verbose=False,
-        )["input_ids"]
-
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
-        """The special tokens that the tokenizer puts before and behind a text."""
+        """The special tokens that the tokenizer puts before and after a text."""
         ids = self.tokenizer("", add_special_tokens=True)["input_ids"]
         ends = {self.tokenizer.eos_token_id, self.tokenizer.sep_token_id}
-        behind = [ids[-1]] if ids and ids[-1] in ends else []
-        return ids[: len(ids) - len(behind)], behind
+        after = [ids[-1]] if ids and ids[-1] in ends else []
+        return ids[: len(ids) - len(after)], after
 
     def encode_texts(
         self, texts: Sequence[str], report: TruncationReport | None = None, *, training: bool = False
-    ) -> list[list[int]]:
-        """Texts -> token ids without special tokens, cut so that special, task and cluster tokens still fit.
+    ) -> list[EncodedText]:
+        """Texts -> token ids without special tokens, truncated so that special, task and cluster tokens still fit.
 
-        With `candidates`, each text's are put behind it, in at most half of the room; in `training` a text does not
-        retrieve itself.
+        With `candidates`, each text's are selected too; as tokens they take at most half of the room. In `training` a
+        text does not retrieve itself.
         """
         reserve = sum(map(len, self._frame))
         if self.clusters is not None:
             reserve += 1 + min(self.clusters.num_clusters, self.max_source_length // 4)
         room = max(1, self.max_source_length - reserve)
-        encoded = self._plain_ids(texts)
-        behind = self._candidate_ids(texts, room // 2, report, training=training)
+        token_ids = plain_token_ids(self.tokenizer, list(texts))
+        candidates = [InputCandidates()] * len(token_ids)
+        if self.candidates is not None:
+            lengths = self.label_tokenizer.name_lengths
+            candidates = self.candidates.select(texts, lengths, room // 2, report, training=training)
+        rooms = [room - len(self._candidate_tokens(one)) for one in candidates]
         if report is not None:
-            report.texts += len(encoded)
-            report.texts_cut += sum(len(ids) > room - len(more) for ids, more in zip(encoded, behind, strict=True))
-        return [[*ids[: room - len(more)], *more] for ids, more in zip(encoded, behind, strict=True)]
+            report.texts += len(token_ids)
+            report.texts_cut += sum(len(ids) > left for ids, left in zip(token_ids, rooms, strict=True))
+        return [EncodedText(ids[:left], found) for ids, left, found in zip(token_ids, rooms, candidates, strict=True)]
 
-    def _candidate_ids(
-        self, texts: Sequence[str], room: int, report: TruncationReport | None, *, training: bool
-    ) -> list[list[int]]:
-        if self.candidates is None:
-            return [[] for _ in texts]
-        first_level = self.added_token_ids[-NUM_LEVELS]
-        return self.candidates.ids(texts, self.label_token_ids, first_level, room, report, training=training)
+    def _candidate_tokens(self, candidates: InputCandidates) -> list[int]:
+        """Candidates as tokens of the input: a level, then the name; none where they are read as vectors."""
+        first = self.label_tokenizer.first_level_token_id
+        if self.candidates is None or self.candidates.conditioning == "memory" or first is None:
+            return []
+        spelled = self.label_tokenizer.label_token_ids
+        pairs = zip(candidates.labels, candidates.levels, strict=True)
+        return [token for label, level in pairs for token in (first + level, *spelled[label][:-1])]
 
-    def input_candidates(self, text_ids: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Label ids of the candidates that [`encode_texts`] put behind each text, best first; none without them."""
-        if self.candidates is None or self.first_level_token_id is None:
-            return [[] for _ in text_ids]
-        return self.candidates.read(text_ids, self.trie, self.separator_token_id, self.first_level_token_id)
+    def build_input(
+        self, text: EncodedText | Sequence[int], clusters: Iterable[int] = (), task: str | None = None
+    ) -> list[int]:
+        """Input ids of a text: special tokens around it, task prefix before, candidates and clusters after the text.
 
-    def build_input(self, text_ids: Sequence[int], clusters: Iterable[int] = (), task: str | None = None) -> list[int]:
-        """Token ids of a text -> input ids: special tokens around, task prefix before, clusters behind the text."""
-        before, behind = self._frame
-        prefix = [] if task is None else [self.task_token_id(task)]
-        appended = self.cluster_token_ids(clusters) if clusters else []
-        room = self.max_source_length - len(before) - len(behind) - len(prefix) - len(text_ids)
-        return [*before, *prefix, *text_ids, *appended[: max(room, 0)], *behind]
-
-    def build_target(self, label_ids: Sequence[int], report: TruncationReport | None = None) -> list[int]:
-        """Label ids in decode order -> target ids; labels that do not fit whole are left out and counted."""
-        target: list[int] = []
-        kept = 0
-        for label in label_ids:
-            ids = self.label_token_ids[label]
-            if len(target) + len(ids) >= self.max_target_length:
-                break
-            target += ids
-            kept += 1
-        if report is not None:
-            report.labels += len(label_ids)
-            report.labels_lost += len(label_ids) - kept
-        return [*target, self.eos_token_id]
-
-    def build_cluster_target(self, clusters: Sequence[int]) -> list[int]:
-        """Cluster ids -> target ids of the task `clusters`."""
-        return [*self.cluster_token_ids(clusters)[: self.max_target_length - 1], self.eos_token_id]
+        Args:
+            text: an encoded text, or the token ids of one without candidates.
+            clusters: cluster ids; as many as there is room for.
+            task: `clusters` or `labels` for the task prefix of `mcg`; None for the other variants.
+        """
+        encoded = text if isinstance(text, EncodedText) else EncodedText(list(text))
+        before, after = self._frame
+        prefix = [] if task is None else [self.label_tokenizer.task_token_id(task)]
+        body = [*encoded.token_ids, *self._candidate_tokens(encoded.candidates)]
+        appended = self.label_tokenizer.cluster_token_ids(clusters) if clusters else []
+        room = self.max_source_length - len(before) - len(after) - len(prefix) - len(body)
+        return [*before, *prefix, *body, *appended[: max(room, 0)], *after]
 
     def __call__(
         self, texts: str | Sequence[str], return_tensors: str | None = None, task: str | None = None
     ) -> BatchEncoding:
-        """Texts -> `input_ids` and `attention_mask`, padded.
+        """Texts -> `input_ids` and `attention_mask`, padded; `candidate_ids` where candidates are read as vectors.
 
         Args:
             texts: one text or several.
             return_tensors: `pt` for tensors, None for lists.
             task: `clusters` or `labels` for the task prefix of `mcg`; other variants have none.
         """
-        batch = [texts] if isinstance(texts, str) else list(texts)
-        return self.pad([self.build_input(ids, task=task) for ids in self.encode_texts(batch)], return_tensors)
+        encoded = self.encode_texts([texts] if isinstance(texts, str) else list(texts))
+        return self.pad(
+            [self.build_input(one, task=task) for one in encoded], return_tensors, [one.candidates for one in encoded]
+        )
 
-    def pad(self, input_ids: Sequence[Sequence[int]], return_tensors: str | None = "pt") -> BatchEncoding:
-        """Ragged input ids -> `input_ids` and `attention_mask`, both `(B, S)`, filled up to the longest."""
+    def pad(
+        self,
+        input_ids: Sequence[Sequence[int]],
+        return_tensors: str | None = "pt",
+        candidates: Sequence[InputCandidates] = (),
+    ) -> BatchEncoding:
+        """Ragged input ids -> `input_ids` and `attention_mask`, both `(B, S)`, padded to the longest.
+
+        Args:
+            input_ids: the input ids of each text.
+            return_tensors: `pt` for tensors, None for lists.
+            candidates: each text's candidates. Where they are read as vectors, `candidate_ids` `(B, K)` holds their
+                label ids, best first, padded with -1.
+        """
         longest = max(map(len, input_ids))
         padded = [[*ids, *[self.pad_token_id] * (longest - len(ids))] for ids in input_ids]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids]
-        return BatchEncoding({"input_ids": padded, "attention_mask": mask}, tensor_type=return_tensors)
+        batch = {"input_ids": padded, "attention_mask": mask}
+        if candidates and self.candidates is not None and self.candidates.conditioning == "memory":
+            width = max(1, *(len(one.labels) for one in candidates))
+            batch["candidate_ids"] = [
+                [*one.labels, *[_PADDED_CANDIDATE] * (width - len(one.labels))] for one in candidates
+            ]
+        return BatchEncoding(batch, tensor_type=return_tensors)
 
     # ------------------------------------------------------------------------------------------------ saving
 
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
+        """What `AutoProcessor` calls on a class out of a repository; saving copies no code, so nothing is noted."""
+
     def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
-        """Write tokenizer, label space, clusters and settings into one folder, all of them or nothing.
+        """Write tokenizer, label space, clusters, score model and settings into one folder, all of them or nothing.
 
         Raises:
             SaveError: if the disk is full, or the folder cannot be written.
@@ -381,33 +293,27 @@ class XLGenProcessor(PushToHubMixin):
             "max_source_length": self.max_source_length,
             "max_target_length": self.max_target_length,
             "clusters": self.clusters is not None,
-            "candidates": None if self.candidates is None else self.candidates.settings(),
+            "candidates": None if self.candidates is None else self.candidates.to_dict(),
         }
         with replace_files(save_directory) as folder:
             self.tokenizer.save_pretrained(folder)
             self.label_space.save(folder)
             if self.clusters is not None:
                 self.clusters.save(folder)
-            if self.retriever is not None:
-                self.retriever.save(folder / RETRIEVER_FOLDER)
-            if self.hybrid is not None:
-                self.hybrid.save(folder)
-            self.trie.save(folder, self._trie_digest)
-            if self.calibrator is not None:
-                self.calibrator.save(folder)
+            save_sources(folder, self._sources)
+            self._score_model.save(folder)
+            self.label_tokenizer.trie.save(folder, self.label_tokenizer.trie_digest)
             write_json(folder / PROCESSOR_FILE, settings)
         self.remove_leftovers(save_directory)
 
+    @property
+    def _sources(self) -> dict[str, SavedSource]:
+        own: dict[str, SavedSource] = {} if self.retriever is None else {"retrieval": self.retriever}
+        return {**self._score_model.sources, **own}
+
     def remove_leftovers(self, folder: str | Path) -> None:
-        """Remove what an older model left in a folder; it would change this one's scores, or be pushed with it."""
-        if self.calibrator is None:
-            (Path(folder) / CALIBRATION_FILE).unlink(missing_ok=True)
-        if self.hybrid is None:
-            Hybrid.remove(folder)
-        elif self.hybrid.linear is None:
-            LinearRanker.remove(Path(folder) / LINEAR_FOLDER)
-        if self.retriever is None:
-            DenseRetriever.remove(Path(folder) / RETRIEVER_FOLDER)
+        """Remove sources that an older model left in a folder; they would be taken for this one's."""
+        remove_other_sources(Path(folder), self._sources)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
@@ -425,31 +331,39 @@ class XLGenProcessor(PushToHubMixin):
         settings = checked_settings(folder / PROCESSOR_FILE, cls.__name__)
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
-        candidates, hybrid = _load_retrieval(folder, settings["candidates"], len(label_space))
+        sources = load_sources(folder, len(label_space))
+        candidates = _load_candidates(folder, settings["candidates"], sources)
+        score_model = _load_score_model(folder, sources)
         tokenizer = load_tokenizer(folder)
         lengths = (settings["max_source_length"], settings["max_target_length"])
         try:
-            processor = cls(tokenizer, label_space, clusters, *lengths, candidates)
+            processor = cls(tokenizer, label_space, clusters, *lengths, candidates, score_model)
         except ConfigurationError as err:
             raise ModelFolderError(f"{folder}: {err}") from err
         if (folder / LABEL_TRIE_FILE).exists():
-            trie = LabelTrie.load(folder, processor._trie_digest, num_tokens=len(tokenizer))
-            if trie is None or len(trie) != len(label_space):
-                logger.warning("%s was made for other label names; it is made anew.", folder / LABEL_TRIE_FILE)
-            else:
-                processor.trie = trie
-        if (folder / CALIBRATION_FILE).exists():
-            processor.calibrator = ScoreCalibrator.load(folder)
-        processor.hybrid = hybrid
+            processor._take_trie(folder)
         return processor
 
+    def _take_trie(self, folder: Path) -> None:
+        """Use the trie of a folder where it spells these labels."""
+        trie = LabelTrie.load(folder, self.label_tokenizer.trie_digest, num_tokens=len(self.tokenizer))
+        if trie is None or len(trie) != len(self.label_space):
+            logger.warning("%s was made for other label names; it is made again.", folder / LABEL_TRIE_FILE)
+        else:
+            self.label_tokenizer = self.label_tokenizer.for_labels(self.label_space, trie)
 
-def _load_retrieval(folder: Path, settings: Any, num_labels: int) -> tuple[CandidateInputs | None, Hybrid | None]:
-    """What of a model folder works with a retriever, if anything."""
-    has_hybrid = (folder / HYBRID_FILE).exists()
-    if settings is None and not has_hybrid:
-        return None, None
-    retriever = DenseRetriever.load(folder / RETRIEVER_FOLDER, num_labels=num_labels)
-    source = str(folder / PROCESSOR_FILE)
-    candidates = None if settings is None else CandidateInputs.from_settings(settings, retriever, source)
-    return candidates, Hybrid.load(folder, retriever) if has_hybrid else None
+
+def _load_candidates(folder: Path, settings: Any, sources: dict[str, SavedSource]) -> CandidateInputs | None:
+    """What reads candidates into the input, if the settings speak of it."""
+    if settings is None:
+        return None
+    retriever = sources.get("retrieval")
+    if not isinstance(retriever, LabelRetriever):
+        raise ModelFolderError(
+            f"{folder / SOURCE_FOLDERS['retrieval']} is missing; the model reads candidates that a retriever finds."
+        )
+    return CandidateInputs.from_dict(settings, retriever, str(folder / PROCESSOR_FILE))
+
+
+def _load_score_model(folder: Path, sources: dict[str, SavedSource]) -> ScoreModel:
+    return ScoreModel.load(folder, sources) if (folder / SCORE_MODEL_FILE).exists() else ScoreModel()

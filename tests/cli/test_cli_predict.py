@@ -12,10 +12,13 @@ import torch
 
 from xlgen_hf.cli import predict as command
 from xlgen_hf.cli.main import main
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.ranking.calibration import ScoreCalibrator
+from xlgen_hf.ranking.score_model import ScoreModel
 
 TEXTS = ["a history of church music", "modern art", "the piano", "organ", "art and music"]
 
@@ -26,7 +29,7 @@ def folder(make_model, checkpoints, tmp_path):
     model, processor = make_model("bert", "bcl")
     processor.clusters.metadata["encoder"] = checkpoints["bert"]
     flat = [{"x": [0.0, 1.0], "y": [0.0, 1.0]}] * 5
-    processor.calibrator = ScoreCalibrator("isotonic", flat, thresholds={"micro": 0.5})
+    processor = processor.with_score_model(ScoreModel(ScoreCalibrator("isotonic", flat), thresholds={"micro": 0.5}))
     model.save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
@@ -49,10 +52,21 @@ def test_decisions(folder):
     assert all(len(row["labels"]) == 3 for row in _run(folder, "--top-k", "3"))
     for row in _run(folder, "--threshold", "auto"):
         assert row["scores"][1:] == [score for score in row["scores"][1:] if score >= 0.5]
-    assert [row["labels"][:1] for row in _run(folder, "--threshold", "1")] == [
-        row["labels"][:1] for row in _run(folder, "--expected-f1")
-    ]
+    assert all(row["labels"] == row["scores"] == [] for row in _run(folder, "--threshold", "1"))  # it is strict
+    ranked = _run(folder, "--threshold", "0")
+    for row, some in zip(ranked, _run(folder, "--expected-f1"), strict=True):
+        assert 1 <= len(some["labels"]) <= len(row["labels"])
+        assert row["labels"][: len(some["labels"])] == some["labels"]
     assert _run(folder) == own
+
+
+@pytest.mark.parametrize("search", [(), ("--num-beams", "3"), ("--num-samples", "2"), ("--max-labels", "1")])
+def test_top_k_gives_as_many_labels_as_asked_for_or_as_there_are(folder, search):
+    count = len(XLGenProcessor.from_pretrained(folder / "model").label_space)
+    for k in (5, count + 1):
+        for row in _run(folder, "--top-k", str(k), *search):
+            assert len(row["labels"]) == len(set(row["labels"])) == min(k, count)
+            assert row["scores"] == sorted(row["scores"], reverse=True)
 
 
 def test_a_higher_threshold_leaves_the_best_cluster(folder):
@@ -79,21 +93,27 @@ def test_labels_to_choose_from(folder):
 def test_new_labels_join_without_training(make_model, checkpoints, tmp_path, family):
     model, processor = make_model(family, "bcl")
     processor.clusters.metadata["encoder"] = checkpoints[family]
-    before = model.predict(TEXTS, processor, min_labels=1, max_labels=3)
+    few = DecodingOptions(min_labels=1, max_labels=3)
+    before = model.predict(TEXTS, processor, decoding=few)
     count = len(processor.label_space)
     assert processor.add_labels(["art", "piano organ printing", "piano organ printing"]) == ["piano organ printing"]
     model.widen_output(processor)
-    assert len(processor.label_space) == len(processor.clusters.assignment) == len(processor.trie) == count + 1
-    new = model.predict(TEXTS, processor, labels=np.array([count]))
+    assert (
+        len(processor.label_space)
+        == len(processor.clusters.assignment)
+        == len(processor.label_tokenizer.trie)
+        == count + 1
+    )
+    new = model.predict(TEXTS, processor, allowed=np.array([count]))
     assert all(one.labels == ["piano organ printing"] for one in new)
-    old = model.predict(TEXTS, processor, labels=np.arange(count), min_labels=1, max_labels=3)
-    if family == "bert":  # no new piece: the distribution is the same
+    old = model.predict(TEXTS, processor, decoding=few, allowed=np.arange(count))
+    if family == "bert":  # no new subword token: the distribution is the same
         assert [one.labels for one in old] == [one.labels for one in before]
     assert processor.add_labels(["art"]) == []
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     again, loaded = XLGenForConditionalGeneration.from_pretrained(tmp_path), XLGenProcessor.from_pretrained(tmp_path)
-    assert [one.labels for one in again.predict(TEXTS, loaded, labels=np.array([count]))] == [
+    assert [one.labels for one in again.predict(TEXTS, loaded, allowed=np.array([count]))] == [
         one.labels for one in new
     ]
 
@@ -113,7 +133,7 @@ def test_ensembles(folder, make_model):
     alone = [_run(folder), _run(folder, model="other")]
     for row, one, other in zip(union, *alone, strict=True):
         assert set(row["labels"]) == {*one["labels"], *other["labels"]}
-    average = _run(folder, "--model", str(folder / "model"))  # a model beside itself
+    average = _run(folder, "--model", str(folder / "model"))  # a model with itself
     assert [set(row["labels"]) for row in average] == [set(row["labels"]) for row in alone[0]]
 
 
@@ -128,6 +148,9 @@ def test_open_vocabulary_leaves_the_labels_as_they_are(folder):
     [
         (["--top-k", "2", "--expected-f1"], "exclude each other"),
         (["--threshold", "high"], "--threshold high: give a number"),
+        (["--threshold", "nan"], "--threshold nan: give a number from 0 to 1, or auto"),
+        (["--threshold", "1.5"], "--threshold 1.5: give a number from 0 to 1, or auto"),
+        (["--min-labels", "9", "--max-labels", "2"], "min_labels=9, max_labels=2"),
         (["--threshold", "auto", "--objective", "macro"], r"no threshold for 'macro', only \['micro'\]"),
         (["--cluster", "cluster 9"], "'cluster 9' is none of the 3 clusters"),
         (["--num-beams", "2", "--num-samples", "2"], "choose one"),
@@ -146,10 +169,10 @@ def test_bad_options_are_explained(folder, capsys, options, message):
 
 
 @pytest.mark.parametrize("options", [(), ("--num-samples", "3")])
-def test_a_killed_run_goes_on_without_losing_or_repeating_a_row(folder, monkeypatch, caplog, options):
-    monkeypatch.setattr(command, "_CHUNK", 2)
+def test_a_killed_run_continues_without_losing_or_repeating_a_row(folder, monkeypatch, caplog, options):
+    monkeypatch.setattr(command, "CHUNK_SIZE", 2)
     expected = _run(folder, *options)
-    predict = XLGenForConditionalGeneration.predict
+    predict = Predictor.predict
     calls = []
 
     def counted(self, texts, *args, **kwargs):
@@ -158,13 +181,13 @@ def test_a_killed_run_goes_on_without_losing_or_repeating_a_row(folder, monkeypa
             raise KeyboardInterrupt
         return predict(self, texts, *args, **kwargs)
 
-    monkeypatch.setattr(XLGenForConditionalGeneration, "predict", counted)
+    monkeypatch.setattr(Predictor, "predict", counted)
     (folder / "out.jsonl").unlink()
     arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
     assert main([*arguments, "--output-file", str(folder / "out.jsonl"), *options]) == 130
     assert not (folder / "out.jsonl").exists()
     with (folder / "out.jsonl.partial").open("a") as file:
-        file.write('{"labels": ["cut in the mid')
+        file.write('{"labels": ["broken off in the mid')
     calls[:] = [None, None]
     with caplog.at_level(logging.INFO):
         assert _run(folder, *options) == expected
@@ -172,8 +195,8 @@ def test_a_killed_run_goes_on_without_losing_or_repeating_a_row(folder, monkeypa
     assert "Going on behind row 2" in caplog.text
 
 
-def test_rows_of_a_model_that_has_changed_are_not_taken_up(folder, monkeypatch, caplog):
-    monkeypatch.setattr(command, "_CHUNK", 2)
+def test_rows_of_a_model_that_has_changed_are_not_reused(folder, monkeypatch, caplog):
+    monkeypatch.setattr(command, "CHUNK_SIZE", 2)
     arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
     with monkeypatch.context() as patch:
         patch.setattr(PartialOutput, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -184,7 +207,7 @@ def test_rows_of_a_model_that_has_changed_are_not_taken_up(folder, monkeypatch, 
     assert "of a run with other settings" in caplog.text
 
 
-def test_rows_of_another_run_are_not_taken_up(tmp_path, caplog):
+def test_rows_of_another_run_are_not_reused(tmp_path, caplog):
     first = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 1})
     first.append([{"labels": ["a"]}])
     other = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 2})

@@ -23,18 +23,18 @@ def test_rows_are_padded_and_targets_end_in_minus_100(make_model, rows):
     for ids, mask, target, row in zip(*batch.values(), [rows[0], rows[1], rows[6]], strict=True):
         assert (ids[mask == 0] == processor.pad_token_id).all()
         kept = target[target != -100].tolist()
-        assert kept == processor.build_target(sorted(processor.label_space.encode(row["labels"])))
+        rarest_first = sorted(processor.label_space.encode(row["labels"]), reverse=True)
+        assert kept == processor.label_tokenizer.build_target(rarest_first)
         assert (target[len(kept) :] == -100).all()
 
 
 def test_bits_are_the_clusters_of_all_labels(make_model, rows):
     _, processor = make_model("t5", "bcl")
     batch = DataCollatorForXLGen(processor, "bcl")(_features(processor, rows))
-    expected = [[float(label % 3 == 0 or 0) for label in range(3)] for _ in range(3)]
-    for row, number in enumerate((0, 1, 6)):
-        clusters = {label % 3 for label in processor.label_space.encode(rows[number]["labels"])}
-        expected[row] = [float(c in clusters) for c in range(3)]
-    assert batch["cluster_bits"].tolist() == expected
+    labels = [processor.label_space.encode(rows[number]["labels"]) for number in (0, 1, 6)]
+    clusters = [set(processor.clusters.assignment[ids].tolist()) for ids in labels]
+    assert batch["cluster_bits"].tolist() == [[float(c in of_row) for c in range(3)] for of_row in clusters]
+    assert len(set(map(frozenset, clusters))) > 1
     assert batch["cluster_bits"].dtype == torch.float32
 
 
@@ -53,7 +53,9 @@ def test_multitask_rows(make_model, rows):
     assert tokens[0] == ["<xlgen:labels>", *text, *names, "</s>"]
     assert tokens[1] == ["<xlgen:clusters>", *text, "</s>"]
     assert tokens[2] == ["<xlgen:labels>", *names, "</s>"]
-    assert batch["labels"][1][batch["labels"][1] != -100].tolist() == processor.build_cluster_target(clusters)
+    assert batch["labels"][1][batch["labels"][1] != -100].tolist() == processor.label_tokenizer.build_cluster_target(
+        clusters
+    )
     assert torch.equal(batch["labels"][0], batch["labels"][2])
 
 
@@ -85,7 +87,7 @@ def test_references_keep_labels_that_the_target_lost(make_model, rows):
     assert batch["reference_ids"].tolist()[0] == ids
     assert batch["reference_ids"][1].tolist()[2:] == [-100]
     assert (batch["labels"][0] != -100).sum() < 6
-    assert batch["text_ids"][0] == processor.encode_texts([rows[0]["text"]])[0]
+    assert batch["texts"][0] == processor.encode_texts([rows[0]["text"]])[0]
 
 
 def test_losses_are_reported(make_model, rows, caplog):
@@ -93,7 +95,7 @@ def test_losses_are_reported(make_model, rows, caplog):
     processor.max_source_length, processor.max_target_length = 5, 4
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
         encode_dataset(rows, processor, "Training data")
-    assert "Training data: 2 of 8 texts (25.00 %) were cut." in caplog.text
+    assert "Training data: 2 of 8 texts (25.00 %) were truncated." in caplog.text
     assert "Training data: 10 of 17 labels (58.82 %) did not fit" in caplog.text
 
 

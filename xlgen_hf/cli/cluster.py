@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, LabelSettings
+from .options import Device, Labels, takes_settings
 
 if TYPE_CHECKING:
     from ..labels.clusters import LabelClusters
@@ -15,49 +18,43 @@ __all__ = ["cluster"]
 
 _SHOWN = 15  # clusters in the printed table
 
-# The same words as labels.DecodeOrder, which is not imported because it would bring numpy into `xlgen --help`.
-_DecodeOrder = Literal["freq_forward", "freq_backward", "alphabet", "shuffle"]
 
-
+@takes_settings(ClusterSettings, LabelSettings, group="Clusters")
 def cluster(
     train_file: Annotated[
         str,
         typer.Option(
-            help="Training rows with `text` and `labels`: JSON Lines (also .gz), CSV, Parquet, or a Hub data set."
+            help="Training rows with `text` and `labels`: JSON Lines (also .gz), CSV, Parquet, or a Hub data set.",
+            rich_help_panel="Data",
         ),
     ],
-    output_dir: Annotated[Path, typer.Option(help="Folder to write label space and clusters into.")],
+    output_dir: Annotated[
+        Path,
+        typer.Option(file_okay=False, help="Folder to write label space and clusters into.", rich_help_panel="Data"),
+    ],
+    labels: Labels = None,
     encoder: Annotated[
         str,
-        typer.Option(help="Encoder or seq2seq checkpoint that embeds texts and label names: folder, name or Hub id."),
-    ] = "sentence-transformers/all-MiniLM-L6-v2",
-    num_clusters: Annotated[
-        int | None,
-        typer.Option(min=1, help="Number of clusters (30 in the paper).", show_default="square root of the labels"),
-    ] = None,
-    labels: Annotated[
-        str | None,
-        typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen."),
-    ] = None,
-    name_weight: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="Share of a label's name in its embedding: 0 documents alone, 1 name alone."),
-    ] = 0.0,
-    decode_order: Annotated[
-        _DecodeOrder, typer.Option(help="Order in which a text's labels will be generated.")
-    ] = "freq_forward",
+        typer.Option(
+            help="Encoder or seq2seq checkpoint that embeds texts and label names: folder, name or Hub id.",
+            rich_help_panel="Clusters",
+        ),
+    ] = DEFAULT_BACKBONE,
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text that the encoder reads.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded at once.")] = 64,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute, e.g. cpu or cuda:0.", show_default="a GPU where there is one")
-    ] = None,
+    device: Device = None,
     cache_dir: Annotated[
         Path | None,
         typer.Option(
-            help="Where embeddings are kept; a run goes on there.", show_default="embeddings in the output folder"
+            help="Where embeddings are kept; the same command continues there.",
+            show_default="embeddings in the output folder",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of k-means and of the order `shuffle`.")] = 0,
+    *,
+    num_clusters: int | None,
+    name_weight: float,
+    decode_order: DecodeOrder,
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_label_names, load_rows

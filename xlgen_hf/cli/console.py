@@ -5,13 +5,23 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["is_interactive", "messages", "print_error", "print_table", "results", "setup_logging"]
+__all__ = [
+    "is_first_process",
+    "is_interactive",
+    "messages",
+    "print_error",
+    "print_message",
+    "print_table",
+    "results",
+    "setup_logging",
+]
 
 _WIDE = 160  # columns of a file or a pipe, where nothing needs to be wrapped
 
@@ -70,8 +80,13 @@ def _cell(value: object) -> str:
 
 
 def print_error(message: str) -> None:
-    """Print an error on stderr."""
-    sys.stderr.write(f"xlgen: error: {message}\n")
+    """Print an error on stderr, as one line."""
+    print_message(f"error: {' '.join(line.strip() for line in message.splitlines() if line.strip())}")
+
+
+def print_message(message: str) -> None:
+    """Print what the program has to say on stderr."""
+    sys.stderr.write(f"xlgen: {message}\n")
 
 
 class _StderrHandler(logging.Handler):
@@ -81,8 +96,15 @@ class _StderrHandler(logging.Handler):
         sys.stderr.write(self.format(record) + "\n")
 
 
+def is_first_process() -> bool:
+    """Whether this is the first of several processes that work together (`torchrun`), or the only one."""
+    return int(os.environ.get("RANK") or 0) == 0
+
+
 def setup_logging(*, verbose: bool = False) -> None:
     """Send log messages to stderr, and switch progress bars off where stderr is no terminal.
+
+    Of several processes that work together, the first one reports for all; the others report errors alone.
 
     Args:
         verbose: show messages for developers too.
@@ -93,6 +115,10 @@ def setup_logging(*, verbose: bool = False) -> None:
     logger = logging.getLogger("xlgen_hf")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
-    if not is_interactive():
+    if not is_first_process():
+        logger.setLevel(logging.ERROR)
+        os.environ["TRANSFORMERS_VERBOSITY"] = os.environ["DATASETS_VERBOSITY"] = "error"
+        warnings.simplefilter("ignore")
+    if not is_interactive() or not is_first_process():
         for name in _PROGRESS_SWITCHES:
             os.environ.setdefault(name, "1")

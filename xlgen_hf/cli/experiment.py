@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..settings import DEFAULT_BACKBONE, Pool
+from .options import Labels, option_names
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -20,58 +23,95 @@ __all__ = ["experiment"]
 
 logger = logging.getLogger(__name__)
 
+_DATA, _SYSTEMS, _ABLATIONS, _XLGEN = "Data and report", "Systems", "Ablations", "XLGen"
 _SPLITS = ("train", "validation", "test")
 
 
 def experiment(
     context: typer.Context,
-    output_dir: Annotated[Path, typer.Option(help="Folder for cells, models, results.json and report.md.")],
-    train_file: Annotated[str | None, typer.Option(help="Training rows.")] = None,
-    validation_file: Annotated[str | None, typer.Option(help="Rows that all decisions are chosen on.")] = None,
-    test_file: Annotated[str | None, typer.Option(help="Rows that are scored.")] = None,
+    output_dir: Annotated[
+        Path,
+        typer.Option(
+            file_okay=False, help="Folder for cells, models, results.json and report.md.", rich_help_panel=_DATA
+        ),
+    ],
+    train_file: Annotated[str | None, typer.Option(help="Training rows.", rich_help_panel=_DATA)] = None,
+    validation_file: Annotated[
+        str | None, typer.Option(help="Rows that all decisions are chosen on.", rich_help_panel=_DATA)
+    ] = None,
+    test_file: Annotated[str | None, typer.Option(help="Rows that are scored.", rich_help_panel=_DATA)] = None,
     data: Annotated[
-        str | None, typer.Option(help="A folder or Hub data set with train, validation and test, in place of files.")
+        str | None,
+        typer.Option(
+            help="A folder or Hub data set with train, validation and test, instead of files.", rich_help_panel=_DATA
+        ),
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen.")
-    ] = None,
+    labels: Labels = None,
+    pu_rate: Annotated[
+        float, typer.Option(help="Fraction of labels that pu drops, between 0 and 1.", rich_help_panel=_DATA)
+    ] = 0.5,
+    pu_seed: Annotated[
+        int, typer.Option(min=0, help="Seed of that draw, the same for all cells.", rich_help_panel=_DATA)
+    ] = 0,
     systems: Annotated[
         list[str] | None,
-        typer.Option(help="Systems, repeated or with commas.", show_default="all that are installed"),
+        typer.Option(
+            help="Systems, repeated or with commas.", show_default="all that are installed", rich_help_panel=_SYSTEMS
+        ),
     ] = None,
-    settings: Annotated[str, typer.Option(help="full; pu drops half of each training row's labels.")] = "full,pu",
-    seeds: Annotated[str, typer.Option(help="Seeds of systems that take minutes.")] = "0,1,2",
-    model_seeds: Annotated[str, typer.Option(help="Seeds of systems that train a network.")] = "0",
+    settings: Annotated[
+        str, typer.Option(help="full; pu drops half of each training row's labels.", rich_help_panel=_SYSTEMS)
+    ] = "full,pu",
+    seeds: Annotated[
+        str, typer.Option(help="Seeds of systems that take minutes.", rich_help_panel=_SYSTEMS)
+    ] = "0,1,2",
+    model_seeds: Annotated[
+        str, typer.Option(help="Seeds of systems that train a network.", rich_help_panel=_SYSTEMS)
+    ] = "0",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Trained model to take instead of training one: full.xlgen-rcl=FOLDER; repeated.",
+            rich_help_panel=_SYSTEMS,
+        ),
+    ] = None,
     ablations: Annotated[
         str,
         typer.Option(
-            help="What is varied on XLGen: order, clusters, bits, conditioning, label-rows, decoding, with commas."
+            help="What is varied on XLGen: order, clusters, bits, conditioning, label-rows, decoding, with commas.",
+            rich_help_panel=_ABLATIONS,
         ),
     ] = "",
-    ablation_system: Annotated[str, typer.Option(help="The variant of XLGen that is varied.")] = "xlgen-bcl",
-    cluster_numbers: Annotated[str, typer.Option(help="Numbers of clusters of the ablation.")] = "10,30,100",
-    pu_rate: Annotated[float, typer.Option(help="Share of labels that pu drops, between 0 and 1.")] = 0.5,
-    pu_seed: Annotated[int, typer.Option(help="Seed of that draw, the same for all cells.")] = 0,
+    ablation_system: Annotated[
+        str, typer.Option(help="The variant of XLGen that is varied.", rich_help_panel=_ABLATIONS)
+    ] = "xlgen-bcl",
+    cluster_numbers: Annotated[
+        str, typer.Option(help="Numbers of clusters of the ablation.", rich_help_panel=_ABLATIONS)
+    ] = "10,30,100",
     backbone: Annotated[
-        str | None, typer.Option(help="Seq2seq checkpoint or encoder.", show_default="all-MiniLM-L6-v2")
+        str | None,
+        typer.Option(help="Seq2seq checkpoint or encoder.", show_default=DEFAULT_BACKBONE, rich_help_panel=_XLGEN),
     ] = None,
     set_: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", help="Setting of XLGen's training, e.g. label_rows=0.3 or, for BCL alone, bcl.num_clusters=50."
+            "--set",
+            help="Option of `xlgen train`, e.g. label_rows=0.3 or, for BCL alone, bcl.num_clusters=50; repeated.",
+            rich_help_panel=_XLGEN,
         ),
     ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Trained model to take in place of training one: full.xlgen-rcl=FOLDER; repeated."),
-    ] = None,
-    num_beams: Annotated[int, typer.Option(min=1, help="Beams of XLGen's search.")] = 5,
-    num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw in place of beams.")] = 0,
-    pool: Annotated[str, typer.Option(help="How their sets become one: best, average, vote, union.")] = "union",
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch of the search.")] = 64,
-    figures: Annotated[bool, typer.Option(help="Draw the article's figures.")] = True,
+    num_beams: Annotated[int, typer.Option(min=1, help="Beams of XLGen's search.", rich_help_panel=_XLGEN)] = 5,
+    num_samples: Annotated[
+        int, typer.Option(min=0, help="Sets to sample instead of beams.", rich_help_panel=_XLGEN)
+    ] = 0,
+    pool: Annotated[Pool, typer.Option(help="How their sets become one.", rich_help_panel=_XLGEN)] = "union",
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Texts in a batch of the search.", rich_help_panel=_XLGEN)
+    ] = 64,
+    figures: Annotated[bool, typer.Option(help="Draw the article's figures.", rich_help_panel=_DATA)] = True,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help="Run nothing; report on the cells that are done.")
+        bool,
+        typer.Option("--report-only", help="Run nothing; report on the cells that are done.", rich_help_panel=_DATA),
     ] = False,
 ) -> None:
     """Train, tune and score all systems alike; further options are arguments of XLGen's trainer.
@@ -88,7 +128,7 @@ def experiment(
         check_picture(output_dir / "figure.png")
     search = {"num_samples": num_samples} if num_samples else {"num_beams": num_beams}
     training = _settings(set_ or []) | ({} if backbone is None else {"backbone": backbone})
-    options = SystemOptions(training, _arguments(context.args), {**search, "pool": pool}, batch_size)
+    options = SystemOptions(training, _arguments(context), {**search, "pool": pool}, batch_size)
     chosen = _words(systems or [])
     plan = Plan(
         chosen or system_names(),
@@ -118,9 +158,9 @@ def _numbers(text: str, option: str) -> list[int]:
     try:
         numbers = [int(word) for word in _words([text])]
     except ValueError as err:
-        raise typer.BadParameter(f"{text!r} is no list of whole numbers such as 0,1,2.", param_hint=option) from err
+        raise typer.BadParameter(f"{text!r} is not a list of integers such as 0,1,2.", param_hint=option) from err
     if not numbers or min(numbers) < 0:
-        raise typer.BadParameter(f"{text!r}; at least one number from 0 on is needed.", param_hint=option)
+        raise typer.BadParameter(f"{text!r}; it must be one or more integers >= 0.", param_hint=option)
     return numbers
 
 
@@ -153,14 +193,14 @@ def _models(words: Iterable[str]) -> dict[str, str]:
     return {name: str(Path(folder).resolve()) for name, _, folder in pairs}
 
 
-def _arguments(words: list[str]) -> dict[str, Any]:
+def _arguments(context: typer.Context) -> dict[str, Any]:
     """Arguments of the trainer that differ from their defaults, as JSON holds them."""
     from ..errors import ConfigurationError
     from ..training.arguments import XLGenTrainingArguments
-    from .train import training_arguments
+    from .trainer_arguments import parse_arguments
 
     folder = Path("unused")
-    given = training_arguments(folder, words, has_validation=True).to_dict()
+    given = parse_arguments(folder, context.args, option_names(context), has_validation=True).to_dict()
     defaults = XLGenTrainingArguments(output_dir=str(folder)).to_dict()
     if given["seed"] != defaults["seed"]:
         raise ConfigurationError(f"--seed {given['seed']}: give the seeds of the cells with --model-seeds.")

@@ -11,8 +11,10 @@ import typer
 if TYPE_CHECKING:
     from ..labels.space import LabelSpace
     from ..processing_xlgen import XLGenProcessor
-    from ..ranking.label_trees import LinearRanker
-    from ..retrieval.retriever import DenseRetriever
+    from ..ranking.label_trees import LabelTrees
+    from ..ranking.sources import SavedSource
+    from ..retrieval.retriever import LabelRetriever
+    from ..training.label_trees import TreeKind
 
 __all__ = ["hybrid"]
 
@@ -31,7 +33,7 @@ def hybrid(
         typer.Option(help="Label trees as a further source (extra baselines), trained on --train-file."),
     ] = None,
     train_file: Annotated[str | None, typer.Option(help="The model's training rows; for --linear.")] = None,
-    num_candidates: Annotated[
+    candidates_per_source: Annotated[
         int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
     ] = 20,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
@@ -45,23 +47,27 @@ def hybrid(
     from ..files.saving import replace_files
     from ..files.serialization import read_json, write_json
     from ..loading import load_model
-    from ..ranking.fusion import Hybrid
+    from ..prediction.generator import Generator
     from ..training.report import hybrid_report
+    from ..training.tuning import fuse_sources
     from .console import results
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
     generator, processor = load_model(model)
-    own = _retriever(model, processor, retriever)
+    sources: dict[str, SavedSource] = {"retrieval": _retriever(model, processor, retriever)}
     rows = load_rows(validation_file, split="validation")
     trees = _label_trees(linear, train_file, processor.label_space)
-    texts = rows["text"][:]
-    references = [processor.label_space.encode_known(names)[0] for names in rows["labels"]]
-    processor.hybrid = None
-    _, generated = generator.scored_labels(texts, processor, progress=True)
-    processor.hybrid = Hybrid.fit(
-        generator, processor, own, texts, references, generated, num_candidates=num_candidates, linear=trees
+    if trees is not None:
+        sources["label_trees"] = trees
+    score_model = fuse_sources(
+        Generator(generator, processor),
+        sources,
+        rows["text"][:],
+        [processor.label_space.encode_known(names)[0] for names in rows["labels"]],
+        candidates_per_source=candidates_per_source,
     )
+    processor = processor.with_score_model(score_model)
     report = local_model(model, {}) / REPORT_FILE
     with replace_files(output_dir) as aside:
         generator.save_pretrained(aside)
@@ -72,10 +78,10 @@ def hybrid(
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
 
 
-def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> DenseRetriever:
+def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> LabelRetriever:
     """The model's own retriever, or the one of a folder where it has none."""
     from ..errors import ConfigurationError
-    from ..retrieval.retriever import DenseRetriever
+    from ..retrieval.model_sources import load_index
 
     own = processor.retriever
     if own is not None and folder is not None:
@@ -84,18 +90,15 @@ def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> De
         return own
     if folder is None:
         raise ConfigurationError(f"{model} has no retriever; give --retriever, which `xlgen index` makes.")
-    return DenseRetriever.load_index(str(folder), processor.label_space)
+    return load_index(folder, processor.label_space)
 
 
-def _label_trees(name: str | None, train_file: str | None, space: LabelSpace) -> LinearRanker | None:
+def _label_trees(name: TreeKind | None, train_file: str | None, space: LabelSpace) -> LabelTrees | None:
     """Label trees that are trained on the rows of a file, if any are wanted."""
-    import tempfile
-
     from ..data.rows import load_rows
     from ..errors import ConfigurationError
-    from ..experiments.systems.base import SystemData
-    from ..experiments.systems.linear_trees import bonsai, parabel
     from ..labels.space import LabelSpace
+    from ..training.label_trees import fit_label_trees
 
     if (name is None) != (train_file is None):
         raise ConfigurationError("--linear and --train-file go together: label trees are trained on those rows.")
@@ -109,7 +112,4 @@ def _label_trees(name: str | None, train_file: str | None, space: LabelSpace) ->
             "saw the validation rows, or labels that the model's training dropped, get too much weight.",
             train_file, sum(counts.values()), int(space.counts.sum()),
         )  # fmt: skip
-    trees = {"bonsai": bonsai, "parabel": parabel}[name]()
-    with tempfile.TemporaryDirectory() as folder:
-        trees.fit(SystemData(rows, rows.select([]), space, Path(folder)))
-        return trees.ranker
+    return fit_label_trees(space, rows["text"][:], [space.encode(labels) for labels in rows["labels"]], name)

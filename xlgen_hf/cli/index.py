@@ -1,104 +1,185 @@
-"""`xlgen index`: a retriever of candidate labels, from training texts and label names."""
+"""`xlgen index`: make a retriever, or label trees, out of training rows."""
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
+
+from ..settings import DEFAULT_BACKBONE
+from .options import CpuThreads, Labels, given_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..labels.space import LabelSpace
-    from ..retrieval.retriever import DenseRetriever
+    from ..ranking.label_trees import LabelTrees
+    from ..ranking.score_model import ScoreModel
+    from ..ranking.scored_labels import ScoredLabels
+    from ..ranking.sources import SavedSource
+    from ..retrieval.retriever import LabelRetriever
+    from ..training.label_trees import TreeKind
+    from ..training.retriever import ContrastiveSettings
 
 __all__ = ["index"]
 
+logger = logging.getLogger(__name__)
+
 _CUTS = (5, 10, 20, 50)
-_SHOWN_TEXTS = 2_000  # texts that the printed shares come from
+_SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
+_OF_RETRIEVAL = ("encoder", "epochs", "learning_rate", "temperature", "batch_size", "max_length", "lexical", "seed")
 
 
 def index(
+    context: typer.Context,
     train_file: Annotated[
         str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet, a folder or a Hub data set.")
     ],
-    output_dir: Annotated[Path, typer.Option(help="Folder to write label space and retriever into.")],
+    output_dir: Annotated[Path, typer.Option(file_okay=False, help="Folder to write label space and index into.")],
     validation_file: Annotated[
-        str | None, typer.Option(help="Rows that choose how neighbours and names are weighed.")
+        str | None,
+        typer.Option(
+            help="Rows that choose how neighbours and names are weighed, how many labels are predicted, and calibrate"
+            " scores.",
+            show_default="no calibration, 5 labels per text",
+        ),
     ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="Vocabulary, a name a line or a Hub data set; may hold labels never seen.")
-    ] = None,
+    labels: Labels = None,
+    method: Annotated[
+        Literal["retrieval", "bonsai", "parabel"],
+        typer.Option(
+            help="What is made: a retriever, or label trees (extra baselines), which rank seen labels alone."
+        ),
+    ] = "retrieval",
     encoder: Annotated[
         str, typer.Option(help="Encoder of texts and label names: folder, name or Hub id.")
-    ] = "sentence-transformers/all-MiniLM-L6-v2",
+    ] = DEFAULT_BACKBONE,
     epochs: Annotated[
-        float, typer.Option(min=0, help="Epochs that the encoder learns to match texts and label names; 0: none.")
+        float, typer.Option(min=0, help="Epochs in which the encoder learns to match texts and label names; 0: none.")
     ] = 1.0,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Of the encoder.")] = 5e-5,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Highest learning rate of the encoder.")] = 5e-5,
     temperature: Annotated[float, typer.Option(min=0.001, help="Of the softmax over label names.")] = 0.05,
-    batch_size: Annotated[int, typer.Option(min=2, help="Texts of a training step.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=2, help="Texts per training step.")] = 64,
     max_length: Annotated[
         int, typer.Option(min=8, help="Tokens of a text that the encoder indexes; it is trained with at most 128.")
     ] = 256,
     lexical: Annotated[
-        bool, typer.Option(help="Let spelling count as well, as far as it helps on the validation rows.")
+        bool,
+        typer.Option(help="Let character n-grams count as well, as far as they help on the validation rows."),
     ] = True,
-    cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the training.")] = 0,
+    cpu_threads: CpuThreads = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
 ) -> None:
-    """Make a retriever: what `train --variant rcl --retriever` and hybrids find candidate labels with."""
+    """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with."""
     import torch
 
     from ..data.rows import load_label_names, load_rows
     from ..data.transforms import labelled_rows
     from ..labels.space import LabelSpace
-    from ..retrieval.retriever import RetrievalSettings
-    from ..training.retriever import ContrastiveSettings, fit_retriever
+    from ..retrieval.model_sources import save_source_alone
+    from ..training.retriever import ContrastiveSettings
+    from .console import results
 
+    _check_options(method, given_names(context), output_dir)
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
     rows = labelled_rows(load_rows(train_file, split="train"))
     validation = None if validation_file is None else load_rows(validation_file, split="validation")
     space = LabelSpace.from_label_lists(rows["labels"], None if labels is None else load_label_names(labels))
+    source: SavedSource
+    if method == "retrieval":
+        length = min(max_length, ContrastiveSettings.max_length)
+        training = ContrastiveSettings(epochs, batch_size, learning_rate, temperature, max_length=length)
+        data = _Data(space, rows, validation, output_dir / "cache", seed)
+        source = _make_retriever(data, encoder, training, max_length, lexical=lexical)
+    else:
+        source = _make_label_trees(space, rows, method, cpu_threads)
+    name = "retrieval" if method == "retrieval" else "label_trees"
+    save_source_alone(output_dir, space, name, source, _score_model(source, space, validation))
+    results().print(f"Index written to {output_dir}", markup=False, soft_wrap=True)
+
+
+class _Data(NamedTuple):
+    """What a retriever is made of, and where its training keeps checkpoints and embeddings."""
+
+    space: LabelSpace
+    rows: Dataset
+    validation: Dataset | None
+    cache: Path
+    seed: int
+
+
+def _check_options(method: str, given: set[str], output_dir: Path) -> None:
+    """Refuse options of retrieval where label trees are made, and a folder whose model would be spoiled."""
+    from ..errors import ConfigurationError
+    from ..files.model_checks import PROCESSOR_FILE
+
+    useless = [name for name in _OF_RETRIEVAL if name in given] if method != "retrieval" else []
+    if useless:
+        option = "--" + useless[0].replace("_", "-")
+        raise ConfigurationError(f"{option} has no effect with --method {method}; it is for --method retrieval.")
+    if (output_dir / PROCESSOR_FILE).exists():
+        raise ConfigurationError(f"{output_dir} holds a trained model; choose another folder for the index.")
+
+
+def _make_retriever(
+    data: _Data, encoder: str, training: ContrastiveSettings, max_length: int, *, lexical: bool
+) -> LabelRetriever:
+    """A retriever of the training rows; prints what it finds for some of them."""
+    from ..retrieval.retriever import RetrievalSettings
+    from ..training.retriever import fit_retriever
+
     retriever = fit_retriever(
-        space,
-        rows,
-        validation,
+        data.space,
+        data.rows,
+        data.validation,
         encoder,
-        output_dir / "cache",
-        contrastive=ContrastiveSettings(
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            temperature=temperature,
-            max_length=min(max_length, ContrastiveSettings.max_length),
-        ),
+        data.cache,
+        contrastive=training,
         settings=RetrievalSettings(max_length=max_length),
         lexical=lexical,
-        seed=seed,
+        seed=data.seed,
     )
-    space.save(output_dir)
-    retriever.save(output_dir)
-    parts = {"training": rows} | ({} if validation is None else {"validation": validation})
-    _print_recall(retriever, space, parts, output_dir)
+    shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]
+    _print_recall(
+        "training rows (no text finds itself)", retriever.rank_training_texts(shown, max(_CUTS)), data.rows, data.space
+    )
+    return retriever
 
 
-def _print_recall(retriever: DenseRetriever, space: LabelSpace, parts: dict[str, Dataset], folder: Path) -> None:
-    """The share of a text's labels among its first candidates."""
-    from .console import print_table, results
+def _make_label_trees(space: LabelSpace, rows: Dataset, kind: TreeKind, threads: int | None) -> LabelTrees:
+    from ..training.label_trees import fit_label_trees
 
-    shown = []
-    for name, rows in parts.items():
-        some = rows.select(range(min(_SHOWN_TEXTS, len(rows))))
-        references = [space.encode_known(names)[0] for names in some["labels"]]
-        found = retriever.retrieve(some["text"][:], max(_CUTS), leave_out=name == "training", progress=True)
-        correct, total = found.correct(references), max(sum(map(len, references)), 1)
-        shown.append((name, *(correct[found.rank < k].sum() / total for k in _CUTS)))
+    label_ids = [space.encode(names) for names in rows["labels"]]
+    return fit_label_trees(space, rows["text"][:], label_ids, kind, threads=threads)
+
+
+def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | None) -> ScoreModel:
+    """Calibration, thresholds and the rule of what predicts, from validation rows where there are some."""
+    from ..prediction.predictor import Predictor
+    from ..ranking.fitting import ranked_model
+    from ..ranking.score_model import ScoreModel
+
+    if validation is None:
+        logger.info("Without --validation-file scores are not calibrated, and 5 labels are predicted for each text.")
+        return ScoreModel()
+    found = Predictor(space, source).rank(validation["text"][:], max(_CUTS), progress=True)
+    _print_recall("validation rows", found, validation, space)
+    references = [space.encode_known(names)[0] for names in validation["labels"]]
+    return ranked_model(found, references, space.counts)
+
+
+def _print_recall(name: str, found: ScoredLabels, rows: Dataset, space: LabelSpace) -> None:
+    """The fraction of a text's labels among its first candidates."""
+    from .console import print_table
+
+    shown = found.take(range(min(_SHOWN_TEXTS, len(found))))
+    references = [space.encode_known(names)[0] for names in rows["labels"][: len(shown)]]
+    correct, total = shown.correct(references), max(sum(map(len, references)), 1)
     print_table(
-        "Share of a text's labels among its candidates (a training text does not find itself)",
-        ("rows", *(f"first {k}" for k in _CUTS)),
-        shown,
+        f"Fraction of a text's labels among its candidates, {name}",
+        tuple(f"first {k}" for k in _CUTS),
+        [tuple(correct[shown.rank < k].sum() / total for k in _CUTS)],
     )
-    results().print(f"Written to {folder}", markup=False, soft_wrap=True)

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Annotated, NamedTuple
+from types import FrameType
+from typing import Annotated, NamedTuple, NoReturn
 
 import typer
 
-from .. import __version__
-from ..errors import XLGenError
-from .console import print_error, setup_logging
+from ..errors import Terminated, XLGenError
+from ..version import __version__
+from . import options
+from .console import print_error, print_message, setup_logging
 
 __all__ = ["COMMANDS", "Command", "main", "run"]
 
 logger = logging.getLogger(__name__)
+
+_NAME = "xlgen"
+_COMPLETE = "_XLGEN_COMPLETE"  # set by the shell that asks how a command line may go on
+# `ClickException` of click, of which typer has a copy of its own from 0.26 on.
+_ProgramError: type[Exception] = typer.BadParameter.__mro__[2]
+_WIDEST = 1_000  # columns of the help: those of the terminal
+_CONTINUES = "The same command continues where this run stopped."
 
 
 class Command(NamedTuple):
@@ -27,25 +40,36 @@ class Command(NamedTuple):
             commands.
         help: what it does, in a line.
         takes_more: whether it takes options that it does not declare, found in `typer.Context.args`.
+        again: what to do after an interrupt.
     """
 
     name: str
     help: str
     takes_more: bool = False
+    again: str = "Run the same command again."
 
 
 COMMANDS = (
     Command("quickstart", "Train, score and try a model on bundled real data, in minutes on a CPU."),
     Command("inspect", "Look at a data set: sizes, long tail, duplicates, leakage, lengths."),
     Command("convert", "Convert rows between formats, split them, remove labels."),
-    Command("cluster", "Group the labels of a training set into clusters."),
-    Command("index", "Index training texts and label names for retrieval (XLGen-RCL, hybrids)."),
-    Command("train", "Fine-tune a model on your texts and labels.", takes_more=True),
+    Command("cluster", "Group the labels of a training set into clusters.", again=_CONTINUES),
+    Command("index", "Index training texts and label names for retrieval (XLGen-RCL, hybrids).", again=_CONTINUES),
+    Command("train", "Fine-tune a model on your texts and labels.", takes_more=True, again=_CONTINUES),
     Command("hybrid", "Fuse a trained model with retrieval and label trees."),
     Command("merge", "Merge a LoRA adapter and its base into a model of its own."),
-    Command("predict", "Predict the labels of texts."),
+    Command(
+        "predict",
+        "Predict the labels of texts.",
+        again="With --output-file the same command continues where this run stopped.",
+    ),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
-    Command("experiment", "Run the article's experiments for all systems, as one report.", takes_more=True),
+    Command(
+        "experiment",
+        "Run the article's experiments for all systems, as one report.",
+        takes_more=True,
+        again="The same command runs what is missing.",
+    ),
     Command("push", "Put a model, a data set or the metric on the Hub."),
 )
 
@@ -57,16 +81,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; by default those of the process.
 
     Returns:
-        The exit code: 0, 1 where the data or the settings do not allow it, 2 where the command line is wrong.
+        The exit code: 0, 1 where the data or the settings do not allow it, 2 where the command line is wrong, 130
+        after Ctrl-C and 143 after SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        build_app(arguments)(args=arguments, prog_name="xlgen")
-    except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        print_error("stopped.")
-        return 130
+        with _sigterm_interrupts():
+            _invoke(arguments)
+    except (SystemExit, typer.Exit) as stop:
+        code = stop.code if isinstance(stop, SystemExit) else stop.exit_code
+        return code if isinstance(code, int) else int(code is not None)
+    except KeyboardInterrupt as stop:
+        print_message(f"{'terminated' if isinstance(stop, Terminated) else 'interrupted'}. {_again(arguments)}")
+        return 143 if isinstance(stop, Terminated) else 130
+    except BrokenPipeError:  # the reader of the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except _ProgramError as err:
+        return _report(err)
     except (XLGenError, OSError) as err:
         logger.debug("Where it happened:", exc_info=True)
         print_error(str(err))
@@ -79,6 +111,58 @@ def run() -> None:
     sys.exit(main())
 
 
+def _invoke(arguments: list[str]) -> None:
+    if _COMPLETE in os.environ:  # typer answers the shell, and ends the process
+        build_app(_line_to_complete())(prog_name=_NAME)
+    program = typer.main.get_command(build_app(arguments))
+    # Not by calling the program: that would turn every interrupt into exit code 130, and errors into many lines.
+    with program.make_context(_NAME, list(arguments)) as context:
+        program.invoke(context)
+
+
+def _line_to_complete() -> list[str]:
+    line = os.environ.get("_TYPER_COMPLETE_ARGS") or os.environ.get("COMP_WORDS", "")
+    return line.split()[1:]
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, so that nothing is left half written."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may handle signals
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _again(arguments: Sequence[str]) -> str:
+    wanted = _wanted(arguments)
+    return next((command.again for command in COMMANDS if command.name == wanted), "")
+
+
+def _report(err: Exception) -> int:
+    """Print what is wrong with a command line."""
+    message = err.format_message()  # type: ignore[attr-defined]
+    near = getattr(err, "possibilities", None)
+    if near:  # of an unknown option
+        message = f"{err.message.rstrip('.')}. Did you mean {' or '.join(near)}?"  # type: ignore[attr-defined]
+    context = getattr(err, "ctx", None)
+    if message.startswith("Usage:"):  # the help, where nothing else was asked for
+        sys.stderr.write(message.rstrip() + "\n")
+    elif message:
+        hint = f" See '{context.command_path} --help'." if context is not None else ""
+        print_error(f"{message.rstrip().rstrip('.')}.{hint}")
+    code: int = err.exit_code  # type: ignore[attr-defined]
+    return code
+
+
 def build_app(arguments: Sequence[str]) -> typer.Typer:
     """The program for one command line.
 
@@ -86,22 +170,25 @@ def build_app(arguments: Sequence[str]) -> typer.Typer:
         arguments: the command line. The command in it is imported, the others are just listed.
     """
     app = typer.Typer(
-        add_completion=False,
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": _WIDEST},
     )
     app.callback(help="Generative extreme multi-label classification with cluster guidance.")(_options)
-    wanted = next((argument for argument in arguments if not argument.startswith("-")), None)
+    wanted = _wanted(arguments)
     for command in COMMANDS:
         function = _function_of(command) if command.name == wanted else _not_imported
         if isinstance(function, typer.Typer):
             app.add_typer(function, name=command.name, help=command.help)
             continue
         more = {"allow_extra_args": True, "ignore_unknown_options": True} if command.takes_more else None
-        app.command(command.name, short_help=command.help, context_settings=more)(function)
+        app.command(command.name, short_help=command.help, context_settings=more, cls=options.Command)(function)
     return app
+
+
+def _wanted(arguments: Sequence[str]) -> str | None:
+    return next((argument for argument in arguments if not argument.startswith("-")), None)
 
 
 def _function_of(command: Command) -> Callable[..., None] | typer.Typer:

@@ -12,7 +12,7 @@ __all__ = ["merge"]
 
 def merge(
     model: Annotated[str, typer.Option(help="Folder of a LoRA adapter, or its id on the Hub.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder for the merged model.")],
+    output_dir: Annotated[Path, typer.Option(file_okay=False, help="Folder for the merged model.")],
 ) -> None:
     """Write a model that needs neither the adapter nor peft, with the same predictions."""
     from ..errors import ConfigurationError
@@ -24,7 +24,7 @@ def merge(
 
     folder = local_model(model, {})
     if not is_adapter(folder):
-        raise ConfigurationError(f"{model} is no adapter, so there is nothing to merge. Use it as it is.")
+        raise ConfigurationError(f"{model} is not an adapter, so there is nothing to merge. Use it as it is.")
     merged, processor = load_model(str(folder))
     with replace_files(output_dir) as aside:
         merged.save_pretrained(aside)

@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
 
 if TYPE_CHECKING:
+    import numpy as np
     from datasets import Dataset
 
+    from ..decoding.decoded_sets import DecodingOptions
+    from ..prediction.ensemble import Ensemble
+    from ..prediction.predictor import Predictor
+    from ..prediction.results import LabelPrediction
     from ..ranking.decisions import DecisionRule
 
-__all__ = ["predict"]
+__all__ = ["CHUNK_SIZE", "predict"]
 
-_CHUNK = 1024  # texts that are sorted by length together; rows are written after each
-_MODEL_SUFFIXES = (".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
+CHUNK_SIZE = 1024
+"""Texts that are sorted by length together; rows are written after each chunk."""
+_MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _AUTO = "auto"
+
+Run: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
+"""Predicts texts."""
+
+
+class _Settings(TypedDict):
+    """How texts are predicted, by one model or by an ensemble."""
+
+    decoding: DecodingOptions | None
+    rule: DecisionRule | None
+    allowed: np.ndarray | None
+    batch_size: int
 
 
 def predict(
     model: Annotated[
         list[str],
-        typer.Option(help="Folder of a trained model or adapter, or its id on the Hub; several make an ensemble."),
+        typer.Option(
+            help="Folder of a model, adapter, index or label trees, or its Hub id; several make an ensemble."
+        ),
     ],
     input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
     output_file: Annotated[
         Path | None,
-        typer.Option(help="JSON Lines to write, a row a text; the same command resumes.", show_default="stdout"),
+        typer.Option(help="JSON Lines to write, one row per text; the same command resumes.", show_default="stdout"),
     ] = None,
     num_beams: Annotated[
-        int | None, typer.Option(min=1, help="Beams of a text; 1 is greedy search.", show_default="the model's")
+        int | None, typer.Option(min=1, help="Beams per text; 1 is greedy search.", show_default="the model's")
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=0, help="Sets to draw for a text, instead of searching.")] = 0,
+    num_samples: Annotated[int, typer.Option(min=0, help="Label sets to sample per text, instead of searching.")] = 0,
     temperature: Annotated[float, typer.Option(help="Of the samples.")] = 1.0,
     pool: Annotated[
         str | None,
@@ -45,99 +66,133 @@ def predict(
     seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
     ordered: Annotated[bool, typer.Option(help="Keep to the label order of training.")] = False,
     min_labels: Annotated[
-        int | None, typer.Option(min=0, help="Least labels of a text.", show_default="the model's")
+        int | None, typer.Option(min=0, help="Minimum number of labels per text.", show_default="the model's")
     ] = None,
     max_labels: Annotated[
-        int | None, typer.Option(min=1, help="Most labels of a text.", show_default="the model's")
+        int | None, typer.Option(min=1, help="Maximum number of labels per text.", show_default="the model's")
     ] = None,
     top_k: Annotated[int | None, typer.Option(min=1, help="Predict this many labels for each text.")] = None,
     threshold: Annotated[
-        str | None, typer.Option(help="Predict labels from this score on; `auto` takes what validation rows chose.")
+        str | None,
+        typer.Option(
+            help="Predict the labels with at least this score, from 0 to 1; a text may be left without labels. `auto`"
+            " takes the threshold that validation rows chose, with which a text keeps its best label."
+        ),
     ] = None,
     objective: Annotated[
         str | None, typer.Option(help="What `auto` is best for: micro, macro or example F1.", show_default="micro")
     ] = None,
-    expected_f1: Annotated[bool, typer.Option(help="Predict as many labels as promise the greatest F1.")] = False,
+    expected_f1: Annotated[bool, typer.Option(help="Predict as many labels as promise the highest F1.")] = False,
     ensemble: Annotated[
         str | None, typer.Option(help="How models are fused: average, vote or union.", show_default="average")
     ] = None,
-    add_labels: Annotated[Path | None, typer.Option(help="New labels, a name a line; no training is needed.")] = None,
-    allow: Annotated[Path | None, typer.Option(help="Labels to choose from, a name a line.")] = None,
-    deny: Annotated[Path | None, typer.Option(help="Labels never to predict, a name a line.")] = None,
+    add_labels: Annotated[
+        Path | None, typer.Option(help="New labels, one name per line; they need no training.")
+    ] = None,
+    allow: Annotated[Path | None, typer.Option(help="Labels to choose from, one name per line.")] = None,
+    deny: Annotated[Path | None, typer.Option(help="Labels never to predict, one name per line.")] = None,
     cluster: Annotated[list[str] | None, typer.Option(help="Choose from the labels of this cluster alone.")] = None,
     cluster_threshold: Annotated[
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
     ] = None,
-    open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are no labels yet.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts in a batch.")] = 64,
+    open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score."""
-    settings = dict(locals())  # all options: they decide whether an earlier run's rows are taken up
-    import json
-
+    given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.rows import load_rows
-    from ..errors import ConfigurationError
 
-    if len(model) > 1 and open_vocabulary:
-        raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
-    if len(model) == 1 and ensemble is not None:
-        raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
+    _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
+    decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     rows = load_rows(input_file, split="test", require_labels=False)
-    members = _load_members(model, device, add_labels, cluster_threshold)
-    options: dict[str, Any] = {
-        "num_beams": num_beams,
-        "num_samples": num_samples,
-        "temperature": temperature,
-        "pool": pool,
-        "seed": seed,
-        "ordered": ordered,
-        "min_labels": min_labels,
-        "max_labels": max_labels,
-        "labels": _choose_labels(members[0][1], allow, deny, cluster),
-        "rule": _rule(members[0][1], top_k, threshold, objective, expected_f1),
+    members = [_load(name, device, add_labels, cluster_threshold) for name in model]
+    settings: _Settings = {
+        "decoding": decoding,
+        "rule": _rule(members[0], top_k, threshold, objective, expected_f1),
+        "allowed": _choose_labels(members[0], allow, deny, cluster),
         "batch_size": batch_size,
     }
-    more = {"open_vocabulary": open_vocabulary} if len(members) == 1 else {"how": ensemble or "average"}
+    if len(members) > 1:
+        run = partial(_ensemble(members, ensemble).predict, **settings)
+    else:
+        run = partial(members[0].predict, open_vocabulary=open_vocabulary, **settings)
     if output_file is None:
-        for chunk in _predictions(members, rows, 0, {**options, **more}):
-            for prediction in chunk:
-                typer.echo(json.dumps(prediction, ensure_ascii=False))
-        return
-    _write(output_file, members, rows, {**options, **more}, settings)
+        _print(run, rows)
+    else:
+        space, allowed = members[0].label_space, settings["allowed"]
+        given["labels"] = space.names if allowed is None else space.decode(allowed)
+        _write(output_file, run, rows, given)
 
 
-def _load_members(
-    names: list[str], device: str | None, add_labels: Path | None, cluster_threshold: float | None
-) -> list[tuple[Any, Any]]:
+def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:
+    from ..errors import ConfigurationError
+
+    if len(models) > 1 and open_vocabulary:
+        raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
+    if len(models) == 1 and ensemble is not None:
+        raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
+
+
+def _ensemble(members: list[Predictor], how: str | None) -> Ensemble:
+    from ..prediction.ensemble import Ensemble
+
+    return Ensemble(members, how or "average")  # type: ignore[arg-type]
+
+
+def _decoding(
+    num_beams: int | None,
+    num_samples: int,
+    temperature: float,
+    pool: str | None,
+    seed: int,
+    ordered: bool,
+    min_labels: int | None,
+    max_labels: int | None,
+) -> DecodingOptions | None:
+    """How to search; None where no option says anything."""
+    from ..decoding.decoded_sets import DecodingOptions
+
+    wanted = DecodingOptions(
+        num_beams=num_beams,
+        num_samples=num_samples,
+        temperature=temperature,
+        pool=pool,  # type: ignore[arg-type]
+        seed=seed,
+        ordered=ordered,
+        min_labels=min_labels,
+        max_labels=max_labels,
+    )
+    return None if wanted == DecodingOptions(seed=seed) else wanted
+
+
+def _load(name: str, device: str | None, add_labels: Path | None, cluster_threshold: float | None) -> Predictor:
     import torch
 
     from ..data.rows import load_label_names
-    from ..loading import load_model
+    from ..errors import ConfigurationError
+    from ..loading import load_predictor
+    from ..prediction.generator import Generator
 
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    new = [] if add_labels is None else load_label_names(add_labels)
-    members = []
-    for name in names:
-        model, processor = load_model(name, device=where)
-        if cluster_threshold is not None:
-            model.config.cluster_threshold = cluster_threshold
-        if new:
-            processor.add_labels(new)
-            model.widen_output(processor)
-        members.append((model, processor))
-    return members
+    predictor = load_predictor(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if cluster_threshold is not None:
+        if not isinstance(predictor.source, Generator):
+            raise ConfigurationError(f"{name} has no generator, so --cluster-threshold has no effect.")
+        predictor.source.model.config.cluster_threshold = cluster_threshold
+    return predictor if add_labels is None else predictor.with_labels(load_label_names(add_labels))
 
 
-def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, clusters: list[str] | None) -> Any:
+def _choose_labels(
+    predictor: Predictor, allow: Path | None, deny: Path | None, clusters: list[str] | None
+) -> np.ndarray | None:
     """Ids of the labels that may be predicted, None for all."""
     import numpy as np
 
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
 
-    space = processor.label_space
+    space = predictor.label_space
     chosen = np.ones(len(space), dtype=bool)
     if allow is not None:
         chosen[:] = False
@@ -145,16 +200,14 @@ def _choose_labels(processor: Any, allow: Path | None, deny: Path | None, cluste
     if deny is not None:
         chosen[space.encode(load_label_names(deny))] = False
     if clusters:
-        if processor.clusters is None:
-            raise ConfigurationError("--cluster: the model has no clusters.")
-        chosen &= np.isin(np.arange(len(space)), processor.clusters.labels_of(clusters))
+        chosen &= np.isin(np.arange(len(space)), predictor.labels_of_clusters(clusters))
     if not chosen.any():
         raise ConfigurationError("--allow, --deny and --cluster leave no label to predict.")
     return None if chosen.all() else np.flatnonzero(chosen)
 
 
 def _rule(
-    processor: Any, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
+    predictor: Predictor, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
 ) -> DecisionRule | None:
     """The decision rule that the options ask for, None for the model's own."""
     from ..errors import ConfigurationError
@@ -166,11 +219,6 @@ def _rule(
         raise ConfigurationError(
             f"--objective {objective} chooses among the thresholds of --threshold auto; add that."
         )
-    if expected_f1 and processor.hybrid is not None:
-        raise ConfigurationError(
-            "--expected-f1 needs scores that are probabilities; a hybrid's are lowered for labels that training saw "
-            "often. Choose --top-k or --threshold."
-        )
     if expected_f1:
         return DecisionRule("expected_f1")
     if top_k is not None:
@@ -178,53 +226,64 @@ def _rule(
     if threshold is None:
         return None
     if threshold == _AUTO:
-        known = processor.thresholds
-        objective = objective or "micro"
-        if objective not in known:
-            raise ConfigurationError(
-                f"--threshold auto: the model knows no threshold for {objective!r}, only {sorted(known)}. Train it "
-                "with validation rows, or give a number."
-            )
-        return DecisionRule("threshold", known[objective])
+        return _tuned(predictor, objective or "micro")
     try:
         return DecisionRule("threshold", float(threshold))
     except ValueError as err:
         raise ConfigurationError(f"--threshold {threshold}: give a number from 0 to 1, or auto.") from err
 
 
-def _predictions(
-    members: list[tuple[Any, Any]], rows: Dataset, start: int, options: dict[str, Any]
-) -> Iterator[list[dict[str, Any]]]:
+def _tuned(predictor: Predictor, objective: str) -> DecisionRule:
+    from ..errors import ConfigurationError
+    from ..ranking.thresholds import tuned_threshold
+
+    known = predictor.score_model.thresholds
+    if objective not in known:
+        raise ConfigurationError(
+            f"--threshold auto: the model has no threshold for {objective!r}, only {sorted(known)}. Train it with "
+            "validation rows, or give a number."
+        )
+    return tuned_threshold(known[objective])
+
+
+def _predictions(run: Run, rows: Dataset, start: int = 0) -> Iterator[list[LabelPrediction]]:
     """Predict chunk by chunk from row `start` on, in the order of the rows."""
     from tqdm.auto import tqdm
 
-    from ..prediction.ensemble import predict_ensemble
-
     with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
-        for first in range(start, len(rows), _CHUNK):
-            texts = rows[first : first + _CHUNK]["text"]
-            if len(members) == 1:
-                model, processor = members[0]
-                found = model.predict(texts, processor, **options)
-            else:
-                found = predict_ensemble(members, texts, **options)
-            yield [prediction.to_dict() for prediction in found]
+        for first in range(start, len(rows), CHUNK_SIZE):
+            texts = rows[first : first + CHUNK_SIZE]["text"]
+            yield run(texts)
             bar.update(len(texts))
 
 
-def _write(
-    path: Path, members: list[tuple[Any, Any]], rows: Dataset, options: dict[str, Any], settings: dict[str, Any]
-) -> None:
-    """Write predictions as they come; go on where a run of the same command was stopped."""
+def _print(run: Run, rows: Dataset) -> None:
+    """Print predictions as they come, one row per text."""
+    import json
+
+    for chunk in _predictions(run, rows):
+        for prediction in chunk:
+            typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
+
+
+def _write(path: Path, run: Run, rows: Dataset, given: dict[str, Any]) -> None:
+    """Write predictions as they come; continue where a run of the same command was stopped.
+
+    Args:
+        path: the file.
+        run: predicts texts.
+        rows: the rows.
+        given: the options of the command; its labels, if any are new or left out.
+    """
     from ..files.json_lines import PartialOutput, digest
     from ..files.model_checks import local_model
 
-    folders = [local_model(name, {}) for name in settings["model"]]
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.suffix in _MODEL_SUFFIXES]
-    told = {key: str(value) for key, value in settings.items() if key != "output_file"}
-    told["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    told["labels"] = digest(members[0][1].label_space.names) + str(options["labels"])
-    output = PartialOutput(path, {**told, "texts": digest(rows["text"])}, _CHUNK)
-    for chunk in _predictions(members, rows, output.done, options):
-        output.append(chunk)
+    folders = [local_model(name, {}) for name in given["model"]]
+    files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
+    settings = {name: str(value) for name, value in given.items() if name not in ("output_file", "labels")}
+    settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    settings |= {"labels": digest(given["labels"]), "texts": digest(rows["text"])}
+    output = PartialOutput(path, settings, CHUNK_SIZE)
+    for chunk in _predictions(run, rows, output.done):
+        output.append([prediction.to_dict() for prediction in chunk])
     output.finish()

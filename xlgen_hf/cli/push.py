@@ -7,26 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .options import Command
+
 if TYPE_CHECKING:
     from ..hub.push import PushReport
 
 __all__ = ["push"]
 
-push = typer.Typer(no_args_is_help=True)
+push = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 # The token has no option: what stands on a command line stands in the shell's history and in the list of processes.
 _TOKEN = "The token is that of HF_TOKEN or of `hf auth login`."
 
-RepoId = Annotated[str, typer.Option(help="Repository, owner/name; made where it does not exist yet.")]
+RepoId = Annotated[str, typer.Option(help="Repository, owner/name; created if it does not exist.")]
 Private = Annotated[bool, typer.Option("--private", help="Make a new repository private; refuse a public one.")]
-Revision = Annotated[str | None, typer.Option(help="Branch; made where it does not exist yet.", show_default="main")]
-CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request in place of a commit.")]
+Revision = Annotated[str | None, typer.Option(help="Branch; created if it does not exist.", show_default="main")]
+CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would go up, and stop. Needs no network.")]
 Message = Annotated[str | None, typer.Option(help="Message of the commit.", show_default="says what goes up")]
 License = Annotated[str | None, typer.Option("--license", help="Licence as the Hub spells it, such as apache-2.0.")]
 
 
-@push.command(epilog=_TOKEN)
+@push.command(epilog=_TOKEN, cls=Command)
 def model(
     model: Annotated[Path, typer.Option(help="Folder of a trained model or adapter.")],
     repo_id: RepoId,
@@ -67,13 +69,15 @@ def model(
     _print_report(report)
 
 
-@push.command(epilog=_TOKEN)
+@push.command(epilog=_TOKEN, cls=Command)
 def dataset(
     train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet or a folder.")],
     repo_id: RepoId,
     validation_file: Annotated[str | None, typer.Option(help="Validation rows.")] = None,
     test_file: Annotated[str | None, typer.Option(help="Test rows.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Vocabulary, a name a line; may hold labels never seen.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Vocabulary, one name per line; it may hold labels that no row has.")
+    ] = None,
     license_id: License = None,
     source: Annotated[str | None, typer.Option(help="Where texts and labels come from, for the card.")] = None,
     language: Annotated[str | None, typer.Option(help="Language of the texts as an ISO code, such as en.")] = None,
@@ -95,9 +99,9 @@ def dataset(
     _print_report(report)
 
 
-@push.command(epilog=_TOKEN)
+@push.command(epilog=_TOKEN, cls=Command)
 def metric(
-    repo_id: Annotated[str, typer.Option(help="Space, owner/xmc_f1; made where it does not exist yet.")],
+    repo_id: Annotated[str, typer.Option(help="Space, owner/xmc_f1; created if it does not exist.")],
     private: Private = False,
     revision: Revision = None,
     create_pr: CreatePr = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,8 @@ class SetState:
 
     Attributes:
         node: trie node of the label that is being spelled, `(N,)`; 0 between labels.
-        used: leaves of the labels spelled so far, `(N, U)` with U the most labels of a set, filled up with -1.
+        used: leaves of the labels spelled so far, `(N, U)` with U the maximum number of labels, padded with -1; after
+            them those of labels that were closed from the start.
         count: number of labels spelled so far, `(N,)`.
     """
 
@@ -77,12 +79,21 @@ class LabelSetConstraint:
             self._leaf_rank = torch.as_tensor(ranks[trie.leaf_label], device=device)
             self._greatest_rank = torch.as_tensor(trie.greatest_below(ranks), device=device)
 
-    def start(self, rows: int) -> SetState:
-        """The state of `rows` empty sets."""
+    def start(self, rows: int, closed: Sequence[Sequence[int]] = ()) -> SetState:
+        """The state of `rows` empty sets.
+
+        Args:
+            rows: their number.
+            closed: label ids that each row's set must not hold; none if empty. Not with ranks.
+        """
         device = self._start.device
         zeros = torch.zeros(rows, dtype=torch.long, device=device)
-        used = torch.full((rows, self.max_labels), _NO_LEAF, dtype=torch.long, device=device)
-        return SetState(zeros, used, zeros.clone())
+        width = max(map(len, closed), default=0)
+        used = np.full((rows, self.max_labels + width), _NO_LEAF, dtype=np.int64)
+        for row, labels in enumerate(closed):
+            known = np.array([label for label in labels if label < len(self.trie.label_leaf)], dtype=np.int64)
+            used[row, self.max_labels : self.max_labels + len(known)] = self.trie.label_leaf[known]
+        return SetState(zeros, torch.as_tensor(used, device=device), zeros.clone())
 
     def best_children(self, scores: torch.Tensor, state: SetState, k: int) -> tuple[torch.Tensor, torch.Tensor]:
         """The open children with the highest scores.

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, get_args
+from numbers import Integral
+from typing import get_args
 
 import numpy as np
 
 from ..configuration_xlgen import Pool
 from ..errors import ConfigurationError
-from ..prediction.results import LabelPrediction
 from ..ranking.scored_labels import Combination, ScoredLabels, combine
 from .search import LabelSets
 
-if TYPE_CHECKING:
-    from ..processing_xlgen import XLGenProcessor
+__all__ = ["MAX_BEAMS", "DecodedSet", "DecodingOptions", "to_decoded"]
 
-__all__ = ["DecodedSet", "DecodingOptions", "score_decoded", "to_decoded", "to_predictions"]
-
+MAX_BEAMS = 1000
+"""Beams or samples of a text; more would be a mistake, and take all memory."""
 _TINY = 1e-300
+_OF_THE_MODEL = ("num_beams", "min_labels", "max_labels")  # None stands for the model's own setting
 
 
 @dataclass(frozen=True)
@@ -28,19 +28,18 @@ class DecodingOptions:
 
     Attributes:
         num_beams: beams of a text; 1 is greedy search; the model's own setting if None.
-        num_samples: sets to draw from the model's distribution instead of searching; 0 searches.
-        temperature: divides the log-probabilities that samples are drawn from, above 0.
+        num_samples: sets to sample from the model's distribution instead of searching; 0 searches.
+        temperature: divides the log-probabilities that are sampled from, above 0.
         pool: how the sets of a text's beams or samples become one: `best` takes the most probable, `average`, `vote`
             and `union` fuse them as [`combine`] fuses models. If None, the model's own setting where the number of
             beams is the model's own too, else `best`.
         seed: of the samples.
-        min_labels: least labels of a text; the model's own setting if None.
-        max_labels: most labels of a text; the model's own setting if None.
-        num_candidates: labels to score for each text, where its set holds fewer. Greedy search goes on for them; a
+        min_labels: minimum number of labels per text; the model's own setting if None.
+        max_labels: maximum number of labels per text; the model's own setting if None.
+        min_candidates: labels to score for each text where its set holds fewer. Greedy search continues for them; a
             model that has candidates in its input (rcl) scores those as well, by any search, if this is above 0.
         ordered: generate labels in the order of training alone, so that a set has just one sequence. Cannot be used
             with the order `shuffle`.
-        labels: ids of the labels to choose from; all if None.
 
     Raises:
         ConfigurationError: if a value is out of range, or options exclude each other.
@@ -53,23 +52,28 @@ class DecodingOptions:
     seed: int = 0
     min_labels: int | None = None
     max_labels: int | None = None
-    num_candidates: int = 0
+    min_candidates: int = 0
     ordered: bool = False
-    labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
-        if (self.num_beams is not None and self.num_beams < 1) or self.num_samples < 0 or self.num_candidates < 0:
-            raise ConfigurationError(
-                f"num_beams={self.num_beams}, num_samples={self.num_samples}, num_candidates={self.num_candidates}; "
-                "at least 1, 0 and 0 are needed."
-            )
+        bounds = {
+            "num_beams": (1, MAX_BEAMS), "num_samples": (0, MAX_BEAMS), "min_labels": (0, None),
+            "max_labels": (1, None), "min_candidates": (0, None),
+        }  # fmt: skip
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if value is None and name in _OF_THE_MODEL:
+                continue
+            if not _is_integer(value) or value < low or (high is not None and value > high):
+                allowed = f">= {low}" if high is None else f"from {low} to {high}"
+                raise ConfigurationError(f"{name}={value!r}; it must be an integer {allowed}.")
         if self.num_beams not in (None, 1) and self.num_samples:
             raise ConfigurationError(f"num_beams={self.num_beams} and num_samples={self.num_samples}; choose one.")
         if self.pool is not None and self.pool not in get_args(Pool):
             raise ConfigurationError(f"pool={self.pool!r}; choose one of {sorted(get_args(Pool))}.")
-        if self.temperature <= 0:
-            raise ConfigurationError(f"temperature={self.temperature}; it must be above 0.")
+        if not 0 < self.temperature < math.inf:
+            raise ConfigurationError(f"temperature={self.temperature}; it must be a finite number above 0.")
 
     def resolved(self, num_beams: int, pool: Pool) -> DecodingOptions:
         """The same options with the model's own search where none is given.
@@ -93,6 +97,10 @@ class DecodingOptions:
         return self.num_beams == 1 and not self.num_samples
 
 
+def _is_integer(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
 @dataclass
 class DecodedSet:
     """The label set of one text, in ids.
@@ -101,9 +109,9 @@ class DecodedSet:
         labels: label ids in the order of their generation.
         log_probs: log-probability of each label given the text and the labels before it.
         would_end: after each label, whether the model gave the end token more than the token that came next; where a
-            lower bound on the number of labels went against the model's own wish to end.
+            minimum number of labels went against what the model prefers.
         clusters: ids of the clusters that guided the generation, most probable first.
-        complete: whether the sequence came to its end; if not, it was cut at the greatest length.
+        complete: whether the sequence came to its end; if not, it was truncated at the maximum length.
         candidates: label id -> probability, for these labels and those of the text's other beams or samples.
     """
 
@@ -114,19 +122,24 @@ class DecodedSet:
     complete: bool
     candidates: dict[int, float] = field(default_factory=dict)
 
-    def with_min_labels(self, min_labels: int) -> DecodedSet:
-        """The set that greedy search finds with another, lower bound on the number of labels.
+    def with_bounds(self, min_labels: int, max_labels: int | None = None) -> DecodedSet:
+        """The set that greedy search finds with other, lower bounds on the number of labels.
 
         Greedy search goes the same way under every bound until it may end, so the set is a prefix of this one.
+
+        Args:
+            min_labels: minimum number of labels.
+            max_labels: maximum number of labels; that of the search if None.
         """
-        ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
-        size = next(ends, len(self.labels))
+        last = len(self.labels) + 1 if max_labels is None else max_labels
+        ends = (n for n, end in enumerate(self.would_end, start=1) if (end and n >= min_labels) or n == last)
+        size = next(ends, None)
         return DecodedSet(
             self.labels[:size],
             self.log_probs[:size],
             self.would_end[:size],
             self.clusters,
-            self.complete or size < len(self.labels),
+            self.complete or size is not None,
             self.candidates,
         )
 
@@ -188,7 +201,7 @@ def _pooled(decoded: list[DecodedSet], sets: LabelSets, how: Combination) -> lis
         )
         for k in range(sets.labels.shape[1])
     ]
-    fused = combine(members, how)
+    fused = combine(members, how, present=np.isfinite(sets.score).T)
     scores = np.split(fused.scores, fused.start[1:-1])
     names = np.split(fused.labels, fused.start[1:-1])
     return [
@@ -200,26 +213,4 @@ def _pooled(decoded: list[DecodedSet], sets: LabelSets, how: Combination) -> lis
             candidates=dict(zip(all_names.tolist(), all_scores.tolist(), strict=True)),
         )
         for one, (labels, values), all_names, all_scores in zip(decoded, fused.sets(), names, scores, strict=True)
-    ]
-
-
-def score_decoded(decoded: Sequence[DecodedSet], processor: XLGenProcessor) -> ScoredLabels:
-    """The candidates of decoded texts, calibrated where the processor has a calibrator."""
-    scored = ScoredLabels.from_rows(
-        (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
-        for one in decoded
-    )
-    if processor.calibrator is None:
-        return scored
-    return processor.calibrator.transform(scored, processor.label_space.counts)
-
-
-def to_predictions(
-    scored: ScoredLabels, decoded: Sequence[DecodedSet], processor: XLGenProcessor
-) -> list[LabelPrediction]:
-    """Names and scores of the chosen labels, and the names of the clusters that guided their generation."""
-    names = processor.clusters.names if processor.clusters is not None else []
-    return [
-        LabelPrediction(processor.label_space.decode(labels), scores, [names[c] for c in one.clusters])
-        for (labels, scores), one in zip(scored.sets(), decoded, strict=True)
     ]

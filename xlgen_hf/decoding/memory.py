@@ -1,13 +1,48 @@
-"""What models and predictions return."""
+"""What is kept between the steps of decoding: the encoder side's output of a batch, and values made once."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import torch
 from transformers.modeling_outputs import ModelOutput
 
-__all__ = ["XLGenMemory"]
+__all__ = ["LastValue", "XLGenMemory"]
+
+T = TypeVar("T")
+
+
+class LastValue(Generic[T]):
+    """Keeps the value that was made last, until another one is asked for.
+
+    Safe with threads: a value is made, then published together with its key in one assignment. Threads that ask for
+    different values make them over and over, but each gets its own. Copies and pickles are empty, for what is kept
+    belongs to the tensors of one model.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[object, T] | None = None
+
+    def get(self, key: object, make: Callable[[], T]) -> T:
+        """The value of a key.
+
+        Args:
+            key: all that the value depends on; compared by equality.
+            make: makes the value, where the one that is kept has another key.
+        """
+        kept = self._kept
+        if kept is None or kept[0] != key:
+            kept = self._kept = (key, make())
+        return kept[1]
+
+    def clear(self) -> None:
+        """Forget the value."""
+        self._kept = None
+
+    def __reduce__(self) -> tuple[type[LastValue[T]], tuple[()]]:
+        return type(self), ()
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,7 +14,7 @@ from transformers import EncoderDecoderCache
 from .constraints import LabelSetConstraint, SetState
 from .memory import XLGenMemory
 
-__all__ = ["DecoderRows", "LabelSets", "beam_search", "walk"]
+__all__ = ["DecodeStep", "DecoderRows", "LabelSets", "beam_search", "greedy_or_sample"]
 
 # (memory, tokens so far (N, T), cache or None) -> log-probabilities of the next token (N, R), cache
 DecodeStep = Callable[[XLGenMemory, torch.Tensor, Any], tuple[torch.Tensor, Any]]
@@ -113,8 +113,8 @@ class _Rows:
     complete: torch.Tensor  # (N,)
 
     @classmethod
-    def start(cls, constraint: LabelSetConstraint, rows: int) -> _Rows:
-        state = constraint.start(rows)
+    def start(cls, constraint: LabelSetConstraint, rows: int, closed: Sequence[Sequence[int]] = ()) -> _Rows:
+        state = constraint.start(rows, closed)
         zeros = torch.zeros(rows, device=state.node.device)
         log_probs = torch.zeros(rows, constraint.max_labels, device=state.node.device)
         return cls(state, log_probs, log_probs.bool(), zeros, zeros.clone(), zeros.bool())
@@ -139,10 +139,10 @@ class _Rows:
             self.complete,
         ]
 
-    def note_wish(self, wishes: torch.Tensor) -> None:
-        """Take down, for rows between labels, whether the model would rather end."""
+    def record_end_preference(self, prefers_end: torch.Tensor) -> None:
+        """Record, for rows between labels, whether the model prefers to end."""
         rows = ((self.state.node == 0) & (self.state.count > 0)).nonzero().flatten()
-        self.would_end[rows, self.state.count[rows] - 1] = wishes[rows]
+        self.would_end[rows, self.state.count[rows] - 1] = prefers_end[rows]
 
     def advance(self, constraint: LabelSetConstraint, node: torch.Tensor, log_prob: torch.Tensor) -> None:
         """Move to the children that were chosen."""
@@ -159,7 +159,7 @@ def _select(part: Any, rows: torch.Tensor) -> Any:
 
 def _to_sets(rows: _Rows, constraint: LabelSetConstraint, texts: int) -> LabelSets:
     """Rows `(B * K)` -> sets, the most probable first."""
-    labels = constraint.labels(rows.state.used)
+    labels = constraint.labels(rows.state.used[:, : constraint.max_labels])
     parts = (labels, rows.log_probs, rows.would_end, rows.score, rows.complete)
     arrays = [part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in parts]
     arrays = [part.reshape(texts, -1, *part.shape[1:]) for part in arrays]
@@ -167,7 +167,7 @@ def _to_sets(rows: _Rows, constraint: LabelSetConstraint, texts: int) -> LabelSe
     return LabelSets(*(part[np.arange(texts)[:, None], order] for part in arrays))
 
 
-def walk(
+def greedy_or_sample(
     rows: DecoderRows,
     constraint: LabelSetConstraint,
     start_token: int,
@@ -177,6 +177,7 @@ def walk(
     samples: int = 0,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
+    closed: Sequence[Sequence[int]] = (),
 ) -> LabelSets:
     """Find a set for each text greedily, or draw `samples` sets of each from the model's distribution.
 
@@ -189,21 +190,22 @@ def walk(
         samples: sets of each text to draw; 0 for the greedy one.
         temperature: divides the log-probabilities that are drawn from.
         generator: source of the draws.
+        closed: label ids that each text's sets must not hold; none if empty. Not with samples.
     """
     texts = len(rows)
     if samples:
         rows.select(torch.arange(texts, device=rows.device).repeat_interleave(samples))
-    growing = _Rows.start(constraint, len(rows))
-    found = _Rows.start(constraint, len(rows))
+    growing = _Rows.start(constraint, len(rows), closed)
+    found = _Rows.start(constraint, len(rows), closed)
     places = torch.arange(len(rows), device=rows.device)
     tokens = torch.full_like(places, start_token)
     for _ in range(max_length):
         log_probs = rows.step(tokens)
         keys = _perturbed(log_probs / temperature, generator) if samples else log_probs
         best, child = (part[:, 0] for part in constraint.best_children(keys, growing.state, 1))
-        wishes = keys[:, end_column] >= best
-        growing.note_wish(wishes)
-        ends = wishes & constraint.may_end(growing.state, best)
+        prefers_end = keys[:, end_column] >= best
+        growing.record_end_preference(prefers_end)
+        ends = prefers_end & constraint.may_end(growing.state, best)
         child = child.masked_fill(ends, 0)
         edge = (child - 1).clamp(min=0)
         column = constraint.edge_column[edge].long().masked_fill(ends, end_column)
@@ -260,7 +262,7 @@ def beam_search(
         log_probs = rows.step(tokens)
         best, child = constraint.best_children(log_probs, growing.state, num_beams)
         end = log_probs[:, end_column]
-        growing.note_wish(end >= best[:, 0])
+        growing.record_end_preference(end >= best[:, 0])
         end = end.masked_fill(~constraint.may_end(growing.state, best[:, 0]), -torch.inf)
         ended = _keep_best(ended, growing, growing.score + end, num_beams)
         parent, child, gain = _best_beams(growing.score[:, None] + best, child, best, num_beams)

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from ..labels.tokens import LabelTokenizer
 from .constraints import LabelSetConstraint
 from .memory import XLGenMemory
 from .search import DecoderRows, DecodeStep
-
-if TYPE_CHECKING:
-    from ..processing_xlgen import XLGenProcessor
 
 __all__ = ["score_candidates", "score_continuations"]
 
@@ -43,9 +40,9 @@ def score_candidates(
     memory: XLGenMemory,
     candidates: Sequence[Sequence[int]],
     given: Sequence[Sequence[int]],
-    processor: XLGenProcessor,
+    labels: LabelTokenizer,
     start_token: int,
-    least: float = 0.0,
+    floor: float = 0.0,
 ) -> list[list[float]]:
     """Probability of each candidate as the next label, at its place among the labels that are given.
 
@@ -57,21 +54,21 @@ def score_candidates(
         memory: what the model's `encode` gave for `B` texts.
         candidates: label ids of each text.
         given: label ids that each text has, in decode order.
-        processor: gives the label space and how labels are spelled.
+        labels: gives the label space and how labels are spelled.
         start_token: token that opens a sequence.
-        least: probabilities below it need not be exact: what is returned for them is some number below it.
+        floor: probabilities below it need not be exact: what is returned for them is some number below it.
     """
-    scores = [[0.0] * len(labels) for labels in candidates]
-    contexts = sorted(_contexts(candidates, given, processor), key=lambda one: one.length)
-    walk = _GivenLabels(step, memory, [[start_token, *_spelled(labels, processor)] for labels in given], contexts)
+    scores = [[0.0] * len(of_text) for of_text in candidates]
+    contexts = sorted(_contexts(candidates, given, labels), key=lambda one: one.length)
+    rows_of_given = _GivenLabels(step, memory, [[start_token, *_spelled(known, labels)] for known in given], contexts)
     for length, same_length in groupby(contexts, key=lambda one: one.length):
-        walk.advance(length)
+        rows_of_given.advance(length)
         for part in _parts(same_length):
-            rows, log_probs = walk.branch([one.text for one in part])
+            rows, log_probs = rows_of_given.branch([one.text for one in part])
             pairs = [(row, one.text, place) for row, one in enumerate(part) for place in one.places]
-            labels = np.array([candidates[text][place] for _, text, place in pairs])
+            ids = np.array([candidates[text][place] for _, text, place in pairs])
             owner = np.array([row for row, _, _ in pairs])
-            found = score_continuations(rows, log_probs, constraint, labels, owner, least)
+            found = score_continuations(rows, log_probs, constraint, ids, owner, floor)
             for (_, text, place), score in zip(pairs, np.exp(found).tolist(), strict=True):
                 scores[text][place] = score
     return scores
@@ -114,20 +111,20 @@ class _GivenLabels:
         return self._rows.branch(rows), self._log_probs[rows]
 
 
-def _spelled(labels: Sequence[int], processor: XLGenProcessor) -> list[int]:
-    return [token for label in labels for token in processor.label_token_ids[label]]
+def _spelled(known: Sequence[int], labels: LabelTokenizer) -> list[int]:
+    return [token for label in known for token in labels.label_token_ids[label]]
 
 
 def _contexts(
-    candidates: Sequence[Sequence[int]], given: Sequence[Sequence[int]], processor: XLGenProcessor
+    candidates: Sequence[Sequence[int]], given: Sequence[Sequence[int]], labels: LabelTokenizer
 ) -> list[_Context]:
     """One context for each text and number of given labels that come before a candidate."""
     found: dict[tuple[int, int], _Context] = {}
-    for text, labels in enumerate(candidates):
-        for place, label in enumerate(labels):
-            before = processor.label_space.labels_before(label, given[text])
+    for text, of_text in enumerate(candidates):
+        for place, label in enumerate(of_text):
+            before = labels.label_space.labels_before(label, given[text])
             if (text, before) not in found:
-                found[text, before] = _Context(text, 1 + len(_spelled(given[text][:before], processor)))
+                found[text, before] = _Context(text, 1 + len(_spelled(given[text][:before], labels)))
             found[text, before].places.append(place)
     return list(found.values())
 
@@ -152,7 +149,7 @@ def score_continuations(
     constraint: LabelSetConstraint,
     labels: np.ndarray,
     owner: np.ndarray,
-    least: float = 0.0,
+    floor: float = 0.0,
 ) -> np.ndarray:
     """Log-probability of labels as what rows go on with, by teacher forcing along the trie.
 
@@ -164,7 +161,7 @@ def score_continuations(
         constraint: gives the trie and its columns.
         labels: label ids, `(M,)`.
         owner: row of each label, `(M,)`.
-        least: a label whose first pieces have a probability below it goes no further, and has theirs.
+        floor: a label whose first tokens have a probability below it goes no further, and has theirs.
 
     Returns:
         Log-probabilities, `(M,)`, float32.
@@ -173,14 +170,14 @@ def score_continuations(
     result = np.zeros(len(labels), dtype=np.float32)
     row = np.asarray(owner)  # decoder row in which each label is spelled
     active = np.arange(len(labels))
-    floor = np.log(least) if least > 0 else -np.inf
+    log_floor = np.log(floor) if floor > 0 else -np.inf
     for depth in range(paths.shape[1]):
         nodes = paths[active, depth]
         edge = torch.as_tensor(nodes - 1, device=rows.device)
         column = constraint.edge_column[edge].long()
         result[active] += log_probs[torch.as_tensor(row, device=rows.device), column].cpu().numpy()
         goes_on = paths[active, depth + 1] > 0 if depth + 1 < paths.shape[1] else np.zeros(len(active), bool)
-        goes_on &= result[active] >= floor
+        goes_on &= result[active] >= log_floor
         active, nodes, row = active[goes_on], nodes[goes_on], row[goes_on]
         if not len(active):
             break

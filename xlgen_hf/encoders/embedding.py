@@ -29,15 +29,17 @@ from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolder
 from ..files.serialization import read_tensors, write_json, write_tensors
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 
-__all__ = ["Encoder", "embed_texts", "load_encoder"]
+__all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "load_encoder", "masked_mean"]
 
 logger = logging.getLogger(__name__)
 
 Encoder: TypeAlias = "str | tuple[PreTrainedModel, PreTrainedTokenizerBase]"
 """A checkpoint name, or a loaded model with its tokenizer."""
 
+SHARD_TEXTS = 2048
+"""Texts whose embeddings are written at once: about 10 s of MiniLM on one core."""
+
 _CACHE_VERSION = 1
-_SHARD_TEXTS = 2048  # texts whose embeddings are written at once: about 10 s of MiniLM on one core
 _TOKENIZE_AT_ONCE = 10_000
 # Families that number positions from behind the padding id: that many rows of the position table are no positions.
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
@@ -106,6 +108,20 @@ def embed_texts(
         length = np.linalg.norm(embeddings, axis=1, keepdims=True)
         embeddings /= np.where(length > 0, length, 1)
     return embeddings
+
+
+def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean of hidden states over the positions that a mask keeps.
+
+    Args:
+        hidden: `(B, S, H)`.
+        mask: 1 where a position counts, else 0, `(B, S)`.
+
+    Returns:
+        `(B, H)`, of the type of `hidden`; zeros for a row without any position.
+    """
+    weight = mask.to(hidden.dtype)[:, :, None]
+    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> None:
@@ -261,7 +277,7 @@ def _cache_folder(cache_dir: str | Path | None, source: _EncoderSource, tokens: 
     """Name the folder of this job's shards after token ids (so tokenizer and `max_length` too) and weights."""
     if cache_dir is None:
         return None
-    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{_SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
     digest.update(tokens.ids.data)
     digest.update(tokens.starts.data)
     folder = Path(cache_dir).expanduser() / f"embeddings-{digest.hexdigest()}"
@@ -289,7 +305,7 @@ class _Run:
         order = order[self.tokens.lengths[order] > 0]
         if len(order) < len(found):
             logger.warning("%d texts have no tokens; their embeddings are zero.", len(found) - len(order))
-        shards = [order[start : start + _SHARD_TEXTS] for start in range(0, len(order), _SHARD_TEXTS)]
+        shards = [order[start : start + SHARD_TEXTS] for start in range(0, len(order), SHARD_TEXTS)]
         missing = []
         for number, rows in enumerate(shards):
             cached = self._read(number, (len(rows), width))
@@ -352,8 +368,7 @@ class _Run:
         pad_id = self.source.tokenizer.pad_token_id or 0  # without one any id will do: the mask hides it
         ids, mask = (value.to(model.device) for value in self.tokens.padded(rows, pad_id))
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, S, H)
-        weight = mask.unsqueeze(-1).float()
-        return ((hidden * weight).sum(1) / weight.sum(1)).cpu().numpy()
+        return masked_mean(hidden, mask).cpu().numpy()
 
     def _write(self, number: int, values: np.ndarray) -> None:
         path = self._path(number)

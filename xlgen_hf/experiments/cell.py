@@ -24,7 +24,6 @@ import numpy as np
 import torch
 from transformers import set_seed
 
-from .. import __version__
 from ..errors import ConfigurationError, MissingExtraError, XLGenError
 from ..files.json_lines import digest, write_jsonl
 from ..files.serialization import read_json, write_json
@@ -32,6 +31,7 @@ from ..labels.space import LabelSpace
 from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import ScoredLabels
 from ..training.report import peak_memory
+from ..version import __version__
 from .data import ExperimentData, PositiveUnlabelled, Setting
 from .scoring import ScoringSpace, choose_decision, score_decided
 from .systems.base import SystemData

@@ -42,7 +42,7 @@ class PositiveUnlabelled:
     def __post_init__(self) -> None:
         """Check the values."""
         if not 0 < self.rate < 1:
-            raise ConfigurationError(f"pu_rate={self.rate}; a share between 0 and 1 is needed.")
+            raise ConfigurationError(f"pu_rate={self.rate}; it must be a number > 0 and < 1.")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def check_settings(settings: Iterable[str]) -> None:
     """
     for name in settings:
         if name not in get_args(Setting):
-            raise ConfigurationError(f"There is no setting {name!r}; choose of {', '.join(get_args(Setting))}.")
+            raise ConfigurationError(f"There is no setting {name!r}; choose one of {', '.join(get_args(Setting))}.")
 
 
 def _content(rows: Mapping[str, Dataset], vocabulary: list[str]) -> Iterator[str]:

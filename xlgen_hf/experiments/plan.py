@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
-from ..configuration_xlgen import Conditioning
 from ..errors import ConfigurationError
-from ..labels.space import DecodeOrder
+from ..settings import default_conditioning, definitions
 from ..training.settings import TrainingSettings
 from .cell import CellSpec
 from .data import PositiveUnlabelled, Setting, check_settings
-from .systems.registry import SystemOptions, is_trained_network, kind_of, system_names, trained_as
+from .systems.registry import PREFIX, SystemOptions, is_trained_network, kind_of, system_names, trained_as
 
 __all__ = ["ABLATIONS", "Ablation", "AblationRow", "Plan", "plan_cells"]
 
@@ -34,11 +33,21 @@ SEARCHES: Mapping[str, dict[str, Any]] = {
 }
 """Searches and pools of the ablation `decoding`."""
 
-_LABEL_ROWS = (0.0, 0.3)
-_ONLY: Mapping[Ablation, tuple[str, ...]] = {
-    "clusters": ("xlgen-bcl", "xlgen-mcg"),
-    "conditioning": ("xlgen-bcl", "xlgen-rcl"),
+_LABEL_ROWS = (0.0, TrainingSettings.label_rows)
+_VARIED: Mapping[Ablation, str] = {
+    "order": "decode_order",
+    "clusters": "num_clusters",
+    "bits": "cluster_source",
+    "conditioning": "conditioning",
+    "label-rows": "label_rows",
 }
+"""Ablation -> the setting of the training that it varies."""
+
+
+def _systems_of(ablation: Ablation) -> list[str]:
+    """The systems that have what an ablation varies; none is named if all have."""
+    setting = definitions(TrainingSettings).get(_VARIED.get(ablation, ""))
+    return [] if setting is None else [f"{PREFIX}{variant}" for variant in setting.about.variants]
 
 
 @dataclass(frozen=True)
@@ -77,23 +86,24 @@ class Plan:
         known = system_names()
         for name in (*self.systems, *([self.ablation_system] if self.ablations else [])):
             if name not in known:
-                raise ConfigurationError(f"There is no system {name!r}; choose of {', '.join(known)}.")
+                raise ConfigurationError(f"There is no system {name!r}; choose one of {', '.join(known)}.")
         unknown = sorted(set(self.ablations) - set(ABLATIONS))
         if unknown:
-            raise ConfigurationError(f"There is no ablation {unknown[0]!r}; choose of {', '.join(ABLATIONS)}.")
+            raise ConfigurationError(f"There is no ablation {unknown[0]!r}; choose one of {', '.join(ABLATIONS)}.")
         if self.ablations and kind_of(self.ablation_system) != "generator":
-            raise ConfigurationError(f"Ablations are of a variant of XLGen, not of {self.ablation_system!r}.")
-        for ablation, systems in _ONLY.items():
-            if ablation in self.ablations and self.ablation_system not in systems:
+            raise ConfigurationError(f"Ablations vary a variant of XLGen, not {self.ablation_system!r}.")
+        for ablation in self.ablations:
+            systems = _systems_of(ablation)
+            if systems and ablation != "bits" and self.ablation_system not in systems:
                 raise ConfigurationError(
-                    f"The ablation {ablation!r} is of {' or '.join(systems)}, not of {self.ablation_system!r}; choose "
-                    f"one of them with --ablation-system."
+                    f"The ablation {ablation!r} varies {' or '.join(systems)}, not {self.ablation_system!r}; choose "
+                    "one of these with --ablation-system."
                 )
         check_settings(self.settings)
         can_take = {f"{setting}.{name}" for setting in self.settings for name in known if is_trained_network(name)}
         strange = sorted(set(self.models) - can_take)
         if strange:
-            raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; choose of {sorted(can_take)}.")
+            raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; choose one of {sorted(can_take)}.")
 
     def seeds_of(self, system: str) -> Sequence[int]:
         """The seeds that a system is run with."""
@@ -167,24 +177,26 @@ def _ablation_options(plan: Plan, ablation: Ablation, system: str) -> dict[str, 
     if ablation == "decoding":
         found = {name: replace(plan.options, search=dict(search)) for name, search in SEARCHES.items()}
         return found if plan.options in found.values() else {"as elsewhere": plan.options, **found}
-    if ablation == "order":
-        return _varied(plan, system, "decode_order", get_args(DecodeOrder), TrainingSettings.decode_order)
-    if ablation == "bits":
-        return _varied(plan, system, "cluster_source", ("gold", "predicted", "mixed"), "mixed")
-    if ablation == "conditioning":
-        default = "tokens" if system == "xlgen-rcl" else "memory"
-        return _varied(plan, system, "conditioning", get_args(Conditioning), default)
-    if ablation == "label-rows":
-        return _varied(plan, system, "label_rows", _LABEL_ROWS, TrainingSettings.label_rows)
-    return _varied(plan, system, "num_clusters", plan.cluster_numbers, None)
+    name = _VARIED[ablation]
+    setting = definitions(TrainingSettings)[name]
+    default = default_conditioning(system.removeprefix(PREFIX)) if name == "conditioning" else setting.default
+    values = {"num_clusters": plan.cluster_numbers, "label_rows": _LABEL_ROWS}.get(name, setting.choices)
+    return _varied(plan, system, name, values, default)
 
 
 def _varied(plan: Plan, system: str, name: str, values: Iterable[Any], default: Any) -> dict[str, SystemOptions]:
-    training, own = plan.options.training, f"{system.removeprefix('xlgen-')}.{name}"  # before one of all variants
+    training, own = plan.options.training, f"{system.removeprefix(PREFIX)}.{name}"  # before one of all variants
     current = training.get(own, training.get(name, default))
     return {
         "automatic" if value is None else str(value): plan.options
         if value == current
-        else replace(plan.options, training={**training, own: value})
+        else replace(plan.options, training={**_without_effectless(training, name, value), own: value})
         for value in dict.fromkeys([*values, current])
     }
+
+
+def _without_effectless(training: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+    """Settings of a training but for those that need another value of the setting that is varied."""
+    known = definitions(TrainingSettings)
+    needs = {given: known[given.rpartition(".")[2]].about.needs for given in training}
+    return {given: chosen for given, chosen in training.items() if needs[given].get(name, value) == value}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files.serialization import atomic_path
-from ..ranking.thresholds import PRICE
+from ..ranking.thresholds import MICRO_F1_TOLERANCE
 from .claims import check_claims
 from .plots import system_title
 from .scoring import CUTOFFS
@@ -78,10 +78,10 @@ def make_report(results: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
 _OVERALL_NOTE = (
     "Mean over seeds, with the sample standard deviation where there are several. Each system's labels are decided on "
     "by a rule, a number of labels for all texts or a threshold: the one with the best macro F1 on the validation "
-    f"rows of those that cost at most {PRICE:.0%} of the best micro F1 there, the labels that training never saw, saw "
-    "once, and saw more often counting a third each (after calibration on these rows, where that was better). Macro "
-    "F1: mean over the labels that the test rows have. *Oracle*: the ranking cut at the true number of labels of each "
-    "text, which no system knows; it decides nothing here."
+    f"rows of those that cost at most {MICRO_F1_TOLERANCE:.0%} of the best micro F1 there, the labels that training "
+    "never saw, saw once, and saw more often counting a third each (after calibration on these rows, where that was "
+    "better). Macro F1: mean over the labels that the test rows have. *Oracle*: the ranking truncated at the true "
+    "number of labels of each text, which no system knows; it decides nothing here."
 )
 _TAIL_NOTE = "Labels by the training rows that have them: 0-shot none, 1-shot one."
 _PU_NOTE = (

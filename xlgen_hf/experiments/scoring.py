@@ -11,10 +11,11 @@ import numpy as np
 from ..evaluation.plots import PLOT_SHOTS
 from ..evaluation.scoring import score_ids
 from ..labels.space import LabelSpace
-from ..ranking.calibration import ScoreCalibrator, fit_calibrator
+from ..ranking.calibration import ScoreCalibrator
 from ..ranking.decisions import DecisionRule
+from ..ranking.fitting import calibrated_model
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.thresholds import PRICE, RuleScores, balanced_weights, best_within, score_rules
+from ..ranking.thresholds import MICRO_F1_TOLERANCE, RuleScores, balanced_weights, best_within, score_rules
 
 __all__ = ["CUTOFFS", "Decision", "ScoringSpace", "choose_decision", "score_decided"]
 
@@ -83,10 +84,10 @@ def choose_decision(scored: ScoredLabels, references: Sequence[Sequence[int]], c
     """Choose the rule, and whether scores are calibrated before.
 
     The article reports micro and macro F1, and both for rare labels. A rule for micro F1 alone gives up rare labels,
-    one for macro F1 alone predicts too many; so the rule is the one with the best macro F1 (that of rare labels weighs
-    as much as that of others, [`balanced_weights`]) of those that cost at most [`PRICE`] of the best micro F1.
-    Calibration goes by the training frequency of labels and so ranks them anew. It is fitted on the rows that judge
-    it, so that its F1 are taken down by a margin.
+    one for macro F1 alone predicts too many. So the rule is, of those that cost at most [`MICRO_F1_TOLERANCE`] of the
+    best micro F1, the one with the best macro F1 (that of rare labels weighs as much as that of others, see
+    [`balanced_weights`]). Calibration goes by the training frequency of labels and so changes their ranks. It is
+    fitted on the rows that judge it, so that its F1 are lowered by a margin.
 
     Args:
         scored: candidates of the validation texts.
@@ -97,14 +98,14 @@ def choose_decision(scored: ScoredLabels, references: Sequence[Sequence[int]], c
     tried: list[tuple[ScoreCalibrator | None, RuleScores]] = [
         (None, score_rules(scored, references, label_weights=weights))
     ]
-    calibrator = fit_calibrator(scored, references, counts)
+    calibrator = calibrated_model(scored, references, counts).calibrator
     if calibrator is not None:
         calibrated = calibrator.transform(scored, counts)
         tried.append((calibrator, score_rules(calibrated, references, label_weights=weights)))
     share = np.repeat([1.0, 1.0 - _MARGIN][: len(tried)], [len(rules.values) for _, rules in tried])
     micro = share * np.concatenate([rules.micro for _, rules in tried])
     macro = share * np.concatenate([rules.macro for _, rules in tried])
-    place = best_within(micro, macro, PRICE)
+    place = best_within(micro, macro, MICRO_F1_TOLERANCE)
     first = len(tried[0][1].values)
     chosen, rules = tried[int(place >= first)]
     place -= first if place >= first else 0

@@ -55,20 +55,6 @@ _MOST_CLASSES = 100_000
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
 
 
-# Fields of `XLGenConfig` and the types that JSON may give them.
-_KINDS: dict[str, tuple[type, ...]] = {
-    "num_clusters max_clusters min_labels max_labels num_beams": (int,),
-    "num_label_pieces separator_token_id first_cluster_token_id": (int, type(None)),
-    "num_label_vectors label_vector_size num_candidates first_level_token_id": (int, type(None)),
-    "pad_token_id bos_token_id decoder_start_token_id": (int, type(None)),
-    "eos_token_id": (int, list, type(None)),
-    "predicted_rate cluster_loss_weight cluster_threshold": (int, float),
-    "copy_candidates cluster_loss_annealing tie_encoder_decoder is_encoder_decoder tie_word_embeddings": (bool,),
-    "variant conditioning cluster_source pool": (str,),
-    "fresh_modules": (list, type(None)),
-}
-
-
 # What transformers and torch raise for a config or for weights that make no sense to them.
 _LOAD_ERRORS = (
     ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
@@ -145,12 +131,9 @@ def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
         raise ModelFolderError(f"{path}: model_type {given!r}, where an XLGen model has 'xlgen'. Train one first.")
     if not isinstance(content.get("backbone"), dict):
         raise ModelFolderError(f"{path}: 'backbone' must be the configuration of a seq2seq model.")
-    for names, kinds in _KINDS.items():
-        for name in names.split():
-            if name in content and type(content[name]) not in kinds:
-                raise ModelFolderError(
-                    f"{path}: no configuration of an XLGen model: {name}={str(content[name])[:80]!r}."
-                )
+    for name, kinds in XLGenConfig.json_types().items():
+        if name in content and type(content[name]) not in kinds:
+            raise ModelFolderError(f"{path}: no configuration of an XLGen model: {name}={str(content[name])[:80]!r}.")
     try:
         config: XLGenConfig = XLGenConfig.from_dict(content)
         _ = config.vocab_size, config.hidden_size
@@ -314,15 +297,19 @@ def checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder, after a try."""
-    # The Auto class reads the model's config as well, where there is one.
+    # The Auto class reads the model's config as well, where there is one, and warns where it does not know its type:
+    # code out of a repository registers none.
+    config = None
     if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
-        load_config(folder)
+        config = load_config(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
         if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
             raise ModelFolderError(f"{folder / name}: a JSON object is expected.")
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, config=config, trust_remote_code=False
+        )
         odd = [key for key in ("pad_token_id", "unk_token_id", "eos_token_id") if _is_odd(getattr(tokenizer, key))]
         tokenizer("a", verbose=False)
     except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself

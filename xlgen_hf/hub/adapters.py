@@ -9,6 +9,7 @@ folder stays as it is.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,8 @@ from ..files.model_folder import MODEL_FILES, model_files
 from ..files.serialization import read_json
 from .card_text import CARD_FILE, merge_cards
 from .cards import BASE_TAG, adapter_card, base_card, read_report
-from .code import add_code, code_files
-from .commits import Content, HubTarget, PushReport, hub_errors, prepare_repository, push_files
+from .code import add_code, code_in_repository
+from .commits import Content, HubTarget, PushReport, fitting, hub_errors, prepare_repository, push_files
 
 __all__ = ["push_adapter", "push_model_files"]
 
@@ -87,8 +88,13 @@ def push_model_files(
     old = local.read_text(encoding="utf-8") if local.is_file() else None
     return push_files(
         files, replace(target, message=target.message or message), "model",
-        card=lambda there: merge_cards(card, there or old), owned=(*MODEL_FILES, *code_files()),
+        card=lambda there: merge_cards(card, there or old), owned=_model_and_code,
     )  # fmt: skip
+
+
+def _model_and_code(paths: Collection[str], read: Callable[[str], str]) -> Iterator[str]:
+    yield from fitting(*MODEL_FILES)(paths, read)
+    yield from code_in_repository(paths, read)
 
 
 def _base_target(adapter: HubTarget, repo_id: str | None) -> HubTarget:

@@ -1,49 +1,114 @@
-"""The modules that a model needs where this package is not installed, as transformers' `trust_remote_code` wants them.
+"""The code in a model's repository, with which it loads where this package is not installed (`trust_remote_code`).
 
-They go up flat, beside the weights. transformers refuses to load them where a package that they import is missing, so
-imports of packages that only making clusters needs are made optional.
+It holds what running the model needs and no more: a model without a retriever brings no modules of retrieval.
+`code_copy` makes the copy; here is what of the package goes into it, what the configs say of it, and which files of a
+repository are such code.
 """
 
 from __future__ import annotations
 
 import json
-import re
-from functools import cache
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFolderError
 from ..files.serialization import read_json
+from .code_copy import FIRST_LINE, PackageCopy
 
-__all__ = ["add_code", "code_files"]
+__all__ = ["add_code", "code_files", "code_in_repository"]
 
-_ENTRIES = ("configuration_xlgen", "modeling_xlgen", "processing_xlgen")
+_CONFIG_FILE = "config.json"
+_PROCESSOR_FILE = "processor_config.json"
+_SCORE_MODEL_FILE = "score_model.json"
 _AUTO_MAP = {
     "AutoConfig": "configuration_xlgen.XLGenConfig",
     "AutoModelForSeq2SeqLM": "modeling_xlgen.XLGenForConditionalGeneration",
     "AutoProcessor": "processing_xlgen.XLGenProcessor",
 }
-_PROCESSOR_MAP = {"AutoProcessor": _AUTO_MAP["AutoProcessor"]}
-_RELATIVE = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
-# Top-level imports, one line or in brackets, of what prediction does not need.
-_OPTIONAL = re.compile(
-    r"^(?:from (?:sklearn|scipy|threadpoolctl)[\w.]* import (?:\([^)]*\)|[^\n(]*)|import threadpoolctl[^\n]*)\n",
-    re.MULTILINE,
+_PIPELINES = {
+    "extreme-multilabel-classification": {
+        "impl": "pipeline.XLGenPipeline",
+        "pt": ["AutoModelForSeq2SeqLM"],
+        "type": "text",
+    }
+}
+# File -> what it says of code.
+_SETTINGS: dict[str, dict[str, Any]] = {
+    _CONFIG_FILE: {"auto_map": _AUTO_MAP, "custom_pipelines": _PIPELINES},
+    _PROCESSOR_FILE: {"auto_map": {"AutoProcessor": _AUTO_MAP["AutoProcessor"]}},
+}
+_ENTRIES = {
+    module: [name] for module, name in (entry.split(".") for entry in [*_AUTO_MAP.values(), "pipeline.XLGenPipeline"])
+}
+
+
+def _is_there(name: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / name).exists()
+
+
+def _scores_by(part: str) -> Callable[[Path], bool]:
+    """Whether a model's scores are made by a part of its score model."""
+
+    def has_part(folder: Path) -> bool:
+        path = folder / _SCORE_MODEL_FILE
+        return path.is_file() and _object(path).get(part) is not None
+
+    return has_part
+
+
+def _has_open_vocabulary(folder: Path) -> bool:
+    return _object(folder / _CONFIG_FILE).get("num_label_pieces") is None
+
+
+# What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or
+# changing a model is not running it. All else is copied as far as something that is copied uses it.
+_NEEDED_BY: dict[str, Callable[[Path], bool]] = {
+    "hub.push": lambda folder: False,
+    "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
+    "modules.adapters": lambda folder: False,
+    "modules.backbone": lambda folder: False,
+    "encoders.embedding.embed_texts": _is_there("retriever"),
+    "modules.candidate_pointer": _is_there("retriever"),
+    "prediction.open_vocabulary.find_novel_names": _has_open_vocabulary,
+    "ranking.calibration.ScoreCalibrator": _scores_by("calibrator"),
+    "ranking.fusion.Fusion": _scores_by("fusion"),
+    "ranking.label_trees.LabelTrees": _is_there("label_trees"),
+    "retrieval.candidate_inputs.CandidateInputs": _is_there("retriever"),
+    "retrieval.retriever.LabelRetriever": _is_there("retriever"),
+}
+
+# Modules of the layout before packages, whose files do not say where they are from; one of its names is in no other.
+_FORMER = (
+    "_io adapter_base adapters backbone calibration candidate_inputs candidate_pointer candidate_scoring checkpoints "
+    "clusters conditioning configuration_xlgen decisions decoded_sets decoding embedding errors hub_files hybrid "
+    "label_sets label_trie labels lexical linear_ranker lora model_files modeling_xlgen open_vocabulary output_layer "
+    "outputs prediction processing_xlgen processor_files push_mixin restricted_output retrieval retrieval_candidates "
+    "retrieval_settings saving scored_labels search truncation"
 )
-_PACKAGE = Path(__file__).parent
+_FORMER_FILES = {f"{name}.py" for name in _FORMER.split()}
+_ONLY_FORMER = "label_trie.py"
 
 
-@cache
-def code_files() -> tuple[str, ...]:
-    """Names of the modules that a repository with code holds: the entries, and what they import of this package."""
-    found: dict[str, None] = {}
-    waiting = list(_ENTRIES)
-    while waiting:
-        module = waiting.pop()
-        if module not in found:
-            found[module] = None
-            waiting += _RELATIVE.findall((_PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
-    return tuple(f"{module}.py" for module in sorted(found))
+def code_files(folder: Path) -> dict[str, str]:
+    """The code that a model needs: name of the file -> its content.
+
+    Args:
+        folder: the model's folder.
+
+    Raises:
+        ModelFolderError: if its config is not a JSON object.
+    """
+
+    def is_left_out(name: str) -> bool:
+        parts = name.split(".")
+        for end in range(len(parts), 0, -1):  # its own entry, that of its module, that of its package
+            needed = _NEEDED_BY.get(".".join(parts[:end]))
+            if needed is not None:
+                return not needed(folder)
+        return False
+
+    return PackageCopy(Path(__file__).parent.parent, is_left_out).files(_ENTRIES)
 
 
 def add_code(folder: Path, *, with_code: bool) -> dict[str, bytes]:
@@ -58,35 +123,42 @@ def add_code(folder: Path, *, with_code: bool) -> dict[str, bytes]:
         Name -> content: configs, and with code the modules.
 
     Raises:
-        ModelFolderError: if a config is no JSON object.
+        ModelFolderError: if a config is not a JSON object.
     """
-    files = {}
-    for name, entries in (("config.json", _AUTO_MAP), ("processor_config.json", _PROCESSOR_MAP)):
-        if (folder / name).is_file():
-            files[name] = _with_auto_map(folder / name, entries if with_code else None)
+    files = {
+        name: _with_settings(folder / name, settings if with_code else {}, drop=set(settings))
+        for name, settings in _SETTINGS.items()
+        if (folder / name).is_file()
+    }
     if with_code:
-        for name in code_files():
-            files[name] = _optional_imports((_PACKAGE / name).read_text(encoding="utf-8")).encode()
+        files |= {name: source.encode() for name, source in code_files(folder).items()}
     return files
 
 
-def _with_auto_map(path: Path, entries: dict[str, str] | None) -> bytes:
+def code_in_repository(paths: Collection[str], read: Callable[[str], str]) -> Iterable[str]:
+    """The files of a repository that are code of this package, of this layout or the one before packages.
+
+    Args:
+        paths: files of the repository that a push does not replace.
+        read: gives the text of one.
+    """
+    if _ONLY_FORMER in paths:
+        yield from _FORMER_FILES.intersection(paths)
+    for path in paths:
+        if "/" not in path and path.endswith(".py") and read(path).startswith(FIRST_LINE):
+            yield path
+
+
+def _with_settings(path: Path, settings: dict[str, Any], drop: set[str]) -> bytes:
+    content = _object(path)
+    if not settings and not drop.intersection(content):
+        return path.read_bytes()
+    kept = {key: value for key, value in content.items() if key not in drop}
+    return (json.dumps({**kept, **settings}, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _object(path: Path) -> dict[str, Any]:
     content: Any = read_json(path)
     if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: an object is expected, not {type(content).__name__}.")
-    if entries is None and "auto_map" not in content:
-        return path.read_bytes()
-    content.pop("auto_map", None)
-    if entries is not None:
-        content["auto_map"] = entries
-    return (json.dumps(content, ensure_ascii=False, indent=2) + "\n").encode()
-
-
-def _optional_imports(source: str) -> str:
-    """Put imports that prediction does not need into a `try` block, which transformers does not look into."""
-
-    def guarded(match: re.Match[str]) -> str:
-        lines = "".join(f"    {line}\n" for line in match.group(0).splitlines())
-        return f"try:\n{lines}except ImportError:\n    pass\n"
-
-    return _OPTIONAL.sub(guarded, source)
+        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
+    return content

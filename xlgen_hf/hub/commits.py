@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,10 @@ __all__ = [
     "Content",
     "DryRunPlan",
     "HubTarget",
+    "Owned",
     "PlannedFile",
     "PushReport",
+    "fitting",
     "hub_errors",
     "matches",
     "prepare_repository",
@@ -46,6 +49,8 @@ _HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
 )
 
 Content = Path | bytes
+Owned = Callable[[Collection[str], Callable[[str], str]], Iterable[str]]
+"""Picks out of files of a repository those that are this package's; the second argument gives the text of one."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +155,7 @@ def push_files(
     repo_type: str,
     *,
     card: Callable[[str | None], str],
-    owned: Iterable[str],
+    owned: Owned,
 ) -> PushReport:
     """Make files the content of a repository, in one commit; files that have not changed are not uploaded again.
 
@@ -159,8 +164,8 @@ def push_files(
         target: the repository.
         repo_type: `model`, `dataset` or `space`.
         card: makes the card out of the one in the repository, None where there is none.
-        owned: patterns of paths: what is in the repository and fits one of them, and is not among the files, is
-            deleted by the commit. Everything else in it stays.
+        owned: picks the files that the commit deletes, out of those in the repository that are not among `files`.
+            Everything else in it stays.
 
     Raises:
         HubError: if the Hub refuses or cannot be reached. No commit was made then, except where the connection broke
@@ -172,8 +177,7 @@ def push_files(
     with hub_errors(target, repo_type):
         api = HfApi(token=target.token)
         target = _prepare(api, target, repo_type)
-        patterns = (*owned, CARD_FILE)
-        head, info = _commit(api, target, repo_type, files, card, patterns)
+        head, info = _commit(api, target, repo_type, files, card, owned)
     url = str(info.repo_url) if info.pr_url is None else info.pr_url
     plan = replace(plan, repo_id=target.repo_id, private=target.private)
     return PushReport(plan, url, info.oid, changed=info.oid != head)
@@ -235,7 +239,7 @@ def _commit(
     repo_type: str,
     files: Mapping[str, Content],
     card: Callable[[str | None], str],
-    owned: Iterable[str],
+    owned: Owned,
 ) -> tuple[str | None, CommitInfo]:
     """Commit on top of the state that the card was merged with; the head before, and the commit.
 
@@ -247,11 +251,12 @@ def _commit(
         there = api.repo_info(target.repo_id, repo_type=repo_type, revision=target.revision)
         first = first or there.sha
         known = set(api.list_repo_files(target.repo_id, repo_type=repo_type, revision=there.sha))
-        old = _read_card(api, target, repo_type, there.sha) if CARD_FILE in known else None
+        read = partial(_read_file, api, target, repo_type, there.sha)
+        old = read(CARD_FILE) if CARD_FILE in known else None
         whole = {**files, CARD_FILE: card(old).encode()}
         operations: list[Any] = [CommitOperationAdd(path, _source(content)) for path, content in whole.items()]
-        stale = sorted(path for path in known - set(whole) if matches(path, owned))
-        operations += [CommitOperationDelete(path) for path in stale]
+        stale = set(owned(known - set(whole), read))
+        operations += [CommitOperationDelete(path) for path in sorted(stale)]
         try:
             return first, _create_commit(api, target, repo_type, operations, there.sha)
         except _HTTP_ERRORS as err:
@@ -280,14 +285,20 @@ def _create_commit(
         )  # fmt: skip
 
 
-def _read_card(api: HfApi, target: HubTarget, repo_type: str, revision: str | None) -> str:
-    with tempfile.TemporaryDirectory() as folder:  # the user's cache needs no copy of a card that is about to change
-        path = api.hf_hub_download(target.repo_id, CARD_FILE, repo_type=repo_type, revision=revision, local_dir=folder)
-        return Path(path).read_text(encoding="utf-8")
+def _read_file(api: HfApi, target: HubTarget, repo_type: str, revision: str | None, path: str) -> str:
+    """The text of a file, with a mark for each byte that is not text."""
+    with tempfile.TemporaryDirectory() as folder:  # the user's cache needs no copy of a file that is about to change
+        local = api.hf_hub_download(target.repo_id, path, repo_type=repo_type, revision=revision, local_dir=folder)
+        return Path(local).read_text(encoding="utf-8", errors="replace")
 
 
 def _source(content: Content) -> str | bytes:
     return content if isinstance(content, bytes) else str(content)
+
+
+def fitting(*patterns: str) -> Owned:
+    """Picks the files that fit a pattern of [`matches`]."""
+    return lambda paths, read: [path for path in paths if matches(path, patterns)]
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:

@@ -11,13 +11,13 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
-from .. import __version__
 from ..data.rows import FEATURES, LABEL_SPACE_CONFIG, load_label_names, load_rows, row_facts
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
+from ..version import __version__
 from .card_text import compose_card, merge_cards, render
 from .cards import tail_histogram
-from .commits import HubTarget, PushReport, push_files
+from .commits import HubTarget, PushReport, fitting, push_files
 
 __all__ = ["push_dataset"]
 
@@ -78,7 +78,7 @@ def push_dataset(
         return push_files(
             _write(rows, space, Path(folder), shard_bytes),
             replace(place, message=place.message or "Upload data set"), "dataset",
-            card=lambda there: merge_cards(card, there), owned=_OWNED,
+            card=lambda there: merge_cards(card, there), owned=fitting(*_OWNED),
         )  # fmt: skip
 
 

@@ -16,9 +16,9 @@ from .adapters import push_adapter, push_model_files
 from .card_text import CARD_FILE, merge_cards
 from .cards import metric_card, model_card, read_scores
 from .code import add_code
-from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, matches, push_files
+from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, fitting, matches, push_files
 
-__all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "push_metric", "push_model"]
+__all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "Saves", "push_metric", "push_model"]
 
 _METRIC_FILES = ("*.py", "*.md", "requirements.txt")
 _METRIC = "xmc_f1"
@@ -132,5 +132,5 @@ def push_metric(repo_id: str, metric: str = _METRIC, **target: Any) -> PushRepor
     card = metric_card(folder, repo_id)
     return push_files(
         files, replace(place, message=place.message or f"Upload metric {metric}"), "space",
-        card=lambda there: merge_cards(card, there), owned=(),
+        card=lambda there: merge_cards(card, there), owned=fitting(),
     )  # fmt: skip

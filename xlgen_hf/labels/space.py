@@ -9,12 +9,13 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from ..errors import LabelSpaceError, ModelFolderError
 from ..files.serialization import read_json, write_json
+from ..settings import DecodeOrder, LabelSettings
 
 __all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "is_invisible", "normalize_name"]
 
@@ -23,8 +24,6 @@ logger = logging.getLogger(__name__)
 LABEL_SPACE_FILE = "label_space.json"
 _FORMAT_VERSION = 1
 _SHOWN = 5  # names that a report spells out
-
-DecodeOrder = Literal["freq_forward", "freq_backward", "alphabet", "shuffle"]
 
 
 def normalize_name(name: str) -> str:
@@ -50,7 +49,7 @@ class LabelSpace:
         names: the `L` label names in the order of their ids.
         counts: training documents of each label, shape `(L,)`, int64, not increasing.
         decode_order: order in which a text's labels are generated. `freq_forward` (the paper's choice) puts the most
-            frequent label first, `freq_backward` last (the choice of `xlgen train`: it finds more rare labels),
+            frequent label first, `freq_backward` (the default: it finds more rare labels) last,
             `alphabet` sorts by name, `shuffle` draws a new seeded order for each epoch and text.
         seed: seed of `shuffle`.
 
@@ -64,7 +63,7 @@ class LabelSpace:
         self,
         names: Sequence[str],
         counts: Sequence[int] | np.ndarray,
-        decode_order: DecodeOrder = "freq_forward",
+        decode_order: DecodeOrder = LabelSettings.decode_order,
         seed: int = 0,
     ) -> None:
         self.names = tuple(names)
@@ -78,7 +77,7 @@ class LabelSpace:
         cls,
         label_lists: Iterable[Sequence[str]],
         vocabulary: Iterable[str] | None = None,
-        decode_order: DecodeOrder = "freq_forward",
+        decode_order: DecodeOrder = LabelSettings.decode_order,
         seed: int = 0,
     ) -> LabelSpace:
         """Count the labels of the training documents.

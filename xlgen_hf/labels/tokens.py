@@ -2,12 +2,284 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
-__all__ = ["TruncationReport"]
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import ConfigurationError, LabelSpaceError
+from .space import LabelSpace
+from .trie import LabelTrie
+
+__all__ = ["LabelTokenizer", "TruncationReport", "plain_token_ids"]
 
 logger = logging.getLogger(__name__)
+
+_SEPARATOR = "<xlgen:sep>"
+_TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
+_LEVEL = "<xlgen:r{}>"
+_CLUSTER = "<xlgen:c{}>"
+_SHOWN = 5  # names that a report spells out
+
+
+def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """Tokenize without special tokens; text that looks like one stays text."""
+    if not texts:
+        return []
+    ids: list[list[int]] = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        return_attention_mask=False,
+        verbose=False,
+    )["input_ids"]
+    return ids
+
+
+class LabelTokenizer:
+    """Spells labels, clusters and the levels of candidates in tokens, and knows the trie of all labels.
+
+    A label's sequence is its subword tokens and the separator. Where a tokenizer cannot tell two names apart (an
+    uncased one "Turkey" and "turkey"), or spells a name with nothing, the rarer name gets a number at its end, so that
+    every label can be predicted; such names are counted and reported.
+
+    Args:
+        tokenizer: the backbone's tokenizer; the separator and, where there are some, tokens of tasks, clusters and
+            levels are added to it.
+        label_space: the labels.
+        num_clusters: clusters that get a token each; with any, the two tasks of `mcg` get one as well.
+        num_levels: levels of candidates that get a token each.
+        max_length: maximum number of tokens of a target, the end token included.
+        trie: how the labels are spelled, where that is known; from the names if None.
+
+    Raises:
+        ConfigurationError: if the tokenizer holds some of the tokens already.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        label_space: LabelSpace,
+        *,
+        num_clusters: int = 0,
+        num_levels: int = 0,
+        max_length: int = 256,
+        trie: LabelTrie | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.label_space = label_space
+        self.num_clusters = num_clusters
+        self.num_levels = num_levels
+        self.max_length = max_length
+        self._given_trie = trie
+        self._latest_sub_trie: tuple[np.ndarray, LabelTrie] | None = None
+        self.added_token_ids = self._add_tokens()
+
+    def _add_tokens(self) -> list[int]:
+        tokens = [_SEPARATOR]
+        if self.num_clusters:
+            tokens += [*_TASKS.values(), *map(_CLUSTER.format, range(self.num_clusters))]
+        tokens += [_LEVEL.format(level) for level in range(self.num_levels)]
+        self.tokenizer.add_tokens(tokens, special_tokens=True)
+        ids: list[int] = self.tokenizer.convert_tokens_to_ids(tokens)
+        if ids != list(range(ids[0], ids[0] + len(ids))):  # those of an earlier call are taken again
+            raise ConfigurationError(
+                f"The tokenizer already holds some of the tokens {tokens[:4]} ...; load it again from its checkpoint."
+            )
+        return ids
+
+    def for_labels(self, label_space: LabelSpace, trie: LabelTrie | None = None) -> LabelTokenizer:
+        """The same for another label space, or with a trie that spells the labels."""
+        return self._changed(label_space, trie, self.max_length)
+
+    def with_max_length(self, max_length: int) -> LabelTokenizer:
+        """The same with another maximum number of tokens per target."""
+        return self._changed(self.label_space, self.trie, max_length)
+
+    def _changed(self, label_space: LabelSpace, trie: LabelTrie | None, max_length: int) -> LabelTokenizer:
+        return LabelTokenizer(
+            self.tokenizer,
+            label_space,
+            num_clusters=self.num_clusters,
+            num_levels=self.num_levels,
+            max_length=max_length,
+            trie=trie,
+        )
+
+    # ------------------------------------------------------------------------------------------------ tokens
+
+    @property
+    def separator_token_id(self) -> int:
+        """Token that ends each label."""
+        return self.added_token_ids[0]
+
+    @property
+    def eos_token_id(self) -> int:
+        """Token that ends a target: the end token, or the separator of BERT-like tokenizers."""
+        ids: tuple[int, int] = (self.tokenizer.eos_token_id, self.tokenizer.sep_token_id)
+        return ids[1] if ids[0] is None else ids[0]
+
+    @property
+    def first_cluster_token_id(self) -> int | None:
+        """Token of cluster 0; cluster c has the c-th id after it. None without clusters."""
+        return self.separator_token_id + 1 + len(_TASKS) if self.num_clusters else None
+
+    @property
+    def first_level_token_id(self) -> int | None:
+        """Token of the lowest level of candidates; the higher ones follow it. None without candidates."""
+        return self.added_token_ids[-self.num_levels] if self.num_levels else None
+
+    def task_token_id(self, task: str) -> int:
+        """Token that opens an input of the task `clusters` or `labels`."""
+        return self.separator_token_id + 1 + list(_TASKS).index(task)
+
+    def cluster_token_ids(self, clusters: Iterable[int]) -> list[int]:
+        """Cluster ids -> token ids.
+
+        Raises:
+            ConfigurationError: if there are no clusters.
+        """
+        first = self.first_cluster_token_id
+        if first is None:
+            raise ConfigurationError("This processor has no clusters.")
+        return [first + cluster for cluster in clusters]
+
+    # ------------------------------------------------------------------------------------------------ labels
+
+    @cached_property
+    def label_token_ids(self) -> list[list[int]]:
+        """Token ids of each label, separator included, in the order of the label ids."""
+        if self._given_trie is not None:
+            tokens, lengths = self._given_trie.sequences()
+            return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
+        spelled = plain_token_ids(self.tokenizer, self.label_space.names)
+        seen: set[tuple[int, ...]] = set()
+        numbered = []
+        for label, ids in enumerate(spelled):
+            number = 1
+            sequence = tuple(ids)
+            while not sequence or sequence in seen:
+                number += 1
+                sequence = (*ids, *self._number_ids(number))
+            seen.add(sequence)
+            spelled[label] = [*sequence, self.separator_token_id]
+            if number > 1:
+                numbered.append(self.label_space.names[label])
+        if numbered:
+            logger.warning(
+                "The tokenizer does not tell %d of %d label names from others (or spells them with nothing), e.g. %s; "
+                "they get a number at their end. A cased or multilingual checkpoint may tell them apart.",
+                len(numbered),
+                len(spelled),
+                numbered[:_SHOWN],
+            )
+        return spelled
+
+    @cached_property
+    def name_lengths(self) -> list[int]:
+        """Tokens of each label's name, without the separator."""
+        return [len(ids) - 1 for ids in self.label_token_ids]
+
+    def _number_ids(self, number: int) -> list[int]:
+        digits = self._digit_ids
+        return [digits[int(d)] for d in str(number)] if len(digits) == 10 else digits * number
+
+    @cached_property
+    def _digit_ids(self) -> list[int]:
+        """Ten different tokens for the digits; a single token where the tokenizer has no ten of them."""
+        last = [ids[-1] for ids in plain_token_ids(self.tokenizer, [str(d) for d in range(10)]) if ids]
+        if len(set(last)) == 10:
+            return last
+        if self.tokenizer.unk_token_id is None and not last:
+            raise LabelSpaceError(
+                "The tokenizer can spell neither digits nor unknown words; choose another checkpoint."
+            )
+        return [last[0] if last else self.tokenizer.unk_token_id]
+
+    @cached_property
+    def trie(self) -> LabelTrie:
+        """The trie of `label_token_ids`."""
+        return LabelTrie(self.label_token_ids) if self._given_trie is None else self._given_trie
+
+    @cached_property
+    def oversized_labels(self) -> np.ndarray:
+        """Ids of the labels that no target can hold, sorted: they and the end token exceed `max_length`."""
+        _, lengths = self.trie.sequences()
+        return np.flatnonzero(np.asarray(lengths) >= self.max_length)
+
+    def open_labels(self, labels: np.ndarray | None = None) -> np.ndarray:
+        """Ids of the labels that can be generated, sorted, out of the given ones; out of all if None."""
+        wanted = np.arange(len(self.label_space)) if labels is None else np.unique(labels)
+        return np.setdiff1d(wanted, self.oversized_labels, assume_unique=True)
+
+    def open_trie(self, labels: np.ndarray | None = None) -> LabelTrie:
+        """The trie of the labels that can be generated.
+
+        Args:
+            labels: ids of the labels to choose from; all if None. The trie of the last choice is kept.
+
+        Raises:
+            ConfigurationError: if none of them can be generated.
+        """
+        if labels is None and not self.oversized_labels.size:
+            return self.trie
+        key = self.open_labels(labels)
+        if not key.size:
+            wanted = np.arange(len(self.label_space)) if labels is None else labels
+            raise ConfigurationError(
+                f"None of the {len(wanted)} labels to choose from fits into a target of max_target_length="
+                f"{self.max_length} tokens, e.g. {self.label_space.names[int(wanted[0])]!r}."
+            )
+        latest = self._latest_sub_trie
+        if latest is None or not np.array_equal(latest[0], key):
+            latest = (key, self.trie.subset(key))
+            self._latest_sub_trie = latest
+        return latest[1]
+
+    @property
+    def trie_digest(self) -> str:
+        """Tells apart what a trie can be built from: the names, and the token that ends them."""
+        content = "\0".join([str(self.separator_token_id), *self.label_space.names])
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    @cached_property
+    def cluster_trie(self) -> LabelTrie:
+        """The trie of the cluster tokens, one token per cluster."""
+        return LabelTrie([[token] for token in self.cluster_token_ids(range(self.num_clusters))])
+
+    def output_token_ids(self) -> list[int]:
+        """All tokens that a target can hold, sorted: those of labels, separator, end, and the cluster tokens."""
+        tokens = {*self.trie.tokens().tolist(), self.eos_token_id}
+        if self.num_clusters:
+            tokens.update(self.cluster_token_ids(range(self.num_clusters)))
+        return sorted(tokens)
+
+    # ------------------------------------------------------------------------------------------------ targets
+
+    def build_target(self, label_ids: Sequence[int], report: TruncationReport | None = None) -> list[int]:
+        """Label ids in decode order -> target ids; labels that do not fit are left out one by one and counted."""
+        target: list[int] = []
+        kept = 0
+        for label in label_ids:
+            ids = self.label_token_ids[label]
+            if len(target) + len(ids) >= self.max_length:
+                if report is not None and len(ids) >= self.max_length:
+                    report.never_fit.setdefault(self.label_space.names[label], len(ids))
+                continue
+            target += ids
+            kept += 1
+        if report is not None:
+            report.labels += len(label_ids)
+            report.labels_lost += len(label_ids) - kept
+        return [*target, self.eos_token_id]
+
+    def build_cluster_target(self, clusters: Sequence[int]) -> list[int]:
+        """Cluster ids -> target ids of the task `clusters`."""
+        return [*self.cluster_token_ids(clusters)[: self.max_length - 1], self.eos_token_id]
 
 
 @dataclass
@@ -20,28 +292,42 @@ class TruncationReport:
     labels_lost: int = 0
     candidates: int = 0
     candidates_lost: int = 0
+    rows_lost: int = 0  # training rows whose labels were all lost
+    never_fit: dict[str, int] = field(default_factory=dict)  # name of a label that no target can hold -> its tokens
 
     def log(self, what: str) -> None:
         """Warn about losses in `what`; says nothing where nothing was lost."""
         if self.texts_cut:
-            share = self.texts_cut / max(self.texts, 1)
-            logger.warning("%s: %d of %d texts (%.2f %%) were cut.", what, self.texts_cut, self.texts, 100 * share)
+            fraction = self.texts_cut / max(self.texts, 1)
+            logger.warning(
+                "%s: %d of %d texts (%.2f %%) were truncated.", what, self.texts_cut, self.texts, 100 * fraction
+            )
         if self.labels_lost:
-            share = self.labels_lost / max(self.labels, 1)
+            fraction = self.labels_lost / max(self.labels, 1)
             logger.warning(
                 "%s: %d of %d labels (%.2f %%) did not fit into the target; raise max_target_length to keep them.",
                 what,
                 self.labels_lost,
                 self.labels,
-                100 * share,
+                100 * fraction,
             )
+        if self.never_fit:
+            examples = [f"{name[:60]!r} ({size} tokens)" for name, size in list(self.never_fit.items())[:_SHOWN]]
+            logger.warning(
+                "%s: %d labels are longer than any target and cannot be predicted: %s.",
+                what,
+                len(self.never_fit),
+                ", ".join(examples),
+            )
+        if self.rows_lost:
+            logger.warning("%s: %d rows have no label that fits and are left out.", what, self.rows_lost)
         if self.candidates_lost:
-            share = self.candidates_lost / max(self.candidates, 1)
+            fraction = self.candidates_lost / max(self.candidates, 1)
             logger.warning(
                 "%s: %d of %d retrieved candidates (%.2f %%) did not fit behind their texts; raise max_source_length "
-                "or lower num_candidates.",
+                "or lower num_input_candidates.",
                 what,
                 self.candidates_lost,
                 self.candidates,
-                100 * share,
+                100 * fraction,
             )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar, cast
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from ..files.serialization import map_tensors, write_tensors
 __all__ = ["LABEL_TRIE_FILE", "LabelTrie"]
 
 LABEL_TRIE_FILE = "label_trie.safetensors"
+_Value = TypeVar("_Value")
+
+_KEPT = 7  # derived values beside the newest one
 _SAVED = ("child_start", "edge_token", "leaf_low", "leaf_high", "leaf_label")
 _MOST_NODES = np.iinfo(np.int32).max
 
@@ -76,6 +80,18 @@ class LabelTrie:
     def _set(self, arrays: dict[str, np.ndarray]) -> None:
         for name in _SAVED:
             setattr(self, name, arrays[name])
+        self._kept: dict[Hashable, object] = {}
+
+    def kept(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
+        """What `make` gives, kept with the trie for the next calls with this key; the last few are.
+
+        What is derived from a trie takes a pass over all of it. Threads may make it twice, and never see half of it.
+        """
+        known = self._kept
+        if key not in known:
+            known = {**dict(list(known.items())[-_KEPT:]), key: make()}
+            self._kept = known
+        return cast("_Value", known[key])
 
     # ------------------------------------------------------------------------------------------------ looking up
 

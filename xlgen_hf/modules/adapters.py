@@ -54,6 +54,7 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
         own = load_config(folder)
         for name in _DECODING:
             setattr(base.config, name, getattr(own, name))
+    untied = base.get_output_embeddings().weight is not base.get_input_embeddings().weight
     settings = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **content)
     try:
         adapted = peft.get_peft_model(base, settings)
@@ -61,6 +62,8 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
         raise ModelFolderError(f"{folder / ADAPTER_CONFIG_FILE} does not fit its base: {err}") from err
     expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
     peft.set_peft_model_state_dict(adapted, _checked_weights(folder, expected))
+    if untied:
+        base.config.tie_word_embeddings = False  # a T5 v1.1; peft would find it out, and warn
     merged = adapted.merge_and_unload().eval()
     merged.name_or_path = str(folder)
     return merged

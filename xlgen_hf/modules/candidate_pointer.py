@@ -19,17 +19,17 @@ class CandidatePointer(nn.Module):
 
     Args:
         width: of decoder states and memory, `H`.
-        num_candidates: most candidates of a text.
+        num_input_candidates: maximum number of candidates of a text.
 
     Source: the mixture of generating and copying is See et al., "Get To The Point: Summarization with
     Pointer-Generator Networks", ACL 2017; copying along the spelling of listed phrases follows Sun et al.,
     "Tree-Constrained Pointer Generator for End-to-End Contextual Speech Recognition", ASRU 2021.
     """
 
-    def __init__(self, width: int, num_candidates: int) -> None:
+    def __init__(self, width: int, num_input_candidates: int) -> None:
         super().__init__()
         self.query = nn.Linear(width, width)
-        self.rank_weight = nn.Embedding(num_candidates, 1)
+        self.rank_weight = nn.Embedding(num_input_candidates, 1)
         self.gate = nn.Linear(width, 1)
 
     @torch.no_grad()

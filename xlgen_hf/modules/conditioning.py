@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
+from ..encoders.embedding import masked_mean
 from ..errors import ConfigurationError
 from .candidate_pointer import spelled_candidates
 
-__all__ = ["ConditionedEncoderMixin"]
+__all__ = ["ConditionedEncoderMixin", "EncoderModel", "append_cluster_tokens", "choose_bits"]
 
 
-class ConditionedEncoderMixin:
-    """Encodes texts for an XLGen model, each variant in its way."""
+class EncoderModel(Protocol):
+    """What [`ConditionedEncoderMixin`] needs of the model that it is mixed into."""
 
-    # What the model brings.
-    config: Any
+    config: XLGenConfig
     training: bool
-    get_encoder: Callable[..., Any]
     cluster_head: nn.Linear
     cluster_embeddings: nn.Embedding
     label_vectors: torch.Tensor
     candidate_projection: nn.Linear
     candidate_ranks: nn.Embedding
 
+    def get_encoder(self) -> nn.Module:
+        """The backbone's encoder."""
+
+    def predict_bits(self, logits: torch.Tensor) -> torch.Tensor:
+        """See [`ConditionedEncoderMixin`]."""
+
+
+class ConditionedEncoderMixin:
+    """Encodes texts for an XLGen model, each variant in its way."""
+
     def encode(
-        self,
+        self: EncoderModel,
         input_ids: torch.Tensor | None,
         attention_mask: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         cluster_bits: torch.Tensor | None = None,
+        candidate_ids: torch.Tensor | None = None,
     ) -> XLGenMemory:
         """Encode texts and condition them on clusters or candidate labels.
 
@@ -43,57 +53,30 @@ class ConditionedEncoderMixin:
             attention_mask: `(B, S)`; all ones if None.
             inputs_embeds: `(B, S, H)`; no candidates are copied from these.
             cluster_bits: clusters of the texts, 0 or 1, `(B, C)`; `bcl` only, predicted if None.
+            candidate_ids: label ids of candidates, padded with -1, `(B, K)`; `rcl` with label vectors only.
 
         Returns:
-            The decoder's memory `(B, S + A, H)` with A the most clusters of a text, its mask, and what the variant
-            conditions on.
+            The decoder's memory `(B, S + A, H)` with A the maximum number of clusters or candidate vectors of a text,
+            its mask, and what the variant conditions on.
         """
         given = inputs_embeds if input_ids is None else input_ids
         if given is None:
             raise ValueError("Give input_ids, inputs_embeds or encoder_outputs.")
         if attention_mask is None:
             attention_mask = given.new_ones(given.shape[:2], dtype=torch.long)
-        if self.config.has_label_vectors and input_ids is not None:
-            return XLGenMemory(self._encode_with_vectors(input_ids, attention_mask), attention_mask)
-        hidden = self._run_encoder(input_ids, attention_mask, inputs_embeds)
+        hidden = _run_encoder(self, input_ids, attention_mask, inputs_embeds)
+        if self.config.has_label_vectors and candidate_ids is not None:
+            return XLGenMemory(*_join_candidates(self, hidden, attention_mask, candidate_ids))
         if self.config.variant == "bcl":
-            return self._with_clusters(hidden, input_ids, attention_mask, cluster_bits)
+            return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits)
         memory = XLGenMemory(hidden, attention_mask)
         if self.config.copies_candidates and input_ids is not None:
-            ends = (self.config.separator_token_id, self.config.eos_token_id)
-            places, pieces = spelled_candidates(input_ids, attention_mask, self.config.level_token_ids, *ends)
-            keys = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
-            memory.candidate_keys, memory.candidate_pieces = keys, pieces
+            memory.candidate_keys, memory.candidate_pieces = _candidates(
+                self.config, hidden, input_ids, attention_mask
+            )
         return memory
 
-    def _with_clusters(
-        self, hidden: torch.Tensor, input_ids: torch.Tensor | None, mask: torch.Tensor, gold: torch.Tensor | None
-    ) -> XLGenMemory:
-        pooled = functional.normalize(_masked_mean(hidden, mask), dim=-1) * hidden.shape[-1] ** 0.5
-        logits = self.cluster_head(pooled)
-        bits = self._choose_bits(logits, gold)
-        if self.config.conditioning == "tokens":
-            ids, mask = self._append_cluster_tokens(input_ids, mask, bits)
-            return XLGenMemory(self._run_encoder(ids, mask), mask, logits, bits)
-        return XLGenMemory(*self._join_clusters(hidden, mask, bits), logits, bits)
-
-    def _encode_with_vectors(self, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Encode texts `(B, S)`; an id `-1 - label` is hidden from the encoder and stands for that label's vector."""
-        label = (-1 - input_ids).clamp(min=0)
-        is_label = (input_ids < 0) & (mask > 0)
-        text_ids = input_ids.masked_fill(input_ids < 0, self.config.pad_token_id)
-        hidden = self._run_encoder(text_ids, mask.masked_fill(is_label, 0))
-        rank = (is_label.cumsum(1) - 1).clamp(0, self.candidate_ranks.num_embeddings - 1)
-        vectors = self.candidate_projection(self.label_vectors[label].to(hidden.dtype)) + self.candidate_ranks(rank)
-        return torch.where(is_label[:, :, None], vectors, hidden)
-
-    def _run_encoder(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor, inputs_embeds: torch.Tensor | None = None
-    ) -> torch.Tensor:
-        given = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
-        return self.get_encoder()(**given, attention_mask=attention_mask, return_dict=True).last_hidden_state
-
-    def predict_bits(self, logits: torch.Tensor) -> torch.Tensor:
+    def predict_bits(self: EncoderModel, logits: torch.Tensor) -> torch.Tensor:
         """Cluster logits `(B, C)` -> bits `(B, C)`: above the threshold, at least the best, at most `max_clusters`."""
         probability = logits.sigmoid()
         best = probability.topk(min(self.config.max_clusters, logits.shape[1]), dim=1).indices
@@ -101,48 +84,113 @@ class ConditionedEncoderMixin:
         bits = rank_bits * (probability > self.config.cluster_threshold)
         return bits.scatter_(1, best[:, :1], 1.0)
 
-    def _choose_bits(self, logits: torch.Tensor, gold: torch.Tensor | None) -> torch.Tensor:
-        """Gold or predicted bits; training with `mixed` draws for each text, so that it knows its own mistakes."""
-        if gold is None:
-            return self.predict_bits(logits.detach())
-        if not self.training or self.config.cluster_source == "gold":
-            return gold
-        predicted = self.predict_bits(logits.detach()).to(gold.dtype)
-        if self.config.cluster_source == "predicted":
-            return predicted
-        draw = torch.rand(gold.shape[0], 1, device=gold.device) < self.config.predicted_rate
-        return torch.where(draw, predicted, gold)
 
-    def _join_clusters(
-        self, hidden: torch.Tensor, mask: torch.Tensor, bits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the vectors of the active clusters to the memory: `(B, S, H)` and `(B, C)` -> `(B, S + A, H)`."""
-        most = max(int((bits > 0).sum(1).max()), 1)
-        active, clusters = bits.topk(most, dim=1)  # (B, A)
-        vectors = self.cluster_embeddings(clusters).to(hidden.dtype)
-        return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (active > 0).to(mask.dtype)], dim=1)
+def choose_bits(model: EncoderModel, logits: torch.Tensor, gold: torch.Tensor | None) -> torch.Tensor:
+    """The bits that condition the memory: gold or predicted.
 
-    def _append_cluster_tokens(
-        self, input_ids: torch.Tensor | None, mask: torch.Tensor, bits: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Put the active clusters' tokens before each text's last token; ids and mask `(B, S + A)`."""
-        if input_ids is None or self.config.first_cluster_token_id is None:
-            raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
-        most = max(int((bits > 0).sum(1).max()), 1)
-        active, clusters = bits.topk(most, dim=1)
-        count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
-        batch, source = input_ids.shape
-        position = torch.arange(source + most, device=mask.device).expand(batch, -1)
-        offset = position - (length - 1)
-        tokens = self.config.first_cluster_token_id + clusters.gather(1, offset.clamp(0, most - 1))
-        text = input_ids.gather(1, position.clamp(max=source - 1))
-        last = input_ids.gather(1, length - 1)
-        ids = torch.where(offset < 0, text, torch.where(offset < count, tokens, last))
-        new_mask = (position < length + count).to(mask.dtype)
-        return torch.where(new_mask > 0, ids, self.config.pad_token_id), new_mask
+    Training with `cluster_source="mixed"` samples one of both for each text, so that the model meets its own mistakes.
+
+    Args:
+        model: a `bcl` model.
+        logits: of the clusters, `(B, C)`.
+        gold: clusters of the texts, 0 or 1, `(B, C)`; None where they are not known.
+    """
+    if gold is None:
+        return model.predict_bits(logits.detach())
+    if not model.training or model.config.cluster_source == "gold":
+        return gold
+    predicted = model.predict_bits(logits.detach()).to(gold.dtype)
+    if model.config.cluster_source == "predicted":
+        return predicted
+    draw = torch.rand(gold.shape[0], 1, device=gold.device) < model.config.predicted_rate
+    return torch.where(draw, predicted, gold)
 
 
-def _masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of `(B, S, H)` over the positions that `mask` `(B, S)` keeps, `(B, H)`."""
-    weight = mask.to(hidden.dtype)[:, :, None]
-    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)
+def append_cluster_tokens(
+    config: XLGenConfig, input_ids: torch.Tensor | None, mask: torch.Tensor, bits: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Put the active clusters' tokens before each text's last token.
+
+    Args:
+        config: gives the token of the first cluster, and the padding.
+        input_ids, mask: the texts, `(B, S)`.
+        bits: clusters of the texts, 0 or 1, `(B, C)`.
+
+    Returns:
+        Ids and mask, `(B, S + A)` with A the largest number of clusters of a text.
+
+    Raises:
+        ConfigurationError: if there are no ids, or no tokens for clusters.
+    """
+    if input_ids is None or config.first_cluster_token_id is None or config.pad_token_id is None:
+        raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
+    active, clusters = bits.topk(_most_active(bits), dim=1)
+    most = active.shape[1]
+    count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
+    batch, source = input_ids.shape
+    position = torch.arange(source + most, device=mask.device).expand(batch, -1)
+    offset = position - (length - 1)
+    tokens = config.first_cluster_token_id + clusters.gather(1, offset.clamp(0, most - 1))
+    text = input_ids.gather(1, position.clamp(max=source - 1))
+    last = input_ids.gather(1, length - 1)
+    ids = torch.where(offset < 0, text, torch.where(offset < count, tokens, last))
+    new_mask = (position < length + count).to(mask.dtype)
+    return torch.where(new_mask > 0, ids, config.pad_token_id), new_mask
+
+
+def _run_encoder(
+    model: EncoderModel,
+    input_ids: torch.Tensor | None,
+    attention_mask: torch.Tensor,
+    inputs_embeds: torch.Tensor | None = None,
+) -> torch.Tensor:
+    given = {"input_ids": input_ids} if inputs_embeds is None else {"inputs_embeds": inputs_embeds}
+    output = model.get_encoder()(**given, attention_mask=attention_mask, return_dict=True)
+    hidden: torch.Tensor = output.last_hidden_state
+    return hidden
+
+
+def _with_clusters(
+    model: EncoderModel,
+    hidden: torch.Tensor,
+    input_ids: torch.Tensor | None,
+    mask: torch.Tensor,
+    gold: torch.Tensor | None,
+) -> XLGenMemory:
+    """Predict clusters from hidden states `(B, S, H)`, and condition on them or on the gold ones."""
+    pooled = functional.normalize(masked_mean(hidden, mask), dim=-1) * hidden.shape[-1] ** 0.5
+    logits = model.cluster_head(pooled)
+    bits = choose_bits(model, logits, gold)
+    if model.config.conditioning == "tokens":
+        ids, mask = append_cluster_tokens(model.config, input_ids, mask, bits)
+        return XLGenMemory(_run_encoder(model, ids, mask), mask, logits, bits)
+    active, clusters = bits.topk(_most_active(bits), dim=1)  # (B, A)
+    vectors = model.cluster_embeddings(clusters).to(hidden.dtype)
+    joined = torch.cat([hidden, vectors], dim=1)
+    return XLGenMemory(joined, torch.cat([mask, (active > 0).to(mask.dtype)], dim=1), logits, bits)
+
+
+def _most_active(bits: torch.Tensor) -> int:
+    """The largest number of clusters of a text, at least 1."""
+    return max(int((bits > 0).sum(1).max()), 1)
+
+
+def _join_candidates(
+    model: EncoderModel, hidden: torch.Tensor, mask: torch.Tensor, candidate_ids: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Append the vectors of the candidates to the memory: `(B, S, H)` and `(B, K)` -> `(B, S + K, H)`."""
+    rank = torch.arange(candidate_ids.shape[1], device=hidden.device)
+    rank = rank.clamp(max=model.candidate_ranks.num_embeddings - 1)
+    vectors = model.candidate_projection(model.label_vectors[candidate_ids.clamp(min=0)].to(hidden.dtype))
+    vectors = vectors + model.candidate_ranks(rank)
+    return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (candidate_ids >= 0).to(mask.dtype)], dim=1)
+
+
+def _candidates(
+    config: XLGenConfig, hidden: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Memory `(B, K, H)` and tokens `(B, K, P)` of the candidates in the inputs."""
+    assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
+    ends = (config.separator_token_id, config.eos_token_id)
+    places, pieces = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
+    return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1])), pieces

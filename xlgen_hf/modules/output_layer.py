@@ -1,52 +1,91 @@
-"""The output layer, cut down to the tokens that occur in labels; plain, or wrapped by an adapter."""
+"""The output layer, restricted to the tokens that occur in labels; a plain one, or one that an adapter wraps.
+
+Nothing of a model changes while it runs, so any number of threads may run it at once: the output layer is told by a
+context variable, which each thread has for itself, which of its rows to compute.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import nn
-from torch.func import functional_call
-from transformers.modeling_outputs import BaseModelOutput
+from torch.nn import functional
+from transformers import Cache, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
-from ..decoding.memory import XLGenMemory
+from ..configuration_xlgen import XLGenConfig
+from ..decoding.memory import LastValue, XLGenMemory
 from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_pieces
+from .compatibility import cache_argument, cache_of
 
-__all__ = ["IGNORED", "RestrictedOutputMixin", "is_wrapped", "layer_rows", "layer_state", "unwrapped"]
+__all__ = ["IGNORED", "OutputModel", "OutputRows", "RestrictedOutputMixin", "token_loss"]
+
+IGNORED = -100  # target that no loss counts, in every batch; what cross-entropy of torch leaves out
 
 
-IGNORED = -100  # target that no loss counts
+class OutputModel(Protocol):
+    """What [`RestrictedOutputMixin`] needs of the model that it is mixed into."""
+
+    config: XLGenConfig
+    backbone: PreTrainedModel
+    label_pieces: torch.Tensor
+    label_vectors: torch.Tensor
+    candidate_pointer: CandidatePointer
+    kept_rows: LastValue[tuple[OutputRows | None, list[torch.Tensor]]]
+
+    def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object) -> Seq2SeqLMOutput:
+        """See [`RestrictedOutputMixin`]."""
+
+    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
+        """See [`RestrictedOutputMixin`]."""
+
+
+class OutputRows(NamedTuple):
+    """The rows of an output layer that are computed.
+
+    Attributes:
+        weight: their weights, `(R, H)`.
+        bias: their bias, with what the backbone adds after its output layer, `(R,)`; None without either.
+        added_columns: columns of what the backbone adds after its output layer (BART and related families); 0 where it
+            adds nothing.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None
+    added_columns: int
 
 
 class RestrictedOutputMixin:
     """Runs the backbone of an XLGen model, with the rows of its output layer that label sequences need."""
 
-    # What the model brings.
-    config: Any
-    backbone: Any
-    label_pieces: torch.Tensor
-    label_vectors: torch.Tensor
-    candidate_pointer: CandidatePointer
-    _restricted: tuple[tuple[Any, ...], dict[str, torch.Tensor]] | None = None
+    def widen_output(self: OutputModel, processor: XLGenProcessor) -> None:
+        """Make room for labels that joined the processor after the model was built: their tokens and vectors.
 
-    def widen_output(self, processor: XLGenProcessor) -> None:
-        """Make room for labels that joined the processor after the model was built: their pieces and vectors."""
+        Args:
+            processor: the model's processor, with the new labels. No other thread may use the model meanwhile.
+        """
         if self.config.has_label_vectors and processor.candidates is not None:
             names = torch.as_tensor(processor.candidates.retriever.names).to(self.label_vectors)
             self.label_vectors = names
             self.config.num_label_vectors = len(names)
         if self.config.num_label_pieces is None:
             return
-        pieces = torch.as_tensor(processor.output_token_ids(), device=self.label_pieces.device)
+        pieces = torch.as_tensor(processor.label_tokenizer.output_token_ids(), device=self.label_pieces.device)
         self.label_pieces = torch.cat([self.label_pieces, pieces]).unique()  # sorted
         self.config.num_label_pieces = len(self.label_pieces)
-        self._restricted = None
+        self.kept_rows.clear()
 
-    def decode_step(self, memory: XLGenMemory, tokens: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
-        """Extend decoder rows by a token each.
+    def decode_step(
+        self: OutputModel, memory: XLGenMemory, tokens: torch.Tensor, cache: Cache | None = None
+    ) -> tuple[torch.Tensor, Cache | None]:
+        """Extend each decoder row by one token.
 
         Args:
             memory: what [`encode`] gave, `N` rows.
@@ -54,146 +93,231 @@ class RestrictedOutputMixin:
             cache: what the step before returned.
 
         Returns:
-            Log-probabilities of the next token, over the label pieces `(N, R)` where the output layer is restricted,
-            else over the vocabulary `(N, V)`; and the cache.
+            Scores of the next token, over the label tokens `(N, R)` where the output layer is restricted, else over
+            the vocabulary `(N, V)`: log-probabilities. And the cache.
         """
-        out = self.run_decoder(memory, tokens, decoder_input_ids=tokens[:, -1:], past_key_values=cache, use_cache=True)
+        inputs = {"decoder_input_ids": tokens[:, -1:], "use_cache": True, **cache_argument(cache)}
+        out = self.run_decoder(memory, tokens, **inputs)
         logits = out.logits[:, -1].float()
-        return logits if memory.candidate_pieces is not None else logits.log_softmax(-1), out.past_key_values
+        # Where candidates are copied, the mixture is normalised already.
+        return logits if memory.candidate_pieces is not None else logits.log_softmax(-1), cache_of(out)
 
-    def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: Any) -> Any:
-        """Run the decoder, its output layer cut down to the label pieces.
+    def run_decoder(
+        self: OutputModel, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object
+    ) -> Seq2SeqLMOutput:
+        """Run the decoder, its output layer restricted to the label tokens.
 
         Args:
             memory: what [`encode`] gave, `N` rows.
             tokens: all tokens of the decoder so far, `(N, T)`; candidates are copied along them.
-            inputs: what the backbone takes beside the memory.
+            inputs: what the backbone takes besides the memory.
 
         Returns:
-            The backbone's output, with logits over the label pieces; log-probabilities where candidates are copied.
+            The backbone's output, with logits over the label tokens; log-probabilities where candidates are copied.
         """
         listed = None if tokens is None else memory.candidate_pieces
         if listed is not None:
             inputs["output_hidden_states"] = True
-        out = self._run_backbone(
-            encoder_outputs=BaseModelOutput(last_hidden_state=memory.last_hidden_state),
-            attention_mask=memory.attention_mask,
-            **inputs,
-        )
+        inputs |= {
+            "encoder_outputs": BaseModelOutput(last_hidden_state=memory.last_hidden_state),
+            "attention_mask": memory.attention_mask,
+            "return_dict": True,
+        }
+        out = _run_restricted(self, inputs)
         if listed is not None and tokens is not None:
-            steps = out.logits.shape[1]
-            pieces = next_pieces(tokens, listed, self.config.separator_token_id)[:, -steps:]
-            columns = self._columns(pieces)
-            states = out.decoder_hidden_states[-1]
+            assert memory.candidate_keys is not None and self.config.separator_token_id is not None
+            pieces = next_pieces(tokens, listed, self.config.separator_token_id)[:, -out.logits.shape[1] :]
+            columns, states = self.piece_columns(pieces), out.decoder_hidden_states[-1]
             out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, pieces, columns)
         return out
 
-    def _run_backbone(self, **inputs: Any) -> Any:
-        """Run the backbone with its output layer cut down to the label pieces."""
-        layer = self.backbone.get_output_embeddings()
-        if self.config.num_label_pieces is None and not is_wrapped(layer):
-            return self.backbone(**inputs, return_dict=True)
-        name = next(n for n, m in self.backbone.named_modules(remove_duplicate=False) if m is layer)
-        with unwrapped(self.backbone, name):
-            return functional_call(
-                self.backbone, self._output_layer(layer, name), (), {**inputs, "return_dict": True}, tie_weights=False
-            )
-
-    def _output_layer(self, layer: nn.Module, name: str) -> dict[str, torch.Tensor]:
-        """Rows of the output layer that remain, by parameter name; kept between steps while nothing changes them."""
-        key = layer_state(layer)
-        if not torch.is_grad_enabled() and self._restricted is not None and self._restricted[0] == key:
-            return self._restricted[1]
-        rows = slice(None) if self.config.num_label_pieces is None else self.label_pieces
-        kept = layer_rows(layer, name, rows)
-        shift = getattr(self.backbone, "final_logits_bias", None)  # BART and its kin add a bias of their own
-        if shift is not None:
-            kept["final_logits_bias"] = shift[:, rows]
-        self._restricted = None if torch.is_grad_enabled() else (key, kept)
-        return kept
-
-    def _full_logits(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits of the label pieces `(B, T, R)` -> of the vocabulary `(B, T, V)`, minus infinity for the rest."""
+    def full_logits(self: OutputModel, logits: torch.Tensor) -> torch.Tensor:
+        """Logits of the label tokens `(B, T, R)` -> of the vocabulary `(B, T, V)`, minus infinity for the rest."""
         if self.config.num_label_pieces is None:
             return logits
         full = logits.new_full((*logits.shape[:-1], self.config.vocab_size), -torch.inf)
         full[..., self.label_pieces] = logits
         return full
 
-    def piece_positions(self, tokens: torch.Tensor) -> torch.Tensor:
+    def piece_positions(self: OutputModel, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids -> their positions in the logits that `forward` gives with `labels`; -100 stays.
+
+        The check waits for the device; where tokens come from the trie, [`piece_columns`] does without it.
 
         Raises:
             ValueError: if a token occurs in no label, so that a restricted output layer cannot score it.
         """
         if self.config.num_label_pieces is None:
             return tokens
-        position = self._columns(tokens)
+        position = self.piece_columns(tokens)
         ignored = tokens == IGNORED
         unknown = (self.label_pieces[position] != tokens) & ~ignored
         if bool(unknown.any()):
             raise ValueError(
                 f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is "
-                "restricted to label pieces. Build targets with the model's own processor, or the model with "
+                "restricted to label tokens. Build targets with the model's own processor, or the model with "
                 "restrict_output=False."
             )
         return torch.where(ignored, IGNORED, position)
 
-    def _columns(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Columns of the logits for tokens that have one; some column for the others."""
+    def piece_columns(self: OutputModel, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids -> their columns in the logits; some column for tokens that have none."""
         if self.config.num_label_pieces is None:
             return tokens.clamp(min=0)
         return torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
 
 
-def is_wrapped(layer: nn.Module) -> bool:
+# ---------------------------------------------------------------------------------------------------- running
+
+
+@dataclass
+class _Run:
+    """One run of a backbone, as its output layer sees it.
+
+    Attributes:
+        rows: the rows to compute; None where the layer is of a kind that has no plain weights to take rows of.
+        numbers: numbers of these rows, `(R,)`; all if None.
+        states: what the output layer was given, where its logits are computed after the run.
+    """
+
+    rows: OutputRows | None
+    numbers: torch.Tensor | None
+    states: torch.Tensor | None = None
+
+
+_RUN: ContextVar[_Run | None] = ContextVar("xlgen_output_layer", default=None)
+
+
+class _RowwiseLayer(nn.Module):
+    """Goes before the class of an output layer: computes the rows of this thread's [`_Run`], all rows without one."""
+
+    def forward(self, states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        """Hidden states `(B, T, H)` -> logits `(B, T, R)`."""
+        run = _RUN.get()
+        if run is None or run.rows is None:
+            logits: torch.Tensor = super().forward(states, *args, **kwargs)
+            return logits if run is None or run.numbers is None else logits[..., run.numbers]
+        if run.rows.added_columns:
+            # The addition expects `V` columns: it gets them without rows, and the logits are computed after the run.
+            run.states = states
+            return states.new_zeros(*states.shape[:-2], 0, run.rows.added_columns)
+        return functional.linear(states, run.rows.weight, run.rows.bias)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Copies and pickles are of the layer's own class, which can be imported."""
+        return _blank, (_own_class(self),), self.__getstate__()
+
+
+@cache
+def _rowwise(layer_class: Any) -> type[nn.Module]:
+    """The class of output layers that compute rows; state, names and type checks stay those of `layer_class`."""
+    return type(layer_class.__name__, (_RowwiseLayer, layer_class), {"__module__": __name__})
+
+
+def _blank(layer_class: type[nn.Module]) -> nn.Module:
+    """A layer without its state."""
+    return layer_class.__new__(layer_class)
+
+
+def _own_class(layer: nn.Module) -> type[nn.Module]:
+    """The class that a layer had before [`_computing`]."""
+    cls = type(layer)
+    return cls.__bases__[1] if issubclass(cls, _RowwiseLayer) else cls
+
+
+@contextmanager
+def _computing(layer: nn.Module, run: _Run) -> Iterator[None]:
+    """Let an output layer compute the rows of a run, in this thread, for the length of a block."""
+    if not isinstance(layer, _RowwiseLayer):
+        # Once for each layer, as `torch.nn.utils.parametrize` does it; of no effect outside of such a block.
+        kind: Any = type(layer)
+        layer.__class__ = _rowwise(kind)
+    token = _RUN.set(run)
+    try:
+        yield
+    finally:
+        _RUN.reset(token)
+
+
+def _run_restricted(model: OutputModel, inputs: dict[str, object]) -> Seq2SeqLMOutput:
+    """Run the backbone with its output layer restricted to the label tokens."""
+    layer = model.backbone.get_output_embeddings()
+    numbers = None if model.config.num_label_pieces is None else model.label_pieces
+    # An adapter's wrapper leaves out the layer's bias (peft 0.21), so its rows are computed here even if they are all.
+    if numbers is None and not _is_wrapped(layer):
+        return model.backbone(**inputs)
+    run = _Run(_rows_of(model, layer, numbers), numbers)
+    with _computing(layer, run):
+        out = model.backbone(**inputs)
+    if run.rows is not None and run.states is not None:
+        out.logits = functional.linear(run.states, run.rows.weight, run.rows.bias)
+    return out
+
+
+# ---------------------------------------------------------------------------------------------------- rows
+
+
+def _is_wrapped(layer: nn.Module) -> bool:
     """Whether peft has put a wrapper around the layer, because an adapter trains rows of it."""
     return hasattr(layer, "original_module")
 
 
-def _plain(layer: nn.Module) -> Any:
-    return getattr(layer, "original_module", layer)
+def _plain(layer: nn.Module) -> nn.Module:
+    inner: nn.Module = getattr(layer, "original_module", layer)
+    return inner
 
 
-def layer_state(layer: nn.Module) -> tuple[Any, ...]:
-    """What changes whenever the layer's weights do."""
-    sources = [_plain(layer).weight, *(p for name, p in layer.named_parameters() if "trainable_tokens" in name)]
-    return getattr(layer, "disable_adapters", False), *((p.data_ptr(), p._version) for p in sources)
+def _rows_of(model: OutputModel, layer: nn.Module, numbers: torch.Tensor | None) -> OutputRows | None:
+    """The rows of the output layer that are computed; kept from step to step while nothing changes the weights."""
+    added = getattr(model.backbone, "final_logits_bias", None)
+    if torch.is_grad_enabled():
+        model.kept_rows.clear()
+        return _take_rows(layer, numbers, added)
+    # The tensors are kept with the rows, so that none of them can give its id to another one.
+    sources = [*_sources(layer), *([] if added is None else [added])]
+    kind = (_own_class(_plain(layer)), getattr(layer, "disable_adapters", False))
+    key = (*kind, *((id(one), one.data_ptr(), one._version) for one in sources))
+    rows, _ = model.kept_rows.get(key, lambda: (_take_rows(layer, numbers, added), sources))
+    return rows
 
 
-def layer_rows(layer: nn.Module, name: str, rows: torch.Tensor | slice) -> dict[str, torch.Tensor]:
-    """Rows of the layer's weight and bias, by parameter name, with those that an adapter trains.
+def _sources(layer: nn.Module) -> list[torch.Tensor]:
+    """The tensors that an output layer's weights are made of."""
+    adapter = getattr(layer, "token_adapter", None)  # where it is tied to another layer's, no parameter of this one
+    trained = [] if adapter is None else list(adapter.trainable_tokens_delta.values())
+    return [*layer.parameters(), *_plain(layer).parameters(), *trained]
+
+
+def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tensor | None) -> OutputRows | None:
+    """The rows of a layer by their numbers; None where it is quantized, or of a class of its own."""
+    plain: Any = _plain(layer)
+    if _own_class(plain).forward is not nn.Linear.forward:
+        if added is not None:
+            raise TypeError(
+                f"The output layer is a {_own_class(plain).__name__}, and the backbone adds a bias after it; there it "
+                "must be a torch.nn.Linear. Load the model without quantization of the output layer."
+            )
+        return None
+    kept = slice(None) if numbers is None else numbers
+    whole: Any = layer  # the weight of a wrapper is made of the layer's and the trained rows
+    bias: torch.Tensor | None = getattr(whole, "bias", plain.bias)
+    bias = None if bias is None else bias[kept]
+    if added is None:
+        return OutputRows(whole.weight[kept], bias, 0)
+    return OutputRows(whole.weight[kept], added[0, kept] + (0 if bias is None else bias), added.shape[-1])
+
+
+def token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+    """Mean cross-entropy of target tokens, shape `()`; 0 without any.
 
     Args:
-        layer: the layer.
-        name: its name in the model.
-        rows: their numbers.
+        logits: `(B, T, R)`.
+        target: columns of the target tokens, -100 where no loss counts, `(B, T)`.
+        rows: rows that count, `(B,)`, bool; all if None.
     """
-    weight: Any = layer.weight
-    kept = {f"{name}.weight": weight[rows]}
-    bias = getattr(_plain(layer), "bias", None)
-    if bias is not None:
-        kept[f"{name}.bias"] = bias[rows]
-    return kept
-
-
-@contextmanager
-def unwrapped(model: nn.Module, name: str) -> Iterator[None]:
-    """Put a layer in the place of the wrapper that peft has set around it, for the length of a block.
-
-    The wrapper writes trained rows by their numbers in the vocabulary, which a restricted layer does not have, and
-    leaves out the layer's bias (peft 0.21). So the layer itself runs, with the rows of [`layer_rows`].
-
-    Args:
-        model: the model.
-        name: name of the layer in it; nothing happens where it is not wrapped.
-    """
-    above, _, last = name.rpartition(".")
-    parent = model.get_submodule(above)
-    layer = parent._modules[last]
-    assert layer is not None
-    parent._modules[last] = _plain(layer)
-    try:
-        yield
-    finally:
-        parent._modules[last] = layer
+    counted = target != IGNORED
+    if rows is not None:
+        counted &= rows[:, None]
+    # Only counted positions go through the softmax: the padding of a batch is often half of it.
+    loss = functional.cross_entropy(logits[counted].float(), target[counted], reduction="sum")
+    return loss / counted.sum().clamp(min=1)

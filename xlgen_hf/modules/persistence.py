@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+from torch import nn
+from transformers import PreTrainedModel
 
 from ..errors import ConfigurationError
 from ..files.adapter_base import ADAPTER_CONFIG_FILE
 from ..files.model_checks import _HUB_OPTIONS, _check_model, _load_errors, local_model
 from ..files.saving import replace_files
 
-__all__ = ["ModelFilesMixin"]
+__all__ = ["ModelFilesMixin", "SavedModel"]
+
+
+class SavedModel(Protocol):
+    """What [`ModelFilesMixin`] needs of the model that it is mixed into."""
+
+    backbone: PreTrainedModel
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The embedding matrix."""
+
+    def get_output_embeddings(self) -> nn.Module:
+        """The output layer."""
 
 
 class ModelFilesMixin:
-    """Adds to a model the loading from folders of others, and saving that leaves no half a model."""
-
-    # What the model brings.
-    backbone: Any
-    get_input_embeddings: Any
-    get_output_embeddings: Any
-    name_or_path: str
+    """Adds to a model the loading of untrusted folders, and saving that leaves no half a model."""
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **options: Any) -> Any:
@@ -53,7 +62,7 @@ class ModelFilesMixin:
             model = super().from_pretrained(str(folder), *args, use_safetensors=True, **options)  # type: ignore[misc]
         loaded = model[0] if options.get("output_loading_info") else model
         loaded.name_or_path = str(pretrained_model_name_or_path)
-        loaded._forget_untied()
+        loaded.forget_untied()
         return model
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
@@ -71,15 +80,9 @@ class ModelFilesMixin:
         with replace_files(save_directory) as aside:
             super().save_pretrained(str(aside), *args, **kwargs)  # type: ignore[misc]
 
-    def _forget_untied(self) -> None:
-        """Take an output layer of its own (T5 v1.1) out of the names of what is tied, by which peft would go."""
+    def forget_untied(self: SavedModel) -> None:
+        """Take an output layer with weights of its own (T5 v1.1) out of what is said to be tied; peft goes by it."""
         layer, tied = self.get_output_embeddings(), getattr(self.backbone, "_tied_weights_keys", None)
         if isinstance(tied, dict) and layer is not None and layer.weight is not self.get_input_embeddings().weight:
             name = next(n for n, m in self.backbone.named_modules() if m is layer)
             self.backbone._tied_weights_keys = {key: of for key, of in tied.items() if key != f"{name}.weight"}
-
-
-# ---------------------------------------------------------------------------------------------------- config
-
-
-# ---------------------------------------------------------------------------------------------------- weights

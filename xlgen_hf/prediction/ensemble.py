@@ -4,59 +4,74 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from ..decoding.decoded_sets import DecodingOptions, to_predictions
+from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
-from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
-from ..ranking.scored_labels import Combination, ScoredLabels, combine
+from ..ranking.scored_labels import Combination, combine
+from .predictor import Predictor
 from .results import LabelPrediction
 
-__all__ = ["predict_ensemble"]
+__all__ = ["Ensemble"]
 
 
-def predict_ensemble(
-    members: Sequence[tuple[Any, XLGenProcessor]],
-    texts: Sequence[str],
-    *,
-    how: Combination = "average",
-    rule: DecisionRule | None = None,
-    batch_size: int = 64,
-    **options: Any,
-) -> list[LabelPrediction]:
-    """Predict with several models of the same labels.
+class Ensemble:
+    """Predicts with several models of the same labels.
 
     Args:
-        members: models with their processors; the first one's clusters are reported.
-        texts: the texts.
+        members: predictors; the first one's clusters are reported, and label ids are its.
         how: see [`combine`].
-        rule: which of the scored labels are predicted; what `how` chooses if None.
-        batch_size: texts in a batch.
-        options: see [`DecodingOptions`]; `labels` are ids of the first member.
 
     Raises:
         ConfigurationError: if the models have different labels.
 
     Source: Jung et al., EACL 2023, find ensembles of decodings critical.
     """
-    rule = rule or DecisionRule()
-    wanted = DecodingOptions(**{"num_candidates": rule.num_candidates, **options})
-    space = members[0][1].label_space
-    scored: list[ScoredLabels] = []
-    first = None
-    for model, processor in members:
-        to_first = _ids_in(space, processor.label_space)
-        own = wanted
-        if wanted.labels is not None:
-            own = replace(wanted, labels=np.flatnonzero(np.isin(to_first, wanted.labels)))
-        decoded, part = model.scored_labels(texts, processor, own, batch_size=batch_size)
-        scored.append(replace(part, labels=to_first[part.labels]))
-        first = decoded if first is None else first
-    return to_predictions(rule.apply(combine(scored, how)), first or [], members[0][1])
+
+    def __init__(self, members: Sequence[Predictor], how: Combination = "average") -> None:
+        self.members = list(members)
+        self.how = how
+        self.label_space = self.members[0].label_space
+        self._to_first = [_ids_in(self.label_space, member.label_space) for member in self.members]
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        decoding: DecodingOptions | None = None,
+        rule: DecisionRule | None = None,
+        allowed: np.ndarray | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> list[LabelPrediction]:
+        """Predict the label sets of texts; see [`Predictor.predict`].
+
+        Args:
+            texts: the texts.
+            decoding: how generators search; each one's own way if None.
+            rule: which of the scored labels are predicted; what `how` chooses if None.
+            allowed: ids of the labels to choose from, those of the first member; all if None.
+            batch_size: texts in a batch.
+            progress: show a progress bar for each member on a terminal.
+        """
+        rule = rule or DecisionRule()
+        if rule.min_candidates:
+            wanted = decoding or DecodingOptions()
+            decoding = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
+        scored, first = [], None
+        for member, to_first in zip(self.members, self._to_first, strict=True):
+            own = None if allowed is None else np.flatnonzero(np.isin(to_first, allowed))
+            found = member.rank_texts(
+                texts, rule.num_labels, decoding=decoding, allowed=own, batch_size=batch_size, progress=progress
+            )
+            decided = member.score_model.rule.apply(found.scored)
+            scored.append(replace(decided, labels=to_first[decided.labels]))
+            first = first or found
+        assert first is not None
+        return self.members[0].to_predictions(rule.apply(combine(scored, self.how)), first)
 
 
 def _ids_in(space: LabelSpace, other: LabelSpace) -> np.ndarray:

@@ -1,337 +1,319 @@
-"""From texts to label sets: batching by length, the variants' steps, the search, and a score for every label."""
+"""The generator as a source of candidates: an XLGen model's search for label sets, and its teacher-forced scores."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from ..configuration_xlgen import XLGenConfig
 from ..decoding.constraints import LabelSetConstraint
-from ..decoding.decoded_sets import DecodedSet, DecodingOptions, score_decoded, to_decoded, to_predictions
+from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
 from ..decoding.memory import XLGenMemory
-from ..decoding.search import DecoderRows, LabelSets, beam_search, walk
+from ..decoding.search import DecoderRows, LabelSets, beam_search, greedy_or_sample
 from ..decoding.teacher_forcing import score_candidates
 from ..errors import ConfigurationError
 from ..labels.trie import LabelTrie
-from ..ranking.decisions import DecisionRule
+from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
-from .results import LabelPrediction
+from ..ranking.sources import TextBatch
 
-if TYPE_CHECKING:
-    from ..processing_xlgen import XLGenProcessor
-
-__all__ = ["LabelPredictionMixin"]
+__all__ = ["Encoded", "Generator", "GeneratorModel", "length_batches"]
 
 logger = logging.getLogger(__name__)
 
+_FLOOR = 1e-7  # teacher-forced probabilities below it are not spelled out to the end
 
-class LabelPredictionMixin:
-    """Adds label-set decoding to a model that has `encode`, `decode_step` and `generate` of an XLGen model."""
 
-    # What the model brings.
-    config: Any
-    device: Any
-    encode: Callable[..., Any]
-    decode_step: Callable[..., Any]
-    piece_positions: Callable[[torch.Tensor], torch.Tensor]
-    __call__: Callable[..., Any]
+class GeneratorModel(Protocol):
+    """What label-set decoding needs of a model."""
 
-    def generate(
-        self,
-        inputs: torch.Tensor | None = None,
-        *,
-        cluster_bits: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        **options: Any,
-    ) -> Any:
-        """Generate token sequences as any model of transformers does; the text is encoded and conditioned once.
+    config: XLGenConfig
 
-        Args:
-            inputs: input ids, `(B, S)`; `input_ids=` serves as well.
-            cluster_bits: clusters to condition on, `(B, C)`; `bcl` predicts them if None.
-            attention_mask: `(B, S)`.
-            options: arguments of `GenerationMixin.generate`.
-        """
-        if options.get("encoder_outputs") is None:
-            ids = inputs if inputs is not None else options.pop("input_ids", None)
-            with torch.no_grad():
-                memory = self.encode(ids, attention_mask, options.pop("inputs_embeds", None), cluster_bits)
-            options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
-        return super().generate(inputs, attention_mask=attention_mask, **options)  # type: ignore[misc]
+    def widen_output(self, processor: XLGenProcessor) -> None:
+        """Make room for labels that joined the processor."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def encode(
+        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None = None, **inputs: Any
+    ) -> XLGenMemory:
+        """Inputs `(B, S)` -> the decoder's memory."""
+
+    def decode_step(self, memory: XLGenMemory, tokens: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+        """Log-probabilities of the next token of each decoder row, and the cache."""
+
+    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids of labels -> their columns in the log-probabilities."""
+
+
+class Encoded(NamedTuple):
+    """Texts as the decoder sees them.
+
+    Attributes:
+        texts: the encoded texts.
+        memory: the decoder's memory, a row for each text.
+        clusters: ids of the clusters that condition it, most probable first; none for `base` and `rcl`.
+    """
+
+    texts: list[EncodedText]
+    memory: XLGenMemory
+    clusters: list[list[int]]
+
+
+class Generator:
+    """Finds and scores labels with an XLGen model; a candidate source and a candidate scorer.
+
+    Args:
+        model: the model, in evaluation mode.
+        processor: its processor.
+        decoding: how to search; the model's own way if None.
+    """
+
+    def __init__(
+        self, model: GeneratorModel, processor: XLGenProcessor, decoding: DecodingOptions | None = None
+    ) -> None:
+        self.model = model
+        self.processor = processor
+        config = model.config
+        self.decoding = (decoding or DecodingOptions()).resolved(config.num_beams, config.pool)  # type: ignore[arg-type]
+
+    def searching(self, decoding: DecodingOptions | None) -> Generator:
+        """The same generator with another way to search; itself if None."""
+        return self if decoding is None else Generator(self.model, self.processor, decoding)
+
+    # ------------------------------------------------------------------------------------------------ source, scorer
 
     @torch.no_grad()
-    def predict(
-        self,
-        texts: Sequence[str],
-        processor: XLGenProcessor,
-        *,
-        rule: DecisionRule | None = None,
-        batch_size: int = 64,
-        open_vocabulary: bool = False,
-        progress: bool = False,
-        **options: Any,
-    ) -> list[LabelPrediction]:
-        """Predict the label sets of texts.
+    def rank(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """What the search finds for each text; see [`CandidateSource`].
 
         Args:
-            texts: the texts, in any order; they are batched by length and come back in the given order.
-            processor: the model's processor; its calibrator, if any, turns scores into calibrated probabilities.
-            rule: which of the scored labels are predicted; the set that the model generated if None.
-            batch_size: texts in a batch.
-            open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
-            progress: show a progress bar on a terminal.
-            options: see [`DecodingOptions`].
+            texts: `B` texts, one batch.
+            k: labels for each text at least, whatever the search; 0 for those that the search holds.
+            allowed: ids of the labels to choose from; all if None.
 
         Returns:
-            A prediction for each text, its labels sorted by score.
+            Candidates with their probabilities, not calibrated; the set that the model generated is chosen.
         """
-        rule = rule or DecisionRule()
-        wanted = DecodingOptions(**{"num_candidates": rule.num_candidates, **options})
-        text_ids = processor.encode_texts(_listed(texts))
-        decoded, scored = self._decode_and_score(texts, text_ids, processor, wanted, batch_size, progress)
-        predictions = to_predictions(rule.apply(scored), decoded, processor)
-        if open_vocabulary:
-            from .open_vocabulary import find_novel_labels
+        decoded = self.decoded(texts, k, allowed)
+        return ScoredLabels.from_rows(
+            (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
+            for one in decoded
+        )
 
-            novel = find_novel_labels(self, text_ids, processor, batch_size=batch_size)
-            for prediction, names in zip(predictions, novel, strict=True):
-                prediction.novel_labels = names
-        return predictions
-
-    def scored_labels(
-        self,
-        texts: Sequence[str],
-        processor: XLGenProcessor,
-        options: DecodingOptions | None = None,
-        *,
-        batch_size: int = 64,
-        progress: bool = False,
-    ) -> tuple[list[DecodedSet], ScoredLabels]:
-        """What the search finds for texts, and the candidates with their scores; see [`predict`].
-
-        The scores are calibrated where the processor has a calibrator, and fused with those of retrieval where it has
-        a hybrid.
-        """
-        text_ids = processor.encode_texts(_listed(texts))
-        return self._decode_and_score(texts, text_ids, processor, options, batch_size, progress)
-
-    def _decode_and_score(
-        self,
-        texts: Sequence[str],
-        text_ids: Sequence[Sequence[int]],
-        processor: XLGenProcessor,
-        options: DecodingOptions | None,
-        batch_size: int,
-        progress: bool,
-    ) -> tuple[list[DecodedSet], ScoredLabels]:
-        if processor.hybrid is None:
-            decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
-            return decoded, score_decoded(decoded, processor)
-        options = replace(options or DecodingOptions(), num_candidates=0)  # the hybrid brings its own candidates
-        decoded = self._decode_ids(text_ids, processor, options, batch_size, progress)
-        scored = score_decoded(decoded, processor)
-        return decoded, processor.hybrid.score(self, processor, texts, text_ids, scored, options.labels, batch_size)
+    def decoded(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> list[DecodedSet]:
+        """The label sets behind [`rank`]; the search for them runs once for a [`TextBatch`], whatever `k`."""
+        batch = TextBatch.of(texts)
+        key = ("decoded", None if allowed is None else allowed.tobytes())
+        found = batch.once(self, key, lambda: self.decode(self.encoded(batch), 0, allowed))
+        if not k:
+            return found
+        return batch.once(self, (*key, k), lambda: self._filled(found, self.encoded(batch), k, allowed))
 
     @torch.no_grad()
-    def decode(
-        self,
-        texts: Sequence[str],
-        processor: XLGenProcessor,
-        options: DecodingOptions | None = None,
-        *,
-        batch_size: int = 64,
-        progress: bool = False,
-    ) -> list[DecodedSet]:
-        """Decode the label sets of texts, with the candidates' probabilities; see [`predict`]."""
-        return self._decode_ids(processor.encode_texts(_listed(texts)), processor, options, batch_size, progress)
-
-    @torch.no_grad()
-    def _decode_ids(
-        self,
-        text_ids: Sequence[Sequence[int]],
-        processor: XLGenProcessor,
-        options: DecodingOptions | None,
-        batch_size: int,
-        progress: bool,
-    ) -> list[DecodedSet]:
-        decoded: list[DecodedSet | None] = [None] * len(text_ids)
-        with tqdm(total=len(text_ids), unit="text", disable=None if progress else True) as bar:
-            for rows in _length_batches(text_ids, batch_size):
-                sets = self.decode_texts([text_ids[i] for i in rows], processor, options)
-                for row, one in zip(rows, sets, strict=True):
-                    decoded[row] = one
-                bar.update(len(rows))
-        cut = sum(not one.complete for one in decoded if one is not None)
-        if cut:
-            logger.warning(
-                "%d of %d label sets were cut at max_target_length; further labels are lost.", cut, len(decoded)
-            )
-        return decoded  # type: ignore[return-value]
-
-    @torch.no_grad()
-    def decode_texts(
-        self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor, options: DecodingOptions | None = None
-    ) -> list[DecodedSet]:
-        """Decode the label sets of one batch of tokenized texts, with the one or two steps of the variant.
+    def features(self, texts: Sequence[str], candidates: ScoredLabels) -> dict[str, np.ndarray]:
+        """Teacher-forced probabilities of candidates after the labels that the model generated, `(M,)`.
 
         Args:
-            text_ids: token ids of each text, without special tokens (`processor.encode_texts`).
-            processor: the model's processor.
-            options: how to search; greedily if None.
+            texts: `B` texts, one batch.
+            candidates: their candidates.
         """
-        options = self.resolve(options)
-        memory, clusters = self.encode_batch(text_ids, processor)
-        decoded = to_decoded(self._search_sets(memory, processor, options), clusters, options)
-        lower = self._least_labels(options)
-        if _forced_labels(options) > lower:
-            decoded = [one.with_min_labels(lower) for one in decoded]
-        if options.num_candidates:
-            self._add_input_candidates(decoded, text_ids, memory, processor, options.labels)
-        return decoded
+        batch = TextBatch.of(texts)
+        given = [one.labels for one in self.decoded(batch, 0, batch.allowed)]
+        rows = np.split(candidates.labels, candidates.start[1:-1])
+        scores = self.score(self.encoded(batch), [row.tolist() for row in rows], given, floor=_FLOOR)
+        return {"teacher_forced": np.array([value for row in scores for value in row], dtype=np.float64)}
+
+    def encoded(self, batch: TextBatch) -> Encoded:
+        """The encoded texts of a batch; encoded once."""
+        return batch.once(self, "encoded", lambda: self.encode(self.processor.encode_texts(batch)))
+
+    # ------------------------------------------------------------------------------------------------ encoder side
 
     @torch.no_grad()
-    def add_input_candidates(
-        self, decoded: Sequence[DecodedSet], text_ids: Sequence[Sequence[int]], processor: XLGenProcessor
-    ) -> None:
-        """Score the candidates in the input of each text of a batch (rcl), too, by teacher forcing.
-
-        A candidate of the input gets its probability as the next label at its place among those of the set. One that
-        the search found has the greater of both probabilities.
-        """
-        if processor.candidates is not None:
-            memory, _ = self.encode_batch(text_ids, processor)
-            self._add_input_candidates(decoded, text_ids, memory, processor)
-
-    def _add_input_candidates(
-        self,
-        decoded: Sequence[DecodedSet],
-        text_ids: Sequence[Sequence[int]],
-        memory: XLGenMemory,
-        processor: XLGenProcessor,
-        allowed: np.ndarray | None = None,
-    ) -> None:
-        candidates = processor.input_candidates(text_ids)
-        if allowed is not None:
-            open_labels = set(allowed.tolist())
-            candidates = [[label for label in labels if label in open_labels] for labels in candidates]
-        if not any(candidates):
-            return
-        scores = self._score_in(memory, candidates, [one.labels for one in decoded], processor)
-        for one, labels, values in zip(decoded, candidates, scores, strict=True):
-            for label, value in zip(labels, values, strict=True):
-                one.candidates[label] = max(value, one.candidates.get(label, 0.0))
-
-    def resolve(self, options: DecodingOptions | None) -> DecodingOptions:
-        """Options with the model's own search where they name none."""
-        return (options or DecodingOptions()).resolved(self.config.num_beams, self.config.pool)
-
-    @torch.no_grad()
-    def search_texts(
-        self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor, options: DecodingOptions
-    ) -> tuple[LabelSets, list[list[int]]]:
-        """All sets that a search finds for one batch of tokenized texts, and the clusters that guided it.
-
-        Args:
-            text_ids: see [`decode_texts`].
-            processor: the model's processor.
-            options: how to search, resolved.
-        """
-        memory, clusters = self.encode_batch(text_ids, processor)
-        return self._search_sets(memory, processor, options), clusters
-
-    def _search_sets(self, memory: XLGenMemory, processor: XLGenProcessor, options: DecodingOptions) -> LabelSets:
-        lower = max(self._least_labels(options), _forced_labels(options))
-        constraint = self._label_constraint(processor, options, lower)
-        return self._search(memory, constraint, options, processor.max_target_length)
-
-    def _least_labels(self, options: DecodingOptions) -> int:
-        least: int = self.config.min_labels if options.min_labels is None else options.min_labels
-        return least
-
-    def encode_batch(
-        self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor
-    ) -> tuple[XLGenMemory, list[list[int]]]:
-        """The decoder's memory for label generation, and the clusters that condition it.
-
-        `mcg` generates the clusters first, `bcl` predicts them, `base` has none.
-        """
-        clusters: list[list[int]] = [[] for _ in text_ids]
+    def encode(self, texts: Sequence[EncodedText]) -> Encoded:
+        """Run the encoder: `mcg` generates the clusters first, `bcl` predicts them, the others have none."""
+        clusters: list[list[int]] = [[] for _ in texts]
         task = None
-        if self.config.variant == "mcg":
+        if self.model.config.variant == "mcg":
             task = "labels"
-            clusters = self._generate_clusters(text_ids, processor)
-        rows = [processor.build_input(ids, some, task) for ids, some in zip(text_ids, clusters, strict=True)]
-        inputs = processor.pad(rows).to(self.device)
-        memory = self.encode(inputs["input_ids"], inputs["attention_mask"])
-        return memory, clusters if memory.cluster_bits is None else _active_clusters(memory)
+            clusters = self._generate_clusters(texts)
+        memory = self._run_encoder(texts, clusters, task)
+        return Encoded(list(texts), memory, clusters if memory.cluster_bits is None else _active_clusters(memory))
 
-    def _generate_clusters(self, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor) -> list[list[int]]:
+    def _run_encoder(
+        self, texts: Sequence[EncodedText], clusters: Sequence[Sequence[int]], task: str | None
+    ) -> XLGenMemory:
+        rows = [self.processor.build_input(text, of_text, task) for text, of_text in zip(texts, clusters, strict=True)]
+        inputs = self.processor.pad(rows, candidates=[text.candidates for text in texts]).to(self.model.device)
+        return self.model.encode(**inputs)
+
+    def _generate_clusters(self, texts: Sequence[EncodedText]) -> list[list[int]]:
         """First step of `mcg`: the clusters of each text, greedily."""
-        inputs = processor.pad([processor.build_input(ids, task="clusters") for ids in text_ids]).to(self.device)
-        memory = self.encode(inputs["input_ids"], inputs["attention_mask"])
-        constraint = self._constraint("clusters", processor.cluster_trie, max_labels=self.config.max_clusters)
-        sets = self._search(memory, constraint, DecodingOptions(num_beams=1), self.config.max_clusters + 1)
-        return [[c for c in row if c >= 0] for row in sets.labels[:, 0].tolist()]
+        memory = self._run_encoder(texts, [[] for _ in texts], "clusters")
+        most = self.model.config.max_clusters
+        constraint = self._constraint(self.processor.label_tokenizer.cluster_trie, max_labels=most)
+        sets = self._search(memory, constraint, DecodingOptions(num_beams=1), most + 1)
+        return [[cluster for cluster in row if cluster >= 0] for row in sets.labels[:, 0].tolist()]
 
-    def _label_constraint(self, processor: XLGenProcessor, options: DecodingOptions, lower: int) -> LabelSetConstraint:
-        upper = self.config.max_labels if options.max_labels is None else options.max_labels
-        upper = max(upper, _forced_labels(options))
+    # ------------------------------------------------------------------------------------------------ decoder side
+
+    @torch.no_grad()
+    def decode(self, encoded: Encoded, k: int = 0, allowed: np.ndarray | None = None) -> list[DecodedSet]:
+        """Search for the label sets of encoded texts.
+
+        Args:
+            encoded: what [`encode`] gave for `B` texts.
+            k: labels for each text at least, whatever the search, or as many as can be generated; 0 for those that
+                the search holds. Further ones are found by greedy search, and are scored at most as high as those
+                before them.
+            allowed: ids of the labels to choose from; all if None.
+        """
+        options = self.decoding
+        decoded = to_decoded(self.search(encoded, options, allowed), encoded.clusters, options)
+        lower, upper = self._bounds(options)
+        if _forced_labels(options) > lower:
+            decoded = [one.with_bounds(lower, upper) for one in decoded]
+        if options.min_candidates:
+            self.add_input_candidates(decoded, encoded, allowed)
+        return self._filled(decoded, encoded, k, allowed) if k else decoded
+
+    @torch.no_grad()
+    def search(
+        self, encoded: Encoded, options: DecodingOptions | None = None, allowed: np.ndarray | None = None
+    ) -> LabelSets:
+        """All sets that a search finds.
+
+        Args:
+            encoded: what [`encode`] gave for `B` texts.
+            options: how to search; the generator's own if None.
+            allowed: ids of the labels to choose from; all if None.
+
+        Raises:
+            ConfigurationError: if the options ask for more labels at least than at most.
+        """
+        options = (options or self.decoding).resolved(self.model.config.num_beams, self.model.config.pool)  # type: ignore[arg-type]
+        lower, upper = self._bounds(options)
         if lower > upper:
             raise ConfigurationError(
                 f"min_labels={lower}, max_labels={upper}; 0 <= min_labels <= max_labels is needed."
             )
-        trie = processor.trie if options.labels is None else processor.sub_trie(options.labels)
-        ranks = processor.label_space.decode_ranks if options.ordered else None
-        return self._constraint("labels", trie, min_labels=lower, max_labels=upper, make_ranks=ranks)
+        lower, upper = max(lower, _forced_labels(options)), max(upper, _forced_labels(options))
+        trie = self.processor.label_tokenizer.open_trie(allowed)
+        ranks = self.processor.label_space.decode_ranks if options.ordered else None
+        constraint = self._constraint(trie, min_labels=lower, max_labels=upper, make_ranks=ranks)
+        return self._search(encoded.memory, constraint, options, self.processor.max_target_length)
 
-    def _constraint(
-        self, slot: str, trie: LabelTrie, *, make_ranks: Callable[[], np.ndarray] | None = None, **bounds: int
-    ) -> LabelSetConstraint:
-        """A constraint over a trie; the last one of each slot is kept, for making it reads the whole trie."""
-        key = (trie, self.config.num_label_pieces, self.device, make_ranks is None, bounds)
-        kept: dict[str, tuple[tuple, LabelSetConstraint]] = self.__dict__.setdefault("_constraints", {})
-        if slot not in kept or kept[slot][0] != key:
-            columns = self.piece_positions(torch.as_tensor(trie.edge_token, device=self.device)).to(torch.int32)
-            ranks = None if make_ranks is None else make_ranks()
-            kept[slot] = key, LabelSetConstraint(trie, columns, ranks=ranks, device=self.device, **bounds)
-        return kept[slot][1]
-
-    def _search(
-        self,
-        memory: XLGenMemory,
-        constraint: LabelSetConstraint,
-        options: DecodingOptions,
-        max_length: int,
-    ) -> LabelSets:
-        rows = DecoderRows(self.decode_step, memory)
-        start, end = self.config.decoder_start_token_id, self.config.eos_token_id
-        end_column = int(self.piece_positions(torch.tensor(end, device=self.device)))
-        if options.num_beams is not None and options.num_beams > 1:
-            return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
-        generator = torch.Generator(self.device).manual_seed(options.seed) if options.num_samples else None
-        return walk(
-            rows,
-            constraint,
-            start,
-            end_column,
-            max_length,
-            samples=options.num_samples,
-            temperature=options.temperature,
-            generator=generator,
+    def _bounds(self, options: DecodingOptions) -> tuple[int, int]:
+        """Minimum and maximum number of labels of a set."""
+        config = self.model.config
+        return (
+            config.min_labels if options.min_labels is None else options.min_labels,
+            config.max_labels if options.max_labels is None else options.max_labels,
         )
+
+    def add_input_candidates(
+        self, decoded: Sequence[DecodedSet], encoded: Encoded, allowed: np.ndarray | None = None
+    ) -> None:
+        """Score the candidates in the input of each text (rcl), too, by teacher forcing.
+
+        A candidate of the input gets its probability as the next label at its place among those of the set. One that
+        the search found has the greater of both probabilities.
+
+        Args:
+            decoded: what was found for the texts; their candidates are changed.
+            encoded: the texts.
+            allowed: ids of the labels to choose from; all if None.
+        """
+        candidates = [text.candidates.labels for text in encoded.texts]
+        if not any(candidates):
+            return
+        is_open = np.zeros(len(self.processor.label_space), dtype=bool)
+        is_open[self.processor.label_tokenizer.open_labels(allowed)] = True
+        candidates = [[label for label in labels if is_open[label]] for labels in candidates]
+        scores = self.score(encoded, candidates, [one.labels for one in decoded])
+        for one, labels, values in zip(decoded, candidates, scores, strict=True):
+            for label, value in zip(labels, values, strict=True):
+                one.candidates[label] = max(value, one.candidates.get(label, 0.0))
+
+    def _filled(
+        self, decoded: Sequence[DecodedSet], encoded: Encoded, k: int, allowed: np.ndarray | None
+    ) -> list[DecodedSet]:
+        """Sets with at least `k` candidates: further ones come from a greedy search with those at hand closed.
+
+        They come after what the search itself found, in the order in which they are generated, so the score of each
+        is at most that of the one before. What a target has no room for is found by the next round.
+        """
+        filled = [replace(one, candidates=dict(one.candidates)) for one in decoded]
+        trie = self.processor.label_tokenizer.open_trie(allowed)
+        k = min(k, len(trie))
+        while lacking := [row for row, one in enumerate(filled) if len(one.candidates) < k]:
+            missing = max(k - len(filled[row].candidates) for row in lacking)
+            memory = encoded.memory.select(torch.tensor(lacking, device=self.model.device))
+            constraint = self._constraint(trie, min_labels=missing, max_labels=missing)
+            closed = [list(filled[row].candidates) for row in lacking]
+            options = DecodingOptions(num_beams=1)
+            sets = self._search(memory, constraint, options, self.processor.max_target_length, closed)
+            for row, labels, log_probs in zip(lacking, sets.labels[:, 0], sets.log_probs[:, 0], strict=True):
+                _add_in_order(filled[row].candidates, labels[labels >= 0], log_probs, k)
+        return filled
 
     @torch.no_grad()
     def score(
         self,
+        encoded: Encoded,
+        candidates: Sequence[Sequence[int]],
+        given: Sequence[Sequence[int]],
+        floor: float = 0.0,
+    ) -> list[list[float]]:
+        """Probabilities of candidates by teacher forcing, without a search.
+
+        Args:
+            encoded: what [`encode`] gave for `B` texts.
+            candidates: label ids of each text.
+            given: label ids that each text has, in any order; those before a candidate in decode order come before it.
+            floor: probabilities below it are not spelled out to the end, which saves time: what comes back for them is
+                some number below it.
+
+        Returns:
+            Probabilities in the order of the candidates, in [0, 1]; 0 for labels that no target can hold.
+
+        Raises:
+            ConfigurationError: if texts, candidates and given labels differ in number.
+        """
+        if not len(encoded.texts) == len(candidates) == len(given):
+            raise ConfigurationError(
+                f"{len(encoded.texts)} texts come with candidates for {len(candidates)} and given labels for "
+                f"{len(given)}."
+            )
+        never = set(self.processor.label_tokenizer.oversized_labels.tolist())
+        kept = [[label for label in labels if label not in never] for labels in candidates] if never else candidates
+        scores = score_candidates(
+            self.model.decode_step,
+            self._constraint(self.processor.label_tokenizer.trie),
+            encoded.memory,
+            kept,
+            [self._as_far_as_fits(*pair) for pair in zip(given, kept, strict=True)],
+            self.processor.label_tokenizer,
+            _token(self.model.config.decoder_start_token_id),
+            floor,
+        )
+        if not never:
+            return scores
+        of_rows = (dict(zip(labels, values, strict=True)) for labels, values in zip(kept, scores, strict=True))
+        return [[known.get(label, 0.0) for label in labels] for known, labels in zip(of_rows, candidates, strict=True)]
+
+    def score_texts(
+        self,
         texts: Sequence[str],
         candidates: Sequence[Sequence[str]],
-        processor: XLGenProcessor,
-        *,
         given: Sequence[Sequence[str]] | None = None,
         batch_size: int = 64,
     ) -> list[list[float]]:
@@ -344,7 +326,6 @@ class LabelPredictionMixin:
         Args:
             texts: the texts.
             candidates: names of labels to score for each text; any number, of the label space.
-            processor: the model's processor.
             given: labels that each text is known, or was predicted, to have; none if None. A model that generates in
                 order of frequency gives rare labels little as the first one, so give its own prediction here.
             batch_size: texts in a batch.
@@ -353,87 +334,107 @@ class LabelPredictionMixin:
             Probabilities in the order of the candidates, in [0, 1].
 
         Raises:
+            ConfigurationError: if texts, candidates and given labels differ in number.
             LabelSpaceError: if a name is not in the label space.
         """
-        given = [()] * len(texts) if given is None else given
-        space = processor.label_space
+        texts, given = TextBatch.of(texts).texts, [()] * len(texts) if given is None else given
+        if not len(texts) == len(candidates) == len(given):
+            raise ConfigurationError(
+                f"{len(texts)} texts come with candidates for {len(candidates)} and given labels for {len(given)}."
+            )
+        space = self.processor.label_space
         wanted = [[space.encode([name])[0] for name in names] for names in candidates]
         known = [space.encode(names) for names in given]
-        text_ids = processor.encode_texts(_listed(texts))
-        return self.score_ids(text_ids, wanted, processor, given=known, batch_size=batch_size)
-
-    @torch.no_grad()
-    def score_ids(
-        self,
-        text_ids: Sequence[Sequence[int]],
-        candidates: Sequence[Sequence[int]],
-        processor: XLGenProcessor,
-        *,
-        given: Sequence[Sequence[int]],
-        batch_size: int = 64,
-        least: float = 0.0,
-    ) -> list[list[float]]:
-        """Score candidates and given labels of tokenized texts (`processor.encode_texts`), as [`score`] does.
-
-        Candidates and given labels are label ids. Probabilities below `least` are not spelled out to the end, which
-        saves time: what comes back for them is some number below it.
-        """
-        if len(candidates) != len(text_ids) or len(given) != len(text_ids):
-            raise ConfigurationError(
-                f"{len(text_ids)} texts come with candidates for {len(candidates)} and given labels for {len(given)}."
-            )
-        scores: list[list[float]] = [[] for _ in text_ids]
-        for rows in _length_batches(text_ids, batch_size):
-            memory, _ = self.encode_batch([text_ids[i] for i in rows], processor)
-            found = self._score_in(memory, [candidates[i] for i in rows], [given[i] for i in rows], processor, least)
+        scores: list[list[float]] = [[] for _ in texts]
+        for rows in length_batches([len(text) for text in texts], batch_size):
+            encoded = self.encode(self.processor.encode_texts([texts[row] for row in rows]))
+            found = self.score(encoded, [wanted[row] for row in rows], [known[row] for row in rows])
             for row, values in zip(rows, found, strict=True):
                 scores[row] = values
         return scores
 
-    def _score_in(
+    def _as_far_as_fits(self, given: Sequence[int], candidates: Sequence[int]) -> list[int]:
+        """Labels in decode order that leave room for each candidate: a decoder has only so many positions.
+
+        One that does not fit is left out alone, as in a target.
+        """
+        spelled = self.processor.label_tokenizer.label_token_ids
+        room = self.processor.max_target_length - max((len(spelled[label]) for label in candidates), default=0)
+        kept = []
+        for label in self.processor.label_space.order(given):
+            if len(spelled[label]) <= room:
+                room -= len(spelled[label])
+                kept.append(label)
+        return kept
+
+    # ------------------------------------------------------------------------------------------------ engine
+
+    def _constraint(
+        self, trie: LabelTrie, *, make_ranks: Callable[[], np.ndarray] | None = None, **bounds: int
+    ) -> LabelSetConstraint:
+        """A constraint over a trie. Making one reads the whole trie, so those of a trie are kept with it."""
+        device, width = self.model.device, self.model.config.num_label_pieces
+
+        def columns() -> torch.Tensor:
+            return self.model.piece_columns(torch.as_tensor(trie.edge_token, device=device)).to(torch.int32)
+
+        def constraint() -> LabelSetConstraint:
+            of_edges = trie.kept(("columns", device, width), columns)
+            ranks = None if make_ranks is None else make_ranks()
+            return LabelSetConstraint(trie, of_edges, ranks=ranks, device=device, **bounds)
+
+        return trie.kept((device, width, make_ranks is None, *sorted(bounds.items())), constraint)
+
+    def _search(
         self,
         memory: XLGenMemory,
-        candidates: Sequence[Sequence[int]],
-        given: Sequence[Sequence[int]],
-        processor: XLGenProcessor,
-        least: float = 0.0,
-    ) -> list[list[float]]:
-        return score_candidates(
-            self.decode_step,
-            self._constraint("labels", processor.trie),
-            memory,
-            candidates,
-            [_as_far_as_fits(*pair, processor) for pair in zip(given, candidates, strict=True)],
-            processor,
-            self.config.decoder_start_token_id,
-            least,
+        constraint: LabelSetConstraint,
+        options: DecodingOptions,
+        max_length: int,
+        closed: Sequence[Sequence[int]] = (),
+    ) -> LabelSets:
+        rows = DecoderRows(self.model.decode_step, memory)
+        device = self.model.device
+        start, end = _token(self.model.config.decoder_start_token_id), _token(self.processor.eos_token_id)
+        end_column = int(self.model.piece_columns(torch.tensor(end, device=device)))
+        if options.num_beams is not None and options.num_beams > 1:
+            return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
+        generator = torch.Generator(device).manual_seed(options.seed) if options.num_samples else None
+        return greedy_or_sample(
+            rows,
+            constraint,
+            start,
+            end_column,
+            max_length,
+            samples=options.num_samples,
+            temperature=options.temperature,
+            generator=generator,
+            closed=closed,
         )
 
 
-def _listed(texts: Sequence[str]) -> list[str]:
-    if isinstance(texts, str):
-        raise TypeError("predict takes a list of texts; put a single text into a list.")
-    return list(texts)
-
-
-def _length_batches(text_ids: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Numbers of the texts of each batch, longest texts first."""
-    order = sorted(range(len(text_ids)), key=lambda i: -len(text_ids[i]))
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
 
-def _as_far_as_fits(given: Sequence[int], candidates: Sequence[int], processor: XLGenProcessor) -> list[int]:
-    """Labels in decode order, as many as leave room for each candidate: a decoder has only so many positions."""
-    spelled = processor.label_token_ids
-    ordered = processor.label_space.order(given)
-    room = processor.max_target_length - max((len(spelled[label]) for label in candidates), default=0)
-    ends = np.cumsum([len(spelled[label]) for label in ordered])
-    return ordered[: int(np.searchsorted(ends, room, side="right"))]
+def _token(token: int | None) -> int:
+    if token is None:
+        raise ConfigurationError("The model's config names no decoder_start_token_id; make it with from_backbone.")
+    return token
+
+
+def _add_in_order(found: dict[int, float], labels: np.ndarray, log_probs: np.ndarray, k: int) -> None:
+    """Add labels up to `k` in all, each scored at most as high as those before it."""
+    lowest = min(found.values(), default=1.0)
+    for label, score in zip(labels[: k - len(found)].tolist(), np.exp(log_probs).tolist(), strict=False):
+        lowest = found[label] = min(lowest, score)
 
 
 def _forced_labels(options: DecodingOptions) -> int:
     """Labels that greedy search goes on to, past its own end; beams and samples bring candidates of their own."""
-    return options.num_candidates if options.is_greedy else 0
+    return options.min_candidates if options.is_greedy else 0
 
 
 def _active_clusters(memory: XLGenMemory) -> list[list[int]]:
@@ -441,4 +442,4 @@ def _active_clusters(memory: XLGenMemory) -> list[list[int]]:
     assert memory.cluster_logits is not None and memory.cluster_bits is not None
     order = memory.cluster_logits.argsort(dim=1, descending=True).tolist()
     active = (memory.cluster_bits > 0).tolist()
-    return [[c for c in row if on[c]] for row, on in zip(order, active, strict=True)]
+    return [[cluster for cluster in row if on[cluster]] for row, on in zip(order, active, strict=True)]

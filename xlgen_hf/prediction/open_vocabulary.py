@@ -2,85 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from sklearn.feature_extraction.text import TfidfVectorizer
 from transformers import LogitsProcessorList
 
 from ..decoding.logits_process import LabelNamesLogitsProcessor, split_labels
 from ..decoding.memory import XLGenMemory
 from ..labels.space import normalize_name
+from ..processing_xlgen import XLGenProcessor
+from ..ranking.sources import TextBatch
+from .generator import Generator, GeneratorModel
 from .results import NovelLabel
 
-if TYPE_CHECKING:
-    from ..processing_xlgen import XLGenProcessor
-
-__all__ = ["find_novel_labels", "nearest_names"]
+__all__ = ["find_novel_names", "nearest_names", "to_novel_labels"]
 
 _NAMES_AT_ONCE = 1024  # rows of the similarity matrix
 
 
+class _SpellingModel(GeneratorModel, Protocol):
+    """A model that generates freely."""
+
+    label_pieces: torch.Tensor
+    generate: Callable[..., torch.Tensor]
+    __call__: Callable[..., Any]
+
+
 @torch.no_grad()
-def find_novel_labels(
-    model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor, *, batch_size: int = 64
-) -> list[list[NovelLabel]]:
+def find_novel_names(generator: Generator, batch: TextBatch) -> list[dict[str, float]]:
     """Generate label names freely, greedily, and keep those that no label has.
 
-    With an output layer that is restricted to the pieces of labels, names are new combinations of these pieces.
+    With an output layer that is restricted to the tokens of labels, names are new combinations of these.
 
     Args:
-        model: an XLGen model.
-        text_ids: token ids of each text (`processor.encode_texts`).
-        processor: the model's processor.
-        batch_size: texts in a batch.
+        generator: the generator.
+        batch: the texts; what was encoded of them is used again.
 
     Returns:
-        The novel labels of each text, each once, most probable first.
+        The novel names of each text with their probabilities.
     """
-    known = {normalize_name(name) for name in processor.label_space.names}  # however a tokenizer spells them
-    order = sorted(range(len(text_ids)), key=lambda i: -len(text_ids[i]))
-    found: list[dict[str, float]] = [{} for _ in text_ids]
-    for start in range(0, len(order), batch_size):
-        rows = order[start : start + batch_size]
-        for row, names in zip(rows, _spell(model, [text_ids[i] for i in rows], processor), strict=True):
-            for name, score in names:
-                if normalize_name(name) not in known and score > found[row].get(name, 0.0):
-                    found[row][name] = score
-    nearest = nearest_names(sorted({name for names in found for name in names}), processor.label_space.names)
+    known = _known_names(generator.processor)
+    found: list[dict[str, float]] = [{} for _ in batch]
+    for row, names in enumerate(_spell(generator, batch)):
+        for name, score in names:
+            if normalize_name(name) not in known and score > found[row].get(name, 0.0):
+                found[row][name] = score
+    return found
+
+
+def _known_names(processor: XLGenProcessor) -> frozenset[str]:
+    """All names, however a tokenizer spells them."""
+    names = processor.label_space.names
+    return processor.label_tokenizer.trie.kept(
+        ("names", names[-1], len(names)), lambda: frozenset(map(normalize_name, names))
+    )
+
+
+def to_novel_labels(found: Sequence[Mapping[str, float]], known: Sequence[str]) -> list[list[NovelLabel]]:
+    """Novel names with the known labels nearest to them, most probable first.
+
+    Args:
+        found: the novel names of each text with their probabilities.
+        known: names of all labels.
+    """
+    nearest = nearest_names(sorted({name for names in found for name in names}), known)
     return [
         sorted((NovelLabel(name, score, nearest[name]) for name, score in names.items()), key=lambda one: -one.score)
         for names in found
     ]
 
 
-def _spell(model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProcessor) -> list[list[tuple[str, float]]]:
+def _spell(generator: Generator, batch: TextBatch) -> list[list[tuple[str, float]]]:
     """Names of each text that spell no label, with their probabilities."""
-    memory, _ = model.encode_batch(text_ids, processor)
-    separator, end = processor.separator_token_id, processor.eos_token_id
+    model, processor = cast("_SpellingModel", generator.model), generator.processor
+    memory = generator.encoded(batch).memory
+    separator, end = processor.label_tokenizer.separator_token_id, processor.eos_token_id
+    only_names = LabelNamesLogitsProcessor(
+        separator, end, _spelling_tokens(model, processor), min_labels=model.config.min_labels
+    )
     sequences = model.generate(
         encoder_outputs=memory,
         attention_mask=memory.attention_mask,
-        logits_processor=LogitsProcessorList(
-            [
-                LabelNamesLogitsProcessor(
-                    separator, end, _piece_ids(model, processor), min_labels=model.config.min_labels
-                )
-            ]
-        ),
+        logits_processor=LogitsProcessorList([only_names]),
         num_beams=1,
         do_sample=False,
         max_new_tokens=processor.max_target_length,
     )[:, 1:]
-    log_probs = _token_log_probs(model, sequences, memory).cumsum(1).cpu().numpy()
+    log_probs = _token_log_probs(model, sequences, memory, end).cumsum(1).cpu().numpy()
     tokens = sequences.cpu().numpy()
     names: list[list[tuple[str, float]]] = []
     for row, spans in enumerate(split_labels(tokens, separator)):
         names.append([])
         for first, last in spans:
-            if processor.trie.label_of(tokens[row, first : last + 1].tolist()) is not None:
+            if processor.label_tokenizer.trie.label_of(tokens[row, first : last + 1].tolist()) is not None:
                 continue
             name = processor.tokenizer.decode(tokens[row, first:last].tolist(), skip_special_tokens=True).strip()
             before = log_probs[row, first - 1] if first else 0.0
@@ -89,30 +105,33 @@ def _spell(model: Any, text_ids: Sequence[Sequence[int]], processor: XLGenProces
     return names
 
 
-def _piece_ids(model: Any, processor: XLGenProcessor) -> torch.Tensor:
+def _spelling_tokens(model: _SpellingModel, processor: XLGenProcessor) -> torch.Tensor:
     """Tokens that names are made of: those of the output layer, without the special ones."""
     if model.config.num_label_pieces is None:
-        pieces = torch.arange(len(processor.tokenizer), device=model.device)
+        tokens = torch.arange(len(processor.tokenizer), device=model.device)
     else:
-        pieces = model.label_pieces
-    special = [*processor.added_token_ids, *processor.tokenizer.all_special_ids, processor.eos_token_id]
-    return pieces[~torch.isin(pieces, torch.tensor(special, device=pieces.device))]
+        tokens = model.label_pieces
+    added = processor.label_tokenizer.added_token_ids
+    special = [*added, *processor.tokenizer.all_special_ids, processor.eos_token_id]
+    return tokens[~torch.isin(tokens, torch.tensor(special, device=tokens.device))]
 
 
-def _token_log_probs(model: Any, sequences: torch.Tensor, memory: XLGenMemory) -> torch.Tensor:
-    """Log-probability of each generated token, 0 behind the end token, `(B, T)`; one teacher-forced pass."""
-    is_end = (sequences == model.config.eos_token_id).long()
-    behind = is_end.cumsum(1) - is_end > 0
-    target = sequences.masked_fill(behind, -100)
+def _token_log_probs(model: _SpellingModel, sequences: torch.Tensor, memory: XLGenMemory, end: int) -> torch.Tensor:
+    """Log-probability of each generated token, 0 after the end token, `(B, T)`; one teacher-forced pass."""
+    is_end = torch.eq(sequences, end).long()
+    after = is_end.cumsum(1) - is_end > 0
+    target = sequences.masked_fill(after, -100)
     logits = model(encoder_outputs=memory, labels=target).logits.float()
-    columns = model.piece_positions(target).clamp(min=0)
-    return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(behind, 0.0)
+    columns = model.piece_columns(target.clamp(min=0))
+    return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(after, 0.0)
 
 
 def nearest_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
     """The known name most like each name, by the cosine of their character n-grams (1 to 3, weighted by TF-IDF)."""
     if not names:
         return {}
+    from sklearn.feature_extraction.text import TfidfVectorizer  # only open vocabulary needs it
+
     vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, dtype=np.float32)
     columns = vectorizer.fit_transform([normalize_name(name) for name in known]).T.tocsr()
     rows = vectorizer.transform([normalize_name(name) for name in names])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from numbers import Real
+from typing import Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from .scored_labels import ScoredLabels
 
 __all__ = ["DecisionRule", "Objective", "expected_f1_sizes"]
 
+_CANDIDATES = 12  # from which thresholds and expected F1 choose
 _CHUNK = 512  # texts whose expected F1 is computed together: some 40 MB at 100 candidates
 
 Objective = Literal["micro", "macro", "example"]
@@ -23,18 +25,22 @@ class DecisionRule:
     """How the labels of a text are decided on.
 
     Attributes:
-        kind: `own` keeps the set that the model generated; `top_k` the `value` best labels; `threshold` those with a
-            score of at least `value`; `expected_f1` as many of the best as promise the greatest F1 of the text.
-        value: number of labels (`top_k`, at least 1) or score (`threshold`); None for the other kinds.
+        kind: `own` keeps the set that the model itself decided on; `top_k` the `value` best labels; `threshold` those
+            with a score of at least `value`; `expected_f1` as many of the best as promise the highest F1 of the text.
+        value: number of labels (`top_k`, an integer >= 1) or score (`threshold`, in [0, 1]); None for the other kinds.
+        min_labels: `threshold`: labels that a text keeps whatever their scores, an integer >= 0. With 0, the default,
+            a threshold is strict and a text may be left without labels; thresholds that were tuned on validation rows
+            were tuned with 1.
 
-    Every text keeps its best label. `expected_f1` needs calibrated scores, see [`expected_f1_sizes`].
+    `expected_f1` needs calibrated scores and keeps at least one label, see [`expected_f1_sizes`].
 
     Raises:
-        ConfigurationError: if the kind is unknown, or the value is none for it.
+        ConfigurationError: if the kind is unknown, or a value is not allowed for it.
     """
 
     kind: Kind = "own"
     value: float | None = None
+    min_labels: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -42,13 +48,30 @@ class DecisionRule:
             raise ConfigurationError(f"decision={self.kind!r}; choose one of {sorted(get_args(Kind))}.")
         if (self.value is not None) != (self.kind in ("top_k", "threshold")):
             raise ConfigurationError(f"decision={self.kind!r} with the value {self.value!r}.")
-        if self.kind == "top_k" and (self.value is None or self.value < 1 or self.value != int(self.value)):
-            raise ConfigurationError(f"top_k={self.value}; a whole number from 1 on is needed.")
+        if self.kind == "top_k" and not (_is_number(self.value) and self.value >= 1 and self.value % 1 == 0):
+            raise ConfigurationError(f"top_k={self.value!r}; it must be an integer >= 1.")
+        if self.kind == "threshold" and not (_is_number(self.value) and 0 <= self.value <= 1):
+            raise ConfigurationError(f"threshold={self.value!r}; it must be a number from 0 to 1.")
+        whole = type(self.min_labels) is int and self.min_labels >= 0
+        if not whole or (self.min_labels and self.kind != "threshold"):
+            raise ConfigurationError(
+                f"min_labels={self.min_labels!r} with decision={self.kind!r}; it must be an integer >= 0, and above 0 "
+                "with 'threshold' alone."
+            )
 
     @property
-    def num_candidates(self) -> int:
-        """Candidates of a text that the rule wants to choose from, where its set holds fewer."""
-        return {"own": 0, "top_k": int(self.value or 0)}.get(self.kind, 12)
+    def num_labels(self) -> int:
+        """Labels that every text gets, as far as there are so many to choose from."""
+        return int(self.value or 0) if self.kind == "top_k" else 0
+
+    @property
+    def min_candidates(self) -> int:
+        """Candidates of a text that the rule wants to choose from, where a greedy search would end before.
+
+        All rules that go by scores choose from the same candidates, so that the labels of a smaller `top_k` are the
+        first of a larger one, and those above a threshold too.
+        """
+        return 0 if self.kind == "own" else _CANDIDATES
 
     def apply(self, scored: ScoredLabels) -> ScoredLabels:
         """Choose among the candidates."""
@@ -56,10 +79,14 @@ class DecisionRule:
             return scored
         rank = scored.rank
         if self.kind == "top_k":
-            return scored.choose(rank < self.value)
+            return scored.choose(rank < self.num_labels)
         if self.kind == "threshold":
-            return scored.choose((rank == 0) | (scored.scores >= self.value))
+            return scored.choose((rank < self.min_labels) | (scored.scores >= self.value))
         return scored.choose(rank < np.maximum(expected_f1_sizes(scored), 1)[scored.text])
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def expected_f1_sizes(scored: ScoredLabels) -> np.ndarray:

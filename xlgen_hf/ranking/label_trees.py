@@ -1,4 +1,4 @@
-"""Linear label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
+"""Label trees of Omikuji over TF-IDF features: how they rank labels, and how a model folder keeps them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
-from .scored_labels import ScoredLabels
+from .scored_labels import Row, ScoredLabels
 
-__all__ = ["LinearRanker", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
-_SETTINGS_FILE = "linear.json"
-_TENSORS_FILE = "linear.safetensors"
+_SETTINGS_FILE = "label_trees.json"
+_TENSORS_FILE = "label_trees.safetensors"
 _TREES_FOLDER = "trees"
 _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
+_WIDER = 4  # times the beam, where it ends in too few labels
+
+_NOTHING: Row = ((), (), ())
 
 Ranked = list[tuple[list[int], list[float]]]
-"""Column numbers of the best labels of each text, none twice, and their scores."""
+"""Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class TfidfSettings:
 
 
 @dataclass
-class LinearRanker:
+class LabelTrees:
     """Ranks labels by a trained Parabel or Bonsai; only labels that training rows had are ever ranked.
 
     Attributes:
@@ -76,29 +79,40 @@ class LinearRanker:
     trees: Any
     beam_size: int = 10
 
-    def rank(self, texts: Sequence[str], num_candidates: int, allowed: np.ndarray | None = None) -> ScoredLabels:
-        """The best labels of each text, at most `num_candidates`; scores are clipped into [0, 1].
+    def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text, at most `k`; see [`CandidateSource`].
 
         Args:
             texts: the texts.
-            num_candidates: labels for each text.
-            allowed: ids of the labels to choose from; all if None. Only what the trees rank first is looked at.
-        """
-        if not len(texts):
-            return ScoredLabels.from_rows([])
-        features = csr_matrix(self.vectorizer.transform(texts))
-        ranked = rank_by_trees(self.trees, features, num_candidates, self.beam_size)
-        return ScoredLabels.from_rows(self._row(*columns, allowed) for columns in ranked)
+            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. For texts
+                where the beam ends in fewer it is widened, and what it finds then comes after the others.
+            allowed: ids of the labels to choose from; all if None.
 
-    def _row(self, columns: list[int], scores: list[float], allowed: np.ndarray | None) -> tuple[Any, Any, Any]:
-        if columns and max(columns) >= len(self.labels):
-            raise ModelFolderError(
-                f"The label trees rank column {max(columns)} of {len(self.labels)}; they and linear.safetensors are "
-                "of different trainings. Make the hybrid anew."
-            )
-        labels, values = self.labels[columns], np.clip(scores, 0.0, 1.0)
-        kept = np.ones(len(labels), bool) if allowed is None else np.isin(labels, allowed)
-        return labels[kept], values[kept], [False] * int(kept.sum())
+        Returns:
+            Candidates with scores clipped into [0, 1]; none is chosen.
+        """
+        is_open = np.ones(len(self.labels), dtype=bool) if allowed is None else np.isin(self.labels, allowed)
+        k = min(k, int(is_open.sum()))
+        found = ScoredLabels.from_rows([_NOTHING] * len(texts))
+        if not k or not len(texts):
+            return found
+        features, beam_size = csr_matrix(self.vectorizer.transform(list(texts))), self.beam_size
+        while len(lacking := np.flatnonzero(np.diff(found.start) < k)):
+            rows: list[Row] = [_NOTHING] * len(texts)
+            for row, of_text in zip(lacking, self._rows(features[lacking], k, beam_size, is_open), strict=True):
+                rows[row] = of_text
+            found = found.followed_by(ScoredLabels.from_rows(rows), k)
+            if beam_size >= len(self.labels):  # no level has more nodes
+                break
+            beam_size *= _WIDER
+        return found
+
+    def _rows(self, features: csr_matrix, k: int, beam_size: int, is_open: np.ndarray) -> Iterator[Row]:
+        """The `k` best open columns of each text that a beam of this size finds."""
+        at_once = k if is_open.all() else len(is_open)
+        for columns, scores in rank_by_trees(self.trees, features, at_once, beam_size):
+            kept = np.flatnonzero(is_open[columns])[:k]
+            yield self.labels[columns][kept], np.clip(scores, 0.0, 1.0)[kept], np.zeros(len(kept), dtype=bool)
 
     def save(self, folder: str | Path) -> None:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
@@ -111,21 +125,12 @@ class LinearRanker:
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
             self.trees.save(str(folder / _TREES_FOLDER))
 
-    @staticmethod
-    def remove(folder: str | Path) -> None:
-        """Remove what [`save`] wrote, if there is something; other files stay."""
-        folder = Path(folder)
-        trees = folder / _TREES_FOLDER
-        if not (folder / _SETTINGS_FILE).is_file():
-            return
-        for path in (*(folder / name for name in (_SETTINGS_FILE, _TENSORS_FILE)), *_tree_files(trees)):
-            path.unlink(missing_ok=True)
-        for place in (trees, folder):
-            if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
-                place.rmdir()
+    def extended(self, names: Sequence[str]) -> LabelTrees:
+        """The same trees: a label that no training text has is never among what they rank."""
+        return self
 
     @classmethod
-    def load(cls, folder: str | Path, *, num_labels: int) -> LinearRanker:
+    def load(cls, folder: str | Path, *, num_labels: int) -> LabelTrees:
         """Read and check what [`save`] wrote.
 
         Args:
@@ -150,6 +155,13 @@ class LinearRanker:
             raise ModelFolderError(f"{folder}: trees of {trees.n_features} features come with {len(terms)} terms.")
         if trees.n_trees != n_trees:
             raise ModelFolderError(f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {n_trees} were saved.")
+        # A text without terms reaches every column; more of them than labels show themselves by their numbers.
+        ranked = rank_by_trees(trees, csr_matrix((1, len(terms)), dtype=np.float32), num_labels + 1, _LARGEST_BEAM)
+        if max(ranked[0][0], default=0) >= len(tensors["labels"]):
+            raise ModelFolderError(
+                f"{folder}: the trees rank more columns than the {len(tensors['labels'])} labels in {_TENSORS_FILE}; "
+                "they are of different trainings. Make them again."
+            )
         return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
 
 
@@ -211,11 +223,6 @@ def quiet_omikuji(problem: str, error: type[XLGenError]) -> Iterator[None]:
                 os.close(copy)
 
 
-def _tree_files(folder: Path) -> list[Path]:
-    """What Omikuji keeps in a folder."""
-    return [folder / "settings.json", *folder.glob("tree*.cbor")]
-
-
 def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
     """Settings of the features, beam size, number of trees, terms."""
     content = read_json(path)
@@ -232,7 +239,7 @@ def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
     if not isinstance(terms, list) or not terms or not all(type(term) is str for term in terms):
         raise ModelFolderError(f"{path}: 'terms' must be a list of strings.")
     if len(set(terms)) < len(terms):
-        raise ModelFolderError(f"{path}: a term stands twice.")
+        raise ModelFolderError(f"{path}: Duplicate terms.")
     features = {name: value for name, value in settings.items() if name not in ("beam_size", "n_trees")}
     return TfidfSettings(**features), settings["beam_size"], settings["n_trees"], terms
 

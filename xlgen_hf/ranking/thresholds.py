@@ -13,7 +13,7 @@ from .decisions import DecisionRule, Objective
 from .scored_labels import ScoredLabels
 
 __all__ = [
-    "PRICE",
+    "MICRO_F1_TOLERANCE",
     "RuleScores",
     "balanced_weights",
     "best_within",
@@ -21,11 +21,16 @@ __all__ = [
     "threshold_curves",
     "tune_threshold",
     "tune_thresholds",
+    "tuned_threshold",
 ]
 
+MICRO_F1_TOLERANCE = 0.03
+"""Maximum fraction of the best micro F1 on validation rows that experiments and hybrids give up for macro F1."""
 
-PRICE = 0.03
-"""Share of the best micro F1 on validation rows that experiments and hybrids give for macro F1, at most."""
+
+def tuned_threshold(value: float) -> DecisionRule:
+    """The rule of a threshold that was tuned here: a text keeps its best label whatever its score."""
+    return DecisionRule("threshold", value, min_labels=1)
 
 
 def tune_threshold(
@@ -76,7 +81,8 @@ def threshold_curves(
     order = np.argsort(-key, kind="stable")
     key = key[order]
     cut = np.append(key[1:] != key[:-1], True)[: len(key)]  # equal scores are decided alike
-    thresholds = np.where(np.isfinite(key[cut]), key[cut], np.nextafter(1.0, 2.0))
+    cut &= np.isfinite(key) | ~(key == 1.0).any()  # no threshold leaves out a further label with the score 1
+    thresholds = np.minimum(key[cut], 1.0)
     return thresholds, [
         _f1_along(scored, order, references, objective, label_weights)[cut] for objective in objectives
     ]
@@ -167,7 +173,8 @@ class RuleScores:
 
     def rule(self, place: int) -> DecisionRule:
         """The rule at a place."""
-        return DecisionRule("top_k" if place < self.max_k else "threshold", float(self.values[place]))
+        value = float(self.values[place])
+        return DecisionRule("top_k", value) if place < self.max_k else tuned_threshold(value)
 
 
 def score_rules(
@@ -190,7 +197,7 @@ def score_rules(
         DataError: if the references are those of other texts.
     """
     if max_k < 1:
-        raise ConfigurationError(f"max_k={max_k}; a whole number from 1 on is needed.")
+        raise ConfigurationError(f"max_k={max_k}; it must be an integer >= 1.")
     if not len(scored):
         raise ConfigurationError("There are no validation texts to choose a decision rule on.")
     order = np.argsort(scored.rank, kind="stable")
@@ -202,7 +209,7 @@ def score_rules(
     return RuleScores(np.concatenate([np.arange(1, max_k + 1), thresholds]), micro, macro, max_k)
 
 
-def best_within(micro: np.ndarray, macro: np.ndarray, price: float) -> int:
-    """The place with the best macro F1 where micro F1 is at least `1 - price` of its best; of equals the first."""
-    near = np.flatnonzero(micro >= (1 - price) * micro.max())
+def best_within(micro: np.ndarray, macro: np.ndarray, tolerance: float) -> int:
+    """The place with the best macro F1 where micro F1 is at least `1 - tolerance` of its best; of equals the first."""
+    near = np.flatnonzero(micro >= (1 - tolerance) * micro.max())
     return int(near[np.lexsort((near, -micro[near], -macro[near]))[0]])

@@ -3,66 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import dataclass, field, replace
+from typing import Any, get_args
 
 import numpy as np
 
 from ..configuration_xlgen import NUM_LEVELS, Conditioning
 from ..errors import ConfigurationError, ModelFolderError
-from .retriever import DenseRetriever
+from ..labels.tokens import TruncationReport
+from ..ranking.fusion import MAX_CANDIDATES
+from ..ranking.scored_labels import ScoredLabels
+from .retriever import LabelRetriever
 
-if TYPE_CHECKING:
-    from ..labels.tokens import TruncationReport
-    from ..labels.trie import LabelTrie
-    from ..ranking.scored_labels import ScoredLabels
-
-__all__ = ["CandidateInputs"]
-
-_MOST_CANDIDATES = 1000
+__all__ = ["CandidateInputs", "InputCandidates"]
 
 
-@dataclass
+@dataclass(frozen=True)
+class InputCandidates:
+    """Candidates of one text that a model reads, best first.
+
+    Attributes:
+        labels: their label ids.
+        levels: level of each one's score, from 0 to `NUM_LEVELS - 1`.
+    """
+
+    labels: list[int] = field(default_factory=list)
+    levels: list[int] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class CandidateInputs:
-    """Turns retrieved candidates into input ids that are put behind those of the text.
+    """Finds the candidate labels that a model reads with a text.
 
-    With the conditioning `tokens` a candidate is a token for the level of its score, and the pieces of its name; with
-    `memory` it is the one id `-1 - label`, in whose place the model joins the vector of the label to its memory.
+    With the conditioning `tokens` a candidate is a token for the level of its score, and the tokens of its name, after
+    those of the text; with `memory` the model joins the vector of the label to the encoder's hidden states.
 
     Attributes:
         retriever: finds the candidates.
-        num_candidates: candidates of a text, at least 1; best first.
+        num_input_candidates: candidates of a text, from 1 to 1000; best first.
         conditioning: see above.
-        levels: scores that part the levels, not falling, `(NUM_LEVELS - 1,)`; as many candidates of the training texts
-            have each level.
+        levels: scores that part the levels, in ascending order, `(NUM_LEVELS - 1,)`; equally many candidates of the
+            training texts have each level.
+
+    Raises:
+        ConfigurationError: if a value is out of range.
     """
 
-    retriever: DenseRetriever
-    num_candidates: int
+    retriever: LabelRetriever
+    num_input_candidates: int
     conditioning: Conditioning
-    levels: np.ndarray
+    levels: tuple[float, ...]
 
     def __post_init__(self) -> None:
         """Check the values."""
-        self.levels = np.asarray(self.levels, dtype=np.float64)
-        if type(self.num_candidates) is not int or not 1 <= self.num_candidates <= _MOST_CANDIDATES:
+        number = self.num_input_candidates
+        if type(number) is not int or not 1 <= number <= MAX_CANDIDATES:
             raise ConfigurationError(
-                f"num_candidates={self.num_candidates!r}; a whole number from 1 to {_MOST_CANDIDATES} is needed."
+                f"num_input_candidates={number!r}; it must be an integer from 1 to {MAX_CANDIDATES}."
             )
         if self.conditioning not in get_args(Conditioning):
             raise ConfigurationError(f"conditioning={self.conditioning!r}; choose one of {get_args(Conditioning)}.")
-        rising = self.levels.shape == (NUM_LEVELS - 1,) and bool((np.diff(self.levels) >= 0).all())
-        if not rising or not np.isfinite(self.levels).all():
-            raise ConfigurationError(f"levels={self.levels.tolist()}; {NUM_LEVELS - 1} scores that rise are needed.")
+        levels = np.asarray(self.levels, dtype=np.float64)
+        if levels.shape != (NUM_LEVELS - 1,) or not np.isfinite(levels).all() or (np.diff(levels) < 0).any():
+            raise ConfigurationError(f"levels={list(self.levels)}; {NUM_LEVELS - 1} ascending scores are needed.")
 
     @classmethod
     def fit(
         cls,
-        retriever: DenseRetriever,
+        retriever: LabelRetriever,
         texts: Sequence[str],
         *,
-        num_candidates: int = 16,
+        num_input_candidates: int = 16,
         conditioning: Conditioning = "tokens",
         progress: bool = True,
     ) -> CandidateInputs:
@@ -71,104 +82,92 @@ class CandidateInputs:
         Args:
             retriever: finds the candidates; made from the training texts.
             texts: some training texts.
-            num_candidates: candidates of a text.
+            num_input_candidates: candidates of a text.
             conditioning: see the class.
             progress: show a progress bar on a terminal.
         """
-        found = retriever.retrieve(texts, num_candidates, leave_out=True, progress=progress)
-        shares = np.arange(1, NUM_LEVELS) / NUM_LEVELS
-        return cls(retriever, num_candidates, conditioning, np.quantile(found.scores, shares))
+        found = retriever.rank_training_texts(texts, num_input_candidates, progress=progress)
+        quantiles = np.quantile(found.scores, np.arange(1, NUM_LEVELS) / NUM_LEVELS)
+        return cls(retriever, num_input_candidates, conditioning, tuple(quantiles.tolist()))
+
+    def extended(self, names: Sequence[str]) -> CandidateInputs:
+        """Candidates out of a label space with further names."""
+        return replace(self, retriever=self.retriever.extended(names))
 
     def find(self, texts: Sequence[str], *, training: bool = False) -> ScoredLabels:
         """The candidates of each text; in training a text does not find itself."""
-        return self.retriever.retrieve(texts, self.num_candidates, leave_out=training)
+        if training:
+            return self.retriever.rank_training_texts(texts, self.num_input_candidates)
+        return self.retriever.rank(texts, self.num_input_candidates)
 
-    def ids(
+    def select(
         self,
         texts: Sequence[str],
-        label_token_ids: Sequence[Sequence[int]],
-        first_level_token_id: int,
+        label_lengths: Sequence[int],
         room: int,
         report: TruncationReport | None = None,
         *,
         training: bool = False,
-    ) -> list[list[int]]:
-        """Ids of the candidates of each text, best first; those that do not fit whole are left out and counted.
+    ) -> list[InputCandidates]:
+        """The candidates of each text that its input has room for, best first; the others are counted.
 
         Args:
             texts: the texts.
-            label_token_ids: token ids of each label, the separator last.
-            first_level_token_id: token of the lowest level.
-            room: most ids of a text.
+            label_lengths: tokens of each label's name, `(L,)`; as tokens, a candidate takes one more for its level.
+            room: maximum number of tokens of a text's candidates.
             report: counts what does not fit.
             training: leave the text itself out of what is found.
         """
         found = self.find(texts, training=training)
-        level = first_level_token_id + np.searchsorted(self.levels, found.scores, side="right")
-        rows: list[list[int]] = []
-        lost = 0
-        for first, last in zip(found.start[:-1], found.start[1:], strict=True):
-            row: list[int] = []
-            for place in range(first, last):
-                label = int(found.labels[place])
-                more = (
-                    [-1 - label]
-                    if self.conditioning == "memory"
-                    else [int(level[place]), *label_token_ids[label][:-1]]
-                )
-                if len(row) + len(more) > room:
-                    lost += last - place
-                    break
-                row += more
-            rows.append(row)
+        levels = np.searchsorted(self.levels, found.scores, side="right").tolist()
+        labels = found.labels.tolist()
+        selected = []
+        for first, last in zip(found.start[:-1].tolist(), found.start[1:].tolist(), strict=True):
+            kept = list(range(first, last))
+            if self.conditioning == "tokens":
+                kept = _fitting(kept, labels, label_lengths, room)
+            selected.append(InputCandidates([labels[place] for place in kept], [levels[place] for place in kept]))
         if report is not None:
-            report.candidates += len(found.labels)
-            report.candidates_lost += lost
-        return rows
+            report.candidates += len(labels)
+            report.candidates_lost += len(labels) - sum(len(one.labels) for one in selected)
+        return selected
 
-    def read(
-        self, text_ids: Sequence[Sequence[int]], trie: LabelTrie, separator: int, first_level_token_id: int
-    ) -> list[list[int]]:
-        """Read back which labels [`ids`] put behind each text, best first.
-
-        Args:
-            text_ids: ids of texts and their candidates.
-            trie: how labels are spelled.
-            separator: token that ends a label there.
-            first_level_token_id: token of the lowest level; texts themselves never hold such tokens.
-        """
-        if self.conditioning == "memory":
-            return [[-1 - one for one in ids if one < 0] for ids in text_ids]
-        after = first_level_token_id + NUM_LEVELS
-        found = []
-        for ids in text_ids:
-            places = [place for place, one in enumerate(ids) if first_level_token_id <= one < after]
-            names = [[*ids[begin + 1 : end], separator] for begin, end in pairwise([*places, len(ids)])]
-            found.append([label for label in map(trie.label_of, names) if label is not None])
-        return found
-
-    def settings(self) -> dict[str, Any]:
-        """What a model folder's settings hold beside the retriever."""
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON holds it, without the retriever; [`from_dict`] makes it again."""
         return {
-            "num_candidates": self.num_candidates,
+            "num_input_candidates": self.num_input_candidates,
             "conditioning": self.conditioning,
-            "levels": self.levels.tolist(),
+            "levels": list(self.levels),
         }
 
     @classmethod
-    def from_settings(cls, settings: Any, retriever: DenseRetriever, source: str) -> CandidateInputs:
-        """Make it from what [`settings`] gave.
+    def from_dict(cls, content: Any, retriever: LabelRetriever, source: str) -> CandidateInputs:
+        """Make it from what [`to_dict`] gave.
 
         Raises:
-            ModelFolderError: if the settings make no sense; the message names their source.
+            ModelFolderError: if the content makes no sense; the message names its source.
         """
-        wanted = {"num_candidates", "conditioning", "levels"}
-        if not isinstance(settings, dict) or set(settings) != wanted or not _are_numbers(settings["levels"]):
+        wanted = {"num_input_candidates", "conditioning", "levels"}
+        if not isinstance(content, dict) or set(content) != wanted or not _are_numbers(content["levels"]):
             raise ModelFolderError(f"{source}: 'candidates' must be an object with {sorted(wanted)}.")
         try:
-            return cls(retriever, **settings)
+            return cls(retriever, **{**content, "levels": tuple(content["levels"])})
         except ConfigurationError as err:
             raise ModelFolderError(f"{source}: {err}") from err
+
+
+def _fitting(places: list[int], labels: list[int], lengths: Sequence[int], room: int) -> list[int]:
+    """Places of the candidates that fit, each with its level token, into the room of their text.
+
+    One that does not fit is left out alone: a name longer than the room takes none of those after it along.
+    """
+    kept = []
+    for place in places:
+        size = 1 + lengths[labels[place]]
+        if size <= room:
+            room -= size
+            kept.append(place)
+    return kept
 
 
 def _are_numbers(values: Any) -> bool:

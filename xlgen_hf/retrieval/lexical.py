@@ -1,4 +1,4 @@
-"""Lexical similarity of texts, and of texts and label names, by the runs of characters they are spelled with."""
+"""Lexical similarity of texts, and of texts and label names, by their character n-grams."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
-from sklearn.feature_extraction.text import HashingVectorizer
-from sklearn.preprocessing import normalize
 
 __all__ = ["LexicalIndex"]
 
 logger = logging.getLogger(__name__)
 
-_BUCKETS = 2**20  # of hashed runs; 2**18 to 2**22 found the same
+_BUCKETS = 2**20  # of hashed n-grams; 2**18 to 2**22 found the same
 _RUNS = (2, 5)  # lengths; two characters are a word in Chinese or Japanese
 _MOST_NAMES = 0.03  # runs in more of the names say little, and cost most of the time
 _FEW_NAMES = 20  # with fewer names than this a run is never too frequent
@@ -24,7 +22,7 @@ _KINDS: dict[str, type] = {"start": np.int64, "runs": np.int32, "weights": np.fl
 
 
 class LexicalIndex:
-    """Training texts and label names as TF-IDF weights of the runs of 2 to 5 characters within their words.
+    """Training texts and label names as TF-IDF weights of the n-grams of 2 to 5 characters within their words.
 
     It finds what an encoder misses that does not know the language or the terms: runs, unlike words, match across
     inflections and compounds. Frequencies come from the label names, and a run that no name has counts for nothing.
@@ -121,6 +119,9 @@ def _hashed(texts: Sequence[str]) -> csr_matrix:
     """How often each hashed run is in each text, `(Q, 2**20)`."""
     if not len(texts):  # scikit-learn refuses to work on nothing
         return csr_matrix((0, _BUCKETS), dtype=np.float32)
+    # A model that has a retriever is loaded without scikit-learn; its first text brings it.
+    from sklearn.feature_extraction.text import HashingVectorizer
+
     vectorizer = HashingVectorizer(
         analyzer="char_wb", ngram_range=_RUNS, n_features=_BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
     )
@@ -133,7 +134,16 @@ def _weighted(hashed: csr_matrix, idf: np.ndarray) -> csr_matrix:
         ((np.log(hashed.data) + 1) * idf[hashed.indices], hashed.indices, hashed.indptr), hashed.shape
     )
     weights.eliminate_zeros()
-    return normalize(weights) if weights.shape[0] else weights
+    return _unit_rows(weights)
+
+
+def _unit_rows(weights: csr_matrix) -> csr_matrix:
+    """Rows of length 1; those without entries stay."""
+    length = np.sqrt(np.asarray(weights.power(2).sum(axis=1))).reshape(-1)
+    row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
+    return csr_matrix(
+        ((weights.data / length[row]).astype(weights.dtype), weights.indices, weights.indptr), weights.shape
+    )
 
 
 def _heaviest(weights: csr_matrix) -> csr_matrix:
@@ -143,7 +153,7 @@ def _heaviest(weights: csr_matrix) -> csr_matrix:
     row = np.repeat(np.arange(weights.shape[0]), np.diff(weights.indptr))
     order = np.lexsort((weights.indices, -weights.data, row))
     kept = order[np.arange(len(order)) - weights.indptr[row[order]] < _MOST_RUNS]
-    return normalize(csr_matrix((weights.data[kept], (row[kept], weights.indices[kept])), weights.shape))
+    return _unit_rows(csr_matrix((weights.data[kept], (row[kept], weights.indices[kept])), weights.shape))
 
 
 def _are_weights(values: np.ndarray) -> bool:

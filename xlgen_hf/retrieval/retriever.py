@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import shutil
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -21,31 +20,18 @@ from ..files.model_checks import check_encoder
 from ..files.serialization import read_tensors, write_json, write_tensors
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
+from ..ranking.sources import TextBatch
 from .lexical import LexicalIndex
 from .weighing import FORMAT_VERSION, Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings
 
-__all__ = ["RETRIEVER_FOLDER", "DenseRetriever", "RetrievalSettings"]
+__all__ = ["RETRIEVER_FOLDER", "RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 
 logger = logging.getLogger(__name__)
 
 RETRIEVER_FOLDER = "retriever"
-_SETTINGS_FILE = "retriever.json"
+RETRIEVER_SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
 _SIMILARITIES_AT_ONCE = 20_000_000
-_TUNING_CUTS = (2, 3, 4, 5, 6)
-_NAME_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
-_DENSE_CHOICES: dict[str, tuple[float, ...]] = {
-    "temperature": (0.02, 0.05, 0.1),
-    "name_power": (2.0, 4.0, 8.0),
-    "name_weight": _NAME_WEIGHTS,
-}
-_LEXICAL_CHOICES: tuple[dict[str, tuple[float, ...]], ...] = (  # each round starts from what the one before chose
-    {
-        "lexical_neighbor_weight": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
-        "lexical_name_weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
-    },
-    {"temperature": _DENSE_CHOICES["temperature"], "name_weight": (0.0, *_NAME_WEIGHTS)},
-)
 _KINDS: dict[str, type] = {
     "documents": np.float16,
     "names": np.float16,
@@ -55,7 +41,7 @@ _KINDS: dict[str, type] = {
 }
 
 
-class DenseRetriever:
+class LabelRetriever:
     """Finds candidate labels by exact search over embeddings of training texts and label names.
 
     Args:
@@ -110,7 +96,7 @@ class DenseRetriever:
         lexical: bool = False,
         cache_dir: str | Path | None = None,
         progress: bool = True,
-    ) -> DenseRetriever:
+    ) -> LabelRetriever:
         """Embed training texts and label names.
 
         Args:
@@ -145,47 +131,49 @@ class DenseRetriever:
         """Embeddings of texts, `(B, H)`, rows of length 1."""
         return embed_texts(list(texts), self.encoder, max_length=self.settings.max_length, progress=progress)
 
-    def retrieve(
-        self,
-        texts: Sequence[str],
-        num_candidates: int = 50,
-        *,
-        leave_out: bool = False,
-        allowed: np.ndarray | None = None,
-        progress: bool = False,
-    ) -> ScoredLabels:
-        """The best scored labels of each text.
+    def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text; see [`CandidateSource`].
+
+        A [`TextBatch`] is embedded and searched once, for its own depth and allowed labels, whoever asks.
 
         Args:
             texts: the texts.
-            num_candidates: labels for each text, at least 1.
-            leave_out: find no training text that is the text itself (leave-one-out); for the candidates that a model
-                is trained with.
+            k: labels for each text, at least 1.
             allowed: ids of the labels to choose from; all if None.
-            progress: show a progress bar on a terminal.
 
         Returns:
-            `num_candidates` labels for each text (fewer if there are fewer to choose from), scores in [0, 1]; none is
-            chosen.
+            `k` labels for each text (fewer if there are fewer to choose from), scores in [0, 1], and their parts, see
+            [`RetrievalSettings`]; none is chosen.
+
+        Raises:
+            ConfigurationError: if `k` is below 1.
+        """
+        if k < 1:
+            raise ConfigurationError(f"k={k}; it must be an integer >= 1.")
+        batch = TextBatch.of(texts)
+        sets = {one.tobytes(): one for one in (batch.allowed, allowed) if one is not None}
+        searches: dict[int, RetrievedCandidates] = batch.once(self, ("searches", *sets), dict)
+        depth = next((depth for depth in searches if depth >= k), max(k, batch.depth))
+        if depth not in searches:
+            queries = batch.once(self, "queries", lambda: self._embed_new(texts, self._same_texts(texts)))
+            choices = list(sets.values())
+            searches[depth] = self.find(queries, depth, allowed=choices, texts=list(texts), settings=self.settings)
+        return searches[depth].weigh(self.settings, self.labels, k, allowed)
+
+    def rank_training_texts(self, texts: Sequence[str], k: int, *, progress: bool = False) -> ScoredLabels:
+        """What [`rank`] finds for texts that may be among the indexed ones, with none of them finding itself.
+
+        Args:
+            texts: the texts; leave-one-out: for the candidates that a model is trained with.
+            k: labels for each text, at least 1.
+            progress: show a progress bar on a terminal.
         """
         same = self._same_texts(texts)
-        queries, hidden = self._embed_new(texts, same, progress=progress), same if leave_out else None
-        return self.search(queries, num_candidates, hidden=hidden, allowed=allowed, texts=texts)
+        queries = self._embed_new(texts, same, progress=progress)
+        found = self.find(queries, k, hidden=same, texts=list(texts), settings=self.settings)
+        return found.weigh(self.settings, self.labels, k)
 
-    def retrieve_parts(
-        self, texts: Sequence[str], num_candidates: int, *, allowed: np.ndarray | None = None
-    ) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
-        """What [`retrieve`] finds, with the parts of each score, see [`RetrievalSettings`].
-
-        Returns:
-            The labels, and by name (`neighbors`, `names`, `lexical_neighbors`, `lexical_names`) the parts of each
-            entry before they are weighed, `(M,)` each, in [0, 1].
-        """
-        queries = self._embed_new(texts, self._same_texts(texts), progress=False)
-        found = self._find(queries, num_candidates, allowed=allowed, texts=texts)
-        return found.weigh(self.settings, self.labels, num_candidates)
-
-    def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool) -> np.ndarray:
+    def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool = False) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again."""
         known = np.diff(same.indptr) > 0
         queries = np.empty((len(texts), self.width), dtype=np.float32)
@@ -203,59 +191,49 @@ class DenseRetriever:
         columns = np.concatenate([*found, np.empty(0, np.int64)])
         return csr_matrix((np.ones(len(columns), bool), columns, start), shape=(len(given), len(order)))
 
-    def search(
+    def find(
         self,
         queries: np.ndarray,
-        num_candidates: int = 50,
+        k: int,
         *,
         hidden: csr_matrix | None = None,
-        allowed: np.ndarray | None = None,
+        allowed: Sequence[np.ndarray] = (),
         texts: Sequence[str] | None = None,
-    ) -> ScoredLabels:
-        """The best scored labels of each embedding `(Q, H)`; see [`retrieve`].
-
-        Args:
-            queries: the embeddings.
-            num_candidates: labels for each.
-            hidden: training texts that must not count, `(Q, N)`, sparse; none if None.
-            allowed: ids of the labels to choose from; all if None.
-            texts: what was embedded; if None, spelling does not count.
-        """
-        if num_candidates < 1:
-            raise ConfigurationError(f"num_candidates={num_candidates}; at least 1 is needed.")
-        found = self._find(queries, num_candidates, hidden, allowed, texts)
-        return found.weigh(self.settings, self.labels, num_candidates)[0]
-
-    def _find(
-        self,
-        queries: np.ndarray,
-        num_candidates: int,
-        hidden: csr_matrix | None = None,
-        allowed: np.ndarray | None = None,
-        texts: Sequence[str] | None = None,
+        settings: RetrievalSettings | None = None,
     ) -> RetrievedCandidates:
         """Nearest texts, their labels, and the labels with the nearest names, block by block.
 
-        Without a near text a label has but its name. Where names count by embedding alone, none but the
-        `num_candidates` nearest can be among the best; with lexical names, so many of each kind of nearness are taken,
-        and only one that is good in the sum and far down in both could be missed.
+        Without a near text a label has but its name, so the `k` labels with the nearest names and the labels of the
+        near texts hold the `k` best: exactly, whatever larger `k` was searched for.
+
+        Args:
+            queries: embeddings, `(Q, H)`.
+            k: labels of each query that will be asked for.
+            hidden: training texts that must not count, `(Q, N)`, sparse; none if None.
+            allowed: sets of label ids; `k` labels of each of them are found as well.
+            texts: what was embedded; if None, character n-grams do not count.
+            settings: how both kinds of nearness of names are weighed. If None, the weights are still to be chosen: the
+                nearest names of each kind are found, and a label that is good in the sum and far down in both may be
+                missed.
         """
         step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
-        kept = np.arange(len(self)) if allowed is None else np.unique(allowed)
+        choices = [np.arange(len(self)), *allowed]
         blocks = []
         for begin in range(0, len(queries), step):
             block = slice(begin, begin + step)
-            of_block = (None if every is None else every[block] for every in (hidden, texts))
-            blocks.append(self._find_block(queries[block], num_candidates, kept, *of_block))
+            hidden_here = None if hidden is None else hidden[block]
+            texts_here = None if texts is None else texts[block]
+            blocks.append(self._find_block(queries[block], k, choices, hidden_here, texts_here, settings))
         return RetrievedCandidates.joined(blocks)
 
     def _find_block(
         self,
         queries: np.ndarray,
-        num_candidates: int,
-        kept: np.ndarray,
+        k: int,
+        choices: Sequence[np.ndarray],
         hidden: csr_matrix | None,
         texts: Sequence[str] | None,
+        settings: RetrievalSettings | None,
     ) -> RetrievedCandidates:
         queries = queries.astype(np.float32)
         near = [self._nearest(queries @ self.documents.T, hidden)]
@@ -265,15 +243,18 @@ class DenseRetriever:
             cosine = self.lexical.document_similarity(spelled)
             near.append(self._nearest(np.where(cosine > 0, cosine, -np.inf), hidden))
             of_names.append(self.lexical.name_similarity(spelled))
-        row, size = np.arange(len(queries)), min(num_candidates, len(kept))
+        row = np.arange(len(queries))
         keys = []
-        for similarity in of_names:
-            nearest = kept[best_columns(similarity[:, kept], size)[0].reshape(-1)]
+        nearness = of_names if settings is None else [settings.weigh_names(of_names)]
+        for similarity, kept in product(nearness, choices):
+            size = min(k, len(kept))
+            among = similarity if len(kept) == len(self) else similarity[:, kept]
+            nearest = kept[best_columns(among, size)[0].reshape(-1)]
             keys.append(np.repeat(row, size) * len(self) + nearest)
         for documents, _ in near:
             of_near = self.labels[documents.reshape(-1)]
             owner = np.repeat(np.repeat(row, documents.shape[1]), np.diff(of_near.indptr))
-            keys.append((owner * len(self) + of_near.indices)[np.isin(of_near.indices, kept)])
+            keys.append(owner * len(self) + of_near.indices)
         text, labels = np.divmod(np.unique(np.concatenate(keys)), len(self))
         return RetrievedCandidates(text, labels, [one[text, labels] for one in of_names], near)
 
@@ -283,48 +264,21 @@ class DenseRetriever:
             similarity[hidden.nonzero()] = -np.inf
         return best_columns(similarity, min(self.settings.neighbors, similarity.shape[1]))
 
-    # ------------------------------------------------------------------------------------------------ settings
+    # ------------------------------------------------------------------------------------------------ changes
 
-    def tune(self, texts: Sequence[str], label_ids: Sequence[Sequence[int]]) -> RetrievalSettings:
-        """Choose temperature, power and weights on validation texts: the best micro F1 of a fixed number of labels.
+    def with_settings(self, settings: RetrievalSettings, *, lexical: bool = True) -> LabelRetriever:
+        """The same index with other settings, without its lexical part if that is not wanted."""
+        kept = self.lexical if lexical else None
+        return LabelRetriever(self.encoder, self.documents, self.names, self.labels, self.fingerprints, settings, kept)
 
-        A lexical index that does not help is given up.
-
-        Args:
-            texts: validation texts.
-            label_ids: their label ids.
-
-        Returns:
-            The settings, which the retriever has taken over.
-        """
-        found = self._find(self.embed(texts), max(_TUNING_CUTS), texts=texts)
-        best = (-1.0, replace(self.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0))
-        for choices in (_DENSE_CHOICES, *(() if self.lexical is None else _LEXICAL_CHOICES)):
-            start = best[1]
-            for values in product(*choices.values()):
-                self.settings = replace(start, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
-                best = max(best, (self._best_f1(found, label_ids), self.settings), key=lambda pair: pair[0])
-        self.settings = best[1]
-        if not (self.settings.lexical_neighbor_weight or self.settings.lexical_name_weight):
-            self.lexical = None
-        logger.info("Retrieval has micro F1 %.4f on the validation rows with %s.", *best)
-        return self.settings
-
-    def _best_f1(self, found: RetrievedCandidates, label_ids: Sequence[Sequence[int]]) -> float:
-        """Micro F1 of the best fixed number of labels."""
-        scored, _ = found.weigh(self.settings, self.labels, max(_TUNING_CUTS))
-        gold, correct, rank = sum(map(len, label_ids)), scored.correct(label_ids), scored.rank
-        return max(float(2 * correct[rank < k].sum() / ((rank < k).sum() + gold)) for k in _TUNING_CUTS)
-
-    def extended(self, names: Iterable[str]) -> DenseRetriever:
+    def extended(self, names: Sequence[str]) -> LabelRetriever:
         """A retriever that also knows new labels, appended in the given order, by their names."""
-        names = list(names)
-        new = embed_texts(names, self.encoder, max_length=self.settings.max_length, progress=False)
+        new = embed_texts(list(names), self.encoder, max_length=self.settings.max_length, progress=False)
         labels = csr_matrix((self.labels.data, self.labels.indices, self.labels.indptr),
                             shape=(self.labels.shape[0], len(self) + len(new)))  # fmt: skip
         lexical = None if self.lexical is None else self.lexical.extended(names)
         known = np.concatenate([self.names, new])
-        return DenseRetriever(self.encoder, self.documents, known, labels, self.fingerprints, self.settings, lexical)
+        return LabelRetriever(self.encoder, self.documents, known, labels, self.fingerprints, self.settings, lexical)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -347,32 +301,10 @@ class DenseRetriever:
             **({} if self.lexical is None else self.lexical.tensors()),
         }
         write_tensors(folder / _TENSORS_FILE, tensors)
-        write_json(folder / _SETTINGS_FILE, {"format_version": FORMAT_VERSION, **asdict(self.settings)})
-
-    @staticmethod
-    def remove(folder: str | Path) -> None:
-        """Remove what [`save`] wrote, if there is something."""
-        if (Path(folder) / _SETTINGS_FILE).is_file():
-            shutil.rmtree(folder)
+        write_json(folder / RETRIEVER_SETTINGS_FILE, {"format_version": FORMAT_VERSION, **asdict(self.settings)})
 
     @classmethod
-    def load_index(cls, folder: str | Path, label_space: LabelSpace) -> DenseRetriever:
-        """Load what `xlgen index` wrote, for the labels that it was made for.
-
-        Raises:
-            ConfigurationError: if it was made for other labels.
-            ModelFolderError: if a file is missing, damaged, or does not fit the others.
-        """
-        indexed = LabelSpace.load(folder)
-        if indexed.names != label_space.names:
-            raise ConfigurationError(
-                f"The retriever in {folder} is for other labels ({len(indexed)}) than the model's "
-                f"({len(label_space)}). Make it from the same training rows and vocabulary."
-            )
-        return cls.load(folder, num_labels=len(label_space))
-
-    @classmethod
-    def load(cls, folder: str | Path, *, num_labels: int) -> DenseRetriever:
+    def load(cls, folder: str | Path, *, num_labels: int) -> LabelRetriever:
         """Read and check what [`save`] wrote.
 
         Args:
@@ -383,7 +315,7 @@ class DenseRetriever:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        settings = read_settings(folder / _SETTINGS_FILE)
+        settings = read_settings(folder / RETRIEVER_SETTINGS_FILE)
         path = folder / _TENSORS_FILE
         tensors = read_tensors(path)
         problem = _tensor_problem(tensors, num_labels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -65,32 +66,39 @@ class RetrievedCandidates:
         return cls(text, np.concatenate([block.labels for block in blocks]), of_names, near)
 
     def weigh(
-        self, settings: RetrievalSettings, labels: csr_matrix, num_candidates: int
-    ) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
-        """Scores of the candidates.
+        self, settings: RetrievalSettings, labels: csr_matrix, k: int, allowed: np.ndarray | None = None
+    ) -> ScoredLabels:
+        """Scores of the candidates, and the parts that they are made of (`PARTS`).
 
         Args:
             settings: how similarities become scores.
             labels: which training text has which label, `(N, L)`, sparse, 1 where it has.
-            num_candidates: labels of a query that are kept, best first.
-
-        Returns:
-            The labels, and the parts of their scores by name.
+            k: labels of a query that are kept, best first.
+            allowed: ids of the labels to choose from; all if None.
         """
-        parts = {name: np.zeros(len(self.text)) for name in PARTS}
-        for prefix, near, of_names in zip(("", "lexical_"), self.near, self.of_names, strict=False):
-            parts[f"{prefix}neighbors"] = self._shares(near, labels, settings.temperature)
-            parts[f"{prefix}names"] = of_names
+        parts = self._parts(settings, labels)
         lexical = (settings.lexical_neighbor_weight, settings.lexical_name_weight) if len(self.near) > 1 else (0, 0)
         weights = (1.0, settings.name_weight, *lexical)
         weighed = np.stack([parts[name] ** (settings.name_power if name == "names" else 1) for name in PARTS])
         scores = np.average(weighed, axis=0, weights=weights).clip(0, 1)
         order = np.lexsort((self.labels, -scores, self.text))
-        start = np.searchsorted(self.text, np.arange(self.queries + 1))
-        kept = order[np.arange(len(order)) - start[self.text[order]] < num_candidates]
-        new_start = np.searchsorted(self.text[kept], np.arange(self.queries + 1)).astype(np.int64)
-        scored = ScoredLabels(new_start, self.labels[kept], scores[kept], np.zeros(len(kept), dtype=bool))
-        return scored, {name: values[kept] for name, values in parts.items()}
+        if allowed is not None:
+            order = order[np.isin(self.labels[order], allowed)]
+        text = self.text[order]
+        start = np.searchsorted(text, np.arange(self.queries + 1))
+        order = order[np.arange(len(order)) - start[text] < k]
+        start = np.searchsorted(self.text[order], np.arange(self.queries + 1)).astype(np.int64)
+        chosen = np.zeros(len(order), dtype=bool)
+        kept = {name: values[order] for name, values in parts.items()}
+        return ScoredLabels(start, self.labels[order], scores[order], chosen, kept)
+
+    def _parts(self, settings: RetrievalSettings, labels: csr_matrix) -> dict[str, np.ndarray]:
+        """The parts of each candidate's score before they are weighed, `(M,)` each, in [0, 1]."""
+        parts = {name: np.zeros(len(self.text)) for name in PARTS}
+        for prefix, near, of_names in zip(("", "lexical_"), self.near, self.of_names, strict=False):
+            parts[f"{prefix}neighbors"] = self._shares(near, labels, settings.temperature)
+            parts[f"{prefix}names"] = of_names
+        return parts
 
     def _shares(self, near: Neighbors, labels: csr_matrix, temperature: float) -> np.ndarray:
         """Weight of each candidate among the neighbours, `(M,)`."""
@@ -106,9 +114,20 @@ class RetrievedCandidates:
 
 
 def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of the `size` greatest values of each row and those values, greatest first, `(Q, size)` each."""
-    columns = np.argpartition(-values, size - 1, axis=1)[:, :size] if size < values.shape[1] else None
-    columns = np.broadcast_to(np.arange(values.shape[1]), values.shape) if columns is None else columns
+    """Columns of the `size` greatest values of each row and those values, greatest first, `(Q, size)` each.
+
+    Of equal values the first columns are taken.
+    """
+    if size < values.shape[1]:
+        least = -np.partition(-values, size - 1, axis=1)[:, size - 1, None]
+        chosen = values >= least
+        if chosen.sum() > size * len(values):
+            equal = values == least
+            room = size - (chosen & ~equal).sum(axis=1, keepdims=True)
+            chosen &= ~equal | (np.cumsum(equal, axis=1, dtype=np.int32) <= room)
+        columns = chosen.nonzero()[1].reshape(len(values), size)
+    else:
+        columns = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     found = np.take_along_axis(values, columns, axis=1)
     order = np.lexsort((columns, -found), axis=1)
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(found, order, axis=1)
@@ -165,6 +184,19 @@ class RetrievalSettings:
             number, least = getattr(self, name), _LEAST.get(name, 0)
             if type(number) not in (int, float) or not least <= number <= 1e6:
                 raise ConfigurationError(f"{name}={number!r}; a number from {least} to 1000000 is needed.")
+
+    def weigh_names(self, of_names: Sequence[np.ndarray]) -> np.ndarray:
+        """What a label scores by its name alone, up to a constant factor; one kind of similarity ranks as it is.
+
+        Args:
+            of_names: similarities by embedding and, where that counts, by character n-grams, of one shape.
+        """
+        if len(of_names) == 1:
+            return of_names[0]
+        by_embedding, by_characters = of_names
+        weighed: np.ndarray = self.name_weight * by_embedding**self.name_power
+        weighed += self.lexical_name_weight * by_characters
+        return weighed
 
 
 def read_settings(path: Path) -> RetrievalSettings:

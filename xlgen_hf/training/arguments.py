@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
+from transformers.integrations import get_available_reporting_integrations
 
 from ..errors import ConfigurationError
+from ..settings import check_values, definitions
+from .settings import TrainerSettings
 
-__all__ = ["XLGenTrainingArguments"]
+__all__ = ["XLGenTrainingArguments", "check_processes"]
 
 
 @dataclass
-class XLGenTrainingArguments(Seq2SeqTrainingArguments):
+class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
     """Arguments of [`XLGenTrainer`].
 
-    Defaults that differ from `Seq2SeqTrainingArguments`: `learning_rate` 2e-4, `per_device_train_batch_size` 32,
-    `per_device_eval_batch_size` 64, `num_train_epochs` 5, `warmup_steps` 0.05 (a share of all steps),
-    `weight_decay` 0.01, `predict_with_generate` True, `remove_unused_columns` False (the collator picks its columns),
-    `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names` ["labels"], `report_to` none;
+    [`TrainerSettings`] has those that are XLGen's own, and the defaults that differ from `Seq2SeqTrainingArguments`.
+    Other defaults that differ: `predict_with_generate` True, `remove_unused_columns` False (the collator picks its
+    columns), `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names` ["labels"];
     `dataloader_pin_memory` is off on a CPU.
 
-    Args:
-        fresh_learning_rate: learning rate of parameters that no pretraining has seen (cluster parts, a warm-started
-            decoder); `learning_rate` is that of all others.
-        length_bucketing: batch rows of similar length; the order of evaluation stays that of the data.
-        clusters_only_rate: `mcg`: share of texts with a further row clusters -> labels.
-        cluster_noise: `mcg`: chance that a gold cluster is left out of the input, or a wrong one put in.
-        tune_decisions: after training, choose on the validation rows how the model searches and decides: the least
-            number of labels, greedy search or beams, the calibration of scores, and thresholds.
-        decision_beams: beams that compete with greedy search then; 1 for greedy search alone.
+    Raises:
+        ConfigurationError: if a value is out of range, or this machine cannot do what is asked for.
     """
 
-    learning_rate: float = field(default=2e-4, metadata={"help": "Learning rate of pretrained parameters."})
-    fresh_learning_rate: float = field(
-        default=1e-3, metadata={"help": "Learning rate of parameters that no pretraining has seen."}
-    )
-    per_device_train_batch_size: int = field(default=32, metadata={"help": "Texts in a training batch, a device."})
-    per_device_eval_batch_size: int = field(default=64, metadata={"help": "Texts in an evaluation batch, a device."})
-    num_train_epochs: float = field(default=5.0, metadata={"help": "Passes over the training rows."})
-    warmup_steps: float = field(default=0.05, metadata={"help": "Steps of warm-up; below 1 a share of all steps."})
-    weight_decay: float = field(default=0.01, metadata={"help": "Weight decay of matrices."})
     predict_with_generate: bool = field(default=True, metadata={"help": "Evaluate by generating label sets."})
     remove_unused_columns: bool | None = field(
         default=False, metadata={"help": "Keep it off: the collator picks its columns."}
@@ -49,28 +36,44 @@ class XLGenTrainingArguments(Seq2SeqTrainingArguments):
         default="micro_f1", metadata={"help": "Metric that picks the best model."}
     )
     label_names: list[str] | None = field(default_factory=lambda: ["labels"], metadata={"help": "Leave as it is."})
-    length_bucketing: bool = field(default=True, metadata={"help": "Batch rows of similar length."})
-    clusters_only_rate: float = field(
-        default=0.1, metadata={"help": "mcg: share of texts with a further row clusters -> labels, in [0, 1]."}
-    )
-    cluster_noise: float = field(
-        default=0.1, metadata={"help": "mcg: chance of a missing and of a wrong cluster in the input, in [0, 1]."}
-    )
-    tune_decisions: bool = field(
-        default=True,
-        metadata={"help": "After training, tune search, least labels, calibration and thresholds on validation rows."},
-    )
-    decision_beams: int = field(default=5, metadata={"help": "Beams that compete with greedy search in that tuning."})
 
     def __post_init__(self) -> None:
-        """Check the added arguments."""
-        super().__post_init__()
+        """Check the values, before and by means of transformers."""
+        if not {"RANK", "MASTER_ADDR"} <= os.environ.keys():
+            check_processes(1)
+        checked = [name for name in definitions(TrainerSettings) if name != "report_to"]  # which may be a list, too
+        check_values(TrainerSettings, {name: getattr(self, name) for name in checked})
+        try:
+            super().__post_init__()
+        except (ImportError, RuntimeError, ValueError) as err:  # torch and transformers say what the machine lacks
+            raise ConfigurationError(f"These training arguments cannot be used here: {_in_a_line(err)}") from err
+        unknown = sorted(set(self.report_to or ()) - set(get_available_reporting_integrations()))
+        if unknown:
+            known = ", ".join(["none", "all", *get_available_reporting_integrations()])
+            raise ConfigurationError(
+                f"report_to={unknown[0]!r}; it must be one of {known}, or a tracker that is installed first."
+            )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn
-        for name in ("clusters_only_rate", "cluster_noise"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigurationError(f"{name}={getattr(self, name)}; a share in [0, 1] is needed.")
-        if self.decision_beams < 1:
-            raise ConfigurationError(f"decision_beams={self.decision_beams}; at least 1 is needed.")
-        if self.fresh_learning_rate <= 0:
-            raise ConfigurationError(f"fresh_learning_rate={self.fresh_learning_rate}; it must be positive.")
+
+
+def check_processes(together: int) -> None:
+    """Refuse to train alone where several processes are wanted.
+
+    Args:
+        together: number of processes in this one's group.
+
+    Raises:
+        ConfigurationError: if the environment names more.
+    """
+    wanted = int(os.environ.get("WORLD_SIZE") or 1)
+    if wanted > 1 and together == 1:
+        raise ConfigurationError(
+            f"WORLD_SIZE={wanted} says that {wanted} processes train together, but this one belongs to no group of "
+            "processes: each would train on its own, into the same folder. Start the training with `torchrun "
+            f"--nproc_per_node {wanted} -m xlgen_hf train ...` or `accelerate launch`, or unset WORLD_SIZE."
+        )
+
+
+def _in_a_line(err: Exception) -> str:
+    return " ".join(str(err).split()) or type(err).__name__

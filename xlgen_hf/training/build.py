@@ -17,7 +17,7 @@ from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..modules.backbone import longest_sequence
 from ..processing_xlgen import XLGenProcessor
 from ..retrieval.candidate_inputs import CandidateInputs
-from ..retrieval.retriever import DenseRetriever
+from ..retrieval.model_sources import load_index
 from .retriever import ContrastiveSettings, fit_retriever
 from .settings import TrainingSettings
 from .warm_start import start_from
@@ -66,7 +66,7 @@ def _make_candidates(
     if settings.variant != "rcl":
         return None
     if settings.retriever is not None:
-        retriever = DenseRetriever.load_index(settings.retriever, label_space)
+        retriever = load_index(settings.retriever, label_space)
     else:
         retriever = fit_retriever(
             label_space,
@@ -81,8 +81,8 @@ def _make_candidates(
     return CandidateInputs.fit(
         retriever,
         rows["text"][:_LEVEL_TEXTS],
-        num_candidates=settings.num_candidates,
-        conditioning=settings.model_options.get("conditioning", "tokens"),
+        num_input_candidates=settings.num_input_candidates,
+        conditioning=settings.chosen_conditioning(),
     )
 
 
@@ -112,7 +112,9 @@ def prepare_model(
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
     candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
     processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates)
-    most_labels = max(len(labels) for labels in rows["labels"])
+    options = settings.model_options()
+    if options["max_labels"] is None:
+        options["max_labels"] = max(settings.min_labels, *map(len, rows["labels"]))
     set_seed(seed)
     model = XLGenForConditionalGeneration.from_backbone(
         settings.backbone,
@@ -120,7 +122,7 @@ def prepare_model(
         variant=settings.variant,
         decoder_layers=settings.decoder_layers,
         dropout=settings.dropout,
-        **{"max_labels": most_labels, **settings.model_options},
+        **options,
     )
     if settings.start_from is not None:
         start_from(model, processor, settings.start_from)

@@ -15,17 +15,21 @@ from ..configuration_xlgen import Variant
 from ..errors import ConfigurationError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import TruncationReport
-from ..processing_xlgen import XLGenProcessor
+from ..modules.output_layer import IGNORED
+from ..processing_xlgen import EncodedText, XLGenProcessor
+from ..retrieval.candidate_inputs import InputCandidates
 
-__all__ = ["DataCollatorForXLGen", "encode_dataset"]
+__all__ = ["DataCollatorForXLGen", "ShareCollator", "encode_dataset", "pad_rows"]
 
 logger = logging.getLogger(__name__)
 
-_IGNORED = -100  # target that no loss counts
 _MAP_BATCH = 1000
 _SHOWN = 5  # names that a report spells out
 _ENCODED = Features(
-    {name: List(Value("int64")) for name in ("text_ids", "label_ids", "unknown_ids")}
+    {
+        name: List(Value("int64"))
+        for name in ("text_ids", "candidate_ids", "candidate_levels", "label_ids", "unknown_ids")
+    }
     | {name: Value("int64") for name in ("row", "length")}
 )
 
@@ -49,9 +53,10 @@ def encode_dataset(
         training: rows that are trained on, so that none of them may retrieve itself (`rcl`).
 
     Returns:
-        Rows with `text_ids` (tokens of the text), `label_ids`, `unknown_ids` (ids from `L` on for labels outside the
-        label space), `row` (the row's number) and `length` (tokens of text and target together). What truncation loses
-        is logged with its share of all texts and labels.
+        Rows with `text_ids` (tokens of the text), `candidate_ids` and `candidate_levels` (`rcl`), `label_ids`,
+        `unknown_ids` (ids from `L` on for labels outside the label space), `row` (the row's number) and `length`
+        (tokens of input and target together). What truncation loses is logged with its fraction of all texts and
+        labels; training rows whose labels are all too long for a target are left out.
 
     Raises:
         LabelSpaceError: if a label is not in the label space, unless `allow_unknown`.
@@ -67,17 +72,20 @@ def encode_dataset(
         return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
 
     def encode(rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
-        text_ids = processor.encode_texts(rows["text"], report, training=training)
+        texts = processor.encode_texts(rows["text"], report, training=training)
         found = [look_up(labels) for labels in rows["labels"]]
-        label_ids, unknown_ids = [ids for ids, _ in found], [ids for _, ids in found]
-        targets = [processor.build_target(space.order(ids), report) for ids in label_ids]
-        lengths = [len(text) + len(target) for text, target in zip(text_ids, targets, strict=True)]
+        targets = [processor.label_tokenizer.build_target(space.order(ids), report) for ids, _ in found]
+        # A row whose labels are all too long would teach to end at once.
+        kept = [row for row, target in enumerate(targets) if not training or len(target) > 1 or not found[row][0]]
+        report.rows_lost += len(targets) - len(kept)
         return {
-            "text_ids": text_ids,
-            "label_ids": label_ids,
-            "unknown_ids": unknown_ids,
-            "row": numbers,
-            "length": lengths,
+            "text_ids": [texts[row].token_ids for row in kept],
+            "candidate_ids": [texts[row].candidates.labels for row in kept],
+            "candidate_levels": [texts[row].candidates.levels for row in kept],
+            "label_ids": [found[row][0] for row in kept],
+            "unknown_ids": [found[row][1] for row in kept],
+            "row": [numbers[row] for row in kept],
+            "length": [len(processor.build_input(texts[row])) + len(targets[row]) for row in kept],
         }
 
     encoded = dataset.map(
@@ -118,7 +126,7 @@ class DataCollatorForXLGen:
     * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
       texts a third, clusters -> labels; `cluster_rows` `(B,)` marks the cluster targets.
     * with `references`: `reference_ids`, the row's label ids, none lost to truncation and unknown ones included,
-      filled up with -100, and `text_ids`, the tokens of the text alone; evaluation by generation starts from them.
+      padded with -100, and `texts`, the encoded texts; evaluation by generation starts from them.
 
     Args:
         processor: the model's processor.
@@ -152,14 +160,15 @@ class DataCollatorForXLGen:
         if self.variant == "mcg":
             batch = self._multitask(features, ordered)
         else:
-            inputs = [self.processor.build_input(f["text_ids"]) for f in features]
-            batch = self._pad(inputs, [self.processor.build_target(ids) for ids in ordered])
+            texts = [_encoded_text(f) for f in features]
+            targets = [self.processor.label_tokenizer.build_target(ids) for ids in ordered]
+            batch = self._pad([self.processor.build_input(text) for text in texts], targets, texts)
         if self.variant == "bcl":
             bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
             batch["cluster_bits"] = torch.from_numpy(bits)
         if self.references:
-            batch["reference_ids"] = _pad_rows([f["label_ids"] + f["unknown_ids"] for f in features], _IGNORED)
-            batch["text_ids"] = [f["text_ids"] for f in features]
+            batch["reference_ids"] = pad_rows([f["label_ids"] + f["unknown_ids"] for f in features])
+            batch["texts"] = [_encoded_text(f) for f in features]
         return batch
 
     @property
@@ -168,8 +177,11 @@ class DataCollatorForXLGen:
             raise ConfigurationError(f"variant={self.variant!r} needs label clusters; the processor has none.")
         return self.processor.clusters
 
-    def _pad(self, inputs: list[list[int]], targets: list[list[int]]) -> dict[str, Any]:
-        return {**self.processor.pad(inputs), "labels": _pad_rows(targets, _IGNORED)}
+    def _pad(
+        self, inputs: list[list[int]], targets: list[list[int]], texts: Sequence[EncodedText] = ()
+    ) -> dict[str, Any]:
+        candidates = [text.candidates for text in texts]
+        return {**self.processor.pad(inputs, candidates=candidates), "labels": pad_rows(targets)}
 
     def _multitask(self, features: Sequence[dict[str, Any]], ordered: list[list[int]]) -> dict[str, Any]:
         """The rows of MCG's tasks, those of one text behind each other."""
@@ -178,10 +190,10 @@ class DataCollatorForXLGen:
         for feature, label_ids in zip(features, ordered, strict=True):
             random = np.random.default_rng([self.seed, self.epoch, feature["row"]])
             gold = self._clusters.clusters_of(feature["label_ids"])
-            target = processor.build_target(label_ids)
+            target = processor.label_tokenizer.build_target(label_ids)
             inputs.append(processor.build_input(feature["text_ids"], self._with_noise(gold, random), "labels"))
             inputs.append(processor.build_input(feature["text_ids"], task="clusters"))
-            targets += [target, processor.build_cluster_target(gold)]
+            targets += [target, processor.label_tokenizer.build_cluster_target(gold)]
             is_cluster_row += [False, True]
             if random.random() < self.clusters_only_rate:
                 inputs.append(processor.build_input([], gold, "labels"))
@@ -197,7 +209,40 @@ class DataCollatorForXLGen:
         return kept
 
 
-def _pad_rows(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
-    """Ragged rows -> `(B, longest)`, int64, filled up with `value`."""
+@dataclass
+class ShareCollator:
+    """Makes the batch of one of several processes out of the rows that they share.
+
+    Where there are fewer rows than processes, one without any gets a row whose targets are ignored: it takes part in
+    the step, and adds nothing to it.
+
+    Args:
+        collator: makes batches.
+        process: number of this process.
+        processes: number of processes.
+    """
+
+    collator: DataCollatorForXLGen
+    process: int = 0
+    processes: int = 1
+
+    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """All rows of a step -> the batch of this process."""
+        own = features[self.process :: self.processes]
+        if own:
+            return self.collator(own)
+        batch = self.collator(features[:1])
+        batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        return batch
+
+
+def _encoded_text(feature: dict[str, Any]) -> EncodedText:
+    """The encoded text of a row of [`encode_dataset`]."""
+    candidates = InputCandidates(feature["candidate_ids"], feature["candidate_levels"])
+    return EncodedText(feature["text_ids"], candidates)
+
+
+def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Ragged rows of ids -> `(B, longest)`, int64, padded with -100."""
     longest = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows], dtype=torch.long)
+    return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows], dtype=torch.long)

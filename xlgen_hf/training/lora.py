@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -27,6 +27,7 @@ from ..files.saving import replace_files
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..modules.adapters import require_peft
 from ..processing_xlgen import XLGenProcessor
+from ..settings import Quantization
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Quantization", "add_lora", "check_quantization", "lora_config", "save_settings"]
 
 logger = logging.getLogger(__name__)
-
-Quantization = Literal["4bit", "8bit"]
 
 _UNUSED = "pooler"  # BERT's, which only its classifiers read
 # What training may set after the base was saved.

@@ -1,15 +1,22 @@
-"""What a training tells while it runs: a bar on a terminal, losses and the time that is left in the log."""
+"""What a training reports while it runs (a bar on a terminal, losses and remaining time in the log), and its end."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
+import torch
+from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+
+from ..errors import Terminated
+from .resuming import ResumableTrainer
 
 __all__ = ["TrainingProgress", "run_training"]
 
@@ -27,10 +34,19 @@ class _Bar(ProgressCallback):
 
 
 class TrainingProgress(TrainerCallback):
-    """Says how long the training will take, and ends it at the next step when the user interrupts it."""
+    """Reports how long the training will take and how it goes, and stops it where the user or the system asks for it.
 
-    def __init__(self) -> None:
-        self.interrupted = False
+    On the first Ctrl-C or SIGTERM the step is finished, a checkpoint is written, and the training ends; an evaluation
+    is left, and done when the run is resumed. The second one ends the program at once.
+
+    Args:
+        trainer: the trainer.
+    """
+
+    def __init__(self, trainer: ResumableTrainer) -> None:
+        self.trainer = trainer
+        self.asked: type[KeyboardInterrupt] | None = None
+        self._stopping = False  # in all processes
         self._start = (0.0, 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -38,13 +54,29 @@ class TrainingProgress(TrainerCallback):
         self._start = (time.monotonic(), state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Estimate the rest once; on an interrupt save a checkpoint and stop."""
+        """Estimate the remaining time once; where a stop was asked for, save a checkpoint in place of all else."""
         started, first = self._start
         if state.global_step - first == _TIMED_STEPS:
             left = (time.monotonic() - started) / _TIMED_STEPS * (state.max_steps - state.global_step)
             logger.info("Training will take about %.0f more minutes.", max(left / 60, 1))
-        if self.interrupted:
-            control.should_save = control.should_training_stop = True
+        self._stopping = self._asked_in_any_process()
+        if self._stopping:
+            ends_epoch = args.eval_strategy == "epoch" and state.epoch == int(state.epoch) >= args.eval_delay
+            self.trainer.evaluation_due = control.should_evaluate or ends_epoch
+            control.should_evaluate = False
+            control.should_save = True
+
+    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Leave an evaluation during the training; of several processes, all finish it."""
+        if self.asked and args.world_size == 1 and self.trainer.is_in_train and state.global_step:
+            self.trainer.evaluation_due = True
+            self.trainer.save_now()
+            raise _Stopped
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """End the training, once the checkpoint is written."""
+        if self._stopping or (self.asked and args.world_size == 1):
+            raise _Stopped
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
         """Log the losses."""
@@ -53,35 +85,59 @@ class TrainingProgress(TrainerCallback):
             logger.info("Step %d of %d: %s", state.global_step, state.max_steps, parts)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        """Handle the first Ctrl-C; the second one ends the program at once."""
-        logger.warning("Interrupted: saving a checkpoint. The same command goes on from it.")
-        self.interrupted = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        """Handle the first Ctrl-C or SIGTERM; the second one ends the program at once."""
+        kind = Terminated if number == signal.SIGTERM else KeyboardInterrupt
+        if self.asked:
+            raise kind
+        logger.warning("Interrupted: saving a checkpoint. The same command continues from it.")
+        self.asked = kind
+
+    def _asked_in_any_process(self) -> bool:
+        """Whether any process was asked to stop; all processes learn it at the same step."""
+        if self.trainer.args.world_size == 1:
+            return self.asked is not None
+        asked = torch.tensor(int(self.asked is not None), device=self.trainer.args.device)
+        return bool(self.trainer.accelerator.reduce(asked, "sum"))
 
 
-def run_training(trainer: Trainer, checkpoint: str | None) -> None:
-    """Train, telling how it goes; Ctrl-C is taken as a wish to stop after the step.
+class _Stopped(Exception):  # noqa: N818  nothing went wrong
+    """The training ends because it was asked to, and a checkpoint is written."""
+
+
+def run_training(trainer: ResumableTrainer, checkpoint: str | None) -> None:
+    """Train, and report on it; Ctrl-C and SIGTERM end it after the step that is running.
 
     Args:
         trainer: the trainer.
-        checkpoint: checkpoint to go on from, if any.
+        checkpoint: checkpoint to continue from, if any.
 
     Raises:
-        KeyboardInterrupt: after an interrupt, once a checkpoint is written.
+        KeyboardInterrupt: after an interrupt, once a checkpoint is written; after SIGTERM it is `Terminated`.
     """
     trainer.args.disable_tqdm = trainer.args.disable_tqdm or not sys.stderr.isatty()
     for printing in (PrinterCallback, ProgressCallback):
         trainer.remove_callback(printing)
     if not trainer.args.disable_tqdm:
         trainer.add_callback(_Bar)
-    progress = TrainingProgress()
+    progress = TrainingProgress(trainer)
     trainer.add_callback(progress)
     if checkpoint is not None:
         logger.info("Resuming from %s.", checkpoint)
-    previous = signal.signal(signal.SIGINT, progress.interrupt)
     try:
-        trainer.train(resume_from_checkpoint=checkpoint)
+        with _handled_by(progress.interrupt):
+            trainer.train(resume_from_checkpoint=checkpoint)
+    except _Stopped:
+        logger.info("Stopped after step %d of %d.", trainer.state.global_step, trainer.state.max_steps)
+        raise (progress.asked or KeyboardInterrupt) from None
+
+
+@contextmanager
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle Ctrl-C and SIGTERM for a while, where Python lets us: in the main thread."""
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    previous = {number: signal.signal(number, handler) for number in signals}
+    try:
+        yield
     finally:
-        signal.signal(signal.SIGINT, previous)
-    if progress.interrupted:
-        raise KeyboardInterrupt
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 
-from .. import __version__
 from ..data.rows import row_facts
 from ..files.model_folder import REPORT_FILE
 from ..files.serialization import write_json
+from ..settings import Variant, definitions, uses
+from ..version import __version__
+from .settings import TrainerSettings
 
-__all__ = ["hybrid_report", "peak_memory", "source_name", "write_training_report"]
+__all__ = ["deciding_arguments", "hybrid_report", "peak_memory", "source_name", "write_training_report"]
 
 _FORMAT_VERSION = 1
 _EXAMPLES = 3
@@ -25,9 +27,8 @@ _HYBRID_SOURCE = (
 )
 # Of all arguments, those that decide the result; among the others are paths and tokens, which are nobody's business.
 _ARGUMENTS = (
-    "learning_rate", "fresh_learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size",
-    "gradient_accumulation_steps", "warmup_steps", "weight_decay", "lr_scheduler_type", "optim", "max_grad_norm",
-    "label_smoothing_factor", "length_bucketing", "clusters_only_rate", "cluster_noise", "bf16", "fp16", "seed",
+    *(name for name, one in definitions(TrainerSettings).items() if one.about.published),
+    "lr_scheduler_type", "optim", "max_grad_norm", "label_smoothing_factor", "fp16",
 )  # fmt: skip
 
 
@@ -75,12 +76,15 @@ def write_training_report(
         "variant": settings["variant"],
         "parameters": model.num_parameters(),
         "data": given,
-        "arguments": {**settings, **_arguments(args)},
+        "arguments": {
+            **{name: value for name, value in settings.items() if name not in ("backbone", "variant")},
+            **deciding_arguments(args, settings["variant"]),
+        },
         "decision": {
             "min_labels": model.config.min_labels,
             "num_beams": model.config.num_beams,
             "pool": model.config.pool,
-            **({} if processor.calibrator is None else _thresholds(processor.calibrator.thresholds)),
+            **_thresholds(processor.score_model.thresholds),
             "source": "micro F1 on the validation rows" if tuned else None,
         },
         "best_checkpoint": bool(args.load_best_model_at_end),
@@ -95,36 +99,45 @@ def write_training_report(
 
 
 def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation: Dataset) -> dict[str, Any]:
-    """The report of a model that has become a hybrid: its own scores, decisions and examples are no more its.
+    """The report of a model that has become a hybrid: its own scores, decisions and examples no longer apply.
 
     Args:
         report: the report of the model alone.
         model: the model.
-        processor: its processor, with the hybrid.
+        processor: its processor, with a fusion in its score model.
         validation: the rows that the hybrid learned from; scores on them would say little.
     """
-    hybrid = processor.hybrid
+    score_model = processor.score_model
+    fusion = score_model.fusion
     decision = {
-        "threshold": round(hybrid.threshold, 4),
-        "num_candidates": hybrid.num_candidates,
-        "rarity": hybrid.rarity,
-        "label_trees": hybrid.linear is not None,
+        "threshold": round(score_model.rule.value, 4),
+        "candidates_per_source": fusion.candidates_per_source,
+        "logit_adjustment": fusion.logit_adjustment,
+        "label_trees": "label_trees" in score_model.sources,
     }
     return {
         **report,
         "hybrid": True,
-        "decision": {**decision, **_thresholds(hybrid.thresholds), "source": _HYBRID_SOURCE},
+        "decision": {**decision, **_thresholds(score_model.thresholds), "source": _HYBRID_SOURCE},
         "scores": {},
         "examples": _examples(model, processor, validation),
     }
 
 
-def _thresholds(thresholds: dict[str, float]) -> dict[str, float]:
+def _thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 
-def _arguments(args: Any) -> dict[str, Any]:
-    values = {name: getattr(args, name) for name in _ARGUMENTS if hasattr(args, name)}
+def deciding_arguments(args: Any, variant: Variant) -> dict[str, Any]:
+    """The arguments of the trainer that decide the result.
+
+    Args:
+        args: the arguments.
+        variant: variant of the model; arguments that only others use are left out.
+    """
+    own = definitions(TrainerSettings)
+    names = [name for name in _ARGUMENTS if name not in own or uses(own[name], variant)]
+    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
     return {name: getattr(value, "value", value) for name, value in values.items()}
 
 

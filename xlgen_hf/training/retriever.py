@@ -10,23 +10,25 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
     TrainingArguments,
     set_seed,
 )
-from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..encoders.embedding import load_encoder
+from ..encoders.embedding import load_encoder, masked_mean
 from ..labels.space import LabelSpace
-from ..retrieval.retriever import DenseRetriever, RetrievalSettings
+from ..retrieval.retriever import LabelRetriever, RetrievalSettings
+from ..retrieval.tuning import tune_retriever
+from .checkpoints import newest_checkpoint
 from .progress import run_training
+from .resuming import ResumableTrainer
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
 
@@ -101,8 +103,7 @@ class _LabelMatcher(nn.Module):
         for part in parts:
             mask = part["attention_mask"]
             hidden = self.encoder(input_ids=part["input_ids"], attention_mask=mask).last_hidden_state
-            weight = mask[:, :, None].to(hidden.dtype)
-            means.append((hidden * weight).sum(1) / weight.sum(1))
+            means.append(masked_mean(hidden, mask))
         order = torch.cat([part["rows"] for part in parts]).argsort()
         return functional.normalize(torch.cat(means), dim=-1)[order]
 
@@ -156,12 +157,12 @@ class _Collator:
         return parts
 
 
-class _EncoderTrainer(Trainer):
-    """Keeps checkpoints without the pickle of arguments that the base class adds and nothing reads."""
+class _EncoderTrainer(ResumableTrainer):
+    """Keeps checkpoints of the weights alone, without the pickle of arguments that the base class adds."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        super()._save(output_dir, state_dict)
-        (Path(output_dir or self.args.output_dir) / TRAINING_ARGS_NAME).unlink(missing_ok=True)
+        state = self.model.state_dict() if state_dict is None else state_dict
+        save_file(state, Path(output_dir or self.args.output_dir) / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
 
 
 def train_encoder(
@@ -208,7 +209,8 @@ def train_encoder(
         data_collator=collator,
     )
     logger.info("Training the retrieval encoder on %d texts for %g epochs.", len(texts), settings.epochs)
-    run_training(trainer, get_last_checkpoint(str(folder)) if Path(folder).is_dir() else None)
+    checkpoint = newest_checkpoint(folder)
+    run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
     model.eval()
 
 
@@ -223,7 +225,7 @@ def fit_retriever(
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
     seed: int = 0,
-) -> DenseRetriever:
+) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
 
     Args:
@@ -245,12 +247,12 @@ def fit_retriever(
     texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
     if contrastive is not None and contrastive.epochs > 0:
         train_encoder(loaded, label_space, texts, label_ids, folder / "encoder", settings=contrastive, seed=seed)
-    retriever = DenseRetriever.fit(
+    retriever = LabelRetriever.fit(
         label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
     )
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]
-        retriever.tune(validation_rows["text"][:], references)
+        retriever = tune_retriever(retriever, validation_rows["text"][:], references)
     return retriever
 
 

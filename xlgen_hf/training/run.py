@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import (
-    set_seed,
-)
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import set_seed
 
 from ..data.transforms import drop_labels, label_side_rows, labelled_rows
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
 from ..labels.space import LabelSpace
+from ..loading import load_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments
 from .build import prepare_model
+from .checkpoints import newest_checkpoint
 from .lora import add_lora, save_settings
 from .progress import run_training
 from .report import write_training_report
+from .run_record import describe_run, finished_scores, start_record
 from .settings import TrainingSettings
 from .trainer import XLGenTrainer
 
@@ -37,35 +38,54 @@ def train_model(
     args: XLGenTrainingArguments,
     train_rows: Dataset,
     validation_rows: Dataset | None = None,
+    *,
+    on_start: Callable[[], None] | None = None,
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, dict[str, float]]:
     """Train a model and leave in `args.output_dir` all that predicting needs.
 
-    A run that was interrupted goes on from the last checkpoint in that folder, with the result of a run that was not.
+    A run that was interrupted continues from the last checkpoint in that folder, with the result of a run that was
+    not; one that is complete is not repeated. Of several processes the first one writes.
 
     Args:
         settings: what is trained.
         args: how it is trained.
         train_rows: rows with `text` and `labels`.
-        validation_rows: rows that choose the best checkpoint, and the least number of labels.
+        validation_rows: rows that choose the best checkpoint, and the minimum number of labels.
+        on_start: called in the process that writes, once the output folder is known to be free for this run.
 
     Returns:
-        The trained model (with `settings.lora` a `PeftModel` around it), its processor, and the scores on the
-        validation rows (empty without such rows).
+        The trained model (with `settings.lora` a `PeftModel` around it, unless the run was complete before), its
+        processor, and the scores on the validation rows (empty without such rows).
 
     Raises:
         ConfigurationError: if settings contradict each other, the data or what is in the folder.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
+    settings.check_folders()
     settings.check_lora()
-    output_dir, started = Path(args.output_dir), time.monotonic()
+    _check_retriever(settings, args)
+    rows = {"train": train_rows, "validation": validation_rows}
+    output_dir = Path(args.output_dir)
+    start_record(output_dir, describe_run(settings, args, rows), write=args.should_save)
+    complete = finished_scores(output_dir)
+    if complete is not None:
+        logger.info("%s holds the finished result of this run; there is nothing to do.", output_dir)
+        return *load_model(str(output_dir)), complete
+    if args.should_save and on_start is not None:
+        on_start()
+    return _train(settings, args, train_rows, validation_rows)
+
+
+def _train(
+    settings: TrainingSettings, args: XLGenTrainingArguments, train_rows: Dataset, validation_rows: Dataset | None
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, dict[str, float]]:
+    """[`train_model`], where something is left to do."""
+    started = time.monotonic()
     train_rows = labelled_rows(train_rows)
     if settings.drop_labels:
         train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
-    model, processor = prepare_model(
-        settings, train_rows, validation_rows, seed=args.seed, cache_dir=output_dir / "cache"
-    )
-    if settings.lora:
-        model = _with_adapter(model, processor, settings, args)
+    with args.main_process_first(local=False, desc="preparation of the model"):  # the others read its caches
+        model, processor = _prepared(settings, args, train_rows, validation_rows)
     logger.info(
         "%s: %d parameters, %d training rows, %r, %s.",
         settings.variant,
@@ -74,28 +94,53 @@ def train_model(
         processor.label_space,
         processor.clusters,
     )
-    rows = _with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed)
     trainer = XLGenTrainer(
         model,
         args,
         processing_class=processor,
-        train_dataset=rows,
+        train_dataset=_with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed),
         eval_dataset=validation_rows,
     )
-    checkpoint = _checkpoint_of(output_dir, lora=settings.lora)
+    checkpoint = _checkpoint_of(Path(args.output_dir), lora=settings.lora)
     run_training(trainer, checkpoint)
+    scores = _finish(trainer, settings, has_validation=validation_rows is not None)
+    seconds = None if checkpoint else time.monotonic() - started
+    if args.should_save:
+        _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
+    if args.push_to_hub:
+        trainer.push_to_hub()
+    return model, trainer.processing_class, scores
+
+
+def _finish(trainer: XLGenTrainer, settings: TrainingSettings, *, has_validation: bool) -> dict[str, float]:
+    """Choose how the trained model decides, score it on the validation rows if there are any, and save it."""
     scores: dict[str, float] = {}
-    if validation_rows is not None:
-        if args.tune_decisions:
+    if has_validation:
+        if trainer.args.tune_decisions:
             trainer.tune_decisions()
         scores = trainer.evaluate()
-    if settings.lora:
-        save_settings(model, output_dir / BASE_FOLDER)
-    trainer.save_model()
+    if settings.lora and trainer.args.should_save:
+        save_settings(trainer.model, Path(trainer.args.output_dir) / BASE_FOLDER)
+    trainer.save_model(_internal_call=True)  # the card of a push wants the report, which comes last
     trainer.save_state()
-    seconds = None if checkpoint else time.monotonic() - started
-    _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
-    return model, processor, scores
+    return scores
+
+
+def _check_retriever(settings: TrainingSettings, args: XLGenTrainingArguments) -> None:
+    if args.world_size > 1 and settings.variant == "rcl" and settings.retriever is None and settings.retriever_epochs:
+        raise ConfigurationError(
+            "Several processes cannot train a retriever together. Train it first, with `xlgen index`, and name its "
+            "folder with --retriever; or take the encoder as it is, with --retriever-epochs 0."
+        )
+
+
+def _prepared(
+    settings: TrainingSettings, args: XLGenTrainingArguments, train_rows: Dataset, validation_rows: Dataset | None
+) -> tuple[Any, XLGenProcessor]:
+    """The model to train, with an adapter if it is to have one, and its processor."""
+    cache_dir = Path(args.output_dir) / "cache"
+    model, processor = prepare_model(settings, train_rows, validation_rows, seed=args.seed, cache_dir=cache_dir)
+    return (_with_adapter(model, processor, settings, args) if settings.lora else model), processor
 
 
 def _with_adapter(
@@ -121,7 +166,7 @@ def _report(
 ) -> None:
     write_training_report(
         Path(trainer.args.output_dir),
-        _reported(settings),
+        {**settings.published(), "backbone": settings.backbone, "variant": settings.variant},
         trainer.args,
         rows,
         settings.sources,
@@ -132,18 +177,7 @@ def _report(
     )
 
 
-def _reported(settings: TrainingSettings) -> dict[str, Any]:
-    """The settings that decide the result, without paths and lists of names."""
-    left_out = ("vocabulary", "clusters", "encoder", "retriever", "sources", "model_options")
-    values = {name: value for name, value in vars(settings).items() if name not in left_out and value is not None}
-    return {**values, **settings.model_options, "backbone": settings.backbone, "variant": settings.variant}
-
-
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
-    if rate < 0:
-        raise ConfigurationError(
-            f"label_rows={rate}; the number of label-side rows for a training row is not negative."
-        )
     if rate == 0:
         return rows
     extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)
@@ -152,7 +186,8 @@ def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: 
 
 def _checkpoint_of(output_dir: Path, *, lora: bool) -> str | None:
     """The last checkpoint of a run in the folder, if there is one."""
-    checkpoint: str | None = get_last_checkpoint(output_dir) if output_dir.is_dir() else None
+    newest = newest_checkpoint(output_dir)
+    checkpoint = None if newest is None else str(newest.folder)
     if checkpoint is not None and is_adapter(checkpoint) != lora:
         raise ConfigurationError(
             f"{checkpoint} is of a run {'without' if lora else 'with'} LoRA, this one is "

@@ -1,23 +1,44 @@
-"""What is trained: the settings of a training, beside the trainer's arguments."""
+"""What is trained, and how: the settings of a training. `xlgen train` has an option for each of them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ..configuration_xlgen import Variant
 from ..errors import ConfigurationError
-from ..labels.space import DecodeOrder
-from ..modules.adapters import require_peft
-from .lora import Quantization, check_quantization
+from ..settings import (
+    DEFAULT_BACKBONE,
+    ClusterSettings,
+    Conditioning,
+    LabelSettings,
+    ModelSettings,
+    Quantization,
+    Variant,
+    check_effect,
+    check_label_bounds,
+    check_values,
+    default_conditioning,
+    definitions,
+    no_effect,
+    setting,
+    uses,
+)
 
-__all__ = ["TrainingSettings"]
+__all__ = ["TrainerSettings", "TrainingSettings"]
+
+_BACKBONE = "Backbone"
+_CLUSTERS = "Label clusters (bcl, mcg)"
+_RETRIEVAL = "Retrieved candidates (rcl)"
+_LORA = "LoRA"
+_TRAINING = "Training"
+_CHECKPOINTS = "Checkpoints and evaluation"
 
 
-@dataclass
-class TrainingSettings:
-    """What is trained, beside the training arguments.
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
+    """What is trained, in addition to the training arguments.
 
     Attributes:
         backbone: checkpoint of a seq2seq model or of an encoder.
@@ -27,63 +48,289 @@ class TrainingSettings:
         vocabulary: names beyond those of the training rows.
         clusters: folder that `xlgen cluster` wrote; clusters are made if None.
         encoder: checkpoint that embeds documents for clusters and retrieval; the backbone if None.
-        num_clusters: number of clusters; grows with the label space if None.
-        name_weight: weight of a label's name in its embedding, from 0 (documents alone) to 1.
-        decode_order: order in which labels are generated, see [`LabelSpace`]; the paper has `freq_forward`.
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
         dropout: dropout of the backbone; the checkpoint's own if None.
-        drop_labels: share of each training row's labels that is dropped (PU), in [0, 1].
-        label_rows: label-side rows for each training row, at least 0; the paper has none.
+        drop_labels: fraction of each training row's labels that is dropped (PU).
+        label_rows: label-side rows for each training row; the paper has none.
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
-        lexical: `rcl`: let spelling count in a retriever that is made, see [`LexicalIndex`].
-        num_candidates: `rcl`: candidate labels that retrieval finds for a text.
-        max_source_length: most tokens of an input.
-        max_target_length: most tokens of a target.
-        model_options: further fields of `XLGenConfig`.
-        lora: train an adapter (see `xlgen_hf.training.lora`) in place of the whole model.
+        lexical: `rcl`: let character n-grams count in a retriever that is made, see [`LexicalIndex`].
+        num_input_candidates: `rcl`: number of candidate labels that the model reads with a text.
+        max_source_length: maximum number of tokens of an input.
+        max_target_length: maximum number of tokens of a target.
+        max_labels: maximum number of labels that decoding gives a text; the most of a training row if None.
+        lora: train an adapter (see `xlgen_hf.training.lora`) instead of the whole model.
         lora_rank: its rank.
         lora_alpha: its changes are scaled by `lora_alpha / lora_rank`.
         quantize: hold the adapter's base in 4 or 8 bits; needs a GPU.
         sources: split -> where its rows come from, for the report of the training.
+
+    Raises:
+        ConfigurationError: if a value is out of range, or a setting that differs from its default has no effect with
+            this variant or the other settings.
     """
 
-    backbone: str
-    variant: Variant = "base"
-    start_from: str | None = None
+    backbone: str = setting(
+        DEFAULT_BACKBONE,
+        help="Seq2seq checkpoint (T5, BART ...), or an encoder, which gets a shallow decoder: folder, name or Hub id.",
+        group=_BACKBONE,
+        published=False,
+    )
+    variant: Variant = setting("rcl", help="Kind of model, see above.", published=False)
+    start_from: str | None = setting(
+        None,
+        help="Trained model, of any variant, to start from instead of the bare backbone.",
+        group=_BACKBONE,
+        published=False,
+    )
     vocabulary: list[str] | None = None
-    clusters: str | Path | None = None
-    encoder: str | None = None
-    num_clusters: int | None = None
-    name_weight: float = 0.0
-    decode_order: DecodeOrder = "freq_backward"
-    decoder_layers: int = 2
-    dropout: float | None = None
-    drop_labels: float = 0.0
-    label_rows: float = 0.3
-    retriever: str | Path | None = None
-    retriever_epochs: float = 1.0
-    lexical: bool = True
-    num_candidates: int = 16
-    max_source_length: int = 256
-    max_target_length: int = 256
-    model_options: dict[str, Any] = field(default_factory=dict)
-    lora: bool = False
-    lora_rank: int = 16
-    lora_alpha: float = 32
-    quantize: Quantization | None = None
+    clusters: str | Path | None = setting(
+        None,
+        help="Folder that `xlgen cluster` wrote.",
+        default_text="made from the rows",
+        group=_CLUSTERS,
+        variants=("bcl", "mcg"),
+        published=False,
+    )
+    encoder: str | None = setting(
+        None,
+        help="Checkpoint that embeds texts for clusters or retrieval.",
+        default_text="the backbone",
+        variants=("bcl", "mcg", "rcl"),
+        unless=("clusters", "retriever"),
+        published=False,
+    )
+    decoder_layers: int = setting(
+        2, help="Layers of the decoder that an encoder backbone gets.", minimum=1, group=_BACKBONE
+    )
+    dropout: float | None = setting(
+        None, help="Dropout.", minimum=0, below=1, default_text="the checkpoint's own", group=_BACKBONE
+    )
+    drop_labels: float = setting(
+        0.0, help="Fraction of each training row's labels to drop (PU experiment).", minimum=0, maximum=1, group="Data"
+    )
+    label_rows: float = setting(
+        0.3, help="Rows made of label names per training row; they teach rare labels.", minimum=0, group="Data"
+    )
+    retriever: str | Path | None = setting(
+        None,
+        help="Folder that `xlgen index` wrote.",
+        default_text="made from the rows",
+        group=_RETRIEVAL,
+        variants=("rcl",),
+        published=False,
+    )
+    retriever_epochs: float = setting(
+        1.0,
+        help="Epochs that the encoder of a new retriever is trained for; 0 takes it as it is.",
+        minimum=0,
+        group=_RETRIEVAL,
+        variants=("rcl",),
+        unless=("retriever",),
+    )
+    lexical: bool = setting(
+        True,
+        help="Let character n-grams count in a new retriever.",
+        group=_RETRIEVAL,
+        variants=("rcl",),
+        unless=("retriever",),
+    )
+    num_input_candidates: int = setting(
+        16,
+        help="Number of candidate labels that the model reads with a text.",
+        minimum=1,
+        maximum=1000,
+        group=_RETRIEVAL,
+        variants=("rcl",),
+    )
+    max_source_length: int = setting(256, help="Maximum number of tokens of an input.", minimum=8)
+    max_target_length: int = setting(256, help="Maximum number of tokens of a target.", minimum=8)
+    max_labels: int | None = setting(  # type: ignore[assignment]
+        None, help="Maximum number of labels per text.", minimum=1, default_text="the most of a training row"
+    )
+    lora: bool = setting(
+        False, help="Train a LoRA adapter; its base stays in `base/` of the output folder.", group=_LORA
+    )
+    lora_rank: int = setting(16, help="Rank of the adapter.", minimum=1, group=_LORA, needs={"lora": True})
+    lora_alpha: float = setting(
+        32.0, help="Scale of the adapter's changes, times the rank.", above=0, group=_LORA, needs={"lora": True}
+    )
+    quantize: Quantization | None = setting(
+        None,
+        help="Bits of the adapter's base; needs a GPU and bitsandbytes.",
+        default_text="not quantized",
+        group=_LORA,
+        needs={"lora": True},
+    )
     sources: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check values, and that every setting that was chosen has an effect."""
+        check_values(TrainingSettings, vars(self))
+        self.check_effect(
+            [name for name, one in definitions(TrainingSettings).items() if vars(self)[name] != one.default]
+        )
+        check_label_bounds(self.min_labels, self.max_labels)
+
+    def check_effect(self, given: Iterable[str]) -> None:
+        """Refuse settings without effect, also where the given value is the default.
+
+        Args:
+            given: names of the settings that somebody chose.
+
+        Raises:
+            ConfigurationError: if one has no effect with this variant or the other settings.
+        """
+        check_effect(TrainingSettings, vars(self), given)
+
+    def check_folders(self) -> None:
+        """Refuse, before anything is computed, folders that are not there or of another kind.
+
+        Raises:
+            ConfigurationError: if one is missing, or lacks its main file.
+        """
+        for name, command in (("clusters", "xlgen cluster"), ("retriever", "xlgen index")):
+            value = getattr(self, name)
+            if value is not None and not Path(value).is_dir():
+                raise ConfigurationError(f"{name}={str(value)!r}: no such folder. `{command}` makes one.")
+        if self.clusters is not None and not (Path(self.clusters) / "label_clusters.json").is_file():
+            raise ConfigurationError(
+                f"clusters={str(self.clusters)!r}: this folder has no label_clusters.json; it is not one that "
+                "`xlgen cluster` wrote."
+            )
 
     def check_lora(self) -> None:
         """Refuse, before anything is computed, an adapter that cannot be trained here.
 
         Raises:
-            ConfigurationError: if a quantized base is asked for without an adapter, or without a GPU.
+            ConfigurationError: if a quantized base is asked for without a GPU.
             MissingExtraError: if peft or bitsandbytes is needed and not installed.
         """
         if self.lora:
+            from ..modules.adapters import require_peft
+            from .lora import check_quantization
+
             require_peft()
             check_quantization(self.quantize)
-        elif self.quantize is not None:
-            raise ConfigurationError("--quantize holds the base of an adapter in fewer bits; add --lora.")
+
+    def chosen_conditioning(self) -> Conditioning:
+        """The conditioning, that of the variant where none was chosen."""
+        return self.conditioning or default_conditioning(self.variant)
+
+    def model_options(self) -> dict[str, Any]:
+        """The fields of the model's config that the variant uses, as these settings have them; None where unset."""
+        known = definitions(TrainingSettings)
+        used = [one.name for one in fields(ModelSettings) if uses(known[one.name], self.variant)]
+        values = {name: getattr(self, name) for name in used}
+        return values | ({"conditioning": self.chosen_conditioning()} if "conditioning" in values else {})
+
+    def published(self) -> dict[str, Any]:
+        """The settings that decide the result, as a card shows them: without paths, and those that have an effect."""
+        values = vars(self) | self.model_options()
+        return {
+            name: values[name]
+            for name, one in definitions(TrainingSettings).items()
+            if one.about.published and values[name] is not None and no_effect(one, values) is None
+        }
+
+
+@dataclass
+class TrainerSettings:
+    """The arguments of the trainer that `xlgen train` shows: XLGen's own, and those of transformers that matter most.
+
+    [`XLGenTrainingArguments`] takes their defaults from here.
+
+    Attributes:
+        num_train_epochs: passes over the training rows.
+        max_steps: number of training steps, instead of epochs; -1 for epochs.
+        learning_rate: learning rate of pretrained parameters.
+        fresh_learning_rate: learning rate of newly initialised parameters (cluster parts, a warm-started decoder).
+        per_device_train_batch_size: texts in a training batch on a device.
+        per_device_eval_batch_size: texts in an evaluation batch on a device.
+        gradient_accumulation_steps: batches whose gradients are added up for a step.
+        warmup_steps: steps in which the learning rate rises; below 1 a fraction of all steps.
+        weight_decay: weight decay of matrices.
+        length_bucketing: put rows of similar length into a batch; the order of evaluation stays that of the data.
+        clusters_only_rate: `mcg`: fraction of texts with a further row clusters -> labels.
+        cluster_noise: `mcg`: chance that a true cluster is left out of the input, or a wrong one put in.
+        seed: seed of clusters, new parameters, the order of rows, dropout.
+        bf16: compute in bfloat16.
+        use_cpu: train on the CPU, even where there is a GPU.
+        eval_strategy: when the validation rows are scored during a training.
+        save_strategy: when a checkpoint is written.
+        save_total_limit: maximum number of checkpoints that are kept.
+        logging_steps: steps between two lines of the log; below 1 a fraction of all steps.
+        report_to: experiment tracker.
+        tune_decisions: after training, choose on the validation rows how the model searches and decides: the minimum
+            number of labels, greedy search or beams, the calibration of scores, and thresholds.
+        decision_beams: beams that compete with greedy search then; 1 for greedy search alone.
+    """
+
+    num_train_epochs: float = setting(5.0, help="Passes over the training rows.", minimum=0, group=_TRAINING)
+    max_steps: int = setting(
+        -1, help="Number of training steps, instead of epochs.", minimum=-1, default_text="by epochs", group=_TRAINING
+    )
+    learning_rate: float = setting(2e-4, help="Learning rate of pretrained parameters.", minimum=0, group=_TRAINING)
+    fresh_learning_rate: float = setting(
+        1e-3, help="Learning rate of newly initialised parameters.", above=0, group=_TRAINING
+    )
+    per_device_train_batch_size: int = setting(32, help="Texts per training batch.", minimum=1, group=_TRAINING)
+    per_device_eval_batch_size: int = setting(64, help="Texts per evaluation batch.", minimum=1, group=_TRAINING)
+    gradient_accumulation_steps: int = setting(
+        1, help="Batches whose gradients are added up for a step.", minimum=1, group=_TRAINING
+    )
+    warmup_steps: float = setting(
+        0.05, help="Steps of warm-up; below 1 a fraction of all steps.", minimum=0, group=_TRAINING
+    )
+    weight_decay: float = setting(0.01, help="Weight decay of matrices.", minimum=0, group=_TRAINING)
+    length_bucketing: bool = setting(True, help="Put rows of similar length into a batch.", group=_TRAINING)
+    clusters_only_rate: float = setting(
+        0.1,
+        help="Fraction of texts with a further row clusters -> labels.",
+        minimum=0,
+        maximum=1,
+        group=_CLUSTERS,
+        variants=("mcg",),
+    )
+    cluster_noise: float = setting(
+        0.1,
+        help="Chance of a missing and of a wrong cluster in the input.",
+        minimum=0,
+        maximum=1,
+        group=_CLUSTERS,
+        variants=("mcg",),
+    )
+    seed: int = setting(42, help="Seed of everything random.", minimum=0, maximum=2**32 - 1, group=_TRAINING)
+    bf16: bool = setting(False, help="Compute in bfloat16.", group=_TRAINING)
+    use_cpu: bool = setting(
+        False, help="Train on the CPU, even where there is a GPU.", group=_TRAINING, published=False
+    )
+    eval_strategy: Literal["no", "steps", "epoch"] = setting(
+        "no",
+        help="When the validation rows are scored during the training.",
+        default_text="epoch with validation rows",
+        group=_CHECKPOINTS,
+        published=False,
+    )
+    save_strategy: Literal["no", "steps", "epoch", "best"] = setting(
+        "epoch", help="When a checkpoint is written.", group=_CHECKPOINTS, published=False
+    )
+    save_total_limit: int | None = setting(
+        2, help="Maximum number of checkpoints that are kept.", minimum=1, group=_CHECKPOINTS, published=False
+    )
+    logging_steps: float = setting(
+        500, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,
+        published=False,
+    )  # fmt: skip
+    report_to: str | None = setting(
+        "none", help="Experiment tracker, e.g. tensorboard or wandb.", group=_CHECKPOINTS, published=False
+    )
+    tune_decisions: bool = setting(
+        True,
+        help="After training, choose search, minimum number of labels, calibration and thresholds on validation rows.",
+        group=_CHECKPOINTS,
+    )
+    decision_beams: int = setting(
+        5, help="Beams that compete with greedy search in that choice.", minimum=1, group=_CHECKPOINTS
+    )

@@ -10,23 +10,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from torch.utils.data import Sampler, SequentialSampler
-from transformers import Seq2SeqTrainer, TrainerCallback
-from transformers.trainer import TRAINING_ARGS_NAME
+from torch.utils.data import DataLoader, Sampler
+from transformers import TrainerCallback
 from transformers.trainer_utils import EvalPrediction
 
 from ..data.transforms import labelled_rows
-from ..decoding.decoded_sets import DecodingOptions
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, HubError
 from ..evaluation.scoring import score_ids
 from ..files.saving import replace_files
 from ..files.serialization import write_json
 from ..hub.push import PushReport, push_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
-from .arguments import XLGenTrainingArguments
-from .collator import DataCollatorForXLGen, encode_dataset
+from .arguments import XLGenTrainingArguments, check_processes
+from .collator import DataCollatorForXLGen, ShareCollator, encode_dataset
+from .evaluating import EvaluatingTrainer, encode_evaluation_rows, has_adapter, is_encoded, ragged
+from .losses import loss_sums
 from .sampler import LengthBucketSampler
 from .tuning import tune_model
 
@@ -34,28 +35,32 @@ __all__ = ["XLGenTrainer"]
 
 logger = logging.getLogger(__name__)
 
-_FILL = -100  # fills ragged rows of label ids up
-_ENCODED_COLUMN = "text_ids"
+_DECISIONS = ("min_labels", "num_beams", "pool")  # fields of the config that `tune_model` sets
+_UNUSED = "pooler"  # BERT's, which only its classifiers read
 
 
 class _EpochCallback(TrainerCallback):
-    """Tells collator and model which epoch it is."""
+    """Tells collator, sampler and model which epoch it is."""
 
     def __init__(self, trainer: XLGenTrainer) -> None:
         self.trainer = trainer
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Set the epoch that the collator draws for, and anneal the cluster loss."""
+        """Set the epoch that collator and sampler draw for, and anneal the cluster loss."""
         epoch = int(state.epoch or 0)
         self.trainer.data_collator.epoch = epoch
-        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        model = model.get_base_model() if _has_adapter(model) else model
+        if isinstance(self.trainer.train_sampler, LengthBucketSampler):
+            self.trainer.train_sampler.set_epoch(epoch)
+        model = self.trainer.base_model()
         if model.config.cluster_loss_annealing:
             model.cluster_loss_scale = 1.0 / (epoch + 1)
 
 
-class XLGenTrainer(Seq2SeqTrainer):
+class XLGenTrainer(EvaluatingTrainer):
     """Trains an XLGen model.
+
+    Several processes (`torchrun`, `accelerate launch`) share each batch of `per_device_train_batch_size` times their
+    number: losses and gradients are those of one process with the whole batch, its incomplete last one included.
 
     Args:
         model: the model, or an adapter on one (see `xlgen_hf.training.lora`).
@@ -68,11 +73,18 @@ class XLGenTrainer(Seq2SeqTrainer):
         kwargs: further arguments of `Seq2SeqTrainer`.
 
     Evaluation generates label sets (by the model's own search, or with `generation_num_beams`) and reports micro and
-    macro F1 with the project's metric, by shot where training counts are known.
+    macro F1 with the project's metric, by shot where training counts are known. Each process evaluates its share of
+    the rows, and all get the scores of all rows. `eval_loss` is the mean over the label tokens of all rows.
+
+    Raises:
+        ConfigurationError: if processor, adapter or arguments cannot be trained with.
     """
 
     optimizer: torch.optim.Optimizer | None
     data_collator: Any
+    train_sampler: Sampler | None = None
+
+    processing_class: XLGenProcessor
 
     def __init__(
         self,
@@ -88,11 +100,8 @@ class XLGenTrainer(Seq2SeqTrainer):
             raise ConfigurationError(
                 f"processing_class is a {type(processing_class).__name__}; an XLGenProcessor is needed."
             )
-        if _has_adapter(model) and not model.active_peft_config.base_model_name_or_path:
-            raise ConfigurationError(
-                "The adapter's base is in no folder, so nobody could load the adapter. Make the adapter with "
-                "xlgen_hf.training.lora.add_lora, which saves the base, or on a model that from_pretrained has loaded."
-            )
+        _check_arguments(args)
+        _check_adapter(model)
         collator = DataCollatorForXLGen(
             processing_class,
             model.config.variant,
@@ -100,15 +109,23 @@ class XLGenTrainer(Seq2SeqTrainer):
             cluster_noise=args.cluster_noise,
             seed=args.seed,
         )
+        self.evaluation_collator = DataCollatorForXLGen(
+            processing_class, model.config.variant, references=True, clusters_only_rate=0, cluster_noise=0
+        )
         kwargs.setdefault("data_collator", collator)
         kwargs.setdefault("compute_metrics", self._label_set_metrics)
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
+        for name, parameter in model.named_parameters():
+            if _UNUSED in name.split("."):
+                parameter.requires_grad_(False)
+        if args.ddp_find_unused_parameters is None:
+            args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
         super().__init__(
             model=model,
             args=args,
             processing_class=processing_class,
             train_dataset=_encode_training_rows(train_dataset, processing_class),
-            eval_dataset=_encode_evaluation_rows(eval_dataset, processing_class),
+            eval_dataset=encode_evaluation_rows(eval_dataset, processing_class),
             **kwargs,
         )
         self.add_callback(_EpochCallback(self))
@@ -141,48 +158,75 @@ class XLGenTrainer(Seq2SeqTrainer):
         ]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        """Batches of similar lengths, or just a random order; both follow from seed and epoch alone."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self.args.length_bucketing or dataset is None or not hasattr(dataset, "__len__"):
-            return super()._get_train_sampler(train_dataset)
-        batch_size = self.args.train_batch_size * self.args.world_size
-        return LengthBucketSampler(dataset["length"][:], batch_size, self.args.data_seed or self.args.seed)
+        if not self.args.length_bucketing and self.args.train_sampling_strategy != "random":
+            return super()._get_train_sampler(dataset)
+        lengths = dataset["length"][:] if self.args.length_bucketing else [0] * len(dataset)
+        return LengthBucketSampler(lengths, self._global_batch_size, self.args.data_seed or self.args.seed)
 
-    def _get_eval_sampler(self, eval_dataset: Dataset) -> Sampler | None:
-        if self.args.world_size > 1:
-            return super()._get_eval_sampler(eval_dataset)
-        return SequentialSampler(eval_dataset)
+    @property
+    def _global_batch_size(self) -> int:
+        """Rows of a step, before accumulation, over all processes."""
+        return self._train_batch_size * self.args.world_size
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Training batches; of several processes, each gets its share of every batch."""
+        if self.train_dataset is None:
+            raise ConfigurationError("Training needs a train_dataset.")
+        self.train_sampler = self._get_train_sampler()
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self._global_batch_size,
+            sampler=self.train_sampler,
+            collate_fn=ShareCollator(self.data_collator, self.args.process_index, self.args.world_size),
+            drop_last=self.args.dataloader_drop_last,
+            **self.loading_options(),
+        )
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
-        """The model's loss; keeps its parts for the log."""
+        """The model's loss, or this process's part of the loss of the whole batch; keeps its parts for the log."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training:
-            for name in ("generation_loss", "cluster_loss"):
-                if outputs.get(name) is not None:
-                    self._loss_parts.setdefault(name, []).append(outputs[name].detach())
+            parts = {name: outputs.get(name) for name in ("generation_loss", "cluster_loss")}
+            if self.args.world_size > 1:
+                means = loss_sums(outputs, inputs).means(
+                    lambda counts: self.accelerator.reduce(counts, "sum"), self.args.world_size
+                )
+                parts = {name: None if parts[name] is None else mean for name, mean in means.items()}
+                loss = means["generation_loss"] + self.cluster_weight() * means["cluster_loss"]
+            for name, value in parts.items():
+                if value is not None:
+                    self._loss_parts.setdefault(name, []).append(value.detach())
         return (loss, outputs) if return_outputs else loss
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of generation loss and cluster loss since the last log of a loss."""
         if "loss" in logs:
             for name, values in self._loss_parts.items():
-                logs[name] = round(float(torch.stack(values).float().mean()), 4)
+                mean = torch.stack(values).float().mean()
+                logs[name] = round(float(self.accelerator.reduce(mean, "mean")), 4)
             self._loss_parts = {}
         super().log(logs, start_time)
+
+    # ------------------------------------------------------------------------------------------------ saving
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         """Save model (of an adapter: adapter and config) and processor, all of them or nothing.
 
-        The arguments are written as JSON instead of the pickle that the base class writes.
+        The arguments are written as JSON without tokens; the base class would write a pickle with them.
         """
         if not self.args.should_save:
-            super()._save(output_dir, state_dict)
             return
         with replace_files(output_dir or self.args.output_dir) as folder:
-            super()._save(str(folder), state_dict)
-            if _has_adapter(self.model):
+            model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
+            model.save_pretrained(folder, state_dict=state_dict)
+            if has_adapter(self.model):
                 self.model.config.save_pretrained(folder)
-            (folder / TRAINING_ARGS_NAME).unlink(missing_ok=True)
-            write_json(folder / "training_args.json", json.loads(self.args.to_json_string()))
+            self.processing_class.save_pretrained(folder)
+            arguments = json.loads(self.args.to_json_string())
+            told = {name: value for name, value in arguments.items() if not name.endswith("_token")}
+            write_json(folder / "training_args.json", told)
 
     def push_to_hub(
         self,
@@ -209,12 +253,13 @@ class XLGenTrainer(Seq2SeqTrainer):
         Raises:
             HubError: if the Hub refuses or cannot be reached.
         """
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
         return push_model(
             str(self.args.output_dir),
-            self.args.hub_model_id or Path(self.args.output_dir).name,
+            self._repository(),
             message=commit_message,
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,
@@ -222,53 +267,30 @@ class XLGenTrainer(Seq2SeqTrainer):
             **kwargs,
         )
 
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """Put the model of a checkpoint on the Hub, where `args.hub_strategy` asks for it; training goes on anyway."""
+        if not self.is_world_process_zero() or self.args.hub_strategy == "end":
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        try:
+            push_model(
+                checkpoint_folder,
+                self._repository(),
+                message=f"Training in progress, step {self.state.global_step}",
+                token=self.args.hub_token,
+                revision=self.args.hub_revision,
+                private=bool(self.args.hub_private_repo),
+            )
+        except HubError as err:
+            logger.warning("%s was not put on the Hub: %s", checkpoint_folder, err)
+
+    def _repository(self) -> str:
+        return self.args.hub_model_id or Path(self.args.output_dir).name
+
     # ------------------------------------------------------------------------------------------------ evaluation
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Evaluation batches, which carry what generation and scoring need."""
-        return self._with_references(super().get_eval_dataloader, eval_dataset)
-
-    def get_test_dataloader(self, test_dataset: Any) -> Any:
-        """Prediction batches, which carry what generation and scoring need."""
-        rows = _encode_evaluation_rows(test_dataset, self.processing_class)
-        return self._with_references(super().get_test_dataloader, rows)
-
-    def _with_references(self, make: Any, dataset: Any) -> Any:
-        training_collator = self.data_collator
-        self.data_collator = DataCollatorForXLGen(
-            self.processing_class, self.model.config.variant, references=True, clusters_only_rate=0, cluster_noise=0
-        )
-        try:
-            return make(dataset)
-        finally:
-            self.data_collator = training_collator
-
-    def prediction_step(
-        self,
-        model: Any,
-        inputs: dict[str, Any],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-        **gen_kwargs: Any,
-    ) -> tuple[torch.Tensor | None, torch.Tensor | None, torch.Tensor | None]:
-        """Loss, predicted label ids `(B, max_labels)` and reference label ids, both filled up with -100."""
-        inputs = self._prepare_inputs(dict(inputs))
-        references, text_ids = inputs.pop("reference_ids"), inputs.pop("text_ids")
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, inputs).detach().mean()
-        if prediction_loss_only or not self.args.predict_with_generate:
-            return loss, None, None
-        options = {**self._gen_kwargs, **gen_kwargs} if hasattr(self, "_gen_kwargs") else gen_kwargs
-        beams = options.get("num_beams") or self.args.generation_num_beams  # if None, the model's own search
-        decoded = self.accelerator.unwrap_model(model).decode_texts(
-            text_ids, self.processing_class, DecodingOptions(num_beams=beams)
-        )
-        width = model.config.max_labels
-        predicted = [(one.labels + [_FILL] * width)[:width] for one in decoded]
-        return loss, torch.tensor(predicted, device=references.device), references
-
     def _label_set_metrics(self, prediction: EvalPrediction) -> dict[str, float]:
-        return self._score(_ragged(prediction.predictions), _ragged(prediction.label_ids))
+        return self._score(ragged(prediction.predictions), ragged(prediction.label_ids))
 
     def _score(self, predicted: list[list[int]], references: list[list[int]]) -> dict[str, float]:
         """Scores of label ids; those from `L` on are names outside the label space, which training never saw."""
@@ -281,54 +303,64 @@ class XLGenTrainer(Seq2SeqTrainer):
     def tune_decisions(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
         """Choose, on the evaluation rows, how the model searches and decides, and calibrate its scores.
 
-        See [`tune_model`]; `args.decision_beams` beams compete with greedy search.
+        See [`tune_model`]; `args.decision_beams` beams compete with greedy search. Every process works on all rows,
+        and takes over what the first one chose.
 
         Returns:
             The chosen `min_labels`, which the model's config keeps, as it does the search.
         """
-        self.model.eval()
+        self.prepare_evaluation()
         batches, references = [], []
-        for batch in self.get_eval_dataloader():
-            batches.append(batch["text_ids"])
-            references += _ragged(batch["reference_ids"].cpu().numpy())
-        highest = self.model.config.max_labels
-        tune_model(
-            self.model,
+        for batch in self.evaluation_batches(self.eval_dataset):
+            batches.append(batch["texts"])
+            references += ragged(batch["reference_ids"].numpy())
+        config = self.model.config
+        score_model = tune_model(
+            self.base_model(),
             self.processing_class,
             batches,
             references,
             lambda sets: self._score(sets, references)["micro_f1"],
             num_beams=self.args.decision_beams,
-            choices=sorted({min(choice, highest) for choice in choices}),
+            choices=sorted({min(choice, config.max_labels) for choice in choices}),
         )
-        chosen: int = self.model.config.min_labels
-        return chosen
+        if self.args.world_size > 1:
+            chosen = [{name: getattr(config, name) for name in _DECISIONS}, score_model]
+            fields, score_model = broadcast_object_list(chosen)
+            for name, value in fields.items():
+                setattr(config, name, value)
+        self.processing_class = self.processing_class.with_score_model(score_model)
+        least: int = config.min_labels
+        return least
 
 
-def _has_adapter(model: Any) -> bool:
-    """Whether a model is a `PeftModel`, told without an import of peft."""
-    return hasattr(model, "active_peft_config")
+def _check_arguments(args: XLGenTrainingArguments) -> None:
+    """Refuse arguments that would train or push something else than what they seem to say."""
+    check_processes(args.world_size)
+    strategies = ("random", "sequential")
+    if args.world_size > 1 and not args.length_bucketing and args.train_sampling_strategy not in strategies:
+        raise ConfigurationError(
+            f"train_sampling_strategy={str(args.train_sampling_strategy)!r}: several processes can share batches that "
+            f"are {' or '.join(strategies)}, or made by length_bucketing."
+        )
+    if args.push_to_hub and args.hub_strategy not in ("end", "every_save"):
+        raise ConfigurationError(
+            f"hub_strategy={str(args.hub_strategy.value)!r} would upload optimizer states, which are pickles; only "
+            "models go to the Hub. Choose 'end' or 'every_save'."
+        )
 
 
-def _ragged(matrix: np.ndarray) -> list[list[int]]:
-    """Rows filled up with -100 -> ragged rows."""
-    return [row[row != _FILL].tolist() for row in matrix]
-
-
-def _is_encoded(dataset: Dataset) -> bool:
-    return _ENCODED_COLUMN in dataset.column_names
+def _check_adapter(model: Any) -> None:
+    """Refuse an adapter that nobody could load."""
+    if has_adapter(model) and not model.active_peft_config.base_model_name_or_path:
+        raise ConfigurationError(
+            "The adapter's base is in no folder, so nobody could load the adapter. Make the adapter with "
+            "xlgen_hf.training.lora.add_lora, which saves the base, or on a model that from_pretrained has loaded."
+        )
 
 
 def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) -> Dataset | None:
-    if dataset is None or _is_encoded(dataset):
+    if dataset is None or is_encoded(dataset):
         return dataset
     kept = labelled_rows(dataset)
     return encode_dataset(kept, processor, "Training data", training=True)
-
-
-def _encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:
-    if isinstance(dataset, dict):
-        return {name: _encode_evaluation_rows(rows, processor) for name, rows in dataset.items()}
-    if dataset is None or _is_encoded(dataset):
-        return dataset
-    return encode_dataset(dataset, processor, "Evaluation data", allow_unknown=True)

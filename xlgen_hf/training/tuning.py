@@ -3,89 +3,141 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
-from ..configuration_xlgen import Pool
-from ..decoding.decoded_sets import DecodedSet, DecodingOptions, score_decoded, to_decoded
-from ..processing_xlgen import XLGenProcessor
-from ..ranking.calibration import fit_calibrator
+import numpy as np
 
-__all__ = ["tune_model"]
+from ..configuration_xlgen import Pool
+from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
+from ..prediction.generator import Encoded, Generator, GeneratorModel
+from ..prediction.predictor import candidate_values
+from ..processing_xlgen import EncodedText, XLGenProcessor
+from ..ranking.fitting import calibrated_model, fit_fusion
+from ..ranking.score_model import ScoreModel
+from ..ranking.scored_labels import ScoredLabels
+from ..ranking.sources import SavedSource, TextBatch
+
+__all__ = ["fuse_sources", "tune_model"]
 
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 12  # labels of a text that greedy search scores
 
-Texts = Sequence[Sequence[Sequence[int]]]
+Batches = Sequence[Sequence[EncodedText]]
 Score = Callable[[list[list[int]]], float]
 
 
 def tune_model(
-    model: Any,
+    model: GeneratorModel,
     processor: XLGenProcessor,
-    batches: Texts,
+    batches: Batches,
     references: Sequence[Sequence[int]],
     score: Score,
     *,
     num_beams: int = 5,
     choices: Sequence[int] = (1, 2, 3, 4, 5, 6),
-) -> None:
-    """Choose least number of labels and search, and fit the processor's calibrator, on validation rows.
+) -> ScoreModel:
+    """Choose minimum number of labels and search on validation rows, and calibrate the scores of what is found.
 
-    A generator that learned from incomplete label lists stops early; the least number of labels makes up for it. The
+    A generator that learned from incomplete label lists stops early; the minimum number of labels makes up for it. The
     most probable of several beams is a short set, and what several beams agree on is better than one of them: so
     greedy search and `num_beams` beams, each way of pooling them, compete with their own label sets.
 
     Args:
         model: a model in evaluation mode; its config keeps `min_labels`, `num_beams` and `pool`.
-        processor: its processor, which keeps calibrator and thresholds.
-        batches: tokenized texts, batch by batch.
+        processor: its processor.
+        batches: encoded texts, batch by batch.
         references: label ids of all texts, in the order of the batches.
         score: micro F1 of label sets in that order.
         num_beams: beams that compete with greedy search; 1 leaves them out.
-        choices: least numbers of labels to choose from.
+        choices: minimum numbers of labels to choose from.
+
+    Returns:
+        Calibrator and thresholds.
     """
-    config = model.config
-    greedy = _greedy(model, processor, batches, choices)
-    scores = {n: score([one.with_min_labels(n).labels for one in greedy]) for n in choices}
+    config, generator = model.config, Generator(model, processor)
+    greedy = _greedy(generator, batches, choices)
+    scores = {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
     config.min_labels = max(scores, key=lambda n: scores[n])
     logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", config.min_labels, _rounded(scores))
-    found = {(1, "best"): [one.with_min_labels(config.min_labels) for one in greedy]}
+    found = {(1, "best"): [one.with_bounds(config.min_labels) for one in greedy]}
     if num_beams > 1:
-        found |= {(num_beams, pool): sets for pool, sets in _pooled(model, processor, batches, num_beams).items()}
+        found |= {(num_beams, pool): sets for pool, sets in _pooled(generator, batches, num_beams).items()}
     micro = {search: score([one.labels for one in sets]) for search, sets in found.items()}
     config.num_beams, config.pool = best = max(micro, key=lambda search: micro[search])
     shown = _rounded({f"{beams} ({pool})": value for (beams, pool), value in micro.items()})
     logger.info("num_beams=%d, pool=%s has the best micro F1 on the evaluation rows: %s", *best, shown)
-    processor.calibrator = None
     chosen = found[best]
-    start = 0
-    for texts in batches:
-        model.add_input_candidates(chosen[start : start + len(texts)], texts, processor)
-        start += len(texts)
-    scored = score_decoded(chosen, processor)
-    processor.calibrator = fit_calibrator(scored, references, processor.label_space.counts)
+    if processor.candidates is not None:
+        start = 0
+        for texts, encoded in zip(batches, _encoded(generator, batches), strict=True):
+            generator.add_input_candidates(chosen[start : start + len(texts)], encoded)
+            start += len(texts)
+    scored = ScoredLabels.from_rows(
+        (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
+        for one in chosen
+    )
+    return calibrated_model(scored, references, processor.label_space.counts)
 
 
-def _greedy(model: Any, processor: XLGenProcessor, batches: Texts, choices: Sequence[int]) -> list[DecodedSet]:
+def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
+    return (generator.encode(texts) for texts in batches)
+
+
+def _greedy(generator: Generator, batches: Batches, choices: Sequence[int]) -> list[DecodedSet]:
     """Sets under a high lower bound; those of lower ones are prefixes of them."""
-    highest = min(max(*choices, _CANDIDATES), model.config.max_labels)
-    options = DecodingOptions(num_beams=1, min_labels=highest)
-    return [one for texts in batches for one in model.decode_texts(texts, processor, options)]
+    highest = min(max(*choices, _CANDIDATES), generator.model.config.max_labels)
+    searching = generator.searching(DecodingOptions(num_beams=1, min_labels=highest))
+    return [one for encoded in _encoded(searching, batches) for one in searching.decode(encoded)]
 
 
-def _pooled(model: Any, processor: XLGenProcessor, batches: Texts, num_beams: int) -> dict[str, list[DecodedSet]]:
+def _pooled(generator: Generator, batches: Batches, num_beams: int) -> dict[str, list[DecodedSet]]:
     """Way of pooling -> the sets of all texts; each text is searched once."""
     found: dict[str, list[DecodedSet]] = {pool: [] for pool in get_args(Pool)}
-    for texts in batches:
-        options = DecodingOptions(num_beams=num_beams, pool="best")
-        sets, clusters = model.search_texts(texts, processor, options)
+    for encoded in _encoded(generator, batches):
+        sets = generator.search(encoded, DecodingOptions(num_beams=num_beams, pool="best"))
         for pool in found:
             options = DecodingOptions(num_beams=num_beams, pool=pool)  # type: ignore[arg-type]
-            found[pool] += to_decoded(sets, clusters, options)
+            found[pool] += to_decoded(sets, encoded.clusters, options)
     return found
 
 
 def _rounded(scores: dict[Any, float]) -> dict[Any, float]:
     return {choice: round(score, 4) for choice, score in scores.items()}
+
+
+def fuse_sources(
+    generator: Generator,
+    sources: dict[str, SavedSource],
+    texts: Sequence[str],
+    references: Sequence[Sequence[int]],
+    *,
+    candidates_per_source: int = 20,
+    batch_size: int = 64,
+) -> ScoreModel:
+    """Learn on validation rows how the scores of a generator and of further sources are fused.
+
+    Args:
+        generator: the generator; the calibrator of its processor's score model, if any, is kept.
+        sources: further sources, `retrieval` and `label_trees`, made from training rows alone.
+        texts: validation texts.
+        references: their label ids.
+        candidates_per_source: labels of a text that each further source contributes.
+        batch_size: texts in a batch.
+
+    Raises:
+        ConfigurationError: if the candidates are all right or all wrong, so that nothing can be learned.
+    """
+    processor = generator.processor
+    calibrator, counts = processor.score_model.calibrator, processor.label_space.counts
+    blocks: list[ScoredLabels] = []
+    order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
+    for first in range(0, len(order), batch_size):
+        batch = TextBatch([texts[row] for row in order[first : first + batch_size]], candidates_per_source)
+        own = ScoreModel(calibrator).calibrate(generator.rank(batch), counts)
+        candidates, values = candidate_values(generator, own, sources, batch, candidates_per_source)
+        blocks.append(ScoredLabels(candidates.start, candidates.labels, candidates.scores, candidates.chosen, values))
+    found = ScoredLabels.concatenated(blocks).take(np.argsort(order))
+    fusion, rule, thresholds = fit_fusion(found, found.parts, references, counts, candidates_per_source)
+    return ScoreModel(calibrator, fusion, rule, thresholds, sources)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from ...errors import ConfigurationError
 from ...files.serialization import read_json, write_json
 from ...ranking.label_trees import Ranked, TfidfSettings
 from ...ranking.scored_labels import ScoredLabels
+from ...training.label_trees import default_threads
 from .base import SystemData
 
 __all__ = ["LinearSystem"]
@@ -109,7 +109,7 @@ class LinearSystem(ABC):
         features = csr_matrix(vectorizer.transform(texts))
         features.sort_indices()
         return ScoredLabels.from_rows(
-            (self._labels[columns], np.clip(scores, 0.0, 1.0), [False] * len(columns))  # type: ignore[misc]
+            (self._labels[columns], np.clip(scores, 0.0, 1.0), [False] * len(columns))
             for columns, scores in self._predict(features)
         )
 
@@ -121,7 +121,7 @@ class LinearSystem(ABC):
     @property
     def num_threads(self) -> int:
         """Threads of training and prediction."""
-        return self.threads or int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+        return self.threads or default_threads()
 
     def _settings(self) -> dict[str, Any]:
         """All that decides the trained model beside data and seed, as JSON holds it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
@@ -11,41 +10,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from sklearn.datasets import dump_svmlight_file
 
-from ...errors import ConfigurationError, MissingExtraError, ModelFolderError
-from ...ranking.label_trees import LinearRanker, Ranked, TfidfSettings, load_trees, quiet_omikuji, rank_by_trees
+from ...errors import MissingExtraError, ModelFolderError
+from ...ranking.label_trees import LabelTrees, Ranked, load_trees, rank_by_trees
+from ...training.label_trees import TREE_KINDS, TreeSettings, train_trees
 from .base import System
 from .frequency import MostFrequent
 from .linear import LinearSystem
 from .pecos import PecosXRLinear
 
-__all__ = ["SYSTEMS", "NapkinXC", "Omikuji", "TreeSettings", "bonsai", "parabel"]
-
-
-@dataclass(frozen=True)
-class TreeSettings:
-    """Omikuji's hyper-parameters, named as Omikuji names them; the defaults are those of Parabel.
-
-    Attributes:
-        n_trees: trees whose scores are averaged.
-        min_branch_size: labels from which a node is split further.
-        max_depth: most levels of a tree.
-        cluster_balanced: whether a node's labels are split into parts of one size.
-        cluster_k: parts that a node's labels are split into.
-        linear_c: how much errors on training rows cost a node's classifier.
-        linear_weight_threshold: weights below it are 0.
-
-    Source: Prabhu et al., "Parabel", WWW 2018; Khandagale et al., "Bonsai", 2019; as in Omikuji's README.
-    """
-
-    n_trees: int = 3
-    min_branch_size: int = 100
-    max_depth: int = 20
-    cluster_balanced: bool = True
-    cluster_k: int = 2
-    linear_c: float = 1.0
-    linear_weight_threshold: float = 0.1
+__all__ = ["SYSTEMS", "NapkinXC", "Omikuji", "bonsai", "parabel"]
 
 
 @dataclass
@@ -74,19 +48,7 @@ class Omikuji(LinearSystem):
             raise MissingExtraError("omikuji", "baselines")
 
     def _train(self, features: csr_matrix, targets: csr_matrix, folder: Path, seed: int) -> None:
-        from omikuji import Model
-
-        settings = Model.default_hyper_param()
-        for name, value in asdict(self.trees).items():
-            setattr(settings, name, value)
-        features.sort_indices()
-        with tempfile.TemporaryDirectory() as place:
-            path = Path(place) / "train.txt"
-            with path.open("wb") as file:
-                file.write(f"{features.shape[0]} {features.shape[1]} {targets.shape[1]}\n".encode())
-                dump_svmlight_file(features, targets, file, multilabel=True)
-            with quiet_omikuji("Omikuji cannot train", ConfigurationError):
-                Model.train_on_data(str(path), settings, n_threads=self.num_threads).save(str(folder))
+        train_trees(features, targets, self.trees, folder, self.num_threads)
 
     def _load(self, folder: Path, seed: int) -> None:
         self._model = load_trees(folder, self.num_threads, "Remove that folder to train again")
@@ -95,13 +57,13 @@ class Omikuji(LinearSystem):
         return rank_by_trees(self._model, features, self.top_k, self.beam_size)
 
     @property
-    def ranker(self) -> LinearRanker:
+    def ranker(self) -> LabelTrees:
         """What a hybrid keeps of the system.
 
         Raises:
             ConfigurationError: before [`fit`].
         """
-        return LinearRanker(self.features, self._fitted_vectorizer(), self._labels, self._model, self.beam_size)
+        return LabelTrees(self.features, self._fitted_vectorizer(), self._labels, self._model, self.beam_size)
 
 
 @dataclass
@@ -158,21 +120,15 @@ class NapkinXC(LinearSystem):
 
 
 def parabel() -> Omikuji:
-    """Parabel: balanced binary trees.
-
-    Features that one training text alone has are left out: on 2,000 validation titles of YSO, with 20,000 training
-    titles, that gave a micro F1 of 0.116 instead of 0.111.
-    """
-    return Omikuji(features=TfidfSettings(min_df=2))
+    """Parabel: balanced binary trees, see [`TREE_KINDS`]."""
+    trees, features = TREE_KINDS["parabel"]
+    return Omikuji(features=features, trees=trees)
 
 
 def bonsai() -> Omikuji:
-    """Bonsai: shallow trees of a hundred branches, not balanced.
-
-    On the titles of [`parabel`], leaving out features that one training text alone has changed nothing: micro F1 was
-    0.129 both ways, and 0.131 with all features and plain counts, which is as far apart as two trainings are.
-    """
-    return Omikuji(trees=TreeSettings(cluster_balanced=False, cluster_k=100, max_depth=3))
+    """Bonsai: shallow trees of a hundred branches, not balanced, see [`TREE_KINDS`]."""
+    trees, features = TREE_KINDS["bonsai"]
+    return Omikuji(features=features, trees=trees)
 
 
 SYSTEMS: dict[str, Callable[[], System]] = {

@@ -11,13 +11,14 @@ from typing import Any, Literal, get_args
 from ...configuration_xlgen import Variant
 from ...decoding.decoded_sets import DecodingOptions
 from ...errors import ConfigurationError
+from ...settings import Definition, check_value, definitions, uses
 from ...training.settings import TrainingSettings
 from .base import System
 from .retrieval import HybridSystem
 from .xlgen import XLGenSystem
 
 __all__ = [
-    "BACKBONE",
+    "PREFIX",
     "Kind",
     "SystemOptions",
     "is_trained_network",
@@ -27,20 +28,12 @@ __all__ = [
     "trained_as",
 ]
 
-BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
-
 # Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports; one that
 # is not there is passed over.
 _MODULES = ("linear_trees", "retrieval")
 HYBRID = "hybrid"
-_PREFIX = "xlgen-"
-
-_CHOSEN_ELSEWHERE = ("variant", "model_options", "vocabulary", "sources", "labels")
-# Of the fields of a model's config those that are settings; the others follow from the backbone and the labels.
-_MODEL_OPTIONS = (
-    "cluster_loss_annealing", "cluster_loss_weight", "cluster_source", "cluster_threshold", "conditioning",
-    "copy_candidates", "max_clusters", "max_labels", "min_labels", "predicted_rate",
-)  # fmt: skip
+PREFIX = "xlgen-"
+"""Before the names of variants in the names of systems."""
 
 Kind = Literal["baseline", "classifier", "retrieval", "generator", "hybrid", "other"]
 
@@ -62,15 +55,15 @@ class SystemOptions:
     """What systems that train a network are made with; the others have no use for it.
 
     Attributes:
-        training: fields of [`TrainingSettings`], or of `XLGenConfig` for its `model_options`, by name; those of one
-            variant alone as `bcl.cluster_threshold`. What is not given is as `xlgen train` has it.
+        training: fields of [`TrainingSettings`] by name; those of one variant alone as `bcl.cluster_threshold`. A name
+            without a variant counts for the variants that use the setting. What is not given is as in `xlgen train`.
         arguments: fields of `XLGenTrainingArguments`.
         search: fields of [`DecodingOptions`].
         batch_size: texts in a batch of the search.
         model: folder of a model that was trained before on the same rows, in place of training one.
 
     Raises:
-        ConfigurationError: if a name is that of no setting.
+        ConfigurationError: if a name is not that of a setting, or a value is not allowed.
     """
 
     training: dict[str, Any] = field(default_factory=dict)
@@ -80,30 +73,34 @@ class SystemOptions:
     model: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the names."""
-        known = dict.fromkeys([*_names(TrainingSettings), *_MODEL_OPTIONS])
+        """Check names and values."""
+        known = _training_settings()
         _check_names("setting of the training", [_parts(name)[1] for name in self.training], known)
-        _check_names("setting of the search", self.search, _names(DecodingOptions))
+        _check_names("setting of the search", self.search, [one.name for one in fields(DecodingOptions)])
+        for given, value in self.training.items():
+            variant, name = _parts(given)
+            check_value(known[name], value)
+            if variant is not None and not uses(known[name], variant):
+                raise ConfigurationError(
+                    f"{given}={value!r} has no effect: {name} is a setting of {', '.join(known[name].about.variants)}."
+                )
 
     def settings(self, variant: Variant) -> TrainingSettings:
         """The settings of a variant's training."""
+        known = _training_settings()
         parts = [(*_parts(name), value) for name, value in self.training.items()]
-        values = {name: value for of, name, value in parts if of is None}
+        values = {name: value for of, name, value in parts if of is None and uses(known[name], variant)}
         values |= {name: value for of, name, value in parts if of == variant}
-        own = set(_names(TrainingSettings))
-        model = {"cluster_threshold": 0.25, "conditioning": "tokens" if variant == "rcl" else "memory"}
-        model |= {name: value for name, value in values.items() if name not in own}
-        values = {name: value for name, value in values.items() if name in own}
-        return TrainingSettings(**{"backbone": BACKBONE, **values, "variant": variant, "model_options": model})
+        return TrainingSettings(**{**values, "variant": variant})
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it; `SystemOptions(**...)` makes it again."""
         return asdict(self)
 
 
-def _names(kind: Any) -> list[str]:
-    """Fields of a dataclass that a user may set; the data and the comparison set the others."""
-    return [one.name for one in fields(kind) if one.name not in _CHOSEN_ELSEWHERE]
+def _training_settings() -> dict[str, Definition]:
+    """The settings that a user may choose; the comparison chooses the variant."""
+    return {name: one for name, one in definitions(TrainingSettings).items() if name != "variant"}
 
 
 def _parts(name: str) -> tuple[str | None, str]:
@@ -117,7 +114,7 @@ def _check_names(what: str, given: Iterable[str], known: Iterable[str]) -> None:
     if unknown:
         near = get_close_matches(unknown[0], list(known), n=3)
         hint = f" Did you mean one of {near}?" if near else ""
-        raise ConfigurationError(f"{unknown[0]!r} is no {what}.{hint} There are: {', '.join(sorted(known))}.")
+        raise ConfigurationError(f"{unknown[0]!r} is not a {what}.{hint} Choose among: {', '.join(sorted(known))}.")
 
 
 def _registered() -> dict[str, Callable[[], System]]:
@@ -130,12 +127,12 @@ def _registered() -> dict[str, Callable[[], System]]:
 
 def system_names() -> list[str]:
     """Names of all systems, in the order of reports."""
-    return [*_registered(), *(f"{_PREFIX}{variant}" for variant in get_args(Variant)), HYBRID]
+    return [*_registered(), *(f"{PREFIX}{variant}" for variant in get_args(Variant)), HYBRID]
 
 
 def kind_of(name: str) -> Kind:
     """What sort of system a name stands for; `other` where that is not known."""
-    return "generator" if name.startswith(_PREFIX) else _KINDS.get(name, "other")
+    return "generator" if name.startswith(PREFIX) else _KINDS.get(name, "other")
 
 
 def is_trained_network(name: str) -> bool:
@@ -155,12 +152,12 @@ def make_system(name: str, options: SystemOptions) -> System:
     """
     if name == HYBRID:
         return HybridSystem(_make_generator("rcl", options))
-    variant = name.removeprefix(_PREFIX)
-    if name.startswith(_PREFIX) and variant in get_args(Variant):
+    variant = name.removeprefix(PREFIX)
+    if name.startswith(PREFIX) and variant in get_args(Variant):
         return _make_generator(variant, options)  # type: ignore[arg-type]
     known = _registered()
     if name not in known:
-        raise ConfigurationError(f"There is no system {name!r}; choose of {', '.join(system_names())}.")
+        raise ConfigurationError(f"There is no system {name!r}; choose one of {', '.join(system_names())}.")
     return known[name]()
 
 
@@ -171,4 +168,4 @@ def _make_generator(variant: Variant, options: SystemOptions) -> XLGenSystem:
 
 def trained_as(name: str) -> str:
     """The system whose training another one shares: a hybrid's generator is that of `xlgen-rcl`."""
-    return f"{_PREFIX}rcl" if name == HYBRID else name
+    return f"{PREFIX}rcl" if name == HYBRID else name

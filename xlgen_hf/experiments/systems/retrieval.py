@@ -11,10 +11,14 @@ from importlib.util import find_spec
 import numpy as np
 
 from ...errors import ConfigurationError
-from ...ranking.fusion import Hybrid
+from ...labels.space import LabelSpace
+from ...prediction.generator import Generator
+from ...prediction.predictor import Predictor
 from ...ranking.scored_labels import ScoredLabels
-from ...retrieval.retriever import DenseRetriever
+from ...ranking.sources import SavedSource
+from ...retrieval.retriever import LabelRetriever
 from ...training.retriever import ContrastiveSettings, fit_retriever
+from ...training.tuning import fuse_sources
 from .base import System, SystemData
 from .linear_trees import bonsai
 from .xlgen import XLGenSystem
@@ -29,7 +33,7 @@ _CANDIDATES = 50
 
 @dataclass
 class DenseRetrieval:
-    """Labels of similar training texts and labels with similar names; see [`DenseRetriever`].
+    """Labels of similar training texts and labels with similar names; see [`LabelRetriever`].
 
     Attributes:
         encoder: checkpoint of the encoder.
@@ -40,11 +44,13 @@ class DenseRetrieval:
     encoder: str = _ENCODER
     epochs: float = 0.0
     lexical: bool = False
-    _retriever: DenseRetriever | None = field(default=None, init=False, repr=False)
+    _retriever: LabelRetriever | None = field(default=None, init=False, repr=False)
+    _space: LabelSpace | None = field(default=None, init=False, repr=False)
 
     def fit(self, data: SystemData) -> None:
         """Train the encoder, if it is to be, embed the rows, and choose the weights on the validation rows."""
         contrastive = ContrastiveSettings(epochs=self.epochs)
+        self._space = data.label_space
         self._retriever = fit_retriever(
             data.label_space,
             data.train,
@@ -62,14 +68,14 @@ class DenseRetrieval:
         Raises:
             ConfigurationError: if the system is not fitted.
         """
-        if self._retriever is None:
+        if self._retriever is None or self._space is None:
             raise ConfigurationError("The system is not fitted; call fit first.")
-        return self._retriever.retrieve(texts, _CANDIDATES, progress=True)
+        return Predictor(self._space, self._retriever).rank(texts, _CANDIDATES, progress=True)
 
 
 @dataclass
 class HybridSystem:
-    """An XLGen-RCL model fused with its own retriever and, where Omikuji is installed, Bonsai; see [`Hybrid`].
+    """An XLGen-RCL model fused with its own retriever and, where Omikuji is installed, Bonsai; see [`Fusion`].
 
     With Bonsai two runs differ a little, for no seed reaches all of Omikuji's random numbers.
 
@@ -89,30 +95,23 @@ class HybridSystem:
         model, processor = self.generator.trained
         if processor.retriever is None:
             raise ConfigurationError("The generator of a hybrid brings the retriever; train the variant rcl.")
-        texts = data.validation["text"][:]
-        search = replace(self.generator.search, num_candidates=0)  # it scores candidates of the input itself
-        _, generated = model.scored_labels(
-            texts, processor, search, batch_size=self.generator.batch_size, progress=True
-        )
         space = processor.label_space
-        references = [space.encode_known(names)[0] for names in data.validation["labels"]]
-        linear = None
+        sources: dict[str, SavedSource] = {"retrieval": processor.retriever}
         if find_spec("omikuji") is not None:
             trees = bonsai()
             trees.fit(replace(data, folder=data.folder / "linear"))
-            linear = replace(trees.ranker, labels=np.array(space.encode(data.label_space.names))[trees.ranker.labels])
+            columns = np.array(space.encode(data.label_space.names))[trees.ranker.labels]
+            sources["label_trees"] = replace(trees.ranker, labels=columns)
         else:
             logger.warning("Omikuji (extra baselines) is not installed: the hybrid goes without label trees.")
-        processor.hybrid = Hybrid.fit(
-            model,
-            processor,
-            processor.retriever,
-            texts,
-            references,
-            generated,
-            linear=linear,
+        fused = fuse_sources(
+            Generator(model, processor, self.generator.search),
+            sources,
+            data.validation["text"][:],
+            [space.encode_known(names)[0] for names in data.validation["labels"]],
             batch_size=self.generator.batch_size,
         )
+        self.generator.use_score_model(fused)
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:
         """Candidates of generator and retriever with fused scores."""

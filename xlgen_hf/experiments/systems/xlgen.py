@@ -17,6 +17,8 @@ from ...files.model_folder import REPORT_FILE
 from ...files.serialization import read_json, write_json
 from ...labels.space import LabelSpace
 from ...loading import load_model
+from ...prediction.predictor import Predictor
+from ...ranking.score_model import ScoreModel
 from ...ranking.scored_labels import ScoredLabels
 from ...training.arguments import XLGenTrainingArguments
 from ...training.run import train_model
@@ -75,7 +77,8 @@ class XLGenSystem:
             args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})
             self._model, self._processor, _ = train_model(settings, args, data.train, data.validation)
         self._model.eval()
-        self._processor.calibrator = None  # it fits greedy search; the comparison calibrates every system alike
+        # Its calibrator fits the search that training chose; the comparison calibrates every system alike.
+        self._processor = self._processor.with_score_model(ScoreModel())
         self._space = data.label_space
 
     def _take(self, folder: str) -> None:
@@ -92,6 +95,15 @@ class XLGenSystem:
                 f"{int(own.counts.sum())} of them on training rows, the experiment has {len(given)} and "
                 f"{int(given.counts.sum())}."
             )
+
+    def use_score_model(self, score_model: ScoreModel) -> None:
+        """Score candidates by this from now on.
+
+        Raises:
+            ConfigurationError: if the system is not fitted.
+        """
+        _, processor = self.trained
+        self._processor = processor.with_score_model(score_model)
 
     @property
     def trained(self) -> tuple[Any, Any]:
@@ -130,8 +142,9 @@ class XLGenSystem:
             ConfigurationError: if the system is not fitted.
         """
         model, processor = self.trained
-        search = replace(self.search, num_candidates=max(_CANDIDATES, self.search.num_candidates))
-        _, scored = model.scored_labels(texts, processor, search, batch_size=self.batch_size, progress=True)
+        search = replace(self.search, min_candidates=max(_CANDIDATES, self.search.min_candidates))
+        predictor = Predictor.from_model(model, processor)
+        scored = predictor.rank(texts, decoding=search, batch_size=self.batch_size, progress=True)
         names = processor.label_space.names
         if self._space is None or names == self._space.names:
             return scored

@@ -1,0 +1,93 @@
+"""`xlgen hybrid`: a model fused with an index of a folder and with label trees, and how many labels it predicts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import ROWS
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.loading import load_predictor
+from xlgen_hf.ranking.decisions import DecisionRule
+
+TEXTS = ["a history of church music", "modern art", "", "never heard of it", "organ"]
+VOCABULARY = [
+    f"{kind} {thing}" for kind in ("old", "new", "grand") for thing in ("music", "art", "piano", "organ", "church")
+]
+
+
+@pytest.fixture
+def files(make_model, checkpoints, tmp_path):
+    """A model without a retriever, an index for it, and the rows of both; 23 labels, 15 of them without rows."""
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
+    (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    space = LabelSpace.from_label_lists([row["labels"] for row in ROWS], VOCABULARY)
+    model, processor = make_model("bert", "bcl", space=space, max_labels=4)
+    model.save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    assert main(["index", "--train-file", str(tmp_path / "rows.jsonl"), "--labels", str(tmp_path / "labels.txt"),
+                 "--validation-file", str(tmp_path / "rows.jsonl"), "--encoder", checkpoints["bert"], "--epochs", "0",
+                 "--output-dir", str(tmp_path / "index")]) == 0  # fmt: skip
+    return tmp_path
+
+
+def _hybrid(files, *options: str) -> int:
+    """The exit code of the command, with few candidates per source."""
+    return main(["hybrid", "--model", str(files / "model"), "--validation-file", str(files / "rows.jsonl"),
+                 "--output-dir", str(files / "hybrid"), "--candidates-per-source", "3", *options])  # fmt: skip
+
+
+def _predict(files, *options: str) -> list[dict]:
+    out = files / "out.jsonl"
+    arguments = ["predict", "--model", str(files / "hybrid"), "--input-file", str(files / "texts.jsonl")]
+    assert main([*arguments, "--output-file", str(out), *options]) == 0
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.mark.parametrize("trees", [False, True])
+def test_a_hybrid_gives_as_many_labels_as_asked_for_or_as_there_are(files, trees):
+    options = ["--linear", "bonsai", "--train-file", str(files / "rows.jsonl")] if trees else []
+    if trees:
+        pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+    assert _hybrid(files, "--retriever", str(files / "index"), *options) == 0
+    predictor = load_predictor(str(files / "hybrid"))
+    assert set(predictor.score_model.sources) == {"retrieval", *(["label_trees"] if trees else [])}
+    count = len(predictor.label_space)
+    assert count == 23
+
+    own = _predict(files)
+    assert all(row["labels"] for row in own)  # a tuned threshold leaves the best label
+    assert [row["labels"] for row in own] == [one.labels for one in predictor.predict(TEXTS)]
+    for decoding in (None, DecodingOptions(num_beams=3), DecodingOptions(max_labels=2)):
+        for k in (1, 20, 99):
+            for prediction in predictor.predict(TEXTS, decoding=decoding, rule=DecisionRule("top_k", k)):
+                assert len(prediction.labels) == len(set(prediction.labels)) == min(k, count)
+                assert prediction.scores == sorted(prediction.scores, reverse=True)
+    found = predictor.predict(TEXTS, rule=DecisionRule("top_k", 20))
+    assert [row["labels"] for row in _predict(files, "--top-k", "20")] == [one.labels for one in found]
+    (files / "few.txt").write_text("\n".join(VOCABULARY[:3]), encoding="utf-8")
+    for row in _predict(files, "--top-k", "20", "--allow", str(files / "few.txt")):
+        assert set(row["labels"]) == set(VOCABULARY[:3])
+
+
+def test_what_goes_into_a_hybrid_must_fit(files, capsys):
+    assert _hybrid(files) == 1
+    assert "has no retriever; give --retriever" in capsys.readouterr().err
+    assert _hybrid(files, "--retriever", str(files / "index"), "--linear", "bonsai") == 1
+    assert "--linear and --train-file go together" in capsys.readouterr().err
+    LabelSpace(["some", "other", "labels"], [1, 1, 1]).save(files / "index")
+    assert _hybrid(files, "--retriever", str(files / "index")) == 1
+    assert "is for other labels (3) than the model's (23)" in capsys.readouterr().err
+    assert not (files / "hybrid").exists()
+
+
+def test_fused_scores_are_no_probabilities(files, capsys):
+    assert _hybrid(files, "--retriever", str(files / "index")) == 0
+    arguments = ["predict", "--model", str(files / "hybrid"), "--input-file", str(files / "texts.jsonl")]
+    assert main([*arguments, "--expected-f1"]) == 1
+    assert "Expected F1 needs scores that are probabilities" in capsys.readouterr().err

@@ -1,0 +1,181 @@
+"""`xlgen index`: folders that predict by themselves, by the command line and from Python."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import ROWS, VOCABULARY
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.loading import load_predictor
+from xlgen_hf.ranking.decisions import DecisionRule
+from xlgen_hf.ranking.label_trees import LabelTrees
+from xlgen_hf.retrieval.retriever import LabelRetriever
+
+TEXTS = ["a history of church music", "modern art", "", "never heard of it", "organ"]
+SEEN = {label for row in ROWS for label in row["labels"]}
+SOURCES = {"retrieval": LabelRetriever, "bonsai": LabelTrees, "parabel": LabelTrees}
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Rows, texts and a vocabulary."""
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
+    (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def make_index(files, checkpoints):
+    """A function that makes an index of a kind in the folder `index`."""
+
+    def make(method: str, *options: str, validation: bool = True) -> Path:
+        if method != "retrieval":
+            pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+        given = ["--validation-file", str(files / "rows.jsonl")] if validation else []
+        given += ["--encoder", checkpoints["bert"], "--epochs", "0"] if method == "retrieval" else []
+        arguments = ["index", "--train-file", str(files / "rows.jsonl"), "--labels", str(files / "labels.txt")]
+        arguments += ["--method", method, "--output-dir", str(files / "index"), *given, *options]
+        assert main(arguments) == 0
+        return files / "index"
+
+    return make
+
+
+def _predict(files: Path, *options: str) -> list[dict]:
+    out = files / "out.jsonl"
+    arguments = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl")]
+    assert main([*arguments, "--output-file", str(out), *options]) == 0
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == len(TEXTS)
+    for row in rows:
+        assert len(row["labels"]) == len(row["scores"]) == len(set(row["labels"]))
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+        assert all(0 <= score <= 1 for score in row["scores"])
+    return rows
+
+
+@pytest.mark.parametrize("method", SOURCES)
+def test_an_index_predicts_by_itself(files, make_index, method):
+    folder = make_index(method)
+    predictor = load_predictor(str(folder))
+    assert type(predictor.source) is SOURCES[method]
+    rows = _predict(files)
+    found = predictor.predict(TEXTS)
+    assert [row["labels"] for row in rows] == [one.labels for one in found]
+    assert [score for row in rows for score in row["scores"]] == pytest.approx(
+        [s for one in found for s in one.scores]
+    )
+    known = predictor.predict([row["text"] for row in ROWS])
+    right = sum(len(set(one.labels) & set(row["labels"])) for one, row in zip(known, ROWS, strict=True))
+    assert right > 0.5 * sum(len(row["labels"]) for row in ROWS)
+
+
+@pytest.mark.parametrize("method", SOURCES)
+def test_validation_rows_choose_rule_thresholds_and_calibration(files, make_index, method):
+    without = load_predictor(str(make_index(method, validation=False))).score_model
+    assert (without.calibrator, dict(without.thresholds)) == (None, {})
+    assert all(len(row["labels"]) == 5 for row in _predict(files))  # without such rows
+    assert main(["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl"),
+                 "--threshold", "auto"]) == 1  # fmt: skip
+
+    chosen = load_predictor(str(make_index(method))).score_model
+    assert chosen.calibrator is not None
+    assert set(chosen.thresholds) == {"micro", "macro", "example"}
+    rows = _predict(files)
+    assert [len(row["labels"]) for row in rows] != [5] * len(TEXTS) or chosen.rule == DecisionRule("top_k", 5)
+    for row in _predict(files, "--threshold", "auto", "--objective", "macro"):
+        assert row["scores"][1:] == [score for score in row["scores"][1:] if score >= chosen.thresholds["macro"]]
+        assert row["labels"]  # a threshold that was tuned keeps a text's best label
+
+
+@pytest.mark.parametrize("method", SOURCES)
+def test_rules_and_labels_to_choose_from(files, make_index, method):
+    folder = make_index(method)
+    space = LabelSpace.load(folder)
+    candidates = space.names if method == "retrieval" else [name for name in space.names if name in SEEN]
+    for k in (1, 4):
+        assert all(len(row["labels"]) == k for row in _predict(files, "--top-k", str(k)))
+    everything = _predict(files, "--top-k", "999")
+    if method != "parabel":  # it leaves out labels whose only rows have no feature
+        assert all(set(row["labels"]) == set(candidates) for row in everything)
+    assert all(set(row["labels"]) <= set(candidates) for row in everything)
+    assert _predict(files, "--threshold", "0") == everything
+    few = candidates[-3:]
+    (files / "few.txt").write_text("\n".join(few), encoding="utf-8")
+    for row, every in zip(_predict(files, "--allow", str(files / "few.txt"), "--top-k", "2"), everything, strict=True):
+        assert row["labels"] == [name for name in every["labels"] if name in few][:2]
+
+
+def test_a_beam_that_is_too_narrow_is_widened(files, make_index):
+    folder = make_index("bonsai")
+    trees = load_predictor(str(folder)).source
+    wide = trees.rank(TEXTS, 8)
+    trees.beam_size = 1
+    narrow = trees.rank(TEXTS, 8)
+    assert np.diff(narrow.start).tolist() == np.diff(wide.start).tolist() == [len(SEEN)] * len(TEXTS)
+
+
+def test_another_method_replaces_the_index(files, make_index):
+    folder = make_index("bonsai")
+    make_index("retrieval")
+    assert not (folder / "label_trees").exists()
+    assert type(load_predictor(str(folder)).source) is LabelRetriever
+    make_index("bonsai")
+    assert not (folder / "retriever").exists()
+    assert type(load_predictor(str(folder)).source) is LabelTrees
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--num-beams", "3"], "is how a generator searches; this model has none"),
+        (["--open-vocabulary"], "Only a generator spells names that are not labels"),
+        (["--cluster", "music"], "has no clusters"),
+        (["--cluster-threshold", "0.3"], "has no generator"),
+    ],
+)
+def test_options_of_a_generator_are_refused(files, make_index, capsys, options, message):
+    make_index("retrieval")
+    arguments = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl")]
+    assert main([*arguments, *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_new_labels_join_a_retriever_by_their_names(files, make_index):
+    make_index("retrieval")
+    (files / "new.txt").write_text("organ printing\nmusic\n", encoding="utf-8")
+    (files / "allowed.txt").write_text("organ printing\n", encoding="utf-8")
+    added = ("--add-labels", str(files / "new.txt"))
+    assert all(
+        row["labels"] == ["organ printing"] for row in _predict(files, *added, "--allow", str(files / "allowed.txt"))
+    )
+    space = LabelSpace.load(files / "index")
+    assert all(
+        set(row["labels"]) == {*space.names, "organ printing"} for row in _predict(files, *added, "--top-k", "99")
+    )
+
+
+def test_bad_commands_are_explained(files, make_index, make_model, capsys):
+    arguments = ["index", "--train-file", str(files / "rows.jsonl"), "--method", "bonsai"]
+    assert main([*arguments, "--output-dir", str(files / "index"), "--epochs", "2"]) == 1
+    assert "--epochs has no effect with --method bonsai" in capsys.readouterr().err
+    make_model("bert")[1].save_pretrained(files / "model")
+    assert main([*arguments, "--output-dir", str(files / "model")]) == 1
+    assert "holds a trained model; choose another folder" in capsys.readouterr().err
+
+
+def test_an_index_is_a_member_of_an_ensemble(files, make_index, make_model):
+    folder = make_index("retrieval")
+    space = LabelSpace.load(folder)
+    model, processor = make_model("bert", space=space)
+    model.save_pretrained(files / "model")
+    processor.save_pretrained(files / "model")
+    rows = _predict(files, "--model", str(files / "model"), "--ensemble", "union", "--top-k", "3")
+    assert all(len(row["labels"]) == 3 for row in rows)

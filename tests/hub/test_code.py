@@ -1,0 +1,424 @@
+"""Code in a model's repository: what is copied, how, and that the model runs where this package is not installed."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, snapshot_download
+
+import xlgen_hf
+from xlgen_hf.errors import ModelFolderError
+from xlgen_hf.hub.absent import absent
+from xlgen_hf.hub.code import add_code, code_files
+from xlgen_hf.hub.code_copy import PackageCopy
+from xlgen_hf.hub.push import push_model
+from xlgen_hf.loading import load_model
+from xlgen_hf.training.build import prepare_model
+from xlgen_hf.training.settings import TrainingSettings
+
+PACKAGE = Path(xlgen_hf.__file__).parent
+TEXTS = ["a history of church music", "modern art", ""]
+TASK = "extreme-multilabel-classification"
+# Libraries that running a model without retrieval must not need; `None` in their place makes their import fail.
+UNNEEDED = ("xlgen_hf", "datasets", "evaluate", "matplotlib", "pandas", "peft", "sklearn", "threadpoolctl", "typer")
+
+
+@pytest.fixture
+def make_folder(make_model, checkpoints, rows, tmp_path):
+    """A function that writes an untrained model of a variant into a folder."""
+
+    def make(variant: str, **options) -> Path:
+        if variant == "rcl":
+            settings = TrainingSettings(
+                backbone=checkpoints["bert"], variant="rcl", vocabulary=["art history"], retriever_epochs=0,
+                num_input_candidates=3, max_source_length=64, max_target_length=64,
+            )  # fmt: skip
+            model, processor = prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache")
+        else:
+            model, processor = make_model("bert", variant, **options)
+        folder = tmp_path / variant
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def run_without_package(script: str, environment: dict[str, str], missing: tuple[str, ...] = ("xlgen_hf",)) -> list:
+    """Run a script in a fresh process where imports of some packages fail: the JSON of its last line."""
+    block = "import json, sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in missing)
+    done = subprocess.run(
+        [sys.executable, "-c", block + script], env={**environment, "PYTHONPATH": ""}, cwd=environment["HF_HOME"],
+        capture_output=True, text=True, timeout=250,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def predicted(folder: Path) -> list[dict]:
+    model, processor = load_model(str(folder))
+    return [one.to_dict() for one in model.predict(TEXTS, processor)]
+
+
+def ranked(folder: Path) -> list[list[dict]]:
+    return [
+        [{"label": label, "score": score} for label, score in zip(one["labels"], one["scores"], strict=True)]
+        for one in predicted(folder)
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- running
+
+PREDICT = f"""
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor
+found = []
+for name in sys.argv[1:] or NAMES:
+    for first in ("model", "processor"):
+        loaded = {{}}
+        for what in (first, "processor", "model"):
+            auto = AutoModelForSeq2SeqLM if what == "model" else AutoProcessor
+            loaded[what] = loaded.get(what) or auto.from_pretrained(name, trust_remote_code=True)
+        found.append([one.to_dict() for one in loaded["model"].predict({TEXTS!r}, loaded["processor"])])
+print(json.dumps(found))
+"""
+PIPELINE = f"""
+from transformers import pipeline
+found = [pipeline({TASK!r}, model=name, trust_remote_code=True, device="cpu")({TEXTS!r}) for name in NAMES]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def environment(hub, tmp_path):
+    (tmp_path / "home").mkdir()
+    return hub.environment(tmp_path / "home")
+
+
+def test_model_runs_where_the_package_is_missing(hub, make_folder, environment):
+    """So do models with retrieval, which need a library more; whichever of model and processor is loaded first."""
+    folders = {f"alice/{variant}": make_folder(variant) for variant in ("mcg", "rcl")}
+    for name, folder in folders.items():
+        push_model(folder, name, with_code=True)
+    script = f"NAMES = {list(folders)}\n{PREDICT}"
+    expected = [predicted(folder) for folder in folders.values() for _ in range(2)]
+    assert run_without_package(script, environment) == expected
+
+
+def test_pipeline_runs_where_the_package_is_missing(hub, make_folder, environment):
+    folder = make_folder("bcl", min_labels=2)
+    push_model(folder, "alice/bcl", with_code=True)
+    local = snapshot_download("alice/bcl", local_dir=environment["HF_HOME"] + "/local")
+    script = f"NAMES = {['alice/bcl', str(local)]}\n{PIPELINE}"
+    assert run_without_package(script, environment, UNNEEDED) == [ranked(folder)] * 2
+
+
+def test_snippet_of_the_card_runs_and_its_model_can_be_saved(hub, make_folder, environment, tmp_path):
+    folder, copy = make_folder("base"), str(tmp_path / "saved")
+    push_model(folder, "alice/base", with_code=True)
+    snippet = hub.file("alice/base", "README.md").decode().split("```python\n")[2].split("```")[0]
+    script = (
+        f"{snippet}\nmodel.save_pretrained({copy!r})\nprocessor.save_pretrained({copy!r})\n"
+        f"print(json.dumps([one.to_dict() for one in model.predict({TEXTS!r}, processor)]))\n"
+    )
+    assert run_without_package(script, environment, UNNEEDED) == predicted(folder)
+    assert predicted(copy) == predicted(folder)
+
+
+def test_pipeline_of_the_package_needs_no_trust(hub, make_folder):
+    """Where the package is imported, its own pipeline serves a repository with code too."""
+    from transformers import pipeline
+
+    folder = make_folder("bcl")
+    push_model(folder, "alice/bcl", with_code=True)
+    classify = pipeline(TASK, model="alice/bcl", device="cpu")
+    assert type(classify) is xlgen_hf.XLGenPipeline
+    assert classify(TEXTS) == ranked(folder)
+
+
+# ---------------------------------------------------------------------------------------------------- repositories
+
+
+def test_configs_name_the_code_as_long_as_it_is_there(hub, make_folder):
+    folder = make_folder("bcl")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "other.Config"}}))
+    push_model(folder, "alice/coded", with_code=True)
+    *_, commit = hub.history("alice/coded")
+    assert set(code_files(folder)) <= set(commit["files"])
+    config = json.loads(hub.file("alice/coded", "config.json"))
+    assert config["auto_map"]["AutoConfig"] == "configuration_xlgen.XLGenConfig"
+    assert config["custom_pipelines"][TASK]["impl"] == "pipeline.XLGenPipeline"
+    push_model(folder, "alice/coded")
+    *_, commit = hub.history("alice/coded")
+    assert not [name for name in commit["files"] if name.endswith(".py")]
+    assert not {"auto_map", "custom_pipelines"} & set(json.loads(hub.file("alice/coded", "config.json")))
+    assert "auto_map" not in json.loads(hub.file("alice/coded", "processor_config.json"))
+
+
+def test_code_that_a_model_no_longer_needs_is_removed(hub, make_folder):
+    push_model(make_folder("rcl"), "alice/tiny", with_code=True)
+    HfApi().upload_file(path_or_fileobj=b"\xff# mine", path_in_repo="labels_mine.py", repo_id="alice/tiny")
+    folder = make_folder("base")
+    push_model(folder, "alice/tiny", with_code=True)
+    *_, commit = hub.history("alice/tiny")
+    assert {name for name in commit["files"] if name.endswith(".py")} == {*code_files(folder), "labels_mine.py"}
+
+
+def test_code_of_the_former_layout_is_removed(hub, make_folder):
+    """When its modules lay in one folder, repositories had other files: all of them go, and nothing else does."""
+    folder = make_folder("base")
+    push_model(folder, "alice/old")
+    former = ("_io.py", "label_trie.py", "labels.py", "retrieval.py", "search.py", "modeling_xlgen.py")
+    for name in (*former, "demo.py", "handler/labels.py"):
+        HfApi().upload_file(path_or_fileobj=b"'''Some module.'''\n", path_in_repo=name, repo_id="alice/old")
+    push_model(folder, "alice/old", with_code=True)
+    *_, commit = hub.history("alice/old")
+    modules = {name for name in commit["files"] if name.endswith(".py")}
+    assert modules == {*code_files(folder), "demo.py", "handler/labels.py"}
+
+
+def test_modules_of_people_that_share_a_name_with_former_ones_stay(hub, make_folder):
+    folder = make_folder("base")
+    push_model(folder, "alice/own", with_code=True)
+    for name in ("labels.py", "search.py"):
+        HfApi().upload_file(path_or_fileobj=b"print()", path_in_repo=name, repo_id="alice/own")
+    for with_code in (True, False):
+        push_model(folder, "alice/own", with_code=with_code)
+        *_, commit = hub.history("alice/own")
+        assert {"labels.py", "search.py"} <= set(commit["files"])
+    assert "modeling_xlgen.py" not in commit["files"]
+
+
+# ---------------------------------------------------------------------------------------------------- the copy
+
+
+@pytest.fixture
+def folder_of(tmp_path):
+    """A function that makes a folder with some of a model's files, as far as the code that it needs goes by them."""
+
+    def make(*names: str, **config) -> Path:
+        (tmp_path / "config.json").write_text(json.dumps({"num_label_pieces": 5, **config}))
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(json.dumps({"calibrator": [], "fusion": {}}))
+        return tmp_path
+
+    return make
+
+
+RETRIEVER = "retriever/retriever.json"
+EVERYTHING = ("label_clusters.json", RETRIEVER, "score_model.json", "label_trees/label_trees.json")
+
+
+@pytest.mark.parametrize("names", [(), EVERYTHING[:1], EVERYTHING[:2], EVERYTHING])
+def test_copies_are_closed_and_flat(folder_of, names):
+    """Every import of the package leads to a file of the copy; no other import can fail for want of a library."""
+    files = code_files(folder_of(*names))
+    allowed = {"huggingface_hub", "numpy", "safetensors", "scipy", "torch", "tqdm", "transformers"}
+    for name, source in files.items():
+        for statement in imports_outside_of_try(ast.parse(source)):
+            if isinstance(statement, ast.ImportFrom) and statement.level:
+                assert statement.level == 1, name
+                assert f"{statement.module}.py" in files, name
+            else:
+                modules = [statement.module] if isinstance(statement, ast.ImportFrom) else None
+                modules = modules or [alias.name for alias in statement.names]
+                assert {module.split(".")[0] for module in modules} <= allowed | sys.stdlib_module_names, name
+
+
+def imports_outside_of_try(tree):
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif not isinstance(node, ast.Try):
+            yield from imports_outside_of_try(node)
+
+
+def test_copies_hold_what_the_model_needs(folder_of):
+    """And neither what trains or pushes models, nor what other models need."""
+    plain = set(code_files(folder_of()))
+    clustered = set(code_files(folder_of("label_clusters.json")))
+    assert clustered - plain == {"labels_clusters.py"}
+    everything = set(code_files(folder_of(*EVERYTHING, num_label_pieces=None)))
+    assert everything >= clustered | {"ranking_fusion.py", "ranking_label_trees.py", "prediction_open_vocabulary.py"}
+    assert everything >= {"retrieval_retriever.py", "retrieval_lexical.py", "encoders_embedding.py"}
+    assert not clustered & {"ranking_fusion.py", "retrieval_lexical.py", "retrieval_retriever.py"}
+    of_others = ("cli_", "data_", "evaluation_", "experiments_", "hub_", "serving_", "training_", "quickstart")
+    assert [name for name in everything if name.startswith(of_others)] == ["hub_push_mixin.py"]
+
+
+def test_copies_are_lines_of_the_source(folder_of):
+    """Imports apart, and with comments and docstrings, for whoever reads the code before trusting it."""
+    for name, source in code_files(folder_of("label_clusters.json")).items():
+        first, _, rest = source.partition("\n")
+        original = (PACKAGE.parent / first.rpartition(": ")[2]).read_text(encoding="utf-8")
+        lines = iter(original.splitlines())
+        odd = [line for line in without_imports(rest) if line not in lines]  # which reads on behind each that is found
+        assert not odd, name
+        for node in ast.parse(rest).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                assert ast.get_docstring(node) or node.name.startswith("_"), f"{name}: {node.name}"
+
+
+def without_imports(source: str) -> list[str]:
+    """Lines of a module outside of imports and what replaces these."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        is_import = isinstance(node, ast.Import | ast.ImportFrom)
+        is_type_checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        is_guard = isinstance(node, ast.Try) and isinstance(node.body[0], ast.Import | ast.ImportFrom)
+        is_stand_in = isinstance(node, ast.Assign) and (
+            "absent(" in ast.unparse(node.value) or (isinstance(node.value, ast.Constant) and node.lineno < 60)
+        )
+        if is_import or is_type_checking or is_guard or is_stand_in:
+            lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)
+    return [line for line in lines if line.strip()]
+
+
+SOURCES = {
+    "model.py": """
+        import json
+        from typing import TYPE_CHECKING
+
+        import sklearn.tree
+        from torch import nn
+
+        from .parts.first import (
+            One,  # the first
+            Two as Second,
+        )
+        from .parts.heavy import LIMIT, Heavy, Light
+        from .parts.names import FILE
+        from .parts.types import Hint
+
+        if TYPE_CHECKING:
+            from .parts.gone import Gone
+
+        KEPT, SIZE = 1, 2
+        # What is not used goes,
+        # and what describes it.
+        UNUSED = json.dumps(3)
+        '''A text on it.'''
+
+
+        def run(hint: Hint, module: nn.Module) -> Gone:
+            # A comment.
+            from .parts.heavy import make
+
+            return make(One, Second, LIMIT, Heavy, Light, FILE, sklearn.tree, SIZE)
+
+
+        # It trains.
+        @decorated
+        def fit():
+            return json, Unknown
+        """,
+    "parts/first.py": """
+        from ..errors import Wrong
+
+
+        class One(Wrong):
+            pass
+
+
+        Two = One
+        """,
+    "parts/heavy.py": """
+        from ..errors import LEVEL
+
+        LIMIT = {"a": (LEVEL, 2)}
+        Kind = LIMIT["a"]
+
+
+        class Heavy:
+            pass
+
+
+        class Light:
+            pass
+
+
+        def make(*args):
+            pass
+        """,
+    "parts/names.py": "FILE = 'names.json'\n",
+    "parts/types.py": "class Hint:\n    pass\n",
+    "errors.py": "LEVEL = 1\n\n\nclass Wrong(Exception):\n    pass\n",
+    "bad.py": "from . import errors\n",
+    "alias.py": "from .parts.heavy import Kind\n\nprint(Kind)\n",
+}
+START = '"""Text."""\n\nfrom __future__ import annotations\n\n'
+COPIED = """
+from .absent import absent
+
+try:
+    import sklearn.tree
+except ImportError:
+    sklearn = absent("sklearn", "scikit-learn")
+from torch import nn
+
+from .parts_first import One, Two as Second
+from .parts_heavy import Light
+LIMIT = {'a': (1, 2)}
+Heavy = absent("Heavy")
+FILE = 'names.json'
+
+KEPT, SIZE = 1, 2
+
+
+def run(hint: Hint, module: nn.Module) -> Gone:
+    # A comment.
+    make = absent("make")
+
+    return make(One, Second, LIMIT, Heavy, Light, FILE, sklearn.tree, SIZE)
+"""
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """Copies a small package that has every kind of import."""
+    root = tmp_path / "small"
+    for name, source in SOURCES.items():
+        (root / name).parent.mkdir(exist_ok=True, parents=True)
+        (root / name).write_text(START + textwrap.dedent(source).lstrip())
+    return PackageCopy(root, lambda name: name.startswith("parts.heavy.") and not name.endswith(".Light"))
+
+
+def test_imports_are_rewritten(copy):
+    files = copy.files({"model": ["run"]})
+    assert set(files) == {"absent.py", "errors.py", "model.py", "parts_first.py", "parts_heavy.py"}
+    assert "LEVEL" not in files["errors.py"]
+    assert "class Heavy" not in files["parts_heavy.py"]
+    first, _, rest = files["model.py"].partition("\n")
+    assert first.endswith("small/model.py")
+    assert rest == START + COPIED.lstrip()
+    assert "from .errors import Wrong\n" in files["parts_first.py"]
+
+
+def test_imports_that_a_flat_copy_cannot_have_are_refused(copy):
+    with pytest.raises(ValueError, match=r"bad.py, line 5: transformers follows only imports of names out of modules"):
+        copy.files({"bad": ["errors"]})
+    with pytest.raises(ValueError, match=r"heavy.py: 'Kind' is left out of the copy and used there, and it is not a"):
+        copy.files({"alias": ["Kind"]})
+
+
+def test_stand_ins_say_what_to_install():
+    heavy = absent("Heavy", "scikit-learn")
+    assert not isinstance(3, heavy)
+    for use in (heavy, lambda: heavy.load("x")):
+        with pytest.raises(ImportError, match=r"Heavy is not part of the code .* run `pip install scikit-learn`"):
+            use()
+    with pytest.raises(ImportError, match="run `pip install xlgen-hf`"):
+        absent("push_model")("x")
+
+
+def test_config_that_is_not_an_object_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ModelFolderError, match=r"config.json: a JSON object is expected, not list"):
+        add_code(tmp_path, with_code=False)

@@ -1,0 +1,26 @@
+"""Names that differ between the releases of transformers that setup.cfg allows, decided once.
+
+Each entry says in which release the older name ended; it is removed when setup.cfg asks for that release.
+"""
+
+from __future__ import annotations
+
+from transformers import Cache
+from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
+
+__all__ = ["cache_argument", "cache_of"]
+
+# `past_key_values` until 5.23, `cache` since 5.24, in every forward pass and every output. The old name warns in 5.24
+# and ends in 5.40.
+_CACHE = "cache" if "cache" in Seq2SeqLMOutput.__dataclass_fields__ else "past_key_values"
+
+
+def cache_argument(cache: Cache | None) -> dict[str, Cache | None]:
+    """The decoder's cache as a keyword argument of a seq2seq model's forward pass."""
+    return {_CACHE: cache}
+
+
+def cache_of(output: ModelOutput) -> Cache | None:
+    """The decoder's cache in the output of a seq2seq model."""
+    cache: Cache | None = output.get(_CACHE)
+    return cache

@@ -1,0 +1,133 @@
+"""What a newly made model takes from its processor: fields of its config, rows of its embeddings, its clusters."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from transformers import PreTrainedConfig
+
+from ..configuration_xlgen import XLGenConfig
+from ..errors import ConfigurationError
+from ..labels.clusters import LabelClusters
+from ..labels.tokens import plain_token_ids
+from ..processing_xlgen import XLGenProcessor
+from .backbone import longest_sequence
+from .candidate_pointer import CandidatePointer
+
+__all__ = ["FreshModel", "check_lengths", "start_from_processor", "variant_options"]
+
+
+class FreshModel(Protocol):
+    """What [`start_from_processor`] needs of a model."""
+
+    config: XLGenConfig
+    cluster_head: nn.Linear
+    cluster_embeddings: nn.Embedding
+    label_vectors: torch.Tensor
+    candidate_projection: nn.Linear
+    candidate_pointer: CandidatePointer
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The embedding matrix."""
+
+    def resize_token_embeddings(self, size: int, mean_resizing: bool = True) -> nn.Module:
+        """Resize embedding matrix and output layer."""
+
+
+def variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
+    """Fields of the config that say what of the processor guides the variant.
+
+    Args:
+        variant: the variant.
+        processor: the model's processor.
+
+    Raises:
+        ConfigurationError: if the processor lacks what the variant needs.
+    """
+    clusters, candidates = processor.clusters, processor.candidates
+    if variant in ("bcl", "mcg") and clusters is None:
+        raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
+    if (variant == "rcl") != (candidates is not None):
+        raise ConfigurationError(
+            f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
+            "needs them, and no other variant has a use for them."
+        )
+    if candidates is None:
+        if clusters is None or variant == "base":
+            return {}
+        return {
+            "num_clusters": clusters.num_clusters,
+            "first_cluster_token_id": processor.label_tokenizer.first_cluster_token_id,
+        }
+    options: dict[str, Any] = {
+        "conditioning": candidates.conditioning,
+        "num_input_candidates": candidates.num_input_candidates,
+    }
+    if candidates.conditioning == "memory":
+        retriever = candidates.retriever
+        return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
+    return {**options, "first_level_token_id": processor.label_tokenizer.first_level_token_id}
+
+
+def check_lengths(name: str, backbone: PreTrainedConfig, processor: XLGenProcessor) -> None:
+    """Refuse a processor whose inputs or targets are longer than a backbone's positions.
+
+    Args:
+        name: checkpoint of the backbone, for the message.
+        backbone: its config.
+        processor: the model's processor.
+
+    Raises:
+        ConfigurationError: if they are.
+    """
+    limit = longest_sequence(backbone, processor.tokenizer)
+    if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
+        raise ConfigurationError(
+            f"The processor allows inputs of {processor.max_source_length} and targets of "
+            f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
+            "and max_target_length."
+        )
+
+
+@torch.no_grad()
+def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
+    """Make room for the processor's tokens, and start clusters and candidates from what they are about.
+
+    Args:
+        model: a newly made model; its weights are changed.
+        processor: its processor.
+    """
+    if len(processor.tokenizer) > model.config.vocab_size:
+        model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
+    embeddings = model.get_input_embeddings().weight
+    known = embeddings[: processor.label_tokenizer.separator_token_id].mean(0)
+    embeddings[processor.label_tokenizer.added_token_ids] = known
+    if model.config.has_label_vectors and processor.candidates is not None:
+        model.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
+        if model.label_vectors.shape[1] == model.config.hidden_size:
+            nn.init.eye_(model.candidate_projection.weight)
+            model.candidate_projection.weight.mul_(model.config.hidden_size**0.5)
+    if model.config.copies_candidates:
+        model.candidate_pointer.reset()
+    if model.config.has_clusters and processor.clusters is not None:
+        _start_clusters(model, processor, processor.clusters)
+
+
+def _start_clusters(model: FreshModel, processor: XLGenProcessor, clusters: LabelClusters) -> None:
+    embeddings = model.get_input_embeddings().weight
+    for token, ids in zip(
+        processor.label_tokenizer.cluster_token_ids(range(clusters.num_clusters)),
+        plain_token_ids(processor.tokenizer, clusters.names),
+        strict=True,
+    ):
+        if ids:
+            embeddings[token] = embeddings[ids].mean(0)
+    centroids = torch.as_tensor(clusters.centroids, dtype=embeddings.dtype)
+    if model.config.variant == "bcl" and centroids.shape[1] == model.config.hidden_size:
+        scale = model.config.hidden_size**0.5
+        model.cluster_head.weight.copy_(centroids * (10 / scale))
+        model.cluster_head.bias.fill_(-5.0)
+        if model.config.conditioning == "memory":
+            model.cluster_embeddings.weight.copy_(centroids * (0.5 * scale))

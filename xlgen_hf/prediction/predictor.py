@@ -1,0 +1,321 @@
+"""From texts to predicted label sets: the one way that model, pipeline, program and experiments go."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..decoding.decoded_sets import DecodingOptions
+from ..errors import ConfigurationError
+from ..labels.space import LabelSpace
+from ..processing_xlgen import XLGenProcessor
+from ..ranking.decisions import DecisionRule
+from ..ranking.score_model import ScoreModel
+from ..ranking.scored_labels import ScoredLabels
+from ..ranking.sources import CandidateSource, SavedSource, TextBatch, union
+from .generator import Generator, GeneratorModel, length_batches
+from .open_vocabulary import find_novel_names, to_novel_labels
+from .results import LabelPrediction, NovelLabel
+
+__all__ = ["Predictor", "RankedTexts", "candidate_values"]
+
+logger = logging.getLogger(__name__)
+
+_RANKED = 50  # labels of a text that a retriever or label trees are asked for
+_UNTUNED = DecisionRule("top_k", 5)  # of a source without label sets of its own and without validation rows
+
+
+@dataclass(frozen=True)
+class RankedTexts:
+    """Candidates of texts, and what guided the generator.
+
+    Attributes:
+        scored: the candidates; those of the model's own set are chosen.
+        clusters: ids of the clusters that guided each text, most probable first.
+        novel: names that are no labels, with their probabilities, of each text; empty in closed vocabulary.
+    """
+
+    scored: ScoredLabels
+    clusters: list[list[int]]
+    novel: list[dict[str, float]]
+
+
+class Predictor:
+    """Predicts label sets with any source of candidates: an XLGen model, a retriever, label trees, or their fusion.
+
+    A call embeds, searches and encodes each text once, whoever reads the result: sources rank candidates, scorers
+    score those of all, the score model calibrates and fuses, and a decision rule chooses.
+
+    Args:
+        label_space: the labels.
+        source: the source of candidates whose own set is predicted where it has one.
+        score_model: how candidates are scored and decided on; its sources are further ones.
+        cluster_names: names of the clusters that may guide the source.
+    """
+
+    def __init__(
+        self,
+        label_space: LabelSpace,
+        source: CandidateSource,
+        score_model: ScoreModel | None = None,
+        cluster_names: Sequence[str] = (),
+    ) -> None:
+        self.label_space = label_space
+        self.source = source
+        self.score_model = score_model or ScoreModel()
+        self.cluster_names = list(cluster_names)
+        if not isinstance(source, Generator) and self.score_model.rule.kind == "own":
+            self.score_model = replace(self.score_model, rule=_UNTUNED)
+
+    @classmethod
+    def from_model(cls, model: GeneratorModel, processor: XLGenProcessor) -> Predictor:
+        """The predictor of an XLGen model and its processor."""
+        clusters = processor.clusters
+        names = [] if clusters is None else clusters.names
+        return cls(processor.label_space, Generator(model, processor), processor.score_model, names)
+
+    def with_labels(self, names: Iterable[str]) -> Predictor:
+        """A predictor of labels with these names as well; no training is needed.
+
+        A generator spells them, so its model and processor are changed; a retriever finds them by their names; label
+        trees never rank them.
+
+        Args:
+            names: label names; those that are labels already are left out.
+
+        Raises:
+            ConfigurationError: if the source cannot take new labels.
+            LabelSpaceError: if a name is empty.
+        """
+        if isinstance(self.source, Generator):
+            model, processor = self.source.model, self.source.processor
+            if processor.add_labels(names):
+                model.widen_output(processor)
+            return self.from_model(model, processor)
+        if not isinstance(self.source, SavedSource):
+            raise ConfigurationError(f"{type(self.source).__name__} cannot take new labels.")
+        extended = self.label_space.extended(names)
+        new = extended.names[len(self.label_space) :]
+        return Predictor(extended, self.source.extended(new) if new else self.source, self.score_model)
+
+    def labels_of_clusters(self, names: Sequence[str]) -> np.ndarray:
+        """Label ids of the clusters with these names, sorted.
+
+        Raises:
+            ConfigurationError: if the model has no clusters, or none of such a name.
+        """
+        clusters = self.source.processor.clusters if isinstance(self.source, Generator) else None
+        if clusters is None:
+            raise ConfigurationError(f"The model has no clusters, so none of the names {list(names)}.")
+        return clusters.labels_of(names)
+
+    def predict(
+        self,
+        texts: Sequence[str],
+        *,
+        decoding: DecodingOptions | None = None,
+        rule: DecisionRule | None = None,
+        allowed: np.ndarray | None = None,
+        open_vocabulary: bool = False,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> list[LabelPrediction]:
+        """Predict the label sets of texts.
+
+        Args:
+            texts: the texts, in any order; they are batched by length and come back in the given order.
+            decoding: how a generator searches; its own way if None.
+            rule: which of the scored labels are predicted; the model's own rule if None.
+            allowed: ids of the labels to choose from; all if None.
+            open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
+            batch_size: texts in a batch.
+            progress: show a progress bar on a terminal.
+
+        Returns:
+            A prediction for each text, its labels sorted by score.
+
+        Raises:
+            ConfigurationError: if options do not fit the model.
+        """
+        rule = self._rule(rule)
+        own = rule is self.score_model.rule
+        wanted = decoding or DecodingOptions()
+        if not own:
+            wanted = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
+        ranked = self.rank_texts(
+            texts,
+            rule.num_labels,
+            decoding=None if decoding is None and own else wanted,
+            allowed=allowed,
+            open_vocabulary=open_vocabulary,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return self.to_predictions(rule.apply(ranked.scored), ranked)
+
+    def _rule(self, rule: DecisionRule | None) -> DecisionRule:
+        if rule is None or rule.kind == "own":
+            return self.score_model.rule
+        if rule.kind == "expected_f1" and not self.score_model.gives_probabilities:
+            raise ConfigurationError(
+                "Expected F1 needs scores that are probabilities; fused ones are lowered for labels that training saw "
+                "often. Choose top_k or a threshold."
+            )
+        return rule
+
+    def rank(
+        self,
+        texts: Sequence[str],
+        k: int = 0,
+        *,
+        decoding: DecodingOptions | None = None,
+        allowed: np.ndarray | None = None,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> ScoredLabels:
+        """The candidates of texts with their final scores; see [`predict`] for the arguments.
+
+        Args:
+            texts: the texts.
+            k: labels for each text at least, or as many as there are; 0 for those that the sources find.
+            decoding: how a generator searches.
+            allowed: ids of the labels to choose from; all if None.
+            batch_size: texts in a batch.
+            progress: show a progress bar on a terminal.
+        """
+        found = self.rank_texts(texts, k, decoding=decoding, allowed=allowed, batch_size=batch_size, progress=progress)
+        return found.scored
+
+    def rank_texts(
+        self,
+        texts: Sequence[str],
+        k: int = 0,
+        *,
+        decoding: DecodingOptions | None = None,
+        allowed: np.ndarray | None = None,
+        open_vocabulary: bool = False,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> RankedTexts:
+        """What [`predict`] decides from: the candidates, and what guided the generator."""
+        texts = TextBatch.of(texts).texts
+        source = self._searching(decoding, open_vocabulary)
+        allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
+        k = min(k, len(self.label_space) if allowed is None else len(allowed))
+        blocks: list[ScoredLabels] = []
+        order: list[int] = []
+        clusters: list[list[int]] = []
+        novel: list[dict[str, float]] = []
+        truncated = 0
+        with tqdm(total=len(texts), unit="text", disable=None if progress else True) as bar:
+            for rows in length_batches([len(text) for text in texts], batch_size):
+                batch = TextBatch([texts[row] for row in rows], self._depth(k), allowed)
+                blocks.append(self._rank_batch(source, batch, k))
+                order += rows
+                if isinstance(source, Generator):
+                    decoded = source.decoded(batch, 0, allowed)
+                    clusters += [one.clusters for one in decoded]
+                    truncated += sum(not one.complete for one in decoded)
+                    novel += find_novel_names(source, batch) if open_vocabulary else []
+                bar.update(len(rows))
+        if truncated:
+            logger.warning(
+                "%d of %d label sets were truncated at max_target_length; further labels are lost.",
+                *(truncated, len(texts)),
+            )
+        place = np.argsort(order)
+        return RankedTexts(
+            ScoredLabels.concatenated(blocks).take(place),
+            [clusters[i] for i in place] if clusters else [[] for _ in texts],
+            [novel[i] for i in place] if novel else [{} for _ in texts],
+        )
+
+    def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
+        if isinstance(self.source, Generator):
+            if decoding is not None and self.score_model.fusion is not None:
+                # A fusion brings candidates of its own, and has learned from those that the search ends with.
+                decoding = replace(decoding, min_candidates=0)
+            return self.source.searching(decoding)
+        if open_vocabulary:
+            raise ConfigurationError("Only a generator spells names that are not labels; this model has none.")
+        if decoding is not None and decoding != DecodingOptions(min_candidates=decoding.min_candidates):
+            raise ConfigurationError(f"{decoding} is how a generator searches; this model has none.")
+        return self.source
+
+    @property
+    def _pool_depth(self) -> int:
+        """Labels of a text that each source but a generator contributes to the pool; 0 where there is no such one."""
+        fusion = self.score_model.fusion
+        if fusion is not None:
+            return fusion.candidates_per_source
+        return 0 if isinstance(self.source, Generator) else _RANKED
+
+    def _depth(self, k: int) -> int:
+        """Labels of a text that any of these sources will be asked for."""
+        return max(k, self._pool_depth) if self._pool_depth else 0
+
+    def _rank_batch(self, source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:
+        """The pool and, where it has fewer than `k` labels of a text, what the sources rank next.
+
+        The pool is the same for every `k`, so the labels for a small `k` are the first ones for a large `k`. Sources
+        with an index come before a generator, which has to search again.
+        """
+        ranked = self._pool(source, batch)
+        for further in (*self.score_model.sources.values(), source):
+            if (np.diff(ranked.start) >= k).all():
+                break
+            ranked = ranked.followed_by(further.rank(batch, k, batch.allowed), k)
+        return ranked
+
+    def _pool(self, source: CandidateSource, batch: TextBatch) -> ScoredLabels:
+        """Sources, union, features, fusion; or the one source, calibrated."""
+        own = source.rank(batch, 0 if isinstance(source, Generator) else self._pool_depth, batch.allowed)
+        own = self.score_model.calibrate(own, self.label_space.counts)
+        fusion = self.score_model.fusion
+        if fusion is None:
+            return own
+        sources = self.score_model.sources
+        candidates, values = candidate_values(source, own, sources, batch, fusion.candidates_per_source)
+        return fusion.fuse(candidates, values, self.label_space.counts)
+
+    def to_predictions(self, scored: ScoredLabels, ranked: RankedTexts) -> list[LabelPrediction]:
+        """Names and scores of the chosen labels, and what guided them.
+
+        Args:
+            scored: candidates, the predicted ones chosen.
+            ranked: what they were decided from.
+        """
+        novel: list[list[NovelLabel]] = to_novel_labels(ranked.novel, self.label_space.names)
+        return [
+            LabelPrediction(
+                self.label_space.decode(labels), scores, [self.cluster_names[one] for one in clusters], names
+            )
+            for (labels, scores), clusters, names in zip(scored.sets(), ranked.clusters, novel, strict=True)
+        ]
+
+
+def candidate_values(
+    source: CandidateSource,
+    own: ScoredLabels,
+    others: Mapping[str, CandidateSource],
+    batch: TextBatch,
+    depth: int,
+) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
+    """The candidates of a model's own source and of further ones, and what all of them say of each.
+
+    Args:
+        source: the model's own source.
+        own: what it found, calibrated.
+        others: further sources by name.
+        batch: the texts.
+        depth: labels of a text that each further source contributes.
+    """
+    ranked = {name: other.rank(batch, depth, batch.allowed) for name, other in others.items()}
+    candidates, values = union({**ranked, "generated": own})
+    if isinstance(source, Generator):
+        values |= source.features(batch, candidates)
+    return candidates, values

@@ -1,0 +1,132 @@
+"""What gives candidate labels with scores, and what scores candidates of others: the two protocols of a prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar, cast, runtime_checkable
+
+import numpy as np
+
+from .scored_labels import ScoredLabels
+
+__all__ = ["CandidateScorer", "CandidateSource", "SavedSource", "TextBatch", "union"]
+
+_Value = TypeVar("_Value")
+
+
+class TextBatch(Sequence[str]):
+    """Texts of one batch, with what has been computed of them: a text is embedded, searched and encoded once.
+
+    Sources and scorers that share work (a generator that reads retrieved candidates, and the fusion that weighs them)
+    keep it here by [`once`].
+
+    Args:
+        texts: the texts.
+        depth: labels of a text that anybody will ask a source for; a search that is shared is made that deep.
+        allowed: ids of the labels to choose from, sorted; all if None.
+    """
+
+    def __init__(self, texts: Sequence[str], depth: int = 0, allowed: np.ndarray | None = None) -> None:
+        self.texts = list(texts)
+        self.depth = depth
+        self.allowed = allowed
+        self._computed: dict[tuple[int, Hashable], object] = {}
+        self._owners: list[object] = []  # kept alive, so that no other object gets the id of one
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> TextBatch:
+        """The batch itself, or one of plain texts.
+
+        Raises:
+            TypeError: if a single string is given.
+        """
+        if isinstance(texts, TextBatch):
+            return texts
+        if isinstance(texts, str):
+            raise TypeError("A list of texts is needed; put a single text into a list.")
+        return cls(texts)
+
+    def __len__(self) -> int:
+        """The number of texts `B`."""
+        return len(self.texts)
+
+    def __getitem__(self, position: int) -> str:  # type: ignore[override]
+        """The text at a position."""
+        return self.texts[position]
+
+    def __iter__(self) -> Iterator[str]:
+        """The texts in order."""
+        return iter(self.texts)
+
+    def once(self, owner: object, what: Hashable, make: Callable[[], _Value]) -> _Value:
+        """What `make` gives, made at the first call for this owner and this name and kept with the batch."""
+        key = (id(owner), what)
+        if key not in self._computed:
+            self._computed[key] = make()
+            self._owners.append(owner)
+        return cast("_Value", self._computed[key])
+
+
+class CandidateSource(Protocol):
+    """Gives candidate labels with scores: a generator, a retriever, label trees."""
+
+    def rank(self, texts: Sequence[str], k: int, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text.
+
+        Args:
+            texts: `B` texts; a [`TextBatch`] where work is shared.
+            k: labels for each text, or as many as the source has to choose from; a generator also takes 0, for the
+                labels of its own search.
+            allowed: ids of the labels to choose from; all if None.
+
+        Returns:
+            Candidates with scores in [0, 1] and their parts. `chosen` marks the source's own set, where it has one.
+        """
+
+
+@runtime_checkable
+class SavedSource(CandidateSource, Protocol):
+    """A source that is a part of a model folder."""
+
+    def save(self, folder: str | Path) -> None:
+        """Write all that ranking needs into a folder of its own."""
+
+    def extended(self, names: Sequence[str]) -> SavedSource:
+        """A source that has labels with these new names as well, appended in the given order."""
+
+
+class CandidateScorer(Protocol):
+    """Scores candidate labels whoever found them."""
+
+    def features(self, texts: Sequence[str], candidates: ScoredLabels) -> Mapping[str, np.ndarray]:
+        """Scores of the candidates by name, `(M,)` each, in their order.
+
+        Args:
+            texts: `B` texts; a [`TextBatch`] where work is shared.
+            candidates: their candidates, in any order within a text; scores do not count.
+        """
+
+
+def union(ranked: Mapping[str, ScoredLabels]) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
+    """The candidates of all sources, and what each source says of them.
+
+    Args:
+        ranked: the candidates of each source, by its name; all for the same texts, at least one source.
+
+    Returns:
+        The candidates, by label id within a text, with scores 0; and by name, `(M,)` each and 0 where a source lacks
+        the candidate: each source's score, its parts, and `NAME_rank`, 1 / (1 + place among its candidates).
+    """
+    texts = len(next(iter(ranked.values())))
+    span = max(int(one.labels.max(initial=0)) for one in ranked.values()) + 1
+    keys = np.unique(np.concatenate([one.text * span + one.labels for one in ranked.values()]))
+    values: dict[str, np.ndarray] = {}
+    for source, one in ranked.items():
+        place = np.searchsorted(keys, one.text * span + one.labels)
+        for name, of_one in {source: one.scores, **one.parts, f"{source}_rank": 1 / (1 + one.rank)}.items():
+            values[name] = np.zeros(len(keys))
+            values[name][place] = of_one
+    text, labels = keys // span, keys % span
+    start = np.searchsorted(text, np.arange(texts + 1)).astype(np.int64)
+    return ScoredLabels(start, labels, np.zeros(len(keys)), np.ones(len(keys), dtype=bool)), values

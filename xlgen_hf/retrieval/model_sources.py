@@ -1,0 +1,106 @@
+"""The sources that a model folder holds in addition to, or instead of, a generator: a retriever, label trees."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from ..files.model_folder import LABEL_TREES_FOLDER
+from ..files.saving import replace_files
+from ..labels.space import LabelSpace
+from ..ranking.score_model import ScoreModel
+from ..ranking.sources import SavedSource
+from .retriever import RETRIEVER_FOLDER, RETRIEVER_SETTINGS_FILE, LabelRetriever
+
+__all__ = [
+    "SOURCE_FOLDERS",
+    "load_index",
+    "load_sources",
+    "remove_other_sources",
+    "save_source_alone",
+    "save_sources",
+]
+
+SOURCE_FOLDERS = {"retrieval": RETRIEVER_FOLDER, "label_trees": LABEL_TREES_FOLDER}
+"""Name of a source -> its folder in a model's folder."""
+
+
+def save_sources(folder: Path, sources: Mapping[str, SavedSource]) -> None:
+    """Write each source into its folder."""
+    for name, source in sources.items():
+        source.save(folder / SOURCE_FOLDERS[name])
+
+
+def remove_other_sources(folder: Path, kept: Iterable[str]) -> None:
+    """Remove sources that an older model left in a folder; they would be taken for the new one's.
+
+    Args:
+        folder: the folder of a model.
+        kept: names of the sources that the model has.
+    """
+    for name in set(SOURCE_FOLDERS) - set(kept):
+        place = folder / SOURCE_FOLDERS[name]
+        if place.is_dir() and not place.is_symlink() and any(place.glob("*.json")):
+            shutil.rmtree(place)
+
+
+def load_sources(folder: Path, num_labels: int) -> dict[str, SavedSource]:
+    """Load what a model's folder holds of sources.
+
+    Args:
+        folder: the model's folder.
+        num_labels: labels of the label space that they must fit.
+
+    Raises:
+        MissingExtraError: if there are label trees, and Omikuji is not installed.
+        ModelFolderError: if a file is missing, damaged, or does not fit the others.
+    """
+    found: dict[str, SavedSource] = {}
+    if (folder / RETRIEVER_FOLDER / RETRIEVER_SETTINGS_FILE).is_file():
+        found["retrieval"] = LabelRetriever.load(folder / RETRIEVER_FOLDER, num_labels=num_labels)
+    if (folder / SOURCE_FOLDERS["label_trees"]).is_dir():
+        from ..ranking.label_trees import LabelTrees  # scikit-learn and Omikuji, which few models need
+
+        found["label_trees"] = LabelTrees.load(folder / SOURCE_FOLDERS["label_trees"], num_labels=num_labels)
+    return found
+
+
+def save_source_alone(
+    folder: Path, label_space: LabelSpace, name: str, source: SavedSource, score_model: ScoreModel
+) -> None:
+    """Write a folder that predicts with one source and no generator.
+
+    Args:
+        folder: the folder; what it holds of such a model is replaced.
+        label_space: the labels.
+        name: `retrieval` or `label_trees`.
+        source: the source.
+        score_model: how its candidates are scored and decided on.
+
+    Raises:
+        SaveError: if the disk is full, or the folder cannot be written.
+    """
+    with replace_files(folder) as aside:
+        label_space.save(aside)
+        save_sources(aside, {name: source})
+        score_model.save(aside)
+    remove_other_sources(folder, [name])
+
+
+def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:
+    """Load the retriever that `xlgen index` wrote, for the labels that it was made for.
+
+    Raises:
+        ConfigurationError: if it was made for other labels.
+        ModelFolderError: if a file is missing, damaged, or does not fit the others.
+    """
+    folder = Path(folder)
+    indexed = LabelSpace.load(folder)
+    if indexed.names != label_space.names:
+        raise ConfigurationError(
+            f"The retriever in {folder} is for other labels ({len(indexed)}) than the model's ({len(label_space)}). "
+            "Make it from the same training rows and vocabulary."
+        )
+    return LabelRetriever.load(folder / RETRIEVER_FOLDER, num_labels=len(label_space))

@@ -1,0 +1,203 @@
+"""Checkpoints of a run that are complete or not there: written aside, listed with their sizes, renamed last."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from transformers.trainer import TRAINER_STATE_NAME
+
+from ..errors import ModelFolderError, SaveError
+from ..files.serialization import read_json, write_json
+
+__all__ = [
+    "CHECKPOINT_FILE",
+    "Checkpoint",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "remove_checkpoint",
+    "remove_incomplete",
+    "rotate_checkpoints",
+    "writing_checkpoint",
+]
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT_FILE = "checkpoint.json"
+"""List of a checkpoint's files, written when all of them are there."""
+
+_PREFIX = "checkpoint-"  # that of transformers
+_UNFINISHED = ".unfinished-"  # before the name of a checkpoint that is being written or removed
+_FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A complete checkpoint.
+
+    Attributes:
+        folder: where it is.
+        step: optimizer steps that were done.
+        evaluation_due: whether the run was stopped after this step and before the evaluation that follows it.
+    """
+
+    folder: Path
+    step: int
+    evaluation_due: bool
+
+
+def read_checkpoint(folder: str | Path) -> Checkpoint | None:
+    """A checkpoint, if it is complete: each of the files that were written is there, in the size that it had.
+
+    Args:
+        folder: the folder of a checkpoint.
+    """
+    folder = Path(folder)
+    try:
+        content = read_json(folder / CHECKPOINT_FILE)
+        if content["format_version"] != _FORMAT_VERSION:
+            return None
+        for name, size in content["files"].items():
+            if (folder / name).stat().st_size != size:
+                return None
+        return Checkpoint(folder, int(content["step"]), bool(content["evaluation_due"]))
+    except (ModelFolderError, OSError, LookupError, TypeError, ValueError, AttributeError):
+        return None
+
+
+def newest_checkpoint(run: str | Path) -> Checkpoint | None:
+    """The newest complete checkpoint of a run; None without any. Those that are not complete are reported.
+
+    Args:
+        run: the output folder of the run.
+    """
+    for folder in reversed(_checkpoints(Path(run))):
+        checkpoint = read_checkpoint(folder)
+        if checkpoint is not None:
+            return checkpoint
+        logger.warning("%s is not a complete checkpoint of this version and is ignored.", folder)
+    return None
+
+
+def remove_incomplete(run: str | Path) -> None:
+    """Remove what is left of checkpoints that were not finished; what others may have put there stays.
+
+    Args:
+        run: the output folder of a run that continues. No other process may write into it.
+    """
+    for folder in Path(run).glob(f"{_UNFINISHED}{_PREFIX}*"):
+        shutil.rmtree(folder)
+    for folder in _checkpoints(Path(run)):
+        ours = (folder / CHECKPOINT_FILE).is_file() or not (folder / TRAINER_STATE_NAME).is_file()
+        if ours and read_checkpoint(folder) is None:
+            logger.info("%s is removed.", folder)
+            remove_checkpoint(folder)
+
+
+@contextmanager
+def writing_checkpoint(run: str | Path, step: int) -> Iterator[Path]:
+    """Give a folder to write a checkpoint into; nothing is left of it where that fails.
+
+    Every process of a run writes into the same folder; [`finish`] is for the first one, when all are done.
+
+    Args:
+        run: the output folder of the run.
+        step: optimizer steps that were done.
+
+    Raises:
+        SaveError: if the disk is full, or the folder cannot be written.
+    """
+    folder = Path(run) / f"{_UNFINISHED}{_PREFIX}{step}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder
+    except BaseException as err:  # Ctrl-C too
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = _reason(err)
+        if reason is None:
+            raise
+        raise SaveError(_final(folder), reason) from err
+
+
+def _reason(err: BaseException) -> str | None:
+    """What the system says in an error of writing; None for any other error."""
+    if isinstance(err, SaveError):  # of the model, which names the folder aside
+        return err.reason
+    if isinstance(err, SafetensorError):
+        return str(err)
+    return err.strerror if isinstance(err, OSError) and err.errno is not None else None
+
+
+def finish(folder: Path, step: int, *, evaluation_due: bool) -> Path:
+    """List the files of a checkpoint and give it its name.
+
+    Args:
+        folder: what [`writing_checkpoint`] gave.
+        step: optimizer steps that were done.
+        evaluation_due: see [`Checkpoint`].
+
+    Returns:
+        The folder of the checkpoint.
+    """
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    content = {
+        "format_version": _FORMAT_VERSION,
+        "step": step,
+        "evaluation_due": evaluation_due,
+        "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
+    }
+    for path in files:
+        _to_disk(path)
+    write_json(folder / CHECKPOINT_FILE, content)
+    final = _final(folder)
+    if final.exists():  # saved twice at one step, before and after an evaluation
+        remove_checkpoint(final)
+    os.replace(folder, final)
+    return final
+
+
+def rotate_checkpoints(run: str | Path, limit: int | None, best: str | None) -> None:
+    """Remove the oldest checkpoints; the newest and the best one stay.
+
+    Args:
+        run: the output folder of the run.
+        limit: the number of checkpoints that are kept; all if None.
+        best: folder of the best checkpoint, where it is known.
+    """
+    found = _checkpoints(Path(run))
+    if not limit or len(found) <= limit:
+        return
+    protected = {found[-1].name, Path(best).name if best else found[-1].name}
+    removable = [folder for folder in found if folder.name not in protected]
+    for folder in removable[: len(found) - limit]:
+        remove_checkpoint(folder)
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Remove a checkpoint; it loses its name first, so that no part of it is taken for a checkpoint."""
+    aside = folder.with_name(f"{_UNFINISHED}{folder.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    os.replace(folder, aside)
+    shutil.rmtree(aside)
+
+
+def _final(folder: Path) -> Path:
+    return folder.with_name(folder.name.removeprefix(_UNFINISHED))
+
+
+def _checkpoints(run: Path) -> list[Path]:
+    """Folders that have the name of a checkpoint, the oldest first."""
+    found = [path for path in run.glob(f"{_PREFIX}*") if path.is_dir() and path.name[len(_PREFIX) :].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[len(_PREFIX) :]))
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file is on the disk; some systems say only here that there is no room for it."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())

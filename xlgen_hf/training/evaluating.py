@@ -1,0 +1,248 @@
+"""Evaluation by generated label sets: each process does its share of the rows, each row once, all get the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate.utils import gather_object
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import Seq2SeqTrainer, TrainerControl
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+
+from ..decoding.decoded_sets import DecodingOptions
+from ..errors import ConfigurationError
+from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
+from ..modules.output_layer import IGNORED
+from ..prediction.generator import Generator
+from ..processing_xlgen import XLGenProcessor
+from .collator import DataCollatorForXLGen, encode_dataset, pad_rows
+from .losses import LossSums, loss_sums
+from .resuming import ResumableTrainer
+
+__all__ = ["EvaluatedRows", "EvaluatingTrainer", "encode_evaluation_rows", "has_adapter", "is_encoded", "ragged"]
+
+_ENCODED_COLUMN = "text_ids"
+
+
+@dataclass
+class EvaluatedRows:
+    """What was found for some rows.
+
+    Attributes:
+        predicted: label ids of each row; empty where only losses are wanted.
+        references: label ids that each row has.
+        losses: sums of generation and cluster loss, and what they are summed over, `(4,)`.
+        rows: number of rows.
+    """
+
+    predicted: list[list[int]] = field(default_factory=list)
+    references: list[list[int]] = field(default_factory=list)
+    losses: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    rows: int = 0
+
+    def add(self, sums: LossSums, rows: int) -> None:
+        """Take in the losses of a batch."""
+        self.losses = self.losses + torch.stack([sums.generation, sums.cluster, *sums.counts]).double().cpu().numpy()
+        self.rows += rows
+
+    def gathered(self) -> EvaluatedRows:
+        """The rows of all processes, in the order of the data set; the same in each process."""
+        shares: list[EvaluatedRows] = gather_object([self])
+        return EvaluatedRows(
+            _interleaved([share.predicted for share in shares]),
+            _interleaved([share.references for share in shares]),
+            np.sum([share.losses for share in shares], axis=0),
+            sum(share.rows for share in shares),
+        )
+
+    def loss(self, cluster_weight: float) -> float | None:
+        """Mean of the generation loss over all label tokens, and the weighted one of the clusters; None without rows.
+
+        Args:
+            cluster_weight: weight of the cluster loss.
+        """
+        if not self.losses[2]:
+            return None
+        return float(self.losses[0] / self.losses[2] + cluster_weight * self.losses[1] / max(self.losses[3], 1.0))
+
+
+class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
+    """The part of [`XLGenTrainer`] that evaluates.
+
+    Attributes:
+        evaluation_collator: makes the batches of evaluation rows.
+    """
+
+    evaluation_collator: DataCollatorForXLGen
+    control: TrainerControl
+
+    def base_model(self) -> XLGenForConditionalGeneration:
+        """The model itself, out of what wraps it for training."""
+        model = self.accelerator.unwrap_model(self.model)
+        base: XLGenForConditionalGeneration = model.get_base_model() if has_adapter(model) else model
+        return base
+
+    def cluster_weight(self) -> float:
+        """Weight of the cluster loss in this epoch."""
+        model = self.base_model()
+        return float(model.config.cluster_loss_weight * model.cluster_loss_scale)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        """Batches of this process's share of the evaluation rows, with what generation and scoring need."""
+        if isinstance(eval_dataset, str):
+            eval_dataset = self.eval_dataset[eval_dataset]
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows = encode_evaluation_rows(rows, self.processing_class)
+        return self.evaluation_batches(rows, self.args.process_index, self.args.world_size)
+
+    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+        """Batches of this process's share of rows to predict, with what generation and scoring need."""
+        return self.get_eval_dataloader(test_dataset)
+
+    def evaluation_batches(self, rows: Any, process: int = 0, processes: int = 1) -> DataLoader:
+        """Batches of a process's share of encoded rows; by default all of them.
+
+        Args:
+            rows: rows from [`encode_dataset`].
+            process: number of the process.
+            processes: number of processes.
+
+        Raises:
+            ConfigurationError: if there is no, or more than one set of rows.
+        """
+        if rows is None or isinstance(rows, dict):
+            raise ConfigurationError("One evaluation set is needed; give it as eval_dataset.")
+        return DataLoader(
+            rows if processes == 1 else rows.select(share_of(len(rows), process, processes)),
+            batch_size=self.args.eval_batch_size,
+            collate_fn=self.evaluation_collator,
+            generator=torch.Generator(),  # so that whether a model is evaluated does not change its training
+            **self.loading_options(),
+        )
+
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Losses, predicted and true label ids of all rows, and the scores; each row counts once.
+
+        Args:
+            dataloader: this process's share of the rows, see [`get_eval_dataloader`].
+            description: not used.
+            prediction_loss_only: leave out the label sets; that of the arguments if None.
+            ignore_keys: not used.
+            metric_key_prefix: before the names of the scores.
+
+        Returns:
+            Predicted and true label ids `(N, longest)`, padded with -100 and in the order of the rows, and the scores;
+            the same in each process.
+        """
+        loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
+        self.prepare_evaluation()
+        self.callback_handler.eval_dataloader = dataloader
+        mine = EvaluatedRows()
+        for batch in dataloader:
+            self._evaluate_batch(batch, mine, with_sets=self.args.predict_with_generate and not loss_only)
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+        return self._scored(mine.gathered(), metric_key_prefix)
+
+    def _scored(self, found: EvaluatedRows, prefix: str) -> EvalLoopOutput:
+        """Scores of all rows, with the prefix before their names."""
+        metrics: dict[str, float] = {}
+        loss = found.loss(self.cluster_weight())
+        if loss is not None:
+            metrics[f"{prefix}_loss"] = loss
+        predictions = references = None
+        if found.predicted:
+            predictions, references = (pad_rows(rows).numpy() for rows in (found.predicted, found.references))
+        if self.compute_metrics is not None and predictions is not None:
+            scores = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=references))
+            metrics |= {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in scores.items()}
+        return EvalLoopOutput(predictions=predictions, label_ids=references, metrics=metrics, num_samples=found.rows)
+
+    def loading_options(self) -> dict[str, Any]:
+        """What the arguments say of the loading of rows."""
+        return {
+            "num_workers": self.args.dataloader_num_workers,
+            "pin_memory": self.args.dataloader_pin_memory,
+            "prefetch_factor": self.args.dataloader_prefetch_factor,
+        }
+
+    def prepare_evaluation(self) -> None:
+        """Bring the model into the state for evaluation, in the precision that the arguments ask for."""
+        half = {"fp16_full_eval": torch.float16, "bf16_full_eval": torch.bfloat16}
+        for name, dtype in half.items():
+            if getattr(self.args, name) and not self.is_in_train:
+                self.model.to(dtype=dtype, device=self.args.device)
+        self.model.eval()
+        to_evaluation = getattr(self.optimizer, "eval", None)  # of a schedule-free one
+        if to_evaluation is not None:
+            to_evaluation()
+
+    @torch.no_grad()
+    def _evaluate_batch(self, batch: dict[str, Any], found: EvaluatedRows, *, with_sets: bool) -> None:
+        """Take in the losses and label sets of a batch."""
+        batch = self._prepare_inputs(dict(batch))
+        references, texts = batch.pop("reference_ids"), batch.pop("texts")
+        with self.accelerator.autocast():
+            output: XLGenOutput = self.model(**batch)
+        found.add(loss_sums(output, batch), len(texts))
+        if not with_sets:
+            return
+        beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or self.args.generation_num_beams
+        options = DecodingOptions(num_beams=beams)  # if None, the model's own search
+        generator = Generator(self.base_model(), self.processing_class, options)
+        found.predicted += [one.labels for one in generator.decode(generator.encode(texts))]
+        found.references += ragged(references.cpu().numpy())
+
+
+def share_of(rows: int, process: int, processes: int) -> range:
+    """The numbers of the rows that a process evaluates.
+
+    Args:
+        rows: number of all rows.
+        process: number of the process.
+        processes: number of processes.
+    """
+    return range(process, rows, processes)
+
+
+def _interleaved(shares: Sequence[list[list[int]]]) -> list[list[int]]:
+    """Rows of the shares of [`share_of`] -> all rows in their order."""
+    rows: list[list[int]] = [[] for _ in range(sum(map(len, shares)))]
+    for process, share in enumerate(shares):
+        rows[process :: len(shares)] = share
+    return rows
+
+
+def ragged(matrix: np.ndarray) -> list[list[int]]:
+    """Rows padded with -100 -> ragged rows."""
+    return [row[row != IGNORED].tolist() for row in matrix]
+
+
+def has_adapter(model: Any) -> bool:
+    """Whether a model is a `PeftModel`, told without an import of peft."""
+    return hasattr(model, "active_peft_config")
+
+
+def is_encoded(dataset: Dataset) -> bool:
+    """Whether rows come from [`encode_dataset`]."""
+    return _ENCODED_COLUMN in dataset.column_names
+
+
+def encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:
+    """Encode rows, or a dictionary of such, unless they are encoded; labels outside the label space are reported."""
+    if isinstance(dataset, dict):
+        return {name: encode_evaluation_rows(rows, processor) for name, rows in dataset.items()}
+    if dataset is None or is_encoded(dataset):
+        return dataset
+    return encode_dataset(dataset, processor, "Evaluation data", allow_unknown=True)

@@ -1,0 +1,113 @@
+"""What a run in an output folder is about: the same run continues or is complete, another one is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from datasets import Dataset
+
+from ..errors import ConfigurationError
+from ..files.model_folder import REPORT_FILE
+from ..files.serialization import read_json, write_json
+from .arguments import XLGenTrainingArguments
+from .checkpoints import newest_checkpoint
+from .report import deciding_arguments
+from .settings import TrainingSettings
+
+__all__ = ["RECORD_FILE", "describe_run", "finished_scores", "start_record"]
+
+RECORD_FILE = "run.json"
+"""Settings, arguments and rows of the run that writes into a folder."""
+
+_FORMAT_VERSION = 1
+_READ_AT_ONCE = 1000
+_SHOWN = 8  # differences that an error spells out
+_BATCH = "per_device_train_batch_size"
+
+Record: TypeAlias = "dict[str, dict[str, Any]]"
+
+
+def describe_run(
+    settings: TrainingSettings, args: XLGenTrainingArguments, rows: Mapping[str, Dataset | None]
+) -> Record:
+    """All that decides the result of a run, by section and name, as JSON holds it.
+
+    The number of processes does not decide it, only the rows that they process together in a step.
+
+    Args:
+        settings: what is trained.
+        args: how it is trained.
+        rows: split -> rows, None where there are none.
+    """
+    of_settings = {name: value for name, value in vars(settings).items() if name not in ("sources", "vocabulary")}
+    arguments = deciding_arguments(args, settings.variant)
+    arguments[_BATCH] = args.train_batch_size * args.world_size
+    content = {
+        "settings": of_settings,
+        "arguments": arguments,
+        "rows": {name: _content_of(part) for name, part in rows.items() if part is not None},
+        "labels": {"vocabulary": None if settings.vocabulary is None else _digest(settings.vocabulary)},
+    }
+    described: Record = json.loads(json.dumps(content, default=str))
+    return described
+
+
+def start_record(folder: Path, record: Record, *, write: bool) -> None:
+    """Take a folder for a run.
+
+    Args:
+        folder: the output folder.
+        record: what [`describe_run`] gave.
+        write: whether this process writes.
+
+    Raises:
+        ConfigurationError: if the folder has checkpoints or the model of another run.
+    """
+    path = folder / RECORD_FILE
+    if path.is_file():
+        before = read_json(path)
+        differences = list(_differences(before, record))
+        if differences and ((folder / REPORT_FILE).is_file() or newest_checkpoint(folder) is not None):
+            more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+            raise ConfigurationError(
+                f"{folder} holds another run; it differs in {'; '.join(differences[:_SHOWN])}{more}. Choose another "
+                "output folder, repeat the command of that run to continue it, or remove the folder."
+            )
+    if write:
+        write_json(path, {"format_version": _FORMAT_VERSION, **record})
+
+
+def finished_scores(folder: Path) -> dict[str, float] | None:
+    """Scores on the validation rows of a run that is complete, empty without such rows; None if it is not complete.
+
+    Args:
+        folder: the output folder, after [`start_record`].
+    """
+    path = folder / REPORT_FILE
+    if not path.is_file():
+        return None
+    scores: dict[str, float] = read_json(path)["scores"]
+    return scores
+
+
+def _differences(before: Any, now: Record) -> Iterator[str]:
+    for section, values in now.items():
+        known = before.get(section, {}) if isinstance(before, dict) else {}
+        for name in sorted({*values, *known}):
+            if values.get(name) != known.get(name):
+                yield f"{name if section != 'rows' else f'{name} rows'} ({values.get(name)}, was {known.get(name)})"
+
+
+def _content_of(rows: Dataset) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for batch in rows.select_columns(["text", "labels"]).iter(_READ_AT_ONCE):
+        digest.update(json.dumps([batch["text"], batch["labels"]]).encode())
+    return f"{len(rows)} rows, {digest.hexdigest()[:12]}"
+
+
+def _digest(names: Sequence[str]) -> str:
+    return f"{len(names)} names, {hashlib.blake2b(json.dumps(list(names)).encode(), digest_size=6).hexdigest()}"
