@@ -17,7 +17,7 @@ from ..errors import LabelSpaceError
 from ..files.schema import Fields, choice, integer, list_of, named_after, strings
 from ..settings import DecodeOrder, LabelSettings
 
-__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "normalize_name"]
+__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "is_invisible", "normalize_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,8 +38,16 @@ _FORM = Fields(
 
 
 def normalize_name(name: str) -> str:
-    """Fold what a reader would not tell apart: compatibility characters (NFKC), case, runs of white space."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """Fold what a reader would not tell apart: Unicode form (NFKC), case, white space, characters that show nothing."""
+    if name.isascii():
+        return " ".join(name.casefold().split())
+    visible = "".join(sign for sign in name if not is_invisible(sign))
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
+
+
+def is_invisible(sign: str) -> bool:
+    """Whether a character shows nothing: zero-width spaces and joiners, direction marks, variation selectors."""
+    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
 
 
 class LabelSpace:
@@ -246,9 +254,10 @@ class LabelSpace:
         groups = self.ambiguous_names()
         if groups:
             logger.warning(
-                "%d groups of label names differ only in case, width or white space and stay separate labels: %s.",
+                "%d groups of label names differ only in case, Unicode form, white space or characters that show nothing, "
+                "and stay separate labels: %s.",
                 len(groups),
-                groups[:_SHOWN],
+                ", ".join(ascii(group) for group in groups[:_SHOWN]),
             )
 
     def save(self, folder: str | Path) -> Path:
