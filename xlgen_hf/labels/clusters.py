@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -45,7 +44,7 @@ class LabelClusters:
         assignment: np.ndarray,
         centroids: np.ndarray,
         names: Sequence[str],
-        metadata: dict[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
     ) -> None:
         self.assignment = np.asarray(assignment)
         self.centroids = np.asarray(centroids)
@@ -215,7 +214,7 @@ class LabelClusters:
         return clusters
 
 
-def _content_problem(content: Any) -> str | None:
+def _content_problem(content: object) -> str | None:
     """Say what is wrong with the parsed `label_clusters.json`, if anything."""
     if not isinstance(content, dict):
         return f"a JSON object is expected, not {type(content).__name__}."

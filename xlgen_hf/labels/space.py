@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -281,7 +281,7 @@ def _check_unicode(names: tuple[str, ...]) -> None:
         ) from err
 
 
-def _content_problem(content: Any) -> str | None:
+def _content_problem(content: object) -> str | None:
     """What is wrong with the parsed `label_space.json`, if anything."""
     if not isinstance(content, dict):
         return f"a JSON object is expected, not {type(content).__name__}."
