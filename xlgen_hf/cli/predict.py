@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
 
 import typer
 
@@ -266,7 +266,7 @@ def _print(run: Run, rows: Dataset) -> None:
             typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
 
 
-def _write(path: Path, run: Run, rows: Dataset, given: dict[str, Any]) -> None:
+def _write(path: Path, run: Run, rows: Dataset, given: dict[str, object]) -> None:
     """Write predictions as they come; continue where a run of the same command was stopped.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from datasets import Dataset, Features, List, Value
 from ..configuration_xlgen import Variant
 from ..errors import ConfigurationError
 from ..labels.clusters import LabelClusters
+from ..labels.space import LabelSpace
 from ..labels.tokens import TruncationReport
 from ..modules.output_layer import IGNORED
 from ..processing_xlgen import EncodedText, XLGenProcessor
@@ -64,12 +66,7 @@ def encode_dataset(
     report = TruncationReport()
     space = processor.label_space
     unknown: dict[str, int] = {}
-
-    def look_up(labels: list[str]) -> tuple[list[int], list[int]]:
-        if not allow_unknown:
-            return space.encode(labels), []
-        known, others = space.encode_known(labels)
-        return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
+    look_up = partial(_label_ids, space, unknown if allow_unknown else None)
 
     def encode(rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         texts = processor.encode_texts(rows["text"], report, training=training)
@@ -103,6 +100,14 @@ def encode_dataset(
     if unknown:
         _report_unknown(what, list(unknown))
     return encoded
+
+
+def _label_ids(space: LabelSpace, unknown: dict[str, int] | None, labels: list[str]) -> tuple[list[int], list[int]]:
+    """Ids of labels, and ids from `L` on of those outside the label space, which `unknown` collects, unless None."""
+    if unknown is None:
+        return space.encode(labels), []
+    known, others = space.encode_known(labels)
+    return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
 
 
 def _report_unknown(what: str, names: list[str]) -> None:
