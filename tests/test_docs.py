@@ -157,7 +157,7 @@ def test_python_names_exist(block):
 def test_python_of_wrong_names_is_found():
     with pytest.raises(AttributeError, match="load_everything"):
         check_python("from xlgen_hf import load_everything", "here")
-    with pytest.raises(AssertionError, match="no {'kinds'}"):
+    with pytest.raises(AssertionError, match=r"no \{'kinds'\}"):
         check_python("from xlgen_hf import DecisionRule\nDecisionRule(kinds='own')", "here")
 
 
@@ -183,7 +183,7 @@ def test_notebooks_ran_and_can_run(path, shown_files):
     check_python(plain, path.name)
 
 
-# ---------------------------------------------------------------------------------------------------- links and figures
+# ------------------------------------------------------------------------------------------ links and figures
 
 
 def named_pages(entry: Any) -> Iterator[str]:

@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +96,16 @@ class PartialOutput:
         with self._rows.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
-    def finish(self) -> None:
-        """Put the file into its place."""
+    def finish(self, write: Callable[[Path, Iterable[dict[str, Any]]], object] = write_jsonl) -> None:
+        """Put the file into its place.
+
+        Args:
+            write: writes rows in the format that the name of the file says, where that is not plain JSON Lines.
+        """
         self._rows.touch()
-        if self.path.suffix == ".gz":
+        if self.path.suffix != ".jsonl":
             with self._rows.open(encoding="utf-8") as file:
-                write_jsonl(self.path, map(json.loads, file))
+                write(self.path, map(json.loads, file))
             self._rows.unlink()
         else:
             os.replace(self._rows, self.path)
