@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
@@ -103,6 +103,7 @@ def predict(
     """Write labels, scores and clusters of each text, labels sorted by score."""
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.rows import load_rows
+    from ..files.json_lines import digest
 
     _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
@@ -122,8 +123,8 @@ def predict(
         _print(run, rows)
     else:
         space, allowed = members[0].label_space, settings["allowed"]
-        given["labels"] = space.names if allowed is None else space.decode(allowed)
-        _write(output_file, run, rows, given)
+        given["labels"] = digest(space.names if allowed is None else space.decode(allowed))
+        _write(output_file, run, rows, model, given)
 
 
 def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:
@@ -266,23 +267,24 @@ def _print(run: Run, rows: Dataset) -> None:
             typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
 
 
-def _write(path: Path, run: Run, rows: Dataset, given: dict[str, object]) -> None:
+def _write(path: Path, run: Run, rows: Dataset, models: Sequence[str], given: Mapping[str, object]) -> None:
     """Write predictions as they come; continue where a run of the same command was stopped.
 
     Args:
         path: the file.
         run: predicts texts.
         rows: the rows.
-        given: the options of the command; its labels, if any are new or left out.
+        models: folders or Hub ids of the models.
+        given: the options of the command, and a digest of the labels to choose from.
     """
     from ..files.json_lines import PartialOutput, digest
     from ..files.model_checks import local_model
 
-    folders = [local_model(name, {}) for name in given["model"]]
+    folders = [local_model(name, {}) for name in models]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
-    settings = {name: str(value) for name, value in given.items() if name not in ("output_file", "labels")}
+    settings = {name: str(value) for name, value in given.items() if name != "output_file"}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    settings |= {"labels": digest(given["labels"]), "texts": digest(rows["text"])}
+    settings["texts"] = digest(rows["text"])
     output = PartialOutput(path, settings, CHUNK_SIZE)
     for chunk in _predictions(run, rows, output.done):
         output.append([prediction.to_dict() for prediction in chunk])
