@@ -290,7 +290,7 @@ def test_training_continues_from_a_checkpoint(files, checkpoints):
     first = XLGenForConditionalGeneration.from_pretrained(moved / "checkpoint-1")
     assert first.predict(["art"], XLGenProcessor.from_pretrained(moved))[0].labels
     shutil.rmtree(moved / "base")
-    with pytest.raises(ModelFolderError, match=r"the adapter's base .* is no folder here, and no Hub id"):
+    with pytest.raises(ModelFolderError, match=r"the adapter's base .* is not a folder here, and not a Hub id"):
         XLGenForConditionalGeneration.from_pretrained(moved)
 
 
@@ -350,10 +350,10 @@ def adapter(make_model, tmp_path):
         ({"trainable_token_indices": {"backbone.shared": [1, 1]}}, "trainable_token_indices=.* is no setting"),
         ({"layer_replication": [[0, 10**9]]}, "layer_replication=.* is not what XLGen's adapters have"),
         ({"megatron_config": {"a": 1}, "megatron_core": "os"}, "megatron_co.* is not what XLGen's adapters have"),
-        ({"base_model_name_or_path": 3}, "'base_model_name_or_path' must name the model"),
-        ({"base_model_name_or_path": "/no/such/base"}, "is no folder here, and no Hub id"),
-        ({"base_model_name_or_path": "a/b", "revision": "../../x"}, r"revision='../../x' is no commit, branch or tag"),
-        ({"base_model_name_or_path": "a/b", "revision": 1}, "revision='1' is no commit, branch or tag"),
+        ({"base_model_name_or_path": 3}, "'base_model_name_or_path' is 3; it must be a string"),
+        ({"base_model_name_or_path": "/no/such/base"}, "is not a folder here, and not a Hub id"),
+        ({"base_model_name_or_path": "a/b", "revision": "../../x"}, r"revision='../../x' is not a commit"),
+        ({"base_model_name_or_path": "a/b", "revision": 1}, "'revision' is 1; it must be a string"),
     ],
 )  # fmt: skip
 def test_hostile_adapter_settings(adapter, changes, message):
@@ -379,7 +379,7 @@ def test_hostile_adapter_weights(adapter):
     refused(tensors | {"more": torch.zeros(1)}, "1 weights are in one of them alone, e.g. more")
     refused({k: v for k, v in tensors.items() if k != name}, "1 weights are in one of them alone")
     path.write_bytes(b"\xff" * 100)
-    with pytest.raises(ModelFolderError, match=r"adapter_model\.safetensors is no safetensors file"):
+    with pytest.raises(ModelFolderError, match=r"adapter_model\.safetensors is not a safetensors file"):
         XLGenForConditionalGeneration.from_pretrained(adapter)
     path.unlink()
     torch.save(tensors, adapter / "adapter_model.bin")

@@ -74,7 +74,6 @@ def hybrid(
         processor.save_pretrained(aside)
         if report.is_file():
             write_json(aside / REPORT_FILE, hybrid_report(read_json(report), generator, processor, rows))
-    processor.remove_leftovers(output_dir)
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
 
 

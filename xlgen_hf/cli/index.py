@@ -114,7 +114,7 @@ class _Data(NamedTuple):
 def _check_options(method: str, given: set[str], output_dir: Path) -> None:
     """Refuse options of retrieval where label trees are made, and a folder whose model would be spoiled."""
     from ..errors import ConfigurationError
-    from ..files.model_checks import PROCESSOR_FILE
+    from ..files.model_folder import PROCESSOR_FILE
 
     useless = [name for name in _OF_RETRIEVAL if name in given] if method != "retrieval" else []
     if useless:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from ..files.serialization import atomic_path
+from ..files.atomic import atomic_path
 from ..ranking.thresholds import MICRO_F1_TOLERANCE
 from .cell import CellDecision
 from .claims import check_claims

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelFolderError
-from .serialization import atomic_path, read_json, write_json
+from .atomic import atomic_path
+from .serialization import read_json, write_json
 
 __all__ = ["PartialOutput", "digest", "write_jsonl"]
 

@@ -10,6 +10,7 @@ from typing import get_args
 import numpy as np
 
 from ..errors import ConfigurationError, ModelFolderError
+from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.serialization import read_json, write_json
 from .calibration import ScoreCalibrator
 from .decisions import DecisionRule, Objective
@@ -17,9 +18,8 @@ from .fusion import Fusion
 from .scored_labels import ScoredLabels
 from .sources import SavedSource
 
-__all__ = ["SCORE_MODEL_FILE", "ScoreModel"]
+__all__ = ["ScoreModel"]
 
-SCORE_MODEL_FILE = "score_model.json"
 _FORMAT_VERSION = 1
 
 

@@ -24,11 +24,10 @@ from ..ranking.sources import TextBatch
 from .lexical import LexicalIndex
 from .weighing import FORMAT_VERSION, Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings
 
-__all__ = ["RETRIEVER_FOLDER", "RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
+__all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 
 logger = logging.getLogger(__name__)
 
-RETRIEVER_FOLDER = "retriever"
 RETRIEVER_SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
 _SIMILARITIES_AT_ONCE = 20_000_000
