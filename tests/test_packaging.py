@@ -3,6 +3,7 @@ from __future__ import annotations
 import ast
 import configparser
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import yaml
 
 import xlgen_hf
 
@@ -97,10 +99,11 @@ def test_setup_lists_every_package():
 
 # What a user passes in or gets out.
 PUBLIC = {
-    "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelPrediction", "LabelSpace",
-    "LabelTrie", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
-    "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model", "load_rows",
-    "lora_config", "push_dataset", "push_metric", "push_model",
+    "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelPrediction", "LabelRetriever",
+    "LabelSpace", "LabelTrie", "Predictor", "RowOptions", "XLGenConfig", "XLGenForConditionalGeneration",
+    "XLGenPipeline", "XLGenProcessor", "XLGenTrainer", "XLGenTrainingArguments", "__version__", "add_lora",
+    "drop_labels", "fit_clusters", "load_model", "load_predictor", "load_rows", "lora_config", "push_dataset",
+    "push_metric", "push_model",
 }  # fmt: skip
 
 
@@ -159,3 +162,38 @@ def test_sample_is_small_and_whole():
         for label in labels:
             counts[label] += 1
     assert sum(counts[label] == 1 for label in used["test"]) >= 60
+
+
+def test_contributing_names_files_that_exist():
+    """Whoever follows it finds them, and no package of the house is missing in it."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    quoted = re.findall(r"`([\w./-]+)`", text)
+    paths = [name for name in quoted if "/" in name or name.endswith((".py", ".md"))]
+    places = (ROOT, ROOT / "xlgen_hf", ROOT / "xlgen_hf" / "experiments")
+    missing = [name for name in paths if not any((place / name).exists() for place in places)]
+    assert not missing
+    packages = {f"{path.parent.name}/" for path in (ROOT / "xlgen_hf").glob("*/__init__.py")}
+    modules = {path.name for path in (ROOT / "xlgen_hf").glob("[a-z]*.py")}
+    assert packages | modules <= set(quoted)
+
+
+def test_citation_names_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == xlgen_hf.__version__
+    assert [author["family-names"] for author in citation["preferred-citation"]["authors"]] == [
+        "Jung", "Kim", "Lee", "Kang",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.yml")), ids=lambda path: path.name
+)
+def test_issue_forms_are_those_of_github(path):
+    form = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if path.name == "config.yml":
+        assert form == {"blank_issues_enabled": True}
+        return
+    assert {"name", "description", "body"} <= set(form)
+    for part in form["body"]:
+        needed = "value" if part["type"] == "markdown" else "label"
+        assert part["attributes"][needed]

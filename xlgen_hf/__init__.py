@@ -26,12 +26,14 @@ if TYPE_CHECKING:
     from .labels.clusters import LabelClusters
     from .labels.space import LabelSpace
     from .labels.trie import LabelTrie
-    from .loading import load_model
+    from .loading import load_model, load_predictor
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .pipeline import XLGenPipeline
+    from .prediction.predictor import Predictor
     from .prediction.results import LabelPrediction
     from .processing_xlgen import XLGenProcessor
     from .ranking.decisions import DecisionRule
+    from .retrieval.retriever import LabelRetriever
     from .training.arguments import XLGenTrainingArguments
     from .training.collator import DataCollatorForXLGen
     from .training.lora import add_lora, lora_config
@@ -43,8 +45,10 @@ __all__ = [
     "DecodingOptions",
     "LabelClusters",
     "LabelPrediction",
+    "LabelRetriever",
     "LabelSpace",
     "LabelTrie",
+    "Predictor",
     "RowOptions",
     "XLGenConfig",
     "XLGenForConditionalGeneration",
@@ -57,6 +61,7 @@ __all__ = [
     "drop_labels",
     "fit_clusters",
     "load_model",
+    "load_predictor",
     "load_rows",
     "lora_config",
     "push_dataset",
@@ -71,8 +76,10 @@ _MODULES = {
     "DecodingOptions": "decoding.decoded_sets",
     "LabelClusters": "labels.clusters",
     "LabelPrediction": "prediction.results",
+    "LabelRetriever": "retrieval.retriever",
     "LabelSpace": "labels.space",
     "LabelTrie": "labels.trie",
+    "Predictor": "prediction.predictor",
     "RowOptions": "data.options",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
@@ -84,6 +91,7 @@ _MODULES = {
     "drop_labels": "data.transforms",
     "fit_clusters": "labels.clustering",
     "load_model": "loading",
+    "load_predictor": "loading",
     "load_rows": "data.rows",
     "lora_config": "training.lora",
     "push_dataset": "hub.datasets",

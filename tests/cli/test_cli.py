@@ -1,9 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -50,19 +54,25 @@ def test_help_lists_every_command():
     [
         ([], "Usage: xlgen"),
         (["clustr"], "No such command 'clustr'"),
-        (["--verbos"], "No such option"),
+        (["clustr"], "Did you mean 'cluster'"),
+        (["--verbos"], "No such option: --verbos. Did you mean --verbose"),
         (["cluster"], "Missing option '--train-file'"),
         (
             ["cluster", "--train-file", "x", "--output-dir", "y", "--num-clusters", "none"],
             "Invalid value for '--num-clusters'",
         ),
-        (["predict", "--num-beans", "3"], "No such option"),
+        (["predict", "--num_beans", "3"], "No such option: --num_beans. Did you mean --num-beams"),
+        (
+            ["experiment", "--output-dir", "x", "--no-figures", "--num_train_epoks", "1"],
+            "Did you mean --num-train-epochs",
+        ),
     ],
 )
 def test_wrong_command_line_ends_with_2(arguments, message, capsys):
     assert main.main(arguments) == 2
     shown = capsys.readouterr()
-    assert message in shown.err + shown.out
+    assert message in shown.err and shown.out == ""
+    assert shown.err.count("\n") == 1 or arguments == []
 
 
 def test_bad_data_ends_with_1_and_one_line(tmp_path, capsys):
@@ -103,12 +113,41 @@ def test_programming_errors_keep_their_traceback(monkeypatch):
         main.main(["evaluate"])
 
 
-def test_interrupt_ends_with_130(monkeypatch, capsys):
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send")
+@pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+@pytest.mark.parametrize(
+    ("name", "again"),
+    [
+        ("evaluate", "Run the same command again."),
+        ("experiment", "The same command runs what is missing."),
+        ("predict", "With --output-file the same command continues where this run stopped."),
+    ],
+)
+def test_signals_end_with_their_code_and_say_how_to_continue(monkeypatch, capsys, number, code, word, name, again):
     def command():
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), getattr(signal, number))
+        time.sleep(10)
 
+    before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(main, "_function_of", lambda wanted: command)
-    assert main.main(["evaluate"]) in (1, 130)  # typer's versions answer differently
+    assert main.main([name]) == code
+    assert capsys.readouterr().err == f"xlgen: {word}. {again}\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_command_in_a_thread_leaves_signals_alone(monkeypatch):
+    codes = []
+    monkeypatch.setattr(main, "_function_of", lambda wanted: lambda: None)
+    thread = threading.Thread(target=lambda: codes.append(main.main(["evaluate"])))
+    thread.start()
+    thread.join(timeout=60)
+    assert codes == [0]
+
+
+def test_a_closed_pipe_ends_without_a_word():
+    command = f"{sys.executable} -m xlgen_hf train --help | head -c 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("U", "")
 
 
 def test_table_goes_to_stdout_and_messages_to_stderr(capsys):

@@ -23,8 +23,8 @@ def files(tmp_path):
 def test_train_then_push(hub, files, checkpoints, capsys, caplog):
     rows, model = str(files / "rows.jsonl"), str(files / "model")
     arguments = ["train", "--train-file", rows, "--validation-file", rows, "--labels", str(files / "labels.txt")]
-    options = ["--backbone", checkpoints["bert"], "--decoder-layers", "1", "--num-clusters", "3", "--use_cpu"]
-    assert main([*arguments, *options, "--output-dir", model, "--num_train_epochs", "1"]) == 0
+    options = ["--backbone", checkpoints["bert"], "--variant", "bcl", "--decoder-layers", "1", "--num-clusters", "3"]
+    assert main([*arguments, *options, "--output-dir", model, "--num_train_epochs", "1", "--use_cpu"]) == 0
     report = json.loads((files / "model" / "training_report.json").read_text(encoding="utf-8"))
     assert report["data"]["train"]["sha256"] == rows_sha256(load_rows(rows))
     assert report["data"]["validation"]["source"] == "rows.jsonl"
@@ -33,7 +33,8 @@ def test_train_then_push(hub, files, checkpoints, capsys, caplog):
     assert len(report["examples"]) == 3
     assert report["scores"]["eval_micro_f1"] >= 0
     assert report["seconds"] > 0
-    assert str(files) not in json.dumps(report)
+    assert str(files) not in json.dumps(report) and checkpoints["bert"] not in json.dumps(report)
+    assert report["arguments"]["num_clusters"] == 3 and "retriever_epochs" not in report["arguments"]
 
     (files / "scores.json").write_text(json.dumps({"micro_f1": 0.125}))
     push = ["push", "model", "--model", model, "--repo-id", "acme/titles-bcl", "--private", "--license", "mit"]

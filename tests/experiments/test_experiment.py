@@ -111,7 +111,7 @@ def test_searches_share_a_training(files, checkpoints):
 
 def test_a_trained_model_is_taken_where_it_was_trained_on_the_same_rows(files, checkpoints, capsys):
     root, data = _prepare(files, "one")
-    more = {"retriever_epochs": 0, "num_candidates": 3}
+    more = {"retriever_epochs": 0, "num_input_candidates": 3}
     plan = Plan(["xlgen-rcl"], ["full"], options=_options(checkpoints, **more))
     trained = plan_cells(plan, data.facts["digest"])[0][0]
     first = _run_here(root, trained)
@@ -136,8 +136,11 @@ def test_dense_retrieval_is_a_system(files, checkpoints, tmp_path):
     with pytest.raises(ConfigurationError, match="not fitted"):
         system.score(["art"])
     system.fit(SystemData(data.train, data.validation, data.label_space, tmp_path / "dense"))
-    found = system.score(["art", "printing"])
-    assert len(found) == 2 and len(found.labels) == 2 * len(data.label_space)
+    found = system.score(["printing", "modern art"])
+    labels = [set(found.labels[a:b].tolist()) for a, b in zip(found.start, found.start[1:], strict=False)]
+    assert labels == [set(range(len(data.label_space)))] * 2  # all are ranked, the nearest training text's at the top
+    best = [data.label_space.names[found.labels[start]] for start in found.start[:-1]]
+    assert best[0] == "printing (output)" and best[1] in ("art", "modern art")
 
 
 def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, capsys):
@@ -317,7 +320,7 @@ def test_settings_of_one_variant(checkpoints):
     options = _options(checkpoints, **{"label_rows": 0.5, "bcl.label_rows": 0.2, "bcl.cluster_source": "gold"})
     assert options.settings("base").label_rows == 0.5
     assert options.settings("bcl").label_rows == 0.2
-    assert options.settings("bcl").model_options["cluster_source"] == "gold"
+    assert options.settings("bcl").cluster_source == "gold"
     assert SystemOptions(**json.loads(json.dumps(options.to_dict()))) == options
     assert {"xlgen-base", "xlgen-bcl", "xlgen-mcg"} <= set(system_names())
 
@@ -326,16 +329,18 @@ def test_settings_of_one_variant(checkpoints):
     ("more", "message"),
     [
         (["--systems", "bonzai"], "There is no system 'bonzai'"),
-        (["--set", "label_rowz=1"], "'label_rowz' is no setting of the training. Did you mean one of ['label_rows'"),
+        (
+            ["--set", "label_rowz=1"],
+            "'label_rowz' is not a setting of the training. Did you mean one of ['label_r",
+        ),
         (["--set", "label_rows"], "write name=value"),
         (["--ablations", "colour"], "There is no ablation 'colour'"),
         (["--settings", "half"], "There is no setting 'half'"),
-        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], "mcg, not of 'xlgen-base'"),
-        (["--ablations", "conditioning", "--ablation-system", "xlgen-mcg"], "rcl, not of 'xlgen-mcg'"),
-        (["--num_train_epoks", "1"], "Did you mean one of ['--num_train_epochs'"),
+        (["--ablations", "clusters", "--ablation-system", "xlgen-base"], "mcg, not 'xlgen-base'"),
+        (["--ablations", "conditioning", "--ablation-system", "xlgen-mcg"], "rcl, not 'xlgen-mcg'"),
         (["--seed", "7"], "give the seeds of the cells with --model-seeds"),
         (["--test-file", "x.jsonl"], "Give --data alone"),
-        (["--pu-rate", "1"], "pu_rate=1.0; a share between 0 and 1"),
+        (["--pu-rate", "1"], "pu_rate=1.0; it must be a number > 0 and < 1"),
     ],
 )
 def test_bad_options_are_explained(files, checkpoints, capsys, more, message):

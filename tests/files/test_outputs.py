@@ -232,7 +232,7 @@ def test_rows_are_counted_before_the_file_takes_its_place(tmp_path):
             output.finish()
         output.append(ROWS[4:])
         (tmp_path / "out.jsonl.partial").write_text(json.dumps(ROWS[0]) + "\n")
-        with pytest.raises(SaveError, match="holds 1 of 5 rows, of which 5 were written. If something"):
+        with pytest.raises(SaveError, match=r"holds 1 of 5 rows, of which 5 were written. If something"):
             output.finish()
     assert not path.exists()
 

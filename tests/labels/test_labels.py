@@ -47,8 +47,9 @@ def test_orders_are_permutations_that_only_depend_on_the_set(ids, epoch, row):
 
 def test_orders():
     names, counts = ["f", "a", "e"], [3, 2, 1]
-    assert LabelSpace(names, counts).order([2, 0, 1]) == [0, 1, 2]
+    assert LabelSpace(names, counts).order([2, 0, 1]) == [2, 1, 0]
     assert LabelSpace(names, counts, "freq_backward").order([2, 0, 1]) == [2, 1, 0]
+    assert LabelSpace(names, counts, "freq_forward").order([2, 0, 1]) == [0, 1, 2]
     assert LabelSpace(names, counts, "alphabet").order([2, 0, 1]) == [1, 2, 0]
 
 

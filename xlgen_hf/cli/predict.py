@@ -25,6 +25,7 @@ CHUNK_SIZE = 1024
 """Texts that are sorted by length together; rows are written after each chunk."""
 _MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _AUTO = "auto"
+_NOT_DECIDING = ("output_file", "overwrite", "labels")  # options that rows do not depend on
 
 Run: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
 """Predicts texts."""
@@ -51,6 +52,7 @@ def predict(
         Path | None,
         typer.Option(help="JSON Lines to write, one row per text; the same command resumes.", show_default="stdout"),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")] = False,
     num_beams: Annotated[
         int | None, typer.Option(min=1, help="Beams per text; 1 is greedy search.", show_default="the model's")
     ] = None,
@@ -103,8 +105,11 @@ def predict(
     """Write labels, scores and clusters of each text, labels sorted by score."""
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.rows import load_rows
+    from ..files.outputs import refuse_existing
 
     _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
+    if output_file is not None:
+        refuse_existing(output_file, overwrite=overwrite)  # before the work, and again when the writing begins
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     rows = load_rows(input_file, split="test", require_labels=False)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
@@ -280,10 +285,10 @@ def _write(path: Path, run: Run, rows: Dataset, given: dict[str, Any]) -> None:
 
     folders = [local_model(name, {}) for name in given["model"]]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
-    settings = {name: str(value) for name, value in given.items() if name not in ("output_file", "labels")}
+    settings = {name: str(value) for name, value in given.items() if name not in _NOT_DECIDING}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     settings |= {"labels": digest(given["labels"]), "texts": digest(rows["text"])}
-    output = PartialOutput(path, settings, CHUNK_SIZE)
-    for chunk in _predictions(run, rows, output.done):
-        output.append([prediction.to_dict() for prediction in chunk])
-    output.finish()
+    with PartialOutput(path, settings, CHUNK_SIZE, rows=len(rows), overwrite=given["overwrite"]) as output:
+        for chunk in _predictions(run, rows, output.done):
+            output.append([prediction.to_dict() for prediction in chunk])
+        output.finish()

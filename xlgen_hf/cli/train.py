@@ -44,18 +44,21 @@ def train(
 ) -> None:
     """Fine-tune a model on texts and their labels.
 
-    The same command continues a run that was interrupted. Every other argument of transformers' trainer is an option
-    too, such as --max_grad_norm 0.5.
+    The same command continues a run that was interrupted. Every other argument of
+    transformers' trainer is an option too, such as --max_grad_norm 0.5.
 
     \b
-    --variant  which model for what
-      rcl      the default, the best of the four in all benchmarks so far: reads candidate labels that retrieval
-               finds for a text, also labels that no training row has. Needs label names that mean something.
-      bcl      generates labels guided by predicted label clusters, as in the article; no index to keep.
-      mcg      generates clusters first, then labels, as in the article; slower than bcl.
-      base     generates labels from the text alone: smallest and simplest, the baseline of the other three.
+    --variant: which model for what
+      rcl   The default, and the best of the four in all benchmarks so far. It
+            reads candidate labels that retrieval finds for a text, also labels
+            that no training row has. Label names must mean something.
+      bcl   Generates labels guided by predicted clusters of labels, as in the
+            article. Needs no index.
+      mcg   Generates clusters, then labels, as in the article. Slower than bcl.
+      base  Generates labels from the text alone: the baseline of the others.
     """  # noqa: D301  \b keeps the lines of the table apart
     import torch
+    from accelerate import PartialState
 
     from ..data.rows import load_label_names, load_rows
     from ..training.run import train_model
@@ -78,6 +81,7 @@ def train(
     )  # fmt: skip
     if args.process_index == 0:
         _print_result(output_dir, scores)
+    PartialState().destroy_process_group()  # where there is one
 
 
 def _arguments(

@@ -122,19 +122,24 @@ class DecodedSet:
     complete: bool
     candidates: dict[int, float] = field(default_factory=dict)
 
-    def with_min_labels(self, min_labels: int) -> DecodedSet:
-        """The set that greedy search finds with another, lower bound on the number of labels.
+    def with_bounds(self, min_labels: int, max_labels: int | None = None) -> DecodedSet:
+        """The set that greedy search finds with other, lower bounds on the number of labels.
 
         Greedy search goes the same way under every bound until it may end, so the set is a prefix of this one.
+
+        Args:
+            min_labels: minimum number of labels.
+            max_labels: maximum number of labels; that of the search if None.
         """
-        ends = (n for n, end in enumerate(self.would_end, start=1) if end and n >= min_labels)
-        size = next(ends, len(self.labels))
+        last = len(self.labels) + 1 if max_labels is None else max_labels
+        ends = (n for n, end in enumerate(self.would_end, start=1) if (end and n >= min_labels) or n == last)
+        size = next(ends, None)
         return DecodedSet(
             self.labels[:size],
             self.log_probs[:size],
             self.would_end[:size],
             self.clusters,
-            self.complete or size < len(self.labels),
+            self.complete or size is not None,
             self.candidates,
         )
 

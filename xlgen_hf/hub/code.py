@@ -20,6 +20,7 @@ __all__ = ["add_code", "code_files", "code_in_repository"]
 
 _CONFIG_FILE = "config.json"
 _PROCESSOR_FILE = "processor_config.json"
+_SCORE_MODEL_FILE = "score_model.json"
 _AUTO_MAP = {
     "AutoConfig": "configuration_xlgen.XLGenConfig",
     "AutoModelForSeq2SeqLM": "modeling_xlgen.XLGenForConditionalGeneration",
@@ -42,32 +43,39 @@ _ENTRIES = {
 }
 
 
-def _is_there(*paths: str) -> Callable[[Path], bool]:
-    return lambda folder: all((folder / path).exists() for path in paths)
+def _is_there(name: str) -> Callable[[Path], bool]:
+    return lambda folder: (folder / name).exists()
+
+
+def _scores_by(part: str) -> Callable[[Path], bool]:
+    """Whether a model's scores are made by a part of its score model."""
+
+    def has_part(folder: Path) -> bool:
+        path = folder / _SCORE_MODEL_FILE
+        return path.is_file() and _object(path).get(part) is not None
+
+    return has_part
 
 
 def _has_open_vocabulary(folder: Path) -> bool:
     return _object(folder / _CONFIG_FILE).get("num_label_pieces") is None
 
 
-# Packages and modules that stay out of a copy unless a model needs them. What starts, pushes or changes a model is not
-# needed to run it.
+# What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or
+# changing a model is not running it. All else is copied as far as something that is copied uses it.
 _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
-    "data": lambda folder: False,
-    "encoders": _is_there("retriever"),
-    "files.adapter_base": lambda folder: False,
-    "files.model_folder": lambda folder: False,
-    "hub": lambda folder: False,
-    "hub.push_mixin": lambda folder: True,
-    "labels.clusters": _is_there("label_clusters.json"),
+    "hub.push": lambda folder: False,
+    "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
     "modules.adapters": lambda folder: False,
     "modules.backbone": lambda folder: False,
+    "encoders.embedding.embed_texts": _is_there("retriever"),
     "modules.candidate_pointer": _is_there("retriever"),
-    "prediction.open_vocabulary": _has_open_vocabulary,
-    "ranking.calibration": _is_there("score_calibration.json"),
-    "ranking.fusion": _is_there("hybrid.json"),
-    "ranking.label_trees": _is_there("linear"),
-    "retrieval": _is_there("retriever"),
+    "prediction.open_vocabulary.find_novel_names": _has_open_vocabulary,
+    "ranking.calibration.ScoreCalibrator": _scores_by("calibrator"),
+    "ranking.fusion.Fusion": _scores_by("fusion"),
+    "ranking.label_trees.LabelTrees": _is_there("label_trees"),
+    "retrieval.candidate_inputs.CandidateInputs": _is_there("retriever"),
+    "retrieval.retriever.LabelRetriever": _is_there("retriever"),
 }
 
 # Modules of the layout before packages, whose files do not say where they are from; one of its names is in no other.
@@ -92,9 +100,9 @@ def code_files(folder: Path) -> dict[str, str]:
         ModelFolderError: if its config is not a JSON object.
     """
 
-    def is_left_out(module: str) -> bool:
-        parts = module.split(".")
-        for end in range(len(parts), 0, -1):  # the module's own entry, then its package's
+    def is_left_out(name: str) -> bool:
+        parts = name.split(".")
+        for end in range(len(parts), 0, -1):  # its own entry, that of its module, that of its package
             needed = _NEEDED_BY.get(".".join(parts[:end]))
             if needed is not None:
                 return not needed(folder)

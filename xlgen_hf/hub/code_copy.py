@@ -5,9 +5,10 @@ flattened (`labels/space.py` becomes `labels_space.py`). A copy is for some name
 use, name by name: other definitions are left out, and modules without any that is used. What is kept stays as it is
 written, with comments and docstrings; imports are rewritten at their positions in the syntax tree.
 
-A module may be left out whatever uses it. What is imported of it is replaced: a constant by its value, a class or
-function by a stand-in that raises an `ImportError` when it is used (`absent.py`). The same goes for libraries that
-only some models need, because transformers refuses a module when any library that it imports is missing.
+A definition may be left out whatever uses it. Where it is imported it is replaced: a constant by its value, a class
+or function by a stand-in that raises an `ImportError` when it is used (`absent.py`). The same goes for libraries that
+only some models need, because transformers refuses a module when any library that it imports is missing, and for
+constants of modules of which nothing else is used.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class PackageCopy:
 
     Args:
         package: the package's folder.
-        is_left_out: whether a module, named as in `labels.space`, stays out of the copy.
+        is_left_out: whether a definition, named as in `labels.space.LabelSpace`, stays out of the copy.
     """
 
     def __init__(self, package: Path, is_left_out: Callable[[str], bool]) -> None:
@@ -66,17 +67,34 @@ class PackageCopy:
         Raises:
             ValueError: if a module imports in a way that a flat copy cannot have.
         """
-        used: dict[str, set[str]] = {}
-        waiting = [(module, name) for module, names in entries.items() for name in names]
-        while waiting:
-            module, name = waiting.pop()
-            names = used.setdefault(module, set())
-            for new in {_ALWAYS, name} - names:
-                names.add(new)
-                waiting += self._uses(self._read(module), new)
-        copied = {f"{_flat(module)}.py": self._rewritten(self._read(module), names) for module, names in used.items()}
+        used = self._used([(module, name) for module, names in entries.items() for name in names])
+        copied = {f"{_flat(module)}.py": self._rewritten(self._read(module), used) for module in used}
         copied[_ABSENT] = _first_line(_STAND_INS, Path(__file__).parents[2]) + _STAND_INS.read_text(encoding="utf-8")
         return dict(sorted(copied.items()))
+
+    def _used(self, waiting: list[tuple[str, str]]) -> dict[str, set[str]]:
+        """Module -> names of it that some names, given with their modules, use directly or indirectly."""
+        used: dict[str, set[str]] = {}
+        constants: set[tuple[str, str]] = set()
+        while waiting:
+            module, name = waiting.pop()
+            if module not in used and self._is_constant(module, name):
+                constants.add((module, name))
+            else:
+                names = used.setdefault(module, set())
+                for new in {_ALWAYS, name} - names:
+                    names.add(new)
+                    waiting += self._uses(self._read(module), new)
+            if not waiting:  # the constants of modules that are copied for other reasons
+                waiting = [(module, name) for module, name in constants if name not in used.get(module, {name})]
+        return used
+
+    def _is_constant(self, module: str, name: str) -> bool:
+        try:
+            self._constant(module, name)
+        except ValueError:
+            return False
+        return True
 
     def _read(self, name: str) -> _Module:
         return _read(name, self._path(name))
@@ -93,9 +111,10 @@ class PackageCopy:
                     yield module.name, other
             for own in filter(_is_own, _imports(statement)):
                 target = self._target(module, own)
-                if not self.is_left_out(target):
-                    aliases = [one for one in own.names if own is not statement or _bound_name(one) == name]
-                    yield from ((target, alias.name) for alias in aliases)
+                for alias in own.names:
+                    is_meant = own is not statement or _bound_name(alias) == name
+                    if is_meant and not self.is_left_out(f"{target}.{alias.name}"):
+                        yield target, alias.name
 
     def _target(self, module: _Module, statement: ast.ImportFrom) -> str:
         """The module that an import reads, named as in `labels.space`."""
@@ -108,14 +127,16 @@ class PackageCopy:
             )
         return target
 
-    def _rewritten(self, module: _Module, used: set[str]) -> str:
+    def _rewritten(self, module: _Module, used: dict[str, set[str]]) -> str:
         """The text of a module in the copy."""
-        kept = [statement for statement in module.tree.body if _is_kept(module, statement, used)]
+        kept = [statement for statement in module.tree.body if _is_kept(module, statement, used[module.name])]
         texts = {statement: "" for statement in module.tree.body if statement not in kept}
         for statement in (one for top in kept for one in _imports(top)):
             if _is_own(statement):
-                names = used if statement in kept else {_bound_name(alias) for alias in statement.names}
-                texts[statement] = self._own_import(module, statement, names)
+                aliases = statement.names
+                if statement in kept:
+                    aliases = [alias for alias in aliases if _bound_name(alias) in used[module.name]]
+                texts[statement] = self._own_import(self._target(module, statement), aliases, used)
             elif not _is_always_there(statement) and not _is_in_try(statement, kept):
                 texts[statement] = _guarded_import(statement)
         if any("absent(" in text for text in texts.values()):
@@ -123,13 +144,14 @@ class PackageCopy:
             texts[first] = f"{texts.get(first) or ast.unparse(first)}\n\nfrom .{_ABSENT[:-3]} import absent"
         return _first_line(self._path(module.name), self.package.parent) + _with_texts(module, texts)
 
-    def _own_import(self, module: _Module, statement: ast.ImportFrom, used: set[str]) -> str:
-        """What the copy has where a module imports from the package."""
-        target = self._target(module, statement)
-        names = [alias for alias in statement.names if _bound_name(alias) in used]
-        if not self.is_left_out(target):
-            return _import_line(target, [ast.unparse(alias) for alias in names])
-        return "\n".join(f"{_bound_name(alias)} = {self._replacement(target, alias.name)}" for alias in names)
+    def _own_import(self, target: str, aliases: list[ast.alias], used: dict[str, set[str]]) -> str:
+        """What the copy has where a module imports from another one of the package."""
+        copied = [alias for alias in aliases if alias.name in used.get(target, ())]
+        lines = [_import_line(target, [ast.unparse(alias) for alias in copied])] if copied else []
+        for alias in aliases:
+            if alias not in copied:
+                lines.append(f"{_bound_name(alias)} = {self._replacement(target, alias.name)}")
+        return "\n".join(lines)
 
     def _replacement(self, target: str, name: str) -> str:
         """What a name stands for where the module that defines it is left out: its value, or a stand-in."""
@@ -140,8 +162,8 @@ class PackageCopy:
             return repr(self._constant(target, name))
         except ValueError as err:
             raise ValueError(
-                f"{self._path(target)} is left out of the copy, and {name!r}, which copied modules import from it, is "
-                "not a class, a function or a constant there. Move it, or have the module copied."
+                f"{self._path(target)}: {name!r} is left out of the copy and used there, and it is not a class, a "
+                "function or a constant, for which there is something to put in its place."
             ) from err
 
     def _constant(self, target: str, name: str) -> object:

@@ -211,6 +211,11 @@ class LabelTokenizer:
         _, lengths = self.trie.sequences()
         return np.flatnonzero(np.asarray(lengths) >= self.max_length)
 
+    def open_labels(self, labels: np.ndarray | None = None) -> np.ndarray:
+        """Ids of the labels that can be generated, sorted, out of the given ones; out of all if None."""
+        wanted = np.arange(len(self.label_space)) if labels is None else np.unique(labels)
+        return np.setdiff1d(wanted, self.oversized_labels, assume_unique=True)
+
     def open_trie(self, labels: np.ndarray | None = None) -> LabelTrie:
         """The trie of the labels that can be generated.
 
@@ -222,9 +227,9 @@ class LabelTokenizer:
         """
         if labels is None and not self.oversized_labels.size:
             return self.trie
-        wanted = np.arange(len(self.label_space)) if labels is None else np.unique(labels)
-        key = np.setdiff1d(wanted, self.oversized_labels)
+        key = self.open_labels(labels)
         if not key.size:
+            wanted = np.arange(len(self.label_space)) if labels is None else labels
             raise ConfigurationError(
                 f"None of the {len(wanted)} labels to choose from fits into a target of max_target_length="
                 f"{self.max_length} tokens, e.g. {self.label_space.names[int(wanted[0])]!r}."

@@ -275,7 +275,8 @@ def _rows_of(model: OutputModel, layer: nn.Module, numbers: torch.Tensor | None)
         return _take_rows(layer, numbers, added)
     # The tensors are kept with the rows, so that none of them can give its id to another one.
     sources = [*_sources(layer), *([] if added is None else [added])]
-    key = (getattr(layer, "disable_adapters", False), *((id(one), one.data_ptr(), one._version) for one in sources))
+    kind = (_own_class(_plain(layer)), getattr(layer, "disable_adapters", False))
+    key = (*kind, *((id(one), one.data_ptr(), one._version) for one in sources))
     rows, _ = model.kept_rows.get(key, lambda: (_take_rows(layer, numbers, added), sources))
     return rows
 

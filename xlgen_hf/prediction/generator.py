@@ -109,12 +109,13 @@ class Generator:
         )
 
     def decoded(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> list[DecodedSet]:
-        """The label sets behind [`rank`]; made once for a [`TextBatch`]."""
+        """The label sets behind [`rank`]; the search for them runs once for a [`TextBatch`], whatever `k`."""
         batch = TextBatch.of(texts)
-        key = ("decoded", k, None if allowed is None else allowed.tobytes())
-        decoded = batch.once(self, key, lambda: self.decode(self.encoded(batch), k, allowed))
-        batch.once(self, "own sets", lambda: [one.labels for one in decoded])
-        return decoded
+        key = ("decoded", None if allowed is None else allowed.tobytes())
+        found = batch.once(self, key, lambda: self.decode(self.encoded(batch), 0, allowed))
+        if not k:
+            return found
+        return batch.once(self, (*key, k), lambda: self._filled(found, self.encoded(batch), k, allowed))
 
     @torch.no_grad()
     def features(self, texts: Sequence[str], candidates: ScoredLabels) -> dict[str, np.ndarray]:
@@ -125,7 +126,7 @@ class Generator:
             candidates: their candidates.
         """
         batch = TextBatch.of(texts)
-        given = batch.once(self, "own sets", lambda: [one.labels for one in self.decoded(batch)])
+        given = [one.labels for one in self.decoded(batch, 0, batch.allowed)]
         rows = np.split(candidates.labels, candidates.start[1:-1])
         scores = self.score(self.encoded(batch), [row.tolist() for row in rows], given, floor=_FLOOR)
         return {"teacher_forced": np.array([value for row in scores for value in row], dtype=np.float64)}
@@ -170,19 +171,19 @@ class Generator:
 
         Args:
             encoded: what [`encode`] gave for `B` texts.
-            k: labels for each text at least, whatever the search; 0 for those that the search holds.
+            k: labels for each text at least, whatever the search, or as many as can be generated; 0 for those that
+                the search holds. Further ones are found by greedy search, and are scored at most as high as those
+                before them.
             allowed: ids of the labels to choose from; all if None.
         """
-        wanted = replace(self.decoding, min_candidates=max(self.decoding.min_candidates, k))
-        decoded = to_decoded(self.search(encoded, wanted, allowed), encoded.clusters, wanted)
-        lower = self._min_labels(wanted)
-        if _forced_labels(wanted) > lower:
-            decoded = [one.with_min_labels(lower) for one in decoded]
-        if wanted.min_candidates:
+        options = self.decoding
+        decoded = to_decoded(self.search(encoded, options, allowed), encoded.clusters, options)
+        lower, upper = self._bounds(options)
+        if _forced_labels(options) > lower:
+            decoded = [one.with_bounds(lower, upper) for one in decoded]
+        if options.min_candidates:
             self.add_input_candidates(decoded, encoded, allowed)
-        if k:
-            self._fill(decoded, encoded, k, allowed)
-        return decoded
+        return self._filled(decoded, encoded, k, allowed) if k else decoded
 
     @torch.no_grad()
     def search(
@@ -199,20 +200,24 @@ class Generator:
             ConfigurationError: if the options ask for more labels at least than at most.
         """
         options = (options or self.decoding).resolved(self.model.config.num_beams, self.model.config.pool)  # type: ignore[arg-type]
-        lower = max(self._min_labels(options), _forced_labels(options))
-        upper = self.model.config.max_labels if options.max_labels is None else options.max_labels
-        upper = max(upper, _forced_labels(options))
+        lower, upper = self._bounds(options)
         if lower > upper:
             raise ConfigurationError(
                 f"min_labels={lower}, max_labels={upper}; 0 <= min_labels <= max_labels is needed."
             )
+        lower, upper = max(lower, _forced_labels(options)), max(upper, _forced_labels(options))
         trie = self.processor.label_tokenizer.open_trie(allowed)
         ranks = self.processor.label_space.decode_ranks if options.ordered else None
         constraint = self._constraint(trie, min_labels=lower, max_labels=upper, make_ranks=ranks)
         return self._search(encoded.memory, constraint, options, self.processor.max_target_length)
 
-    def _min_labels(self, options: DecodingOptions) -> int:
-        return self.model.config.min_labels if options.min_labels is None else options.min_labels
+    def _bounds(self, options: DecodingOptions) -> tuple[int, int]:
+        """Minimum and maximum number of labels of a set."""
+        config = self.model.config
+        return (
+            config.min_labels if options.min_labels is None else options.min_labels,
+            config.max_labels if options.max_labels is None else options.max_labels,
+        )
 
     def add_input_candidates(
         self, decoded: Sequence[DecodedSet], encoded: Encoded, allowed: np.ndarray | None = None
@@ -228,38 +233,37 @@ class Generator:
             allowed: ids of the labels to choose from; all if None.
         """
         candidates = [text.candidates.labels for text in encoded.texts]
-        if allowed is not None:
-            allowed_ids = set(allowed.tolist())
-            candidates = [[label for label in labels if label in allowed_ids] for labels in candidates]
         if not any(candidates):
             return
+        is_open = np.zeros(len(self.processor.label_space), dtype=bool)
+        is_open[self.processor.label_tokenizer.open_labels(allowed)] = True
+        candidates = [[label for label in labels if is_open[label]] for labels in candidates]
         scores = self.score(encoded, candidates, [one.labels for one in decoded])
         for one, labels, values in zip(decoded, candidates, scores, strict=True):
             for label, value in zip(labels, values, strict=True):
                 one.candidates[label] = max(value, one.candidates.get(label, 0.0))
 
-    def _fill(self, decoded: Sequence[DecodedSet], encoded: Encoded, k: int, allowed: np.ndarray | None) -> None:
-        """Give texts with fewer than `k` candidates further ones: a greedy search with those at hand closed.
+    def _filled(
+        self, decoded: Sequence[DecodedSet], encoded: Encoded, k: int, allowed: np.ndarray | None
+    ) -> list[DecodedSet]:
+        """Sets with at least `k` candidates: further ones come from a greedy search with those at hand closed.
 
-        They come after what the search itself found, so their scores are at most its lowest one.
+        They come after what the search itself found, in the order in which they are generated, so the score of each
+        is at most that of the one before. What a target has no room for is found by the next round.
         """
+        filled = [replace(one, candidates=dict(one.candidates)) for one in decoded]
         trie = self.processor.label_tokenizer.open_trie(allowed)
         k = min(k, len(trie))
-        while lacking := [row for row, one in enumerate(decoded) if len(one.candidates) < k]:
-            missing = max(k - len(decoded[row].candidates) for row in lacking)
+        while lacking := [row for row, one in enumerate(filled) if len(one.candidates) < k]:
+            missing = max(k - len(filled[row].candidates) for row in lacking)
             memory = encoded.memory.select(torch.tensor(lacking, device=self.model.device))
             constraint = self._constraint(trie, min_labels=missing, max_labels=missing)
-            closed = [list(decoded[row].candidates) for row in lacking]
+            closed = [list(filled[row].candidates) for row in lacking]
             options = DecodingOptions(num_beams=1)
             sets = self._search(memory, constraint, options, self.processor.max_target_length, closed)
             for row, labels, log_probs in zip(lacking, sets.labels[:, 0], sets.log_probs[:, 0], strict=True):
-                found = decoded[row].candidates
-                lowest = min(found.values(), default=1.0)
-                pairs = zip(labels.tolist(), log_probs.tolist(), strict=True)
-                new = [(label, score) for label, score in pairs if label >= 0]
-                found.update((label, min(lowest, float(np.exp(score)))) for label, score in new[: k - len(found)])
-            if not (sets.labels[:, 0] >= 0).any():
-                return
+                _add_in_order(filled[row].candidates, labels[labels >= 0], log_probs, k)
+        return filled
 
     @torch.no_grad()
     def score(
@@ -350,12 +354,18 @@ class Generator:
         return scores
 
     def _as_far_as_fits(self, given: Sequence[int], candidates: Sequence[int]) -> list[int]:
-        """Labels in decode order, as many as leave room for each candidate: a decoder has only so many positions."""
+        """Labels in decode order that leave room for each candidate: a decoder has only so many positions.
+
+        One that does not fit is left out alone, as in a target.
+        """
         spelled = self.processor.label_tokenizer.label_token_ids
-        ordered = self.processor.label_space.order(given)
         room = self.processor.max_target_length - max((len(spelled[label]) for label in candidates), default=0)
-        ends = np.cumsum([len(spelled[label]) for label in ordered])
-        return ordered[: int(np.searchsorted(ends, room, side="right"))]
+        kept = []
+        for label in self.processor.label_space.order(given):
+            if len(spelled[label]) <= room:
+                room -= len(spelled[label])
+                kept.append(label)
+        return kept
 
     # ------------------------------------------------------------------------------------------------ engine
 
@@ -413,6 +423,13 @@ def _token(token: int | None) -> int:
     if token is None:
         raise ConfigurationError("The model's config names no decoder_start_token_id; make it with from_backbone.")
     return token
+
+
+def _add_in_order(found: dict[int, float], labels: np.ndarray, log_probs: np.ndarray, k: int) -> None:
+    """Add labels up to `k` in all, each scored at most as high as those before it."""
+    lowest = min(found.values(), default=1.0)
+    for label, score in zip(labels[: k - len(found)].tolist(), np.exp(log_probs).tolist(), strict=False):
+        lowest = found[label] = min(lowest, score)
 
 
 def _forced_labels(options: DecodingOptions) -> int:

@@ -205,6 +205,7 @@ class Predictor:
         texts = TextBatch.of(texts).texts
         source = self._searching(decoding, open_vocabulary)
         allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
+        k = min(k, len(self.label_space) if allowed is None else len(allowed))
         blocks: list[ScoredLabels] = []
         order: list[int] = []
         clusters: list[list[int]] = []
@@ -216,7 +217,7 @@ class Predictor:
                 blocks.append(self._rank_batch(source, batch, k))
                 order += rows
                 if isinstance(source, Generator):
-                    decoded = source.decoded(batch, k, allowed)
+                    decoded = source.decoded(batch, 0, allowed)
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
                     novel += find_novel_names(source, batch) if open_vocabulary else []
@@ -235,6 +236,9 @@ class Predictor:
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
         if isinstance(self.source, Generator):
+            if decoding is not None and self.score_model.fusion is not None:
+                # A fusion brings candidates of its own, and has learned from those that the search ends with.
+                decoding = replace(decoding, min_candidates=0)
             return self.source.searching(decoding)
         if open_vocabulary:
             raise ConfigurationError("Only a generator spells names that are not labels; this model has none.")
@@ -242,23 +246,40 @@ class Predictor:
             raise ConfigurationError(f"{decoding} is how a generator searches; this model has none.")
         return self.source
 
-    def _depth(self, k: int) -> int:
-        """Labels of a text that any source is asked for."""
+    @property
+    def _pool_depth(self) -> int:
+        """Labels of a text that each source but a generator contributes to the pool; 0 where there is no such one."""
         fusion = self.score_model.fusion
         if fusion is not None:
-            return max(k, fusion.candidates_per_source)
-        return k if isinstance(self.source, Generator) else max(k, _RANKED)
+            return fusion.candidates_per_source
+        return 0 if isinstance(self.source, Generator) else _RANKED
+
+    def _depth(self, k: int) -> int:
+        """Labels of a text that any of these sources will be asked for."""
+        return max(k, self._pool_depth) if self._pool_depth else 0
 
     def _rank_batch(self, source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:
+        """The pool and, where it has fewer than `k` labels of a text, what the sources rank next.
+
+        The pool is the same for every `k`, so the labels for a small `k` are the first ones for a large `k`. Sources
+        with an index come before a generator, which has to search again.
+        """
+        ranked = self._pool(source, batch)
+        for further in (*self.score_model.sources.values(), source):
+            if (np.diff(ranked.start) >= k).all():
+                break
+            ranked = ranked.followed_by(further.rank(batch, k, batch.allowed), k)
+        return ranked
+
+    def _pool(self, source: CandidateSource, batch: TextBatch) -> ScoredLabels:
         """Sources, union, features, fusion; or the one source, calibrated."""
-        depth = self._depth(k)
-        is_generator = isinstance(source, Generator)
-        own = source.rank(batch, k if is_generator else depth, batch.allowed)
+        own = source.rank(batch, 0 if isinstance(source, Generator) else self._pool_depth, batch.allowed)
         own = self.score_model.calibrate(own, self.label_space.counts)
         fusion = self.score_model.fusion
         if fusion is None:
             return own
-        candidates, values = candidate_values(source, own, self.score_model.sources, batch, depth)
+        sources = self.score_model.sources
+        candidates, values = candidate_values(source, own, sources, batch, fusion.candidates_per_source)
         return fusion.fuse(candidates, values, self.label_space.counts)
 
     def to_predictions(self, scored: ScoredLabels, ranked: RankedTexts) -> list[LabelPrediction]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -85,7 +86,7 @@ def _apply_map(curve: dict[str, Any], scores: np.ndarray) -> np.ndarray:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float)
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _content_problem(content: Any) -> str | None:
@@ -112,6 +113,3 @@ def _is_map(curve: Any) -> bool:
     if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y) or not x:
         return False
     return all(_is_number(value) for value in [*x, *y]) and x == sorted(x) and y == sorted(y)
-
-
-# ---------------------------------------------------------------------------------------------------- quality

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from numbers import Real
-from typing import Literal, get_args
+from typing import Literal, TypeGuard, get_args
 
 import numpy as np
 
@@ -49,12 +48,12 @@ class DecisionRule:
             raise ConfigurationError(f"decision={self.kind!r}; choose one of {sorted(get_args(Kind))}.")
         if (self.value is not None) != (self.kind in ("top_k", "threshold")):
             raise ConfigurationError(f"decision={self.kind!r} with the value {self.value!r}.")
-        number = math.nan if self.value is None or not _is_number(self.value) else float(self.value)
-        if self.kind == "top_k" and not (number >= 1 and number.is_integer()):
+        if self.kind == "top_k" and not (_is_number(self.value) and self.value >= 1 and self.value % 1 == 0):
             raise ConfigurationError(f"top_k={self.value!r}; it must be an integer >= 1.")
-        if self.kind == "threshold" and not 0 <= number <= 1:
+        if self.kind == "threshold" and not (_is_number(self.value) and 0 <= self.value <= 1):
             raise ConfigurationError(f"threshold={self.value!r}; it must be a number from 0 to 1.")
-        if not _is_number(self.min_labels) or self.min_labels < 0 or (self.min_labels and self.kind != "threshold"):
+        whole = type(self.min_labels) is int and self.min_labels >= 0
+        if not whole or (self.min_labels and self.kind != "threshold"):
             raise ConfigurationError(
                 f"min_labels={self.min_labels!r} with decision={self.kind!r}; it must be an integer >= 0, and above 0 "
                 "with 'threshold' alone."
@@ -67,8 +66,12 @@ class DecisionRule:
 
     @property
     def min_candidates(self) -> int:
-        """Candidates of a text that the rule wants to choose from, where a greedy search would end before."""
-        return {"own": 0, "top_k": self.num_labels}.get(self.kind, _CANDIDATES)
+        """Candidates of a text that the rule wants to choose from, where a greedy search would end before.
+
+        All rules that go by scores choose from the same candidates, so that the labels of a smaller `top_k` are the
+        first of a larger one, and those above a threshold too.
+        """
+        return 0 if self.kind == "own" else _CANDIDATES
 
     def apply(self, scored: ScoredLabels) -> ScoredLabels:
         """Choose among the candidates."""
@@ -82,7 +85,7 @@ class DecisionRule:
         return scored.choose(rank < np.maximum(expected_f1_sizes(scored), 1)[scored.text])
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 

@@ -18,7 +18,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
-from .scored_labels import ScoredLabels
+from .scored_labels import Row, ScoredLabels
 
 __all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
@@ -29,6 +29,8 @@ _FORMAT_VERSION = 1
 _LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
 _WIDER = 4  # times the beam, where it ends in too few labels
+
+_NOTHING: Row = ((), (), ())
 
 Ranked = list[tuple[list[int], list[float]]]
 """Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
@@ -82,40 +84,35 @@ class LabelTrees:
 
         Args:
             texts: the texts.
-            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. The beam
-                is widened for texts where it ends in fewer.
+            k: labels for each text, at least 1; fewer where training rows had fewer of those to choose from. For texts
+                where the beam ends in fewer it is widened, and what it finds then comes after the others.
             allowed: ids of the labels to choose from; all if None.
 
         Returns:
             Candidates with scores clipped into [0, 1]; none is chosen.
         """
-        if not len(texts):
-            return ScoredLabels.from_rows([])
-        features = csr_matrix(self.vectorizer.transform(list(texts)))
-        choice = np.ones(len(self.labels), bool) if allowed is None else np.isin(self.labels, allowed)
-        wanted, beam_size = min(k, int(choice.sum())), self.beam_size
-        rows = self._rank(features, k, beam_size, choice)
-        few = [row for row, (labels, _) in enumerate(rows) if len(labels) < wanted]
-        while few and beam_size < len(self.labels):
+        is_open = np.ones(len(self.labels), dtype=bool) if allowed is None else np.isin(self.labels, allowed)
+        k = min(k, int(is_open.sum()))
+        found = ScoredLabels.from_rows([_NOTHING] * len(texts))
+        if not k or not len(texts):
+            return found
+        features, beam_size = csr_matrix(self.vectorizer.transform(list(texts))), self.beam_size
+        while len(lacking := np.flatnonzero(np.diff(found.start) < k)):
+            rows: list[Row] = [_NOTHING] * len(texts)
+            for row, of_text in zip(lacking, self._rows(features[lacking], k, beam_size, is_open), strict=True):
+                rows[row] = of_text
+            found = found.followed_by(ScoredLabels.from_rows(rows), k)
+            if beam_size >= len(self.labels):  # no level has more nodes
+                break
             beam_size *= _WIDER
-            for row, found in zip(few, self._rank(features[few], k, beam_size, choice), strict=True):
-                rows[row] = found
-            few = [row for row in few if len(rows[row][0]) < wanted]
-        return ScoredLabels.from_rows((labels, scores, [False] * len(labels)) for labels, scores in rows)
-
-    def _rank(self, features: csr_matrix, k: int, beam_size: int, choice: np.ndarray) -> Ranked:
-        """The best labels of each row, at most `k`, and their scores; `choice` `(C,)` says which columns count."""
-        found: Ranked = []
-        for ranked in rank_by_trees(self.trees, features, k if choice.all() else len(choice), beam_size):
-            columns, scores = np.array(ranked[0], dtype=np.int64), np.clip(ranked[1], 0.0, 1.0)
-            if columns.max(initial=-1) >= len(choice):
-                raise ModelFolderError(
-                    f"The label trees rank column {columns.max()} of {len(choice)}; they and {_TENSORS_FILE} are of "
-                    "different trainings. Make them again."
-                )
-            kept = np.flatnonzero(choice[columns])[:k]
-            found.append((self.labels[columns[kept]].tolist(), scores[kept].tolist()))
         return found
+
+    def _rows(self, features: csr_matrix, k: int, beam_size: int, is_open: np.ndarray) -> Iterator[Row]:
+        """The `k` best open columns of each text that a beam of this size finds."""
+        at_once = k if is_open.all() else len(is_open)
+        for columns, scores in rank_by_trees(self.trees, features, at_once, beam_size):
+            kept = np.flatnonzero(is_open[columns])[:k]
+            yield self.labels[columns][kept], np.clip(scores, 0.0, 1.0)[kept], np.zeros(len(kept), dtype=bool)
 
     def save(self, folder: str | Path) -> None:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
@@ -158,6 +155,13 @@ class LabelTrees:
             raise ModelFolderError(f"{folder}: trees of {trees.n_features} features come with {len(terms)} terms.")
         if trees.n_trees != n_trees:
             raise ModelFolderError(f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {n_trees} were saved.")
+        # A text without terms reaches every column; more of them than labels show themselves by their numbers.
+        ranked = rank_by_trees(trees, csr_matrix((1, len(terms)), dtype=np.float32), num_labels + 1, _LARGEST_BEAM)
+        if max(ranked[0][0], default=0) >= len(tensors["labels"]):
+            raise ModelFolderError(
+                f"{folder}: the trees rank more columns than the {len(tensors['labels'])} labels in {_TENSORS_FILE}; "
+                "they are of different trainings. Make them again."
+            )
         return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
 
 
@@ -235,7 +239,7 @@ def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
     if not isinstance(terms, list) or not terms or not all(type(term) is str for term in terms):
         raise ModelFolderError(f"{path}: 'terms' must be a list of strings.")
     if len(set(terms)) < len(terms):
-        raise ModelFolderError(f"{path}: a term stands twice.")
+        raise ModelFolderError(f"{path}: Duplicate terms.")
     features = {name: value for name, value in settings.items() if name not in ("beam_size", "n_trees")}
     return TfidfSettings(**features), settings["beam_size"], settings["n_trees"], terms
 

@@ -119,8 +119,10 @@ def _parsed(content: Any, sources: Mapping[str, SavedSource]) -> dict[str, Any]:
     for name in ("rule", "thresholds"):
         if not isinstance(content[name], dict):
             raise ConfigurationError(f"{name!r} must be an object.")
-    numbers = [*content["thresholds"].values(), content["rule"].get("value")]
-    if not all(value is None or type(value) in (int, float) for value in numbers):
+    numbers = list(content["thresholds"].values())
+    if content["rule"].get("value") is not None:
+        numbers.append(content["rule"]["value"])
+    if not all(type(value) in (int, float) for value in numbers):
         raise ConfigurationError("thresholds and the rule's value must be numbers.")
     fusion = content["fusion"]
     weighed: list[str] = []

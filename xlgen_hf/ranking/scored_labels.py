@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
 
 from ..errors import ConfigurationError, DataError
 
-__all__ = ["Combination", "ScoredLabels", "combine"]
+__all__ = ["Combination", "Row", "ScoredLabels", "combine"]
 
 Combination = Literal["average", "vote", "union"]
+Row: TypeAlias = "tuple[Sequence[int] | np.ndarray, Sequence[float] | np.ndarray, Sequence[bool] | np.ndarray]"
+"""Label ids, scores and choices of one text."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ScoredLabels:
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[Sequence[int], Sequence[float], Sequence[bool]]]) -> ScoredLabels:
+    def from_rows(cls, rows: Iterable[Row]) -> ScoredLabels:
         """Gather (label ids, scores, chosen) of each text, in any order.
 
         Raises:
@@ -112,6 +114,34 @@ class ScoredLabels:
         entry = np.repeat(self.start[rows] - start[:-1], sizes) + np.arange(start[-1])
         parts = {name: values[entry] for name, values in self.parts.items()}
         return ScoredLabels(start, self.labels[entry], self.scores[entry], self.chosen[entry], parts)
+
+    def followed_by(self, other: ScoredLabels, k: int) -> ScoredLabels:
+        """These candidates and, where a text has fewer than `k`, the best further ones of another ranking, up to `k`.
+
+        The further ones come after those at hand, in their own order: their scores are at most the lowest at hand, and
+        none is chosen. Parts are those at hand; 0 where the other ranking lacks one.
+
+        Args:
+            other: candidates of the same texts.
+            k: labels of a text up to which further ones are added.
+        """
+        span = int(max(self.labels.max(initial=0), other.labels.max(initial=0))) + 1
+        new = ~np.isin(other.text * span + other.labels, self.text * span + self.labels)
+        text, sizes = other.text[new], np.diff(self.start)
+        place = np.arange(len(text)) - np.searchsorted(text, text)
+        new[new] = place < (k - sizes)[text]
+        text, lowest = other.text[new], np.ones(len(self))
+        lowest[sizes > 0] = self.scores[self.start[1:][sizes > 0] - 1]
+        nothing = np.zeros(len(other.labels))
+        parts = {name: np.append(own, other.parts.get(name, nothing)[new]) for name, own in self.parts.items()}
+        return self.from_entries(
+            np.concatenate([self.text, text]),
+            np.concatenate([self.labels, other.labels[new]]),
+            np.concatenate([self.scores, np.minimum(other.scores[new], lowest[text])]),
+            np.concatenate([self.chosen, np.zeros(len(text), dtype=bool)]),
+            len(self),
+            parts,
+        )
 
     def __len__(self) -> int:
         """The number of texts `N`."""

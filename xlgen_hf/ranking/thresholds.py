@@ -197,7 +197,7 @@ def score_rules(
         DataError: if the references are those of other texts.
     """
     if max_k < 1:
-        raise ConfigurationError(f"max_k={max_k}; a whole number from 1 on is needed.")
+        raise ConfigurationError(f"max_k={max_k}; it must be an integer >= 1.")
     if not len(scored):
         raise ConfigurationError("There are no validation texts to choose a decision rule on.")
     order = np.argsort(scored.rank, kind="stable")

@@ -123,8 +123,10 @@ class CandidateInputs:
         labels = found.labels.tolist()
         selected = []
         for first, last in zip(found.start[:-1].tolist(), found.start[1:].tolist(), strict=True):
-            end = last if self.conditioning == "memory" else _fitting(labels, first, last, label_lengths, room)
-            selected.append(InputCandidates(labels[first:end], levels[first:end]))
+            kept = list(range(first, last))
+            if self.conditioning == "tokens":
+                kept = _fitting(kept, labels, label_lengths, room)
+            selected.append(InputCandidates([labels[place] for place in kept], [levels[place] for place in kept]))
         if report is not None:
             report.candidates += len(labels)
             report.candidates_lost += len(labels) - sum(len(one.labels) for one in selected)
@@ -154,14 +156,18 @@ class CandidateInputs:
             raise ModelFolderError(f"{source}: {err}") from err
 
 
-def _fitting(labels: list[int], first: int, last: int, lengths: Sequence[int], room: int) -> int:
-    """The place after the last candidate that fits, each with its level token, into the room of its text."""
-    used = 0
-    for place in range(first, last):
-        used += 1 + lengths[labels[place]]
-        if used > room:
-            return place
-    return last
+def _fitting(places: list[int], labels: list[int], lengths: Sequence[int], room: int) -> list[int]:
+    """Places of the candidates that fit, each with its level token, into the room of their text.
+
+    One that does not fit is left out alone: a name longer than the room takes none of those after it along.
+    """
+    kept = []
+    for place in places:
+        size = 1 + lengths[labels[place]]
+        if size <= room:
+            room -= size
+            kept.append(place)
+    return kept
 
 
 def _are_numbers(values: Any) -> bool:

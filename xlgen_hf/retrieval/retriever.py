@@ -150,14 +150,14 @@ class LabelRetriever:
         if k < 1:
             raise ConfigurationError(f"k={k}; it must be an integer >= 1.")
         batch = TextBatch.of(texts)
-        depth = max(k, batch.depth)
         sets = {one.tobytes(): one for one in (batch.allowed, allowed) if one is not None}
-        found = batch.once(self, (depth, *sets), lambda: self._find_texts(batch, depth, list(sets.values())))
-        return found.weigh(self.settings, self.labels, k, allowed)
-
-    def _find_texts(self, texts: Sequence[str], k: int, allowed: Sequence[np.ndarray]) -> RetrievedCandidates:
-        queries = self._embed_new(texts, self._same_texts(texts), progress=False)
-        return self.find(queries, k, allowed=allowed, texts=list(texts))
+        searches: dict[int, RetrievedCandidates] = batch.once(self, ("searches", *sets), dict)
+        depth = next((depth for depth in searches if depth >= k), max(k, batch.depth))
+        if depth not in searches:
+            queries = batch.once(self, "queries", lambda: self._embed_new(texts, self._same_texts(texts)))
+            choices = list(sets.values())
+            searches[depth] = self.find(queries, depth, allowed=choices, texts=list(texts), settings=self.settings)
+        return searches[depth].weigh(self.settings, self.labels, k, allowed)
 
     def rank_training_texts(self, texts: Sequence[str], k: int, *, progress: bool = False) -> ScoredLabels:
         """What [`rank`] finds for texts that may be among the indexed ones, with none of them finding itself.
@@ -169,9 +169,10 @@ class LabelRetriever:
         """
         same = self._same_texts(texts)
         queries = self._embed_new(texts, same, progress=progress)
-        return self.find(queries, k, hidden=same, texts=list(texts)).weigh(self.settings, self.labels, k)
+        found = self.find(queries, k, hidden=same, texts=list(texts), settings=self.settings)
+        return found.weigh(self.settings, self.labels, k)
 
-    def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool) -> np.ndarray:
+    def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool = False) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again."""
         known = np.diff(same.indptr) > 0
         queries = np.empty((len(texts), self.width), dtype=np.float32)
@@ -197,12 +198,12 @@ class LabelRetriever:
         hidden: csr_matrix | None = None,
         allowed: Sequence[np.ndarray] = (),
         texts: Sequence[str] | None = None,
+        settings: RetrievalSettings | None = None,
     ) -> RetrievedCandidates:
         """Nearest texts, their labels, and the labels with the nearest names, block by block.
 
-        Without a near text a label has but its name. Where names count by embedding alone, none but the `k` nearest
-        can be among the best; with lexical names, so many of each kind of nearness are taken, and only one that is
-        good in the sum and far down in both could be missed.
+        Without a near text a label has but its name, so the `k` labels with the nearest names and the labels of the
+        near texts hold the `k` best: exactly, whatever larger `k` was searched for.
 
         Args:
             queries: embeddings, `(Q, H)`.
@@ -210,14 +211,18 @@ class LabelRetriever:
             hidden: training texts that must not count, `(Q, N)`, sparse; none if None.
             allowed: sets of label ids; `k` labels of each of them are found as well.
             texts: what was embedded; if None, character n-grams do not count.
+            settings: how both kinds of nearness of names are weighed. If None, the weights are still to be chosen: the
+                nearest names of each kind are found, and a label that is good in the sum and far down in both may be
+                missed.
         """
         step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
         choices = [np.arange(len(self)), *allowed]
         blocks = []
         for begin in range(0, len(queries), step):
             block = slice(begin, begin + step)
-            of_block = (None if every is None else every[block] for every in (hidden, texts))
-            blocks.append(self._find_block(queries[block], k, choices, *of_block))
+            hidden_here = None if hidden is None else hidden[block]
+            texts_here = None if texts is None else texts[block]
+            blocks.append(self._find_block(queries[block], k, choices, hidden_here, texts_here, settings))
         return RetrievedCandidates.joined(blocks)
 
     def _find_block(
@@ -227,6 +232,7 @@ class LabelRetriever:
         choices: Sequence[np.ndarray],
         hidden: csr_matrix | None,
         texts: Sequence[str] | None,
+        settings: RetrievalSettings | None,
     ) -> RetrievedCandidates:
         queries = queries.astype(np.float32)
         near = [self._nearest(queries @ self.documents.T, hidden)]
@@ -238,7 +244,8 @@ class LabelRetriever:
             of_names.append(self.lexical.name_similarity(spelled))
         row = np.arange(len(queries))
         keys = []
-        for similarity, kept in product(of_names, choices):
+        nearness = of_names if settings is None else [settings.weigh_names(of_names)]
+        for similarity, kept in product(nearness, choices):
             size = min(k, len(kept))
             among = similarity if len(kept) == len(self) else similarity[:, kept]
             nearest = kept[best_columns(among, size)[0].reshape(-1)]

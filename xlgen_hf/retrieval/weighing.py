@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -113,9 +114,20 @@ class RetrievedCandidates:
 
 
 def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns of the `size` greatest values of each row and those values, greatest first, `(Q, size)` each."""
-    columns = np.argpartition(-values, size - 1, axis=1)[:, :size] if size < values.shape[1] else None
-    columns = np.broadcast_to(np.arange(values.shape[1]), values.shape) if columns is None else columns
+    """Columns of the `size` greatest values of each row and those values, greatest first, `(Q, size)` each.
+
+    Of equal values the first columns are taken.
+    """
+    if size < values.shape[1]:
+        least = -np.partition(-values, size - 1, axis=1)[:, size - 1, None]
+        chosen = values >= least
+        if chosen.sum() > size * len(values):
+            equal = values == least
+            room = size - (chosen & ~equal).sum(axis=1, keepdims=True)
+            chosen &= ~equal | (np.cumsum(equal, axis=1, dtype=np.int32) <= room)
+        columns = chosen.nonzero()[1].reshape(len(values), size)
+    else:
+        columns = np.broadcast_to(np.arange(values.shape[1]), values.shape)
     found = np.take_along_axis(values, columns, axis=1)
     order = np.lexsort((columns, -found), axis=1)
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(found, order, axis=1)
@@ -172,6 +184,19 @@ class RetrievalSettings:
             number, least = getattr(self, name), _LEAST.get(name, 0)
             if type(number) not in (int, float) or not least <= number <= 1e6:
                 raise ConfigurationError(f"{name}={number!r}; a number from {least} to 1000000 is needed.")
+
+    def weigh_names(self, of_names: Sequence[np.ndarray]) -> np.ndarray:
+        """What a label scores by its name alone, up to a constant factor; one kind of similarity ranks as it is.
+
+        Args:
+            of_names: similarities by embedding and, where that counts, by character n-grams, of one shape.
+        """
+        if len(of_names) == 1:
+            return of_names[0]
+        by_embedding, by_characters = of_names
+        weighed: np.ndarray = self.name_weight * by_embedding**self.name_power
+        weighed += self.lexical_name_weight * by_characters
+        return weighed
 
 
 def read_settings(path: Path) -> RetrievalSettings:

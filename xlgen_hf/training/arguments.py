@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
@@ -11,7 +12,7 @@ from ..errors import ConfigurationError
 from ..settings import check_values, definitions
 from .settings import TrainerSettings
 
-__all__ = ["XLGenTrainingArguments"]
+__all__ = ["XLGenTrainingArguments", "check_processes"]
 
 
 @dataclass
@@ -38,7 +39,10 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
 
     def __post_init__(self) -> None:
         """Check the values, before and by means of transformers."""
-        check_values(TrainerSettings, {name: getattr(self, name) for name in definitions(TrainerSettings)})
+        if not {"RANK", "MASTER_ADDR"} <= os.environ.keys():
+            check_processes(1)
+        checked = [name for name in definitions(TrainerSettings) if name != "report_to"]  # which may be a list, too
+        check_values(TrainerSettings, {name: getattr(self, name) for name in checked})
         try:
             super().__post_init__()
         except (ImportError, RuntimeError, ValueError) as err:  # torch and transformers say what the machine lacks
@@ -51,6 +55,24 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn
+
+
+def check_processes(together: int) -> None:
+    """Refuse to train alone where several processes are wanted.
+
+    Args:
+        together: number of processes in this one's group.
+
+    Raises:
+        ConfigurationError: if the environment names more.
+    """
+    wanted = int(os.environ.get("WORLD_SIZE") or 1)
+    if wanted > 1 and together == 1:
+        raise ConfigurationError(
+            f"WORLD_SIZE={wanted} says that {wanted} processes train together, but this one belongs to no group of "
+            "processes: each would train on its own, into the same folder. Start the training with `torchrun "
+            f"--nproc_per_node {wanted} -m xlgen_hf train ...` or `accelerate launch`, or unset WORLD_SIZE."
+        )
 
 
 def _in_a_line(err: Exception) -> str:

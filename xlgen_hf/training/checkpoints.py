@@ -35,8 +35,6 @@ CHECKPOINT_FILE = "checkpoint.json"
 _PREFIX = "checkpoint-"  # that of transformers
 _UNFINISHED = ".unfinished-"  # before the name of a checkpoint that is being written or removed
 _FORMAT_VERSION = 1
-# What `torch.save` says in a RuntimeError where the disk is full.
-_TORCH_WRITER = "PytorchStreamWriter"
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def remove_incomplete(run: str | Path) -> None:
     for folder in _checkpoints(Path(run)):
         ours = (folder / CHECKPOINT_FILE).is_file() or not (folder / TRAINER_STATE_NAME).is_file()
         if ours and read_checkpoint(folder) is None:
-            logger.warning("%s is not complete and is removed.", folder)
+            logger.info("%s is removed.", folder)
             remove_checkpoint(folder)
 
 
@@ -131,8 +129,8 @@ def _reason(err: BaseException) -> str | None:
     """What the system says in an error of writing; None for any other error."""
     if isinstance(err, SaveError):  # of the model, which names the folder aside
         return err.reason
-    if isinstance(err, SafetensorError) or (isinstance(err, RuntimeError) and _TORCH_WRITER in str(err)):
-        return "disk full?" if "write" in str(err) else str(err)
+    if isinstance(err, SafetensorError):
+        return str(err)
     return err.strerror if isinstance(err, OSError) and err.errno is not None else None
 
 

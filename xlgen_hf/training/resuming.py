@@ -12,7 +12,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
 
-from ..errors import ConfigurationError, ModelFolderError
+from ..errors import ConfigurationError, ModelFolderError, SaveError
 from .checkpoints import (
     Checkpoint,
     finish,
@@ -136,9 +136,7 @@ class ResumableTrainer(Trainer):
         with writing_checkpoint(run, step) as folder:
             self.save_model(str(folder), _internal_call=True)
             if not self.args.save_only_model:
-                self._save_optimizer_and_scheduler(str(folder))
-                self._save_scaler(str(folder))
-                self._save_rng_state(str(folder))
+                self._save_progress(folder)
             self._note_best(run)
             if self.args.should_save:
                 self._note_callbacks()
@@ -152,6 +150,15 @@ class ResumableTrainer(Trainer):
             self._push_from_checkpoint(str(run / f"checkpoint-{step}"))
         if self.args.should_save:
             rotate_checkpoints(run, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _save_progress(self, folder: Path) -> None:
+        """Write optimizer, scheduler, scaler and random states."""
+        try:
+            self._save_optimizer_and_scheduler(str(folder))
+            self._save_scaler(str(folder))
+            self._save_rng_state(str(folder))
+        except RuntimeError as err:  # which `torch.save` raises where it cannot write
+            raise SaveError(folder, f"torch cannot write the state of the optimizer ({err})") from err
 
     def _note_best(self, run: Path) -> None:
         """Note in the state of the run which checkpoint is the best one, if it is kept."""

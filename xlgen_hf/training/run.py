@@ -26,7 +26,7 @@ from .progress import run_training
 from .report import write_training_report
 from .run_record import describe_run, finished_scores, start_record
 from .settings import TrainingSettings
-from .trainer import XLGenTrainer, check_processes
+from .trainer import XLGenTrainer
 
 __all__ = ["train_model"]
 
@@ -63,7 +63,6 @@ def train_model(
     """
     settings.check_folders()
     settings.check_lora()
-    check_processes(args)
     _check_retriever(settings, args)
     rows = {"train": train_rows, "validation": validation_rows}
     output_dir = Path(args.output_dir)

@@ -323,7 +323,7 @@ class TrainerSettings:
         500, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,
         published=False,
     )  # fmt: skip
-    report_to: str | list[str] = setting(
+    report_to: str | None = setting(
         "none", help="Experiment tracker, e.g. tensorboard or wandb.", group=_CHECKPOINTS, published=False
     )
     tune_decisions: bool = setting(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,14 +24,14 @@ from ..files.serialization import write_json
 from ..hub.push import PushReport, push_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
-from .arguments import XLGenTrainingArguments
+from .arguments import XLGenTrainingArguments, check_processes
 from .collator import DataCollatorForXLGen, ShareCollator, encode_dataset
 from .evaluating import EvaluatingTrainer, encode_evaluation_rows, has_adapter, is_encoded, ragged
 from .losses import loss_sums
 from .sampler import LengthBucketSampler
 from .tuning import tune_model
 
-__all__ = ["XLGenTrainer", "check_processes"]
+__all__ = ["XLGenTrainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -335,27 +334,9 @@ class XLGenTrainer(EvaluatingTrainer):
         return least
 
 
-def check_processes(args: XLGenTrainingArguments) -> None:
-    """Refuse to train alone where several processes are wanted.
-
-    Args:
-        args: the arguments.
-
-    Raises:
-        ConfigurationError: if the environment names several processes, and this one belongs to no group of them.
-    """
-    wanted = int(os.environ.get("WORLD_SIZE") or 1)
-    if wanted > 1 and args.world_size == 1:
-        raise ConfigurationError(
-            f"WORLD_SIZE={wanted} says that {wanted} processes train together, but this one belongs to no group of "
-            "processes: each would train on its own, into the same folder. Start the training with `torchrun "
-            f"--nproc_per_node {wanted} -m xlgen_hf train ...` or `accelerate launch`, or unset WORLD_SIZE."
-        )
-
-
 def _check_arguments(args: XLGenTrainingArguments) -> None:
     """Refuse arguments that would train or push something else than what they seem to say."""
-    check_processes(args)
+    check_processes(args.world_size)
     strategies = ("random", "sequential")
     if args.world_size > 1 and not args.length_bucketing and args.train_sampling_strategy not in strategies:
         raise ConfigurationError(

@@ -58,10 +58,10 @@ def tune_model(
     """
     config, generator = model.config, Generator(model, processor)
     greedy = _greedy(generator, batches, choices)
-    scores = {n: score([one.with_min_labels(n).labels for one in greedy]) for n in choices}
+    scores = {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
     config.min_labels = max(scores, key=lambda n: scores[n])
     logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", config.min_labels, _rounded(scores))
-    found = {(1, "best"): [one.with_min_labels(config.min_labels) for one in greedy]}
+    found = {(1, "best"): [one.with_bounds(config.min_labels) for one in greedy]}
     if num_beams > 1:
         found |= {(num_beams, pool): sets for pool, sets in _pooled(generator, batches, num_beams).items()}
     micro = {search: score([one.labels for one in sets]) for search, sets in found.items()}

@@ -109,7 +109,7 @@ class LinearSystem(ABC):
         features = csr_matrix(vectorizer.transform(texts))
         features.sort_indices()
         return ScoredLabels.from_rows(
-            (self._labels[columns], np.clip(scores, 0.0, 1.0), [False] * len(columns))  # type: ignore[misc]
+            (self._labels[columns], np.clip(scores, 0.0, 1.0), [False] * len(columns))
             for columns, scores in self._predict(features)
         )
 

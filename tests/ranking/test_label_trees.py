@@ -1,0 +1,177 @@
+"""Label trees: what they rank, among which labels, and the folder that keeps them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sources import TEXTS, make_trees, rows_of
+
+from xlgen_hf.errors import ConfigurationError, ModelFolderError
+from xlgen_hf.files.serialization import read_tensors, write_tensors
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.ranking.label_trees import LabelTrees
+from xlgen_hf.ranking.scored_labels import ScoredLabels
+from xlgen_hf.training.label_trees import fit_label_trees
+
+
+@pytest.fixture
+def trees(label_space):
+    return make_trees(label_space)
+
+
+@pytest.fixture(scope="module")
+def deep_trees():
+    """Trees of 60 labels, of which a beam of 1 ends in some."""
+    labels = [f"label {number}" for number in range(60)]
+    space = LabelSpace.from_label_lists([[name] for name in labels])
+    texts = [f"{name} and word{number} or word{number % 7}" for number, name in enumerate(labels)]
+    fitted = fit_label_trees(space, texts, [space.encode([name]) for name in labels], "parabel", threads=1)
+    return replace(fitted, beam_size=1), texts
+
+
+def test_they_rank_labels_that_training_had(trees, label_space):
+    everything = trees.rank(["organ music"], 99)
+    seen = {label for label, count in enumerate(label_space.counts) if count}
+    assert set(everything.labels.tolist()) == seen and len(seen) < len(label_space)
+    assert (np.diff(everything.scores) <= 0).all()
+    assert 0 <= everything.scores.min() <= everything.scores.max() <= 1
+    assert not everything.chosen.any()
+    best = trees.rank(["organ music in the church", "printing"], 1)
+    assert label_space.decode(best.labels.tolist())[1] == "printing (output)"
+
+
+def test_there_may_be_no_texts_and_no_labels(trees):
+    assert len(trees.rank([], 4)) == 0
+    nothing = trees.rank(["xyzzy", "organ music"], 4, np.array([], dtype=int))
+    assert nothing.start.tolist() == [0, 0, 0]
+    unseen = trees.rank(["xyzzy"], 4, np.array([8, 9]))  # labels that no row has
+    assert unseen.start.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("k", [1, 3, 99])
+def test_they_rank_what_is_allowed(trees, k):
+    everything = rows_of(trees.rank(TEXTS, 99))
+    allowed = np.array([1, 4, 6])
+    for row, whole in zip(rows_of(trees.rank(TEXTS, k, allowed)), everything, strict=True):
+        expected = [pair for pair in whole if pair[0] in allowed][:k]
+        assert [label for label, _ in row] == [label for label, _ in expected]
+
+
+def test_a_small_k_gives_the_first_of_a_large_one_past_the_beam_too(deep_trees):
+    trees, texts = deep_trees
+    seen = len(trees.labels)
+    rows = {k: rows_of(trees.rank(texts[:5], k)) for k in (1, 5, seen // 2, seen, 10 * seen)}
+    for few, many in zip(rows.values(), list(rows.values())[1:], strict=False):
+        assert all(row == more[: len(row)] for row, more in zip(few, many, strict=True))
+    for k, found in rows.items():
+        assert {len(row) for row in found} == {min(k, seen)}
+        assert all(len({label for label, _ in row}) == len(row) for row in found)
+        assert all([score for _, score in row] == sorted((score for _, score in row), reverse=True) for row in found)
+
+
+def test_allowed_labels_are_found_past_the_beam(deep_trees):
+    trees, texts = deep_trees
+    far = trees.rank(texts[:1], len(trees.labels)).labels[-3:]
+    found = trees.rank(texts[:1], 2, far)
+    assert set(found.labels.tolist()) <= set(far.tolist()) and len(found.labels) == 2
+
+
+def test_new_labels_change_nothing(trees):
+    assert trees.extended(["zither"]) is trees
+
+
+def test_they_survive_a_reload(trees, label_space, tmp_path):
+    trees.save(tmp_path / "trees")
+    again = LabelTrees.load(tmp_path / "trees", num_labels=len(label_space))
+    before, after = trees.rank(TEXTS, 3), again.rank(TEXTS, 3)
+    np.testing.assert_array_equal(after.labels, before.labels)
+    np.testing.assert_allclose(after.scores, before.scores, atol=1e-6)
+    assert (again.settings, again.beam_size) == (trees.settings, trees.beam_size)
+    assert isinstance(before, ScoredLabels)
+
+
+# ------------------------------------------------------------------------------------------------ training
+
+
+def test_rows_that_teach_nothing_are_left_out(label_space):
+    texts, ids = ["organ music", "printing", ""], [[0], [], [1]]
+    found = fit_label_trees(label_space, texts, ids, threads=1)
+    assert found.labels.tolist() == [0, 1]
+    assert "printing" not in found.vectorizer.vocabulary_
+
+
+@pytest.mark.parametrize(("texts", "ids"), [(["", ""], [[0], [1]]), (["organ"], [[]])])
+def test_without_a_single_feature_there_is_nothing_to_learn(label_space, texts, ids):
+    with pytest.raises(ConfigurationError, match="training texts with labels give no features"):
+        fit_label_trees(label_space, texts, ids, threads=1)
+
+
+# ------------------------------------------------------------------------------------------------ damaged folders
+
+
+@pytest.fixture
+def folder(trees, tmp_path):
+    trees.save(tmp_path / "trees")
+    return tmp_path / "trees"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.pop("terms"), "format_version 1"),
+        (lambda c: c.update(format_version=2), "format_version 1"),
+        (lambda c: c["settings"].update(min_df="1"), "'settings' must hold"),
+        (lambda c: c["settings"].update(beam_size=0), "beam_size=0; 1 to 10000"),
+        (lambda c: c["settings"].update(beam_size=10**9), "beam_size=1000000000; 1 to 10000"),
+        (lambda c: c["settings"].update(longest_ngram=11), "longest_ngram=11; 1 to 10"),
+        (lambda c: c["settings"].update(n_trees=7), "holds 3 trees where 7 were saved"),
+        (lambda c: c.update(terms=[1, 2]), "a list of strings"),
+        (lambda c: c["terms"].__setitem__(0, c["terms"][1]), "Duplicate term"),
+        (lambda c: c["terms"].append("one more"), "'idf' must hold"),
+    ],
+)
+def test_damaged_settings_are_refused(folder, label_space, change, message):
+    path = folder / "label_trees.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(ModelFolderError, match=message):
+        LabelTrees.load(folder, num_labels=len(label_space))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("idf"), "'idf' must be there"),
+        (lambda t: t.update(idf=t["idf"] * np.float32("nan")), "'idf' must hold a finite number"),
+        (lambda t: t.update(labels=t["labels"].astype(np.int32)), "'labels' must be there, as a row of int64"),
+        (lambda t: t.update(labels=t["labels"] * 0), "different ids of the label space"),
+        (lambda t: t.update(labels=t["labels"] - 1), "different ids of the label space"),
+        (lambda t: t.update(labels=t["labels"][:0]), "different ids of the label space"),
+    ],
+)
+def test_damaged_tensors_are_refused(folder, label_space, change, message):
+    tensors = read_tensors(folder / "label_trees.safetensors")
+    change(tensors)
+    write_tensors(folder / "label_trees.safetensors", tensors)
+    with pytest.raises(ModelFolderError, match=message):
+        LabelTrees.load(folder, num_labels=len(label_space))
+
+
+def test_trees_of_another_label_space_or_training_are_refused(folder, label_space):
+    with pytest.raises(ModelFolderError, match="different ids of the label space of 1 labels"):
+        LabelTrees.load(folder, num_labels=1)
+    tensors = read_tensors(folder / "label_trees.safetensors")
+    tensors["labels"] = tensors["labels"][:1]
+    write_tensors(folder / "label_trees.safetensors", tensors)
+    with pytest.raises(ModelFolderError, match="rank more columns than the 1 labels"):
+        LabelTrees.load(folder, num_labels=len(label_space))
+
+
+def test_damaged_trees_are_refused(folder, label_space):
+    (folder / "trees" / "tree0.cbor").write_bytes(b"nonsense")
+    with pytest.raises(ModelFolderError, match="cannot read the model in"):
+        LabelTrees.load(folder, num_labels=len(label_space))

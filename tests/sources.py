@@ -1,0 +1,117 @@
+"""Sources of candidates that tests share: a retriever, label trees, RCL and hybrids, all made from the tiny rows."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from tiny import ROWS, VOCABULARY
+from transformers import AutoTokenizer
+
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.prediction.generator import Generator
+from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.ranking.label_trees import LabelTrees
+from xlgen_hf.retrieval.candidate_inputs import CandidateInputs
+from xlgen_hf.retrieval.retriever import LabelRetriever
+from xlgen_hf.training.label_trees import fit_label_trees
+from xlgen_hf.training.tuning import fuse_sources
+
+TEXTS = ["a history of organ music", "printing", "modern piano", "", "church and art and the organ " * 4]
+"""New texts, one of the training rows, an empty one and a long one."""
+
+ROW_TEXTS = [str(row["text"]) for row in ROWS]
+
+
+class Made(NamedTuple):
+    """A model and its processor."""
+
+    model: XLGenForConditionalGeneration
+    processor: XLGenProcessor
+
+
+def label_ids(space: LabelSpace) -> list[list[int]]:
+    """Label ids of the rows."""
+    return [space.encode(row["labels"]) for row in ROWS]
+
+
+def large_space(size: int = 40) -> LabelSpace:
+    """The labels of the rows, and names of two words that no row has: more than any search of one text holds."""
+    words = ["music", "history", "art", "organ", "piano", "church", "modern", "printing"]
+    names = [f"{one} {other}" for one in words for other in words if one != other]
+    known = [row["labels"] for row in ROWS]
+    names = [name for name in [*VOCABULARY, *names] if all(name not in labels for labels in known)]
+    rows = LabelSpace.from_label_lists(known)
+    return LabelSpace.from_label_lists(known, list(dict.fromkeys(names))[: size - len(rows)])
+
+
+def make_retriever(checkpoint: str, space: LabelSpace, **options) -> LabelRetriever:
+    """An index of the rows, by an encoder that is not trained."""
+    return LabelRetriever.fit(space, ROW_TEXTS, label_ids(space), checkpoint, **{"progress": False, **options})
+
+
+def make_trees(space: LabelSpace) -> LabelTrees:
+    """Label trees of the rows."""
+    return fit_label_trees(space, ROW_TEXTS, label_ids(space), threads=1)
+
+
+def make_rcl(
+    checkpoint: str,
+    space: LabelSpace,
+    conditioning: str = "tokens",
+    number: int = 3,
+    *,
+    retriever: LabelRetriever | None = None,
+    lengths: tuple[int, int] = (64, 64),
+    **options,
+) -> Made:
+    """An untrained RCL and its processor."""
+    retriever = retriever or make_retriever(checkpoint, space, lexical=True)
+    candidates = CandidateInputs.fit(
+        retriever, ROW_TEXTS, num_input_candidates=number, conditioning=conditioning, progress=False
+    )
+    processor = XLGenProcessor(AutoTokenizer.from_pretrained(checkpoint), space, None, *lengths, candidates)
+    torch.manual_seed(1)
+    options = {"decoder_layers": 1, "max_labels": 5, **options}
+    return Made(
+        XLGenForConditionalGeneration.from_backbone(checkpoint, processor, variant="rcl", **options), processor
+    )
+
+
+def with_weights(made: Made, **weights) -> Made:
+    """The same model, its retriever weighing as these fields of [`RetrievalSettings`] say."""
+    finder = made.processor.candidates.retriever
+    changed = finder.with_settings(replace(finder.settings, **weights))
+    candidates = replace(made.processor.candidates, retriever=changed)
+    old = made.processor
+    lengths = (old.max_source_length, old.max_target_length)
+    return Made(made.model, XLGenProcessor(old.tokenizer, old.label_space, None, *lengths, candidates))
+
+
+def sharpened(made: Made) -> Made:
+    """Random models are indifferent: larger output weights make their choices differ clearly."""
+    with torch.no_grad():
+        made.model.get_output_embeddings().weight.mul_(6)
+    made.model.eval()
+    return made
+
+
+def fused(made: Made, trees: LabelTrees | None = None, *, retriever: LabelRetriever | None = None, number=4) -> Made:
+    """A hybrid of the model, its own retriever or the given one, and label trees if there are some."""
+    sources = {"retrieval": retriever or made.processor.retriever}
+    sources |= {} if trees is None else {"label_trees": trees}
+    generator = Generator(made.model, made.processor)
+    ids = label_ids(made.processor.label_space)
+    score_model = fuse_sources(generator, sources, ROW_TEXTS, ids, candidates_per_source=number)
+    return Made(made.model, made.processor.with_score_model(score_model))
+
+
+def rows_of(scored) -> list[list[tuple[int, float]]]:
+    """Label ids and scores of each text, best first."""
+    pairs = list(zip(scored.labels.tolist(), scored.scores.tolist(), strict=True))
+    bounds: Sequence[int] = scored.start.tolist()
+    return [pairs[first:last] for first, last in itertools.pairwise(bounds)]
