@@ -23,8 +23,8 @@ from xlgen_hf.processing_xlgen import XLGenProcessor
 
 MODEL_PATHS = {
     ".gitattributes", "README.md", "config.json", "generation_config.json", "label_clusters.json",
-    "label_clusters.safetensors", "label_space.json", "label_trie.safetensors", "score_model.json",
-    "model.safetensors", "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "label_clusters.safetensors", "label_space.json", "label_trie.safetensors", "model.safetensors",
+    "processor_config.json", "score_model.json", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
 

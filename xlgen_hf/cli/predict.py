@@ -28,6 +28,7 @@ CHUNK_SIZE = 1024
 """Texts that are sorted by length together; rows are written after each chunk."""
 _MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _AUTO = "auto"
+_NOT_DECIDING = ("output_file", "overwrite")  # options that rows do not depend on
 
 Predict: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
 """Predicts texts."""
@@ -61,6 +62,7 @@ def predict(
             show_default="JSON Lines to stdout",
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")] = False,
     num_beams: Annotated[
         int | None, typer.Option(min=1, help="Beams per text; 1 is greedy search.", show_default="the model's")
     ] = None,
@@ -119,10 +121,12 @@ def predict(
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.predictions import check_prediction_file, join_columns
     from ..data.rows import load_rows
+    from ..files.outputs import refuse_existing
 
+    _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
     if output_file is not None:
         check_prediction_file(output_file)
-    _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
+        refuse_existing(output_file, overwrite=overwrite)  # before the work, and again when the writing begins
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     texts = load_rows(input_file, rows, split="test", require_labels=False)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
@@ -146,7 +150,14 @@ def predict(
         return
     space, allowed = members[0].label_space, settings["allowed"]
     labels = space.names if allowed is None else space.decode(allowed)
-    _write(output_file, run, _fingerprint(given, model, labels, texts), rows.label_separator)
+    _write(
+        output_file,
+        run,
+        _fingerprint(given, model, labels, texts),
+        num_rows=len(texts),
+        overwrite=overwrite,
+        label_separator=rows.label_separator,
+    )
 
 
 def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:
@@ -296,7 +307,7 @@ def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[s
 
     folders = [local_model(name, {}) for name in models]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
-    settings = {name: str(value) for name, value in given.items() if name not in ("output_file", "overwrite")}
+    settings = {name: str(value) for name, value in given.items() if name not in _NOT_DECIDING}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
     return {**settings, "labels": digest(labels), "texts": digest(texts["text"])}
 
@@ -305,6 +316,9 @@ def _write(
     path: Path,
     run: Callable[[int], Iterator[list[dict[str, Any]]]],
     settings: dict[str, str],
+    *,
+    num_rows: int,
+    overwrite: bool,
     label_separator: str | None,
 ) -> None:
     """Write predictions as they come; continue where a run of the same command was stopped.
@@ -313,12 +327,15 @@ def _write(
         path: the file; its name says the format.
         run: predicts from a row on.
         settings: what the predictions depend on.
+        num_rows: number of texts.
+        overwrite: whether a file that is there may be replaced.
         label_separator: see `write_predictions`.
     """
     from ..data.predictions import write_predictions
     from ..files.json_lines import PartialOutput
 
-    output = PartialOutput(path, settings, CHUNK_SIZE)
-    for chunk in run(output.done):
-        output.append(chunk)
-    output.finish(partial(write_predictions, label_separator=label_separator))
+    json_lines = path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+    with PartialOutput(path, settings, CHUNK_SIZE, rows=num_rows, overwrite=overwrite) as output:
+        for chunk in run(output.done):
+            output.append(chunk)
+        output.finish(None if json_lines else partial(write_predictions, label_separator=label_separator))

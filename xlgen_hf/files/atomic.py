@@ -26,6 +26,7 @@ __all__ = [
     "atomic_path",
     "discard",
     "follow_umask",
+    "is_running",
     "is_unfinished",
     "lock_folder",
     "reason_of",
@@ -132,14 +133,15 @@ def _is_dead(folder: Path) -> bool:
     match = _NAME.fullmatch(folder.name)
     with suppress(OSError):
         process, age = int(match[1]) if match else 0, time.time() - folder.lstat().st_mtime
-        if process == os.getpid() or (_is_running(process) and age < _OLD):
+        if process == os.getpid() or (is_running(process) and age < _OLD):
             return False
         with lock_folder(folder, exclusive=True, timeout=0) as locked:
             return locked or (_fcntl is None and age > _OLD)
     return False
 
 
-def _is_running(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether there is a process with an id on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):
@@ -170,15 +172,24 @@ def lock_folder(folder: Path, *, exclusive: bool, timeout: float | None = None) 
         yield False
         return
     try:
-        yield try_lock(handle, exclusive=exclusive, timeout=timeout)
+        yield bool(try_lock(handle, exclusive=exclusive, timeout=timeout))
     finally:
         os.close(handle)
 
 
-def try_lock(handle: int, *, exclusive: bool, timeout: float | None = 0) -> bool:
-    """Lock an open file or folder; see [`lock_folder`]."""
+def try_lock(handle: int, *, exclusive: bool, timeout: float | None = 0) -> bool | None:
+    """Lock an open file or folder.
+
+    Args:
+        handle: its file descriptor; closing it releases the lock.
+        exclusive: see [`lock_folder`].
+        timeout: see [`lock_folder`].
+
+    Returns:
+        Whether the lock was taken; None where the file system has no locks.
+    """
     if _fcntl is None:
-        return False
+        return None
     how = _fcntl.LOCK_EX if exclusive else _fcntl.LOCK_SH
     end = None if timeout is None else time.monotonic() + timeout
     while True:
@@ -189,7 +200,7 @@ def try_lock(handle: int, *, exclusive: bool, timeout: float | None = 0) -> bool
                 return False
             time.sleep(_POLL)
         except OSError:  # a file system without locks
-            return False
+            return None
         else:
             return True
 
