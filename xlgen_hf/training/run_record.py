@@ -79,8 +79,8 @@ def start_record(folder: Path, record: Record, *, write: bool) -> bool:
         differences = ["what it was trained with is not known"] if before is None else [*_differences(before, record)]
         more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
         raise ConfigurationError(
-            f"{folder} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another output folder, repeat "
-            "the command of that run to continue it, or remove the folder."
+            f"{folder} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another output folder, "
+            "repeat the command of that run to continue it, or remove the folder."
         )
     if write:
         write_json(path, record)
