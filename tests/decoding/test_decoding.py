@@ -92,6 +92,18 @@ def test_used_up_branch_is_closed():
     assert torch.isfinite(masked[0]).nonzero().flatten().tolist() == [6]
 
 
+def test_padding_after_the_end_is_no_label():
+    """Rows that ended before others are padded by `generate`, here with a token that labels are spelled with."""
+    labels = [(3, SEPARATOR), (3, 4, SEPARATOR), (6, SEPARATOR)]
+    constraint = LabelSetLogitsProcessor(LabelTrie(labels), END, min_labels=1, max_labels=2)
+    rows = [[START], [START]]
+    for tokens in [(6, 3), (SEPARATOR, 4), (END, SEPARATOR), (3, 6), (SEPARATOR, SEPARATOR), (3, END), (SEPARATOR, 3)]:
+        masked = constraint(torch.tensor(rows), torch.zeros(2, VOCABULARY))
+        allowed = [set(torch.isfinite(row).nonzero().flatten().tolist()) for row in masked]
+        assert allowed == [_allowed(labels, row[1:], 1, 2) for row in rows]
+        rows = [[*row, token] for row, token in zip(rows, tokens, strict=True)]
+
+
 def test_scores_of_allowed_tokens_are_untouched():
     constraint = LabelSetLogitsProcessor(LabelTrie([(3, SEPARATOR), (4, SEPARATOR)]), END)
     scores = torch.randn(1, VOCABULARY)

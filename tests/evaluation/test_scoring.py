@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import importlib.util
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from xlgen_hf.errors import DataError
 from xlgen_hf.evaluation.scoring import score_ids, score_labels
-from xlgen_hf.files import resources as _resources
+from xlgen_hf.files import resources
 from xlgen_hf.files.resources import load_metric_module, resource_folder
 
 LABELS = ["a", "b", "c", "d"]
@@ -79,20 +82,30 @@ def test_scoring_needs_neither_evaluate_nor_torch():
     assert answer.stdout.strip() == "[]"
 
 
-def test_missing_resources_are_named(tmp_path, monkeypatch):
+@pytest.fixture
+def other_package(tmp_path):
+    """The folder of a package without resources, and the function of it that finds these."""
+    folder = tmp_path / "package"
+    (folder / "files").mkdir(parents=True)
+    path = Path(shutil.copy(resources.__file__, folder / "files"))
+    spec = importlib.util.spec_from_file_location("resources_of_another_package", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return folder, module.resource_folder
+
+
+def test_missing_resources_are_named(other_package):
     with pytest.raises(FileNotFoundError, match=r"no_such\.py is missing"):
         load_metric_module("xmc_f1", "no_such")
-    monkeypatch.setattr(_resources, "_PACKAGE", tmp_path / "package")
-    with pytest.raises(FileNotFoundError, match="The folder no_such_folder is missing; looked for"):
-        resource_folder("no_such_folder")
+    folder, find = other_package
+    with pytest.raises(FileNotFoundError, match=rf"The folder cards is missing; looked for {folder}/cards and "):
+        find("cards")
 
 
-def test_resources_in_the_package_come_first(tmp_path, monkeypatch):
-    beside, inside = tmp_path / "cards_for_this_test", tmp_path / "package" / "cards_for_this_test"
-    beside.mkdir()
-    monkeypatch.setattr(_resources, "_PACKAGE", tmp_path / "package")
-    assert resource_folder(beside.name) == beside
-    inside.mkdir(parents=True)
-    resource_folder.cache_clear()
-    assert resource_folder(beside.name) == inside
-    resource_folder.cache_clear()
+def test_resources_in_the_package_come_first(other_package):
+    folder, find = other_package
+    for name in ("beside", "both"):
+        (folder.parent / name).mkdir()
+    (folder / "both").mkdir()
+    assert find("beside") == folder.parent / "beside"
+    assert find("both") == folder / "both"

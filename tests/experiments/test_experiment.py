@@ -136,8 +136,11 @@ def test_dense_retrieval_is_a_system(files, checkpoints, tmp_path):
     with pytest.raises(ConfigurationError, match="not fitted"):
         system.score(["art"])
     system.fit(SystemData(data.train, data.validation, data.label_space, tmp_path / "dense"))
-    found = system.score(["art", "printing"])
-    assert len(found) == 2 and len(found.labels) == 2 * len(data.label_space)
+    found = system.score(["printing", "modern art"])
+    labels = [set(found.labels[a:b].tolist()) for a, b in zip(found.start, found.start[1:], strict=False)]
+    assert labels == [set(range(len(data.label_space)))] * 2  # all are ranked, the nearest training text's at the top
+    best = [data.label_space.names[found.labels[start]] for start in found.start[:-1]]
+    assert best[0] == "printing (output)" and best[1] in ("art", "modern art")
 
 
 def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, capsys):

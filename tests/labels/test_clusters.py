@@ -17,12 +17,23 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError, ModelFolderError
 from xlgen_hf.labels import clustering, clusters
-from xlgen_hf.labels.clustering import default_num_clusters, fit_clusters, label_embeddings
+from xlgen_hf.labels.clustering import (
+    cluster_labels,
+    default_num_clusters,
+    fit_clusters,
+    incidence_matrix,
+    k_means,
+    label_embeddings,
+)
 from xlgen_hf.labels.clusters import LabelClusters
 from xlgen_hf.labels.space import LabelSpace
 
 JSON, TENSORS = "label_clusters.json", "label_clusters.safetensors"
 TOPICS = {"cat": ["paw", "fur", "purr"], "sea": ["wave", "salt", "ship"], "law": ["court", "judge", "crime"]}
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 @pytest.fixture(scope="module")
@@ -179,15 +190,15 @@ class TestLabelEmbeddings:
     def test_pifa(self):
         documents = np.array([[1, 0], [0, 1]], dtype=np.float32)
         # document 0 has labels 0 and 1, document 1 has label 1
-        incidence = clustering._incidence(["a", "b"], [[0, 1], [1]], 2)
+        incidence = incidence_matrix(["a", "b"], [[0, 1], [1]], 2)
         half = 0.5**0.5
         expected = np.array([[1, 0], [half, 1]])
         expected /= np.linalg.norm(expected, axis=1, keepdims=True)
         np.testing.assert_allclose(label_embeddings(incidence, documents), expected, atol=1e-6)
 
     def test_repeated_labels_count_once(self):
-        once = clustering._incidence(["a"], [[0, 1]], 2)
-        assert (clustering._incidence(["a"], [[1, 0, 0]], 2) != once).nnz == 0
+        once = incidence_matrix(["a"], [[0, 1]], 2)
+        assert (incidence_matrix(["a"], [[1, 0, 0]], 2) != once).nnz == 0
 
     @settings(deadline=None, max_examples=50)
     @given(st.data())
@@ -199,8 +210,8 @@ class TestLabelEmbeddings:
         texts = data.draw(hnp.arrays(np.float32, (documents, width), elements=values))
         names = data.draw(hnp.arrays(np.float32, (labels, width), elements=values))
         weight = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
-        incidence = clustering._incidence([""] * documents, lists, labels)
-        rows = label_embeddings(incidence, texts, clustering._unit(names), weight)
+        incidence = incidence_matrix([""] * documents, lists, labels)
+        rows = label_embeddings(incidence, texts, unit(names), weight)
         assert rows.shape == (labels, width)
         assert rows.dtype == np.float32
         length = np.linalg.norm(rows, axis=1)
@@ -209,9 +220,9 @@ class TestLabelEmbeddings:
     def test_label_without_documents_lies_near_its_neighbors_by_name(self):
         generator = np.random.default_rng(0)
         names = np.repeat(np.eye(4, dtype=np.float32), 15, axis=0)
-        names = clustering._unit(names + 0.05 * generator.normal(size=names.shape))
+        names = unit(names + 0.05 * generator.normal(size=names.shape))
         shift = np.array([3, 3, 3, 3], dtype=np.float32)  # documents lie elsewhere in the space
-        documents = clustering._unit(names + shift)
+        documents = unit(names + shift)
         seen = np.arange(60) % 15 != 0
         rows = np.flatnonzero(seen)
         incidence = csr_matrix((np.ones(len(rows)), (np.arange(len(rows)), rows)), shape=(len(rows), 60))
@@ -222,39 +233,45 @@ class TestLabelEmbeddings:
 
     def test_many_labels_are_compared_in_parts(self, monkeypatch):
         generator = np.random.default_rng(0)
-        names, known, vectors = (clustering._unit(generator.normal(size=(n, 5))) for n in (7, 20, 20))
-        whole = clustering._from_neighbors(names, known, vectors)
-        monkeypatch.setattr(clustering, "_SIMILARITIES_AT_ONCE", 1)
-        np.testing.assert_allclose(clustering._from_neighbors(names, known, vectors), whole, atol=1e-6)
+        names, documents = (unit(generator.normal(size=(n, 5))) for n in (27, 20))
+        incidence = csr_matrix((np.ones(20), (np.arange(20), np.arange(20))), shape=(20, 27))  # 7 without documents
+        whole = label_embeddings(incidence, documents, names)
+        assert len(np.unique(whole[20:], axis=0)) == 7
+        monkeypatch.setattr(clustering, "SIMILARITIES_AT_ONCE", 1)
+        np.testing.assert_allclose(label_embeddings(incidence, documents, names), whole, atol=1e-6)
 
 
 class TestKMeans:
     def test_mini_batches_above_a_size(self, monkeypatch):
-        monkeypatch.setattr(clustering, "_MINI_BATCH_ABOVE", 100)
+        monkeypatch.setattr(clustering, "MINI_BATCH_ABOVE", 100)
+        monkeypatch.setattr(clustering, "KMeans", lambda *_, **__: pytest.fail("all rows at once"))
         generator = np.random.default_rng(0)
         centers = 10 * np.eye(4)
-        vectors = clustering._unit(np.repeat(centers, 30, axis=0) + generator.normal(size=(120, 4)))
-        runs = [clustering._k_means(vectors, 4, seed=3) for _ in range(2)]
+        vectors = unit(np.repeat(centers, 30, axis=0) + generator.normal(size=(120, 4)))
+        runs = [k_means(vectors, 4, seed=3) for _ in range(2)]
         np.testing.assert_array_equal(*runs)
         for group in runs[0].reshape(4, 30):
             assert len(set(group)) == 1
 
     def test_numbers_follow_frequency_and_have_no_gaps(self):
-        ordered = clustering._order_by_frequency(np.array([7, 2, 2, 9, 7]), np.array([5, 4, 4, 3, 0]))
-        assert ordered.tolist() == [1, 0, 0, 2, 1]
+        space = LabelSpace(list("abcde"), [5, 4, 4, 3, 0])
+        found = cluster_labels(space, np.eye(5, dtype=np.float32), np.array([7, 2, 2, 9, 7]))
+        assert found.assignment.tolist() == [1, 0, 0, 2, 1]
 
     def test_ties_go_by_the_first_label(self):
-        assert clustering._order_by_frequency(np.array([3, 1, 2]), np.array([1, 1, 1])).tolist() == [0, 1, 2]
+        space = LabelSpace(list("abc"), [1, 1, 1])
+        found = cluster_labels(space, np.eye(3, dtype=np.float32), np.array([3, 1, 2]))
+        assert found.assignment.tolist() == [0, 1, 2]
 
     def test_centroid_of_opposed_rows(self):
         rows = np.array([[1, 0], [-1, 0], [0, 1]], dtype=np.float32)
-        found = clustering._centroids(rows, np.array([0, 0, 1]))
-        np.testing.assert_allclose(found, [[1, 0], [0, 1]])
+        found = cluster_labels(LabelSpace(list("abc"), [3, 2, 1]), rows, np.array([0, 0, 1]))
+        np.testing.assert_allclose(found.centroids, [[1, 0], [0, 1]])
 
     def test_names_are_unique(self):
         space = LabelSpace(["a", "b", "a / b", "a / b (2)"], [4, 3, 2, 1])
-        names = clustering._cluster_names(np.array([0, 0, 1, 2]), space)
-        assert names == ["a / b", "a / b (2)", "a / b (2) (2)"]
+        found = cluster_labels(space, np.eye(4, dtype=np.float32), np.array([0, 0, 1, 2]))
+        assert found.names == ["a / b", "a / b (2)", "a / b (2) (2)"]
 
 
 class TestUse:

@@ -16,6 +16,7 @@ from .blocks import Block, batches, block_of_rows
 from .options import RowOptions, shown_names
 from .tables import EXCEL_SUFFIXES, read_arrow, read_excel, read_parquet
 from .text_files import detect_encoding, iter_lines
+from .values import shown
 
 __all__ = ["FILE_FORMATS", "read_file", "reader_of"]
 
@@ -27,7 +28,6 @@ FILE_FORMATS = (
 )  # fmt: skip
 """Ends of the names of files that can be read."""
 
-_SHOWN = 80  # characters of a bad value that an error shows
 _EXAMPLE = '{"text": "...", "labels": ["...", "..."]}'
 _MAX_CELL = 2**31 - 1  # characters; the csv module refuses cells of more than 131,072 unless told
 _DELIMITERS = (",", ";", "\t", "|")
@@ -93,8 +93,7 @@ def _parse_json(content: str, path: Path, number: int | None) -> Any:
         return json.loads(content.rstrip())
     except json.JSONDecodeError as err:
         place = f"column {err.colno}" if number else f"line {err.lineno}, column {err.colno}"
-        shown = content.strip()[:_SHOWN]
-        message = f"Not valid JSON ({err.msg} at {place}): {shown}. A row is {_EXAMPLE}."
+        message = f"Not valid JSON ({err.msg}: {place}): {shown(content.strip())}. A row is {_EXAMPLE}."
         raise DataError(message, file=path, row=number) from err
     except RecursionError as err:
         raise DataError("The JSON is nested too deeply.", file=path, row=number) from err

@@ -213,12 +213,13 @@ def inspect_rows(
     """
     if max_length is not None and tokenizer is None:
         raise ConfigurationError("A maximum length counts tokens; give a tokenizer, too.")
-    first = "train" if "train" in splits else next(iter(splits))
-    splits = {first: splits[first]} | dict(splits)
+    usual = [name for name in ("train", "validation", "test") if name in splits]
+    splits = {name: splits[name] for name in (*usual, *(name for name in splits if name not in usual))}
+    first = next(iter(splits))
     counts = {name: label_counts(rows) for name, rows in splits.items()}
     keys = {name: text_keys(rows) for name, rows in splits.items()}
-    names = list(dict.fromkeys(label for found in counts.values() for label in found))
-    further = [name for name in dict.fromkeys(vocabulary) if name not in set(names)]
+    names = dict.fromkeys(label for found in counts.values() for label in found)
+    further = [name for name in dict.fromkeys(vocabulary) if name not in names]
     tokens = {}
     if tokenizer is not None:
         tokens = {name: token_lengths(rows, tokenizer, token_sample) for name, rows in splits.items()}
@@ -227,7 +228,7 @@ def inspect_rows(
         for name, rows in splits.items()
     }
     found = [
-        *row_suspicions(splits[first]),
+        *(one.of(name) for name, rows in splits.items() for one in row_suspicions(rows)),
         *split_suspicions(splits, keys),
         *look_alike_suspicions([*names, *further]),
         *(truncation_suspicions(tokens[first], max_length) if max_length is not None else ()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -174,14 +175,18 @@ class RowShaper:
             texts = self._strings(block, chosen.texts[0], optional=False)
         else:
             parts = [pc.utf8_trim_whitespace(self._strings(block, name, optional=True)) for name in chosen.texts]
-            filled = [pc.if_else(pc.equal(part, ""), pa.scalar(None, pa.string()), part) for part in parts]
-            texts = pc.binary_join_element_wise(*filled, self.options.text_separator, null_handling="skip")
+            texts = functools.reduce(self._joined, parts)
         empty = pc.equal(pc.utf8_trim_whitespace(texts), "").to_numpy(zero_copy_only=False)
         self.empty_texts += int(empty.sum())
         if empty.any() and not self.allow_empty_text:
             message = "The text is empty. Leave the row out; nothing can be learned from it."
             fail(block, int(empty.argmax()), message)
         return texts
+
+    def _joined(self, texts: pa.Array, part: pa.Array) -> pa.Array:
+        """Texts with a further part; the separator only stands between parts that are not empty."""
+        both = pc.and_(pc.not_equal(texts, ""), pc.not_equal(part, ""))
+        return pc.binary_join_element_wise(texts, part, pc.if_else(both, self.options.text_separator, ""))
 
     def _strings(self, block: Block, name: str, *, optional: bool) -> pa.Array:
         """A column as an Arrow array of strings; empty where an optional one has no value."""

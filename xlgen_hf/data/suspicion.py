@@ -66,6 +66,10 @@ class Suspicion(NamedTuple):
     advice: str
     number: int
 
+    def of(self, split: str) -> Suspicion:
+        """The suspicion with the split that it is about."""
+        return self._replace(message=f"{split}: {self.message}")
+
 
 def log_suspicions(suspicions: Iterable[Suspicion], source: str) -> None:
     """Log each as a warning, with the name of what it is about."""

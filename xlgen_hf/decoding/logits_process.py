@@ -76,7 +76,8 @@ class LabelSetLogitsProcessor(LogitsProcessor):
             offset = torch.arange(len(parent), device=tokens.device)[:, None] * self.num_beams
             state = state.select((parent + offset).flatten())
         last = tokens[:, -1]
-        ended = last == self.eos_token_id
+        # What follows the end is padding, which must not be taken for a label.
+        ended = (last == self.eos_token_id) | (state.count > self._constraint.max_labels)
         child = self._constraint.find_children(state.node, last)
         self._constraint.advance(state, child.masked_fill(ended, 0))
         state.count.masked_fill_(ended, self._constraint.max_labels + 1)  # nothing but the end token from here on

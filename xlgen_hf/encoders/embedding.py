@@ -29,15 +29,17 @@ from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolder
 from ..files.serialization import read_tensors, write_json, write_tensors
 from .checkpoints import checkpoint_errors, resolve_checkpoint
 
-__all__ = ["Encoder", "embed_texts", "load_encoder", "masked_mean"]
+__all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "load_encoder", "masked_mean"]
 
 logger = logging.getLogger(__name__)
 
 Encoder: TypeAlias = "str | tuple[PreTrainedModel, PreTrainedTokenizerBase]"
 """A checkpoint name, or a loaded model with its tokenizer."""
 
+SHARD_TEXTS = 2048
+"""Texts whose embeddings are written at once: about 10 s of MiniLM on one core."""
+
 _CACHE_VERSION = 1
-_SHARD_TEXTS = 2048  # texts whose embeddings are written at once: about 10 s of MiniLM on one core
 _TOKENIZE_AT_ONCE = 10_000
 # Families that number positions from behind the padding id: that many rows of the position table are no positions.
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
@@ -275,7 +277,7 @@ def _cache_folder(cache_dir: str | Path | None, source: _EncoderSource, tokens: 
     """Name the folder of this job's shards after token ids (so tokenizer and `max_length` too) and weights."""
     if cache_dir is None:
         return None
-    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{_SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
     digest.update(tokens.ids.data)
     digest.update(tokens.starts.data)
     folder = Path(cache_dir).expanduser() / f"embeddings-{digest.hexdigest()}"
@@ -303,7 +305,7 @@ class _Run:
         order = order[self.tokens.lengths[order] > 0]
         if len(order) < len(found):
             logger.warning("%d texts have no tokens; their embeddings are zero.", len(found) - len(order))
-        shards = [order[start : start + _SHARD_TEXTS] for start in range(0, len(order), _SHARD_TEXTS)]
+        shards = [order[start : start + SHARD_TEXTS] for start in range(0, len(order), SHARD_TEXTS)]
         missing = []
         for number, rows in enumerate(shards):
             cached = self._read(number, (len(rows), width))

@@ -8,11 +8,11 @@ from pathlib import Path
 from ..errors import ModelFolderError
 from .serialization import read_json
 
-__all__ = ["HYBRID_FILE", "LINEAR_FOLDER", "MODEL_FILES", "REPORT_FILE", "model_files"]
+__all__ = ["LABEL_TREES_FOLDER", "MODEL_FILES", "REPORT_FILE", "SCORE_MODEL_FILE", "model_files"]
 
 REPORT_FILE = "training_report.json"
-HYBRID_FILE = "hybrid.json"
-LINEAR_FOLDER = "linear"
+SCORE_MODEL_FILE = "score_model.json"
+LABEL_TREES_FOLDER = "label_trees"
 
 _TOKENIZER_FILES = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json",
@@ -23,13 +23,13 @@ _RETRIEVER_FILES = (
     "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "retriever.json",
     "retriever.safetensors", *_TOKENIZER_FILES,
 )  # fmt: skip
-_LINEAR_FILES = ("linear.json", "linear.safetensors", "trees/settings.json", "trees/tree*.cbor")
+_LABEL_TREES_FILES = ("label_trees.json", "label_trees.safetensors", "trees/settings.json", "trees/tree*.cbor")
 MODEL_FILES = (
     *_WEIGHTS, "model.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
     "label_space.json", "label_clusters.json", "label_clusters.safetensors", "label_trie.safetensors",
-    "processor_config.json", "score_calibration.json", HYBRID_FILE, REPORT_FILE,
+    "processor_config.json", SCORE_MODEL_FILE, REPORT_FILE,
     *_TOKENIZER_FILES, *(f"retriever/{name}" for name in _RETRIEVER_FILES),
-    *(f"{LINEAR_FOLDER}/{name}" for name in _LINEAR_FILES),
+    *(f"{LABEL_TREES_FOLDER}/{name}" for name in _LABEL_TREES_FILES),
 )  # fmt: skip
 """Patterns of the files of a model or adapter that go to the Hub."""
 
@@ -45,9 +45,10 @@ def model_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise ModelFolderError(f"There is no folder {str(folder)!r}. Give the folder of a trained model.")
+    trees = folder / LABEL_TREES_FOLDER
     found = {
         path.relative_to(folder).as_posix(): path
-        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*"), *folder.glob(f"{LINEAR_FOLDER}/**/*")])
+        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*"), *trees.glob("**/*")])
         if path.is_file() and any(fnmatchcase(path.relative_to(folder).as_posix(), pattern) for pattern in MODEL_FILES)
     }
     kind = "adapter_config.json" if "adapter_config.json" in found else "config.json"

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..errors import ModelFolderError
-from ..files.model_folder import HYBRID_FILE, REPORT_FILE
+from ..files.model_folder import REPORT_FILE, SCORE_MODEL_FILE
 from ..files.serialization import read_json
 from ..labels.space import LabelSpace
 from ..version import __version__
@@ -128,8 +128,9 @@ def model_card(
     facts = _facts(folder, repo_id, report, scores or {}, dataset)
     facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
     facts["architecture"] = (config.get("backbone") or {}).get("model_type")
-    facts["hybrid"] = (folder / HYBRID_FILE).is_file()
-    facts["label_trees"] = facts["hybrid"] and bool(_object(folder / HYBRID_FILE).get("linear"))
+    score_model = folder / SCORE_MODEL_FILE
+    fusion = (_object(score_model) if score_model.is_file() else {}).get("fusion") or {}
+    facts["hybrid"], facts["label_trees"] = bool(fusion), "label_trees" in fusion.get("sources", [])
     metadata = _metadata(facts, report, license_id)
     if facts["hybrid"]:
         metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]

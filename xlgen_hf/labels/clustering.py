@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -17,15 +18,26 @@ from ..errors import ConfigurationError, DataError
 from .clusters import LabelClusters
 from .space import LabelSpace
 
-__all__ = ["default_num_clusters", "fit_clusters", "label_embeddings"]
+__all__ = [
+    "MINI_BATCH_ABOVE",
+    "SIMILARITIES_AT_ONCE",
+    "cluster_labels",
+    "default_num_clusters",
+    "fit_clusters",
+    "incidence_matrix",
+    "k_means",
+    "label_embeddings",
+]
 
 logger = logging.getLogger(__name__)
 _NAMED_BY = 3  # labels in the name of a cluster
 _NEIGHBORS = 10  # labels with documents that place one without
 _NEIGHBOR_TEMPERATURE = 0.1  # of the softmax over their names' cosines
 _PLACING_NAME_WEIGHT = 0.5  # least share of the name in the embedding of a label without documents
-_SIMILARITIES_AT_ONCE = 20_000_000
-_MINI_BATCH_ABOVE = 20_000_000  # distances of one k-means iteration, above which it works on samples
+SIMILARITIES_AT_ONCE = 20_000_000
+"""Similarities of label names that are held in memory together."""
+MINI_BATCH_ABOVE = 20_000_000
+"""Distances of one iteration of k-means, above which it works on samples of the labels."""
 _MANY_STARTS_BELOW = 1_000_000  # distances of one iteration, below which several starts cost nothing
 _STARTS = 4
 
@@ -81,7 +93,7 @@ def fit_clusters(
     """
     wanted = default_num_clusters(len(label_space)) if num_clusters is None else num_clusters
     _check_settings(wanted, name_weight, len(label_space))
-    incidence = _incidence(texts, label_ids, len(label_space))
+    incidence = incidence_matrix(texts, label_ids, len(label_space))
     embed = partial(
         embed_texts,
         encoder=encoder,
@@ -95,7 +107,6 @@ def fit_clusters(
     needs_names = name_weight > 0 or bool((incidence.getnnz(axis=0) == 0).any())
     names = embed(label_space.names) if needs_names else None
     vectors = label_embeddings(incidence, documents, names, name_weight)
-    assignment = _order_by_frequency(_k_means(vectors, wanted, seed), label_space.counts)
     metadata = {
         "encoder": encoder if isinstance(encoder, str) else type(encoder[0]).__name__,
         "name_weight": name_weight,
@@ -103,9 +114,27 @@ def fit_clusters(
         "num_documents": len(texts),
         "num_labels_without_documents": int((incidence.getnnz(axis=0) == 0).sum()),
     }
-    return LabelClusters(
-        assignment, _centroids(vectors, assignment), _cluster_names(assignment, label_space), metadata
-    )
+    return cluster_labels(label_space, vectors, k_means(vectors, wanted, seed), metadata)
+
+
+def cluster_labels(
+    label_space: LabelSpace, vectors: np.ndarray, assignment: np.ndarray, metadata: dict[str, Any] | None = None
+) -> LabelClusters:
+    """Clusters out of an assignment: numbered by frequency, with centroids and names.
+
+    Args:
+        label_space: the `L` labels.
+        vectors: label embeddings, `(L, H)`, rows of length 1.
+        assignment: a number for each label, the same for those of one cluster, `(L,)`; any integers.
+        metadata: what the clusters remember of how they were made.
+
+    Returns:
+        Clusters without gaps in their numbers: the one whose labels occur most often in training first, then by first
+        label. A centroid is the mean direction of the members, a name the most frequent of them.
+    """
+    ordered = _order_by_frequency(assignment, label_space.counts)
+    names = _cluster_names(ordered, label_space)
+    return LabelClusters(ordered, _centroids(vectors, ordered), names, metadata or {})
 
 
 def _check_settings(num_clusters: int, name_weight: float, num_labels: int) -> None:
@@ -115,8 +144,20 @@ def _check_settings(num_clusters: int, name_weight: float, num_labels: int) -> N
         raise ConfigurationError(f"name_weight={name_weight}; it must lie in [0, 1].")
 
 
-def _incidence(texts: Sequence[str], label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
-    """Which document has which label, `(N, L)`, float32, rows of length 1."""
+def incidence_matrix(texts: Sequence[str], label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
+    """Which document has which label.
+
+    Args:
+        texts: `N` documents.
+        label_ids: each document's label ids; one that is repeated counts once.
+        num_labels: size of the label space, `L`.
+
+    Returns:
+        `(N, L)`, float32, rows of length 1 where a document has labels.
+
+    Raises:
+        DataError: if texts and label ids differ in number, or a label id is none of the label space.
+    """
     if len(texts) != len(label_ids):
         raise DataError(f"{len(texts)} texts come with {len(label_ids)} lists of label ids.")
     columns: list[int] = []
@@ -185,7 +226,7 @@ def _from_neighbors(names: np.ndarray, known_names: np.ndarray, known_vectors: n
     """Mean vectors of the labels with the nearest names: `(Q, H)`, `(K, H)` and `(K, H)` -> `(Q, H)`."""
     count = min(_NEIGHBORS, len(known_names))
     found = np.empty_like(names)
-    step = max(1, _SIMILARITIES_AT_ONCE // len(known_names))
+    step = max(1, SIMILARITIES_AT_ONCE // len(known_names))
     for start in range(0, len(names), step):
         similarity = names[start : start + step] @ known_names.T  # (q, K)
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]
@@ -195,8 +236,17 @@ def _from_neighbors(names: np.ndarray, known_names: np.ndarray, known_vectors: n
     return _unit(found)
 
 
-def _k_means(vectors: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
-    """Cluster the rows, `(L, H)` -> `(L,)`; as these have length 1, the nearest is the most similar by cosine."""
+def k_means(vectors: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
+    """Cluster label embeddings; as these have length 1, the nearest is the most similar by cosine.
+
+    Args:
+        vectors: one row for each label, `(L, H)`.
+        num_clusters: clusters to make; fewer come out, with a warning, where fewer rows are different.
+        seed: the same seed and rows give the same clusters.
+
+    Returns:
+        The cluster of each label, `(L,)`, int64.
+    """
     distinct = len({row.tobytes() for row in vectors})
     if distinct < num_clusters:
         logger.warning(
@@ -205,7 +255,7 @@ def _k_means(vectors: np.ndarray, num_clusters: int, seed: int) -> np.ndarray:
         )
         num_clusters = distinct
     work = len(vectors) * num_clusters
-    if work > _MINI_BATCH_ABOVE:
+    if work > MINI_BATCH_ABOVE:
         # Each step should show each cluster some rows, and each row should be seen some times.
         size = max(4096, 8 * num_clusters)
         model = MiniBatchKMeans(num_clusters, n_init=1, batch_size=size, random_state=seed)

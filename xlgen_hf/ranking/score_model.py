@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 
 from ..errors import ConfigurationError, ModelFolderError
+from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.serialization import read_json, write_json
 from .calibration import ScoreCalibrator
 from .decisions import DecisionRule, Objective
@@ -19,7 +20,6 @@ from .sources import SavedSource
 
 __all__ = ["SCORE_MODEL_FILE", "ScoreModel"]
 
-SCORE_MODEL_FILE = "score_model.json"
 _FORMAT_VERSION = 1
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError
+from ..files.model_folder import LABEL_TREES_FOLDER
 from ..files.saving import replace_files
 from ..labels.space import LabelSpace
 from ..ranking.score_model import ScoreModel
@@ -22,7 +23,7 @@ __all__ = [
     "save_sources",
 ]
 
-SOURCE_FOLDERS = {"retrieval": RETRIEVER_FOLDER, "label_trees": "label_trees"}
+SOURCE_FOLDERS = {"retrieval": RETRIEVER_FOLDER, "label_trees": LABEL_TREES_FOLDER}
 """Name of a source -> its folder in a model's folder."""
 
 
