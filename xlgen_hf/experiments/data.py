@@ -11,6 +11,7 @@ from typing import Literal, TypedDict, get_args
 
 from datasets import Dataset, load_from_disk
 
+from ..data.options import RowOptions
 from ..data.rows import load_label_names, load_rows
 from ..data.transforms import drop_labels, labelled_rows
 from ..errors import ConfigurationError
@@ -82,18 +83,21 @@ class ExperimentData:
     facts: DataFacts
 
     @classmethod
-    def prepare(cls, sources: Mapping[str, str], labels: str | None, folder: Path) -> ExperimentData:
+    def prepare(
+        cls, sources: Mapping[str, str], labels: str | None, folder: Path, options: RowOptions | None = None
+    ) -> ExperimentData:
         """Read and check the rows, and keep them in `folder`.
 
         Args:
             sources: `train`, `validation` and `test` -> what `load_rows` reads.
             labels: what `load_label_names` reads, None for the labels of the training rows alone.
             folder: where the rows are kept; those of an earlier run stay if they are the same.
+            options: how the rows are read.
 
         Raises:
             DataError: if rows cannot be read.
         """
-        rows = {split: load_rows(sources[split], split=split) for split in _SPLITS}
+        rows = {split: load_rows(sources[split], options, split=split) for split in _SPLITS}
         rows["train"] = labelled_rows(rows["train"])
         vocabulary = [] if labels is None else load_label_names(labels)
         space = LabelSpace.from_label_lists(rows["train"]["labels"], vocabulary)
