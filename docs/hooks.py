@@ -51,7 +51,7 @@ def _command_lines(command: Any, path: str, heading: str) -> list[str]:
             groups.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
     for title in sorted(groups, key=lambda title: title == "Options"):
         lines += ["", f"{heading}# {title}", "", "| option | meaning |", "|---|---|"]
-        lines += [f"| `{_cell(option)}` | {_cell(meaning)} |" for option, meaning in groups[title]]
+        lines += [f"| `{_line(option)}` | {_meaning(meaning)} |" for option, meaning in groups[title]]
     lines += ["", command.epilog or ""]
     for sub in getattr(command, "commands", {}).values():
         lines += ["", *_command_lines(sub, f"{path} {sub.name}", heading + "#")]
@@ -72,8 +72,12 @@ def _plain(text: str) -> str:
     return re.sub(r"(?<![`\w-])(--[a-z][\w-]*)", r"`\1`", text).replace("<", "&lt;")
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+def _meaning(text: str) -> str:
+    return _plain(_line(text)).replace("|", "\\|")  # which a cell of a table needs outside of code
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 class PlainNames(griffe.Extension):

@@ -1,4 +1,4 @@
-"""Blocks of code in README and documentation, for the tests and for `benchmarks/run_docs.sh`, which runs them."""
+"""Blocks of code in the README and in the documentation, for the tests and for `benchmarks/run_docs.sh`."""
 
 from __future__ import annotations
 
