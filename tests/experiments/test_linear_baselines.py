@@ -1,4 +1,4 @@
-"""Baseline systems on small data: what they learn, what they leave behind, and what they say when something is missing."""
+"""Baseline systems on small data: what they learn, what they leave behind, and what they say of what is missing."""
 
 from __future__ import annotations
 
