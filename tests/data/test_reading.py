@@ -101,7 +101,7 @@ def test_a_kept_column_may_not_be_named_as_what_is_made(tmp_path):
 
 def test_ids_that_are_not_unique_are_reported(caplog):
     load_rows([{**row, "id": 7} for row in ROWS], id_column="id")
-    assert "2 rows have 1 different values of 'id', so it does not identify a row" in caplog.text
+    assert "the column 'id' does not identify a row: different values: 1, rows: 2" in caplog.text
 
 
 def test_joined_texts_may_lack_a_part_but_not_all():

@@ -16,6 +16,7 @@ from xlgen_hf import load_rows
 from xlgen_hf.data.suspicion import (
     difference,
     label_counts,
+    log_split_suspicions,
     log_suspicions,
     look_alike_suspicions,
     look_alikes,
@@ -112,7 +113,7 @@ CAFE = "café culture"
     [
         (CAFE, unicodedata.normalize("NFD", CAFE), "Unicode normal form (NFC, NFD)"),
         ("Music", "music", "case"),
-        ("music", "mu\u200bsic", "characters that show nothing (zero-width)"),
+        ("music", "mu\u200bsic", "invisible characters (zero-width)"),
         ("music hall", "music  hall", "white space"),
         ("A", "\uff21", "case, width, white space or Unicode form"),
     ],
@@ -178,3 +179,14 @@ def test_label_counts_over_blocks(monkeypatch):
     counts = label_counts(rows.select(range(29, -1, -1)))
     assert counts == {"all": 30, "label 0": 10, "label 1": 10, "label 2": 10}
     assert np.all([count > 0 for count in counts.values()])
+
+
+def test_what_a_training_says_of_its_splits(caplog):
+    train, test = rows_of([["a"]] * 2, ["art", "art and music"]), rows_of([["a"]], ["ART"])
+    log_split_suspicions({"train": train, "test": test}, tokenizer=make_bert_tokenizer(), max_length=4)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "The data: 1 of 1 texts of test are texts of train" in caplog.messages[0]
+    assert "The texts of train: 50.0% of 2 texts have more than 4 tokens" in caplog.messages[1]
+    caplog.clear()
+    log_split_suspicions({"train": train})
+    assert caplog.messages == []

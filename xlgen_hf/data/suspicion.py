@@ -26,6 +26,7 @@ __all__ = [
     "difference",
     "fold_text",
     "label_counts",
+    "log_split_suspicions",
     "log_suspicions",
     "look_alike_suspicions",
     "look_alikes",
@@ -84,6 +85,28 @@ def label_counts(rows: Dataset) -> Counter[str]:
         values, occurrences = labels.flatten().value_counts().flatten()
         counts.update(dict(zip(values.to_pylist(), occurrences.to_pylist(), strict=True)))
     return counts
+
+
+def log_split_suspicions(
+    splits: Mapping[str, Dataset],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
+    sample: int | None = 2000,
+) -> None:
+    """Log what looks wrong between splits and in the lengths of texts, before a training; rows are seen as read.
+
+    Args:
+        splits: rows by split; the first is the one that is learned from.
+        tokenizer: the model's tokenizer; without it lengths are not looked at.
+        max_length: tokens that the model reads.
+        sample: texts of the first split whose tokens are counted; None for all.
+    """
+    log_suspicions(split_suspicions(splits), "The data")
+    if tokenizer is not None and max_length is not None:
+        first = next(iter(splits))
+        lengths = token_lengths(splits[first], tokenizer, sample)
+        log_suspicions(truncation_suspicions(lengths, max_length), f"The texts of {first}")
 
 
 # ---------------------------------------------------------------------------------------------------- labels of rows
@@ -196,7 +219,7 @@ def difference(one: str, other: str) -> str:
         return "Unicode normal form (NFC, NFD)"
     hidden = ["".join(sign for sign in name if not is_invisible(sign)) for name in (one, other)]
     if hidden[0] == hidden[1]:
-        return "characters that show nothing (zero-width)"
+        return "invisible characters (zero-width)"
     if one.casefold() == other.casefold():
         return "case"
     return "white space" if one.split() == other.split() else "case, width, white space or Unicode form"

@@ -27,7 +27,7 @@ _SHOWN = 5  # names that a report spells out
 
 
 def normalize_name(name: str) -> str:
-    """Fold what a reader would not tell apart: Unicode form (NFKC), case, white space, characters that show nothing."""
+    """Fold what a reader would not tell apart: Unicode form (NFKC), case, white space, invisible characters."""
     if name.isascii():
         return " ".join(name.casefold().split())
     visible = "".join(sign for sign in name if not is_invisible(sign))
@@ -243,8 +243,8 @@ class LabelSpace:
         groups = self.ambiguous_names()
         if groups:
             logger.warning(
-                "%d groups of label names differ only in case, Unicode form, white space or characters that show nothing, "
-                "and stay separate labels: %s.",
+                "%d groups of label names differ only in case, Unicode form, white space or invisible characters, and "
+                "stay separate labels: %s.",
                 len(groups),
                 ", ".join(ascii(group) for group in groups[:_SHOWN]),
             )
