@@ -424,3 +424,11 @@ def test_long_tables_beyond_memory(monkeypatch):
     expected = {(f"text {number % 20}", f"label {number % 7}") for number in range(100)}
     assert {(row["text"], label) for row in found for label in row["labels"]} == expected
     assert found["text"][:] == [f"text {number}" for number in range(20)]
+
+
+def test_plain_texts(tmp_path):
+    path = write(tmp_path / "texts.txt", "one text\n\nanother, text\n")
+    expected = [{"text": text, "labels": []} for text in ("one text", "", "another, text")]
+    assert load_rows(path, require_labels=False).to_list() == expected
+    with pytest.raises(DataError, match=r"texts\.txt: There is no column 'labels', only \['text'\]"):
+        load_rows(path)

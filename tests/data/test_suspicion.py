@@ -14,7 +14,6 @@ from tiny import make_bert_tokenizer
 
 from xlgen_hf import load_rows
 from xlgen_hf.data.suspicion import (
-    difference,
     label_counts,
     log_split_suspicions,
     log_suspicions,
@@ -26,7 +25,7 @@ from xlgen_hf.data.suspicion import (
     token_lengths,
     truncation_suspicions,
 )
-from xlgen_hf.labels.space import normalize_name
+from xlgen_hf.labels.space import name_difference, normalize_name
 
 
 def rows_of(labels, texts=None):
@@ -120,7 +119,7 @@ CAFE = "café culture"
 )
 def test_names_that_look_the_same(one, other, how):
     assert look_alikes([one, other, "else", one]) == [(one, other)]
-    assert difference(one, other) == how
+    assert name_difference(one, other) == how
     (found,) = look_alike_suspicions([one, other])
     assert found.message.isascii()  # so that the difference shows
     assert how in found.message

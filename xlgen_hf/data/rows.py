@@ -75,10 +75,10 @@ def load_rows(
     see `xlgen_hf.data.suspicion`.
 
     Args:
-        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, `.parquet`, `.arrow`, `.xlsx`); a
-            folder with a file for each split, that `save_to_disk` wrote, or in one of the layouts of
-            `xlgen_hf.data.folders`; the id of a data set on the Hub; or rows in memory: a data set, several by split,
-            a data frame, an Arrow table, or dictionaries.
+        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.parquet`, `.arrow`, `.xlsx`; where
+            labels are not required, also `.txt`, one text per line); a folder with a file for each split, or that
+            `save_to_disk` wrote, or in one of the layouts of `xlgen_hf.data.folders`; the id of a data set on the Hub;
+            or rows in memory: a data set, several by split, a data frame, an Arrow table, or dictionaries.
         options: the columns to read, and how; see `RowOptions`.
         split: the part to read of a source with several: `train`, `validation` (also found as `valid`, `val`,
             `validate`, `dev`) or `test`. A file is read whole whatever this says.

@@ -138,7 +138,9 @@ class RowShaper:
             kept[self.options.id_column] = _ID
         for name in self.options.keep_columns:
             self._demand(block, name, "--keep-columns", "keep_columns")
-        return _Chosen([_TEXT], _LABELS if _LABELS in block.columns else None, [], kept)
+        if self.require_labels:
+            self._demand(block, _LABELS, "--labels-column", "labels_column")
+        return _Chosen([_TEXT], _LABELS, [], kept)
 
     def _choose_columns(self, block: Block) -> _Chosen:
         options = self.options
