@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ..errors import ConfigurationError, DataError
+from ..files.atomic import atomic_path
 from ..files.json_lines import write_jsonl
-from ..files.serialization import atomic_path
 from .blocks import MISSING, Block, batches
 from .formats import read_file
 from .label_cells import DEFAULT_SEPARATOR, CellError, join_labels, recognise_separator, split_cell

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..data.inspection import SHOT_BUCKETS
 from ..errors import ConfigurationError, MissingExtraError
-from ..files.serialization import atomic_path
+from ..files.atomic import atomic_path
 from ..ranking.reliability import ReliabilityTable, table_calibration_error
 
 if TYPE_CHECKING:
