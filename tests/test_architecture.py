@@ -35,7 +35,6 @@ KNOWN_UPWARDS: set[str] = set()
 KNOWN_HEAVY: set[str] = set()
 KNOWN_LONG: set[str] = set()
 KNOWN_NOT_PUBLIC = {
-    "cli.inspect defines print_inspection",
     "cli.main defines build_app",
     "cli.push defines dataset",
     "cli.push defines metric",
