@@ -100,24 +100,24 @@ def test_gradients_reach_all_that_is_trained(make_model, family, restrict):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize(("variant", "restrict"), [("base", True), ("bcl", True), ("mcg", False)])
 def test_merged_model_predicts_what_the_adapter_does(make_model, tmp_path, family, variant, restrict):
-    model, processor = make_model(family, variant, restrict_output=restrict)
-    plain = model.predict(TEXTS, processor, max_labels=4)
+    model, processor = make_model(family, variant, restrict_output=restrict, max_labels=4)
+    plain = model.predict(TEXTS, processor)
     adapted = add_lora(model, processor, tmp_path / "base", r=4, alpha=16).eval()
-    _same(adapted.predict(TEXTS, processor, max_labels=4), plain)  # a fresh adapter changes nothing
+    _same(adapted.predict(TEXTS, processor), plain)  # a fresh adapter changes nothing
     if family in ("bert", "modernbert"):
         with torch.no_grad():  # the bias that peft's wrapper of the output layer leaves out
             adapted.get_base_model().backbone.decoder.cls.predictions.bias.normal_()
     _shake(adapted)
-    predicted = adapted.predict(TEXTS, processor, max_labels=4)
+    predicted = adapted.predict(TEXTS, processor)
     assert predicted != plain
     with adapted.disable_adapter():
-        disabled = adapted.predict(TEXTS, processor, max_labels=4)
+        disabled = adapted.predict(TEXTS, processor)
     assert disabled != predicted
     merged = adapted.merge_and_unload()
     assert type(merged) is XLGenForConditionalGeneration
-    _same(merged.predict(TEXTS, processor, max_labels=4), predicted)
+    _same(merged.predict(TEXTS, processor), predicted)
     merged.save_pretrained(tmp_path / "merged")
-    _same(XLGenForConditionalGeneration.from_pretrained(tmp_path / "merged").predict(TEXTS, processor, max_labels=4),
+    _same(XLGenForConditionalGeneration.from_pretrained(tmp_path / "merged").predict(TEXTS, processor),
           predicted)  # fmt: skip
 
 
@@ -129,18 +129,18 @@ def test_output_layer_of_its_own_has_rows_of_its_own(checkpoints, label_space, t
     own.save_pretrained(tmp_path / "untied")
     make_t5_tokenizer().save_pretrained(tmp_path / "untied")
     processor = XLGenProcessor(make_t5_tokenizer(), label_space, max_source_length=64, max_target_length=64)
-    model = XLGenForConditionalGeneration.from_backbone(str(tmp_path / "untied"), processor)
+    model = XLGenForConditionalGeneration.from_backbone(str(tmp_path / "untied"), processor, max_labels=4)
     assert model.get_output_embeddings().weight is not model.get_input_embeddings().weight
     adapted = add_lora(model, processor, tmp_path / "base", r=4).eval()
     assert set(adapted.peft_config["default"].trainable_token_indices) == {"backbone.shared", "backbone.lm_head"}
     _shake(adapted)
-    predicted = adapted.predict(TEXTS, processor, max_labels=4)
+    predicted = adapted.predict(TEXTS, processor)
     adapted.save_pretrained(tmp_path / "adapter")
     loaded = XLGenForConditionalGeneration.from_pretrained(tmp_path / "adapter")
-    _same(loaded.predict(TEXTS, processor, max_labels=4), predicted)
+    _same(loaded.predict(TEXTS, processor), predicted)
     ids = processor.label_tokenizer.added_token_ids
     assert not torch.equal(loaded.get_output_embeddings().weight[ids], loaded.get_input_embeddings().weight[ids])
-    _same(adapted.merge_and_unload().predict(TEXTS, processor, max_labels=4), predicted)
+    _same(adapted.merge_and_unload().predict(TEXTS, processor), predicted)
 
 
 @pytest.mark.parametrize(
