@@ -15,7 +15,6 @@ from tiny import make_bert_tokenizer
 from xlgen_hf import load_rows
 from xlgen_hf.data.suspicion import (
     difference,
-    fold_name,
     label_counts,
     log_suspicions,
     look_alike_suspicions,
@@ -26,6 +25,7 @@ from xlgen_hf.data.suspicion import (
     token_lengths,
     truncation_suspicions,
 )
+from xlgen_hf.labels.space import normalize_name
 
 
 def rows_of(labels, texts=None):
@@ -135,8 +135,8 @@ def test_look_alikes_between_two_lists():
 
 @given(st.text())
 def test_folding_is_stable(name):
-    assert fold_name(fold_name(name)) == fold_name(name)
-    assert fold_name(unicodedata.normalize("NFD", name)) == fold_name(unicodedata.normalize("NFC", name))
+    assert normalize_name(normalize_name(name)) == normalize_name(name)
+    assert normalize_name(unicodedata.normalize("NFD", name)) == normalize_name(unicodedata.normalize("NFC", name))
 
 
 # ---------------------------------------------------------------------------------------------------- texts

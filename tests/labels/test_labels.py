@@ -97,12 +97,16 @@ def test_no_labels_at_all_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 9}, "version 9"),
-        ({"names": "abc"}, "'names' must be a list"),
-        ({"counts": [1.5, 0]}, "whole numbers"),
+        ({"format_version": 9}, "format_version 9; this release reads 2. It was saved by a later release"),
+        (
+            {"format_version": None, "version": 1},
+            "format_version is missing; this release reads 2. Folders",
+        ),
+        ({"names": "abc"}, "'names' is 'abc'; it must be a list"),
+        ({"counts": [1.5, 0]}, r"'counts\[0\]' is 1.5; it must be an integer >= 0"),
         ({"counts": [1]}, "counts of shape"),
-        ({"seed": True}, "'seed' must be a int"),
-        ({"counts": [10**30, 0]}, "whole numbers"),
+        ({"seed": True}, "'seed' is True; it must be an integer"),
+        ({"counts": [10**30, 0]}, r"'counts\[0\]' is 10{30}; it must be an integer"),
     ],
 )
 def test_hostile_files_are_refused(tmp_path, change, message):

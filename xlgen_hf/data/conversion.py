@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import ConfigurationError, DataError
+from ..files.atomic import atomic_path
 from ..files.json_lines import write_jsonl
 from ..files.saving import replace_files
-from ..files.serialization import atomic_path
 from .corpora import CORPUS_FORMATS
 from .folders import standard_split
 from .label_cells import join_labels

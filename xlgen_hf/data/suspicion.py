@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..labels.space import is_invisible, normalize_name
 from .label_cells import recognise_separator
 from .label_lists import column_batches
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Suspicion",
     "difference",
-    "fold_name",
     "fold_text",
     "label_counts",
     "log_suspicions",
@@ -182,24 +182,11 @@ def _row_with(rows: Dataset, label: str) -> int:
 # ---------------------------------------------------------------------------------------------------- look-alikes
 
 
-def fold_name(name: str) -> str:
-    """Fold what a reader would not tell apart: Unicode form, case, white space, characters that show nothing."""
-    if name.isascii():
-        return " ".join(name.casefold().split())
-    visible = "".join(sign for sign in name if not _is_invisible(sign))
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
-
-
-def _is_invisible(sign: str) -> bool:
-    """Whether a character shows nothing: zero-width spaces and joiners, direction marks, variation selectors."""
-    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
-
-
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups of different names that look the same, in the order of the names."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        groups.setdefault(fold_name(name), []).append(name)
+        groups.setdefault(normalize_name(name), []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
@@ -207,7 +194,7 @@ def difference(one: str, other: str) -> str:
     """How two names that look the same differ, in words."""
     if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
         return "Unicode normal form (NFC, NFD)"
-    hidden = ["".join(sign for sign in name if not _is_invisible(sign)) for name in (one, other)]
+    hidden = ["".join(sign for sign in name if not is_invisible(sign)) for name in (one, other)]
     if hidden[0] == hidden[1]:
         return "characters that show nothing (zero-width)"
     if one.casefold() == other.casefold():
@@ -229,9 +216,9 @@ def look_alike_suspicions(
         groups = look_alikes(names)
     else:
         there = dict.fromkeys(others)
-        folded = {fold_name(name): name for name in there}
+        folded = {normalize_name(name): name for name in there}
         new = (name for name in dict.fromkeys(names) if name not in there)
-        groups = [(name, folded[fold_name(name)]) for name in new if fold_name(name) in folded]
+        groups = [(name, folded[normalize_name(name)]) for name in new if normalize_name(name) in folded]
     if not groups:
         return []
     shown = ", ".join(f"{group[0]!a} and {group[1]!a}" for group in groups[:_SHOWN])

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError, MissingExtraError
-from ..files.serialization import atomic_path
+from ..files.atomic import atomic_path
 from ..ranking.reliability import ReliabilityTable, table_calibration_error
 
 if TYPE_CHECKING:

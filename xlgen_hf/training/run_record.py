@@ -28,7 +28,7 @@ _READ_AT_ONCE = 1000
 _SHOWN = 8  # differences that an error spells out
 _BATCH = "per_device_train_batch_size"
 
-Record: TypeAlias = "dict[str, dict[str, Any]]"
+Record: TypeAlias = "dict[str, Any]"
 
 
 def describe_run(
@@ -56,7 +56,7 @@ def describe_run(
     return described
 
 
-def start_record(folder: Path, record: Record, *, write: bool) -> None:
+def start_record(folder: Path, record: Record, *, write: bool) -> bool:
     """Take a folder for a run.
 
     Args:
@@ -64,28 +64,34 @@ def start_record(folder: Path, record: Record, *, write: bool) -> None:
         record: what [`describe_run`] gave.
         write: whether this process writes.
 
+    Returns:
+        Whether the folder has held this run before.
+
     Raises:
         ConfigurationError: if the folder has checkpoints or the model of another run.
     """
     path = folder / RECORD_FILE
-    if path.is_file():
-        before = read_json(path)
-        differences = list(_differences(before, record))
-        if differences and ((folder / REPORT_FILE).is_file() or newest_checkpoint(folder) is not None):
-            more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-            raise ConfigurationError(
-                f"{folder} holds another run; it differs in {'; '.join(differences[:_SHOWN])}{more}. Choose another "
-                "output folder, repeat the command of that run to continue it, or remove the folder."
-            )
+    record = {"format_version": _FORMAT_VERSION, **record}
+    before = read_json(path) if path.is_file() else None
+    if before == record:
+        return True
+    if (folder / REPORT_FILE).is_file() or newest_checkpoint(folder) is not None:
+        differences = ["what it was trained with is not known"] if before is None else [*_differences(before, record)]
+        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise ConfigurationError(
+            f"{folder} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another output folder, "
+            "repeat the command of that run to continue it, or remove the folder."
+        )
     if write:
-        write_json(path, {"format_version": _FORMAT_VERSION, **record})
+        write_json(path, record)
+    return False
 
 
 def finished_scores(folder: Path) -> dict[str, float] | None:
     """Scores on the validation rows of a run that is complete, empty without such rows; None if it is not complete.
 
     Args:
-        folder: the output folder, after [`start_record`].
+        folder: the output folder; [`start_record`] says whether it holds this run.
     """
     path = folder / REPORT_FILE
     if not path.is_file():
@@ -96,6 +102,8 @@ def finished_scores(folder: Path) -> dict[str, float] | None:
 
 def _differences(before: Any, now: Record) -> Iterator[str]:
     for section, values in now.items():
+        if not isinstance(values, dict):
+            continue
         known = before.get(section, {}) if isinstance(before, dict) else {}
         for name in sorted({*values, *known}):
             if values.get(name) != known.get(name):
