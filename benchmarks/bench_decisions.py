@@ -17,20 +17,22 @@ from typing import Any, get_args
 import numpy as np
 
 from xlgen_hf.data.rows import load_rows
-from xlgen_hf.decoding.decoded_sets import DecodingOptions, score_decoded
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.evaluation.scoring import score_ids
 from xlgen_hf.files.json_lines import digest
 from xlgen_hf.files.serialization import read_tensors, write_tensors
 from xlgen_hf.loading import load_model
+from xlgen_hf.prediction.generator import Generator
+from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.processing_xlgen import XLGenProcessor
-from xlgen_hf.ranking.calibration import ScoreCalibrator
 from xlgen_hf.ranking.decisions import DecisionRule, Objective
+from xlgen_hf.ranking.fitting import fit_calibrator
 from xlgen_hf.ranking.reliability import expected_calibration_error
 from xlgen_hf.ranking.scored_labels import Combination, ScoredLabels, combine
-from xlgen_hf.ranking.thresholds import tune_threshold
+from xlgen_hf.ranking.thresholds import tune_threshold, tuned_threshold
 
 SEARCHES = {
-    "greedy": DecodingOptions(num_candidates=12),
+    "greedy": DecodingOptions(num_beams=1, min_candidates=12),
     "5 beams": DecodingOptions(num_beams=5),
     "10 samples": DecodingOptions(num_samples=10),
 }
@@ -43,9 +45,10 @@ def decode(name: str, search: str, rows: Any, cache: Path) -> ScoredLabels:
     path = cache / f"{Path(name).name}-{search.replace(' ', '-')}-{digest(rows['text'])[:12]}.safetensors"
     if not path.exists():
         model, processor = load_model(name)
-        processor.calibrator = None
-        scored = score_decoded(model.decode(rows["text"], processor, SEARCHES[search], progress=True), processor)
-        write_tensors(path, {**vars(scored), "chosen": scored.chosen.astype(np.uint8)})
+        predictor = Predictor(processor.label_space, Generator(model, processor))
+        scored = predictor.rank(rows["text"][:], decoding=SEARCHES[search], progress=True)
+        kept = {part: getattr(scored, part) for part in ("start", "labels", "scores")}
+        write_tensors(path, {**kept, "chosen": scored.chosen.astype(np.uint8)})
     tensors = read_tensors(path)
     return ScoredLabels(**{**tensors, "chosen": tensors["chosen"].astype(bool)})
 
@@ -71,7 +74,7 @@ class Bench:
 
     def calibrated(self, validation: ScoredLabels, test: ScoredLabels) -> list[ScoredLabels]:
         """Both with the calibration that the validation rows give."""
-        calibrator = ScoreCalibrator.fit(validation, self.references[0], self.counts)
+        calibrator = fit_calibrator(validation, self.references[0], self.counts)
         return [calibrator.transform(part, self.counts) for part in (validation, test)]
 
     def rules(self, validation: ScoredLabels) -> Iterator[tuple[str, DecisionRule]]:
@@ -81,7 +84,7 @@ class Bench:
         yield f"top {cut}", DecisionRule("top_k", cut)
         for objective in get_args(Objective):
             threshold = tune_threshold(validation, self.references[0], objective)[0]
-            yield f"threshold for {objective} F1", DecisionRule("threshold", threshold)
+            yield f"threshold for {objective} F1", tuned_threshold(threshold)
         yield "expected F1", DecisionRule("expected_f1")
 
     def table(self, who: str, validation: ScoredLabels, test: ScoredLabels) -> list[dict[str, Any]]:

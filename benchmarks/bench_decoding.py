@@ -1,6 +1,6 @@
 """Speed of constrained decoding: python benchmarks/bench_decoding.py (constraint|engine|shares|trie) [options].
 
-Every figure is a ratio, or a share, of CPU seconds on one thread, measured in one run, so that other work on the
+Every figure is a ratio, or a fraction, of CPU seconds on one thread, measured in one run, so that other work on the
 machine and its speed cancel out. `--json F` adds the figures to a file.
 """
 
@@ -21,6 +21,7 @@ from transformers import LogitsProcessorList, T5Config, T5ForConditionalGenerati
 
 from xlgen_hf.data.rows import load_rows
 from xlgen_hf.decoding.constraints import LabelSetConstraint
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.decoding.logits_process import LabelSetLogitsProcessor
 from xlgen_hf.labels.trie import LabelTrie
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
@@ -135,7 +136,7 @@ def _load(args: argparse.Namespace) -> tuple[XLGenForConditionalGeneration, XLGe
 
 
 def bench_engine(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The search beside `generate` with `prefix_allowed_tokens_fn` over a dictionary trie, 5 beams."""
+    """The search compared with `generate` and `prefix_allowed_tokens_fn` over a dictionary trie, 5 beams."""
     model, processor, texts = _load(args)
     allowed = dictionary_trie(
         processor.label_tokenizer.label_token_ids, processor.label_tokenizer.separator_token_id, processor.eos_token_id
@@ -152,7 +153,7 @@ def bench_engine(args: argparse.Namespace) -> list[dict[str, Any]]:
                 )  # fmt: skip
 
     def ours() -> None:
-        model.predict(texts, processor, num_beams=5, batch_size=16)
+        model.predict(texts, processor, decoding=DecodingOptions(num_beams=5), batch_size=16)
 
     ratio = ratio_of_rounds(usual, ours, args.rounds)
     row = {"texts": len(texts), "beams": 5, "usual_in_ours": ratio}
@@ -198,7 +199,8 @@ def bench_shares(args: argparse.Namespace) -> list[dict[str, Any]]:
         before = [(owner, name, owner.__dict__.get(name)) for owner, name, _ in parts]
         for owner, name, part in parts:
             setattr(owner, name, clock.wrap(part, getattr(owner, name)))
-        total = cpu_seconds(lambda beams=beams: model.predict(texts, processor, num_beams=beams))
+        decoding = DecodingOptions(num_beams=beams)
+        total = cpu_seconds(lambda decoding=decoding: model.predict(texts, processor, decoding=decoding))
         for owner, name, original in before:
             delattr(owner, name) if original is None else setattr(owner, name, original)
         row: dict[str, Any] = {"beams": beams, "texts": len(texts), "texts_per_cpu_second": len(texts) / total}

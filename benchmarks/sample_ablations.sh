@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Ablations of XLGen-BCL and XLGen-RCL on the quickstart's sample: benchmarks/sample_ablations.sh OUTPUT_DIR
-# One epoch and one decoder layer a model; a run that was stopped goes on where it was.
+# One epoch and one decoder layer per model; a run that was stopped continues.
 set -euo pipefail
 out=$1
 sample=$(dirname "$0")/../xlgen_hf/samples/yso

@@ -20,21 +20,21 @@ train() { # NAME OPTION ...
 
 [[ -e "$out/clusters/label_clusters.json" ]] || xlgen cluster --train-file "$out/train.jsonl.gz" \
   --labels "$data/labels.txt.gz" --name-weight 0.5 --output-dir "$out/clusters"
-[[ -e "$out/index/retriever.json" ]] || xlgen index "${rows[@]}" --output-dir "$out/index"
+[[ -e "$out/index/score_model.json" ]] || xlgen index "${rows[@]}" --output-dir "$out/index"
 paper=(--decode-order freq_forward --num_train_epochs 2) # the paper's order of labels
 train base --variant base "${paper[@]}"
 train bcl --variant bcl --clusters "$out/clusters" "${paper[@]}"
 train mcg --variant mcg --clusters "$out/clusters" "${paper[@]}"
-train rcl --variant rcl --retriever "$out/index" --num-candidates 12 --num_train_epochs 1
+train rcl --variant rcl --retriever "$out/index" --num-input-candidates 12 --num_train_epochs 1
 train base-pu --variant base --drop-labels 0.5 "${paper[@]}"
 train bcl-pu --variant bcl --name-weight 0.5 --drop-labels 0.5 "${paper[@]}"
 train mcg-pu --variant mcg --name-weight 0.5 --drop-labels 0.5 "${paper[@]}"
-train rcl-pu --variant rcl --drop-labels 0.5 --num-candidates 12 --num_train_epochs 1
+train rcl-pu --variant rcl --drop-labels 0.5 --num-input-candidates 12 --num_train_epochs 1
 # BCL conditions on the clusters above 0.6, the best of 0.15 to 0.75 on the validation rows (chosen with whole label lists).
 for name in bcl bcl-pu; do
   [[ ! -e "$out/${name}06" ]] || continue
   cp -r "$out/$name" "$out/${name}06"
-  sed -i 's/"cluster_threshold": 0.25/"cluster_threshold": 0.6/' "$out/${name}06/config.json"
+  sed -i 's/"cluster_threshold": [0-9.]*/"cluster_threshold": 0.6/' "$out/${name}06/config.json"
 done
 
 compare=(xlgen experiment "${rows[@]}" --test-file "$data/test.jsonl.gz" --output-dir "$out/experiment" --pu-seed 42)

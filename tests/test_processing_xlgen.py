@@ -132,11 +132,15 @@ def test_clusters_of_another_label_space_are_refused(label_space):
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("processor_config.json", "{}", "not the processor of an XLGen model"),
-        ("processor_config.json", "{", "no JSON"),
-        ("processor_config.json", {"max_source_length": "many"}, "max_source_length='many'"),
+        ("processor_config.json", "{}", "processor_class is None, where an XLGen model has"),
+        ("processor_config.json", "{", "is not JSON"),
+        (
+            "processor_config.json",
+            {"max_source_length": "many"},
+            "'max_source_length' is 'many'; it must be an integer",
+        ),
         ("label_space.json", None, "label_space.json is missing"),
-        ("label_space.json", b"\xff\xfe", "no JSON in UTF-8"),
+        ("label_space.json", b"\xff\xfe", "is not JSON in UTF-8"),
     ],
 )
 def test_broken_folders_are_refused(tmp_path, file, content, message):

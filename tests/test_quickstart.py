@@ -3,43 +3,71 @@
 from __future__ import annotations
 
 import json
+import shlex
+from dataclasses import replace
 
 import pytest
 
 from xlgen_hf import quickstart
 from xlgen_hf.cli.main import main
+from xlgen_hf.cli.quickstart import NEXT_COMMANDS
 from xlgen_hf.data.rows import load_label_names, load_rows
+from xlgen_hf.quickstart import QuickstartOptions, run_quickstart
 
 KEYS = {"micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1"}
 
 
 @pytest.fixture
-def quick(monkeypatch, checkpoints):
-    """Two steps of a tiny model instead of two minutes of a small one."""
-    monkeypatch.setattr(quickstart, "BACKBONE", checkpoints["bert"])
-    monkeypatch.setattr(quickstart, "ARGUMENTS", {**quickstart.ARGUMENTS, "max_steps": 2, "use_cpu": True})
-    monkeypatch.setattr(quickstart, "SETTINGS", {**quickstart.SETTINGS, "max_labels": 3})
+def tiny(checkpoints):
+    """Two steps of a tiny model instead of minutes of a small one."""
+    options = QuickstartOptions(checkpoints["bert"])
+    return replace(
+        options,
+        training={**options.training, "max_labels": 3, "num_input_candidates": 2},
+        arguments={**options.arguments, "max_steps": 2, "use_cpu": True},
+    )
 
 
-def test_report_and_output(quick, tmp_path, capsys):
-    assert main(["quickstart", "--all-variants", "--output-dir", str(tmp_path)]) == 0
-    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
-    assert list(report["systems"]) == ["most-frequent", "base", "bcl", "mcg"]
+def test_all_variants_beside_two_baselines(tiny, tmp_path):
+    report = run_quickstart(tmp_path, ("base", "bcl", "mcg", "rcl"), options=tiny)
+    assert report == json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert list(report["systems"]) == [
+        "most-frequent", "dense-retrieval", "xlgen-base", "xlgen-bcl", "xlgen-mcg", "xlgen-rcl",
+    ]  # fmt: skip
     for scores in report["systems"].values():
         assert set(scores) >= KEYS
         assert all(0 <= scores[key] <= 1 for key in KEYS)
     assert report["systems"]["most-frequent"]["micro_f1"] > 0
-    for name in ("base", "bcl", "mcg"):
+    for name in ("base", "bcl", "mcg", "rcl"):
         assert (tmp_path / name / "model.safetensors").is_file()
         assert len((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 800
+    texts = ["--input-file", str(tmp_path / "texts.jsonl")]
+    (tmp_path / "texts.jsonl").write_text('{"text": "organ music"}\n', encoding="utf-8")
+    assert main(["predict", "--model", str(tmp_path / "rcl"), *texts]) == 0  # a model as any other
+
+
+def test_the_command_shows_the_recommended_variant_and_what_to_do_next(tiny, tmp_path, capsys, monkeypatch):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    monkeypatch.setattr(quickstart, "QuickstartOptions", lambda: tiny)
+    assert main(["quickstart", "--output-dir", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert "XLGen-MCG" in printed
-    assert "clusters:" in printed
+    for name in ("most frequent labels", "dense retrieval", "XLGen-RCL", "XLGen-RCL predicts:", "true: "):
+        assert name in printed
     assert str(tmp_path / "report.json") in printed
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert printed.splitlines()[-3:] == [f"  {command}" for command in NEXT_COMMANDS]
+
+
+@pytest.mark.parametrize("command", NEXT_COMMANDS)
+def test_the_next_commands_exist(command, capsys):
+    program, name, *words = shlex.split(command)
+    assert program == "xlgen"
+    assert main([name, "--help", *words]) == 0  # an unknown option would be refused before the help
+    assert capsys.readouterr().out.startswith(f"Usage: xlgen {name}")
 
 
 def test_sample_has_a_tail_and_says_where_it_is_from():
-    folder = quickstart.SAMPLE
+    folder = quickstart._SAMPLE
     train, test = load_rows(folder / "train.jsonl.gz"), load_rows(folder / "test.jsonl.gz")
     vocabulary = set(load_label_names(folder / "labels.txt.gz"))
     counts: dict[str, int] = {}

@@ -64,18 +64,19 @@ class ModelFolderError(XLGenError, ValueError):
 
 
 class SaveError(XLGenError, OSError):
-    """Files of a model cannot be written.
+    """A file or folder cannot be written; what stood there before is as it was.
 
     Args:
-        folder: where they should have gone.
-        reason: what the system says.
+        target: the file or folder.
+        reason: what the system says, e.g. "No space left on device".
     """
 
-    def __init__(self, folder: str | Path, reason: str) -> None:
+    def __init__(self, target: str | Path, reason: str) -> None:
+        self.target = Path(target)
         self.reason = reason
         super().__init__(
-            f"Nothing was saved to {folder}: {reason}. What stood there before is as it was. Free some space or "
-            "choose another folder, and save again."
+            f"Nothing was saved to {target}: {reason}. What stood there before is as it was. Free some space or "
+            "choose another place, and save again."
         )
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .errors import ModelFolderError
 from .files.model_checks import local_model
+from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
+from .files.saving import plain_folder, read_folder
 from .labels.space import LabelSpace
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
-from .ranking.score_model import SCORE_MODEL_FILE, ScoreModel
+from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import SOURCE_FOLDERS, load_sources
 from .retrieval.retriever import LabelRetriever
 
@@ -32,8 +35,17 @@ def load_model(
         ModelFolderError: if files are damaged, or do not belong together.
         MissingExtraError: if it is an adapter and peft is not installed.
     """
-    processor = XLGenProcessor.from_pretrained(name, **hub_options)
-    model = XLGenForConditionalGeneration.from_pretrained(name, **hub_options).eval()
+    place = local_model(name, dict(hub_options))  # model and processor of one commit
+    return read_folder(plain_folder(place), lambda folder: _load_pair(folder, name, device, hub_options))
+
+
+def _load_pair(
+    folder: Path, name: str, device: str | None, hub_options: Mapping[str, Any]
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    of_base = {key: value for key, value in hub_options.items() if key != "revision"}  # which is the adapter's
+    processor = XLGenProcessor.from_pretrained(folder)
+    model = XLGenForConditionalGeneration.from_pretrained(folder, **of_base).eval()
+    model.name_or_path = str(name)
     check_pair(model, processor, name)
     return (model if device is None else model.to(device)), processor
 
@@ -50,9 +62,17 @@ def load_predictor(name: str, *, device: str | None = None, **hub_options: Any) 
         ModelFolderError: if it is no folder of these, or its files are damaged or do not belong together.
         MissingExtraError: if it needs a package that is not installed.
     """
-    folder = local_model(name, dict(hub_options))
-    if (folder / "processor_config.json").is_file() or not _holds_source(folder):
-        return Predictor.from_model(*load_model(name, device=device, **hub_options))
+    place = local_model(name, dict(hub_options))
+
+    def load(folder: Path) -> Predictor:
+        if (folder / PROCESSOR_FILE).is_file() or not _holds_source(folder):
+            return Predictor.from_model(*_load_pair(folder, name, device, hub_options))
+        return _load_source(folder, device)
+
+    return read_folder(plain_folder(place), load)
+
+
+def _load_source(folder: Path, device: str | None) -> Predictor:
     label_space = LabelSpace.load(folder)
     sources = load_sources(folder, len(label_space))
     score_model = ScoreModel.load(folder, {}) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
@@ -81,7 +101,7 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
     """
     config = model.config
     pieces = model.label_pieces.tolist() if config.num_label_pieces is not None else None
-    pairs: dict[str, tuple[Any, Any]] = {
+    pairs: dict[str, tuple[object, object]] = {
         "separator token": (config.separator_token_id, processor.label_tokenizer.separator_token_id),
         "end token": (config.eos_token_id, processor.eos_token_id),
         "pieces of labels": (pieces, None if pieces is None else processor.label_tokenizer.output_token_ids()),

@@ -10,24 +10,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
 from .configuration_xlgen import NUM_LEVELS
 from .encoders.embedding import Encoder
 from .errors import ConfigurationError, ModelFolderError
-from .files.model_checks import PROCESSOR_FILE, WANTED_FROM_HUB, checked_settings, known_options, load_tokenizer
-from .files.saving import finish_interrupted_save, replace_files
-from .files.serialization import write_json
+from .files.model_checks import PROCESSOR_FORM, load_tokenizer, local_model, read_processor_settings
+from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
+from .files.saving import plain_folder, read_folder, replace_files
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
 from .labels.tokens import LabelTokenizer, TruncationReport, plain_token_ids
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
-from .ranking.score_model import SCORE_MODEL_FILE, ScoreModel
+from .ranking.score_model import ScoreModel
 from .ranking.sources import SavedSource
 from .retrieval.candidate_inputs import CandidateInputs, InputCandidates
-from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, remove_other_sources, save_sources
+from .retrieval.model_sources import SOURCE_FOLDERS, load_sources, save_sources
 from .retrieval.retriever import LabelRetriever
 
 __all__ = ["EncodedText", "XLGenProcessor"]
@@ -303,17 +302,12 @@ class XLGenProcessor(PushToHubMixin):
             save_sources(folder, self._sources)
             self._score_model.save(folder)
             self.label_tokenizer.trie.save(folder, self.label_tokenizer.trie_digest)
-            write_json(folder / PROCESSOR_FILE, settings)
-        self.remove_leftovers(save_directory)
+            PROCESSOR_FORM.write(folder / PROCESSOR_FILE, settings)
 
     @property
     def _sources(self) -> dict[str, SavedSource]:
         own: dict[str, SavedSource] = {} if self.retriever is None else {"retrieval": self.retriever}
         return {**self._score_model.sources, **own}
-
-    def remove_leftovers(self, folder: str | Path) -> None:
-        """Remove sources that an older model left in a folder; they would be taken for this one's."""
-        remove_other_sources(Path(folder), self._sources)
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
@@ -322,13 +316,12 @@ class XLGenProcessor(PushToHubMixin):
         Raises:
             ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
         """
-        folder = Path(name_or_path)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(str(name_or_path), allow_patterns=WANTED_FROM_HUB, **known_options(hub_options))
-            )
-        finish_interrupted_save(folder)
-        settings = checked_settings(folder / PROCESSOR_FILE, cls.__name__)
+        place = local_model(name_or_path, dict(hub_options), "config", "tokenizer", "processor", "scores")
+        return read_folder(plain_folder(place), cls._load)
+
+    @classmethod
+    def _load(cls, folder: Path) -> XLGenProcessor:
+        settings = read_processor_settings(folder, cls.__name__)
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
         sources = load_sources(folder, len(label_space))

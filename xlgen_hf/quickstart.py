@@ -1,140 +1,209 @@
-"""The main job end to end on bundled real data: train, predict, compare with a baseline, report."""
+"""The main job end to end on bundled real data: train, predict, score beside two baselines, report."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 
-from .configuration_xlgen import Variant
 from .data.rows import load_label_names, load_rows
-from .evaluation.scoring import score_labels
-from .experiments.systems.frequency import best_most_frequent_k, most_frequent_predictions
+from .errors import MissingExtraError
+from .evaluation.plots import plot_shot_buckets
+from .experiments.plots import system_title
+from .experiments.scoring import ScoringSpace, choose_decision, score_decided
+from .experiments.systems.base import System, SystemData
+from .experiments.systems.frequency import MostFrequent
+from .experiments.systems.registry import PREFIX, SystemOptions, make_system
+from .experiments.systems.retrieval import DenseRetrieval
 from .files.json_lines import write_jsonl
 from .files.serialization import write_json
 from .labels.clustering import fit_clusters
 from .labels.space import LabelSpace
-from .prediction.results import LabelPrediction
-from .training.arguments import XLGenTrainingArguments
-from .training.run import train_model
-from .training.settings import TrainingSettings
+from .ranking.score_model import ScoreModel
+from .retrieval.model_sources import save_source_alone
+from .settings import DEFAULT_BACKBONE, Variant
+from .training.retriever import fit_retriever
 
-__all__ = ["ARGUMENTS", "BACKBONE", "KEY_SCORES", "SAMPLE", "SETTINGS", "run_quickstart"]
+__all__ = ["KEY_SCORES", "SAMPLE", "QuickstartOptions", "run_quickstart"]
 
 logger = logging.getLogger(__name__)
 
-BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 KEY_SCORES = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
+_KEPT = (*KEY_SCORES, "candidate_recall", "mean_labels_predicted")
 SAMPLE = Path(__file__).parent / "samples" / "yso"
 """Folder of the bundled data; its README.md says where it is from."""
 _CLUSTERS = 30
 _EXAMPLES = 4
-SETTINGS: dict[str, Any] = {
-    "decoder_layers": 1,
-    "dropout": 0.0,
-    "max_source_length": 128,
-    "max_target_length": 64,
-}
-"""Fields of [`TrainingSettings`] for two minutes on two cores: a one-layer decoder, no dropout."""
-ARGUMENTS: dict[str, Any] = {
-    "num_train_epochs": 0.85,
-    "learning_rate": 3e-4,
-    "fresh_learning_rate": 1.5e-3,
-    "eval_strategy": "no",
-    "save_strategy": "no",
-    "tune_decisions": True,
-    "decision_beams": 1,  # beams would find more, in twice the time
-}
-"""Fields of [`XLGenTrainingArguments`] for the same: less than a full pass over the rows."""
 
 
-def run_quickstart(output_dir: str | Path, variants: Sequence[Variant] = ("bcl",), seed: int = 0) -> dict[str, Any]:
-    """Train the variants on the bundled sample of library titles and score them.
+@dataclass(frozen=True)
+class QuickstartOptions:
+    """How the models are trained: in minutes on two cores.
+
+    Attributes:
+        backbone: checkpoint that they start from, and that embeds texts.
+        training: settings of the training by name.
+        arguments: arguments of the trainer by name.
+    """
+
+    backbone: str = DEFAULT_BACKBONE
+    training: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "decoder_layers": 1,
+            "dropout": 0.0,
+            "max_source_length": 128,
+            "max_target_length": 64,
+            "num_input_candidates": 8,
+        }
+    )
+    arguments: Mapping[str, Any] = field(
+        default_factory=lambda: {
+            "num_train_epochs": 0.5,
+            "learning_rate": 3e-4,
+            "fresh_learning_rate": 1.5e-3,
+            "save_strategy": "no",
+            "decision_beams": 1,  # beams would find more, in twice the time
+        }
+    )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """The bundled titles of library holdings."""
+
+    train: Dataset
+    validation: Dataset
+    test: Dataset
+    space: LabelSpace
+
+    @classmethod
+    def load(cls) -> _Sample:
+        rows = {split: load_rows(SAMPLE / f"{split}.jsonl.gz") for split in ("train", "validation", "test")}
+        vocabulary = load_label_names(SAMPLE / "labels.txt.gz")
+        return cls(**rows, space=LabelSpace.from_label_lists(rows["train"]["labels"], vocabulary))
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        parts = {"train": self.train, "validation": self.validation, "test": self.test, "labels": self.space}
+        return {name: len(part) for name, part in parts.items()}
+
+    @cached_property
+    def scoring(self) -> ScoringSpace:
+        return ScoringSpace(self.space, self.space, [*self.validation["labels"], *self.test["labels"]])
+
+
+def run_quickstart(
+    output_dir: str | Path,
+    variants: Sequence[Variant] = ("rcl",),
+    seed: int = 0,
+    options: QuickstartOptions | None = None,
+) -> dict[str, Any]:
+    """Train variants on the bundled sample of library titles, and score them beside two baselines.
+
+    The baselines are the most frequent labels, and dense retrieval with the encoder as it comes. For each system the
+    validation rows choose, in the same way, which of its candidates are predicted.
 
     Args:
-        output_dir: folder for models, predictions and `report.json`.
+        output_dir: folder for models, predictions, `scores.png` and `report.json`.
         variants: the variants to train.
         seed: seed of clusters and training.
+        options: how they are trained.
 
     Returns:
-        What `report.json` holds: under `systems` the scores of the most-frequent-labels baseline and of each variant
-        on the test rows, under `examples` the predictions for some of them, under `files` where things were written.
+        What `report.json` holds: under `systems` the scores of each system on the test rows, under `examples` what
+        each predicts for some of them, under `files` where things were written, under `seconds` how long it took.
     """
-    output_dir = Path(output_dir)
+    folder, options = Path(output_dir), options or QuickstartOptions()
     started = time.monotonic()
-    train, validation, test = (load_rows(SAMPLE / f"{split}.jsonl.gz") for split in ("train", "validation", "test"))
-    vocabulary = load_label_names(SAMPLE / "labels.txt.gz")
-    space = LabelSpace.from_label_lists(train["labels"], vocabulary)
-    clusters = _fit_clusters(space, train, output_dir / "clusters", seed) if set(variants) - {"base"} else None
-    report: dict[str, Any] = {
-        "data": {"train": len(train), "validation": len(validation), "test": len(test), "labels": len(space)},
-        "systems": {"most-frequent": _score_baseline(space, validation, test)},
-        "examples": {},
-        "files": {},
-        "seconds": {},
-    }
-    for variant in variants:
+    sample = _Sample.load()
+    parts: tuple[str, ...] = ("systems", "examples", "files", "seconds")
+    report: dict[str, Any] = {"data": sample.sizes, **{part: {} for part in parts}}
+    scores = {}
+    for name, system in _systems(sample, folder, variants, seed, options).items():
         began = time.monotonic()
-        folder = output_dir / variant
-        predictions = _train_and_predict(variant, folder, vocabulary, clusters, (train, validation, test), seed)
-        write_jsonl(folder / "predictions.jsonl", (one.to_dict() for one in predictions))
-        report["systems"][variant] = _scores([one.labels for one in predictions], test, space)
-        report["examples"][variant] = _examples(test, predictions)
-        report["files"][variant] = str(folder)
-        report["seconds"][variant] = round(time.monotonic() - began, 1)
+        place = folder / name.removeprefix(PREFIX)
+        # Retrieval keeps its embeddings where those of the index and of the clusters are: they are the same.
+        kept = place if name.startswith(PREFIX) else folder / "cache"
+        system.fit(SystemData(sample.train, sample.validation, sample.space, kept, seed))
+        scores[system_title(name)], report["examples"][name] = _judge(system, sample, place / "predictions.jsonl")
+        report["systems"][name] = {
+            key: scores[system_title(name)][key] for key in (*KEY_SCORES, "mean_labels_predicted")
+        }
+        report["files"][system_title(name)] = str(place)
+        report["seconds"][name] = round(time.monotonic() - began, 1)
+    report["files"] |= _draw(scores, folder / "scores.png") | {"report": str(folder / "report.json")}
     report["seconds"]["all"] = round(time.monotonic() - started, 1)
-    report["files"]["report"] = str(output_dir / "report.json")
-    write_json(output_dir / "report.json", report)
+    write_json(folder / "report.json", report)
     return report
 
 
-def _fit_clusters(space: LabelSpace, train: Dataset, folder: Path, seed: int) -> Path:
-    clusters = fit_clusters(
-        space,
-        train["text"][:],
-        [space.encode(labels) for labels in train["labels"]],
-        BACKBONE,
+def _systems(
+    sample: _Sample, folder: Path, variants: Sequence[Variant], seed: int, options: QuickstartOptions
+) -> dict[str, System]:
+    training = {"backbone": options.backbone, **options.training}
+    if "rcl" in variants:
+        training["retriever"] = str(_make_index(sample, folder, options.backbone, seed))
+    if {"bcl", "mcg"} & set(variants):
+        training["clusters"] = str(_make_clusters(sample, folder, options.backbone, seed))
+    trained = SystemOptions(training, dict(options.arguments), {"num_beams": 1, "pool": "best"})
+    return {
+        "most-frequent": MostFrequent(),
+        "dense-retrieval": DenseRetrieval(options.backbone),
+        **{f"{PREFIX}{variant}": make_system(f"{PREFIX}{variant}", trained) for variant in variants},
+    }
+
+
+def _make_index(sample: _Sample, folder: Path, encoder: str, seed: int) -> Path:
+    """What `xlgen index --epochs 0` makes: training the encoder would take longer than the quickstart may."""
+    made = fit_retriever(
+        sample.space, sample.train, sample.validation, encoder, folder / "cache", lexical=True, seed=seed
+    )
+    save_source_alone(folder / "index", sample.space, "retrieval", made, ScoreModel())
+    return folder / "index"
+
+
+def _make_clusters(sample: _Sample, folder: Path, encoder: str, seed: int) -> Path:
+    """What `xlgen cluster` makes."""
+    made = fit_clusters(
+        sample.space,
+        sample.train["text"][:],
+        [sample.space.encode(labels) for labels in sample.train["labels"]],
+        encoder,
         num_clusters=_CLUSTERS,
         seed=seed,
-        cache_dir=folder / "embeddings",
+        cache_dir=folder / "cache" / "embeddings",
     )
-    space.save(folder)
-    clusters.save(folder)
-    return folder
+    sample.space.save(folder / "clusters")
+    made.save(folder / "clusters")
+    return folder / "clusters"
 
 
-def _train_and_predict(
-    variant: Variant,
-    folder: Path,
-    vocabulary: list[str],
-    clusters: Path | None,
-    rows: tuple[Dataset, Dataset, Dataset],
-    seed: int,
-) -> list[LabelPrediction]:
-    """Train a variant on the first data set, decide on the second, predict the third."""
-    settings = TrainingSettings(
-        backbone=BACKBONE, variant=variant, vocabulary=vocabulary, clusters=clusters, **SETTINGS
-    )
-    args = XLGenTrainingArguments(output_dir=str(folder), seed=seed, report_to="none", **ARGUMENTS)
-    model, processor, _ = train_model(settings, args, rows[0], rows[1])
-    return model.predict(rows[2]["text"][:], processor, progress=True)
+def _judge(system: System, sample: _Sample, path: Path) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """Scores on the test rows, and the first of these with what is predicted for them; all predictions are written."""
+    space = sample.scoring
+    known, true = (space.encode(rows["labels"]) for rows in (sample.validation, sample.test))
+    decision = choose_decision(space.take(system.score(sample.validation["text"][:])), known, space.setting_counts)
+    scored = decision.calibrate(space.take(system.score(sample.test["text"][:])), space.setting_counts)
+    scores = score_decided(scored, decision.rule, true, space.full_counts, len(sample.train))
+    predicted = [
+        {"labels": [space.names[label] for label in labels], "scores": [round(value, 4) for value in values]}
+        for labels, values in decision.rule.apply(scored).sets()
+    ]
+    write_jsonl(path, predicted)
+    rows = sample.test.select(range(_EXAMPLES))
+    return scores, [{**row, "predicted": one} for row, one in zip(rows, predicted, strict=False)]
 
 
-def _score_baseline(space: LabelSpace, validation: Dataset, test: Dataset) -> dict[str, float]:
-    k = best_most_frequent_k(space, validation["labels"][:])
-    return _scores(most_frequent_predictions(space, len(test), k), test, space)
-
-
-def _scores(predictions: list[list[str]], test: Dataset, space: LabelSpace) -> dict[str, float]:
-    scores = score_labels(predictions, test["labels"][:], train_label_counts=space.train_label_counts(), k=())
-    kept = (*KEY_SCORES, "mean_labels_predicted", "mean_labels_reference")
-    return {name: scores[name] for name in kept}
-
-
-def _examples(test: Dataset, predictions: list[LabelPrediction]) -> list[dict[str, Any]]:
-    rows = [{**row, "predicted": one.to_dict()} for row, one in zip(test, predictions, strict=True)]
-    return rows[:_EXAMPLES]
+def _draw(scores: Mapping[str, Mapping[str, float]], path: Path) -> dict[str, str]:
+    try:
+        plot_shot_buckets(scores, path, title="Macro F1 on the test titles, by training titles of a label")
+    except MissingExtraError as err:
+        logger.info("No plot is drawn: %s", err)
+        return {}
+    return {"plot": str(path)}

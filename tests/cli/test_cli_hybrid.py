@@ -45,7 +45,7 @@ def _hybrid(files, *options: str) -> int:
 def _predict(files, *options: str) -> list[dict]:
     out = files / "out.jsonl"
     arguments = ["predict", "--model", str(files / "hybrid"), "--input-file", str(files / "texts.jsonl")]
-    assert main([*arguments, "--output-file", str(out), *options]) == 0
+    assert main([*arguments, "--output-file", str(out), "--overwrite", *options]) == 0
     return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
 
 

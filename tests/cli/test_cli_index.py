@@ -51,7 +51,7 @@ def make_index(files, checkpoints):
 def _predict(files: Path, *options: str) -> list[dict]:
     out = files / "out.jsonl"
     arguments = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl")]
-    assert main([*arguments, "--output-file", str(out), *options]) == 0
+    assert main([*arguments, "--output-file", str(out), "--overwrite", *options]) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == len(TEXTS)
     for row in rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import logging
 
@@ -12,6 +11,8 @@ import torch
 
 from xlgen_hf.cli import predict as command
 from xlgen_hf.cli.main import main
+from xlgen_hf.data.options import RowOptions
+from xlgen_hf.data.predictions import read_predictions
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
@@ -40,7 +41,7 @@ def _run(folder, *options, model="model"):
     """Predictions of the command."""
     out = folder / "out.jsonl"
     arguments = ["predict", "--model", str(folder / model), "--input-file", str(folder / "texts.jsonl")]
-    assert main([*arguments, "--output-file", str(out), *options]) == 0
+    assert main([*arguments, "--output-file", str(out), "--overwrite", *options]) == 0
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert len(rows) == len(TEXTS)
     assert {path.name for path in folder.iterdir()} & {"out.jsonl.partial", "out.jsonl.partial.json"} == set()
@@ -192,30 +193,50 @@ def test_a_killed_run_continues_without_losing_or_repeating_a_row(folder, monkey
     with caplog.at_level(logging.INFO):
         assert _run(folder, *options) == expected
     assert calls[2:] == [TEXTS[2:4], TEXTS[4:]]
-    assert "Going on behind row 2" in caplog.text
+    assert "Continuing after row 2" in caplog.text
 
 
-def test_rows_of_a_model_that_has_changed_are_not_reused(folder, monkeypatch, caplog):
+def test_rows_of_a_model_that_has_changed_are_not_reused(folder, monkeypatch, capsys):
     monkeypatch.setattr(command, "CHUNK_SIZE", 2)
     arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
     with monkeypatch.context() as patch:
-        patch.setattr(PartialOutput, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(PartialOutput, "finish", lambda self, *write: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main([*arguments, "--output-file", str(folder / "out.jsonl")]) == 130
     path = folder / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "min_labels": 5}))
+    assert main([*arguments, "--output-file", str(folder / "out.jsonl")]) == 1
+    error = capsys.readouterr().err
+    assert "out.jsonl.partial was left by a run with other settings, model or texts: files is" in error
+    assert "give --overwrite" in error
     assert all(len(row["labels"]) >= 5 for row in _run(folder))
-    assert "of a run with other settings" in caplog.text
 
 
-def test_rows_of_another_run_are_not_reused(tmp_path, caplog):
-    first = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 1})
-    first.append([{"labels": ["a"]}])
-    other = PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 2})
-    assert other.done == 0
-    assert "of a run with other settings" in caplog.text
-    other.append([{"labels": ["b"]}, {"labels": ["ö"]}])
-    assert PartialOutput(tmp_path / "out.jsonl.gz", {"beams": 2}).done == 2
-    other.finish()
-    with gzip.open(tmp_path / "out.jsonl.gz", "rt", encoding="utf-8") as file:
-        assert [json.loads(line) for line in file] == [{"labels": ["b"]}, {"labels": ["ö"]}]
-    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl.gz"]
+def test_a_file_that_is_there_is_not_replaced(folder, capsys):
+    """Refused before any work: the fault was that a file of training rows became one of predictions."""
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
+    before = (folder / "texts.jsonl").read_bytes()
+    assert main([*arguments, "--output-file", str(folder / "texts.jsonl")]) == 1
+    assert "texts.jsonl exists already and is not replaced" in capsys.readouterr().err
+    assert (folder / "texts.jsonl").read_bytes() == before
+    assert _run(folder) == _run(folder)
+
+
+# ------------------------------------------------------------------------------------------------ joined answers
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv.gz", "out.parquet", "out.jsonl"])
+def test_predictions_carry_columns_of_their_rows_in_any_format(folder, name):
+    (folder / "own.csv").write_text("nr;title;lang\n7;church music;en\n8;modern art;de\n", encoding="utf-8")
+    options = ["--text-column", "title", "--id-column", "nr", "--keep-columns", "lang"]
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "own.csv")]
+    assert main([*arguments, "--output-file", str(folder / name), *options]) == 0
+    found = read_predictions(folder / name, RowOptions(id_column="nr"))
+    assert list(map(str, found.ids)) == ["7", "8"]
+    assert all(found.labels)
+    assert [len(labels) for labels in found.labels] == [len(scores) for scores in found.scores]
+
+
+def test_a_name_that_says_no_format_is_refused_before_a_model_is_loaded(folder, capsys):
+    arguments = ["predict", "--model", "no-such-model", "--input-file", str(folder / "texts.jsonl")]
+    assert main([*arguments, "--output-file", str(folder / "out.docx")]) == 1
+    assert "must end in one of .jsonl" in capsys.readouterr().err

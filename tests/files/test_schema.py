@@ -162,6 +162,7 @@ def test_errors_of_classes_name_the_file():
 
 # ---------------------------------------------------------------------------------------------------- tensors
 
+VERSION = {"xlgen": '{"format_version": 2}'}
 INDEX = Tensors(
     {
         "documents": tensor(np.float16, "N", "H"),
@@ -214,7 +215,7 @@ def test_arrays_that_are_written_are_read(tmp_path, mapped):
 )
 def test_an_array_that_does_not_fit(tmp_path, name, array, message):
     path = tmp_path / "a.safetensors"
-    write_tensors(path, {**ARRAYS, name: array}, {"format_version": "2"})
+    write_tensors(path, {**ARRAYS, name: array}, VERSION)
     with pytest.raises(ModelFolderError, match=rf"^{path}: .*{message}"):
         INDEX.read(path, {"L": 3})
 
@@ -224,14 +225,18 @@ def test_arrays_of_another_version_missing_or_empty(tmp_path):
     write_tensors(path, ARRAYS)
     with pytest.raises(ModelFolderError, match=r"format_version is missing; this release reads 2.*`xlgen index`"):
         INDEX.read(path)
-    write_tensors(path, ARRAYS, {"format_version": "x"})
+    write_tensors(path, ARRAYS, {"xlgen": '{"format_version": "x"}'})
     with pytest.raises(ModelFolderError, match="format_version 'x'; this release reads 2"):
         INDEX.read(path)
-    write_tensors(path, {"names": ARRAYS["names"]}, {"format_version": "2"})
+    for metadata in ("{", "[1]", "[" * 100_000):
+        write_tensors(path, ARRAYS, {"xlgen": metadata})
+        with pytest.raises(ModelFolderError, match=r"a\.safetensors, metadata: it must be an object"):
+            INDEX.read(path)
+    write_tensors(path, {"names": ARRAYS["names"]}, VERSION)
     with pytest.raises(ModelFolderError, match="tensor 'documents' is missing; needed are"):
         INDEX.read(path)
     empty = {**ARRAYS, "names": np.ones((0, 4), np.float16), "ids": ARRAYS["ids"][:0], "start": np.array([0, 0, 0])}
-    write_tensors(path, empty, {"format_version": "2"})
+    write_tensors(path, empty, VERSION)
     with pytest.raises(ModelFolderError, match="it holds nothing: L is 0"):
         INDEX.read(path)
     assert string().problem("x", "name") is None

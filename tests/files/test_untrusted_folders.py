@@ -205,10 +205,10 @@ def _weights(change):
 
 HUGE = 10**12
 ATTACKS = {
-    "deep JSON": (_write("config.json", "[" * 200_000), "config.json is no JSON"),
-    "deep labels": (_write("label_space.json", '{"a":' * 200_000), "label_space.json is no JSON"),
-    "NaN": (_write("config.json", '{"model_type": "xlgen", "predicted_rate": NaN}'), "NaN is no JSON number"),
-    "a list": (_write("config.json", "[]"), "config.json: a JSON object is expected, not list"),
+    "deep JSON": (_write("config.json", "[" * 200_000), "config.json is not JSON"),
+    "deep labels": (_write("label_space.json", '{"a":' * 200_000), "label_space.json is not JSON"),
+    "NaN": (_write("config.json", '{"model_type": "xlgen", "predicted_rate": NaN}'), "NaN is not a JSON number"),
+    "a list": (_write("config.json", "[]"), "config.json: it must be a JSON object"),
     "another model": (_edit("config.json", model_type="bert"), "model_type 'bert', where an XLGen model"),
     "no backbone": (_edit("config.json", backbone=None), "'backbone' must be the configuration"),
     "layers": (_edit("config.json", backbone__encoder__num_hidden_layers=HUGE), "num_hidden_layers=1000000000000; at"),
@@ -222,19 +222,22 @@ ATTACKS = {
     "code": (_edit("config.json", attn_implementation="evil/kernel"), "is code from the Hub, which is not run"),
     "variant": (_edit("config.json", variant="gpt"), "config.json: no configuration of an XLGen model"),
     "type": (_edit("config.json", max_labels="many"), "config.json: no configuration of an XLGen model"),
-    "length": (_edit("processor_config.json", max_source_length=HUGE), "max_source_length=1000000000000; a whole"),
-    "clusters flag": (_edit("processor_config.json", clusters="yes"), "clusters='yes'; true or false"),
-    "seed": (_edit("label_space.json", seed=-1), "'seed' is -1; a whole number"),
-    "half a character": (_edit("label_space.json", names=["\ud800"], counts=[1]), "half a character"),
-    "path in the index": (_index({"a": "../../etc/passwd.safetensors"}), "is no name of a safetensors file"),
-    "pickle in the index": (_index({"a": "pytorch_model.bin"}), "is no name of a safetensors file"),
-    "number in the index": (_index({"a": 3}), "is no name of a safetensors file"),
-    "missing shard": (_index({"a": "model-7.safetensors"}), "model-7.safetensors is no safetensors file"),
-    "empty index": (_index({}), "'weight_map' must say"),
+    "length": (
+        _edit("processor_config.json", max_source_length=HUGE),
+        "'max_source_length' is 1000000000000; it must be an integer",
+    ),
+    "clusters flag": (_edit("processor_config.json", clusters="yes"), "'clusters' is 'yes'; it must be true or false"),
+    "seed": (_edit("label_space.json", seed=-1), "'seed' is -1; it must be an integer >= 0"),
+    "half a character": (_edit("label_space.json", names=["\ud800"], counts=[1]), r"'\\ud800'; it must be a string"),
+    "path in the index": (_index({"a": "../../etc/passwd.safetensors"}), "is not the name of a safetensors file"),
+    "pickle in the index": (_index({"a": "pytorch_model.bin"}), "is not the name of a safetensors file"),
+    "number in the index": (_index({"a": 3}), r"'weight_map\['a'\]' is 3; it must be a string"),
+    "missing shard": (_index({"a": "model-7.safetensors"}), "model-7.safetensors is missing"),
+    "empty index": (_index({}), "'weight_map' is empty"),
     "wrong shape": (_weights(lambda t: t.update({"cluster_head.weight": torch.zeros(2, 2)})), r"it is \(2, 2\)"),
     "other pieces": (_weights(lambda t: t["label_pieces"].add_(1)), "model and processor differ in pieces of labels"),
     "no tokenizer": (_write("tokenizer.json", "{}"), "makes no tokenizer"),
-    "tokenizer list": (_write("tokenizer_config.json", "[]"), "tokenizer_config.json: a JSON object is expected"),
+    "tokenizer list": (_write("tokenizer_config.json", "[]"), "tokenizer_config.json: it must be a JSON object"),
 }
 
 
@@ -312,5 +315,5 @@ def test_half_a_character_is_refused_in_a_new_label_space():
 
 def test_processor_alone_is_checked_too(folder):
     (folder / "tokenizer.json").write_text("[1]")
-    with pytest.raises(ModelFolderError, match=r"tokenizer\.json: a JSON object is expected"):
+    with pytest.raises(ModelFolderError, match=r"tokenizer\.json: it must be a JSON object"):
         XLGenProcessor.from_pretrained(folder)

@@ -24,7 +24,7 @@ from xlgen_hf.processing_xlgen import XLGenProcessor
 MODEL_PATHS = {
     ".gitattributes", "README.md", "config.json", "generation_config.json", "label_clusters.json",
     "label_clusters.safetensors", "label_space.json", "label_trie.safetensors", "model.safetensors",
-    "processor_config.json", "tokenizer.json", "tokenizer_config.json",
+    "processor_config.json", "score_model.json", "tokenizer.json", "tokenizer_config.json",
 }  # fmt: skip
 
 

@@ -358,16 +358,16 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("key", "value", "match"),
         [
-            ("version", 2, "version 2 is not 1"),
-            ("version", None, "version None"),
-            ("names", "ab", "'names' must be a list, not str"),
-            ("names", ["a", "a"], "stand twice"),
-            ("names", ["a"], "1 cluster names come with 2 centroids"),
-            ("names", ["a", None], "None is no cluster name"),
-            ("metadata", [], "'metadata' must be a dict"),
-            ("num_labels", 4, "num_labels=4 .* holds 3 and 2"),
-            ("num_labels", True, "'num_labels' must be a int, not bool"),
-            ("num_clusters", 2.0, "'num_clusters' must be a int, not float"),
+            ("format_version", 1, "format_version 1; this release reads 2"),
+            ("format_version", None, "format_version is missing"),
+            ("names", "ab", "'names' is 'ab'; it must be a list"),
+            ("names", ["a", "a"], "'names' has 'a' more than once"),
+            ("names", ["a"], "names is 1, but label_clusters.safetensors holds 2"),
+            ("names", ["a", None], r"'names\[1\]' is None; it must be a string with visible text"),
+            ("metadata", [], r"'metadata' is \[\]; it must be an object"),
+            ("num_labels", 4, "num_labels is 4, but label_clusters.safetensors holds 3"),
+            ("num_labels", True, "'num_labels' is True; it must be an integer >= 1"),
+            ("num_clusters", 2.0, "'num_clusters' is 2.0; it must be an integer >= 1"),
             ("digest", "0", "was not written together with"),
         ],
     )
@@ -381,11 +381,11 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("content", "match"),
         [
-            (b"[1]", "a JSON object is expected, not list"),
-            (b"{", "is no JSON in UTF-8"),
-            (b"\xff", "is no JSON in UTF-8"),
-            (b'{"version": NaN}', "NaN is no JSON number"),
-            (b"[" * 100_000, "is no JSON in UTF-8"),
+            (b"[1]", "it must be an object with the fields"),
+            (b"{", "is not JSON in UTF-8"),
+            (b"\xff", "is not JSON in UTF-8"),
+            (b'{"version": NaN}', "NaN is not a JSON number"),
+            (b"[" * 100_000, "is not JSON in UTF-8"),
         ],
     )
     def test_bad_json(self, tmp_path, content, match):
@@ -399,7 +399,7 @@ class TestFiles:
         make().save(tmp_path)
         path = tmp_path / TENSORS
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(ModelFolderError, match=rf"{re.escape(str(path))} is no safetensors file"):
+        with pytest.raises(ModelFolderError, match=rf"{re.escape(str(path))} is not a safetensors file"):
             LabelClusters.load(tmp_path)
 
     def test_tensors_of_other_clusters(self, tmp_path):
@@ -414,9 +414,9 @@ class TestFiles:
         [
             ("centroids", np.full((2, 4), np.nan, dtype=np.float32), "NaN or infinity"),
             ("centroids", np.eye(2, 4), "float32"),
-            ("assignment", np.array([0, 1, 5]), "runs from 0 to 5"),
+            ("assignment", np.array([0, 1, 5]), r"'assignment' holds 5; its values must be <= 1 \(C-1\)"),
             ("assignment", np.array([0, 1, 1], dtype=np.int32), "int64"),
-            ("extra", np.zeros(1), r"holds \['assignment', 'centroids', 'extra'\]"),
+            ("extra", np.zeros(1), "tensor 'extra' does not belong in it"),
         ],
     )
     def test_bad_tensors_are_refused_even_with_a_right_digest(self, tmp_path, name, value, match):

@@ -103,16 +103,20 @@ def test_a_saved_trie_is_mapped_unless_it_is_another_s(tmp_path):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("child_start", [1, 2, 4, 5, 6, 7, 7, 7, 7], "'child_start' describes no tree"),
+        (
+            "child_start",
+            [1, 2, 4, 5, 6, 7, 7, 7, 7],
+            "'child_start' must hold ascending offsets from 0 to 7",
+        ),
         ("child_start", [0, 0, 2, 4, 5, 6, 7, 7, 7], "'child_start' describes no tree"),
-        ("edge_token", [1, 4, 2, 3, 9, 9, 90], r"'edge_token' runs from 1 to 90, outside of 0 to 9"),
+        ("edge_token", [1, 4, 2, 3, 9, 9, 90], r"'edge_token' holds 90; its values must be <= 9 \(tokens-1\)"),
         ("edge_token", [4, 1, 2, 3, 9, 9, 9], "'edge_token' is not sorted"),
-        ("leaf_low", [0, 0, 2, 0, 0, 2, 0, 1], "are no intervals"),
+        ("leaf_low", [0, 0, 2, 0, 0, 2, 0, 1], "are not the intervals"),
         ("leaf_label", [0, 0, 2], "'leaf_label' does not name each label once"),
-        ("leaf_label", [], "it holds no label"),
-        ("leaf_high", [3], "do not fit each other"),
-        ("leaf_high", [[3]], "int32 with one dimension"),
-        ("leaf_high", None, r"tensors \['leaf_high'\] are missing"),
+        ("leaf_label", [], "it holds nothing: L is 0"),
+        ("leaf_high", [3], r"'leaf_high' is int32 of shape \(1,\).* is needed, with nodes=8"),
+        ("leaf_high", [[3]], r"'leaf_high' is int32 of shape \(1, 1\)"),
+        ("leaf_high", None, "tensor 'leaf_high' is missing"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path, name, value, message):
@@ -122,7 +126,7 @@ def test_a_damaged_file_is_named(tmp_path, name, value, message):
         del arrays[name]
     else:
         arrays[name] = np.array(value, dtype=np.int32)
-    write_tensors(tmp_path / LABEL_TRIE_FILE, arrays)
+    write_tensors(tmp_path / LABEL_TRIE_FILE, arrays, {"xlgen": '{"format_version": 2}'})
     with pytest.raises(ModelFolderError, match=rf"{LABEL_TRIE_FILE}: .*{message}"):
         LabelTrie.load(tmp_path, num_tokens=10)
 

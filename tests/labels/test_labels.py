@@ -97,12 +97,16 @@ def test_no_labels_at_all_are_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 9}, "version 9"),
-        ({"names": "abc"}, "'names' must be a list"),
-        ({"counts": [1.5, 0]}, "whole numbers"),
+        ({"format_version": 9}, "format_version 9; this release reads 2. It was saved by a later release"),
+        (
+            {"format_version": None, "version": 1},
+            "format_version is missing; this release reads 2. Folders",
+        ),
+        ({"names": "abc"}, "'names' is 'abc'; it must be a list"),
+        ({"counts": [1.5, 0]}, r"'counts\[0\]' is 1.5; it must be an integer >= 0"),
         ({"counts": [1]}, "counts of shape"),
-        ({"seed": True}, "'seed' must be a int"),
-        ({"counts": [10**30, 0]}, "whole numbers"),
+        ({"seed": True}, "'seed' is True; it must be an integer"),
+        ({"counts": [10**30, 0]}, r"'counts\[0\]' is 10{30}; it must be an integer"),
     ],
 )
 def test_hostile_files_are_refused(tmp_path, change, message):
@@ -115,3 +119,11 @@ def test_hostile_files_are_refused(tmp_path, change, message):
 def test_missing_file_names_the_folder(tmp_path):
     with pytest.raises(ModelFolderError, match=r"label_space\.json is missing"):
         LabelSpace.load(tmp_path)
+
+
+def test_unknown_name_that_looks_like_a_label():
+    space = LabelSpace.from_label_lists([["caf\u00e9 culture", "tea"]])
+    with pytest.raises(LabelSpaceError, match=r"There is 'caf\\xe9 culture', which differs from 'cafe\\u0301"):
+        space.encode(["cafe\u0301 culture"])
+    with pytest.raises(LabelSpaceError, match=r"differs from 't\\u200bea' in invisible characters"):
+        space.encode(["t\u200bea"])

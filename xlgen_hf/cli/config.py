@@ -99,7 +99,7 @@ def write_config(folder: Path, values: Mapping[str, Any]) -> None:
     """
     import yaml
 
-    from ..files.serialization import atomic_path
+    from ..files.atomic import atomic_path
 
     kept = {
         name: str(value) if isinstance(value, Path) else value

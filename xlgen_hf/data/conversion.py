@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..errors import ConfigurationError, DataError
+from ..files.atomic import atomic_path
 from ..files.json_lines import write_jsonl
 from ..files.saving import replace_files
-from ..files.serialization import atomic_path
 from .corpora import CORPUS_FORMATS
 from .folders import standard_split
 from .label_cells import join_labels
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = ["CONVERT_FORMATS", "format_of", "join_lines", "write_rows"]
+
+
+_BREAKS = re.compile(r" *[\r\n\t][ \r\n\t]*")
 
 
 class _FileFormat(NamedTuple):
@@ -256,12 +260,8 @@ def join_lines(rows: Dataset) -> tuple[Dataset, int]:
 
     def join(texts: list[str]) -> dict[str, list[str]]:
         nonlocal changed
-        joined = [" ".join(text.replace("\t", "\n").split("\n")) if _has_breaks(text) else text for text in texts]
+        joined = [_BREAKS.sub(" ", text) for text in texts]
         changed += sum(one != other for one, other in zip(texts, joined, strict=True))
         return {"text": joined}
 
     return rows.map(join, batched=True, input_columns="text", keep_in_memory=True, load_from_cache_file=False), changed
-
-
-def _has_breaks(text: str) -> bool:
-    return any(sign in text for sign in "\r\n\t")

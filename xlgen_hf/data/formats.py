@@ -16,18 +16,18 @@ from .blocks import Block, batches, block_of_rows
 from .options import RowOptions, shown_names
 from .tables import EXCEL_SUFFIXES, read_arrow, read_excel, read_parquet
 from .text_files import detect_encoding, iter_lines
+from .values import shown
 
 __all__ = ["FILE_FORMATS", "read_file", "reader_of"]
 
 logger = logging.getLogger(__name__)
 
 FILE_FORMATS = (
-    ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".arrow",
-    *EXCEL_SUFFIXES,
+    ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet",
+    ".arrow", *EXCEL_SUFFIXES,
 )  # fmt: skip
 """Ends of the names of files that can be read."""
 
-_SHOWN = 80  # characters of a bad value that an error shows
 _EXAMPLE = '{"text": "...", "labels": ["...", "..."]}'
 _MAX_CELL = 2**31 - 1  # characters; the csv module refuses cells of more than 131,072 unless told
 _DELIMITERS = (",", ";", "\t", "|")
@@ -93,8 +93,7 @@ def _parse_json(content: str, path: Path, number: int | None) -> Any:
         return json.loads(content.rstrip())
     except json.JSONDecodeError as err:
         place = f"column {err.colno}" if number else f"line {err.lineno}, column {err.colno}"
-        shown = content.strip()[:_SHOWN]
-        message = f"Not valid JSON ({err.msg} at {place}): {shown}. A row is {_EXAMPLE}."
+        message = f"Not valid JSON ({err.msg}: {place}): {shown(content.strip())}. A row is {_EXAMPLE}."
         raise DataError(message, file=path, row=number) from err
     except RecursionError as err:
         raise DataError("The JSON is nested too deeply.", file=path, row=number) from err
@@ -180,11 +179,19 @@ def _read_tsv(path: Path, options: RowOptions) -> Iterator[Block]:
     return _read_csv(path, options, usual="\t")
 
 
+def _read_texts(path: Path, options: RowOptions) -> Iterator[Block]:
+    """Blocks of plain texts, one per line, without labels."""
+    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, options.encoding))
+    for part in batches(lines):
+        yield Block(str(path), [number for number, _ in part], {"text": [line for _, line in part]}, ready=True)
+
+
 _READERS: dict[str, Reader] = {
     ".jsonl": _read_json,
     ".json": _read_json,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
+    ".txt": _read_texts,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     **dict.fromkeys(EXCEL_SUFFIXES, read_excel),

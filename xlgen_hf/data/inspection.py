@@ -39,11 +39,12 @@ __all__ = [
     "inspect_rows",
 ]
 
-SHOT_BUCKETS = ((0, 0), (1, 1), (2, 4), (5, 9), (10, 99), (100, None))
-"""Buckets of labels by training documents, from and to; None is without end."""
+SHOT_BUCKETS = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10-99": (10, 99), "100+": (100, None)}
+"""Buckets of labels by training documents, which together hold every label: from and to; None is without end."""
 
 _SHOWN_GROUPS = 20  # of look-alikes, in the report
 _BINS = 30
+_MEAN_TOLERANCE = 0.02  # published means are rounded
 
 
 @dataclass(frozen=True)
@@ -213,12 +214,13 @@ def inspect_rows(
     """
     if max_length is not None and tokenizer is None:
         raise ConfigurationError("A maximum length counts tokens; give a tokenizer, too.")
-    first = "train" if "train" in splits else next(iter(splits))
-    splits = {first: splits[first]} | dict(splits)
+    usual = [name for name in ("train", "validation", "test") if name in splits]
+    splits = {name: splits[name] for name in (*usual, *(name for name in splits if name not in usual))}
+    first = next(iter(splits))
     counts = {name: label_counts(rows) for name, rows in splits.items()}
     keys = {name: text_keys(rows) for name, rows in splits.items()}
-    names = list(dict.fromkeys(label for found in counts.values() for label in found))
-    further = [name for name in dict.fromkeys(vocabulary) if name not in set(names)]
+    names = dict.fromkeys(label for found in counts.values() for label in found)
+    further = [name for name in dict.fromkeys(vocabulary) if name not in names]
     tokens = {}
     if tokenizer is not None:
         tokens = {name: token_lengths(rows, tokenizer, token_sample) for name, rows in splits.items()}
@@ -227,7 +229,7 @@ def inspect_rows(
         for name, rows in splits.items()
     }
     found = [
-        *row_suspicions(splits[first]),
+        *(one.of(name) for name, rows in splits.items() for one in row_suspicions(rows)),
         *split_suspicions(splits, keys),
         *look_alike_suspicions([*names, *further]),
         *(truncation_suspicions(tokens[first], max_length) if max_length is not None else ()),
@@ -282,9 +284,8 @@ def _buckets(counts: Counter[str], train_counts: Counter[str]) -> list[Bucket]:
     shots = np.array([train_counts[name] for name in counts], dtype=np.int64)
     occurrences = np.array(list(counts.values()), dtype=np.int64)
     buckets = []
-    for low, high in SHOT_BUCKETS:
+    for name, (low, high) in SHOT_BUCKETS.items():
         inside = shots >= low if high is None else (shots >= low) & (shots <= high)
-        name = f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
         buckets.append(Bucket(name, int(inside.sum()), int(occurrences[inside].sum())))
     return buckets
 
@@ -306,11 +307,12 @@ def _recognise(facts: Mapping[str, SplitFacts], labels: int) -> str | None:
     validation = facts["validation"].documents if "validation" in facts else 0
     train = (facts["train"].documents, facts["train"].documents + validation)  # some keep a part of train apart
     for one in BENCHMARKS:
-        if one.train in train and one.test == facts["test"].documents:
-            if labels == one.labels:
-                return f"{one.name} as in {one.source}: the rows and the {labels:,} labels agree."
-            return (
-                f"{one.name} by its rows, but with {labels:,} labels instead of {one.labels:,} ({one.source}); labels "
-                "may have been merged, or lost."
-            )
+        if one.train not in train or one.test != facts["test"].documents:
+            continue
+        mean = sum(part.occurrences for part in facts.values()) / sum(part.documents for part in facts.values())
+        here = f"{labels:,} labels, {mean:.2f} per document"
+        if labels == one.labels and abs(mean - one.labels_per_document) < _MEAN_TOLERANCE * mean:
+            return f"{one.name} as in {one.source}: its rows, and {here}."
+        there = f"{one.labels:,}, {one.labels_per_document} per document ({one.source})"
+        return f"{one.name} by its rows, but {here} instead of {there}; labels may have been merged, dropped or lost."
     return None

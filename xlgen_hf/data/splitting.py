@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from datasets import Dataset
-from scipy.sparse import csc_matrix, csr_matrix
+from scipy.sparse import csr_matrix
 
 from ..errors import ConfigurationError
 from .label_lists import column_batches
@@ -26,11 +26,11 @@ def split_rows(
 ) -> list[Dataset]:
     """Split rows at random, stratified by their labels.
 
-    Labels are dealt out one after another, the rarest first: each of a label's texts goes to a split with a
-    probability in proportion to what that split still lacks of the label. So a frequent label has its fraction in
-    every split, and of the labels that occur once each split gets its fraction of them; a test split has labels that
-    training never saw, as in practice. Rows of one group, and rows of equal texts (case and punctuation aside), stay
-    together.
+    Rows are dealt out in random order, each to the split that lacks most of what the row has: of its labels, as far as
+    they are frequent enough for every split to get one, and of labels as rare as its rare ones. So a frequent label
+    has its fraction in every split, and of the labels that occur once, twice, ... each split gets its fraction of
+    them; a test split has labels that training never saw, as in practice. Rows of one group, and rows of equal texts
+    (case and punctuation aside), stay together.
 
     Args:
         rows: rows with `text` and `labels`.
@@ -44,15 +44,15 @@ def split_rows(
     Raises:
         ConfigurationError: if the fractions do not sum to 1, there is no such column, or a split would be empty.
 
-    Source: after Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011, with draws instead of
-    the greatest need, which would put all labels of one text into the largest split.
+    Source: after Sechidis et al., "On the Stratification of Multi-label Data", ECML PKDD 2011, which takes a row's
+    rarest label alone into account, and puts labels that occur once into the largest split.
     """
     sizes = _sizes(len(rows), fractions)
     if group_column is not None and group_column not in rows.column_names:
         raise ConfigurationError(f"There is no column {group_column!r} to group by, only {sorted(rows.column_names)}.")
     units = _units(rows, group_column)
-    matrix = _unit_labels(rows, units)
-    places = _deal(matrix, np.bincount(units), np.array(fractions, dtype=np.float64), sizes, seed)
+    shares = np.array(fractions, dtype=np.float64)
+    places = _deal(_unit_features(rows, units, shares.min()), np.bincount(units), shares, sizes, seed)
     found = [np.flatnonzero(places[units] == split) for split in range(len(sizes))]
     empty = [number + 1 for number, members in enumerate(found) if not len(members)]
     if empty:
@@ -91,62 +91,60 @@ def _units(rows: Dataset, group_column: str | None) -> np.ndarray:
     return np.unique(keys, return_inverse=True)[1]
 
 
-def _unit_labels(rows: Dataset, units: np.ndarray) -> csc_matrix:
-    """How often a label occurs in a unit, shape `(U, L)`."""
+def _unit_features(rows: Dataset, units: np.ndarray, rarest_fraction: float) -> csr_matrix:
+    """What is to be spread, as counts of each unit, shape `(U, F)`: rows, frequent labels, and pools of rare labels.
+
+    A label of which the smallest split would get less than one row cannot be spread by itself; all labels that occur
+    as often are one feature.
+    """
     codes: dict[str, int] = {}
-    indices, lengths = [], []
+    indices, lengths = [np.empty(0, dtype=np.int64)], []
     for (labels,) in column_batches(rows, "labels"):
         coded = labels.flatten().dictionary_encode()
         known = np.array([codes.setdefault(name, len(codes)) for name in coded.dictionary.to_pylist()], dtype=np.int64)
-        indices.append(known[coded.indices.to_numpy(zero_copy_only=False)] if len(known) else known)
+        if len(known):
+            indices.append(known[coded.indices.to_numpy(zero_copy_only=False)])
         lengths.append(labels.value_lengths().to_numpy(zero_copy_only=False))
-    owners = np.repeat(units, np.concatenate(lengths))
-    columns = np.concatenate(indices)
-    ones = np.ones(len(columns), dtype=np.int32)
-    return csc_matrix((ones, (owners, columns)), shape=(int(units.max()) + 1, max(len(codes), 1)))
+    entries = np.concatenate(indices)
+    counts = np.bincount(entries, minlength=len(codes))
+    pooled = counts * rarest_fraction < 1
+    keys = np.where(pooled, counts, int(counts.max(initial=0)) + 1 + np.arange(len(counts)))
+    features = np.unique(keys, return_inverse=True)[1] + 1  # 0 is the number of rows
+    owners = np.concatenate([units, np.repeat(units, np.concatenate(lengths))])
+    columns = np.concatenate([np.zeros(len(units), dtype=np.int64), features[entries]])
+    shape = (int(units.max()) + 1, int(features.max(initial=0)) + 1)
+    matrix = csr_matrix((np.ones(len(columns)), (owners, columns)), shape=shape)
+    matrix.sum_duplicates()
+    return matrix
 
 
-def _deal(matrix: csc_matrix, weights: np.ndarray, fractions: np.ndarray, sizes: np.ndarray, seed: int) -> np.ndarray:
+def _deal(
+    features: csr_matrix, weights: np.ndarray, fractions: np.ndarray, sizes: np.ndarray, seed: int
+) -> np.ndarray:
     """The split of each unit, shape `(U,)`.
 
     Args:
-        matrix: labels of the units, shape `(U, L)`.
+        features: how much of each feature the units have, shape `(U, F)`.
         weights: rows of each unit, shape `(U,)`.
         fractions: shape `(K,)`.
         sizes: rows of each split, shape `(K,)`.
-        seed: of the draw.
+        seed: of the order of the units, and of the draw between splits that lack as much.
     """
     random = np.random.default_rng(seed)
-    by_unit = csr_matrix(matrix)
-    occurrences = np.asarray(matrix.sum(axis=0)).ravel()
-    lacking = occurrences[:, None] * fractions  # shape (L, K)
+    wanted = np.asarray(features.sum(axis=0)).ravel()[:, None] * fractions  # shape (F, K)
+    lacking = wanted.copy()
     room = sizes.astype(np.float64)
-    places = np.full(len(weights), -1, dtype=np.int64)
-    order = random.permutation(len(weights))
-    rank = np.empty_like(order)
-    rank[order] = np.arange(len(order))
-    labels = random.permutation(len(occurrences))
-    for label in labels[np.argsort(occurrences[labels], kind="stable")]:
-        members = matrix.indices[matrix.indptr[label] : matrix.indptr[label + 1]]
-        members = members[places[members] < 0]
-        for unit in members[np.argsort(rank[members])]:
-            place = _draw(lacking[label], room, random)
-            places[unit] = place
-            room[place] -= weights[unit]
-            own = slice(by_unit.indptr[unit], by_unit.indptr[unit + 1])
-            lacking[by_unit.indices[own], place] -= by_unit.data[own]
-    for unit in order[places[order] < 0]:  # rows without labels
-        place = _draw(room, room, random)
+    places = np.empty(len(weights), dtype=np.int64)
+    for unit in random.permutation(len(weights)):
+        own = slice(features.indptr[unit], features.indptr[unit + 1])
+        columns, amounts = features.indices[own], features.data[own]
+        need = amounts @ (lacking[columns] / wanted[columns])
+        need[room <= 0] = -np.inf
+        best = np.flatnonzero(need >= need.max() - 1e-9)
+        place = int(best[0])
+        if len(best) > 1:
+            place = int(random.choice(best, p=fractions[best] / fractions[best].sum()))
         places[unit] = place
         room[place] -= weights[unit]
+        lacking[columns, place] -= amounts
     return places
-
-
-def _draw(lacking: np.ndarray, room: np.ndarray, random: np.random.Generator) -> int:
-    """A split, in proportion to what it lacks, among those with room; in proportion to the room where none lacks."""
-    open_splits = np.maximum(room, 0)
-    wanted = np.where(open_splits > 0, np.maximum(lacking, 0), 0)
-    if not wanted.any():
-        wanted = open_splits if open_splits.any() else np.ones_like(room)
-    edges = np.cumsum(wanted)
-    return int(np.searchsorted(edges, random.random() * edges[-1], side="right"))

@@ -51,7 +51,11 @@ def _arrow_errors(path: str | Path, what: str) -> Iterator[None]:
         raise DataError("There is no such file.", file=path) from err
     # Arrow's own classes also derive from ValueError, TypeError, OSError, KeyError, IndexError, NotImplementedError
     # and MemoryError; a length in damaged metadata gives OverflowError, a damaged name UnicodeDecodeError.
-    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError, MemoryError, ArithmeticError) as err:
+    # Damaged JSON beside Arrow files gives AttributeError in datasets, or RecursionError.
+    except (
+        pa.ArrowException, OSError, ValueError, TypeError, LookupError, MemoryError, ArithmeticError, AttributeError,
+        RecursionError,
+    ) as err:  # fmt: skip
         answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
         raise DataError(f"The file cannot be read as {what}: {answer[:200]}", file=path) from err
 

@@ -31,7 +31,7 @@ def plot_inspection(inspection: Inspection, path: str | Path, *, title: str | No
     check_picture(path)
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.0, 3.8), layout="constrained")  # inches
+    figure = Figure(figsize=(12.0, 4.2), layout="constrained")  # inches
     tail, labels, lengths = figure.subplots(1, 3)
     _draw_tail(tail, inspection)
     first = next(iter(inspection.splits.values()))
@@ -57,17 +57,18 @@ def _draw_tail(axes: Axes, inspection: Inspection) -> None:
     axes.set_yscale("symlog", linthresh=1)
     axes.set_xlabel("Training documents of a label")
     axes.set_ylabel("Labels")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
     _clean(axes)
 
 
 def _draw_distribution(axes: Axes, found: Distribution, name: str) -> None:
-    widths = [high - low for low, high in zip(found.edges, found.edges[1:], strict=False)]
-    axes.bar(found.edges[:-1], found.documents, widths, align="edge", color=_BLUE, edgecolor="white", zorder=2)
+    width = found.edges[1] - found.edges[0]
+    centres = [edge + (width - 1) / 2 for edge in found.edges[:-1]]  # values are integers, a bar of one is around it
+    axes.bar(centres, found.documents, width, color=_BLUE, edgecolor="white", zorder=2)
     axes.axvline(found.mean, color=_ORANGE, linestyle="--", zorder=3, label=f"mean {found.mean:,.1f}")
-    axes.set_xlabel(f"{name}; the last bar holds all up to {found.maximum:,}")
+    axes.set_xlabel(f"{name}\n(last bar: {found.edges[-2]:,.0f} to {found.maximum:,})")
     axes.set_ylabel("Documents")
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     _clean(axes)
 
 

@@ -9,13 +9,18 @@ from typing import NamedTuple
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
 from ..errors import ModelFolderError
-from .serialization import read_json
+from .model_folder import ADAPTER_CONFIG_FILE, CONFIG_FILE
+from .saving import current_folder, plain_folder
+from .schema import Fields, optional, shown, string
 
 __all__ = ["ADAPTER_CONFIG_FILE", "BASE_FOLDER", "AdapterBase", "base_of", "is_adapter"]
 
-ADAPTER_CONFIG_FILE = "adapter_config.json"
 BASE_FOLDER = "base"  # in the folder of a run
-_CONFIG_FILE = "config.json"
+_FORM = Fields(
+    {"base_model_name_or_path": string(visible=True), "revision": optional(string())},
+    optional=["revision"],
+    others=True,  # peft's own
+)
 _REVISION = re.compile(r"\w[\w-]*([./]\w[\w-]*)*")  # it becomes part of a path of the cache
 
 
@@ -33,7 +38,7 @@ class AdapterBase(NamedTuple):
     @property
     def is_folder(self) -> bool:
         """Whether it is a folder here."""
-        return (Path(self.name) / _CONFIG_FILE).is_file()
+        return (Path(self.name) / CONFIG_FILE).is_file()
 
 
 def is_adapter(folder: str | Path) -> bool:
@@ -42,7 +47,7 @@ def is_adapter(folder: str | Path) -> bool:
     Args:
         folder: the folder.
     """
-    return (Path(folder) / ADAPTER_CONFIG_FILE).is_file()
+    return (current_folder(folder) / ADAPTER_CONFIG_FILE).is_file()
 
 
 def base_of(folder: str | Path) -> AdapterBase:
@@ -56,24 +61,22 @@ def base_of(folder: str | Path) -> AdapterBase:
     """
     folder = Path(folder)
     path = folder / ADAPTER_CONFIG_FILE
-    content = read_json(path)
-    name = content.get("base_model_name_or_path") if isinstance(content, dict) else None
-    if not isinstance(name, str) or not name:
-        raise ModelFolderError(f"{path}: 'base_model_name_or_path' must name the model that the adapter changes.")
+    content = _FORM.read(path)
+    name, revision = content["base_model_name_or_path"], content.get("revision")
+    folder = plain_folder(folder)
     beside = [folder / BASE_FOLDER]
     if folder.name.startswith("checkpoint-"):
         beside.append(folder.parent / BASE_FOLDER)
     for place in (*beside, Path(name)):
-        if (place / _CONFIG_FILE).is_file():
+        if (place / CONFIG_FILE).is_file():
             return AdapterBase(str(place))
     try:
         validate_repo_id(name)
     except HFValidationError as err:
         raise ModelFolderError(
-            f"{path}: the adapter's base {name!r} is no folder here, and no Hub id. Put the base (`base/` of the run "
-            f"that trained the adapter) into {folder / BASE_FOLDER}."
+            f"{path}: the adapter's base {name!r} is not a folder here, and not a Hub id. Put the base (`base/` "
+            f"of the run that trained the adapter) into {folder / BASE_FOLDER}."
         ) from err
-    revision = content.get("revision")
-    if revision is not None and not (isinstance(revision, str) and _REVISION.fullmatch(revision)):
-        raise ModelFolderError(f"{path}: revision={str(revision)[:80]!r} is no commit, branch or tag of a base.")
+    if revision is not None and not _REVISION.fullmatch(revision):
+        raise ModelFolderError(f"{path}: revision={shown(revision)} is not a commit, branch or tag of a base.")
     return AdapterBase(name, revision)

@@ -8,16 +8,23 @@ import io
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
-from ..errors import ModelFolderError
-from .serialization import atomic_path, read_json, write_json
+from ..errors import ConfigurationError, ModelFolderError, SaveError
+from .atomic import atomic_path, save_errors
+from .outputs import claim_file, differences
+from .schema import Fields, anything, mapping_of, string
 
 __all__ = ["PartialOutput", "digest", "write_jsonl"]
 
 logger = logging.getLogger(__name__)
+
+_FORM = Fields({"command": string(), "settings": mapping_of(anything())}, format_version=1, made_by="xlgen predict")
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -29,16 +36,33 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
 
     Returns:
         The number of rows.
+
+    Raises:
+        SaveError: if the file cannot be written.
+        ValueError: if a row holds NaN or infinity, which JSON cannot.
     """
     count = 0
-    with atomic_path(path) as aside, aside.open("wb") as raw:
-        # No name and no time in the header of the compressed file: only rows decide its bytes.
-        packed = gzip.GzipFile("", "wb", fileobj=raw, mtime=0) if str(path).endswith(".gz") else None
-        with io.TextIOWrapper(packed or raw, encoding="utf-8", newline="\n") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n")
-                count += 1
+    with _written(Path(path)) as raw, io.TextIOWrapper(raw, encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(_line(row))
+            count += 1
     return count
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """The file aside to write bytes to, which are compressed if its name says so."""
+    with atomic_path(path) as aside, aside.open("wb") as raw:
+        if path.suffix == ".gz":
+            # No name and no time in the header of the compressed file: only rows decide its bytes.
+            with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
+                yield packed  # type: ignore[misc]
+        else:
+            yield raw
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def digest(parts: Iterable[str]) -> str:
@@ -52,56 +76,146 @@ def digest(parts: Iterable[str]) -> str:
 class PartialOutput:
     """JSON Lines that grow beside their final place, `NAME.partial`, until they are complete.
 
+    A context manager: until it ends, no other process can write the same file. What is there is never replaced unless
+    `overwrite` is set, but for rows that a run with the same settings has left, which are continued.
+
     Args:
         path: the file to write in the end; compressed if it ends in `.gz`.
-        settings: all that the rows depend on, as JSON. Rows of a run with other settings are not taken up.
+        settings: all that the rows depend on, as JSON.
         block: rows that belong together; a block that is not whole is written again.
+        rows: rows of the whole file, where that is known; counted before the file takes its place.
+        command: what writes, for messages.
+        overwrite: whether a file that is there, and rows that a run with other settings has left, may be replaced.
 
     Attributes:
         done: number of rows that an earlier run has left.
+
+    Raises:
+        ConfigurationError: if the file is there, a run with other settings has left rows, or another process is
+            writing the file.
+        SaveError: if the folder cannot be written.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any], block: int = 1) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        block: int = 1,
+        *,
+        rows: int | None = None,
+        command: str = "xlgen predict",
+        overwrite: bool = False,
+    ) -> None:
         self.path = Path(path)
         self._rows = self.path.with_name(f"{self.path.name}.partial")
-        self._settings = self.path.with_name(f"{self.path.name}.partial.json")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.done = self._take_up(settings, block)
-        if not self.done:
-            self._rows.unlink(missing_ok=True)
-            write_json(self._settings, settings)
+        self._record = self.path.with_name(f"{self.path.name}.partial.json")
+        self._expected = rows
+        with ExitStack() as claim:
+            claim.enter_context(claim_file(self.path, command=command, overwrite=overwrite))
+            record = {"command": command, "settings": json.loads(json.dumps(settings))}
+            self.done = self._take_up(record, block, overwrite)
+            self._written = self.done
+            if not self.done:
+                with save_errors(self.path):
+                    self._rows.unlink(missing_ok=True)
+                _FORM.write(self._record, record)
+            self._claim = claim.pop_all()
 
-    def _take_up(self, settings: dict[str, Any], block: int) -> int:
+    def __enter__(self) -> PartialOutput:
+        """The output itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let others write the file; what is not finished stays, to be continued."""
+        self._claim.close()
+
+    def _take_up(self, record: dict[str, Any], block: int, overwrite: bool) -> int:
         """Cut off what was not written whole; number of rows that stay."""
-        try:
-            same = read_json(self._settings) == json.loads(json.dumps(settings))
-        except ModelFolderError:  # there is none, or it was not written whole
-            return 0
-        if not same:
-            logger.warning("%s is of a run with other settings, model or texts; it is written anew.", self._rows)
-            return 0
         if not self._rows.exists():
             return 0
-        lines = self._rows.read_bytes().splitlines(keepends=True)
-        whole = [line for line in lines if line.endswith(b"\n")]
-        done = len(whole) // block * block
-        os.truncate(self._rows, sum(map(len, whole[:done])))
+        problem = self._foreign(record)
+        if problem is None:
+            return self._cut(block)
+        if not overwrite:
+            raise ConfigurationError(problem)
+        return 0
+
+    def _foreign(self, record: dict[str, Any]) -> str | None:
+        """Say why the rows that are there are not those of this run, if so."""
+        try:
+            before = _FORM.read(self._record)
+        except ModelFolderError as err:
+            return (
+                f"{self._rows} exists already, and nothing tells which run has left it ({err}). Choose another output "
+                "file, or give --overwrite."
+            )
+        different = differences(
+            {"command": before["command"], **before["settings"]}, {"command": record["command"], **record["settings"]}
+        )
+        if not different:
+            return None
+        return (
+            f"{self._rows} was left by a run with other settings, model or texts: {different}. Repeat its command to "
+            "continue it, choose another output file, or give --overwrite to begin again."
+        )
+
+    def _cut(self, block: int) -> int:
+        """Keep whole blocks of rows; their number."""
+        ends = [0]
+        with self._rows.open("rb") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    ends.append(ends[-1] + len(line))
+        done = (len(ends) - 1) // block * block
+        os.truncate(self._rows, ends[done])
         if done:
-            logger.info("Going on behind row %d of %s.", done, self._rows)
+            logger.info("Continuing after row %d of %s.", done, self._rows)
         return done
 
-    def append(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Write rows, so that they outlive the process."""
-        with self._rows.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write rows, so that they outlive the process.
 
-    def finish(self) -> None:
-        """Put the file into its place."""
-        self._rows.touch()
-        if self.path.suffix == ".gz":
-            with self._rows.open(encoding="utf-8") as file:
-                write_jsonl(self.path, map(json.loads, file))
-            self._rows.unlink()
-        else:
-            os.replace(self._rows, self.path)
-        self._settings.unlink()
+        Raises:
+            SaveError: if they cannot be written; those before stay, to be continued.
+        """
+        lines = "".join(map(_line, rows))
+        with save_errors(self.path), self._rows.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(lines)
+        self._written += len(rows)
+
+    def finish(self, write: Callable[[Path, Iterable[dict[str, Any]]], object] | None = None) -> None:
+        """Put the file into its place.
+
+        Args:
+            write: writes rows in the format that the name of the file says; JSON Lines if None.
+
+        Raises:
+            SaveError: if it cannot be written, or its rows are not those that were appended.
+        """
+        with save_errors(self.path):
+            self._rows.touch()
+            self._check_rows()
+            if write is not None:
+                with self._rows.open(encoding="utf-8") as lines:
+                    write(self.path, map(json.loads, lines))
+                self._rows.unlink()
+            elif self.path.suffix == ".gz":
+                with self._rows.open("rb") as file, _written(self.path) as packed:
+                    shutil.copyfileobj(file, packed)
+                self._rows.unlink()
+            else:
+                os.replace(self._rows, self.path)
+            self._record.unlink()
+
+    def _check_rows(self) -> None:
+        with self._rows.open("rb") as file:
+            found = sum(line.endswith(b"\n") for line in file)
+        expected = self._written if self._expected is None else self._expected
+        if (found, self._written) != (expected, expected):
+            raise SaveError(
+                self.path,
+                f"{self._rows.name} holds {found} of {expected} rows, of which {self._written} were written. "
+                "If something else has changed it, remove it",
+            )

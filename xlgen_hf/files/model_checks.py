@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -18,42 +17,41 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 
 from ..configuration_xlgen import XLGenConfig
 from ..errors import ModelFolderError, XLGenError
-from .saving import finish_interrupted_save
-from .serialization import read_json
+from .downloads import HUB_OPTIONS, download, hub_options
+from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, weight_files
+from .saving import current_folder
+from .schema import Fields, anything, boolean, integer, read_object, shown, string
+from .serialization import read_errors
 
 __all__ = [
-    "PROCESSOR_FILE",
-    "WANTED_FROM_HUB",
+    "PROCESSOR_FORM",
     "check_config",
     "check_encoder",
-    "checked_settings",
-    "known_options",
+    "check_model",
     "load_config",
+    "load_errors",
     "load_tokenizer",
     "local_model",
+    "read_processor_settings",
 ]
 
-
-CONFIG_FILE = "config.json"
-
-
-_WEIGHTS_FILE = "model.safetensors"
-
-
-_INDEX_FILE = "model.safetensors.index.json"
-
-
-_WANTED_FROM_HUB = ("*.json", "*.safetensors")
-
-
-_HUB_OPTIONS = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
-
-
 _MOST_CLASSES = 100_000
-
-
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
-
+_LONGEST = 1_000_000  # tokens of an input or target
+PROCESSOR_FORM = Fields(
+    {
+        "processor_class": string(),
+        "max_source_length": integer(minimum=4, maximum=_LONGEST),
+        "max_target_length": integer(minimum=4, maximum=_LONGEST),
+        "clusters": boolean(),
+        "candidates": anything(),
+        "auto_map": anything(),  # where the modules are in a repository with code; for transformers
+    },
+    optional=["auto_map"],
+    format_version=2,
+    made_by="xlgen train",
+)
+"""The form of `processor_config.json`."""
 
 # What transformers and torch raise for a config or for weights that make no sense to them.
 _LOAD_ERRORS = (
@@ -62,34 +60,44 @@ _LOAD_ERRORS = (
 )  # fmt: skip
 
 
-def local_model(name: str | Path, options: dict[str, Any]) -> Path:
-    """The folder of a model; one on the Hub is brought here first.
+def local_model(name: str | Path, options: dict[str, Any], *parts: str) -> Path:
+    """The folder of a model; one on the Hub is brought here first, all files of one commit.
 
     Args:
         name: a folder, or a Hub id.
         options: those of `from_pretrained`; the ones about the Hub are taken out where they served.
+        parts: the parts of the model that are needed (see `model_folder.PARTS`); all if none is named.
 
     Raises:
-        ModelFolderError: if an interrupted save of the folder cannot be brought to its end.
+        HubError: if it is no folder, and the Hub does not give it.
+        ModelFolderError: if the folder holds an interrupted save of elsewhere.
     """
     folder = Path(name)
     if folder.is_dir():
-        finish_interrupted_save(folder)
         if options.get("subfolder"):
             folder = folder / options.pop("subfolder")
-        return folder
-    hub = {key: options.pop(key) for key in list(options) if key in _HUB_OPTIONS}
-    return Path(snapshot_download(str(name), allow_patterns=list(_WANTED_FROM_HUB), **hub))
+        return current_folder(folder)
+    of_hub = hub_options(options)
+    for key in (*HUB_OPTIONS, "_commit_hash"):
+        options.pop(key, None)
+    return download(str(name), download_patterns(*parts), of_hub)
 
 
 @contextmanager
-def _load_errors(folder: Path) -> Iterator[None]:
-    """Name the folder where transformers and torch say that its files make no sense."""
+def load_errors(folder: Path) -> Iterator[None]:
+    """Name the folder where transformers and torch say that its files make no sense.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ModelFolderError: in place of what they raise.
+    """
     try:
         yield
     except XLGenError:
         raise
-    except _LOAD_ERRORS as err:
+    except (*_LOAD_ERRORS, RecursionError) as err:
         answer = (str(err).strip().splitlines() or [type(err).__name__])[0]
         raise ModelFolderError(f"{folder} cannot be loaded: {answer}") from err
 
@@ -105,9 +113,7 @@ def check_config(folder: Path, *, most_layers: int = 1_000) -> dict[str, Any]:
         ModelFolderError: if the file is missing, no JSON object, or asks for sizes beyond all measure.
     """
     path = folder / CONFIG_FILE
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
+    content = read_object(path)
     problem = next(_hostile_values(content, most_layers), None)
     if problem:
         raise ModelFolderError(f"{path}: {problem}")
@@ -179,42 +185,16 @@ def _check_token_ids(path: Path, config: XLGenConfig) -> None:
         raise ModelFolderError(f"{path}: num_label_pieces={config.num_label_pieces}, of {size} tokens.")
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights."""
-    if (folder / _WEIGHTS_FILE).is_file():
-        return [folder / _WEIGHTS_FILE]
-    index = folder / _INDEX_FILE
-    if not index.is_file():
-        pickles = sorted(path.name for path in folder.glob("*.bin"))
-        if pickles:
-            raise ModelFolderError(
-                f"{folder} has its weights in {pickles[0]}, a pickle, which can run any code; it is not read. Have "
-                f"them saved as {_WEIGHTS_FILE}."
-            )
-        raise ModelFolderError(f"{folder} has no {_WEIGHTS_FILE}; is it the folder of an XLGen model?")
-    content = read_json(index)
-    names = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(names, dict) or not names:
-        raise ModelFolderError(f"{index}: 'weight_map' must say which file holds which weight.")
-    for name in set(map(str, names.values())):
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise ModelFolderError(f"{index}: {name!r} is no name of a safetensors file in that folder.")
-    return [folder / name for name in sorted(set(names.values()))]
-
-
 def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     """Shape of each weight, read from the heads of the files."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in _weight_files(folder):
-        try:
-            with safe_open(path, "numpy") as weights:
-                shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
-        except (SafetensorError, OSError) as err:
-            raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
+    for path in weight_files(folder):
+        with read_errors(path, "a safetensors file"), safe_open(path, "numpy") as weights:
+            shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
     return shapes
 
 
-def _check_model(cls: Any, folder: Path, config: Any) -> None:
+def check_model(cls: Any, folder: Path, config: Any) -> None:
     """Check that weights and config fit each other, before anything of the config's sizes is made.
 
     Args:
@@ -225,7 +205,7 @@ def _check_model(cls: Any, folder: Path, config: Any) -> None:
     shapes = _weight_shapes(folder)
     own = load_config(folder, most_layers=len(shapes))
     config = own if config is None else config
-    with _load_errors(folder), torch.device("meta"):
+    with load_errors(folder), torch.device("meta"):
         model: nn.Module = cls(config)
     _compare(folder / CONFIG_FILE, model, shapes)
 
@@ -241,7 +221,7 @@ def check_encoder(folder: Path) -> None:
     """
     shapes = _weight_shapes(folder)
     check_config(folder, most_layers=len(shapes))
-    with _load_errors(folder), torch.device("meta"):
+    with load_errors(folder), torch.device("meta"):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         has_decoder = type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING
         model = (AutoModelForTextEncoding if has_decoder else AutoModel).from_config(config, trust_remote_code=False)
@@ -263,36 +243,24 @@ def _compare(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -
         raise ModelFolderError(f"{path} asks for {worst} of {missing[worst]} numbers, which the weights do not hold.")
 
 
-PROCESSOR_FILE = "processor_config.json"
-
-
-# The patterns match a file in any folder: the weights of the model are left to the model.
-WANTED_FROM_HUB = [
-    "*.json", "*.txt", "*.model", "label_*.safetensors", "retriever/*.safetensors", "linear/*.safetensors",
-    "linear/trees/*.cbor",
-]  # fmt: skip
-
-
-_LONGEST = 1_000_000  # tokens of an input or target
-
-
-def checked_settings(path: Path, processor_class: str) -> dict[str, Any]:
+def read_processor_settings(folder: Path, processor_class: str) -> dict[str, Any]:
     """The settings of a processor.
+
+    Args:
+        folder: the model's folder.
+        processor_class: class of the processor.
 
     Raises:
         ModelFolderError: if the file is missing, or is not one of such a processor.
     """
-    settings = read_json(path)
-    if not isinstance(settings, dict) or settings.get("processor_class") != processor_class:
-        raise ModelFolderError(f"{path}: not the processor of an XLGen model.")
-    for key in ("max_source_length", "max_target_length"):
-        value = settings.get(key)
-        if type(value) is not int or not 4 <= value <= _LONGEST:
-            raise ModelFolderError(f"{path}: {key}={value!r}; a whole number from 4 to {_LONGEST} is needed.")
-    if type(settings.get("clusters")) is not bool:
-        raise ModelFolderError(f"{path}: clusters={settings.get('clusters')!r}; true or false is needed.")
-    settings.setdefault("candidates", None)  # folders of before XLGen-RCL
-    return settings
+    path = folder / PROCESSOR_FILE
+    content = read_object(path)
+    given = content.get("processor_class")
+    if given != processor_class:
+        raise ModelFolderError(
+            f"{path}: processor_class is {shown(given)}, where an XLGen model has {processor_class!r}."
+        )
+    return PROCESSOR_FORM.check(content, path)
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -304,8 +272,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         config = load_config(folder)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
-        if (needed or (folder / name).exists()) and not isinstance(read_json(folder / name), dict):
-            raise ModelFolderError(f"{folder / name}: a JSON object is expected.")
+        if needed or (folder / name).exists():
+            read_object(folder / name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, config=config, trust_remote_code=False
@@ -321,9 +289,3 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def _is_odd(token: Any) -> bool:
     return token is not None and type(token) is not int
-
-
-def known_options(hub_options: dict[str, Any]) -> dict[str, Any]:
-    """The options that `snapshot_download` takes; the rest is meant for other parts of a `from_pretrained` call."""
-    allowed = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
-    return {key: value for key, value in hub_options.items() if key in allowed}

@@ -1,76 +1,245 @@
-"""Which files of a folder belong to a model: the rest of it (checkpoints, logs, caches) is nobody else's business."""
+"""Which files of a folder belong to a model, and to which part of it.
+
+The one description from which all else follows: what a save replaces, what goes to the Hub and comes from there, and
+what a reader watches while it loads. The rest of a folder (checkpoints, logs, caches) is nobody else's business.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import ModelFolderError
-from .serialization import read_json
+from .schema import Fields, mapping_of, string
 
-__all__ = ["LABEL_TREES_FOLDER", "MODEL_FILES", "REPORT_FILE", "SCORE_MODEL_FILE", "model_files"]
+__all__ = [
+    "ADAPTER_CONFIG_FILE",
+    "ADAPTER_WEIGHTS_FILE",
+    "CONFIG_FILE",
+    "LABEL_TREES_FOLDER",
+    "MODEL_FILES",
+    "PARTS",
+    "PROCESSOR_FILE",
+    "REPORT_FILE",
+    "RETRIEVER_FOLDER",
+    "SCORE_MODEL_FILE",
+    "Part",
+    "download_patterns",
+    "files_of_model",
+    "matches",
+    "model_files",
+    "obsolete_files",
+    "weight_files",
+]
 
+CONFIG_FILE = "config.json"
+ADAPTER_CONFIG_FILE = "adapter_config.json"
+ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+PROCESSOR_FILE = "processor_config.json"
 REPORT_FILE = "training_report.json"
 SCORE_MODEL_FILE = "score_model.json"
 LABEL_TREES_FOLDER = "label_trees"
+RETRIEVER_FOLDER = "retriever"
 
-_TOKENIZER_FILES = (
+_WEIGHTS_FILE = "model.safetensors"
+_INDEX_FILE = "model.safetensors.index.json"
+_WEIGHTS = (_WEIGHTS_FILE, "model-*-of-*.safetensors", _INDEX_FILE)
+_TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json",
     "spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
-_WEIGHTS = ("model.safetensors", "model-*-of-*.safetensors", "adapter_model.safetensors")
-_RETRIEVER_FILES = (
-    "config.json", "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "retriever.json",
-    "retriever.safetensors", *_TOKENIZER_FILES,
-)  # fmt: skip
-_LABEL_TREES_FILES = ("label_trees.json", "label_trees.safetensors", "trees/settings.json", "trees/tree*.cbor")
-MODEL_FILES = (
-    *_WEIGHTS, "model.safetensors.index.json", "adapter_config.json", "config.json", "generation_config.json",
-    "label_space.json", "label_clusters.json", "label_clusters.safetensors", "label_trie.safetensors",
-    "processor_config.json", SCORE_MODEL_FILE, REPORT_FILE,
-    *_TOKENIZER_FILES, *(f"retriever/{name}" for name in _RETRIEVER_FILES),
-    *(f"{LABEL_TREES_FOLDER}/{name}" for name in _LABEL_TREES_FILES),
-)  # fmt: skip
+_RETRIEVER = ("retriever.json", "retriever.safetensors")
+_LABEL_TREES = ("label_trees.json", "label_trees.safetensors", "trees/settings.json", "trees/tree*.cbor")
+_INDEX = Fields({"weight_map": mapping_of(string())}, others=True)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files that are of one save: none of an older one may stay beside those of a newer one.
+
+    Attributes:
+        name: what it is.
+        files: patterns of its files; `*` stops at a folder's border.
+        saved_with: a save that writes one of these replaces the whole part.
+        leftovers: patterns of files that other releases and libraries have in its place; they are removed with the
+            part, and are neither loaded nor uploaded.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    saved_with: tuple[str, ...]
+    leftovers: tuple[str, ...] = ()
+
+
+def _below(folder: str, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}" for name in names)
+
+
+PARTS = (
+    Part(
+        "weights",
+        (*_WEIGHTS, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE),
+        (*_WEIGHTS, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE),
+        ("model*.safetensors", "pytorch_model*.bin*", "adapter_model.*"),
+    ),
+    Part("config", (CONFIG_FILE,), (CONFIG_FILE,)),
+    Part("generation", ("generation_config.json",), ("generation_config.json",)),
+    Part("tokenizer", _TOKENIZER, ("tokenizer_config.json",)),
+    Part(
+        "processor",
+        (
+            PROCESSOR_FILE,
+            "label_space.json",
+            "label_clusters.json",
+            "label_clusters.safetensors",
+            "label_trie.safetensors",
+        ),
+        (PROCESSOR_FILE, "label_space.json"),
+    ),
+    Part(
+        "scores",
+        (
+            SCORE_MODEL_FILE,
+            *_below(RETRIEVER_FOLDER, (CONFIG_FILE, *_WEIGHTS, *_RETRIEVER, *_TOKENIZER)),
+            *_below(LABEL_TREES_FOLDER, _LABEL_TREES),
+        ),
+        (SCORE_MODEL_FILE,),
+    ),
+    Part("report", (REPORT_FILE,), (REPORT_FILE,)),
+)
+MODEL_FILES = tuple(pattern for part in PARTS for pattern in part.files)
 """Patterns of the files of a model or adapter that go to the Hub."""
+
+_FOLDERS = sorted({pattern.rpartition("/")[0] for part in PARTS for pattern in (*part.files, *part.leftovers)})
+
+
+def matches(path: str, patterns: Iterable[str]) -> bool:
+    """Whether a path fits a pattern; `*` stops at a folder's border.
+
+    Args:
+        path: a path in a folder or a repository.
+        patterns: those of `fnmatch`.
+    """
+    return any(path.count("/") == pattern.count("/") and fnmatchcase(path, pattern) for pattern in patterns)
+
+
+def download_patterns(*parts: str) -> list[str]:
+    """What is downloaded of a repository, as `snapshot_download` takes it.
+
+    Args:
+        parts: names of parts; all that a model has if none is named.
+    """
+    wanted = [part for part in PARTS if part.name in parts or not parts]
+    return [pattern for part in wanted for pattern in part.files]
+
+
+def files_of_model(folder: Path) -> list[str]:
+    """The files of a folder that belong to any part, leftovers included, by their paths in it, sorted.
+
+    Args:
+        folder: the folder; it may be missing.
+    """
+    patterns = [pattern for part in PARTS for pattern in (*part.files, *part.leftovers)]
+    return [name for name in _names(folder) if matches(name, patterns)]
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The files at those places where a model has some; other folders, such as checkpoints, are not looked into."""
+    for place in _FOLDERS:
+        inside = folder / place
+        if inside.is_dir():
+            for path in sorted(inside.iterdir()):
+                if path.is_file():
+                    yield f"{place}/{path.name}" if place else path.name
+
+
+def obsolete_files(folder: Path, new: Iterable[str]) -> list[str]:
+    """The files of a folder that go when others are saved into it: the rest of each part that they replace.
+
+    Args:
+        folder: the folder; it may be missing.
+        new: the files that are saved, by their paths in it.
+    """
+    written = set(new)
+    replaced = [part for part in PARTS if any(matches(name, part.saved_with) for name in written)]
+    patterns = [pattern for part in replaced for pattern in (*part.files, *part.leftovers)]
+    return [name for name in files_of_model(folder) if name not in written and matches(name, patterns)]
+
+
+# ---------------------------------------------------------------------------------------------------- what is needed
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a model or adapter, by their path in the folder.
+    """The files of a model or adapter that go to the Hub, by their path in the folder.
 
     Args:
         folder: the folder.
 
     Raises:
-        ModelFolderError: if the folder is missing, or lacks something without which the model does not load.
+        ModelFolderError: if the folder is missing, or lacks something without which the model does not load, or if a
+            file is a link to one elsewhere, which might be anything of the user's.
     """
     if not folder.is_dir():
         raise ModelFolderError(f"There is no folder {str(folder)!r}. Give the folder of a trained model.")
-    trees = folder / LABEL_TREES_FOLDER
-    found = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted([*folder.iterdir(), *folder.glob("retriever/*"), *trees.glob("**/*")])
-        if path.is_file() and any(fnmatchcase(path.relative_to(folder).as_posix(), pattern) for pattern in MODEL_FILES)
-    }
-    kind = "adapter_config.json" if "adapter_config.json" in found else "config.json"
-    for name in (kind, "label_space.json", "processor_config.json"):
-        if name not in found:
+    files = {name: folder / name for name in files_of_model(folder) if matches(name, MODEL_FILES)}
+    kind = ADAPTER_CONFIG_FILE if ADAPTER_CONFIG_FILE in files else CONFIG_FILE
+    for name in (kind, "label_space.json", PROCESSOR_FILE):
+        if name not in files:
             raise ModelFolderError(
                 f"{folder / name} is missing; only the folder of a whole XLGen model can be put on the Hub."
             )
-    missing = _missing_weights(found, adapter=kind == "adapter_config.json")
+    if kind == ADAPTER_CONFIG_FILE:
+        needed = [ADAPTER_WEIGHTS_FILE]
+    else:
+        needed = _shards(folder / _INDEX_FILE) if _INDEX_FILE in files else [_WEIGHTS_FILE]
+    missing = [name for name in needed if name not in files]
     if missing:
         raise ModelFolderError(f"{folder} lacks the weights {missing}; pickled weights are never uploaded.")
-    return found
+    for path in files.values():
+        _refuse_foreign_link(folder, path)
+    return files
 
 
-def _missing_weights(found: dict[str, Path], *, adapter: bool) -> list[str]:
-    if adapter:
-        return [] if "adapter_model.safetensors" in found else ["adapter_model.safetensors"]
-    index = found.get("model.safetensors.index.json")
-    if index is None:
-        return [] if "model.safetensors" in found else ["model.safetensors"]
-    content = read_json(index)
-    shards = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(shards, dict):
-        raise ModelFolderError(f"{index}: 'weight_map' must be an object that names a file for each weight.")
-    return sorted({str(name) for name in shards.values()} - set(found))
+def _refuse_foreign_link(folder: Path, path: Path) -> None:
+    """Refuse a link that leads out of the folder, but for the Hub's cache, whose files are links to `../../blobs`."""
+    place, target = folder.resolve(), path.resolve()
+    if not (target.is_relative_to(place) or target.is_relative_to(place.parent.parent / "blobs")):
+        raise ModelFolderError(
+            f"{path} is a link to {target}, outside of the folder, and is not uploaded. Put a copy of it in its place."
+        )
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights of a model, whether they are there or not.
+
+    Args:
+        folder: its folder.
+
+    Raises:
+        ModelFolderError: if there are none, or only a pickle, or the index of several files makes no sense.
+    """
+    if (folder / _WEIGHTS_FILE).is_file():
+        return [folder / _WEIGHTS_FILE]
+    index = folder / _INDEX_FILE
+    if not index.is_file():
+        pickles = sorted(path.name for path in folder.glob("*.bin"))
+        if pickles:
+            raise ModelFolderError(
+                f"{folder} has its weights in {pickles[0]}, a pickle, which can run any code; it is not read. Have "
+                f"them saved as {_WEIGHTS_FILE}."
+            )
+        raise ModelFolderError(f"{folder} has no {_WEIGHTS_FILE}; is it the folder of an XLGen model?")
+    return [folder / name for name in _shards(index)]
+
+
+def _shards(index: Path) -> list[str]:
+    """The names of the files that the index of weights in several files lists."""
+    names = sorted(set(_INDEX.read(index)["weight_map"].values()))
+    if not names:
+        raise ModelFolderError(f"{index}: 'weight_map' is empty; it must name the file of each weight.")
+    for name in names:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise ModelFolderError(f"{index}: {name!r} is not the name of a safetensors file in that folder.")
+    return names

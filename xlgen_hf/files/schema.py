@@ -41,6 +41,7 @@ __all__ = [
     "named_after",
     "number",
     "optional",
+    "read_object",
     "shown",
     "string",
     "strings",
@@ -404,6 +405,18 @@ class Fields:
         versioned = {} if self._version is None else {FORMAT_VERSION_FIELD: self._version}
         self.check(versioned | dict(content), path)
         write_json(path, versioned | dict(content))
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """Read a JSON object with any fields, such as the files of other libraries.
+
+    Raises:
+        ModelFolderError: if it is missing, unreadable, not JSON, or not an object.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ModelFolderError(f"{path}: it must be a JSON object, not {shown(content)}.")
+    return content
 
 
 def check_format_version(found: object, wanted: int, path: str | Path, made_by: str) -> None:

@@ -16,6 +16,7 @@ Every error is a `ModelFolderError` that names the file, the array, and what is 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ from typing import Any
 import numpy as np
 
 from ..errors import ModelFolderError
-from .schema import FORMAT_VERSION_FIELD, check_format_version, shown
+from .schema import FORMAT_VERSION_FIELD, Fields, check_format_version, shown
 from .serialization import map_tensors, write_tensors
 
 __all__ = ["Tensor", "Tensors", "offsets", "tensor"]
 
+_METADATA = "xlgen"
+_ABOUT = Fields({}, others=True)
 _DIMENSION = re.compile(r"([A-Za-z_]+)([+-]\d+)?")
 
 
@@ -40,7 +43,8 @@ class Tensor:
     Attributes:
         dtype: type of its numbers.
         shape: its sizes: numbers, or names of dimensions (`"N"`, `"N+1"`) that agree across a file.
-        minimum, maximum: bounds of its values, both included: numbers, or dimensions (`"L-1"`).
+        minimum, maximum: bounds of its values, both included: numbers, or dimensions (`"L-1"`), which bound where
+            their size is known.
         offsets_to: the dimension that ascending offsets lead to, from 0; None for other arrays.
     """
 
@@ -94,7 +98,7 @@ class Tensors:
 
     def read(
         self, path: str | Path, sizes: Mapping[str, int] | None = None, *, mapped: bool = False
-    ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Read and check a file.
 
         Args:
@@ -108,13 +112,12 @@ class Tensors:
         Raises:
             ModelFolderError: if it is missing, unreadable, damaged, of another version, or not of this form.
         """
-        arrays, metadata = map_tensors(path)
+        arrays, header = map_tensors(path)
         if not mapped:
             arrays = {name: array.copy() for name, array in arrays.items()}
+        metadata = _ABOUT.check(_parsed_json(header.get(_METADATA, "{}")), f"{path}, metadata")
         if self._version is not None:
-            given = metadata.pop(FORMAT_VERSION_FIELD, None)
-            number = int(given) if given is not None and re.fullmatch(r"\d{1,9}", given) else given
-            check_format_version(number, self._version, path, self._made_by)
+            check_format_version(metadata.pop(FORMAT_VERSION_FIELD, None), self._version, path, self._made_by)
         self.check(arrays, path, sizes)
         return arrays, metadata
 
@@ -127,8 +130,9 @@ class Tensors:
             ModelFolderError: if the arrays are not of this form, which is a mistake of the caller.
         """
         self.check(arrays, path)
-        versioned = {} if self._version is None else {FORMAT_VERSION_FIELD: str(self._version)}
-        write_tensors(path, dict(arrays), {**versioned, **(metadata or {})} or None)
+        about = ({} if self._version is None else {FORMAT_VERSION_FIELD: self._version}) | dict(metadata or {})
+        # One entry: safetensors writes several in a random order, and equal content should give equal files.
+        write_tensors(path, dict(arrays), {_METADATA: json.dumps(about, sort_keys=True)} if about else None)
 
     def check(
         self, arrays: Mapping[str, np.ndarray], path: str | Path, sizes: Mapping[str, int] | None = None
@@ -187,6 +191,13 @@ def _shape_problem(name: str, array: np.ndarray, wanted: Tensor, sizes: dict[str
     return None
 
 
+def _parsed_json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def _parsed(dimension: str) -> tuple[str, int]:
     """`"N+1"` -> `("N", 1)`."""
     match = _DIMENSION.fullmatch(dimension)
@@ -206,9 +217,9 @@ def _value_problem(name: str, array: np.ndarray, wanted: Tensor, sizes: Mapping[
         (">=", wanted.minimum, array.min() if wanted.minimum is not None else None),
         ("<=", wanted.maximum, array.max() if wanted.maximum is not None else None),
     ):
-        if bound is None or worst is None:
+        limit = None if bound is None else _size(bound, sizes)
+        if limit is None or worst is None:
             continue
-        limit = _size(bound, sizes)
         if worst < limit if sign == ">=" else worst > limit:
             meaning = f" ({bound})" if isinstance(bound, str) else ""
             return f"tensor {name!r} holds {worst}; its values must be {sign} {limit}{meaning}."
@@ -217,13 +228,14 @@ def _value_problem(name: str, array: np.ndarray, wanted: Tensor, sizes: Mapping[
 
 def _offset_problem(name: str, array: np.ndarray, total: str, sizes: Mapping[str, int]) -> str | None:
     end = _size(total, sizes)
-    if array[0] == 0 and array[-1] == end and (array[1:] >= array[:-1]).all():
+    if array[0] == 0 and array[-1] == (array[-1] if end is None else end) and (array[1:] >= array[:-1]).all():
         return None
     return f"tensor {name!r} must hold ascending offsets from 0 to {end} ({total})."
 
 
-def _size(bound: str | int, sizes: Mapping[str, int]) -> int:
+def _size(bound: str | int, sizes: Mapping[str, int]) -> int | None:
+    """The number that a bound stands for; None for a dimension whose size nobody has given."""
     if isinstance(bound, int):
         return bound
     letter, shift = _parsed(bound)
-    return sizes[letter] + shift
+    return sizes[letter] + shift if letter in sizes else None

@@ -17,8 +17,8 @@ from typing import Any
 from huggingface_hub import HfApi
 
 from ..errors import ConfigurationError, HubError
-from ..files.adapter_base import ADAPTER_CONFIG_FILE, AdapterBase, base_of
-from ..files.model_folder import MODEL_FILES, model_files
+from ..files.adapter_base import AdapterBase, base_of
+from ..files.model_folder import ADAPTER_CONFIG_FILE, MODEL_FILES, model_files
 from ..files.serialization import read_json
 from .card_text import CARD_FILE, merge_cards
 from .cards import BASE_TAG, adapter_card, base_card, read_report

@@ -85,7 +85,8 @@ def _whole(metadata: Mapping[str, Any], body: str) -> str:
     dumped = yaml_dump(known)
     if _YAML_BREAKS.search(dumped):  # PyYAML writes them as they are and reads them as ends of lines
         dumped = yaml_dump(known, allow_unicode=False)
-    return f"---\n{dumped.rstrip()}\n---\n\n{body.lstrip()}"
+    dumped = dumped.rstrip("\n")  # not of all white space, which may be text
+    return f"---\n{dumped}\n---\n\n{body.lstrip()}"
 
 
 def split_card(card: str) -> tuple[dict[str, Any], str]:

@@ -9,9 +9,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..errors import ModelFolderError
 from ..files.model_folder import REPORT_FILE, SCORE_MODEL_FILE
-from ..files.serialization import read_json
+from ..files.schema import read_object
 from ..labels.space import LabelSpace
 from ..version import __version__
 from .card_text import CARD_FILE, compose_card, render, split_card
@@ -74,12 +73,7 @@ def read_scores(scores: str | Path | Mapping[str, Any] | None) -> dict[str, floa
         ModelFolderError: if the file is no JSON object.
     """
     if isinstance(scores, (str, Path)):
-        path = Path(scores)
-        scores = read_json(path)
-        if not isinstance(scores, dict):
-            raise ModelFolderError(
-                f"{path}: an object of scores is expected, as `xlgen evaluate --output-file` writes."
-            )
+        scores = read_object(scores)
     return {name: value for name, value in (scores or {}).items() if type(value) in (int, float)}
 
 
@@ -95,10 +89,7 @@ def read_report(folder: Path) -> dict[str, Any]:
     path = folder / REPORT_FILE
     if not path.is_file():
         return {}
-    report = read_json(path)
-    if not isinstance(report, dict):
-        raise ModelFolderError(f"{path}: an object is expected, not {type(report).__name__}. Delete the file.")
-    return report
+    return read_object(path)
 
 
 def model_card(
@@ -123,14 +114,15 @@ def model_card(
     Raises:
         ModelFolderError: if a file of the folder cannot be read.
     """
-    config = _object(folder / "config.json")
+    config = read_object(folder / "config.json")
     report = read_report(folder)
     facts = _facts(folder, repo_id, report, scores or {}, dataset)
     facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
     facts["architecture"] = (config.get("backbone") or {}).get("model_type")
-    score_model = folder / SCORE_MODEL_FILE
-    fusion = (_object(score_model) if score_model.is_file() else {}).get("fusion") or {}
-    facts["hybrid"], facts["label_trees"] = bool(fusion), "label_trees" in fusion.get("sources", [])
+    scoring = folder / SCORE_MODEL_FILE
+    fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
+    facts["hybrid"] = isinstance(fusion, dict)
+    facts["label_trees"] = isinstance(fusion, dict) and "label_trees" in (fusion.get("sources") or ())
     metadata = _metadata(facts, report, license_id)
     if facts["hybrid"]:
         metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]
@@ -159,7 +151,7 @@ def adapter_card(
     Raises:
         ModelFolderError: if a file of the folder cannot be read.
     """
-    adapter = _object(folder / "adapter_config.json")
+    adapter = read_object(folder / "adapter_config.json")
     report = read_report(folder)
     facts = _facts(folder, repo_id, report, scores or {}, dataset)
     facts |= {"variant": report.get("variant"), "base_model": base_model, "backbone": report.get("backbone")}
@@ -184,7 +176,7 @@ def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, licens
     Raises:
         ModelFolderError: if a file of the folder cannot be read.
     """
-    config = _object(folder / "config.json")
+    config = read_object(folder / "config.json")
     facts = {
         "variant": config.get("variant"),
         "base_model": backbone,
@@ -211,13 +203,6 @@ def metric_card(folder: Path, repo_id: str) -> str:
     metadata, body = split_card((folder / CARD_FILE).read_text(encoding="utf-8"))
     facts = {"repo_id": repo_id, "metric": folder.name, "body": body.strip(), "version": __version__}
     return compose_card(metadata, folder.name, render("metric.md", facts))
-
-
-def _object(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: an object is expected, not {type(content).__name__}.")
-    return content
 
 
 def _facts(

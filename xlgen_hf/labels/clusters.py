@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..encoders.embedding import Encoder, embed_texts
 from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
-from ..files.serialization import atomic_path, read_json, read_tensors, write_json, write_tensors
+from ..files.atomic import atomic_path
+from ..files.schema import Fields, anything, integer, mapping_of, named_after, string, strings
+from ..files.tensor_schema import Tensors, tensor
 
 __all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters"]
 
@@ -22,7 +23,22 @@ logger = logging.getLogger(__name__)
 
 CLUSTERS_FILE = "label_clusters.json"
 CLUSTER_TENSORS_FILE = "label_clusters.safetensors"
-_FORMAT_VERSION = 1
+_FORM = Fields(
+    {
+        "num_labels": integer(minimum=1),
+        "num_clusters": integer(minimum=1),
+        "digest": string(),
+        "names": strings(min_length=1, unique=True, visible=True),
+        "metadata": mapping_of(anything()),
+    },
+    format_version=2,
+    made_by="xlgen cluster",
+)
+_TENSORS = Tensors(
+    {"centroids": tensor(np.float32, "C", "H"), "assignment": tensor(np.int64, "L", minimum=0, maximum="C-1")},
+    not_empty=["C", "H", "L"],
+    made_by="xlgen cluster",
+)
 
 
 class LabelClusters:
@@ -45,7 +61,7 @@ class LabelClusters:
         assignment: np.ndarray,
         centroids: np.ndarray,
         names: Sequence[str],
-        metadata: dict[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
     ) -> None:
         self.assignment = np.asarray(assignment)
         self.centroids = np.asarray(centroids)
@@ -165,7 +181,6 @@ class LabelClusters:
         tensors = {"assignment": self.assignment, "centroids": self.centroids}
         path = Path(folder) / CLUSTERS_FILE
         content = {
-            "version": _FORMAT_VERSION,
             "num_labels": len(self.assignment),
             "num_clusters": self.num_clusters,
             "digest": _digest(tensors),
@@ -174,8 +189,8 @@ class LabelClusters:
         }
         # Both are whole before either takes its place; the digest tells if only one did.
         with atomic_path(Path(folder) / CLUSTER_TENSORS_FILE) as tensors_aside, atomic_path(path) as json_aside:
-            write_tensors(tensors_aside, tensors)
-            write_json(json_aside, content)
+            _TENSORS.write(tensors_aside, tensors)
+            _FORM.write(json_aside, content)
         return path
 
     @classmethod
@@ -190,42 +205,26 @@ class LabelClusters:
             ModelFolderError: if a file is missing or damaged, or the files do not fit each other or the label space.
         """
         path, tensors_path = Path(folder) / CLUSTERS_FILE, Path(folder) / CLUSTER_TENSORS_FILE
-        content = read_json(path)
-        problem = _content_problem(content)
-        if problem:
-            raise ModelFolderError(f"{path}: {problem}")
-        tensors = read_tensors(tensors_path)
-        if set(tensors) != {"assignment", "centroids"}:
-            raise ModelFolderError(f"{tensors_path} holds {sorted(tensors)}, not 'assignment' and 'centroids'.")
+        content = _FORM.read(path)
+        tensors, _ = _TENSORS.read(tensors_path)
+        found = {
+            "num_labels": len(tensors["assignment"]),
+            "num_clusters": len(tensors["centroids"]),
+            "names": len(tensors["centroids"]),
+        }
+        for name, size in found.items():
+            given = len(content[name]) if name == "names" else content[name]
+            if given != size:
+                raise ModelFolderError(f"{path}: {name} is {given}, but {tensors_path.name} holds {size}.")
         if content["digest"] != _digest(tensors):
             raise ModelFolderError(f"{tensors_path} was not written together with {path}. Make the clusters again.")
-        try:
+        with named_after(f"{tensors_path} or {path.name}"):
             clusters = cls(tensors["assignment"], tensors["centroids"], content["names"], content["metadata"])
-        except ConfigurationError as err:
-            raise ModelFolderError(f"{tensors_path} or {path}: {err}") from err
-        if content["num_labels"] != len(clusters.assignment) or content["num_clusters"] != clusters.num_clusters:
-            raise ModelFolderError(
-                f"{path}: num_labels={content['num_labels']} and num_clusters={content['num_clusters']}, but "
-                f"{tensors_path.name} holds {len(clusters.assignment)} and {clusters.num_clusters}."
-            )
         if num_labels is not None and num_labels != len(clusters.assignment):
             raise ModelFolderError(
                 f"{path}: clusters of {len(clusters.assignment)} labels, but the label space has {num_labels}."
             )
         return clusters
-
-
-def _content_problem(content: Any) -> str | None:
-    """Say what is wrong with the parsed `label_clusters.json`, if anything."""
-    if not isinstance(content, dict):
-        return f"a JSON object is expected, not {type(content).__name__}."
-    if content.get("version") != _FORMAT_VERSION:
-        return f"version {content.get('version')!r} is not {_FORMAT_VERSION}; it needs another release of xlgen_hf."
-    kinds = {"num_labels": int, "num_clusters": int, "digest": str, "names": list, "metadata": dict}
-    for key, kind in kinds.items():
-        if type(content.get(key)) is not kind:
-            return f"{key!r} must be a {kind.__name__}, not {type(content.get(key)).__name__}."
-    return None
 
 
 def _digest(tensors: dict[str, np.ndarray]) -> str:

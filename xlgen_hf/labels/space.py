@@ -9,26 +9,57 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
-from ..errors import LabelSpaceError, ModelFolderError
-from ..files.serialization import read_json, write_json
+from ..errors import LabelSpaceError
+from ..files.schema import Fields, choice, integer, list_of, named_after, strings
 from ..settings import DecodeOrder, LabelSettings
 
-__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "normalize_name"]
+__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "is_invisible", "name_difference", "normalize_name"]
 
 logger = logging.getLogger(__name__)
 
 LABEL_SPACE_FILE = "label_space.json"
-_FORMAT_VERSION = 1
 _SHOWN = 5  # names that a report spells out
+
+_INT64_MAX = 2**63 - 1
+_FORM = Fields(
+    {
+        "decode_order": choice(*get_args(DecodeOrder)),
+        "seed": integer(minimum=0, maximum=_INT64_MAX),
+        "names": strings(min_length=1, unique=True, visible=True),
+        "counts": list_of(integer(minimum=0, maximum=_INT64_MAX), min_length=1),
+    },
+    format_version=2,
+    made_by="xlgen train",
+)
 
 
 def normalize_name(name: str) -> str:
-    """Fold what a reader would not tell apart: compatibility characters (NFKC), case, runs of white space."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """Fold what a reader cannot tell apart: Unicode form (NFKC), case, white space, invisible characters."""
+    if name.isascii():
+        return " ".join(name.casefold().split())
+    visible = "".join(sign for sign in name if not is_invisible(sign))
+    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
+
+
+def name_difference(one: str, other: str) -> str:
+    """How two names that `normalize_name` folds into one differ, in words."""
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        return "Unicode normal form (NFC, NFD)"
+    seen = ["".join(sign for sign in name if not is_invisible(sign)) for name in (one, other)]
+    if seen[0] == seen[1]:
+        return "invisible characters (zero-width)"
+    if one.casefold() == other.casefold():
+        return "case"
+    return "white space" if one.split() == other.split() else "case, width, white space or Unicode form"
+
+
+def is_invisible(sign: str) -> bool:
+    """Whether a character shows nothing: zero-width spaces and joiners, direction marks, variation selectors."""
+    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
 
 
 class LabelSpace:
@@ -173,8 +204,12 @@ class LabelSpace:
         return known, unknown
 
     def _unknown_message(self, name: str) -> str:
-        near = get_close_matches(name, self.names, n=3, cutoff=0.8) if len(self) <= 50_000 else []
+        folded = normalize_name(name)
+        same = next((known for known in self.names if normalize_name(known) == folded), None)
+        near = get_close_matches(name, self.names, n=3, cutoff=0.8) if len(self) <= 50_000 and same is None else []
         hint = f" Close names: {near}." if near else ""
+        if same is not None:  # as ASCII, since they may look the same
+            hint = f" There is {same!a}, which differs from {name!a} in {name_difference(name, same)}."
         return f"{name!r} is none of the {len(self)} labels.{hint} Add it to the vocabulary file, or leave it out."
 
     def decode(self, ids: Iterable[int]) -> list[str]:
@@ -235,22 +270,22 @@ class LabelSpace:
         groups = self.ambiguous_names()
         if groups:
             logger.warning(
-                "%d groups of label names differ only in case, width or white space and stay separate labels: %s.",
+                "%d groups of label names differ only in case, Unicode form, white space or invisible characters, "
+                "and stay separate labels: %s.",
                 len(groups),
-                groups[:_SHOWN],
+                ", ".join(ascii(group) for group in groups[:_SHOWN]),
             )
 
     def save(self, folder: str | Path) -> Path:
         """Write `label_space.json` into `folder` and return its path."""
         path = Path(folder) / LABEL_SPACE_FILE
         content = {
-            "version": _FORMAT_VERSION,
             "decode_order": self.decode_order,
             "seed": self.seed,
             "names": list(self.names),
             "counts": self.counts.tolist(),
         }
-        write_json(path, content)
+        _FORM.write(path, content)
         return path
 
     @classmethod
@@ -261,14 +296,9 @@ class LabelSpace:
             ModelFolderError: if the file is missing, or is no label space that agrees with itself.
         """
         path = Path(folder) / LABEL_SPACE_FILE
-        content = read_json(path)
-        problem = _content_problem(content)
-        if problem:
-            raise ModelFolderError(f"{path}: {problem}")
-        try:
+        content = _FORM.read(path)
+        with named_after(path):
             return cls(content["names"], content["counts"], content["decode_order"], content["seed"])
-        except LabelSpaceError as err:
-            raise ModelFolderError(f"{path}: {err}") from err
 
 
 def _check_unicode(names: tuple[str, ...]) -> None:
@@ -279,20 +309,3 @@ def _check_unicode(names: tuple[str, ...]) -> None:
         raise LabelSpaceError(
             f"A label name holds {err.object[err.start]!r}, half a character. Read the data as UTF-8."
         ) from err
-
-
-def _content_problem(content: Any) -> str | None:
-    """What is wrong with the parsed `label_space.json`, if anything."""
-    if not isinstance(content, dict):
-        return f"a JSON object is expected, not {type(content).__name__}."
-    if content.get("version") != _FORMAT_VERSION:
-        return f"version {content.get('version')!r} is not {_FORMAT_VERSION}; it needs another release of xlgen_hf."
-    for key, kind in (("names", list), ("counts", list), ("decode_order", str), ("seed", int)):
-        if not isinstance(content.get(key), kind) or isinstance(content.get(key), bool):
-            return f"{key!r} must be a {kind.__name__}, not {type(content.get(key)).__name__}."
-    limit = np.iinfo(np.int64).max
-    if not all(type(count) is int and 0 <= count <= limit for count in content["counts"]):
-        return "'counts' must hold whole numbers that are not negative."
-    if not 0 <= content["seed"] <= limit:
-        return f"'seed' is {str(content['seed'])[:30]}; a whole number that is not negative is expected."
-    return None

@@ -10,7 +10,7 @@ from typing import TypeVar, cast
 import numpy as np
 
 from ..errors import LabelSpaceError, ModelFolderError
-from ..files.serialization import map_tensors, write_tensors
+from ..files.tensor_schema import Tensors, offsets, tensor
 
 __all__ = ["LABEL_TRIE_FILE", "LabelTrie"]
 
@@ -19,6 +19,18 @@ _Value = TypeVar("_Value")
 
 _KEPT = 7  # derived values beside the newest one
 _SAVED = ("child_start", "edge_token", "leaf_low", "leaf_high", "leaf_label")
+_FORM = Tensors(
+    {
+        "leaf_low": tensor(np.int32, "nodes", minimum=0),
+        "leaf_high": tensor(np.int32, "nodes", maximum="L"),
+        "child_start": offsets(np.int32, "nodes", "nodes-1"),
+        "edge_token": tensor(np.int32, "nodes-1", minimum=0, maximum="tokens-1"),
+        "leaf_label": tensor(np.int32, "L", minimum=0, maximum="L-1"),
+    },
+    not_empty=["nodes", "L"],
+    format_version=2,
+    made_by="xlgen train",
+)
 _MOST_NODES = np.iinfo(np.int32).max
 
 
@@ -219,7 +231,7 @@ class LabelTrie:
     def save(self, folder: str | Path, digest: str = "") -> Path:
         """Write `label_trie.safetensors`, with a digest of what it was built from, into `folder`; return its path."""
         path = Path(folder) / LABEL_TRIE_FILE
-        write_tensors(path, {name: getattr(self, name) for name in _SAVED}, {"digest": digest})
+        _FORM.write(path, {name: getattr(self, name) for name in _SAVED}, {"digest": digest})
         return path
 
     @classmethod
@@ -238,8 +250,8 @@ class LabelTrie:
             ModelFolderError: if the file is missing, damaged, or no trie.
         """
         path = Path(folder) / LABEL_TRIE_FILE
-        arrays, metadata = map_tensors(path)
-        problem = _problem(arrays, num_tokens)
+        arrays, metadata = _FORM.read(path, {"tokens": num_tokens}, mapped=True)
+        problem = _problem(*(arrays[name] for name in _SAVED))
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
         return cls._from_arrays(arrays) if metadata.get("digest") == digest else None
@@ -310,33 +322,15 @@ def _check_alone(rows: np.ndarray, ends: np.ndarray, row_node: np.ndarray, below
         )
 
 
-def _problem(arrays: dict[str, np.ndarray], num_tokens: int) -> str | None:
-    """What is wrong with the arrays of a file, if anything."""
-    missing = [name for name in _SAVED if name not in arrays]
-    if missing:
-        return f"tensors {missing} are missing."
-    wrong = [name for name in _SAVED if arrays[name].dtype != np.int32 or arrays[name].ndim != 1]
-    if wrong:
-        return f"tensors {wrong} must be int32 with one dimension."
-    start, token, low, high, label = (arrays[name] for name in _SAVED)
-    nodes = len(low)
-    if not len(label):
-        return "it holds no label."
-    if len(high) != nodes or len(start) != nodes + 1 or len(token) != nodes - 1:
-        return f"the tensors' lengths {[len(arrays[name]) for name in _SAVED]} do not fit each other."
+def _problem(start: np.ndarray, token: np.ndarray, low: np.ndarray, high: np.ndarray, label: np.ndarray) -> str | None:
+    """Say what no tree can be, if anything: the offsets, types and bounds of the arrays are right.
+
+    Children must come after their parent, siblings be sorted and share their parent's leaves out among them, and
+    leaves be labels.
+    """
     fan = np.diff(start)
-    if start[0] != 0 or start[-1] != nodes - 1 or (fan < 0).any() or (start[:-1] < np.arange(nodes))[fan > 0].any():
+    if (start[:-1] < np.arange(len(low)))[fan > 0].any():
         return "'child_start' describes no tree."
-    if token.size and (token.min() < 0 or token.max() >= num_tokens):
-        return f"'edge_token' runs from {token.min()} to {token.max()}, outside of 0 to {num_tokens - 1}."
-    return _leaf_problem(start, token, low, high, label)
-
-
-def _leaf_problem(
-    start: np.ndarray, token: np.ndarray, low: np.ndarray, high: np.ndarray, label: np.ndarray
-) -> str | None:
-    """Check that siblings are sorted and share their parent's leaves out among them, and that leaves are labels."""
-    fan = np.diff(start)
     parent = np.repeat(np.arange(len(low)), fan)
     siblings = parent[1:] == parent[:-1]
     if (np.diff(token) <= 0)[siblings].any():
@@ -350,7 +344,7 @@ def _leaf_problem(
         and ((high - low)[fan == 0] == 1).all()
     )
     if not tiled:
-        return "'leaf_low' and 'leaf_high' are no intervals of a tree's leaves."
-    if label.min() < 0 or label.max() >= len(label) or (np.bincount(label, minlength=len(label)) != 1).any():
+        return "'leaf_low' and 'leaf_high' are not the intervals of a tree's leaves."
+    if (np.bincount(label, minlength=len(label)) != 1).any():
         return "'leaf_label' does not name each label once."
     return None

@@ -11,8 +11,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from ..errors import MissingExtraError, ModelFolderError
-from ..files.adapter_base import ADAPTER_CONFIG_FILE, base_of
-from ..files.model_checks import CONFIG_FILE, load_config
+from ..files.adapter_base import base_of
+from ..files.model_checks import load_config
+from ..files.model_folder import ADAPTER_CONFIG_FILE, CONFIG_FILE
 from ..files.serialization import read_json
 
 __all__ = ["load_adapter", "require_peft"]

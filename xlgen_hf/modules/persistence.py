@@ -9,9 +9,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import ConfigurationError
-from ..files.adapter_base import ADAPTER_CONFIG_FILE
-from ..files.model_checks import _HUB_OPTIONS, _check_model, _load_errors, local_model
-from ..files.saving import replace_files
+from ..files.downloads import HUB_OPTIONS
+from ..files.model_checks import check_model, load_errors, local_model
+from ..files.model_folder import ADAPTER_CONFIG_FILE
+from ..files.saving import plain_folder, read_folder, replace_files
 
 __all__ = ["ModelFilesMixin", "SavedModel"]
 
@@ -51,18 +52,23 @@ class ModelFilesMixin:
             options["revision"] = adapter.get("revision")
         if options.pop("use_safetensors", True) is False:
             raise ConfigurationError("use_safetensors=False would read a pickle. XLGen's weights are safetensors.")
-        of_hub = {key: value for key, value in options.items() if key in _HUB_OPTIONS - {"revision"}}
-        folder = local_model(pretrained_model_name_or_path, options)
+        of_hub = {key: value for key, value in options.items() if key in HUB_OPTIONS - {"revision"}}
+        place = local_model(pretrained_model_name_or_path, options)
+        model = read_folder(plain_folder(place), lambda folder: cls._load(folder, args, options, of_hub))
+        loaded = model[0] if options.get("output_loading_info") else model
+        loaded.name_or_path = str(pretrained_model_name_or_path)
+        return model
+
+    @classmethod
+    def _load(cls, folder: Path, args: tuple[Any, ...], options: dict[str, Any], of_hub: dict[str, Any]) -> Any:
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             from .adapters import load_adapter  # needs peft, and knows this module
 
             return load_adapter(cls, folder, **{**options, **of_hub})
-        _check_model(cls, folder, options.get("config"))
-        with _load_errors(folder):
+        check_model(cls, folder, options.get("config"))
+        with load_errors(folder):
             model = super().from_pretrained(str(folder), *args, use_safetensors=True, **options)  # type: ignore[misc]
-        loaded = model[0] if options.get("output_loading_info") else model
-        loaded.name_or_path = str(pretrained_model_name_or_path)
-        loaded.forget_untied()
+        (model[0] if options.get("output_loading_info") else model).forget_untied()
         return model
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import ConfigurationError
-from ..files.model_folder import LABEL_TREES_FOLDER
+from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER
 from ..files.saving import replace_files
 from ..labels.space import LabelSpace
 from ..ranking.score_model import ScoreModel
 from ..ranking.sources import SavedSource
-from .retriever import RETRIEVER_FOLDER, RETRIEVER_SETTINGS_FILE, LabelRetriever
+from .retriever import RETRIEVER_SETTINGS_FILE, LabelRetriever
 
 __all__ = [
     "SOURCE_FOLDERS",
     "load_index",
     "load_sources",
-    "remove_other_sources",
     "save_source_alone",
     "save_sources",
 ]
@@ -31,19 +29,6 @@ def save_sources(folder: Path, sources: Mapping[str, SavedSource]) -> None:
     """Write each source into its folder."""
     for name, source in sources.items():
         source.save(folder / SOURCE_FOLDERS[name])
-
-
-def remove_other_sources(folder: Path, kept: Iterable[str]) -> None:
-    """Remove sources that an older model left in a folder; they would be taken for the new one's.
-
-    Args:
-        folder: the folder of a model.
-        kept: names of the sources that the model has.
-    """
-    for name in set(SOURCE_FOLDERS) - set(kept):
-        place = folder / SOURCE_FOLDERS[name]
-        if place.is_dir() and not place.is_symlink() and any(place.glob("*.json")):
-            shutil.rmtree(place)
 
 
 def load_sources(folder: Path, num_labels: int) -> dict[str, SavedSource]:
@@ -86,7 +71,6 @@ def save_source_alone(
         label_space.save(aside)
         save_sources(aside, {name: source})
         score_model.save(aside)
-    remove_other_sources(folder, [name])
 
 
 def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:

@@ -1,0 +1,230 @@
+"""Claims on outputs: a command replaces nothing that it did not begin, and one process writes at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from ..errors import ConfigurationError, ModelFolderError
+from .atomic import is_running, is_unfinished, save_errors, try_lock
+from .saving import finish_interrupted_save
+from .schema import Fields, anything, integer, mapping_of, shown, string
+
+__all__ = ["RECORD_FILE", "claim_file", "claim_folder", "differences", "refuse_existing", "sole_writer"]
+
+RECORD_FILE = ".xlgen-output.json"
+"""In an output folder: the command that began it."""
+
+_LOCK = ".xlgen-lock"
+_SHOWN = 5  # names, or differences, that a message spells out
+_LOCK_FORM = Fields({"process": integer(), "host": string(), "command": string(), "since": string()})
+_RECORD_FORM = Fields({"command": string(), "settings": mapping_of(anything())}, format_version=1, made_by="xlgen")
+
+
+@contextmanager
+def claim_file(path: str | Path, *, command: str, overwrite: bool = False) -> Iterator[Path]:
+    """Be the one process that writes a file, which must not be there yet.
+
+    Args:
+        path: the file; its folder is made where it is missing.
+        command: what writes it, for others' messages, e.g. `xlgen evaluate`.
+        overwrite: whether a file that is there may be replaced.
+
+    Raises:
+        ConfigurationError: if the file is there and `overwrite` is not set, or another process is writing it.
+        SaveError: if its folder cannot be written.
+    """
+    path = Path(path)
+    refuse_existing(path, overwrite=overwrite)
+    with sole_writer(path, command=command):
+        refuse_existing(path, overwrite=overwrite)  # the process that was writing it has just finished
+        yield path
+
+
+def refuse_existing(path: Path, *, overwrite: bool) -> None:
+    """Refuse to replace a file.
+
+    Args:
+        path: the file.
+        overwrite: whether it may be replaced.
+
+    Raises:
+        ConfigurationError: if it is there and may not, or is a folder.
+    """
+    if path.is_dir():
+        raise ConfigurationError(f"{path} is a folder, where a file is to be written. Give the name of a file in it.")
+    if os.path.lexists(path) and not overwrite:
+        raise ConfigurationError(
+            f"{path} exists already and is not replaced. Choose another name, or give --overwrite."
+        )
+
+
+@contextmanager
+def claim_folder(
+    folder: str | Path, *, command: str, settings: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> Iterator[Path]:
+    """Be the one process that writes into a folder, which must be new, empty, or begun by the same command.
+
+    A save into the folder that was interrupted is finished first.
+
+    Args:
+        folder: the folder; it is made where it is missing.
+        command: the command, e.g. `xlgen index`. It is noted in the folder.
+        settings: what the command was given, as JSON, where the same command with other settings must not write into
+            the folder; None where it may.
+        overwrite: whether a folder that holds something else may be written into; what is there stays, unless a file
+            of the same name is written.
+
+    Raises:
+        ConfigurationError: if the folder holds something else and `overwrite` is not set, or another process is
+            writing into it.
+        SaveError: if the folder cannot be written.
+    """
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file, where a folder is to be written. Choose another name.")
+    record = {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
+    if not overwrite:
+        _refuse_others(folder, record)
+    with save_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with sole_writer(folder, command=command):
+        if not overwrite:
+            _refuse_others(folder, record)
+        finish_interrupted_save(folder)
+        if overwrite or not (folder / RECORD_FILE).exists():
+            _RECORD_FORM.write(folder / RECORD_FILE, record)
+        yield folder
+
+
+def _refuse_others(folder: Path, record: Mapping[str, Any]) -> None:
+    """Refuse a folder that holds something which another command, or the same with other settings, has written."""
+    content = _content(folder)
+    if not content:
+        return
+    if RECORD_FILE not in content:
+        raise ConfigurationError(
+            f"{folder} holds {_listed(content)}, which `{record['command']}` did not write. Choose another folder, or "
+            "give --overwrite."
+        )
+    before = _RECORD_FORM.read(folder / RECORD_FILE)
+    if before["command"] != record["command"]:
+        raise ConfigurationError(
+            f"{folder} was written by `{before['command']}`, not by `{record['command']}`. Choose another folder, or "
+            "give --overwrite."
+        )
+    different = differences(before["settings"], record["settings"])
+    if different:
+        raise ConfigurationError(
+            f"{folder} was written by the same command with other settings: {different}. Choose another folder, or "
+            "give --overwrite."
+        )
+
+
+def _content(folder: Path) -> list[str]:
+    """The names in a folder, but for the lock and what is being written aside."""
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    return [name for name in found if name != _LOCK and not is_unfinished(Path(name))]
+
+
+def _listed(names: list[str]) -> str:
+    listed = ", ".join(names[:_SHOWN])
+    return listed if len(names) <= _SHOWN else f"{listed} and {len(names) - _SHOWN} more"
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In which settings two runs differ, in words; "" if in none.
+
+    Args:
+        before: settings of the earlier run, by name.
+        now: those of this one.
+    """
+    names = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+    told = [f"{name} is {shown(now.get(name))}, was {shown(before.get(name))}" for name in names[:_SHOWN]]
+    return "; ".join(told) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+# ---------------------------------------------------------------------------------------------------- locks
+
+
+@contextmanager
+def sole_writer(path: str | Path, *, command: str) -> Iterator[None]:
+    """Keep others from writing an output as long as the block runs; a process that dies keeps nobody out.
+
+    Args:
+        path: a file, or a folder that is there.
+        command: what writes it, for others' messages.
+
+    Raises:
+        ConfigurationError: if another process is writing it; the message says which.
+        SaveError: if the folder cannot be written.
+    """
+    place = Path(path)
+    lock = place / _LOCK if place.is_dir() else place.with_name(f".{place.name}{_LOCK}")
+    with save_errors(place):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = _take(lock, place)
+    try:
+        with save_errors(place):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(_owner(command)).encode(), 0)
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(handle)
+
+
+def _owner(command: str) -> dict[str, Any]:
+    since = datetime.now(timezone.utc).astimezone().isoformat(" ", "seconds")
+    return {"process": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
+
+
+def _take(lock: Path, place: Path) -> int:
+    """Open a lock file and lock it."""
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        try:
+            taken = try_lock(handle, exclusive=True)
+            if taken is False or (taken is None and _is_alive(_read_owner(lock))):
+                raise ConfigurationError(_busy(place, _read_owner(lock)))
+            # The former owner may have removed the file between our opening and our locking it.
+            if _is_same(handle, lock):
+                return handle
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _read_owner(lock: Path) -> dict[str, Any]:
+    """What a lock file says of its owner; empty where that is still being written."""
+    try:
+        return _LOCK_FORM.read(lock)
+    except ModelFolderError:
+        return {}
+
+
+def _is_alive(owner: Mapping[str, Any]) -> bool:
+    """Whether a lock still counts on a file system without locks."""
+    return bool(owner) and (owner["host"] != socket.gethostname() or is_running(owner["process"]))
+
+
+def _busy(place: Path, owner: Mapping[str, Any]) -> str:
+    who = "another process"
+    if owner:
+        who = f"process {owner['process']} on {owner['host']} (`{owner['command']}`, since {owner['since']})"
+    return f"{place} is being written by {who}. Wait until it has ended, or choose another place."
