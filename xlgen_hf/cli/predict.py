@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
 
+from .options import Device
+
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
@@ -98,7 +100,7 @@ def predict(
     ] = None,
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
+    device: Device = None,
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score."""
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
