@@ -9,12 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
 
-<<<<<<< HEAD
 from ..data.options import RowOptions
-from .rows import takes_row_options
-=======
 from .options import Device
->>>>>>> w-settings
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,13 +111,9 @@ def predict(
     ] = None,
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
-<<<<<<< HEAD
-    device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
+    device: Device = None,
     *,
     rows: RowOptions,
-=======
-    device: Device = None,
->>>>>>> w-settings
 ) -> None:
     """Write labels, scores and clusters of each text, labels sorted by score.
 
