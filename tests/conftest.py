@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,6 +14,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 # would differ in their last bits.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# Where the tests are started in the background, the interrupt is ignored, and so it would be in every process that they
+# start to interrupt it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path
 from types import SimpleNamespace

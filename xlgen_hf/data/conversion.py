@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,7 +18,7 @@ from .corpora import CORPUS_FORMATS
 from .folders import standard_split
 from .label_cells import join_labels
 from .label_lists import column_batches
-from .predictions import open_text
+from .predictions import csv_writer, open_text
 from .suspicion import text_keys
 
 if TYPE_CHECKING:
@@ -106,15 +105,12 @@ def _write_table(path: Path, rows: Dataset) -> None:
     delimiter = "\t" if ".tsv" in path.name.lower()[-7:] else ","
     listed = _needs_lists(rows)
     with open_text(path) as file:
-        plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
-        quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        plain.writerow(rows.column_names)
+        write_row = csv_writer(file, delimiter)
+        write_row(rows.column_names)
         for row in _dictionaries(rows):
             labels: list[str] = row["labels"]  # type: ignore[assignment]
             row["labels"] = json.dumps(labels, ensure_ascii=False) if listed and labels else join_labels(labels)
-            # The csv module leaves a carriage return unquoted where lines end otherwise.
-            writer = quoted if any(isinstance(value, str) and "\r" in value for value in row.values()) else plain
-            writer.writerow(row.values())
+            write_row(row.values())
 
 
 def _needs_lists(rows: Dataset) -> bool:

@@ -7,7 +7,7 @@ import gzip
 import io
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,7 @@ __all__ = [
     "PREDICTION_FORMATS",
     "Predictions",
     "check_prediction_file",
+    "csv_writer",
     "join_columns",
     "open_text",
     "read_predictions",
@@ -128,17 +129,32 @@ def open_text(path: Path) -> Iterator[TextIO]:
             yield file
 
 
+def csv_writer(file: TextIO, delimiter: str) -> Callable[[Collection[Any]], None]:
+    """What writes a row of CSV, its line ended by a line feed alone.
+
+    The csv module leaves a carriage return unquoted where lines end otherwise, so such rows are quoted as a whole.
+    """
+    plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+    quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
+
+    def write(row: Collection[Any]) -> None:
+        has_return = any(isinstance(value, str) and "\r" in value for value in row)
+        (quoted if has_return else plain).writerow(row)
+
+    return write
+
+
 def _write_csv(path: Path, predictions: Iterable[Mapping[str, Any]], delimiter: str, separator: str) -> int:
     count = 0
     names: list[str] | None = None
     with open_text(path) as file:
-        writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
+        write_row = csv_writer(file, delimiter)
         for count, prediction in enumerate(predictions, 1):
             if names is None:
                 names = list(prediction)
-                writer.writerow(names)
+                write_row(names)
             _check_names(prediction, names, path, count)
-            writer.writerow([_cell(prediction.get(name), separator) for name in names])
+            write_row([_cell(prediction.get(name), separator) for name in names])
     return count
 
 
