@@ -67,7 +67,7 @@ def test_the_next_commands_exist(command, capsys):
 
 
 def test_sample_has_a_tail_and_says_where_it_is_from():
-    folder = quickstart._SAMPLE
+    folder = quickstart.SAMPLE
     train, test = load_rows(folder / "train.jsonl.gz"), load_rows(folder / "test.jsonl.gz")
     vocabulary = set(load_label_names(folder / "labels.txt.gz"))
     counts: dict[str, int] = {}
