@@ -7,6 +7,7 @@ import re
 import pytest
 from datasets import Dataset
 
+from xlgen_hf import RowOptions
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError, DataError
 from xlgen_hf.evaluation.evaluate import run_evaluate
@@ -250,3 +251,95 @@ def test_missing_and_empty_files(files, tmp_path):
 def test_bad_options_are_explained(files, capsys, more, code, message):
     assert main(arguments(files, *more)) == code
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+# ---------------------------------------------------------------------------------------------------- groups and ids
+
+
+@pytest.fixture(name="grouped")
+def _grouped(tmp_path, files):
+    """References without texts, with ids, languages and subjects."""
+    more = [
+        {"id": 1, "language": "en", "fields": ["x", "y"]},
+        {"id": 2, "language": "de", "fields": ["x"]},
+        {"id": 3, "language": "en", "fields": []},
+        {"id": 4, "language": None, "fields": ["y"]},
+    ]
+    rows = [{"labels": labels, **of_row} for labels, of_row in zip(REFERENCES, more, strict=True)]
+    files["references"] = write_rows(tmp_path / "references.jsonl", rows)
+    return files
+
+
+def test_references_need_no_texts(files, grouped):
+    assert run_evaluate(**grouped)["micro_f1"] == pytest.approx(score_labels(PREDICTIONS, REFERENCES)["micro_f1"])
+
+
+def test_groups_are_scored_with_their_own_intervals(grouped):
+    scores = run_evaluate(**grouped, by=["language", "fields"], bootstrap=20)
+    groups = scores["groups"]
+    assert {name: {value: one["texts"] for value, one in group.items()} for name, group in groups.items()} == {
+        "language": {"en": 2, "(none)": 1, "de": 1},
+        "fields": {"x": 2, "y": 2, "(none)": 1},
+    }
+    chosen = [0, 2]
+    expected = score_labels(
+        [PREDICTIONS[row] for row in chosen],
+        [REFERENCES[row] for row in chosen],
+        train_references=TRAIN,
+        k=(1, 3, 5),
+        shots=(0, 1),
+        bootstrap=20,
+    )
+    found = dict(groups["language"]["en"])
+    assert found.pop("texts") == 2
+    assert found == expected
+    assert "micro_f1_ci_low" in found
+
+
+def test_groups_are_printed_and_written(grouped, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    assert main(arguments(grouped, "--by", "language", "--output-file", output, "--bootstrap", "10")) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"Texts by language", out)
+    assert re.search(r"en +2 +0\.\d{3} \[", out)
+    assert set(json.loads(output.read_text(encoding="utf-8"))["groups"]["language"]) == {"en", "de", "(none)"}
+
+
+def test_a_field_with_too_many_values(tmp_path, grouped):
+    rows = [{"labels": ["a"], "language": str(number)} for number in range(201)]
+    grouped["references"] = write_rows(tmp_path / "references.jsonl", rows)
+    grouped["predictions"] = write_rows(tmp_path / "many.jsonl", [{"labels": ["a"]}] * 201)
+    with pytest.raises(ConfigurationError, match="'language' has 201 values, such as"):
+        run_evaluate(**grouped, by=["language"])
+    with pytest.raises(DataError, match="no column 'country'"):
+        run_evaluate(**grouped, by=["country"])
+
+
+def test_predictions_are_matched_by_id(tmp_path, grouped):
+    expected = run_evaluate(**grouped)
+    rows = [{"id": str(number), "labels": labels} for number, labels in enumerate(PREDICTIONS, 1)]
+    grouped["predictions"] = write_rows(tmp_path / "others.jsonl", rows[::-1])
+    found = run_evaluate(**grouped, rows=RowOptions(id_column="id"))
+    assert found["micro_f1"] == expected["micro_f1"]
+    assert found["macro_f1"] == expected["macro_f1"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([1, 2, 3, 3], "The id '3' has several predictions"),
+        ([1, 2, 3, 5], r"1 of the 4 ids of .* have no prediction, e.g. \['4'\]"),
+        ([1, 2, 3, 4, 9], "There is a prediction for '9', which no reference has"),
+    ],
+)
+def test_ids_that_do_not_match(tmp_path, grouped, ids, message):
+    rows = [{"id": number, "labels": ["cats"]} for number in ids]
+    grouped["predictions"] = write_rows(tmp_path / "others.jsonl", rows)
+    with pytest.raises(DataError, match=message):
+        run_evaluate(**grouped, rows=RowOptions(id_column="id"))
+
+
+def test_look_alikes_between_predictions_and_references(tmp_path, files, caplog):
+    write_rows(files["predictions"], [{"labels": ["Cats"]}] * 4)
+    run_evaluate(**files)
+    assert "look the same and count as different labels, e.g. 'Cats' and 'cats'; they differ in case" in caplog.text

@@ -11,6 +11,8 @@ import torch
 
 from xlgen_hf.cli import predict as command
 from xlgen_hf.cli.main import main
+from xlgen_hf.data.options import RowOptions
+from xlgen_hf.data.predictions import read_predictions
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
@@ -198,7 +200,7 @@ def test_rows_of_a_model_that_has_changed_are_not_reused(folder, monkeypatch, ca
     monkeypatch.setattr(command, "CHUNK_SIZE", 2)
     arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
     with monkeypatch.context() as patch:
-        patch.setattr(PartialOutput, "finish", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(PartialOutput, "finish", lambda self, *write: (_ for _ in ()).throw(KeyboardInterrupt))
         assert main([*arguments, "--output-file", str(folder / "out.jsonl")]) == 130
     path = folder / "model" / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "min_labels": 5}))
@@ -217,3 +219,24 @@ def test_a_file_that_is_there_is_not_replaced(folder, capsys):
     assert "texts.jsonl exists already and is not replaced" in capsys.readouterr().err
     assert (folder / "texts.jsonl").read_bytes() == before
     assert _run(folder) == _run(folder)
+
+
+# ------------------------------------------------------------------------------------------------ joined answers
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv.gz", "out.parquet", "out.jsonl"])
+def test_predictions_carry_columns_of_their_rows_in_any_format(folder, name):
+    (folder / "own.csv").write_text("nr;title;lang\n7;church music;en\n8;modern art;de\n", encoding="utf-8")
+    options = ["--text-column", "title", "--id-column", "nr", "--keep-columns", "lang"]
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "own.csv")]
+    assert main([*arguments, "--output-file", str(folder / name), *options]) == 0
+    found = read_predictions(folder / name, RowOptions(id_column="nr"))
+    assert list(map(str, found.ids)) == ["7", "8"]
+    assert all(found.labels)
+    assert [len(labels) for labels in found.labels] == [len(scores) for scores in found.scores]
+
+
+def test_a_name_that_says_no_format_is_refused_before_a_model_is_loaded(folder, capsys):
+    arguments = ["predict", "--model", "no-such-model", "--input-file", str(folder / "texts.jsonl")]
+    assert main([*arguments, "--output-file", str(folder / "out.docx")]) == 1
+    assert "must end in one of .jsonl" in capsys.readouterr().err

@@ -25,8 +25,9 @@ def train(files, monkeypatch, capsys):
     """Run the command as far as the training; gives the exit code, and settings and arguments or the error."""
     taken = {}
 
-    def take(settings, args, train_rows, validation_rows=None):
+    def take(settings, args, train_rows, validation_rows=None, *, on_start):
         taken.update(settings=settings, args=args, rows=(train_rows, validation_rows))
+        on_start()
         return None, None, {}
 
     monkeypatch.setattr(run, "train_model", take)
@@ -37,6 +38,7 @@ def train(files, monkeypatch, capsys):
         code = main(["train", *given, "--use-cpu", *map(str, words)])
         return code, (taken["settings"], taken["args"]) if code == 0 else capsys.readouterr().err
 
+    call.taken = taken
     return call
 
 
@@ -183,3 +185,15 @@ def test_a_file_that_is_not_there(train):
 def test_an_option_of_the_file_without_effect_is_refused(train, config):
     code, error = train("--config", config("variant: bcl\nlexical: true"))
     assert (code, "lexical=True has no effect with variant='bcl'" in error) == (1, True)
+
+
+def test_columns_of_any_name_are_read(train, files, config):
+    (files / "own.csv").write_text("title;abstract;subjects\norgan;in churches;music|organ\n", encoding="utf-8")
+    words = ["--labels-column", "subjects", "--text-column", "title", "--text_column", "abstract"]
+    code, _ = train(*words, "--train-file", files / "own.csv")
+    assert code == 0
+    assert list(train.taken["rows"][0]) == [{"text": "organ in churches", "labels": ["music", "organ"]}]
+    left = yaml.safe_load((files / "out" / "train_config.yaml").read_text(encoding="utf-8"))
+    assert (left["text_column"], left["labels_column"]) == (["title", "abstract"], "subjects")
+    code, _ = train("--config", files / "out" / "train_config.yaml", needed=False)
+    assert train.taken["rows"][0]["text"] == ["organ in churches"]

@@ -11,6 +11,7 @@ from xlgen_hf.decoding.decoded_sets import DecodedSet, DecodingOptions, to_decod
 from xlgen_hf.decoding.search import LabelSets
 
 MEMBER = st.dictionaries(st.integers(0, 5), st.floats(0.01, 1), max_size=4)
+POOLS = ["best", "average", "vote", "union"]
 TEXT = st.lists(st.tuples(MEMBER, st.floats(-9, 0)), min_size=1, max_size=4)
 
 
@@ -38,9 +39,7 @@ def _decoded(texts, beams, pool="best"):
 
 
 @settings(deadline=None, max_examples=150)
-@given(
-    st.lists(TEXT, min_size=1, max_size=3), st.sampled_from(["best", "average", "vote", "union"]), st.integers(1, 5)
-)
+@given(st.lists(TEXT, min_size=1, max_size=3), st.sampled_from(POOLS), st.integers(1, 5))
 def test_beams_that_do_not_exist_change_nothing(texts, pool, further):
     """Few labels to choose from have few sets; a search with more beams than sets finds what there is."""
     most = max(map(len, texts))
@@ -53,7 +52,7 @@ def test_beams_that_do_not_exist_change_nothing(texts, pool, further):
 
 def test_one_set_is_what_every_pool_gives():
     """A single label to choose from and five beams: a vote of one is unanimous, and no mean is lowered."""
-    for pool in ("best", "average", "vote", "union"):
+    for pool in POOLS:
         (one,) = _decoded([[({3: 0.5}, -1.0)]], 5, pool)
         assert one.labels == [3]
         assert one.candidates == pytest.approx({3: 1.0 if pool == "vote" else 0.5})

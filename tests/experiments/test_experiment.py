@@ -245,14 +245,14 @@ def test_label_rows_and_conditioning_are_varied(checkpoints, system, own):
     }  # fmt: skip
     assert [cell.name.split(".")[2] for cell in cells].count("seed0") == 1
     without = next(cell for cell in cells if "label-rows-0.0" in cell.name)
-    assert SystemOptions(**without.options).settings(system.removeprefix("xlgen-")).label_rows == 0.0
+    assert without.options.settings(system.removeprefix("xlgen-")).label_rows == 0.0
 
 
 def test_an_ablation_varies_a_setting_of_its_variant_alone(checkpoints):
     options = _options(checkpoints, **{"bcl.num_clusters": 10, "bcl.label_rows": 0.3, "label_rows": 0.0})
     plan = Plan(["xlgen-bcl"], ["full"], options=options, ablations=["clusters", "label-rows"])
     cells, rows = plan_cells(plan, "a")
-    trained = {cell.name: SystemOptions(**cell.options).settings("bcl") for cell in cells}
+    trained = {cell.name: cell.options.settings("bcl") for cell in cells}
     assert {row.value: trained[row.cells[0]].num_clusters for row in rows if row.ablation == "clusters"} == {
         "10": 10, "30": 30, "100": 100
     }  # fmt: skip

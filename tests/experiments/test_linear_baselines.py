@@ -1,4 +1,4 @@
-"""Baseline systems on small data: what they learn, what they leave behind, and what they say when something lacks."""
+"""Baseline systems on small data: what they learn, what they leave behind, what they say when something is missing."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_learns_which_words_are_labels(data, name):
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
-def test_a_later_fit_takes_the_model_up(data, name, caplog):
+def test_a_later_fit_reuses_the_model(data, name, caplog):
     first = IN_PROCESS[name]()
     first.fit(data)
     before = first.score(["organ and guitar", "flute"])
@@ -69,7 +69,7 @@ def test_a_later_fit_takes_the_model_up(data, name, caplog):
     again = IN_PROCESS[name]()
     with caplog.at_level("INFO"):
         again.fit(data)
-    assert "Taking up the model" in caplog.text
+    assert "Reusing the model" in caplog.text
     after = again.score(["organ and guitar", "flute"])
     assert (after.labels == before.labels).all()
     np.testing.assert_allclose(after.scores, before.scores, rtol=1e-5)
@@ -82,7 +82,7 @@ def _marker(folder: Path) -> str:
 
 
 @pytest.mark.parametrize("change", ["rows", "seed", "labels", "settings"])
-def test_other_data_or_settings_train_anew(data, change):
+def test_other_data_or_settings_train_from_scratch(data, change):
     system = parabel()
     system.fit(data)
     before = _marker(data.folder)
@@ -100,7 +100,7 @@ def test_other_data_or_settings_train_anew(data, change):
     assert not (data.folder / MODEL_FOLDER / "left over").exists()
 
 
-def test_a_fit_that_was_interrupted_is_begun_anew(data):
+def test_a_fit_that_was_interrupted_starts_from_scratch(data):
     parabel().fit(data)
     (data.folder / MARKER_FILE).unlink()
     (data.folder / MODEL_FOLDER / "settings.json").write_text("half")
@@ -116,7 +116,7 @@ def test_a_damaged_model_is_named(data):
         parabel().fit(data)
 
 
-def test_a_marker_of_another_version_trains_anew(data):
+def test_a_marker_of_another_version_trains_from_scratch(data):
     parabel().fit(data)
     marker = read_json(data.folder / MARKER_FILE)
     write_json(data.folder / MARKER_FILE, marker | {"version": 0})
@@ -254,7 +254,7 @@ def test_matrices_go_to_the_other_python_and_back(data, stand_in, monkeypatch, c
     monkeypatch.delenv(PYTHON_VARIABLE)
     with caplog.at_level("INFO"):
         _check_pecos(data, PecosXRLinear(python=str(stand_in)))
-    assert "Taking up the model" in caplog.text
+    assert "Reusing the model" in caplog.text
     (data.folder / MODEL_FOLDER / "weights.npz").unlink()
     system = PecosXRLinear(python=str(stand_in))
     system.fit(data)
@@ -263,7 +263,7 @@ def test_matrices_go_to_the_other_python_and_back(data, stand_in, monkeypatch, c
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")
-def test_what_pecos_says_when_it_cannot_train_is_told(data, stand_in):
+def test_what_pecos_says_when_it_cannot_train_is_reported(data, stand_in):
     with pytest.raises(ConfigurationError, match="PECOS cannot train: AssertionError"):
         PecosXRLinear().fit(replace(data, seed=4))  # the stand-in takes seed 3 alone
 
@@ -277,7 +277,7 @@ def test_without_a_python_for_pecos(data, monkeypatch):
     monkeypatch.delenv(PYTHON_VARIABLE, raising=False)
     with pytest.raises(MissingExtraError, match=f"`libpecos` is not installed. {PYTHON_VARIABLE} is not set"):
         PecosXRLinear().fit(data)
-    with pytest.raises(ConfigurationError, match=r"'/no/python', given as the Python .* is no program"):
+    with pytest.raises(ConfigurationError, match=r"'/no/python', given as the Python .* is not a program"):
         PecosXRLinear(python="/no/python").fit(data)
     with pytest.raises(MissingExtraError, match="No module named 'pecos'"):
         PecosXRLinear(python=sys.executable).fit(data)

@@ -14,9 +14,11 @@ from tiny import ROWS, VOCABULARY, make_t5_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, T5ForConditionalGeneration
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderError
 from xlgen_hf.files.adapter_base import AdapterBase, base_of
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.model_folder import REPORT_FILE
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.modules import adapters
 from xlgen_hf.processing_xlgen import XLGenProcessor
@@ -27,6 +29,7 @@ from xlgen_hf.training.trainer import XLGenTrainer
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 20]
+FEW = DecodingOptions(max_labels=4)
 SUFFIXES = {
     "t5": {"q", "k", "v", "o", "wi", "wo"},
     "bart": {"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"},
@@ -101,23 +104,23 @@ def test_gradients_reach_all_that_is_trained(make_model, family, restrict):
 @pytest.mark.parametrize(("variant", "restrict"), [("base", True), ("bcl", True), ("mcg", False)])
 def test_merged_model_predicts_what_the_adapter_does(make_model, tmp_path, family, variant, restrict):
     model, processor = make_model(family, variant, restrict_output=restrict)
-    plain = model.predict(TEXTS, processor, max_labels=4)
+    plain = model.predict(TEXTS, processor, decoding=FEW)
     adapted = add_lora(model, processor, tmp_path / "base", r=4, alpha=16).eval()
-    _same(adapted.predict(TEXTS, processor, max_labels=4), plain)  # a fresh adapter changes nothing
+    _same(adapted.predict(TEXTS, processor, decoding=FEW), plain)  # a fresh adapter changes nothing
     if family in ("bert", "modernbert"):
         with torch.no_grad():  # the bias that peft's wrapper of the output layer leaves out
             adapted.get_base_model().backbone.decoder.cls.predictions.bias.normal_()
     _shake(adapted)
-    predicted = adapted.predict(TEXTS, processor, max_labels=4)
+    predicted = adapted.predict(TEXTS, processor, decoding=FEW)
     assert predicted != plain
     with adapted.disable_adapter():
-        disabled = adapted.predict(TEXTS, processor, max_labels=4)
+        disabled = adapted.predict(TEXTS, processor, decoding=FEW)
     assert disabled != predicted
     merged = adapted.merge_and_unload()
     assert type(merged) is XLGenForConditionalGeneration
-    _same(merged.predict(TEXTS, processor, max_labels=4), predicted)
+    _same(merged.predict(TEXTS, processor, decoding=FEW), predicted)
     merged.save_pretrained(tmp_path / "merged")
-    _same(XLGenForConditionalGeneration.from_pretrained(tmp_path / "merged").predict(TEXTS, processor, max_labels=4),
+    _same(XLGenForConditionalGeneration.from_pretrained(tmp_path / "merged").predict(TEXTS, processor, decoding=FEW),
           predicted)  # fmt: skip
 
 
@@ -134,13 +137,13 @@ def test_output_layer_of_its_own_has_rows_of_its_own(checkpoints, label_space, t
     adapted = add_lora(model, processor, tmp_path / "base", r=4).eval()
     assert set(adapted.peft_config["default"].trainable_token_indices) == {"backbone.shared", "backbone.lm_head"}
     _shake(adapted)
-    predicted = adapted.predict(TEXTS, processor, max_labels=4)
+    predicted = adapted.predict(TEXTS, processor, decoding=FEW)
     adapted.save_pretrained(tmp_path / "adapter")
     loaded = XLGenForConditionalGeneration.from_pretrained(tmp_path / "adapter")
-    _same(loaded.predict(TEXTS, processor, max_labels=4), predicted)
+    _same(loaded.predict(TEXTS, processor, decoding=FEW), predicted)
     ids = processor.label_tokenizer.added_token_ids
     assert not torch.equal(loaded.get_output_embeddings().weight[ids], loaded.get_input_embeddings().weight[ids])
-    _same(adapted.merge_and_unload().predict(TEXTS, processor, max_labels=4), predicted)
+    _same(adapted.merge_and_unload().predict(TEXTS, processor, decoding=FEW), predicted)
 
 
 @pytest.mark.parametrize(
@@ -265,13 +268,13 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
     assert "is not an adapter, so there is nothing to merge" in capsys.readouterr().err
 
 
-def test_training_goes_on_from_a_checkpoint(files, checkpoints):
+def test_training_continues_from_a_checkpoint(files, checkpoints):
     """A run in two parts ends as one in one part does, and an adapter is found again in a moved folder."""
     arguments = _arguments(files, checkpoints["t5"], "--variant", "base", "--eval_strategy", "no", "--save_strategy",
                            "epoch", "--no_tune_decisions", "--save_total_limit", "9")  # fmt: skip
     assert main([*arguments, "--num_train_epochs", "2"]) == 0
     whole = load_file(files / "model" / "adapter_model.safetensors")
-    for name in ("checkpoint-2", "adapter_model.safetensors"):
+    for name in ("checkpoint-2", "adapter_model.safetensors", REPORT_FILE):  # the last says that a run is complete
         path = files / "model" / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     assert (files / "model" / "checkpoint-1" / "adapter_model.safetensors").is_file()

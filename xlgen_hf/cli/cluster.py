@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, LabelSettings
 from .options import Device, Labels, takes_settings
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     from ..labels.clusters import LabelClusters
@@ -19,6 +21,7 @@ __all__ = ["cluster"]
 _SHOWN = 15  # clusters in the printed table
 
 
+@takes_row_options(leave_out=("id_column", "keep_columns"))
 @takes_settings(ClusterSettings, LabelSettings, group="Clusters")
 def cluster(
     train_file: Annotated[
@@ -52,6 +55,7 @@ def cluster(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of k-means and of the order `shuffle`.")] = 0,
     *,
+    rows: RowOptions,
     num_clusters: int | None,
     name_weight: float,
     decode_order: DecodeOrder,
@@ -62,12 +66,12 @@ def cluster(
     from ..labels.space import LabelSpace
 
     vocabulary = load_label_names(labels) if labels is not None else None
-    rows = load_rows(train_file, split="train")
-    label_lists = list(rows["labels"])
+    documents = load_rows(train_file, rows, split="train")
+    label_lists = list(documents["labels"])
     space = LabelSpace.from_label_lists(label_lists, vocabulary, decode_order, seed)
     clusters = fit_clusters(
         space,
-        list(rows["text"]),
+        list(documents["text"]),
         [space.encode(names) for names in label_lists],
         encoder,
         num_clusters=num_clusters,

@@ -65,7 +65,8 @@ def convert(
     """Convert rows between formats, split them, remove labels. What a format cannot hold is refused by name."""
     from ..data.conversion import format_of, write_rows
     from ..data.rows import load_label_names
-    from .console import print_table
+    from ..data.suspicion import label_counts
+    from .console import print_table, results
 
     format_of(output, to)  # before the rows are read
     parts = _read(source, source_split, rows, group_column)
@@ -78,10 +79,9 @@ def convert(
         parts = {name: _joined(part) for name, part in parts.items()}
     vocabulary = () if labels is None else load_label_names(labels)
     files = write_rows(parts, output, to, vocabulary=vocabulary, overwrite=overwrite)
-    shown = [
-        [name or "all", f"{len(part):,}", f"{sum(map(len, part['labels'][:])):,}"] for name, part in parts.items()
-    ]
-    print_table(f"Written to {output}, {len(files):,} files", ["split", "rows", "labels of all rows"], shown)
+    results().print(f"Written to {output}, files: {len(files):,}", markup=False, soft_wrap=True)
+    shown = [[name or "all", f"{len(part):,}", f"{len(label_counts(part)):,}"] for name, part in parts.items()]
+    print_table(None, ["split", "rows", "different labels"], shown)
 
 
 def _read(source: str, source_split: str | None, rows: RowOptions, group_column: str | None) -> dict[str, Dataset]:

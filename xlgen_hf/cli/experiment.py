@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, Pool
 from .options import Labels, option_names
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,6 +29,7 @@ _DATA, _SYSTEMS, _ABLATIONS, _XLGEN = "Data and report", "Systems", "Ablations",
 _SPLITS = ("train", "validation", "test")
 
 
+@takes_row_options(leave_out=("id_column", "keep_columns"))
 def experiment(
     context: typer.Context,
     output_dir: Annotated[
@@ -113,6 +116,8 @@ def experiment(
         bool,
         typer.Option("--report-only", help="Run nothing; report on the cells that are done.", rich_help_panel=_DATA),
     ] = False,
+    *,
+    rows: RowOptions,
 ) -> None:
     """Train, tune and score all systems alike; further options are arguments of XLGen's trainer.
 
@@ -143,8 +148,8 @@ def experiment(
         _models(model or []),
     )
     sources = _sources(data, train_file, validation_file, test_file)
-    rows = ExperimentData.prepare(sources, labels, output_dir / "data")
-    cells, ablation_rows = plan_cells(plan, rows.facts["digest"])
+    prepared = ExperimentData.prepare(sources, labels, output_dir / "data", rows)
+    cells, ablation_rows = plan_cells(plan, prepared.facts["digest"])
     failures = [] if report_only else run_cells(cells, output_dir)
     _report(plan, cells, ablation_rows, output_dir, failures, figures=figures)
     _end(failures, named=bool(chosen))

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..data.options import RowOptions
+from .rows import takes_row_options
+
 if TYPE_CHECKING:
     from ..labels.space import LabelSpace
     from ..processing_xlgen import XLGenProcessor
@@ -21,6 +24,7 @@ __all__ = ["hybrid"]
 logger = logging.getLogger(__name__)
 
 
+@takes_row_options(leave_out=("id_column", "keep_columns"))
 def hybrid(
     model: Annotated[str, typer.Option(help="Folder of a trained model or adapter, or its id on the Hub.")],
     validation_file: Annotated[str, typer.Option(help="Rows that the weights are learned on; none of the training.")],
@@ -37,6 +41,8 @@ def hybrid(
         int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
     ] = 20,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
+    *,
+    rows: RowOptions,
 ) -> None:
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
     import torch
@@ -56,15 +62,15 @@ def hybrid(
         torch.set_num_threads(cpu_threads)
     generator, processor = load_model(model)
     sources: dict[str, SavedSource] = {"retrieval": _retriever(model, processor, retriever)}
-    rows = load_rows(validation_file, split="validation")
-    trees = _label_trees(linear, train_file, processor.label_space)
+    validation = load_rows(validation_file, rows, split="validation")
+    trees = _label_trees(linear, train_file, rows, processor.label_space)
     if trees is not None:
         sources["label_trees"] = trees
     score_model = fuse_sources(
         Generator(generator, processor),
         sources,
-        rows["text"][:],
-        [processor.label_space.encode_known(names)[0] for names in rows["labels"]],
+        validation["text"][:],
+        [processor.label_space.encode_known(names)[0] for names in validation["labels"]],
         candidates_per_source=candidates_per_source,
     )
     processor = processor.with_score_model(score_model)
@@ -73,7 +79,7 @@ def hybrid(
         generator.save_pretrained(aside)
         processor.save_pretrained(aside)
         if report.is_file():
-            write_json(aside / REPORT_FILE, hybrid_report(read_json(report), generator, processor, rows))
+            write_json(aside / REPORT_FILE, hybrid_report(read_json(report), generator, processor, validation))
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
 
 
@@ -92,7 +98,9 @@ def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> La
     return load_index(folder, processor.label_space)
 
 
-def _label_trees(name: TreeKind | None, train_file: str | None, space: LabelSpace) -> LabelTrees | None:
+def _label_trees(
+    name: TreeKind | None, train_file: str | None, options: RowOptions, space: LabelSpace
+) -> LabelTrees | None:
     """Label trees that are trained on the rows of a file, if any are wanted."""
     from ..data.rows import load_rows
     from ..errors import ConfigurationError
@@ -103,7 +111,7 @@ def _label_trees(name: TreeKind | None, train_file: str | None, space: LabelSpac
         raise ConfigurationError("--linear and --train-file go together: label trees are trained on those rows.")
     if name is None or train_file is None:
         return None
-    rows = load_rows(train_file, split="train")
+    rows = load_rows(train_file, options, split="train")
     counts = LabelSpace.from_label_lists(rows["labels"]).train_label_counts()
     if counts != space.train_label_counts():
         logger.warning(

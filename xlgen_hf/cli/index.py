@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
+from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE
 from .options import CpuThreads, Labels, given_names
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,6 +34,7 @@ _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = ("encoder", "epochs", "learning_rate", "temperature", "batch_size", "max_length", "lexical", "seed")
 
 
+@takes_row_options(leave_out=("id_column", "keep_columns"))
 def index(
     context: typer.Context,
     train_file: Annotated[
@@ -71,6 +74,8 @@ def index(
     ] = True,
     cpu_threads: CpuThreads = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
+    *,
+    rows: RowOptions,
 ) -> None:
     """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with."""
     import torch
@@ -85,17 +90,17 @@ def index(
     _check_options(method, given_names(context), output_dir)
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
-    rows = labelled_rows(load_rows(train_file, split="train"))
-    validation = None if validation_file is None else load_rows(validation_file, split="validation")
-    space = LabelSpace.from_label_lists(rows["labels"], None if labels is None else load_label_names(labels))
+    train = labelled_rows(load_rows(train_file, rows, split="train"))
+    validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
+    space = LabelSpace.from_label_lists(train["labels"], None if labels is None else load_label_names(labels))
     source: SavedSource
     if method == "retrieval":
         length = min(max_length, ContrastiveSettings.max_length)
         training = ContrastiveSettings(epochs, batch_size, learning_rate, temperature, max_length=length)
-        data = _Data(space, rows, validation, output_dir / "cache", seed)
+        data = _Data(space, train, validation, output_dir / "cache", seed)
         source = _make_retriever(data, encoder, training, max_length, lexical=lexical)
     else:
-        source = _make_label_trees(space, rows, method, cpu_threads)
+        source = _make_label_trees(space, train, method, cpu_threads)
     name = "retrieval" if method == "retrieval" else "label_trees"
     save_source_alone(output_dir, space, name, source, _score_model(source, space, validation))
     results().print(f"Index written to {output_dir}", markup=False, soft_wrap=True)

@@ -136,8 +136,9 @@ def takes_settings(
 
 
 def _own_first(kind: type) -> list[tuple[str, Definition]]:
-    """The settings of a dataclass, before those that it inherits."""
-    return sorted(definitions(kind).items(), key=lambda item: item[0] not in vars(kind)["__annotations__"])
+    """The settings of a dataclass as it declares them, before those that it inherits."""
+    own = [name for name in vars(kind)["__annotations__"] if name in definitions(kind)]
+    return [(name, definitions(kind)[name]) for name in dict.fromkeys([*own, *definitions(kind)])]
 
 
 def _parameter(definition: Definition, group: str | None) -> inspect.Parameter:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 
 import typer
+
+from ..data.options import RowOptions
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +28,9 @@ CHUNK_SIZE = 1024
 """Texts that are sorted by length together; rows are written after each chunk."""
 _MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _AUTO = "auto"
-_NOT_DECIDING = ("output_file", "overwrite", "labels")  # options that rows do not depend on
+_NOT_DECIDING = ("output_file", "overwrite")  # options that rows do not depend on
 
-Run: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
+Predict: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
 """Predicts texts."""
 
 
@@ -40,6 +43,7 @@ class _Settings(TypedDict):
     batch_size: int
 
 
+@takes_row_options
 def predict(
     model: Annotated[
         list[str],
@@ -47,10 +51,16 @@ def predict(
             help="Folder of a model, adapter, index or label trees, or its Hub id; several make an ensemble."
         ),
     ],
-    input_file: Annotated[str, typer.Option(help="Rows with `text`: JSON Lines, CSV, Parquet or a Hub data set.")],
+    input_file: Annotated[
+        str, typer.Option(help="Texts: JSON Lines, CSV, Excel, Parquet, a folder or a Hub data set.")
+    ],
     output_file: Annotated[
         Path | None,
-        typer.Option(help="JSON Lines to write, one row per text; the same command resumes.", show_default="stdout"),
+        typer.Option(
+            help="File to write, one row per text: .jsonl, .csv, .tsv (each also with .gz) or .parquet. The same"
+            " command continues where a run was stopped.",
+            show_default="JSON Lines to stdout",
+        ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it exists.")] = False,
     num_beams: Annotated[
@@ -101,17 +111,24 @@ def predict(
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
     device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
+    *,
+    rows: RowOptions,
 ) -> None:
-    """Write labels, scores and clusters of each text, labels sorted by score."""
+    """Write labels, scores and clusters of each text, labels sorted by score.
+
+    With --id-column and --keep-columns predictions carry columns of their rows, so that they can be joined.
+    """
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
+    from ..data.predictions import check_prediction_file, join_columns
     from ..data.rows import load_rows
     from ..files.outputs import refuse_existing
 
     _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
     if output_file is not None:
+        check_prediction_file(output_file)
         refuse_existing(output_file, overwrite=overwrite)  # before the work, and again when the writing begins
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
-    rows = load_rows(input_file, split="test", require_labels=False)
+    texts = load_rows(input_file, rows, split="test", require_labels=False)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
     settings: _Settings = {
         "decoding": decoding,
@@ -120,15 +137,27 @@ def predict(
         "batch_size": batch_size,
     }
     if len(members) > 1:
-        run = partial(_ensemble(members, ensemble).predict, **settings)
+        predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
     else:
-        run = partial(members[0].predict, open_vocabulary=open_vocabulary, **settings)
+        predict_texts = partial(members[0].predict, open_vocabulary=open_vocabulary, **settings)
+
+    def run(start: int) -> Iterator[list[dict[str, Any]]]:
+        for first, found in _predictions(predict_texts, texts, start):
+            yield join_columns([one.to_dict() for one in found], texts, rows, first)
+
     if output_file is None:
-        _print(run, rows)
-    else:
-        space, allowed = members[0].label_space, settings["allowed"]
-        given["labels"] = space.names if allowed is None else space.decode(allowed)
-        _write(output_file, run, rows, given)
+        _print(run(0))
+        return
+    space, allowed = members[0].label_space, settings["allowed"]
+    labels = space.names if allowed is None else space.decode(allowed)
+    _write(
+        output_file,
+        run,
+        _fingerprint(given, model, labels, texts),
+        num_rows=len(texts),
+        overwrite=overwrite,
+        label_separator=rows.label_separator,
+    )
 
 
 def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:
@@ -251,44 +280,62 @@ def _tuned(predictor: Predictor, objective: str) -> DecisionRule:
     return tuned_threshold(known[objective])
 
 
-def _predictions(run: Run, rows: Dataset, start: int = 0) -> Iterator[list[LabelPrediction]]:
-    """Predict chunk by chunk from row `start` on, in the order of the rows."""
+def _predictions(predict: Predict, rows: Dataset, start: int) -> Iterator[tuple[int, list[LabelPrediction]]]:
+    """Predict chunk by chunk from row `start` on, in the order of the rows; each with its first row."""
     from tqdm.auto import tqdm
 
     with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
         for first in range(start, len(rows), CHUNK_SIZE):
             texts = rows[first : first + CHUNK_SIZE]["text"]
-            yield run(texts)
+            yield first, predict(texts)
             bar.update(len(texts))
 
 
-def _print(run: Run, rows: Dataset) -> None:
+def _print(chunks: Iterator[list[dict[str, Any]]]) -> None:
     """Print predictions as they come, one row per text."""
     import json
 
-    for chunk in _predictions(run, rows):
+    for chunk in chunks:
         for prediction in chunk:
-            typer.echo(json.dumps(prediction.to_dict(), ensure_ascii=False))
+            typer.echo(json.dumps(prediction, ensure_ascii=False))
 
 
-def _write(path: Path, run: Run, rows: Dataset, given: dict[str, Any]) -> None:
-    """Write predictions as they come; continue where a run of the same command was stopped.
-
-    Args:
-        path: the file.
-        run: predicts texts.
-        rows: the rows.
-        given: the options of the command; its labels, if any are new or left out.
-    """
-    from ..files.json_lines import PartialOutput, digest
+def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[str], texts: Dataset) -> dict[str, str]:
+    """All that predictions depend on: options, files of the models, labels and texts."""
+    from ..files.json_lines import digest
     from ..files.model_checks import local_model
 
-    folders = [local_model(name, {}) for name in given["model"]]
+    folders = [local_model(name, {}) for name in models]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
     settings = {name: str(value) for name, value in given.items() if name not in _NOT_DECIDING}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    settings |= {"labels": digest(given["labels"]), "texts": digest(rows["text"])}
-    with PartialOutput(path, settings, CHUNK_SIZE, rows=len(rows), overwrite=given["overwrite"]) as output:
-        for chunk in _predictions(run, rows, output.done):
-            output.append([prediction.to_dict() for prediction in chunk])
-        output.finish()
+    return {**settings, "labels": digest(labels), "texts": digest(texts["text"])}
+
+
+def _write(
+    path: Path,
+    run: Callable[[int], Iterator[list[dict[str, Any]]]],
+    settings: dict[str, str],
+    *,
+    num_rows: int,
+    overwrite: bool,
+    label_separator: str | None,
+) -> None:
+    """Write predictions as they come; continue where a run of the same command was stopped.
+
+    Args:
+        path: the file; its name says the format.
+        run: predicts from a row on.
+        settings: what the predictions depend on.
+        num_rows: number of texts.
+        overwrite: whether a file that is there may be replaced.
+        label_separator: see `write_predictions`.
+    """
+    from ..data.predictions import write_predictions
+    from ..files.json_lines import PartialOutput
+
+    json_lines = path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+    with PartialOutput(path, settings, CHUNK_SIZE, rows=num_rows, overwrite=overwrite) as output:
+        for chunk in run(output.done):
+            output.append(chunk)
+        output.finish(None if json_lines else partial(write_predictions, label_separator=label_separator))

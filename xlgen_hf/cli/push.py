@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..data.options import RowOptions
 from .options import Command
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     from ..hub.push import PushReport
@@ -70,6 +72,7 @@ def model(
 
 
 @push.command(epilog=_TOKEN, cls=Command)
+@takes_row_options(leave_out=("id_column", "keep_columns"))
 def dataset(
     train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet or a folder.")],
     repo_id: RepoId,
@@ -86,6 +89,8 @@ def dataset(
     create_pr: CreatePr = False,
     message: Message = None,
     dry_run: DryRun = False,
+    *,
+    rows: RowOptions,
 ) -> None:
     """Put a data set up in one commit: Parquet files of each split, the label space, and a card with statistics."""
     from ..hub.datasets import push_dataset
@@ -93,8 +98,8 @@ def dataset(
     given = {"train": train_file, "validation": validation_file, "test": test_file}
     splits: dict[str, Any] = {name: file for name, file in given.items() if file is not None}
     report = push_dataset(
-        splits, repo_id, vocabulary=labels, license_id=license_id, source=source, language=language, private=private,
-        revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
+        splits, repo_id, options=rows, vocabulary=labels, license_id=license_id, source=source, language=language,
+        private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
     )  # fmt: skip
     _print_report(report)
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..data.options import RowOptions
 from ..settings import check_effect, definitions, no_effect
 from ..training.settings import TrainerSettings, TrainingSettings
 from .config import Config, more_words, write_config
 from .options import CpuThreads, Labels, given_names, option_names, takes_settings
+from .rows import takes_row_options
 
 if TYPE_CHECKING:
     from ..training.arguments import XLGenTrainingArguments
@@ -20,6 +22,7 @@ __all__ = ["train"]
 _SHOWN = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
 
 
+@takes_row_options(leave_out=("id_column", "keep_columns"))
 @takes_settings(TrainingSettings, TrainerSettings)
 def train(
     context: typer.Context,
@@ -40,6 +43,8 @@ def train(
     labels: Labels = None,
     config: Config = None,
     cpu_threads: CpuThreads = None,
+    *,
+    rows: RowOptions,
     **values: Any,
 ) -> None:
     """Fine-tune a model on texts and their labels.
@@ -73,10 +78,10 @@ def train(
     settings.check_effect(given_names(context))
     settings.check_folders()
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
-    validation = None if validation_file is None else load_rows(validation_file, split="validation")
+    validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
     effective = _effective(context, settings, further)
     _, _, scores = train_model(
-        settings, args, load_rows(train_file, split="train"), validation,
+        settings, args, load_rows(train_file, rows, split="train"), validation,
         on_start=lambda: write_config(output_dir, effective),
     )  # fmt: skip
     if args.process_index == 0:

@@ -42,7 +42,6 @@ PREDICTION_FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz
 """Ends of the names of files that predictions can be written to."""
 
 _FIELDS = ("labels", "scores", "clusters", "novel_labels")  # of a prediction
-_NAME_LISTS = ("labels", "clusters")
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -170,9 +169,10 @@ def _write_parquet(path: Path, predictions: Iterable[Mapping[str, Any]]) -> int:
     for part in batches(predictions):
         count += len(part)
         tables.append(_prediction_table(part, path, count - len(part)))
+    tables = tables or [pa.table({name: pa.array([], kind) for name, kind in _prediction_types().items()})]
     try:
         schema = pa.unify_schemas([table.schema for table in tables], promote_options="permissive")
-        whole = pa.concat_tables([table.cast(schema) for table in tables]) if tables else schema.empty_table()
+        whole = pa.concat_tables([table.cast(schema) for table in tables])
     except (pa.ArrowException, ValueError, TypeError) as err:
         raise DataError(f"The kept columns are not of one kind in all rows: {err}", file=path) from err
     with atomic_path(path) as aside:
@@ -180,18 +180,24 @@ def _write_parquet(path: Path, predictions: Iterable[Mapping[str, Any]]) -> int:
     return count
 
 
+def _prediction_types() -> dict[str, pa.DataType]:
+    """Arrow types of what predictions have, whatever the first ones look like."""
+    import pyarrow as pa
+
+    return {"labels": pa.list_(pa.string()), "scores": pa.list_(pa.float64()), "clusters": pa.list_(pa.string())}
+
+
 def _prediction_table(part: Sequence[Mapping[str, Any]], path: Path, start: int) -> pa.Table:
     import pyarrow as pa
 
-    names = list(part[0])
+    names, types = list(part[0]), _prediction_types()
     for number, prediction in enumerate(part, start + 1):
         _check_names(prediction, names, path, number)
     columns = {}
     for name in names:
         values = [prediction.get(name) for prediction in part]
-        kind = pa.list_(pa.string()) if name in _NAME_LISTS else pa.list_(pa.float64()) if name == "scores" else None
         try:
-            columns[name] = pa.array(values, kind)
+            columns[name] = pa.array(values, types.get(name))
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as err:
             raise DataError(f"The column {name!r} is not of one kind in all rows: {err}", file=path) from err
     return pa.table(columns)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from datasets import Dataset, Features
 from datasets.arrow_writer import ArrowWriter
+from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from ..errors import DataError
@@ -53,7 +54,7 @@ class RowStore:
     def dataset(self) -> Dataset:
         """The rows as a data set; the store is empty then."""
         if self._writer is None:
-            found = Dataset(InMemoryTable(pa.concat_tables(self._tables)))
+            found = _in_memory(pa.concat_tables(self._tables))
             self._tables = []
             return found
         self._spill()
@@ -104,7 +105,12 @@ def merge_long(rows: Dataset, key: str) -> tuple[Dataset, int]:
     taken = table.take(pa.array(first))
     place = taken.schema.get_field_index("labels")
     result = taken.set_column(place, taken.schema.field("labels"), merged.to_array())
-    return Dataset(InMemoryTable(result)), other
+    return _in_memory(result), other
+
+
+def _in_memory(table: pa.Table) -> Dataset:
+    """A data set of a table; without a fingerprint of the content, for which `datasets` would pickle all of it."""
+    return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
 
 def _codes(column: pa.ChunkedArray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from ..labels.space import name_difference, normalize_name
 from .label_cells import recognise_separator
 from .label_lists import column_batches
 
@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Suspicion",
-    "difference",
-    "fold_name",
     "fold_text",
     "label_counts",
+    "log_split_suspicions",
     "log_suspicions",
     "look_alike_suspicions",
     "look_alikes",
@@ -84,6 +83,28 @@ def label_counts(rows: Dataset) -> Counter[str]:
         values, occurrences = labels.flatten().value_counts().flatten()
         counts.update(dict(zip(values.to_pylist(), occurrences.to_pylist(), strict=True)))
     return counts
+
+
+def log_split_suspicions(
+    splits: Mapping[str, Dataset],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
+    sample: int | None = 2000,
+) -> None:
+    """Log what looks wrong between splits and in the lengths of texts, before a training; rows are seen as read.
+
+    Args:
+        splits: rows by split; the first is the one that is learned from.
+        tokenizer: the model's tokenizer; without it lengths are not looked at.
+        max_length: tokens that the model reads.
+        sample: texts of the first split whose tokens are counted; None for all.
+    """
+    log_suspicions(split_suspicions(splits), "The data")
+    if tokenizer is not None and max_length is not None:
+        first = next(iter(splits))
+        lengths = token_lengths(splits[first], tokenizer, sample)
+        log_suspicions(truncation_suspicions(lengths, max_length), f"The texts of {first}")
 
 
 # ---------------------------------------------------------------------------------------------------- labels of rows
@@ -182,37 +203,12 @@ def _row_with(rows: Dataset, label: str) -> int:
 # ---------------------------------------------------------------------------------------------------- look-alikes
 
 
-def fold_name(name: str) -> str:
-    """Fold what a reader would not tell apart: Unicode form, case, white space, characters that show nothing."""
-    if name.isascii():
-        return " ".join(name.casefold().split())
-    visible = "".join(sign for sign in name if not _is_invisible(sign))
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
-
-
-def _is_invisible(sign: str) -> bool:
-    """Whether a character shows nothing: zero-width spaces and joiners, direction marks, variation selectors."""
-    return unicodedata.category(sign) == "Cf" or "\ufe00" <= sign <= "\ufe0f"
-
-
 def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     """Groups of different names that look the same, in the order of the names."""
     groups: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
-        groups.setdefault(fold_name(name), []).append(name)
+        groups.setdefault(normalize_name(name), []).append(name)
     return [tuple(group) for group in groups.values() if len(group) > 1]
-
-
-def difference(one: str, other: str) -> str:
-    """How two names that look the same differ, in words."""
-    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
-        return "Unicode normal form (NFC, NFD)"
-    hidden = ["".join(sign for sign in name if not _is_invisible(sign)) for name in (one, other)]
-    if hidden[0] == hidden[1]:
-        return "characters that show nothing (zero-width)"
-    if one.casefold() == other.casefold():
-        return "case"
-    return "white space" if one.split() == other.split() else "case, width, white space or Unicode form"
 
 
 def look_alike_suspicions(
@@ -229,13 +225,13 @@ def look_alike_suspicions(
         groups = look_alikes(names)
     else:
         there = dict.fromkeys(others)
-        folded = {fold_name(name): name for name in there}
+        folded = {normalize_name(name): name for name in there}
         new = (name for name in dict.fromkeys(names) if name not in there)
-        groups = [(name, folded[fold_name(name)]) for name in new if fold_name(name) in folded]
+        groups = [(name, folded[normalize_name(name)]) for name in new if normalize_name(name) in folded]
     if not groups:
         return []
     shown = ", ".join(f"{group[0]!a} and {group[1]!a}" for group in groups[:_SHOWN])
-    kinds = ", ".join(dict.fromkeys(difference(*group[:2]) for group in groups[:1000]))
+    kinds = ", ".join(dict.fromkeys(name_difference(*group[:2]) for group in groups[:1000]))
     return [
         Suspicion(
             "look_alikes",

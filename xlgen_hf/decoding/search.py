@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
-from transformers import EncoderDecoderCache
+from transformers import Cache, EncoderDecoderCache
 
 from .constraints import LabelSetConstraint, SetState
 from .memory import XLGenMemory
@@ -17,7 +17,9 @@ from .memory import XLGenMemory
 __all__ = ["DecodeStep", "DecoderRows", "LabelSets", "beam_search", "greedy_or_sample"]
 
 # (memory, tokens so far (N, T), cache or None) -> log-probabilities of the next token (N, R), cache
-DecodeStep = Callable[[XLGenMemory, torch.Tensor, Any], tuple[torch.Tensor, Any]]
+DecodeStep = Callable[[XLGenMemory, torch.Tensor, Cache | None], tuple[torch.Tensor, Cache | None]]
+
+_Part = TypeVar("_Part", SetState, torch.Tensor)
 
 
 class DecoderRows:
@@ -32,7 +34,7 @@ class DecoderRows:
         self._step = step
         self._memory = memory
         self._tokens = torch.empty(len(memory[0]), 0, dtype=torch.long, device=memory[0].device)
-        self._cache: Any = None
+        self._cache: EncoderDecoderCache | None = None
 
     def __len__(self) -> int:
         """The number of rows."""
@@ -69,7 +71,7 @@ class DecoderRows:
             self._cache.self_attention_cache.reorder_cache(rows)
 
 
-def _branched(cache: Any, rows: torch.Tensor) -> Any:
+def _branched(cache: EncoderDecoderCache, rows: torch.Tensor) -> EncoderDecoderCache:
     """A cache of some rows of another one, which stays as it is: layers replace their tensors, so a new shell does."""
     parts = []
     for part in (cache.self_attention_cache, cache.cross_attention_cache):
@@ -153,7 +155,7 @@ class _Rows:
         self.spelled[finished] = 0.0
 
 
-def _select(part: Any, rows: torch.Tensor) -> Any:
+def _select(part: _Part, rows: torch.Tensor) -> _Part:
     return part.select(rows) if isinstance(part, SetState) else part[rows]
 
 

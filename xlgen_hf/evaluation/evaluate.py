@@ -193,8 +193,8 @@ def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:
         start += len(column)
     if len(members) > _MOST_GROUPS:
         raise ConfigurationError(
-            f"The field {field!r} has {len(members):,} values, e.g. {list(members)[:_SHOWN_IDS]}; scores by a field "
-            f"with at most {_MOST_GROUPS} values can be read."
+            f"The field {field!r} has {len(members):,} values, such as {list(members)[:_SHOWN_IDS]}; choose a field "
+            f"with at most {_MOST_GROUPS}."
         )
     ordered = sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
     return {value: np.array(found) for value, found in ordered}

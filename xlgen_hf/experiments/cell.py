@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypedDict, TypeVar, cast
 
 import numpy as np
 import torch
@@ -33,16 +33,28 @@ from ..ranking.scored_labels import ScoredLabels
 from ..training.report import peak_memory
 from ..version import __version__
 from .data import ExperimentData, PositiveUnlabelled, Setting
-from .scoring import ScoringSpace, choose_decision, score_decided
+from .scoring import Decision, ScoringSpace, choose_decision, score_decided
 from .systems.base import SystemData
 from .systems.registry import SystemOptions, is_trained_network, make_system, trained_as
 
-__all__ = ["INTERRUPTED", "MISSING_EXTRA", "PREDICTIONS", "RESULT", "SPEC", "CellSpec", "main", "run_cell"]
+__all__ = [
+    "INTERRUPTED",
+    "MISSING_EXTRA",
+    "PREDICTIONS",
+    "RESULT",
+    "SPEC",
+    "CellDecision",
+    "CellResult",
+    "CellSpec",
+    "Environment",
+    "main",
+    "run_cell",
+]
 
 logger = logging.getLogger(__name__)
 
 SPEC, RESULT, PREDICTIONS = "spec.json", "result.json", "predictions.jsonl"
-MISSING_EXTRA, INTERRUPTED = 3, 130  # exit codes beside 0 and 1
+MISSING_EXTRA, INTERRUPTED = 3, 130  # exit codes besides 0 and 1
 _FORMAT_VERSION = 3
 _PACKAGES = (
     "xlgen-hf", "torch", "transformers", "datasets", "numpy", "scipy", "scikit-learn", "omikuji", "napkinxc",
@@ -61,8 +73,8 @@ class CellSpec:
         system: name of the system.
         seed: of the system.
         data_digest: of the experiment's rows.
-        options: fields of [`SystemOptions`].
-        pu: fields of [`PositiveUnlabelled`].
+        options: of systems that train a network.
+        pu: how labels are dropped in the setting `pu`.
     """
 
     name: str
@@ -70,8 +82,19 @@ class CellSpec:
     system: str
     seed: int
     data_digest: str
-    options: dict[str, Any]
-    pu: dict[str, Any]
+    options: SystemOptions
+    pu: PositiveUnlabelled
+
+    @classmethod
+    def load(cls, path: Path) -> CellSpec:
+        """Read what `write_json` wrote of [`asdict`].
+
+        Raises:
+            ModelFolderError: if the file is missing or not JSON.
+        """
+        content = read_json(path)
+        options, pu = SystemOptions(**content.pop("options")), PositiveUnlabelled(**content.pop("pu"))
+        return cls(**content, options=options, pu=pu)
 
     @property
     def digest(self) -> str:
@@ -81,7 +104,7 @@ class CellSpec:
     @property
     def model_folder(self) -> str:
         """Folder for what the system learns, the same for cells that differ in the search alone."""
-        options = self.options
+        options = asdict(self.options)
         if is_trained_network(self.system):
             options = {name: options[name] for name in ("training", "arguments")}
         system = trained_as(self.system)
@@ -89,11 +112,62 @@ class CellSpec:
         return f"{self.setting}.{system}.seed{self.seed}.{_digest(content)[:8]}"
 
 
-def _digest(content: Any) -> str:
+class _SpecContent(TypedDict):
+    """A [`CellSpec`] as JSON holds it."""
+
+    name: str
+    setting: Setting
+    system: str
+    seed: int
+    data_digest: str
+    options: dict[str, object]
+    pu: dict[str, float]
+
+
+class CellDecision(TypedDict):
+    """The rule of a cell, see [`DecisionRule`], and what validation rows say about it."""
+
+    kind: str
+    value: float | None
+    min_labels: int
+    validation_micro_f1: float
+    calibrated: bool
+
+
+class Environment(TypedDict):
+    """What a cell ran on."""
+
+    python: str
+    packages: dict[str, str]
+    device: str
+    threads: int
+
+
+class CellResult(TypedDict):
+    """What a cell's result file holds.
+
+    Attributes:
+        digest: of the spec.
+        spec: the spec.
+        decision: how test labels were decided on.
+        scores: scores on the test rows.
+        cost: `fit_from_scratch`, `memory_before` and, of `fit` and `predict`, `_seconds`, `_cpu_seconds`, `_memory`.
+        environment: what it ran on.
+    """
+
+    digest: str
+    spec: _SpecContent
+    decision: CellDecision
+    scores: dict[str, float]
+    cost: dict[str, float | None]
+    environment: Environment
+
+
+def _digest(content: object) -> str:
     return digest([json.dumps(content, sort_keys=True, ensure_ascii=False), __version__, str(_FORMAT_VERSION)])
 
 
-def run_cell(folder: Path) -> dict[str, Any]:
+def run_cell(folder: Path) -> CellResult:
     """Fit, decide, predict, score; leaves the test predictions and the result in the folder.
 
     Args:
@@ -106,22 +180,22 @@ def run_cell(folder: Path) -> dict[str, Any]:
         ConfigurationError: if the experiment's rows are not those of the spec.
         XLGenError: whatever the system says.
     """
-    spec, root = CellSpec(**read_json(folder / SPEC)), folder.parent.parent
+    spec, root = CellSpec.load(folder / SPEC), folder.parent.parent
     data = ExperimentData.load(root / "data")
     if data.facts["digest"] != spec.data_digest:
         raise ConfigurationError(f"{folder / SPEC} is for other rows than those in {root / 'data'}.")
     set_seed(spec.seed)
-    train = data.training_rows(spec.setting, PositiveUnlabelled(**spec.pu))
+    train = data.training_rows(spec.setting, spec.pu)
     setting = LabelSpace.from_label_lists(train["labels"], data.vocabulary)
     known, true = data.validation["labels"][:], data.test["labels"][:]
     space = ScoringSpace(data.label_space, setting, [*known, *true])
     models = root / "models" / spec.model_folder
     models.mkdir(parents=True, exist_ok=True)
-    cost: dict[str, Any] = {
-        "fit_from_scratch": not any(models.iterdir()) and not spec.options.get("model"),
+    cost: dict[str, float | None] = {
+        "fit_from_scratch": not any(models.iterdir()) and spec.options.model is None,
         "memory_before": peak_memory(),
     }
-    system = make_system(spec.system, SystemOptions(**spec.options))
+    system = make_system(spec.system, spec.options)
     _measured(lambda: system.fit(SystemData(train, data.validation, setting, models, spec.seed)), "fit", cost)
     seen = space.take(system.score(data.validation["text"][:]))
     decision = choose_decision(seen, space.encode(known), space.setting_counts)
@@ -129,14 +203,10 @@ def run_cell(folder: Path) -> dict[str, Any]:
     calibrated = decision.calibrate(space.take(scored), space.setting_counts)
     scores = score_decided(calibrated, decision.rule, space.encode(true), space.full_counts, len(data.train))
     write_jsonl(folder / PREDICTIONS, _prediction_rows(calibrated, decision.rule, space.names))
-    result = {
+    result: CellResult = {
         "digest": spec.digest,
-        "spec": asdict(spec),
-        "decision": {
-            **asdict(decision.rule),
-            "validation_micro_f1": decision.micro_f1,
-            "calibrated": decision.calibrator is not None,
-        },
+        "spec": cast("_SpecContent", asdict(spec)),
+        "decision": _described(decision),
         "scores": scores,
         "cost": cost,
         "environment": _environment(),
@@ -145,7 +215,18 @@ def run_cell(folder: Path) -> dict[str, Any]:
     return result
 
 
-def _measured(work: Callable[[], _Result], name: str, cost: dict[str, Any]) -> _Result:
+def _described(decision: Decision) -> CellDecision:
+    rule = decision.rule
+    return {
+        "kind": rule.kind,
+        "value": rule.value,
+        "min_labels": rule.min_labels,
+        "validation_micro_f1": decision.micro_f1,
+        "calibrated": decision.calibrator is not None,
+    }
+
+
+def _measured(work: Callable[[], _Result], name: str, cost: dict[str, float | None]) -> _Result:
     """Do some work, and note its seconds, seconds of processors, and the peak of memory until its end, in bytes."""
     started, used = time.monotonic(), _cpu_seconds()
     result = work()
@@ -161,7 +242,7 @@ def _cpu_seconds() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def _prediction_rows(scored: ScoredLabels, rule: DecisionRule, names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _prediction_rows(scored: ScoredLabels, rule: DecisionRule, names: Sequence[str]) -> Iterator[dict[str, list]]:
     """Predicted labels as `xlgen evaluate` reads them, and all candidates, each best first."""
     everything = scored.choose(np.ones(len(scored.labels), dtype=bool))
     for (labels, scores), (candidates, all_scores) in zip(rule.apply(scored).sets(), everything.sets(), strict=True):
@@ -173,7 +254,7 @@ def _prediction_rows(scored: ScoredLabels, rule: DecisionRule, names: Sequence[s
         }
 
 
-def _environment() -> dict[str, Any]:
+def _environment() -> Environment:
     packages = {}
     for name in _PACKAGES:
         try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from .results import mean_of, spread_of
+from .results import Results, mean_of, spread_of
 
 __all__ = ["Claim", "Verdict", "check_claims"]
 
@@ -50,7 +50,7 @@ class _Side:
     spread: float | None
 
 
-def check_claims(results: Mapping[str, Any]) -> list[Claim]:
+def check_claims(results: Results) -> list[Claim]:
     """Decide each claim.
 
     Args:
@@ -60,7 +60,7 @@ def check_claims(results: Mapping[str, Any]) -> list[Claim]:
     return [*_claims_with_all_labels(results, classifiers), *_claims_with_dropped_labels(results, classifiers)]
 
 
-def _claims_with_all_labels(results: Mapping[str, Any], classifiers: Sequence[str]) -> list[Claim]:
+def _claims_with_all_labels(results: Results, classifiers: Sequence[str]) -> list[Claim]:
     guided = "The better one of BCL and MCG"
     return [
         _claim(
@@ -96,7 +96,7 @@ def _claims_with_all_labels(results: Mapping[str, Any], classifiers: Sequence[st
     ]
 
 
-def _claims_with_dropped_labels(results: Mapping[str, Any], classifiers: Sequence[str]) -> list[Claim]:
+def _claims_with_dropped_labels(results: Results, classifiers: Sequence[str]) -> list[Claim]:
     return [
         _claim(
             "With half of the training labels dropped (PU), generation beats the classifiers by far in macro F1.",
@@ -129,7 +129,7 @@ def _best(sides: Iterable[_Side]) -> _Side | None:
     return max(sides, key=lambda side: side.value, default=None)
 
 
-def _sides(results: Mapping[str, Any], setting: str, systems: Iterable[str], score: str) -> list[_Side]:
+def _sides(results: Results, setting: str, systems: Iterable[str], score: str) -> list[_Side]:
     found = []
     for name in systems:
         value = mean_of(results, setting, name, score)
@@ -138,14 +138,14 @@ def _sides(results: Mapping[str, Any], setting: str, systems: Iterable[str], sco
     return found
 
 
-def _labels_of(results: Mapping[str, Any], setting: str, system: str, score: str) -> bool:
+def _labels_of(results: Results, setting: str, system: str, score: str) -> bool:
     """Whether any label of the references is in the score's bucket."""
     bucket, shot, _ = score.partition("_shot_")
     return not shot or bool(mean_of(results, setting, system, f"{bucket}_shot_labels"))
 
 
 def _compare(
-    results: Mapping[str, Any],
+    results: Results,
     setting: str,
     first: Iterable[str],
     second: Iterable[str],
@@ -158,18 +158,22 @@ def _compare(
 
 
 def _compare_rows(
-    results: Mapping[str, Any], ablation: str, is_ours: Callable[[str], bool], score: str
+    results: Results, ablation: str, is_ours: Callable[[str], bool], score: str
 ) -> tuple[bool | None, str]:
-    rows = [row for row in results["ablations"] if row["ablation"] == ablation and score in row["scores"]]
-    sides = [(_Side(row["value"], row["scores"][score]["mean"], row["scores"][score]["sd"])) for row in rows]
+    rows = [(row["value"], row["scores"].get(score)) for row in results["ablations"] if row["ablation"] == ablation]
+    sides = [
+        _Side(value, found["mean"], found["sd"])
+        for value, found in rows
+        if found is not None and found["mean"] is not None
+    ]
     ours, theirs = (_best(side for side in sides if is_ours(side.name) == wanted) for wanted in (True, False))
     return _decide(_NAMES[score], ours, theirs)
 
 
-def _compare_kept(results: Mapping[str, Any], classifiers: Sequence[str]) -> tuple[bool | None, str]:
-    """Share of macro F1 that is left in the setting `pu`, the best of either sort."""
+def _compare_kept(results: Results, classifiers: Sequence[str]) -> tuple[bool | None, str]:
+    """Fraction of macro F1 that is left in the setting `pu`, the best of either sort."""
 
-    def shares(names: Iterable[str]) -> list[_Side]:
+    def fractions(names: Iterable[str]) -> list[_Side]:
         found = []
         for name in names:
             whole, part = (mean_of(results, setting, name, "macro_f1") for setting in ("full", "pu"))
@@ -177,8 +181,8 @@ def _compare_kept(results: Mapping[str, Any], classifiers: Sequence[str]) -> tup
                 found.append(_Side(name, part / whole, None))
         return found
 
-    ours, theirs = _best(shares(_ARTICLE)), _best(shares(classifiers))
-    return _decide("share of macro F1 that is left", ours, theirs)
+    ours, theirs = _best(fractions(_ARTICLE)), _best(fractions(classifiers))
+    return _decide("fraction of macro F1 that is left", ours, theirs)
 
 
 def _decide(what: str, ours: _Side | None, theirs: _Side | None, *, or_equal: bool = False) -> tuple[bool | None, str]:

@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 from datasets import Dataset, load_from_disk
 
+from ..data.options import RowOptions
 from ..data.rows import load_label_names, load_rows
 from ..data.transforms import drop_labels, labelled_rows
 from ..errors import ConfigurationError
@@ -19,7 +20,7 @@ from ..files.serialization import read_json, write_json
 from ..labels.space import LabelSpace
 from ..training.report import source_name
 
-__all__ = ["ExperimentData", "PositiveUnlabelled", "Setting", "check_settings"]
+__all__ = ["DataFacts", "ExperimentData", "PositiveUnlabelled", "Setting", "check_settings"]
 
 Setting = Literal["full", "pu"]
 
@@ -27,13 +28,31 @@ _SPLITS = ("train", "validation", "test")
 _FACTS = "data.json"  # written last: rows without it are of a run that was killed
 
 
+class DataFacts(TypedDict):
+    """What an experiment's rows are, as JSON holds it.
+
+    Attributes:
+        digest: of texts, labels and vocabulary.
+        rows: number of rows of each split.
+        sources: where the rows of each split come from.
+        labels: number of labels.
+        unseen_labels: those without training rows.
+    """
+
+    digest: str
+    rows: dict[str, int]
+    sources: dict[str, str]
+    labels: int
+    unseen_labels: int
+
+
 @dataclass(frozen=True)
 class PositiveUnlabelled:
     """How the labels of training rows are dropped in the setting `pu`; the same ones for all systems and seeds.
 
     Attributes:
-        rate: share of each row's labels that are dropped, in (0, 1).
-        seed: of the draw.
+        rate: fraction of each row's labels that are dropped, in (0, 1).
+        seed: of what is dropped.
     """
 
     rate: float = 0.5
@@ -54,32 +73,35 @@ class ExperimentData:
         validation: rows that settings, calibration and decisions are chosen on.
         test: rows that are scored.
         vocabulary: names beyond those of the training rows.
-        facts: `digest` of texts, labels and vocabulary; `rows` and `sources` of each split; the number of `labels`.
+        facts: what the rows are.
     """
 
     train: Dataset
     validation: Dataset
     test: Dataset
     vocabulary: list[str]
-    facts: dict[str, Any]
+    facts: DataFacts
 
     @classmethod
-    def prepare(cls, sources: Mapping[str, str], labels: str | None, folder: Path) -> ExperimentData:
+    def prepare(
+        cls, sources: Mapping[str, str], labels: str | None, folder: Path, options: RowOptions | None = None
+    ) -> ExperimentData:
         """Read and check the rows, and keep them in `folder`.
 
         Args:
             sources: `train`, `validation` and `test` -> what `load_rows` reads.
             labels: what `load_label_names` reads, None for the labels of the training rows alone.
             folder: where the rows are kept; those of an earlier run stay if they are the same.
+            options: how the rows are read.
 
         Raises:
             DataError: if rows cannot be read.
         """
-        rows = {split: load_rows(sources[split], split=split) for split in _SPLITS}
+        rows = {split: load_rows(sources[split], options, split=split) for split in _SPLITS}
         rows["train"] = labelled_rows(rows["train"])
         vocabulary = [] if labels is None else load_label_names(labels)
         space = LabelSpace.from_label_lists(rows["train"]["labels"], vocabulary)
-        facts = {
+        facts: DataFacts = {
             "digest": digest(_content(rows, vocabulary)),
             "rows": {split: len(part) for split, part in rows.items()},
             "sources": {split: source_name(str(sources[split])) for split in _SPLITS},

@@ -1,11 +1,11 @@
-"""The experiments of the XLGen article as cells: a system on a setting with a seed; planned, run, taken up again."""
+"""The experiments of the XLGen article as cells, a system on a setting with a seed: which there are."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, field, replace
+from typing import Literal, get_args
 
 from ..errors import ConfigurationError
 from ..settings import default_conditioning, definitions
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 Ablation = Literal["order", "clusters", "bits", "conditioning", "label-rows", "decoding"]
 ABLATIONS: tuple[Ablation, ...] = get_args(Ablation)
 
-SEARCHES: Mapping[str, dict[str, Any]] = {
+SEARCHES: Mapping[str, dict[str, object]] = {
     "greedy": {"num_beams": 1, "pool": "best"},
     "5 beams, best": {"num_beams": 5, "pool": "best"},
     "5 beams, average": {"num_beams": 5, "pool": "average"},
@@ -118,7 +118,7 @@ class AblationRow:
         ablation: what is varied.
         value: the value of this row.
         system: the system.
-        cells: names of its cells, one a seed.
+        cells: names of its cells, one per seed.
         is_default: whether this is what the experiment does elsewhere.
     """
 
@@ -161,10 +161,11 @@ def _spec(
     suffix: str = "",
 ) -> CellSpec:
     # What a system has no use for must not make its cells run again.
-    given = (options or plan.options).to_dict() if is_trained_network(system) else SystemOptions().to_dict()
+    given = (options or plan.options) if is_trained_network(system) else SystemOptions()
     if options is None or options.training == plan.options.training:  # not where an ablation trains another model
-        given["model"] = plan.models.get(f"{setting}.{system}", plan.models.get(f"{setting}.{trained_as(system)}"))
-    pu = asdict(plan.pu) if setting == "pu" else asdict(PositiveUnlabelled())
+        model = plan.models.get(f"{setting}.{system}", plan.models.get(f"{setting}.{trained_as(system)}"))
+        given = replace(given, model=model)
+    pu = plan.pu if setting == "pu" else PositiveUnlabelled()
     return CellSpec(f"{setting}.{system}{suffix}.seed{seed}", setting, system, seed, data_digest, given, pu)
 
 
@@ -184,7 +185,7 @@ def _ablation_options(plan: Plan, ablation: Ablation, system: str) -> dict[str, 
     return _varied(plan, system, name, values, default)
 
 
-def _varied(plan: Plan, system: str, name: str, values: Iterable[Any], default: Any) -> dict[str, SystemOptions]:
+def _varied(plan: Plan, system: str, name: str, values: Iterable[object], default: object) -> dict[str, SystemOptions]:
     training, own = plan.options.training, f"{system.removeprefix(PREFIX)}.{name}"  # before one of all variants
     current = training.get(own, training.get(name, default))
     return {
@@ -195,7 +196,7 @@ def _varied(plan: Plan, system: str, name: str, values: Iterable[Any], default: 
     }
 
 
-def _without_effectless(training: Mapping[str, Any], name: str, value: Any) -> dict[str, Any]:
+def _without_effectless(training: Mapping[str, object], name: str, value: object) -> dict[str, object]:
     """Settings of a training but for those that need another value of the setting that is varied."""
     known = definitions(TrainingSettings)
     needs = {given: known[given.rpartition(".")[2]].about.needs for given in training}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..evaluation.plots import check_picture, save_figure
-from .results import mean_of, spread_of
+from .results import Results, mean_of, spread_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ _FIGURES: dict[str, tuple[_Panel, ...]] = {
 }
 
 
-def plot_figures(results: Mapping[str, Any], folder: Path) -> list[Path]:
+def plot_figures(results: Results, folder: Path) -> list[Path]:
     """Draw the figures for which anything was measured.
 
     Args:
@@ -96,7 +96,7 @@ def _style(name: str, systems: Sequence[str]) -> tuple[str, str]:
     return _STYLES[name] if name in _STYLES else (_MORE[unknown.index(name) % len(_MORE)], "...")
 
 
-def _draw(results: Mapping[str, Any], systems: Sequence[str], panels: Sequence[_Panel], path: Path) -> None:
+def _draw(results: Results, systems: Sequence[str], panels: Sequence[_Panel], path: Path) -> None:
     check_picture(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -115,7 +115,7 @@ def _draw(results: Mapping[str, Any], systems: Sequence[str], panels: Sequence[_
             save_figure(figure, path.with_suffix(suffix))
 
 
-def _draw_panel(axes: Axes, results: Mapping[str, Any], systems: Sequence[str], setting: str, score: str) -> None:
+def _draw_panel(axes: Axes, results: Results, systems: Sequence[str], setting: str, score: str) -> None:
     for place, name in enumerate(systems):
         value = mean_of(results, setting, name, score)
         if value is None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..files.atomic import atomic_path
 from ..ranking.thresholds import MICRO_F1_TOLERANCE
+from .cell import CellDecision
 from .claims import check_claims
 from .plots import system_title
+from .results import AblationSummary, Moments, Results, SystemSummary
 from .scoring import CUTOFFS
 
 __all__ = ["REPORT", "make_report", "write_report"]
@@ -21,7 +22,7 @@ _OVERALL = {
     "micro_f1": "micro F1",
     "macro_f1": "macro F1",
     "example_f1": "example F1",
-    "mean_labels_predicted": "labels a text",
+    "mean_labels_predicted": "labels per text",
 }
 _ORACLE = {"oracle_micro_f1": "oracle micro F1", "oracle_macro_f1": "oracle macro F1"}
 _TAIL = {f"{shot}_shot_{kind}_f1": f"{shot}-shot {kind} F1" for shot in (0, 1) for kind in ("macro", "micro")}
@@ -30,7 +31,7 @@ _RANKING = {
     for name, shown in (("precision", "P"), ("psp", "PSP"), ("ndcg", "nDCG"))
     for k in CUTOFFS
 }
-_CANDIDATES = {"candidate_recall": "recall of all candidates", "mean_candidates": "candidates a text"}
+_CANDIDATES = {"candidate_recall": "recall of all candidates", "mean_candidates": "candidates per text"}
 _OWN = {"own_micro_f1": "own set: micro F1", "own_macro_f1": "own set: macro F1"}
 _ABLATIONS = {
     "order": "Order of labels in training",
@@ -42,7 +43,7 @@ _ABLATIONS = {
 }
 
 
-def write_report(results: Mapping[str, Any], folder: Path, figures: Sequence[Path] = ()) -> Path:
+def write_report(results: Results, folder: Path, figures: Sequence[Path] = ()) -> Path:
     """Write `report.md` into a folder and return its path; `figures` are pictures in that folder."""
     path = folder / REPORT
     with atomic_path(path) as aside:
@@ -50,7 +51,7 @@ def write_report(results: Mapping[str, Any], folder: Path, figures: Sequence[Pat
     return path
 
 
-def make_report(results: Mapping[str, Any], figures: Sequence[str] = ()) -> str:
+def make_report(results: Results, figures: Sequence[str] = ()) -> str:
     """The report as Markdown.
 
     Args:
@@ -96,24 +97,25 @@ _RANKING_NOTE = (
 )
 
 
-def _data(results: Mapping[str, Any]) -> str:
-    data, environment = results["data"], results["environment"] or {"packages": {}}
+def _data(results: Results) -> str:
+    data, environment = results["data"], results["environment"]
     rows = ", ".join(f"{count:,} {split}" for split, count in data["rows"].items())
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    known = {} if environment is None else environment["packages"]
+    packages = ", ".join(f"{name} {version}" for name, version in known.items())
     lines = [
         f"* Rows: {rows}, from {', '.join(dict.fromkeys(data['sources'].values()))}.",
         f"* Labels: {data['labels']:,}, of which {data['unseen_labels']:,} are in no training row.",
         f"* Digest of the rows: `{data['digest']}`.",
         f"* Packages: {packages or 'no cell has run'}; report of xlgen_hf {results['xlgen_hf']}.",
     ]
-    if "device" in environment:
+    if environment is not None:
         lines.append(f"* Hardware: {environment['device']}; threads of torch: {environment['threads']}.")
     if results["command"]:
         lines.append(f"* Command: `{shlex.join(results['command'])}`")
     return "\n".join(lines)
 
 
-def _failures(results: Mapping[str, Any]) -> list[str]:
+def _failures(results: Results) -> list[str]:
     failed = [one for one in results["failed"] if not one["missing_extra"]]
     lacking = [one for one in results["failed"] if one["missing_extra"]]
     parts = []
@@ -133,31 +135,31 @@ def _one_line(reason: str) -> str:
     return " ".join(reason.splitlines()[-1:])
 
 
-def _section(title: str, columns: Mapping[str, str], systems: Mapping[str, Any], note: str) -> list[str]:
+def _section(title: str, columns: Mapping[str, str], systems: Mapping[str, SystemSummary], note: str) -> list[str]:
     if not systems:
         return [f"## {title}", "Not measured."]
     rows = [[system_title(name), len(one["seeds"]), *_cells(one["scores"], columns)] for name, one in systems.items()]
     return [f"## {title}", note, _table(["system", "seeds", *columns.values()], rows)]
 
 
-def _tail_title(systems: Mapping[str, Any]) -> str:
-    first: Mapping[str, Any] = next((one["scores"] for one in systems.values()), {})
-    counts = [f"{int(first[name]['mean']):,} {shown}" for name, shown in _BUCKETS.items() if name in first]
+def _tail_title(systems: Mapping[str, SystemSummary]) -> str:
+    first: Mapping[str, Moments] = next((one["scores"] for one in systems.values()), {})
+    counts = [f"{int(first[name]['mean'] or 0):,} {shown}" for name, shown in _BUCKETS.items() if name in first]
     return f"Long tail ({', '.join(counts)} labels in the test rows)" if counts else "Long tail"
 
 
 _BUCKETS = {"0_shot_labels": "0-shot", "1_shot_labels": "1-shot"}
 
 
-def _pu_title(results: Mapping[str, Any]) -> str:
+def _pu_title(results: Results) -> str:
     return f"Positive-unlabelled (PU): {results['settings']['pu']['rate']:.0%} of each training row's labels dropped"
 
 
-def _cells(values: Mapping[str, Any], columns: Iterable[str]) -> list[str]:
+def _cells(values: Mapping[str, Moments], columns: Iterable[str]) -> list[str]:
     return [_score(values.get(name)) for name in columns]
 
 
-def _score(value: Mapping[str, Any] | None) -> str:
+def _score(value: Moments | None) -> str:
     if value is None or value["mean"] is None:
         return "-"
     return f"{value['mean']:.3f}" + ("" if value["sd"] is None else f" ± {value['sd']:.3f}")
@@ -168,7 +170,7 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     return "\n".join([*lines, *(f"| {' | '.join(map(str, row))} |" for row in rows)])
 
 
-def _cost(setting: str, systems: Mapping[str, Any]) -> list[str]:
+def _cost(setting: str, systems: Mapping[str, SystemSummary]) -> list[str]:
     if not systems:
         return []
     header = ["system", "fit s", "fit CPU s", "fit GiB", "predict s", "predict CPU s", "peak GiB", "GiB before fit"]
@@ -185,20 +187,20 @@ def _cost(setting: str, systems: Mapping[str, Any]) -> list[str]:
     return [f"## Cost, setting `{setting}`", note, _table(header, rows)]
 
 
-def _amount(value: Mapping[str, Any] | None, name: str) -> str:
+def _amount(value: Moments | None, name: str) -> str:
     if value is None or value["mean"] is None:
         return "-"
     return f"{value['mean'] / _GIB:.2f}" if "memory" in name else f"{value['mean']:,.1f}"
 
 
-def _decisions(setting: str, systems: Mapping[str, Any]) -> list[str]:
+def _decisions(setting: str, systems: Mapping[str, SystemSummary]) -> list[str]:
     if not systems:
         return []
     rows = [
         [
             system_title(name),
             seed,
-            "top " + str(int(one["value"])) if one["kind"] == "top_k" else f"score of at least {one['value']:.4f}",
+            _rule(one),
             f"{one['validation_micro_f1']:.3f}",
             "yes" if one["calibrated"] else "no",
         ]
@@ -209,7 +211,12 @@ def _decisions(setting: str, systems: Mapping[str, Any]) -> list[str]:
     return [f"## Decisions, setting `{setting}`", _table(header, rows)]
 
 
-def _ablations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def _rule(decision: CellDecision) -> str:
+    value = decision["value"] or 0.0
+    return f"top {int(value)}" if decision["kind"] == "top_k" else f"score of at least {value:.4f}"
+
+
+def _ablations(rows: Sequence[AblationSummary]) -> list[str]:
     parts = []
     for ablation, title in _ABLATIONS.items():
         mine = [row for row in rows if row["ablation"] == ablation]
@@ -232,7 +239,7 @@ def _ablations(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return parts
 
 
-def _claims(results: Mapping[str, Any]) -> list[str]:
+def _claims(results: Results) -> list[str]:
     note = (
         "Each is decided by the means over seeds; of several systems on a side the one with the best score is taken, "
         "score by score. A difference below 0.0005 counts as none."

@@ -1,4 +1,4 @@
-"""Runs of an experiment, a process each."""
+"""Runs of an experiment, each in a process of its own."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..files.serialization import read_json, write_json
-from .cell import INTERRUPTED, MISSING_EXTRA, RESULT, SPEC, CellSpec
+from .cell import INTERRUPTED, MISSING_EXTRA, RESULT, SPEC, CellResult, CellSpec
 from .data import ExperimentData
 
 __all__ = ["CellFailure", "read_result", "run_cells"]
@@ -43,12 +42,12 @@ class CellFailure:
     missing_extra: bool
 
 
-def read_result(root: Path, spec: CellSpec) -> dict[str, Any] | None:
+def read_result(root: Path, spec: CellSpec) -> CellResult | None:
     """The result of a cell; None if it is not there, or is that of other rows, settings or version."""
     path = root / "cells" / spec.name / RESULT
     if not path.is_file():
         return None
-    result: dict[str, Any] = read_json(path)
+    result: CellResult = read_json(path)
     return result if result.get("digest") == spec.digest else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
 
 import numpy as np
 
@@ -130,21 +130,18 @@ def score_decided(
 
     Returns:
         Scores of the metric `xmc_f1` by name: F1 of the decided sets over all labels and by shot; `precision_at_k`,
-        `recall_at_k`, `ndcg_at_k` and `psp_at_k` of the ranking; `oracle_*`, the ranking cut at the true number of
-        labels, which no system knows; `own_*`, the sets that the system decided on itself, where it did; and
-        `candidate_recall`, the share of true labels among the candidates.
+        `recall_at_k`, `ndcg_at_k` and `psp_at_k` of the ranking; `oracle_*`, the ranking truncated at the true
+        number of labels, which no system knows; `own_*`, the sets that the system decided on itself, where it did; and
+        `candidate_recall`, the fraction of true labels that are candidates.
     """
-    given: dict[str, Any] = {"num_labels": len(counts), "train_counts": counts}
-    decided = _rows(scored, rule.apply(scored).chosen)
-    scores = score_ids(decided, references, k=(), shots=PLOT_SHOTS, **given)
+    score = partial(score_ids, references=references, num_labels=len(counts), train_counts=counts)
+    scores = score(_rows(scored, rule.apply(scored).chosen), k=(), shots=PLOT_SHOTS)
     everything = (scored.start, scored.labels)
-    ranking = score_ids(
-        everything, references, k=CUTOFFS, shots=(), num_train_documents=documents, oracle=True, **given
-    )
+    ranking = score(everything, k=CUTOFFS, shots=(), num_train_documents=documents, oracle=True)
     scores |= {f"{name}_at_{k}": ranking[f"{name}_at_{k}"] for name in _RANKING for k in CUTOFFS}
     scores |= {name: ranking[name] for name in ("oracle_micro_f1", "oracle_macro_f1")}
     if scored.chosen.any():
-        chosen = score_ids(_rows(scored, scored.chosen), references, k=(), shots=(), **given)
+        chosen = score(_rows(scored, scored.chosen), k=(), shots=())
         scores |= {f"own_{name}": chosen[name] for name in ("micro_f1", "macro_f1")}
     true = max(sum(map(len, references)), 1)
     scores["candidate_recall"] = float(scored.correct(references).sum()) / true

@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -185,8 +185,11 @@ class PartialOutput:
             file.write(lines)
         self._written += len(rows)
 
-    def finish(self) -> None:
+    def finish(self, write: Callable[[Path, Iterable[dict[str, Any]]], object] | None = None) -> None:
         """Put the file into its place.
+
+        Args:
+            write: writes rows in the format that the name of the file says; JSON Lines if None.
 
         Raises:
             SaveError: if it cannot be written, or its rows are not those that were appended.
@@ -194,7 +197,11 @@ class PartialOutput:
         with save_errors(self.path):
             self._rows.touch()
             self._check_rows()
-            if self.path.suffix == ".gz":
+            if write is not None:
+                with self._rows.open(encoding="utf-8") as lines:
+                    write(self.path, map(json.loads, lines))
+                self._rows.unlink()
+            elif self.path.suffix == ".gz":
                 with self._rows.open("rb") as file, _written(self.path) as packed:
                     shutil.copyfileobj(file, packed)
                 self._rows.unlink()

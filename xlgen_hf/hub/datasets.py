@@ -11,6 +11,7 @@ from typing import Any
 
 from datasets import Dataset, Features, Value
 
+from ..data.options import RowOptions
 from ..data.rows import FEATURES, LABEL_SPACE_CONFIG, load_label_names, load_rows, row_facts
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
@@ -32,6 +33,7 @@ def push_dataset(
     splits: Mapping[str, Dataset | str | Path],
     repo_id: str,
     *,
+    options: RowOptions | None = None,
     vocabulary: Iterable[str] | str | Path | None = None,
     license_id: str | None = None,
     source: str | None = None,
@@ -47,6 +49,7 @@ def push_dataset(
     Args:
         splits: `train`, and `validation` and `test` where there are such: rows, or what `load_rows` reads.
         repo_id: `owner/name`.
+        options: how they are read.
         vocabulary: names beyond those of the training rows, or a file of them with a name a line. Names of the other
             splits are part of the label space in any case.
         license_id: licence of the texts, as the Hub spells it.
@@ -67,7 +70,7 @@ def push_dataset(
     unknown = sorted(set(splits) - set(_SPLITS))
     if unknown or "train" not in splits:
         raise ConfigurationError(f"splits={sorted(splits)}; give train, and validation and test where there are such.")
-    rows = {name: _rows(splits[name], name) for name in _SPLITS if name in splits}
+    rows = {name: load_rows(splits[name], options, split=name) for name in _SPLITS if name in splits}
     names = load_label_names(vocabulary) if isinstance(vocabulary, (str, Path)) else list(vocabulary or ())
     used = (label for part in rows.values() for labels in part["labels"] for label in labels)
     space = LabelSpace.from_label_lists(rows["train"]["labels"], [*names, *used])
@@ -80,11 +83,6 @@ def push_dataset(
             replace(place, message=place.message or "Upload data set"), "dataset",
             card=lambda there: merge_cards(card, there), owned=fitting(*_OWNED),
         )  # fmt: skip
-
-
-def _rows(given: Dataset | str | Path, split: str) -> Dataset:
-    """Checked rows; a data set in memory goes through the same checks as a file."""
-    return load_rows(given, split=split)
 
 
 def _write(rows: Mapping[str, Dataset], space: LabelSpace, folder: Path, shard_bytes: int) -> dict[str, Path | bytes]:

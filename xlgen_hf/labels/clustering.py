@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -118,7 +117,7 @@ def fit_clusters(
 
 
 def cluster_labels(
-    label_space: LabelSpace, vectors: np.ndarray, assignment: np.ndarray, metadata: dict[str, Any] | None = None
+    label_space: LabelSpace, vectors: np.ndarray, assignment: np.ndarray, metadata: Mapping[str, object] | None = None
 ) -> LabelClusters:
     """Clusters out of an assignment: numbered by frequency, with centroids and names.
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -62,7 +61,7 @@ class LabelClusters:
         assignment: np.ndarray,
         centroids: np.ndarray,
         names: Sequence[str],
-        metadata: dict[str, Any] | None = None,
+        metadata: Mapping[str, object] | None = None,
     ) -> None:
         self.assignment = np.asarray(assignment)
         self.centroids = np.asarray(centroids)

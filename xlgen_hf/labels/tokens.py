@@ -277,6 +277,11 @@ class LabelTokenizer:
             report.labels_lost += len(label_ids) - kept
         return [*target, self.eos_token_id]
 
+    def report_oversized(self, report: TruncationReport) -> None:
+        """Name the labels that no target can hold, whether rows have them or not."""
+        for label in self.oversized_labels.tolist():
+            report.never_fit.setdefault(self.label_space.names[label], len(self.label_token_ids[label]))
+
     def build_cluster_target(self, clusters: Sequence[int]) -> list[int]:
         """Cluster ids -> target ids of the task `clusters`."""
         return [*self.cluster_token_ids(clusters)[: self.max_length - 1], self.eos_token_id]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+from transformers import Cache
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.constraints import LabelSetConstraint
@@ -42,11 +43,17 @@ class GeneratorModel(Protocol):
         """Where the weights are."""
 
     def encode(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None = None, **inputs: Any
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        candidate_ids: torch.Tensor | None = None,
     ) -> XLGenMemory:
         """Inputs `(B, S)` -> the decoder's memory."""
 
-    def decode_step(self, memory: XLGenMemory, tokens: torch.Tensor, cache: Any = None) -> tuple[torch.Tensor, Any]:
+    def decode_step(
+        self, memory: XLGenMemory, tokens: torch.Tensor, cache: Cache | None = None
+    ) -> tuple[torch.Tensor, Cache | None]:
         """Log-probabilities of the next token of each decoder row, and the cache."""
 
     def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:

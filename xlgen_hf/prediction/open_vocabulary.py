@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
 from transformers import LogitsProcessorList
+from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from ..decoding.logits_process import LabelNamesLogitsProcessor, split_labels
 from ..decoding.memory import XLGenMemory
@@ -27,7 +28,7 @@ class _SpellingModel(GeneratorModel, Protocol):
 
     label_pieces: torch.Tensor
     generate: Callable[..., torch.Tensor]
-    __call__: Callable[..., Any]
+    __call__: Callable[..., Seq2SeqLMOutput]
 
 
 @torch.no_grad()

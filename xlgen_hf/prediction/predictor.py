@@ -142,14 +142,13 @@ class Predictor:
             ConfigurationError: if options do not fit the model.
         """
         rule = self._rule(rule)
-        own = rule is self.score_model.rule
-        wanted = decoding or DecodingOptions()
-        if not own:
-            wanted = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
+        if rule.min_candidates:
+            wanted = decoding or DecodingOptions()
+            decoding = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
         ranked = self.rank_texts(
             texts,
             rule.num_labels,
-            decoding=None if decoding is None and own else wanted,
+            decoding=decoding,
             allowed=allowed,
             open_vocabulary=open_vocabulary,
             batch_size=batch_size,

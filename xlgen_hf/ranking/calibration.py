@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 
 from ..errors import ConfigurationError
 from .scored_labels import ScoredLabels
 
-__all__ = ["FREQUENCY_BOUNDS", "Calibration", "ScoreCalibrator", "logit"]
+__all__ = ["FREQUENCY_BOUNDS", "Calibration", "Curve", "ScoreCalibrator", "logit"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,15 @@ FREQUENCY_BOUNDS = (0, 1, 5, 20)  # buckets by training documents of a label: 0,
 _TINY = 1e-12
 
 Calibration = Literal["isotonic", "platt"]
+
+
+class Curve(TypedDict, total=False):
+    """A map from scores to probabilities: points `x` and `y`, or `slope` and `intercept` over the score's logit."""
+
+    x: list[float]
+    y: list[float]
+    slope: float
+    intercept: float
 
 
 @dataclass(frozen=True)
@@ -31,14 +40,14 @@ class ScoreCalibrator:
 
     Attributes:
         method: `isotonic` (a rising curve of straight lines) or `platt` (a logistic curve over the score's logit).
-        maps: for each bucket, the points `x` and `y` of its curve, or `slope` and `intercept`.
+        maps: the curve of each bucket.
         bounds: maximum training count of each bucket but the last.
 
     Source: Zadrozny and Elkan, KDD 2002 (isotonic); Platt, 1999.
     """
 
     method: Calibration
-    maps: list[dict[str, Any]]
+    maps: list[Curve]
     bounds: tuple[int, ...] = FREQUENCY_BOUNDS
 
     def transform(self, scored: ScoredLabels, train_counts: np.ndarray) -> ScoredLabels:
@@ -55,19 +64,19 @@ class ScoreCalibrator:
             scores[mine] = _apply_map(curve, scored.scores[mine])
         return scored.with_scores(scores)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON holds it; [`from_dict`] makes it again."""
         return {"method": self.method, "bounds": list(self.bounds), "maps": self.maps}
 
     @classmethod
-    def from_dict(cls, content: Any) -> ScoreCalibrator:
+    def from_dict(cls, content: object) -> ScoreCalibrator:
         """Make it from what [`to_dict`] gave.
 
         Raises:
             ConfigurationError: if the content is not that of a calibrator.
         """
         problem = _content_problem(content)
-        if problem:
+        if problem or not isinstance(content, dict):
             raise ConfigurationError(problem)
         return cls(content["method"], content["maps"], tuple(content["bounds"]))
 
@@ -78,18 +87,18 @@ def logit(scores: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def _apply_map(curve: dict[str, Any], scores: np.ndarray) -> np.ndarray:
+def _apply_map(curve: Curve, scores: np.ndarray) -> np.ndarray:
     if "slope" in curve:
         exponent = curve["slope"] * logit(scores) + curve["intercept"]
         return 1 / (1 + np.exp(-exponent.clip(-500, 500)))
     return np.interp(scores, curve["x"], curve["y"]).clip(0, 1)
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _content_problem(content: Any) -> str | None:
+def _content_problem(content: object) -> str | None:
     """What is wrong with the parsed file, if anything."""
     if not isinstance(content, dict) or set(content) != {"method", "bounds", "maps"}:
         return "the calibrator must be an object with 'method', 'bounds' and 'maps'."
@@ -104,7 +113,7 @@ def _content_problem(content: Any) -> str | None:
     return None
 
 
-def _is_map(curve: Any) -> bool:
+def _is_map(curve: object) -> bool:
     if not isinstance(curve, dict):
         return False
     if set(curve) == {"slope", "intercept"}:

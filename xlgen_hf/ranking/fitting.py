@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ..errors import ConfigurationError, DataError
-from .calibration import FREQUENCY_BOUNDS, Calibration, ScoreCalibrator, logit
+from .calibration import FREQUENCY_BOUNDS, Calibration, Curve, ScoreCalibrator, logit
 from .decisions import DecisionRule
 from .fusion import Fusion, feature_names, feature_values
 from .reliability import expected_calibration_error
@@ -70,7 +70,7 @@ def fit_calibrator(
     return ScoreCalibrator(method, maps)
 
 
-def _fit_map(scores: np.ndarray, correct: np.ndarray, method: Calibration) -> dict[str, Any]:
+def _fit_map(scores: np.ndarray, correct: np.ndarray, method: Calibration) -> Curve:
     if method == "platt":
         curve = LogisticRegression(C=1e6).fit(logit(scores)[:, None], correct)
         return {"slope": max(float(curve.coef_[0, 0]), 0.0), "intercept": float(curve.intercept_[0])}

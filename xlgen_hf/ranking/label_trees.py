@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -20,7 +20,7 @@ from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.serialization import read_json, read_tensors, write_json, write_tensors
 from .scored_labels import Row, ScoredLabels
 
-__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "load_trees", "quiet_omikuji", "rank_by_trees"]
+__all__ = ["LabelTrees", "Ranked", "TfidfSettings", "TreeModel", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
 _SETTINGS_FILE = "label_trees.json"
 _TENSORS_FILE = "label_trees.safetensors"
@@ -34,6 +34,19 @@ _NOTHING: Row = ((), (), ())
 
 Ranked = list[tuple[list[int], list[float]]]
 """Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
+
+
+class TreeModel(Protocol):
+    """What is used of Omikuji's `Model`."""
+
+    n_features: int
+    n_trees: int
+
+    def predict(self, features: list[tuple[int, float]], *, beam_size: int, top_k: int) -> list[tuple[int, float]]:
+        """Best columns of a text with these feature numbers and values, and their scores."""
+
+    def save(self, path: str) -> None:
+        """Write the trees into a folder."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +83,13 @@ class LabelTrees:
         vectorizer: a fitted one with these settings.
         labels: label id of each column of the trees, `(C,)`.
         trees: the model of Omikuji.
-        beam_size: nodes of a level that prediction goes on from, at least 1.
+        beam_size: nodes per level from which prediction continues, at least 1.
     """
 
     settings: TfidfSettings
     vectorizer: TfidfVectorizer
     labels: np.ndarray
-    trees: Any
+    trees: TreeModel
     beam_size: int = 10
 
     def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
@@ -165,7 +178,7 @@ class LabelTrees:
         return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
 
 
-def load_trees(folder: Path, threads: int, advice: str = "") -> Any:
+def load_trees(folder: Path, threads: int, advice: str = "") -> TreeModel:
     """Omikuji's model of a folder.
 
     Args:
@@ -185,10 +198,11 @@ def load_trees(folder: Path, threads: int, advice: str = "") -> Any:
     with quiet_omikuji(problem, ModelFolderError):
         model = Model.load(str(folder))
     model.init_prediction_thread_pool(threads)
-    return model
+    trees: TreeModel = model
+    return trees
 
 
-def rank_by_trees(model: Any, features: csr_matrix, top_k: int, beam_size: int) -> Ranked:
+def rank_by_trees(model: TreeModel, features: csr_matrix, top_k: int, beam_size: int) -> Ranked:
     """Best columns of features `(texts, F)`, at most `top_k` each."""
     features.sort_indices()
     ranked: Ranked = []

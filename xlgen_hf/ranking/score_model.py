@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -103,13 +103,13 @@ class ScoreModel:
         path = Path(folder) / SCORE_MODEL_FILE
         content = read_json(path)
         try:
-            return cls(**_parsed(content, sources))
+            return _parsed(content, sources)
         except (ConfigurationError, TypeError, OverflowError) as err:  # JSON has numbers that no float holds
             raise ModelFolderError(f"{path}: {err}") from err
 
 
-def _parsed(content: Any, sources: Mapping[str, SavedSource]) -> dict[str, Any]:
-    """The fields of a score model out of its file."""
+def _parsed(content: object, sources: Mapping[str, SavedSource]) -> ScoreModel:
+    """The score model of a parsed file."""
     wanted = {"format_version", "rule", "thresholds", "calibrator", "fusion"}
     version = content.get("format_version") if isinstance(content, dict) else None
     if not isinstance(content, dict) or version != _FORMAT_VERSION or set(content) != wanted:
@@ -132,16 +132,16 @@ def _parsed(content: Any, sources: Mapping[str, SavedSource]) -> dict[str, Any]:
     if lacking:
         raise ConfigurationError(f"the fusion weighs {lacking}, which the folder does not hold.")
     calibrator = content["calibrator"]
-    return {
-        "rule": DecisionRule(**content["rule"]),
-        "thresholds": content["thresholds"],
-        "calibrator": None if calibrator is None else ScoreCalibrator.from_dict(calibrator),
-        "fusion": fusion,
-        "sources": {name: sources[name] for name in weighed},
-    }
+    return ScoreModel(
+        None if calibrator is None else ScoreCalibrator.from_dict(calibrator),
+        fusion,
+        DecisionRule(**content["rule"]),
+        content["thresholds"],
+        {name: sources[name] for name in weighed},
+    )
 
 
-def _parsed_fusion(content: Any) -> tuple[Fusion, list[str]]:
+def _parsed_fusion(content: object) -> tuple[Fusion, list[str]]:
     """A fusion and the names of the sources that it weighs."""
     wanted = {"candidates_per_source", "weights", "intercept", "logit_adjustment", "sources"}
     if not isinstance(content, dict) or set(content) != wanted or not isinstance(content["weights"], dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class CandidateInputs:
             report.candidates_lost += len(labels) - sum(len(one.labels) for one in selected)
         return selected
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON holds it, without the retriever; [`from_dict`] makes it again."""
         return {
             "num_input_candidates": self.num_input_candidates,
@@ -141,7 +141,7 @@ class CandidateInputs:
         }
 
     @classmethod
-    def from_dict(cls, content: Any, retriever: LabelRetriever, source: str) -> CandidateInputs:
+    def from_dict(cls, content: object, retriever: LabelRetriever, source: str) -> CandidateInputs:
         """Make it from what [`to_dict`] gave.
 
         Raises:
@@ -170,5 +170,5 @@ def _fitting(places: list[int], labels: list[int], lengths: Sequence[int], room:
     return kept
 
 
-def _are_numbers(values: Any) -> bool:
+def _are_numbers(values: object) -> bool:
     return isinstance(values, list) and all(type(value) in (int, float) for value in values)

@@ -6,9 +6,9 @@ import hashlib
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -116,9 +116,10 @@ class LabelRetriever:
             raise ConfigurationError(f"{len(texts)} texts come with {len(label_ids)} label lists; one for each.")
         settings = settings or RetrievalSettings()
         loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
-        options: dict[str, Any] = {"max_length": settings.max_length, "cache_dir": cache_dir, "progress": progress}
-        documents = embed_texts(list(texts), loaded, **options)
-        names = embed_texts(list(label_space.names), loaded, **options)
+        embed = partial(
+            embed_texts, encoder=loaded, max_length=settings.max_length, cache_dir=cache_dir, progress=progress
+        )
+        documents, names = embed(list(texts)), embed(list(label_space.names))
         matrix, spelled = _label_matrix(label_ids, len(label_space)), None
         if lexical:
             spelled = LexicalIndex.fit(texts, label_space.names)

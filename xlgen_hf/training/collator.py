@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from ..configuration_xlgen import Variant
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DataError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import TruncationReport
 from ..modules.output_layer import IGNORED
@@ -59,22 +59,57 @@ def encode_dataset(
         labels; training rows whose labels are all too long for a target are left out.
 
     Raises:
+        DataError: if no training row has a label that fits.
         LabelSpaceError: if a label is not in the label space, unless `allow_unknown`.
     """
-    report = TruncationReport()
-    space = processor.label_space
-    unknown: dict[str, int] = {}
+    encode = _RowEncoder(processor, allow_unknown, training)
+    encoded = dataset.map(
+        encode,
+        batched=True,
+        batch_size=_MAP_BATCH,
+        with_indices=True,
+        remove_columns=dataset.column_names,
+        features=_ENCODED,
+        keep_in_memory=True,
+        load_from_cache_file=False,  # a cached answer would skip the report
+        desc=f"Tokenizing {what.lower()}",
+    )
+    if training:
+        processor.label_tokenizer.report_oversized(encode.report)
+    encode.report.log(what)
+    if encode.unknown:
+        _report_unknown(what, list(encode.unknown))
+    if encode.report.rows_lost and not len(encoded):
+        raise DataError(
+            f"{what}: no row has a label that fits into a target of {processor.max_target_length} tokens. Raise "
+            "max_target_length."
+        )
+    return encoded
 
-    def look_up(labels: list[str]) -> tuple[list[int], list[int]]:
-        if not allow_unknown:
-            return space.encode(labels), []
-        known, others = space.encode_known(labels)
-        return known, [unknown.setdefault(name, len(space) + len(unknown)) for name in others]
 
-    def encode(rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+@dataclass
+class _RowEncoder:
+    """Encodes rows batch by batch, and keeps count of what is lost.
+
+    Attributes:
+        processor, allow_unknown, training: see [`encode_dataset`].
+        report: what truncation has lost so far.
+        unknown: labels outside the label space so far, by the ids that stand for them.
+    """
+
+    processor: XLGenProcessor
+    allow_unknown: bool
+    training: bool
+    report: TruncationReport = field(default_factory=TruncationReport)
+    unknown: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
+        """Rows and their numbers -> the columns of encoded rows."""
+        processor, report, training = self.processor, self.report, self.training
         texts = processor.encode_texts(rows["text"], report, training=training)
-        found = [look_up(labels) for labels in rows["labels"]]
-        targets = [processor.label_tokenizer.build_target(space.order(ids), report) for ids, _ in found]
+        found = [self._look_up(labels) for labels in rows["labels"]]
+        order = processor.label_space.order
+        targets = [processor.label_tokenizer.build_target(order(ids), report) for ids, _ in found]
         # A row whose labels are all too long would teach to end at once.
         kept = [row for row, target in enumerate(targets) if not training or len(target) > 1 or not found[row][0]]
         report.rows_lost += len(targets) - len(kept)
@@ -88,21 +123,12 @@ def encode_dataset(
             "length": [len(processor.build_input(texts[row])) + len(targets[row]) for row in kept],
         }
 
-    encoded = dataset.map(
-        encode,
-        batched=True,
-        batch_size=_MAP_BATCH,
-        with_indices=True,
-        remove_columns=dataset.column_names,
-        features=_ENCODED,
-        keep_in_memory=True,
-        load_from_cache_file=False,  # a cached answer would skip the report
-        desc=f"Tokenizing {what.lower()}",
-    )
-    report.log(what)
-    if unknown:
-        _report_unknown(what, list(unknown))
-    return encoded
+    def _look_up(self, labels: list[str]) -> tuple[list[int], list[int]]:
+        space = self.processor.label_space
+        if not self.allow_unknown:
+            return space.encode(labels), []
+        known, others = space.encode_known(labels)
+        return known, [self.unknown.setdefault(name, len(space) + len(self.unknown)) for name in others]
 
 
 def _report_unknown(what: str, names: list[str]) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from datasets import Dataset
 
 from ..data.rows import row_facts
+from ..errors import ConfigurationError
 from ..files.model_folder import REPORT_FILE
 from ..files.serialization import write_json
+from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..processing_xlgen import XLGenProcessor
 from ..settings import Variant, definitions, uses
 from ..version import __version__
+from .arguments import XLGenTrainingArguments
 from .settings import TrainerSettings
 
 __all__ = ["deciding_arguments", "hybrid_report", "peak_memory", "source_name", "write_training_report"]
@@ -39,13 +43,13 @@ def source_name(source: str) -> str:
 
 def write_training_report(
     folder: Path,
-    settings: dict[str, Any],
-    args: Any,
+    settings: Mapping[str, object],
+    args: XLGenTrainingArguments,
     rows: dict[str, Dataset | None],
     sources: dict[str, str],
     *,
-    model: Any,
-    processor: Any,
+    model: XLGenForConditionalGeneration,
+    processor: XLGenProcessor,
     scores: dict[str, float],
     seconds: float | None,
 ) -> None:
@@ -72,13 +76,13 @@ def write_training_report(
     report = {
         "version": _FORMAT_VERSION,
         "xlgen_hf": __version__,
-        "backbone": source_name(settings["backbone"]),
+        "backbone": source_name(str(settings["backbone"])),
         "variant": settings["variant"],
         "parameters": model.num_parameters(),
         "data": given,
         "arguments": {
             **{name: value for name, value in settings.items() if name not in ("backbone", "variant")},
-            **deciding_arguments(args, settings["variant"]),
+            **deciding_arguments(args, cast("Variant", settings["variant"])),
         },
         "decision": {
             "min_labels": model.config.min_labels,
@@ -98,7 +102,9 @@ def write_training_report(
     write_json(folder / REPORT_FILE, report)
 
 
-def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation: Dataset) -> dict[str, Any]:
+def hybrid_report(
+    report: Mapping[str, object], model: XLGenForConditionalGeneration, processor: XLGenProcessor, validation: Dataset
+) -> dict[str, object]:
     """The report of a model that has become a hybrid: its own scores, decisions and examples no longer apply.
 
     Args:
@@ -106,11 +112,16 @@ def hybrid_report(report: dict[str, Any], model: Any, processor: Any, validation
         model: the model.
         processor: its processor, with a fusion in its score model.
         validation: the rows that the hybrid learned from; scores on them would say little.
+
+    Raises:
+        ConfigurationError: if the score model has no fusion.
     """
     score_model = processor.score_model
-    fusion = score_model.fusion
+    fusion, threshold = score_model.fusion, score_model.rule.value
+    if fusion is None or threshold is None:
+        raise ConfigurationError("The processor's score model fuses nothing; a hybrid has a fusion and a threshold.")
     decision = {
-        "threshold": round(score_model.rule.value, 4),
+        "threshold": round(threshold, 4),
         "candidates_per_source": fusion.candidates_per_source,
         "logit_adjustment": fusion.logit_adjustment,
         "label_trees": "label_trees" in score_model.sources,
@@ -128,7 +139,7 @@ def _thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 
-def deciding_arguments(args: Any, variant: Variant) -> dict[str, Any]:
+def deciding_arguments(args: XLGenTrainingArguments, variant: Variant) -> dict[str, object]:
     """The arguments of the trainer that decide the result.
 
     Args:
@@ -141,8 +152,10 @@ def deciding_arguments(args: Any, variant: Variant) -> dict[str, Any]:
     return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
-def _examples(model: Any, processor: Any, rows: Dataset) -> list[dict[str, Any]]:
-    first: Sequence[dict[str, Any]] = list(rows.select(range(min(_EXAMPLES, len(rows)))))
+def _examples(
+    model: XLGenForConditionalGeneration, processor: XLGenProcessor, rows: Dataset
+) -> list[dict[str, object]]:
+    first = list(rows.select(range(min(_EXAMPLES, len(rows)))))
     predictions = model.predict([row["text"] for row in first], processor)
     return [
         {

@@ -66,8 +66,8 @@ def train_model(
     _check_retriever(settings, args)
     rows = {"train": train_rows, "validation": validation_rows}
     output_dir = Path(args.output_dir)
-    start_record(output_dir, describe_run(settings, args, rows), write=args.should_save)
-    complete = finished_scores(output_dir)
+    is_known = start_record(output_dir, describe_run(settings, args, rows), write=args.should_save)
+    complete = finished_scores(output_dir) if is_known else None
     if complete is not None:
         logger.info("%s holds the finished result of this run; there is nothing to do.", output_dir)
         return *load_model(str(output_dir)), complete

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from datasets import Dataset
 
-from ..errors import ConfigurationError
-from ..files.model_folder import REPORT_FILE
+from ..errors import ConfigurationError, ModelFolderError
+from ..files.model_folder import REPORT_FILE, model_files
 from ..files.serialization import read_json, write_json
 from .arguments import XLGenTrainingArguments
 from .checkpoints import newest_checkpoint
@@ -19,6 +20,8 @@ from .report import deciding_arguments
 from .settings import TrainingSettings
 
 __all__ = ["RECORD_FILE", "describe_run", "finished_scores", "start_record"]
+
+logger = logging.getLogger(__name__)
 
 RECORD_FILE = "run.json"
 """Settings, arguments and rows of the run that writes into a folder."""
@@ -28,7 +31,7 @@ _READ_AT_ONCE = 1000
 _SHOWN = 8  # differences that an error spells out
 _BATCH = "per_device_train_batch_size"
 
-Record: TypeAlias = "dict[str, dict[str, Any]]"
+Record: TypeAlias = "dict[str, Any]"
 
 
 def describe_run(
@@ -56,7 +59,7 @@ def describe_run(
     return described
 
 
-def start_record(folder: Path, record: Record, *, write: bool) -> None:
+def start_record(folder: Path, record: Record, *, write: bool) -> bool:
     """Take a folder for a run.
 
     Args:
@@ -64,31 +67,42 @@ def start_record(folder: Path, record: Record, *, write: bool) -> None:
         record: what [`describe_run`] gave.
         write: whether this process writes.
 
+    Returns:
+        Whether the folder has held this run before.
+
     Raises:
         ConfigurationError: if the folder has checkpoints or the model of another run.
     """
     path = folder / RECORD_FILE
-    if path.is_file():
-        before = read_json(path)
-        differences = list(_differences(before, record))
-        if differences and ((folder / REPORT_FILE).is_file() or newest_checkpoint(folder) is not None):
-            more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
-            raise ConfigurationError(
-                f"{folder} holds another run; it differs in {'; '.join(differences[:_SHOWN])}{more}. Choose another "
-                "output folder, repeat the command of that run to continue it, or remove the folder."
-            )
+    record = {"format_version": _FORMAT_VERSION, **record}
+    before = read_json(path) if path.is_file() else None
+    if before == record:
+        return True
+    if (folder / REPORT_FILE).is_file() or newest_checkpoint(folder) is not None:
+        differences = ["what it was trained with is not known"] if before is None else [*_differences(before, record)]
+        more = f" and {len(differences) - _SHOWN} more" if len(differences) > _SHOWN else ""
+        raise ConfigurationError(
+            f"{folder} holds another run: {'; '.join(differences[:_SHOWN])}{more}. Choose another output folder, "
+            "repeat the command of that run to continue it, or remove the folder."
+        )
     if write:
-        write_json(path, {"format_version": _FORMAT_VERSION, **record})
+        write_json(path, record)
+    return False
 
 
 def finished_scores(folder: Path) -> dict[str, float] | None:
     """Scores on the validation rows of a run that is complete, empty without such rows; None if it is not complete.
 
     Args:
-        folder: the output folder, after [`start_record`].
+        folder: the output folder; [`start_record`] says whether it holds this run.
     """
     path = folder / REPORT_FILE
     if not path.is_file():
+        return None
+    try:
+        model_files(folder)
+    except ModelFolderError as err:
+        logger.warning("The model is made again: %s", err)
         return None
     scores: dict[str, float] = read_json(path)["scores"]
     return scores
@@ -96,6 +110,8 @@ def finished_scores(folder: Path) -> dict[str, float] | None:
 
 def _differences(before: Any, now: Record) -> Iterator[str]:
     for section, values in now.items():
+        if not isinstance(values, dict):
+            continue
         known = before.get(section, {}) if isinstance(before, dict) else {}
         for name in sorted({*values, *known}):
             if values.get(name) != known.get(name):

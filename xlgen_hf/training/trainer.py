@@ -253,7 +253,6 @@ class XLGenTrainer(EvaluatingTrainer):
         Raises:
             HubError: if the Hub refuses or cannot be reached.
         """
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
@@ -271,7 +270,6 @@ class XLGenTrainer(EvaluatingTrainer):
         """Put the model of a checkpoint on the Hub, where `args.hub_strategy` asks for it; training goes on anyway."""
         if not self.is_world_process_zero() or self.args.hub_strategy == "end":
             return
-        self.callback_handler.on_push_begin(self.args, self.state, self.control)
         try:
             push_model(
                 checkpoint_folder,
@@ -285,7 +283,7 @@ class XLGenTrainer(EvaluatingTrainer):
             logger.warning("%s was not put on the Hub: %s", checkpoint_folder, err)
 
     def _repository(self) -> str:
-        return self.args.hub_model_id or Path(self.args.output_dir).name
+        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).name
 
     # ------------------------------------------------------------------------------------------------ evaluation
 

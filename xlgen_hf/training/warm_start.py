@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 
 from ..errors import ConfigurationError
 from ..loading import load_model
+from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
 
 __all__ = ["start_from"]
@@ -20,7 +20,7 @@ _OF_CLUSTERS = "cluster_"
 
 
 @torch.no_grad()
-def start_from(model: Any, processor: XLGenProcessor, name: str) -> None:
+def start_from(model: XLGenForConditionalGeneration, processor: XLGenProcessor, name: str) -> None:
     """Take over the weights of a trained model as far as both have them.
 
     What is tied to tokens goes by the token, so that the variants' own tokens may differ; parts for clusters are taken

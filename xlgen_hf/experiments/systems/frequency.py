@@ -16,7 +16,7 @@ __all__ = ["MostFrequent", "best_most_frequent_k", "most_frequent_predictions"]
 
 
 class MostFrequent:
-    """The same labels for every text: those that most training rows have, scored with the share that has them.
+    """The same labels for every text: those that most training rows have, scored with the fraction that has them.
 
     It keeps no files; counting again is as fast as reading.
 
@@ -29,7 +29,7 @@ class MostFrequent:
 
     def __init__(self, num_labels: int = 50) -> None:
         if num_labels < 1:
-            raise ConfigurationError(f"num_labels={num_labels}; a whole number from 1 on is needed.")
+            raise ConfigurationError(f"num_labels={num_labels}; it must be an integer >= 1.")
         self.num_labels = num_labels
         self._ids: list[int] | None = None
         self._shares: list[float] = []

@@ -1,4 +1,4 @@
-"""What linear systems have in common: TF-IDF features, models that are taken up again, rankings of labels."""
+"""What linear systems have in common: TF-IDF features, models that are reused, rankings of labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from datasets import Dataset
@@ -40,9 +40,9 @@ _FORMAT_VERSION = 1
 class LinearSystem(ABC):
     """A linear classifier of TF-IDF features, trained by another library.
 
-    The trained model stays in the folder `model` of the data's folder, and `fitted.json` beside it tells what it was
-    trained on. A later fit on the same rows, labels, seed and settings takes it up and only counts the features again,
-    which the training rows determine; anything else trains anew in its place.
+    The trained model stays in the folder `model` of the data's folder, and `fitted.json` next to it says what it was
+    trained on. A later fit on the same rows, labels, seed and settings reuses it and only counts the features again,
+    which the training rows determine; anything else trains from scratch.
 
     Labels are those that the training rows have: no other label ever is a candidate. Rows without labels, and rows
     whose text has no feature, teach nothing and are left out.
@@ -63,7 +63,7 @@ class LinearSystem(ABC):
     _packages: ClassVar[tuple[str, ...]] = ()  # whose versions decide what a stored model means
 
     def fit(self, data: SystemData) -> None:
-        """Train, or take up the model that an earlier fit on the same data left in the folder.
+        """Train, or reuse the model that an earlier fit on the same data left in the folder.
 
         Raises:
             ConfigurationError: if there is nothing to train on.
@@ -83,7 +83,7 @@ class LinearSystem(ABC):
         label_ids = [data.label_space.encode(labels) for labels in rows["labels"]]
         self._labels = np.unique([label for ids in label_ids for label in ids]).astype(np.int64)
         if path.is_file() and read_json(path) == marker:
-            logger.info("Taking up the model in %s.", model)
+            logger.info("Reusing the model in %s.", model)
         else:
             path.unlink(missing_ok=True)
             if model.exists():
@@ -123,8 +123,8 @@ class LinearSystem(ABC):
         """Threads of training and prediction."""
         return self.threads or default_threads()
 
-    def _settings(self) -> dict[str, Any]:
-        """All that decides the trained model beside data and seed, as JSON holds it."""
+    def _settings(self) -> dict[str, object]:
+        """All that decides the trained model besides data and seed, as JSON holds it."""
         return {"system": type(self).__name__, "features": asdict(self.features)}
 
     def _digest(self, data: SystemData, rows: Dataset) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar, Protocol
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
 from ...errors import MissingExtraError, ModelFolderError
-from ...ranking.label_trees import LabelTrees, Ranked, load_trees, rank_by_trees
+from ...ranking.label_trees import LabelTrees, Ranked, TreeModel, load_trees, rank_by_trees
 from ...training.label_trees import TREE_KINDS, TreeSettings, train_trees
 from .base import System
 from .frequency import MostFrequent
@@ -27,20 +27,20 @@ class Omikuji(LinearSystem):
     """Partitioned label trees by Omikuji, as Annif has them; the extra `baselines` brings it.
 
     Omikuji draws numbers that no seed reaches where it clusters labels, so two trainings on the same rows differ a
-    little; a model that is taken up again is the same one.
+    little; a model that is reused is the same one.
 
     Attributes:
         trees: see [`TreeSettings`].
-        beam_size: nodes of a level that prediction goes on from, at least 1.
+        beam_size: nodes per level from which prediction continues, at least 1.
     """
 
     trees: TreeSettings = field(default_factory=TreeSettings)
     beam_size: int = 10
-    _model: Any = field(default=None, init=False, repr=False)
+    _model: TreeModel = field(init=False, repr=False, compare=False)
 
     _packages: ClassVar[tuple[str, ...]] = ("omikuji",)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         return super()._settings() | {"trees": asdict(self.trees)}
 
     def _require(self) -> None:
@@ -66,6 +66,19 @@ class Omikuji(LinearSystem):
         return LabelTrees(self.features, self._fitted_vectorizer(), self._labels, self._model, self.beam_size)
 
 
+class _PLT(Protocol):
+    """What is used of napkinXC's `PLT`."""
+
+    def fit(self, features: csr_matrix, targets: list[list[int]]) -> object:
+        """Train on features `(rows, F)` and the columns of each row."""
+
+    def load(self) -> object:
+        """Read the model of its folder."""
+
+    def predict_proba(self, features: csr_matrix, *, top_k: int) -> list[list[tuple[int, float]]]:
+        """Best columns of each row with their probabilities."""
+
+
 @dataclass
 class NapkinXC(LinearSystem):
     """Probabilistic label trees by napkinXC; the extra `baselines` brings it.
@@ -82,22 +95,23 @@ class NapkinXC(LinearSystem):
 
     ensemble: int = 3
     liblinear_c: float = 10.0
-    _model: Any = field(default=None, init=False, repr=False)
+    _model: _PLT = field(init=False, repr=False, compare=False)
 
     _packages: ClassVar[tuple[str, ...]] = ("napkinxc",)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         return super()._settings() | {"ensemble": self.ensemble, "liblinear_c": self.liblinear_c}
 
     def _require(self) -> None:
         if find_spec("napkinxc") is None:
             raise MissingExtraError("napkinxc", "baselines")
 
-    def _make(self, folder: Path, seed: int) -> Any:
+    def _make(self, folder: Path, seed: int) -> _PLT:
         from napkinxc.models import PLT
 
         settings = {"ensemble": self.ensemble, "liblinear_c": self.liblinear_c}
-        return PLT(str(folder), loss="log", seed=seed, threads=self.num_threads, **settings)
+        model: _PLT = PLT(str(folder), loss="log", seed=seed, threads=self.num_threads, **settings)
+        return model
 
     def _train(self, features: csr_matrix, targets: csr_matrix, folder: Path, seed: int) -> None:
         columns = np.split(targets.indices, targets.indptr[1:-1])

@@ -9,7 +9,6 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csr_matrix, load_npz, save_npz
@@ -41,7 +40,7 @@ class PecosXRLinear(LinearSystem):
     Attributes:
         python: path of a Python that has `libpecos`; where None, what the environment variable `XLGEN_PECOS_PYTHON`
             says.
-        beam_size: nodes of a level that prediction goes on from, at least 1.
+        beam_size: nodes per level from which prediction continues, at least 1.
         cost: how much errors on training rows cost a node's classifier, above 0.
 
     Source: Yu et al., "PECOS: Prediction for Enormous and Correlated Output Spaces", JMLR 2022.
@@ -52,7 +51,7 @@ class PecosXRLinear(LinearSystem):
     cost: float = 1.0
     _folder: Path = field(default=Path(), init=False, repr=False)
 
-    def _settings(self) -> dict[str, Any]:
+    def _settings(self) -> dict[str, object]:
         return super()._settings() | {"cost": self.cost}
 
     def _require(self) -> None:
@@ -60,7 +59,7 @@ class PecosXRLinear(LinearSystem):
         if not given:
             raise MissingExtraError("libpecos", "", advice=f"{PYTHON_VARIABLE} is not set. {_ADVICE}")
         if shutil.which(given) is None:
-            raise ConfigurationError(f"{given!r}, given as the Python that has libpecos, is no program. {_ADVICE}")
+            raise ConfigurationError(f"{given!r}, given as the Python that has libpecos, is not a program. {_ADVICE}")
         done = subprocess.run([given, "-I", "-c", "import pecos"], capture_output=True, text=True, check=False)
         if done.returncode:
             raise MissingExtraError("libpecos", "", advice=f"{given} says: {_last_line(done.stderr)}. {_ADVICE}")

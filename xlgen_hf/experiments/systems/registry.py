@@ -1,4 +1,4 @@
-"""The systems that a comparison knows, by name: XLGen's variants, and those of the modules that are listed here."""
+"""The systems that can be compared, by name: XLGen's variants, and those of the modules that are listed here."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ...configuration_xlgen import Variant
 from ...decoding.decoded_sets import DecodingOptions
@@ -28,8 +28,7 @@ __all__ = [
     "trained_as",
 ]
 
-# Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports; one that
-# is not there is passed over.
+# Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports.
 _MODULES = ("linear_trees", "retrieval")
 HYBRID = "hybrid"
 PREFIX = "xlgen-"
@@ -60,15 +59,15 @@ class SystemOptions:
         arguments: fields of `XLGenTrainingArguments`.
         search: fields of [`DecodingOptions`].
         batch_size: texts in a batch of the search.
-        model: folder of a model that was trained before on the same rows, in place of training one.
+        model: folder of a model that was trained before on the same rows, instead of training one.
 
     Raises:
         ConfigurationError: if a name is not that of a setting, or a value is not allowed.
     """
 
-    training: dict[str, Any] = field(default_factory=dict)
-    arguments: dict[str, Any] = field(default_factory=dict)
-    search: dict[str, Any] = field(default_factory=lambda: {"num_beams": 5, "pool": "union"})
+    training: dict[str, object] = field(default_factory=dict)
+    arguments: dict[str, object] = field(default_factory=dict)
+    search: dict[str, object] = field(default_factory=lambda: {"num_beams": 5, "pool": "union"})
     batch_size: int = 64
     model: str | None = None
 
@@ -91,9 +90,9 @@ class SystemOptions:
         parts = [(*_parts(name), value) for name, value in self.training.items()]
         values = {name: value for of, name, value in parts if of is None and uses(known[name], variant)}
         values |= {name: value for of, name, value in parts if of == variant}
-        return TrainingSettings(**{**values, "variant": variant})
+        return TrainingSettings(**{**values, "variant": variant})  # type: ignore[arg-type]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """As JSON holds it; `SystemOptions(**...)` makes it again."""
         return asdict(self)
 
@@ -162,7 +161,7 @@ def make_system(name: str, options: SystemOptions) -> System:
 
 
 def _make_generator(variant: Variant, options: SystemOptions) -> XLGenSystem:
-    search = DecodingOptions(**options.search)
+    search = DecodingOptions(**options.search)  # type: ignore[arg-type]
     return XLGenSystem(options.settings(variant), dict(options.arguments), search, options.batch_size, options.model)
 
 

@@ -37,8 +37,8 @@ class DenseRetrieval:
 
     Attributes:
         encoder: checkpoint of the encoder.
-        epochs: epochs in which it learns to match texts and label names; 0 takes it as it is.
-        lexical: let spelling count as well; then it is what `xlgen index` makes.
+        epochs: epochs in which it learns to match texts and label names; 0 leaves it as it is.
+        lexical: let character n-grams count as well; then it is what `xlgen index` makes.
     """
 
     encoder: str = _ENCODER
@@ -80,7 +80,7 @@ class HybridSystem:
     With Bonsai two runs differ a little, for no seed reaches all of Omikuji's random numbers.
 
     Attributes:
-        generator: the system that trains the model, or takes it up where it is trained.
+        generator: the system that trains the model, or reuses it where it is trained.
     """
 
     generator: XLGenSystem

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +16,9 @@ from ...files.model_folder import REPORT_FILE
 from ...files.serialization import read_json, write_json
 from ...labels.space import LabelSpace
 from ...loading import load_model
+from ...modeling_xlgen import XLGenForConditionalGeneration
 from ...prediction.predictor import Predictor
+from ...processing_xlgen import XLGenProcessor
 from ...ranking.score_model import ScoreModel
 from ...ranking.scored_labels import ScoredLabels
 from ...training.arguments import XLGenTrainingArguments
@@ -30,14 +31,14 @@ __all__ = ["XLGenSystem"]
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 12  # of a text, that the decision chooses from
-_MARKER = "system.json"  # what a folder was begun with; a folder of other settings is not taken up
+_MARKER = "system.json"  # what a folder was started with; the model of other settings is not reused
 
 
 @dataclass
 class XLGenSystem:
     """A variant of XLGen: trained by [`train_model`], candidates found by a search.
 
-    `fit` goes on from a checkpoint in the folder, and takes a model that is complete there as it is, so that several
+    `fit` continues from a checkpoint in the folder, and reuses a model that is complete there, so that several
     searches can share one training. Scores are the generator's own, not calibrated.
 
     Attributes:
@@ -46,49 +47,46 @@ class XLGenSystem:
         search: how labels are searched for. The candidates are all labels that the beams or samples hold, or 12 by
             greedy search, and those in the input (rcl).
         batch_size: texts in a batch of the search.
-        model: folder of a model that was trained before, on the same rows; it is taken as it is.
+        model: folder of a model that was trained before, on the same rows; it is reused.
     """
 
     settings: TrainingSettings
-    arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, object] = field(default_factory=dict)
     search: DecodingOptions = field(default_factory=lambda: DecodingOptions(num_beams=5, pool="union"))
     batch_size: int = 64
     model: str | None = None
-    _model: Any = field(default=None, init=False, repr=False)
-    _processor: Any = field(default=None, init=False, repr=False)
+    _trained: tuple[XLGenForConditionalGeneration, XLGenProcessor] | None = field(default=None, init=False, repr=False)
     _space: LabelSpace | None = field(default=None, init=False, repr=False)
 
     def fit(self, data: SystemData) -> None:
-        """Train, or take up what the folder holds.
+        """Train, or reuse what the folder holds.
 
         Raises:
             ConfigurationError: if the folder holds a training with other settings, or settings contradict the data.
             KeyboardInterrupt: after an interrupt, once a checkpoint is written.
         """
         if self.model is not None:
-            self._take(self.model)
-            self._check_labels(data.label_space)
+            model, processor = self._load(self.model)
+            self._check_labels(processor.label_space, data.label_space)
         elif self._is_finished(data):
-            self._take(str(data.folder))
+            model, processor = self._load(str(data.folder))
         else:
             space = data.label_space
             unseen = [name for name, count in zip(space.names, space.counts, strict=True) if not count]
             settings = replace(self.settings, vocabulary=unseen)
-            args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})
-            self._model, self._processor, _ = train_model(settings, args, data.train, data.validation)
-        self._model.eval()
+            args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})  # type: ignore[arg-type]
+            model, processor, _ = train_model(settings, args, data.train, data.validation)
         # Its calibrator fits the search that training chose; the comparison calibrates every system alike.
-        self._processor = self._processor.with_score_model(ScoreModel())
+        self._trained = (model.eval(), processor.with_score_model(ScoreModel()))
         self._space = data.label_space
 
-    def _take(self, folder: str) -> None:
-        logger.info("%s holds a finished model; it is taken as it is.", folder)
+    def _load(self, folder: str) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+        logger.info("%s holds a finished model; it is reused.", folder)
         device = "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
-        self._model, self._processor = load_model(folder, device=device)
+        return load_model(folder, device=device)
 
-    def _check_labels(self, given: LabelSpace) -> None:
+    def _check_labels(self, own: LabelSpace, given: LabelSpace) -> None:
         """Refuse a model of other training rows: it would have seen labels that this setting drops."""
-        own = self._processor.label_space
         if own.train_label_counts() != given.train_label_counts():
             raise ConfigurationError(
                 f"{self.model} was trained on other rows or with another vocabulary: it has {len(own)} labels and "
@@ -102,19 +100,19 @@ class XLGenSystem:
         Raises:
             ConfigurationError: if the system is not fitted.
         """
-        _, processor = self.trained
-        self._processor = processor.with_score_model(score_model)
+        model, processor = self.trained
+        self._trained = (model, processor.with_score_model(score_model))
 
     @property
-    def trained(self) -> tuple[Any, Any]:
+    def trained(self) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
         """Model and processor.
 
         Raises:
             ConfigurationError: if the system is not fitted.
         """
-        if self._model is None:
+        if self._trained is None:
             raise ConfigurationError("The system is not fitted; call fit first.")
-        return self._model, self._processor
+        return self._trained
 
     def _is_finished(self, data: SystemData) -> bool:
         """Whether the folder holds the whole model of a training with these settings."""
@@ -151,7 +149,7 @@ class XLGenSystem:
         return replace(scored, labels=np.array(self._space.encode(names))[scored.labels])
 
 
-def _plain(values: dict[str, Any]) -> dict[str, Any]:
+def _plain(values: Mapping[str, object]) -> dict[str, object]:
     """Settings as JSON gives them back; vocabulary and names of sources are those of the data, not settings."""
     left_out = ("vocabulary", "sources")
     return {

@@ -1,0 +1,98 @@
+"""A folder belongs to one run: a finished run is not repeated, another one is refused and told what differs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import ROWS
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.files.json_lines import write_jsonl
+
+
+@pytest.fixture
+def train(checkpoints, tmp_path, capsys):
+    """A function that trains for some steps and gives exit code and messages."""
+
+    def run(*more, rows=ROWS):
+        write_jsonl(tmp_path / "rows.jsonl", rows)
+        code = main([
+            "train", "--train-file", str(tmp_path / "rows.jsonl"), "--backbone", checkpoints["t5"],
+            "--variant", "base", "--output-dir", str(tmp_path / "model"), "--use_cpu", "True", "--max_steps", "3",
+            "--save_strategy", "steps", "--save_steps", "2", *more,
+        ])  # fmt: skip
+        return code, capsys.readouterr().err
+
+    return run
+
+
+def _state(folder):
+    return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_finished_run_is_not_repeated(train, tmp_path):
+    assert train()[0] == 0
+    before = _state(tmp_path / "model")
+    code, said = train()
+    assert code == 0
+    assert "holds the finished result of this run; there is nothing to do" in said
+    assert _state(tmp_path / "model") == before
+    assert {path.name for path in (tmp_path / "model").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+
+
+def test_what_was_not_finished_is_done_again(train, tmp_path):
+    """The report is written last: without it decisions, scores and the model are made again; no step is trained."""
+    assert train()[0] == 0
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    (tmp_path / "model" / "training_report.json").unlink()
+    code, said = train()
+    assert code == 0
+    assert "The training is complete: step 3 of 3" in said
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+    assert (tmp_path / "model" / "training_report.json").is_file()
+
+
+def _permuted():
+    return [{**row, "labels": other["labels"]} for row, other in zip(ROWS, [*ROWS[1:], ROWS[0]], strict=True)]
+
+
+def _renamed():
+    return [{**row, "labels": [f"{name} 2" for name in row["labels"]]} for row in ROWS]
+
+
+@pytest.mark.parametrize(
+    ("more", "rows", "message"),
+    [
+        (["--learning_rate", "0.5"], ROWS, "learning_rate (0.5, was 0.0002)"),
+        (["--max_steps", "4"], ROWS, "max_steps (4, was 3)"),
+        (["--lora"], ROWS, "lora (True, was False)"),
+        ([], ROWS[:-1], "train rows (7 rows, "),
+        ([], _permuted(), "train rows (8 rows, "),  # the same labels on other texts
+        ([], _renamed(), "train rows (8 rows, "),
+    ],
+)
+def test_another_run_is_refused(train, tmp_path, more, rows, message):
+    assert train()[0] == 0
+    before = _state(tmp_path / "model")
+    code, said = train(*more, rows=rows)
+    assert code == 1
+    assert "model holds another run: " in said and message in said
+    assert _state(tmp_path / "model") == before
+
+
+def test_a_model_of_an_unknown_run_is_left_alone(train, tmp_path):
+    assert train()[0] == 0
+    (tmp_path / "model" / "run.json").unlink()
+    before = _state(tmp_path / "model")
+    code, said = train()
+    assert code == 1
+    assert "model holds another run: what it was trained with is not known" in said
+    assert _state(tmp_path / "model") == before
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_may_be_changed(train, tmp_path, checkpoints):
+    assert train("--decode-order", "alphabet", "--start-from", checkpoints["t5"])[0] == 1  # no trained model
+    assert train()[0] == 0
+    record = json.loads((tmp_path / "model" / "run.json").read_text())
+    assert record["settings"]["decode_order"] == "freq_backward"
