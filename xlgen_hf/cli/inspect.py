@@ -86,10 +86,10 @@ def _read(source: str | None, files: dict[str, str], rows: RowOptions) -> dict[s
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
-    from ..encoders.checkpoints import checkpoint_errors, resolve_checkpoint
+    from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 
     with checkpoint_errors(name):
-        return AutoTokenizer.from_pretrained(resolve_checkpoint(name))
+        return AutoTokenizer.from_pretrained(fetch_checkpoint(name))
 
 
 def _print_inspection(found: Inspection) -> None:

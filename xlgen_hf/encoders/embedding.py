@@ -26,8 +26,9 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
-from ..files.serialization import read_tensors, write_json, write_tensors
-from .checkpoints import checkpoint_errors, resolve_checkpoint
+from ..files.schema import Fields, integer, string
+from ..files.tensor_schema import Tensors, tensor
+from .checkpoints import checkpoint_errors, fetch_checkpoint
 
 __all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "load_encoder", "masked_mean"]
 
@@ -39,7 +40,9 @@ Encoder: TypeAlias = "str | tuple[PreTrainedModel, PreTrainedTokenizerBase]"
 SHARD_TEXTS = 2048
 """Texts whose embeddings are written at once: about 10 s of MiniLM on one core."""
 
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
+_ABOUT = Fields({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
+_SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
 _TOKENIZE_AT_ONCE = 10_000
 # Families that number positions from behind the padding id: that many rows of the position table are no positions.
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
@@ -158,7 +161,7 @@ class _EncoderSource:
         if not isinstance(encoder, str):
             model, tokenizer = encoder
             return cls(type(model).__name__, model.config, tokenizer, model=model)
-        path = resolve_checkpoint(encoder)
+        path = fetch_checkpoint(encoder)
         with checkpoint_errors(encoder):
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
@@ -176,8 +179,8 @@ class _EncoderSource:
         if self.model is not None:
             return _hash_of_weights(_encoder_of(self.model))
         folder = Path(self.path)
-        if not folder.is_dir():
-            return f"{self.path}@{getattr(self.config, '_commit_hash', None)}"
+        if folder.parent.name == "snapshots":  # the Hub's cache, which names the folder after the commit
+            return f"{self.name}@{folder.name}"
         files = sorted(p for p in folder.iterdir() if p.suffix in {".safetensors", ".bin"} or p.name == "config.json")
         return "|".join(f"{p.name}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in files)
 
@@ -282,7 +285,7 @@ def _cache_folder(cache_dir: str | Path | None, source: _EncoderSource, tokens: 
     digest.update(tokens.starts.data)
     folder = Path(cache_dir).expanduser() / f"embeddings-{digest.hexdigest()}"
     if not (folder / "about.json").is_file():
-        write_json(folder / "about.json", {"encoder": source.name, "texts": len(tokens)})
+        _ABOUT.write(folder / "about.json", {"encoder": source.name, "texts": len(tokens)})
     return folder
 
 
@@ -336,14 +339,11 @@ class _Run:
         if path is None or not path.is_file():
             return None
         try:
-            values = read_tensors(path).get("embeddings")
+            arrays, _ = _SHARD.read(path, dict(zip("NH", shape, strict=True)))
         except ModelFolderError as err:
             logger.warning("A part of the embedding cache is computed again: %s", err)
             return None
-        if values is None or values.shape != shape or values.dtype != np.float32 or not np.isfinite(values).all():
-            logger.warning("%s does not hold %s finite float32 numbers and is computed again.", path, shape)
-            return None
-        return values
+        return arrays["embeddings"]
 
     def _compute(self, shards: list[np.ndarray], missing: list[int], found: np.ndarray) -> None:
         """Fill `found` with the missing shards, and write them to the cache."""
@@ -373,7 +373,7 @@ class _Run:
     def _write(self, number: int, values: np.ndarray) -> None:
         path = self._path(number)
         if path is not None:
-            write_tensors(path, {"embeddings": values})
+            _SHARD.write(path, {"embeddings": values})
 
 
 def _move(model: torch.nn.Module, device: str | torch.device) -> None:

@@ -50,11 +50,13 @@ _Answer = TypeVar("_Answer")
 def hub_options(options: Mapping[str, Any]) -> HubOptions:
     """Those of the options of a `from_pretrained` call that are about the Hub.
 
-    transformers before 5.24 names the commit that it has found in an option of its own, later ones in `revision`.
+    The Auto classes have asked the Hub for the commit already, and code of the repository may be of it. transformers
+    before 5.24 names it in an option of its own, later ones in an attribute of `revision`.
     """
     found = {key: value for key, value in options.items() if key in HUB_OPTIONS and value is not None}
-    if options.get("_commit_hash") is not None:
-        found["revision"] = options["_commit_hash"]
+    commit = options.get("_commit_hash") or getattr(found.get("revision"), "resolved", None)
+    if commit is not None:
+        found["revision"] = commit
     return cast("HubOptions", found)
 
 
@@ -85,7 +87,7 @@ def download(repo_id: str, patterns: Iterable[str], options: HubOptions) -> Path
 def _commit_of(repo_id: str, options: HubOptions) -> str | None:
     """The commit that a branch or tag is at; None where only the cache can tell."""
     revision = options.get("revision")
-    if options.get("local_files_only") or constants.is_offline_mode() or _COMMIT.fullmatch(str(revision)):
+    if options.get("local_files_only") or constants.HF_HUB_OFFLINE or _COMMIT.fullmatch(str(revision)):
         return None
     api = HfApi(token=options.get("token"))
     try:

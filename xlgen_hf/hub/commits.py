@@ -8,12 +8,11 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
@@ -22,6 +21,8 @@ from huggingface_hub.errors import (
 )
 
 from ..errors import ConfigurationError, HubError, XLGenError
+from ..files.downloads import HTTP_ERRORS, without_tokens
+from ..files.model_folder import matches
 from .card_text import CARD_FILE
 
 __all__ = [
@@ -33,7 +34,6 @@ __all__ = [
     "PushReport",
     "fitting",
     "hub_errors",
-    "matches",
     "prepare_repository",
     "push_files",
 ]
@@ -42,12 +42,6 @@ logger = logging.getLogger(__name__)
 
 _ATTEMPTS = 3  # commits that are tried
 _PARENT_IS_NOT_HEAD = 412
-# The client raises the errors of its HTTP library for a connection that breaks; their base is a base of its own error,
-# by whichever name that library is installed.
-_HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
-    base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception) and base is not OSError
-)
-
 Content = Path | bytes
 Owned = Callable[[Collection[str], Callable[[str], str]], Iterable[str]]
 """Picks out of files of a repository those that are this package's; the second argument gives the text of one."""
@@ -259,7 +253,7 @@ def _commit(
         operations += [CommitOperationDelete(path) for path in sorted(stale)]
         try:
             return first, _create_commit(api, target, repo_type, operations, there.sha)
-        except _HTTP_ERRORS as err:
+        except HTTP_ERRORS as err:
             if not left or not _may_try_again(err, target):
                 raise
             logger.info("The commit to %s was not answered, or others came before; trying again.", target.repo_id)
@@ -301,19 +295,9 @@ def fitting(*patterns: str) -> Owned:
     return lambda paths, read: [path for path in paths if matches(path, patterns)]
 
 
-def matches(path: str, patterns: Iterable[str]) -> bool:
-    """Whether a path fits a pattern; `*` stops at a folder's border.
-
-    Args:
-        path: a path in a repository.
-        patterns: those of `fnmatch`.
-    """
-    return any(path.count("/") == pattern.count("/") and fnmatchcase(path, pattern) for pattern in patterns)
-
-
 # ---------------------------------------------------------------------------------------------------- errors
 
-_CAUGHT: tuple[type[Exception], ...] = (*_HTTP_ERRORS, HFValidationError, OSError, RuntimeError, ValueError)
+_CAUGHT: tuple[type[Exception], ...] = (*HTTP_ERRORS, HFValidationError, OSError, RuntimeError, ValueError)
 _HINTS = {
     401: "Give the token of a user who may write there: HF_TOKEN, or `hf auth login`.",
     403: "The token's user may not write there, or the token may only read.",
@@ -337,7 +321,7 @@ def hub_errors(target: HubTarget, repo_type: str) -> Iterator[None]:
     except _CAUGHT as err:
         answer = " ".join(str(err).split()) or type(err).__name__
         message = f"Pushing the {repo_type} {target.repo_id!r} failed: {answer} {_hint(err)}"
-        clean = _without_tokens(message, target.token)
+        clean = without_tokens(message, target.token)
         # An error that quotes the token must not hang on ours either: tracebacks print the whole chain.
         raise HubError(clean) from (err if clean == message else None)
 
@@ -352,9 +336,3 @@ def _hint(err: BaseException) -> str:
     if isinstance(err, HFValidationError):
         return "An id is `owner/name` of letters, digits, `-`, `_` and `.`."
     return "Nothing was committed, unless the answer itself was lost; pushing again is safe."
-
-
-def _without_tokens(text: str, token: str | None) -> str:
-    for secret in {token, get_token()} - {None, ""}:
-        text = text.replace(str(secret), "***")
-    return text

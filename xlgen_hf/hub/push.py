@@ -10,13 +10,13 @@ from typing import Any, Protocol
 
 from ..errors import ConfigurationError
 from ..files.adapter_base import is_adapter
-from ..files.model_folder import model_files
+from ..files.model_folder import matches, model_files
 from ..files.resources import resource_folder
 from .adapters import push_adapter, push_model_files
 from .card_text import CARD_FILE, merge_cards
 from .cards import metric_card, model_card, read_scores
 from .code import add_code
-from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, fitting, matches, push_files
+from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, fitting, push_files
 
 __all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "Saves", "push_metric", "push_model"]
 

@@ -19,7 +19,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..encoders.checkpoints import checkpoint_errors, resolve_checkpoint
+from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..errors import ConfigurationError
 
 __all__ = ["load_backbone", "longest_sequence", "warm_start_backbone"]
@@ -65,7 +65,7 @@ def load_backbone(
     Raises:
         CheckpointError: if the name leads nowhere, or to something that is neither encoder nor seq2seq model.
     """
-    path = resolve_checkpoint(name)
+    path = fetch_checkpoint(name)
     with checkpoint_errors(name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         if dropout is not None:

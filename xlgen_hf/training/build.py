@@ -8,7 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
 
-from ..encoders.checkpoints import checkpoint_errors, resolve_checkpoint
+from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..errors import ConfigurationError
 from ..files.model_checks import load_config, local_model
 from ..labels.clustering import fit_clusters
@@ -135,7 +135,7 @@ def prepare_model(
 
 def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokenizerBase, tuple[int, int]]:
     """The backbone's tokenizer, and the lengths of inputs and targets, cut down to the positions that it has."""
-    path = resolve_checkpoint(settings.backbone)
+    path = fetch_checkpoint(settings.backbone)
     with checkpoint_errors(settings.backbone):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
