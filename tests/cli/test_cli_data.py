@@ -37,6 +37,10 @@ def test_inspect_a_file(books, tmp_path, capsys):
     content = json.loads(report.read_text(encoding="utf-8"))
     assert content["splits"]["train"]["documents"] == 40
     assert plot.stat().st_size > 1000
+    again = ["inspect", str(books), *COLUMNS, "--output-file", str(report)]
+    assert main(again) == 1
+    assert "report.json exists already and is not replaced" in capsys.readouterr().err
+    assert main([*again, "--overwrite"]) == 0
 
 
 def test_inspect_splits_and_tokens(tmp_path, checkpoints, capsys):

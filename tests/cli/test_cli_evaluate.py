@@ -343,3 +343,15 @@ def test_look_alikes_between_predictions_and_references(tmp_path, files, caplog)
     write_rows(files["predictions"], [{"labels": ["Cats"]}] * 4)
     run_evaluate(**files)
     assert "look the same and count as different labels, e.g. 'Cats' and 'cats'; they differ in case" in caplog.text
+
+
+def test_existing_files_are_replaced_only_when_asked(files, tmp_path, capsys):
+    output = tmp_path / "scores.json"
+    output.write_text("precious")
+    assert main(arguments(files, "--output-file", output)) == 1
+    assert "scores.json exists already and is not replaced" in capsys.readouterr().err
+    assert output.read_text() == "precious"
+    assert main(arguments(files, "--output-file", output, "--overwrite")) == 0
+    assert "micro_f1" in json.loads(output.read_text(encoding="utf-8"))
+    with pytest.raises(ConfigurationError, match=r"scores\.json exists already"):
+        run_evaluate(**files, per_label_file=output)

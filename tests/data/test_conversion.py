@@ -165,6 +165,13 @@ def test_further_columns(tmp_path, form, value, message):
     assert load_rows(tmp_path / "out", keep_columns="more").column_names == ["text", "labels", "more"]
 
 
+def test_documents_are_not_mixed_with_older_ones(tmp_path):
+    write_rows({"train": rows_of(ROWS)}, tmp_path / "out", "annif-documents")
+    with pytest.raises(ConfigurationError, match=r"out/train is there already\. Remove it"):
+        write_rows({"train": rows_of(ROWS[:1])}, tmp_path / "out", "annif-documents", overwrite=True)
+    assert len(read(tmp_path / "out")) == 3
+
+
 def test_existing_files_are_kept(tmp_path):
     write_rows({"train": rows_of(ROWS)}, tmp_path / "out", "csv")
     (tmp_path / "out" / "notes.txt").write_text("mine")

@@ -73,6 +73,7 @@ def evaluate(
             metavar="<str>",
         ),
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     *,
     rows: RowOptions,
 ) -> None:
@@ -94,6 +95,7 @@ def evaluate(
         oracle=oracle,
         rows=rows,
         by=by or (),
+        overwrite=overwrite,
     )
     print_scores(scores)
     print_groups(scores.get("groups", {}))

@@ -37,6 +37,7 @@ def inspect(
     ] = None,
     output_file: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Draw tail, labels and lengths: .png, .svg or .pdf.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that are there already.")] = False,
     *,
     rows: RowOptions,
 ) -> None:
@@ -45,10 +46,14 @@ def inspect(
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
     from ..evaluation.plots import check_picture
+    from ..files.outputs import refuse_existing
     from ..files.serialization import write_json
 
     if plot is not None:
         check_picture(plot)
+    for path in (output_file, plot):
+        if path is not None:
+            refuse_existing(path, overwrite=overwrite)
     if max_length is not None and tokenizer is None:
         raise ConfigurationError("--max-length counts tokens; give --tokenizer, too.")
     files = {"train": train_file, "validation": validation_file, "test": test_file}

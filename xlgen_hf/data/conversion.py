@@ -13,6 +13,7 @@ import numpy as np
 from ..errors import ConfigurationError, DataError
 from ..files.atomic import atomic_path
 from ..files.json_lines import write_jsonl
+from ..files.outputs import refuse_existing, sole_writer
 from ..files.saving import replace_files
 from .corpora import CORPUS_FORMATS
 from .folders import standard_split
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["CONVERT_FORMATS", "format_of", "join_lines", "write_rows"]
 
 
+_COMMAND = "xlgen convert"
 _BREAKS = re.compile(r" *[\r\n\t][ \r\n\t]*")
 
 
@@ -204,7 +206,8 @@ def write_rows(
 
     Raises:
         DataError: if the format cannot hold the rows; says what and in which row. Nothing is written then.
-        ConfigurationError: if files are there already, or the format is unknown or needs a folder.
+        ConfigurationError: if files are there already, another process writes them, or the format is unknown or needs
+            a folder.
     """
     output, vocabulary = Path(output), list(vocabulary)
     form = format_of(output, form)
@@ -220,7 +223,7 @@ def write_rows(
     if found is not None:
         raise DataError(f"The format {form} cannot hold {found}.", file=output)
     _refuse_existing(output, corpus.files(list(names)), overwrite)
-    with replace_files(output) as folder:
+    with sole_writer(output, command=_COMMAND), replace_files(output) as folder:
         return [output / path.relative_to(folder) for path in corpus.write(folder, names, vocabulary)]
 
 
@@ -234,20 +237,22 @@ def _write_files(
             raise DataError(f"The format {name} cannot hold {found}{of_split}.", file=output)
     if is_file:
         _refuse_existing(output.parent, [output.name], overwrite)
-        form.write(output, next(iter(splits.values())))
+        with sole_writer(output, command=_COMMAND):
+            form.write(output, next(iter(splits.values())))
         return [output]
     files = {f"{standard_split(split) or 'train'}{form.suffixes[0]}": rows for split, rows in splits.items()}
     _refuse_existing(output, list(files), overwrite)
-    with replace_files(output) as folder:
+    with sole_writer(output, command=_COMMAND), replace_files(output) as folder:
         for file, rows in files.items():
             form.write(folder / file, rows)
     return [output / file for file in files]
 
 
-def _refuse_existing(folder: Path, files: Sequence[str], overwrite: bool) -> None:
-    there = [name for name in files if (folder / name).exists()]
-    if there and not overwrite:
-        raise ConfigurationError(f"{folder / there[0]} exists already. Choose another name, or give --overwrite.")
+def _refuse_existing(folder: Path, names: Sequence[str], overwrite: bool) -> None:
+    for name in names:
+        if (folder / name).is_dir():  # old documents would stay among the new ones
+            raise ConfigurationError(f"{folder / name} is there already. Remove it, or choose another folder.")
+        refuse_existing(folder / name, overwrite=overwrite)
 
 
 def join_lines(rows: Dataset) -> tuple[Dataset, int]:

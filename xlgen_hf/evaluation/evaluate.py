@@ -17,6 +17,7 @@ from ..data.rows import RowSource, load_rows
 from ..data.suspicion import label_counts, log_suspicions, look_alike_suspicions
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
+from ..files.outputs import refuse_existing
 from ..files.serialization import write_json
 from ..ranking.reliability import ReliabilityTable, reliability_table, table_calibration_error
 from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_shot_buckets
@@ -55,6 +56,7 @@ def run_evaluate(
     per_label_file: str | Path | None = None,
     k: Sequence[int] = (1, 3, 5),
     shots: Sequence[int | str] | None = None,
+    overwrite: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Score a file of predictions.
@@ -77,6 +79,7 @@ def run_evaluate(
         per_label_file: where to write the scores of each label as JSON Lines.
         k: cut-offs of the ranking scores.
         shots: buckets of labels by training count; by default 0 and 1, with `plot` buckets that hold all labels.
+        overwrite: whether files that are there already are replaced.
         **options: further options of `xlgen_hf.evaluation.scoring.score_labels`.
 
     Returns:
@@ -86,13 +89,17 @@ def run_evaluate(
     Raises:
         DataError: if rows cannot be read, matched or scored.
         ConfigurationError: if a plot is wanted without training rows, or under a name that is not a picture's, or a
-            field has too many values.
+            field has too many values, or a file to write is there already.
         MissingExtraError: if a plot is wanted without matplotlib.
     """
     if plot is not None:
         check_picture(plot)
         if train_file is None:
             raise ConfigurationError("A plot shows labels by their training documents; give the training rows too.")
+    pictures = () if plot is None else (plot, _reliability_picture(Path(plot)))
+    for path in (output_file, per_label_file, *pictures):
+        if path is not None:
+            refuse_existing(Path(path), overwrite=overwrite)
     rows = rows or RowOptions()
     given, true = _matched(predictions, references, rows, by)
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
@@ -123,7 +130,11 @@ def run_evaluate(
 def _draw(scores: Mapping[str, Any], reliability: ReliabilityTable | None, plot: Path, predictions: Path) -> None:
     plot_shot_buckets({predictions.stem: scores}, plot, title=predictions.name)
     if reliability is not None:
-        plot_reliability(reliability, plot.with_stem(f"{plot.stem}_reliability"), title=predictions.name)
+        plot_reliability(reliability, _reliability_picture(plot), title=predictions.name)
+
+
+def _reliability_picture(plot: Path) -> Path:
+    return plot.with_stem(f"{plot.stem}_reliability")
 
 
 def _write_table(columns: Mapping[str, Sequence[Any]], path: str | Path) -> None:
