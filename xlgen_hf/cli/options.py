@@ -178,7 +178,8 @@ def _number_reader(definition: Definition) -> Callable[[Any], Any]:
             value = word if word is None else int(word) if float not in definition.kinds else float(word)
             check_value(definition, value)
         except (ConfigurationError, ValueError) as err:
-            raise typer.BadParameter(f"{word!r}; it must be {definition.allowed}.") from err
+            name = definition.name.replace("_", "-")
+            raise UsageProblem(f"Invalid value for '--{name}': {word!r}; it must be {definition.allowed}.") from err
         return value
 
     return read
@@ -222,7 +223,10 @@ def _usable_device(name: str | None) -> str | None:
     except (AssertionError, NotImplementedError, RuntimeError) as err:
         there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
         there += ["mps"] if torch.backends.mps.is_available() else []
-        raise typer.BadParameter(f"{name!r} cannot be used here; choose one of {', '.join(there)}.") from err
+        allowed = ", ".join(there)
+        raise UsageProblem(
+            f"Invalid value for '--device': {name!r} cannot be used here; choose one of {allowed}."
+        ) from err
     return name
 
 
