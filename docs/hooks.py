@@ -21,6 +21,7 @@ FIGURES = {
 }
 """Path in the documentation -> path in the repository."""
 
+_OPTION = re.compile(r"(?<![\w-])(--[a-z][\w-]*)")
 _CROSS_REFERENCE = re.compile(r"\[(`[^`\]]+`)\](?![\[(])")
 
 
@@ -51,7 +52,7 @@ def _command_lines(command: Any, path: str, heading: str) -> list[str]:
             groups.setdefault(getattr(param, "rich_help_panel", None) or "Options", []).append(record)
     for title in sorted(groups, key=lambda title: title == "Options"):
         lines += ["", f"{heading}# {title}", "", "| option | meaning |", "|---|---|"]
-        lines += [f"| `{_line(option)}` | {_meaning(meaning)} |" for option, meaning in groups[title]]
+        lines += [f"| `{_line(option)}` | {_plain(_line(meaning))} |" for option, meaning in groups[title]]
     lines += ["", command.epilog or ""]
     for sub in getattr(command, "commands", {}).values():
         lines += ["", *_command_lines(sub, f"{path} {sub.name}", heading + "#")]
@@ -68,12 +69,10 @@ def _help_lines(text: str) -> list[str]:
 
 
 def _plain(text: str) -> str:
-    """Text in which `--option` and <placeholder> are code."""
-    return re.sub(r"(?<![`\w-])(--[a-z][\w-]*)", r"`\1`", text).replace("<", "&lt;")
-
-
-def _meaning(text: str) -> str:
-    return _plain(_line(text)).replace("|", "\\|")  # which a cell of a table needs outside of code
+    """Text in which options are code, and nothing outside of code is taken for HTML or for a cell of a table."""
+    parts = text.split("`")  # every second one is code already
+    parts[::2] = [_OPTION.sub(r"`\1`", part.replace("<", "&lt;").replace("|", "\\|")) for part in parts[::2]]
+    return "`".join(parts)
 
 
 def _line(text: str) -> str:
