@@ -16,7 +16,7 @@ import xlgen_hf
 from xlgen_hf.errors import ModelFolderError
 from xlgen_hf.hub.absent import absent
 from xlgen_hf.hub.code import add_code, code_files
-from xlgen_hf.hub.code_copy import PackageCopy
+from xlgen_hf.hub.code_copy import copied_files
 from xlgen_hf.hub.push import push_model
 from xlgen_hf.loading import load_model
 from xlgen_hf.training.build import prepare_model
@@ -118,16 +118,28 @@ def test_pipeline_runs_where_the_package_is_missing(hub, make_folder, environmen
     assert run_without_package(script, environment, UNNEEDED) == [ranked(folder)] * 2
 
 
-def test_snippet_of_the_card_runs_and_its_model_can_be_saved(hub, make_folder, environment, tmp_path):
-    folder, copy = make_folder("base"), str(tmp_path / "saved")
+SAVE = """
+errors = []
+for do in (model.save_pretrained, processor.save_pretrained, model.push_to_hub, model.from_backbone):
+    try:
+        do("somewhere")
+    except ImportError as err:
+        errors.append(str(err))
+"""
+
+
+def test_snippet_of_the_card_runs_and_the_rest_says_what_it_needs(hub, make_folder, environment):
+    folder = make_folder("base")
     push_model(folder, "alice/base", with_code=True)
     snippet = hub.file("alice/base", "README.md").decode().split("```python\n")[2].split("```")[0]
-    script = (
-        f"{snippet}\nmodel.save_pretrained({copy!r})\nprocessor.save_pretrained({copy!r})\n"
-        f"print(json.dumps([one.to_dict() for one in model.predict({TEXTS!r}, processor)]))\n"
-    )
-    assert run_without_package(script, environment, UNNEEDED) == predicted(folder)
-    assert predicted(copy) == predicted(folder)
+    predict = f"[one.to_dict() for one in model.predict({TEXTS!r}, processor)]"
+    script = f"{snippet}\n{SAVE}\nprint(json.dumps([{predict}, errors]))\n"
+    found, errors = run_without_package(script, environment, UNNEEDED)
+    assert found == predicted(folder)
+    assert [error.split()[0] for error in errors] == [
+        "save_pretrained", "save_pretrained", "push_to_hub", "from_backbone",
+    ]  # fmt: skip
+    assert all(error.endswith("run `pip install xlgen-hf`.") for error in errors)
 
 
 def test_pipeline_of_the_package_needs_no_trust(hub, make_folder):
@@ -243,12 +255,14 @@ def imports_outside_of_try(tree):
 def test_copies_hold_what_the_model_needs(folder_of):
     """And neither what trains or pushes models, nor what other models need."""
     plain = set(code_files(folder_of()))
-    clustered = set(code_files(folder_of("label_clusters.json")))
+    files = code_files(folder_of("label_clusters.json"))
+    clustered = set(files)
     assert clustered - plain == {"labels_clusters.py"}
     everything = set(code_files(folder_of(*EVERYTHING, num_label_pieces=None)))
     assert everything >= clustered | {"ranking_fusion.py", "ranking_label_trees.py", "prediction_open_vocabulary.py"}
     assert everything >= {"retrieval_retriever.py", "retrieval_lexical.py", "encoders_embedding.py"}
     assert not clustered & {"ranking_fusion.py", "retrieval_lexical.py", "retrieval_retriever.py"}
+    assert [name for name, source in files.items() if "sklearn" in source] == ["prediction_open_vocabulary.py"]
     of_others = ("cli_", "data_", "evaluation_", "experiments_", "hub_", "serving_", "training_", "quickstart")
     assert [name for name in everything if name.startswith(of_others)] == ["hub_push_mixin.py"]
 
@@ -324,10 +338,34 @@ SOURCES = {
 
 
         class One(Wrong):
-            pass
+            def kept(self):
+                return Tool().used()
 
 
         Two = One
+
+
+        class Tool:
+            def used(self):
+                return self._part()
+
+            def _part(self):
+                return getattr(self, "by_name")
+
+            def by_name(self):
+                return self.left_out
+
+            @property
+            def unused(self):
+                from .heavy import Kind
+
+                return Kind
+
+            def left_out(self):
+                return UNUSED
+
+
+        UNUSED = 3
         """,
     "parts/heavy.py": """
         from ..errors import LEVEL
@@ -354,6 +392,35 @@ SOURCES = {
     "alias.py": "from .parts.heavy import Kind\n\nprint(Kind)\n",
 }
 START = '"""Text."""\n\nfrom __future__ import annotations\n\n'
+LEFT_OUT = ("parts.first.Tool.left_out",)
+FIRST = """
+from .absent import absent
+
+from .errors import Wrong
+
+
+class One(Wrong):
+    def kept(self):
+        return Tool().used()
+
+
+Two = One
+
+
+class Tool:
+    def used(self):
+        return self._part()
+
+    def _part(self):
+        return getattr(self, "by_name")
+
+    def by_name(self):
+        return self.left_out
+
+    unused = absent("unused")
+
+    left_out = absent("left_out")
+"""
 COPIED = """
 from .absent import absent
 
@@ -387,25 +454,27 @@ def copy(tmp_path):
     for name, source in SOURCES.items():
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_text(START + textwrap.dedent(source).lstrip())
-    return PackageCopy(root, lambda name: name.startswith("parts.heavy.") and not name.endswith(".Light"))
+    return lambda entries: copied_files(
+        root, entries, lambda name: name in LEFT_OUT or (name.startswith("parts.heavy.") and name[12:] != "Light")
+    )
 
 
 def test_imports_are_rewritten(copy):
-    files = copy.files({"model": ["run"]})
+    files = copy({"model": ["run"]})
     assert set(files) == {"absent.py", "errors.py", "model.py", "parts_first.py", "parts_heavy.py"}
     assert "LEVEL" not in files["errors.py"]
     assert "class Heavy" not in files["parts_heavy.py"]
     first, _, rest = files["model.py"].partition("\n")
     assert first.endswith("small/model.py")
     assert rest == START + COPIED.lstrip()
-    assert "from .errors import Wrong\n" in files["parts_first.py"]
+    assert files["parts_first.py"].partition("\n")[2] == START + FIRST.lstrip()
 
 
 def test_imports_that_a_flat_copy_cannot_have_are_refused(copy):
     with pytest.raises(ValueError, match=r"bad.py, line 5: transformers follows only imports of names out of modules"):
-        copy.files({"bad": ["errors"]})
+        copy({"bad": ["errors"]})
     with pytest.raises(ValueError, match=r"heavy.py: 'Kind' is left out of the copy and used there, and it is not a"):
-        copy.files({"alias": ["Kind"]})
+        copy({"alias": ["Kind"]})
 
 
 def test_stand_ins_say_what_to_install():

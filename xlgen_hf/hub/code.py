@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import ModelFolderError
 from ..files.serialization import read_json
-from .code_copy import FIRST_LINE, PackageCopy
+from .code_copy import FIRST_LINE, copied_files
 
 __all__ = ["add_code", "code_files", "code_in_repository"]
 
@@ -38,8 +38,13 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     _CONFIG_FILE: {"auto_map": _AUTO_MAP, "custom_pipelines": _PIPELINES},
     _PROCESSOR_FILE: {"auto_map": {"AutoProcessor": _AUTO_MAP["AutoProcessor"]}},
 }
+# What users of a repository with code have in their hands.
 _ENTRIES = {
-    module: [name] for module, name in (entry.split(".") for entry in [*_AUTO_MAP.values(), "pipeline.XLGenPipeline"])
+    "configuration_xlgen": ["XLGenConfig"],
+    "modeling_xlgen": ["XLGenForConditionalGeneration"],
+    "pipeline": ["XLGenPipeline"],
+    "prediction.results": ["LabelPrediction"],
+    "processing_xlgen": ["XLGenProcessor"],
 }
 
 
@@ -64,7 +69,14 @@ def _has_open_vocabulary(folder: Path) -> bool:
 # What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or
 # changing a model is not running it. All else is copied as far as something that is copied uses it.
 _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
-    "hub.push": lambda folder: False,
+    "hub.push_mixin.PushModelMixin.push_to_hub": lambda folder: False,
+    "modeling_xlgen.XLGenForConditionalGeneration.from_backbone": lambda folder: False,
+    "modeling_xlgen.XLGenForConditionalGeneration.is_fresh": lambda folder: False,
+    "modules.output_layer.RestrictedOutputMixin.widen_output": lambda folder: False,
+    "modules.persistence.ModelFilesMixin.save_pretrained": lambda folder: False,
+    "pipeline.XLGenPipeline.save_pretrained": lambda folder: False,
+    "processing_xlgen.XLGenProcessor.add_labels": lambda folder: False,
+    "processing_xlgen.XLGenProcessor.save_pretrained": lambda folder: False,
     "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
     "modules.adapters": lambda folder: False,
     "modules.backbone": lambda folder: False,
@@ -108,7 +120,7 @@ def code_files(folder: Path) -> dict[str, str]:
                 return not needed(folder)
         return False
 
-    return PackageCopy(Path(__file__).parent.parent, is_left_out).files(_ENTRIES)
+    return copied_files(Path(__file__).parent.parent, _ENTRIES, is_left_out)
 
 
 def add_code(folder: Path, *, with_code: bool) -> dict[str, bytes]:
