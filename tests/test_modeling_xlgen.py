@@ -280,7 +280,7 @@ def test_one_greedy_search_gives_the_sets_of_all_lower_bounds(make_model, family
     highest = decoded(4)
     for bound in (1, 2, 3):
         direct = decoded(bound)
-        assert [one.with_min_labels(bound).labels for one in highest] == [one.labels for one in direct]
+        assert [one.with_bounds(bound).labels for one in highest] == [one.labels for one in direct]
 
 
 def test_a_processor_longer_than_the_positions_is_refused(make_model, checkpoints):

@@ -38,7 +38,7 @@ def test_every_option_is_read_with_dashes_and_with_underscores(words, command, c
     assert isinstance(command, Command)
     for spelled in (str, lambda name: name.replace("-", "_")):
         given = []
-        for param in command.params:
+        for param in (one for one in command.params if one.param_type_name == "option"):
             for name in (*param.opts, *param.secondary_opts):
                 given += [f"--{spelled(name[2:])}"] if param.is_flag else [f"--{spelled(name[2:])}", "--x"]
         assert main.main([*words, "--help", *given]) == 0  # an unknown option would be refused before the help

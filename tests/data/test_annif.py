@@ -19,7 +19,7 @@ def test_two_concepts_of_one_name_stay_two(tmp_path, caplog):
     )
     path = write(tmp_path / "train.tsv", "Orbits\t<http://ex.org/c1> <http://ex.org/c3>\nMetals\t<http://ex.org/c2>\n")
     assert load_rows(path)["labels"][:] == [["mercury (c1)", "planets"], ["mercury (c2)"]]
-    assert "1 names belong to several labels each, which are kept apart by their ids" in caplog.text
+    assert "names that several labels share: 1. The labels are kept apart by their ids" in caplog.text
 
 
 def test_ids_that_end_alike_are_spelled_out(tmp_path):

@@ -203,7 +203,7 @@ def test_matrix_folder(tmp_path, texts, matrix, names, caplog):
         {"text": "one", "labels": ["music (0)", "art"]},
         {"text": "two", "labels": ["music (2)"]},
     ]
-    assert "1 names belong to several labels each, which are kept apart by their ids" in caplog.text
+    assert "names that several labels share: 1. The labels are kept apart by their ids" in caplog.text
 
 
 def test_matrix_that_fits_no_names(tmp_path):
@@ -406,9 +406,9 @@ def test_what_is_let_pass_is_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "xlgen_hf"):
         rows = load_rows(path, allow_empty_text=True)
     assert rows["labels"][:] == [[], ["b", "a"], ["a"]]
-    assert f"{path}: 1 of 3 rows have no labels. Training leaves them out" in caplog.text
-    assert "1 of 3 texts are empty" in caplog.text
-    assert "2 labels were repeated" in caplog.text
+    assert f"{path}: rows without labels: 1 of 3, e.g. row 1. Training leaves them out" in caplog.text
+    assert "empty texts: 1 of 3, e.g. row 1." in caplog.text
+    assert "labels that a row repeats, which count once: 2" in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------- vocabularies
@@ -418,7 +418,7 @@ def test_label_names(tmp_path, caplog):
     content = "\ufeffprinting (output)\r\n\r\nKu Klux Klan\r\nääni\r\nKu Klux Klan\r\n"
     path = write(tmp_path / "labels.txt.gz", gzip.compress(content.encode()))
     assert load_label_names(path) == ["printing (output)", "Ku Klux Klan", "ääni"]
-    assert "1 names are repeated" in caplog.text
+    assert "repeated names, which count once: 1" in caplog.text
 
 
 def test_bad_label_names(tmp_path):

@@ -51,16 +51,16 @@ def test_lengths_in_tokens():
 
 def test_published_splits_are_recognised(monkeypatch):
     assert [one.name for one in BENCHMARKS] == ["EUR-Lex", "Wiki10-31K", "AmazonCat-13K", "Wiki-500K"]
-    monkeypatch.setattr(inspection, "BENCHMARKS", (Benchmark("Tiny", 4, 3, 5, 1.2, "a paper"),))
+    monkeypatch.setattr(inspection, "BENCHMARKS", (Benchmark("Tiny", 4, 3, 5, 1.3, "a paper"),))
     assert (
         inspect_rows({"train": TRAIN, "test": TEST}).benchmark
-        == "Tiny as in a paper: the rows and the 5 labels agree."
+        == "Tiny as in a paper: its rows, and 5 labels, 1.29 per document."
     )
     parts = {"train": TRAIN.select(range(3)), "validation": TRAIN.select([3]), "test": TEST}
     assert inspect_rows(parts).benchmark.startswith("Tiny as in")
     monkeypatch.setattr(inspection, "BENCHMARKS", (Benchmark("Tiny", 4, 3, 9, 1.2, "a paper"),))
     found = inspect_rows({"train": TRAIN, "test": TEST}).benchmark
-    assert found.startswith("Tiny by its rows, but with 5 labels instead of 9 (a paper)")
+    assert found.startswith("Tiny by its rows, but 5 labels, 1.29 per document instead of 9, 1.2 per document (a")
     assert inspect_rows({"train": TRAIN}).benchmark is None
 
 

@@ -101,7 +101,7 @@ def test_a_kept_column_may_not_be_named_as_what_is_made(tmp_path):
 
 def test_ids_that_are_not_unique_are_reported(caplog):
     load_rows([{**row, "id": 7} for row in ROWS], id_column="id")
-    assert "2 rows have 1 different values of 'id', so it does not identify a row" in caplog.text
+    assert "the column 'id' does not identify a row: different values: 1, rows: 2" in caplog.text
 
 
 def test_joined_texts_may_lack_a_part_but_not_all():
@@ -424,3 +424,11 @@ def test_long_tables_beyond_memory(monkeypatch):
     expected = {(f"text {number % 20}", f"label {number % 7}") for number in range(100)}
     assert {(row["text"], label) for row in found for label in row["labels"]} == expected
     assert found["text"][:] == [f"text {number}" for number in range(20)]
+
+
+def test_plain_texts(tmp_path):
+    path = write(tmp_path / "texts.txt", "one text\n\nanother, text\n")
+    expected = [{"text": text, "labels": []} for text in ("one text", "", "another, text")]
+    assert load_rows(path, require_labels=False).to_list() == expected
+    with pytest.raises(DataError, match=r"texts\.txt: There is no column 'labels', only \['text'\]"):
+        load_rows(path)

@@ -14,8 +14,8 @@ from tiny import make_bert_tokenizer
 
 from xlgen_hf import load_rows
 from xlgen_hf.data.suspicion import (
-    difference,
     label_counts,
+    log_split_suspicions,
     log_suspicions,
     look_alike_suspicions,
     look_alikes,
@@ -25,7 +25,7 @@ from xlgen_hf.data.suspicion import (
     token_lengths,
     truncation_suspicions,
 )
-from xlgen_hf.labels.space import normalize_name
+from xlgen_hf.labels.space import name_difference, normalize_name
 
 
 def rows_of(labels, texts=None):
@@ -112,14 +112,14 @@ CAFE = "café culture"
     [
         (CAFE, unicodedata.normalize("NFD", CAFE), "Unicode normal form (NFC, NFD)"),
         ("Music", "music", "case"),
-        ("music", "mu\u200bsic", "characters that show nothing (zero-width)"),
+        ("music", "mu\u200bsic", "invisible characters (zero-width)"),
         ("music hall", "music  hall", "white space"),
         ("A", "\uff21", "case, width, white space or Unicode form"),
     ],
 )
 def test_names_that_look_the_same(one, other, how):
     assert look_alikes([one, other, "else", one]) == [(one, other)]
-    assert difference(one, other) == how
+    assert name_difference(one, other) == how
     (found,) = look_alike_suspicions([one, other])
     assert found.message.isascii()  # so that the difference shows
     assert how in found.message
@@ -178,3 +178,14 @@ def test_label_counts_over_blocks(monkeypatch):
     counts = label_counts(rows.select(range(29, -1, -1)))
     assert counts == {"all": 30, "label 0": 10, "label 1": 10, "label 2": 10}
     assert np.all([count > 0 for count in counts.values()])
+
+
+def test_what_a_training_says_of_its_splits(caplog):
+    train, test = rows_of([["a"]] * 2, ["art", "art and music"]), rows_of([["a"]], ["ART"])
+    log_split_suspicions({"train": train, "test": test}, tokenizer=make_bert_tokenizer(), max_length=4)
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "The data: 1 of 1 texts of test are texts of train" in caplog.messages[0]
+    assert "The texts of train: 50.0% of 2 texts have more than 4 tokens" in caplog.messages[1]
+    caplog.clear()
+    log_split_suspicions({"train": train})
+    assert caplog.messages == []

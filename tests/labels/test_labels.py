@@ -119,3 +119,11 @@ def test_hostile_files_are_refused(tmp_path, change, message):
 def test_missing_file_names_the_folder(tmp_path):
     with pytest.raises(ModelFolderError, match=r"label_space\.json is missing"):
         LabelSpace.load(tmp_path)
+
+
+def test_unknown_name_that_looks_like_a_label():
+    space = LabelSpace.from_label_lists([["caf\u00e9 culture", "tea"]])
+    with pytest.raises(LabelSpaceError, match=r"There is 'caf\\xe9 culture', which differs from 'cafe\\u0301"):
+        space.encode(["cafe\u0301 culture"])
+    with pytest.raises(LabelSpaceError, match=r"differs from 't\\u200bea' in invisible characters"):
+        space.encode(["t\u200bea"])

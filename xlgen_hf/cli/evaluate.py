@@ -68,7 +68,10 @@ def evaluate(
     ] = False,
     by: Annotated[
         list[str] | None,
-        typer.Option(help="Score again for each value of this column of the references; several options, several."),
+        typer.Option(
+            help="Score again for each value of this column of the references; give it again for a further column.",
+            metavar="<str>",
+        ),
     ] = None,
     *,
     rows: RowOptions,

@@ -59,7 +59,7 @@ def inspect(
         tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
         max_length=max_length,
     )
-    print_inspection(found)
+    _print_inspection(found)
     if output_file is not None:
         write_json(output_file, found.to_dict())
     if plot is not None:
@@ -92,7 +92,7 @@ def _tokenizer(name: str) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(resolve_checkpoint(name))
 
 
-def print_inspection(found: Inspection) -> None:
+def _print_inspection(found: Inspection) -> None:
     """Print an inspection on stdout as tables."""
     from .console import print_table, results
 

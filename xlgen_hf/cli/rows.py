@@ -15,7 +15,7 @@ from ..data.options import Layout, RowOptions
 
 __all__ = ["ROWS_PANEL", "takes_row_options"]
 
-ROWS_PANEL = "Columns and formats of rows"
+ROWS_PANEL = "Columns and formats"
 """Where the help lists these options."""
 
 _TYPES: dict[str, Any] = {"layout": Layout, "label_names": Path | None}
@@ -59,7 +59,12 @@ def _parameter(field: Field[Any]) -> inspect.Parameter:
     many = field.default == ()
     kind = list[str] | None if many else _TYPES.get(field.name, str if isinstance(field.default, str) else str | None)
     shown: bool | str = "recognised" if field.name == "layout" else False
-    option = typer.Option(help=field.metadata["help"], rich_help_panel=ROWS_PANEL, show_default=shown)
+    option = typer.Option(
+        help=field.metadata["help"],
+        rich_help_panel=ROWS_PANEL,
+        show_default=shown,
+        metavar="<str>" if many else None,
+    )
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -43,9 +43,8 @@ SPLIT_NAMES = {
 """The three splits, and what files and data sets call them."""
 
 _ALIASES = {alias: split for split, aliases in SPLIT_NAMES.items() for alias in aliases}
-_SPLIT_FILE = re.compile(
-    rf"({'|'.join(_ALIASES)})(-\d+-of-\d+)?({'|'.join(re.escape(suffix) for suffix in FILE_FORMATS)})", re.IGNORECASE
-)
+_TABLES = [suffix for suffix in FILE_FORMATS if not suffix.startswith(".txt")]  # texts alone are not a split
+_SPLIT_FILE = re.compile(rf"({'|'.join(_ALIASES)})(-\d+-of-\d+)?({'|'.join(map(re.escape, _TABLES))})", re.IGNORECASE)
 _RAW_TEXTS = ("{}_raw_texts.txt", "{}_raw_text.txt", "{}_texts.txt", "X.{}.txt")
 _MATRIX_NAMES = ("output-items.txt", "label_map.txt", "Y.txt")
 _LF_LABELS = ("lbl.json.gz", "lbl.json")

@@ -23,8 +23,8 @@ __all__ = ["FILE_FORMATS", "read_file", "reader_of"]
 logger = logging.getLogger(__name__)
 
 FILE_FORMATS = (
-    ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet", ".arrow",
-    *EXCEL_SUFFIXES,
+    ".jsonl", ".jsonl.gz", ".json", ".json.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".txt", ".txt.gz", ".parquet",
+    ".arrow", *EXCEL_SUFFIXES,
 )  # fmt: skip
 """Ends of the names of files that can be read."""
 
@@ -179,11 +179,19 @@ def _read_tsv(path: Path, options: RowOptions) -> Iterator[Block]:
     return _read_csv(path, options, usual="\t")
 
 
+def _read_texts(path: Path, options: RowOptions) -> Iterator[Block]:
+    """Blocks of plain texts, one per line, without labels."""
+    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, options.encoding))
+    for part in batches(lines):
+        yield Block(str(path), [number for number, _ in part], {"text": [line for _, line in part]}, ready=True)
+
+
 _READERS: dict[str, Reader] = {
     ".jsonl": _read_json,
     ".json": _read_json,
     ".csv": _read_csv,
     ".tsv": _read_tsv,
+    ".txt": _read_texts,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
     **dict.fromkeys(EXCEL_SUFFIXES, read_excel),

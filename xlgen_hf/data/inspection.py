@@ -39,11 +39,12 @@ __all__ = [
     "inspect_rows",
 ]
 
-SHOT_BUCKETS = ((0, 0), (1, 1), (2, 4), (5, 9), (10, 99), (100, None))
-"""Buckets of labels by training documents, from and to; None is without end."""
+SHOT_BUCKETS = {"0": (0, 0), "1": (1, 1), "2-4": (2, 4), "5-9": (5, 9), "10-99": (10, 99), "100+": (100, None)}
+"""Buckets of labels by training documents, which together hold every label: from and to; None is without end."""
 
 _SHOWN_GROUPS = 20  # of look-alikes, in the report
 _BINS = 30
+_MEAN_TOLERANCE = 0.02  # published means are rounded
 
 
 @dataclass(frozen=True)
@@ -283,9 +284,8 @@ def _buckets(counts: Counter[str], train_counts: Counter[str]) -> list[Bucket]:
     shots = np.array([train_counts[name] for name in counts], dtype=np.int64)
     occurrences = np.array(list(counts.values()), dtype=np.int64)
     buckets = []
-    for low, high in SHOT_BUCKETS:
+    for name, (low, high) in SHOT_BUCKETS.items():
         inside = shots >= low if high is None else (shots >= low) & (shots <= high)
-        name = f"{low}+" if high is None else str(low) if low == high else f"{low}-{high}"
         buckets.append(Bucket(name, int(inside.sum()), int(occurrences[inside].sum())))
     return buckets
 
@@ -307,11 +307,12 @@ def _recognise(facts: Mapping[str, SplitFacts], labels: int) -> str | None:
     validation = facts["validation"].documents if "validation" in facts else 0
     train = (facts["train"].documents, facts["train"].documents + validation)  # some keep a part of train apart
     for one in BENCHMARKS:
-        if one.train in train and one.test == facts["test"].documents:
-            if labels == one.labels:
-                return f"{one.name} as in {one.source}: the rows and the {labels:,} labels agree."
-            return (
-                f"{one.name} by its rows, but with {labels:,} labels instead of {one.labels:,} ({one.source}); labels "
-                "may have been merged, or lost."
-            )
+        if one.train not in train or one.test != facts["test"].documents:
+            continue
+        mean = sum(part.occurrences for part in facts.values()) / sum(part.documents for part in facts.values())
+        here = f"{labels:,} labels, {mean:.2f} per document"
+        if labels == one.labels and abs(mean - one.labels_per_document) < _MEAN_TOLERANCE * mean:
+            return f"{one.name} as in {one.source}: its rows, and {here}."
+        there = f"{one.labels:,}, {one.labels_per_document} per document ({one.source})"
+        return f"{one.name} by its rows, but {here} instead of {there}; labels may have been merged, dropped or lost."
     return None

@@ -98,8 +98,8 @@ def distinct_names(ids: Sequence[str], names: Sequence[str], file: str | Path) -
         raise DataError(f"Several labels share the name {shared[0]!r}; give them different names.", file=file)
     examples = [name for name, old in zip(made, names, strict=True) if old == shared[0]][:_SHOWN]
     logger.warning(
-        "%s: %d names belong to several labels each, which are kept apart by their ids, e.g. %s. Give them different "
-        "names to tell a model how they differ.",
+        "%s: names that several labels share: %d. The labels are kept apart by their ids, e.g. %s. Give them "
+        "different names to tell a model how they differ.",
         file,
         len(shared),
         examples,

@@ -75,10 +75,10 @@ def load_rows(
     see `xlgen_hf.data.suspicion`.
 
     Args:
-        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`, `.parquet`, `.arrow`, `.xlsx`); a
-            folder with a file for each split, that `save_to_disk` wrote, or in one of the layouts of
-            `xlgen_hf.data.folders`; the id of a data set on the Hub; or rows in memory: a data set, several by split,
-            a data frame, an Arrow table, or dictionaries.
+        source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.parquet`, `.arrow`, `.xlsx`; where
+            labels are not required, also `.txt`, one text per line); a folder with a file for each split, or that
+            `save_to_disk` wrote, or in one of the layouts of `xlgen_hf.data.folders`; the id of a data set on the Hub;
+            or rows in memory: a data set, several by split, a data frame, an Arrow table, or dictionaries.
         options: the columns to read, and how; see `RowOptions`.
         split: the part to read of a source with several: `train`, `validation` (also found as `valid`, `val`,
             `validate`, `dev`) or `test`. A file is read whole whatever this says.
@@ -144,7 +144,7 @@ def load_label_names(path: str | Path) -> list[str]:
         raise DataError("There is no label name in the file; one name per line is expected.", file=path)
     unique = list(dict.fromkeys(names))
     if len(unique) < len(names):
-        logger.warning("%s: %d names are repeated and count once.", path, len(names) - len(unique))
+        logger.warning("%s: repeated names, which count once: %d.", path, len(names) - len(unique))
     return unique
 
 
@@ -279,24 +279,25 @@ def _merge(rows: Dataset, shaper: RowShaper, options: RowOptions, name: str) -> 
         )
     shaper.rows = len(merged)
     lengths = (part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(merged, "labels"))
-    shaper.without_labels = sum(int((part == 0).sum()) for part in lengths)
+    shaper.without_labels.count = sum(int((part == 0).sum()) for part in lengths)
     return merged
 
 
 def _report(shaper: RowShaper, source: str) -> None:
     """Log what was counted."""
-    if shaper.without_labels and shaper.require_labels:
+    without, empty, repeated = shaper.without_labels, shaper.empty_texts, shaper.label_reader.repeated
+    if without.count and shaper.require_labels:
         logger.warning(
-            "%s: %d of %d rows have no labels. Training leaves them out, evaluation counts them.",
+            "%s: rows without labels: %d of %d, e.g. row %d. Training leaves them out, evaluation counts them.",
             source,
-            shaper.without_labels,
+            without.count,
             shaper.rows,
+            without.example,
         )
-    if shaper.empty_texts and shaper.require_text:
-        logger.warning("%s: %d of %d texts are empty.", source, shaper.empty_texts, shaper.rows)
-    repeated = shaper.label_reader.repeated
+    if empty.count and shaper.require_text:
+        logger.warning("%s: empty texts: %d of %d, e.g. row %d.", source, empty.count, shaper.rows, empty.example)
     if repeated:
-        logger.warning("%s: %d labels were repeated in their row and count once.", source, repeated)
+        logger.warning("%s: labels that a row repeats, which count once: %d.", source, repeated)
 
 
 def _report_ids(rows: Dataset, column: str, source: str) -> None:
@@ -305,11 +306,11 @@ def _report_ids(rows: Dataset, column: str, source: str) -> None:
     different = len(ids.unique().drop_null())
     if different < len(rows):
         logger.warning(
-            "%s: %d rows have %d different values of %r, so it does not identify a row.",
+            "%s: the column %r does not identify a row: different values: %d, rows: %d.",
             source,
-            len(rows),
-            different,
             column,
+            different,
+            len(rows),
         )
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -17,7 +19,7 @@ from .one_hot import binary_columns
 from .options import RowOptions, shown_names
 from .values import encoded, fail, first_null, is_strings, no_column, shown, text_problem, to_list
 
-__all__ = ["RowShaper"]
+__all__ = ["RowShaper", "Tally"]
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,25 @@ class _Chosen(NamedTuple):
     labels: str | None
     one_hot: list[str]
     kept: dict[str, str]  # name in the result -> name in the source
+
+
+@dataclass
+class Tally:
+    """Rows that were let pass, counted.
+
+    Attributes:
+        count: how many.
+        example: the number of the first of them, None for none.
+    """
+
+    count: int = 0
+    example: int | None = None
+
+    def add(self, block: Block, found: np.ndarray) -> None:
+        """Count the rows of a block that `found` marks, shape `(rows,)`."""
+        if self.example is None and found.any():
+            self.example = int(block.numbers[int(found.argmax())])
+        self.count += int(found.sum())
 
 
 class RowShaper:
@@ -63,7 +84,8 @@ class RowShaper:
         self.require_text = require_text
         self.allow_empty_text = allow_empty_text
         self.label_reader = LabelReader(options, require_labels)
-        self.rows = self.without_labels = self.empty_texts = 0
+        self.rows = 0
+        self.without_labels, self.empty_texts = Tally(), Tally()
         self._chosen: _Chosen | None = None
         self._kept_types: dict[str, pa.DataType] = {}
 
@@ -83,7 +105,7 @@ class RowShaper:
         for name, source in chosen.kept.items():
             columns[name] = self._kept(block, name, source)
         self.rows += len(block.numbers)
-        self.without_labels += int((labels.lengths == 0).sum())
+        self.without_labels.add(block, labels.lengths == 0)
         return pa.table(columns)
 
     @property
@@ -116,7 +138,9 @@ class RowShaper:
             kept[self.options.id_column] = _ID
         for name in self.options.keep_columns:
             self._demand(block, name, "--keep-columns", "keep_columns")
-        return _Chosen([_TEXT], _LABELS if _LABELS in block.columns else None, [], kept)
+        if self.require_labels:
+            self._demand(block, _LABELS, "--labels-column", "labels_column")
+        return _Chosen([_TEXT], _LABELS, [], kept)
 
     def _choose_columns(self, block: Block) -> _Chosen:
         options = self.options
@@ -177,7 +201,7 @@ class RowShaper:
             parts = [pc.utf8_trim_whitespace(self._strings(block, name, optional=True)) for name in chosen.texts]
             texts = functools.reduce(self._joined, parts)
         empty = pc.equal(pc.utf8_trim_whitespace(texts), "").to_numpy(zero_copy_only=False)
-        self.empty_texts += int(empty.sum())
+        self.empty_texts.add(block, empty)
         if empty.any() and not self.allow_empty_text:
             message = "The text is empty. Leave the row out; nothing can be learned from it."
             fail(block, int(empty.argmax()), message)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from itertools import islice
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..labels.space import is_invisible, normalize_name
+from ..labels.space import name_difference, normalize_name
 from .label_cells import recognise_separator
 from .label_lists import column_batches
 
@@ -23,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Suspicion",
-    "difference",
     "fold_text",
     "label_counts",
+    "log_split_suspicions",
     "log_suspicions",
     "look_alike_suspicions",
     "look_alikes",
@@ -84,6 +83,28 @@ def label_counts(rows: Dataset) -> Counter[str]:
         values, occurrences = labels.flatten().value_counts().flatten()
         counts.update(dict(zip(values.to_pylist(), occurrences.to_pylist(), strict=True)))
     return counts
+
+
+def log_split_suspicions(
+    splits: Mapping[str, Dataset],
+    *,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    max_length: int | None = None,
+    sample: int | None = 2000,
+) -> None:
+    """Log what looks wrong between splits and in the lengths of texts, before a training; rows are seen as read.
+
+    Args:
+        splits: rows by split; the first is the one that is learned from.
+        tokenizer: the model's tokenizer; without it lengths are not looked at.
+        max_length: tokens that the model reads.
+        sample: texts of the first split whose tokens are counted; None for all.
+    """
+    log_suspicions(split_suspicions(splits), "The data")
+    if tokenizer is not None and max_length is not None:
+        first = next(iter(splits))
+        lengths = token_lengths(splits[first], tokenizer, sample)
+        log_suspicions(truncation_suspicions(lengths, max_length), f"The texts of {first}")
 
 
 # ---------------------------------------------------------------------------------------------------- labels of rows
@@ -190,18 +211,6 @@ def look_alikes(names: Iterable[str]) -> list[tuple[str, ...]]:
     return [tuple(group) for group in groups.values() if len(group) > 1]
 
 
-def difference(one: str, other: str) -> str:
-    """How two names that look the same differ, in words."""
-    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
-        return "Unicode normal form (NFC, NFD)"
-    hidden = ["".join(sign for sign in name if not is_invisible(sign)) for name in (one, other)]
-    if hidden[0] == hidden[1]:
-        return "characters that show nothing (zero-width)"
-    if one.casefold() == other.casefold():
-        return "case"
-    return "white space" if one.split() == other.split() else "case, width, white space or Unicode form"
-
-
 def look_alike_suspicions(
     names: Iterable[str], others: Iterable[str] | None = None, *, what: str = "label names"
 ) -> list[Suspicion]:
@@ -222,7 +231,7 @@ def look_alike_suspicions(
     if not groups:
         return []
     shown = ", ".join(f"{group[0]!a} and {group[1]!a}" for group in groups[:_SHOWN])
-    kinds = ", ".join(dict.fromkeys(difference(*group[:2]) for group in groups[:1000]))
+    kinds = ", ".join(dict.fromkeys(name_difference(*group[:2]) for group in groups[:1000]))
     return [
         Suspicion(
             "look_alikes",

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..data.inspection import SHOT_BUCKETS
 from ..errors import ConfigurationError, MissingExtraError
 from ..files.atomic import atomic_path
 from ..ranking.reliability import ReliabilityTable, table_calibration_error
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLOT_SHOTS", "check_picture", "plot_reliability", "plot_shot_buckets", "save_figure"]
 
-PLOT_SHOTS = ("0", "1", "2-4", "5-9", "10-99", "100+")
+PLOT_SHOTS = tuple(SHOT_BUCKETS)
 """Buckets of labels by training count that together hold every label."""
 
 _BUCKET = re.compile(r"^([\d+-]+)_shot_labels$")

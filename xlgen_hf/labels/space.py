@@ -17,7 +17,7 @@ from ..errors import LabelSpaceError
 from ..files.schema import Fields, choice, integer, list_of, named_after, strings
 from ..settings import DecodeOrder, LabelSettings
 
-__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "is_invisible", "normalize_name"]
+__all__ = ["LABEL_SPACE_FILE", "DecodeOrder", "LabelSpace", "is_invisible", "name_difference", "normalize_name"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +43,18 @@ def normalize_name(name: str) -> str:
         return " ".join(name.casefold().split())
     visible = "".join(sign for sign in name if not is_invisible(sign))
     return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
+
+
+def name_difference(one: str, other: str) -> str:
+    """How two names that `normalize_name` folds into one differ, in words."""
+    if unicodedata.normalize("NFC", one) == unicodedata.normalize("NFC", other):
+        return "Unicode normal form (NFC, NFD)"
+    seen = ["".join(sign for sign in name if not is_invisible(sign)) for name in (one, other)]
+    if seen[0] == seen[1]:
+        return "invisible characters (zero-width)"
+    if one.casefold() == other.casefold():
+        return "case"
+    return "white space" if one.split() == other.split() else "case, width, white space or Unicode form"
 
 
 def is_invisible(sign: str) -> bool:
@@ -192,8 +204,12 @@ class LabelSpace:
         return known, unknown
 
     def _unknown_message(self, name: str) -> str:
-        near = get_close_matches(name, self.names, n=3, cutoff=0.8) if len(self) <= 50_000 else []
+        folded = normalize_name(name)
+        same = next((known for known in self.names if normalize_name(known) == folded), None)
+        near = get_close_matches(name, self.names, n=3, cutoff=0.8) if len(self) <= 50_000 and same is None else []
         hint = f" Close names: {near}." if near else ""
+        if same is not None:  # as ASCII, since they may look the same
+            hint = f" There is {same!a}, which differs from {name!a} in {name_difference(name, same)}."
         return f"{name!r} is none of the {len(self)} labels.{hint} Add it to the vocabulary file, or leave it out."
 
     def decode(self, ids: Iterable[int]) -> list[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from datasets import Dataset
 
-from ..errors import ConfigurationError
-from ..files.model_folder import REPORT_FILE
+from ..errors import ConfigurationError, ModelFolderError
+from ..files.model_folder import REPORT_FILE, model_files
 from ..files.serialization import read_json, write_json
 from .arguments import XLGenTrainingArguments
 from .checkpoints import newest_checkpoint
@@ -19,6 +20,8 @@ from .report import deciding_arguments
 from .settings import TrainingSettings
 
 __all__ = ["RECORD_FILE", "describe_run", "finished_scores", "start_record"]
+
+logger = logging.getLogger(__name__)
 
 RECORD_FILE = "run.json"
 """Settings, arguments and rows of the run that writes into a folder."""
@@ -95,6 +98,11 @@ def finished_scores(folder: Path) -> dict[str, float] | None:
     """
     path = folder / REPORT_FILE
     if not path.is_file():
+        return None
+    try:
+        model_files(folder)
+    except ModelFolderError as err:
+        logger.warning("The model is made again: %s", err)
         return None
     scores: dict[str, float] = read_json(path)["scores"]
     return scores
