@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -24,6 +25,31 @@ from tiny import MAKERS, ROWS, VOCABULARY, Hub, make_clusters
 from xlgen_hf.labels.space import LabelSpace
 
 torch.set_num_threads(1)
+
+
+class _Deprecations(logging.Handler):
+    """Keeps what libraries say in their logs of what they will drop."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "deprecated" in record.getMessage():
+            self.said.append(record.getMessage())
+
+
+@pytest.fixture(autouse=True)
+def no_deprecations():
+    """Nothing that a library will drop is used; Python's own warnings of it are errors, see setup.cfg."""
+    handler = _Deprecations()
+    loggers = [logging.getLogger(name) for name in ("transformers", "datasets", "huggingface_hub", "peft")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield
+    for logger in loggers:
+        logger.removeHandler(handler)
+    assert not handler.said
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,11 @@ def test_groups_stay_together():
     groups = [set(part["work"][:]) for part in parts]
     assert not groups[0] & groups[1]
     assert [len(part) for part in parts] == [210, 90]
+    shared = rows.remove_columns("text").add_column("text", [f"text {number % 299}" for number in range(300)])
+    parts = split_rows(shared, [0.7, 0.3], group_column="work")  # the first text is in the first and the last group
+    works, texts = ([set(part[name][:]) for part in parts] for name in ("work", "text"))
+    assert not works[0] & works[1]
+    assert not texts[0] & texts[1]
     with pytest.raises(ConfigurationError, match="There is no column 'author' to group by"):
         split_rows(rows, [0.5, 0.5], group_column="author")
     with pytest.raises(ConfigurationError, match="would have no rows: 1 groups of rows must stay together"):

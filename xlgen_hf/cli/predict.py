@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 import typer
 
 from ..data.options import RowOptions
+from .options import Device
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def predict(
     ] = None,
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda ...", show_default="a GPU where there is one")] = None,
+    device: Device = None,
     *,
     rows: RowOptions,
 ) -> None:

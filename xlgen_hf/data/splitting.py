@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from datasets import Dataset
 from scipy.sparse import csr_matrix
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import ConfigurationError
 from .label_lists import column_batches
@@ -80,15 +81,20 @@ def _sizes(count: int, fractions: Sequence[float]) -> np.ndarray:
 
 
 def _units(rows: Dataset, group_column: str | None) -> np.ndarray:
-    """The unit of each row that stays whole, shape `(N,)`: its group, or the rows with its text."""
+    """The unit of each row that stays whole, shape `(N,)`: the rows with its text, and with its group."""
+    keys = text_keys(rows)
+    alone = keys == 0
+    keys[alone] = np.arange(1, alone.sum() + 1, dtype=np.uint64) * 2  # text keys are odd
+    texts = np.unique(keys, return_inverse=True)[1]
     if group_column is None:
-        keys = text_keys(rows)
-        alone = keys == 0
-        keys[alone] = np.arange(1, alone.sum() + 1, dtype=np.uint64) * 2  # text keys are odd
-    else:
-        values = [str(value) for (column,) in column_batches(rows, group_column) for value in column.to_pylist()]
-        keys = np.unique(values, return_inverse=True)[1].astype(np.uint64)
-    return np.unique(keys, return_inverse=True)[1]
+        return texts
+    values = [str(value) for (column,) in column_batches(rows, group_column) for value in column.to_pylist()]
+    groups = np.unique(values, return_inverse=True)[1]
+    # Groups that share a text belong together, too: the connected parts of a graph of groups and texts.
+    size = int(groups.max()) + 1 + int(texts.max()) + 1
+    edges = (np.ones(len(rows)), (groups, int(groups.max()) + 1 + texts))
+    parts = connected_components(csr_matrix(edges, shape=(size, size)), directed=False)[1]
+    return np.unique(parts[groups], return_inverse=True)[1]
 
 
 def _unit_features(rows: Dataset, units: np.ndarray, rarest_fraction: float) -> csr_matrix:

@@ -8,28 +8,59 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
 from ..errors import MissingExtraError, ModelFolderError
 from ..files.adapter_base import base_of
 from ..files.model_checks import load_config
-from ..files.model_folder import ADAPTER_CONFIG_FILE, CONFIG_FILE
-from ..files.serialization import read_json
+from ..files.model_folder import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, CONFIG_FILE
+from ..files.schema import (
+    Fields,
+    boolean,
+    choice,
+    either,
+    integer,
+    list_of,
+    mapping_of,
+    number,
+    optional,
+    read_object,
+    shown,
+    strings,
+)
+from ..files.serialization import read_errors
 
 __all__ = ["load_adapter", "require_peft"]
 
-_WEIGHTS_FILE = "adapter_model.safetensors"
 _PICKLE = "adapter_model.bin"
 _DECODING = ("min_labels", "max_labels", "num_beams", "pool", "max_clusters", "cluster_threshold")
 _MOST_LAYERS = 10_000  # names in a list of them
-# Settings that are taken; every other one of peft's must have the value that it has by default.
+_FACTOR = 1e6  # no adapter is larger than its base by more
+# Initialisations that do nothing to the base, and those whose change of it is made again from the base alone.
+_INITS = ("gaussian", "orthogonal", "eva", "mica", "pissa", "olora")
+_NAMES = strings(max_length=_MOST_LAYERS)  # of a regular expression nobody could say how long it takes
+
+# The settings that are taken.
 _TAKEN = {
-    "r", "lora_alpha", "lora_dropout", "target_modules", "modules_to_save", "trainable_token_indices", "use_rslora",
-    "use_dora",
-}  # fmt: skip
+    "r": integer(minimum=1),
+    "target_modules": _NAMES,
+    "lora_alpha": optional(number(minimum=0, maximum=_FACTOR)),
+    "lora_dropout": optional(number(minimum=0, below=1)),
+    "modules_to_save": optional(_NAMES),
+    "trainable_token_indices": optional(mapping_of(list_of(integer(), unique=True))),
+    "use_rslora": optional(boolean()),
+    "use_dora": optional(boolean()),
+    "init_lora_weights": optional(either(boolean(), choice(*_INITS))),
+}
+_FORM = Fields(
+    {"peft_type": choice("LORA"), **_TAKEN},
+    optional=[name for name in _TAKEN if name not in ("r", "target_modules")],
+    others=True,
+)
+# Initialisations that change the base by data or random numbers that nobody has when the adapter is loaded.
+_NOT_REPEATABLE = ("corda", "loftq", "lora_ga", "pissa_niter_")
 _WITHOUT_EFFECT = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "init_lora_weights", "peft_type", "peft_version",
-    "revision", "task_type",
+    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type",
 }  # fmt: skip
 
 
@@ -56,9 +87,12 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
         for name in _DECODING:
             setattr(base.config, name, getattr(own, name))
     untied = base.get_output_embeddings().weight is not base.get_input_embeddings().weight
+    if content.get("init_lora_weights") == "eva":  # it drew from data once; the base is as it was
+        content["init_lora_weights"] = True
     settings = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **content)
     try:
-        adapted = peft.get_peft_model(base, settings)
+        with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced by the adapter's weights
+            adapted = peft.get_peft_model(base, settings)  # which takes from the base what its initialisation took
     except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as err:
         raise ModelFolderError(f"{folder / ADAPTER_CONFIG_FILE} does not fit its base: {err}") from err
     expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -72,38 +106,23 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
 
 def _checked_content(peft: Any, path: Path) -> dict[str, Any]:
     """The settings of an adapter that count, after a check of their types; whatever else peft knows is refused."""
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
-    if content.get("peft_type") != "LORA":
-        raise ModelFolderError(f"{path}: peft_type {content.get('peft_type')!r}; XLGen loads adapters of type 'LORA'.")
+    content = read_object(path)
+    init = content.get("init_lora_weights")
+    if isinstance(init, str) and init.startswith(_NOT_REPEATABLE):
+        raise ModelFolderError(
+            f"{path}: init_lora_weights={shown(init)} has changed the base in a way that cannot be repeated: by data, "
+            "or by random numbers. Save the adapter with `path_initial_model_for_weight_conversion` of peft, which "
+            "makes a plain one of it."
+        )
+    taken = {name: value for name, value in _FORM.check(content, path).items() if name in _TAKEN and value is not None}
     usual = peft.LoraConfig().to_dict()
     for name, value in content.items():
-        if name not in _TAKEN | _WITHOUT_EFFECT and value and value != usual.get(name):
-            raise ModelFolderError(f"{path}: {name}={value!r} is not what XLGen's adapters have; make one without it.")
-    taken = {name: content[name] for name in _TAKEN if content.get(name) is not None}
-    problem = next((problem for name, value in taken.items() if (problem := _setting_problem(name, value))), None)
-    if problem or "target_modules" not in taken or "r" not in taken:
-        raise ModelFolderError(f"{path}: {problem or 'r and target_modules are needed.'}")
+        unusual = value is not None and value != usual.get(name) and value not in ({}, [])
+        if unusual and name not in _TAKEN and name not in _WITHOUT_EFFECT:
+            raise ModelFolderError(
+                f"{path}: {name}={shown(value)} is not what XLGen's adapters have; make one without it."
+            )
     return taken
-
-
-def _setting_problem(name: str, value: Any) -> str | None:
-    if name == "r":
-        good = type(value) is int and value > 0
-    elif name in ("lora_alpha", "lora_dropout"):
-        # peft wants a dropout below 1; no adapter is larger than its base by a factor of a million.
-        good = type(value) in (int, float) and 0 <= value < (1 if name == "lora_dropout" else 1e6)
-    elif name in ("use_rslora", "use_dora"):
-        good = type(value) is bool
-    elif name == "trainable_token_indices":
-        good = isinstance(value, dict) and all(
-            isinstance(rows, list) and all(type(row) is int for row in rows) and len(set(rows)) == len(rows)
-            for rows in value.values()
-        )
-    else:  # lists of names; of a regular expression nobody could say how long it takes
-        good = isinstance(value, list) and len(value) <= _MOST_LAYERS and all(type(one) is str for one in value)
-    return None if good else f"{name}={str(value)[:80]} is no setting of an XLGen adapter."
 
 
 def _check_against_base(path: Path, content: dict[str, Any], config: Any) -> None:
@@ -119,30 +138,25 @@ def _check_against_base(path: Path, content: dict[str, Any], config: Any) -> Non
 
 def _checked_weights(folder: Path, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The weights of an adapter, if they are those that its settings ask for."""
-    path = folder / _WEIGHTS_FILE
-    if not path.is_file():
-        if (folder / _PICKLE).is_file():
+    path = folder / ADAPTER_WEIGHTS_FILE
+    if not path.exists() and (folder / _PICKLE).is_file():
+        raise ModelFolderError(
+            f"{folder} has its weights in {_PICKLE}, a pickle, which can run any code; it is not read. Have them "
+            f"saved as {ADAPTER_WEIGHTS_FILE}."
+        )
+    with read_errors(path, "a safetensors file"), safe_open(path, "pt") as weights:
+        names = set(weights.keys())
+        if names != set(expected):
+            odd = sorted(names ^ set(expected))
             raise ModelFolderError(
-                f"{folder} has its weights in {_PICKLE}, a pickle, which can run any code; it is not read. Have them "
-                f"saved as {_WEIGHTS_FILE}."
+                f"{path} does not fit {ADAPTER_CONFIG_FILE} and the base: {len(odd)} weights are in one of them "
+                f"alone, e.g. {odd[0]}."
             )
-        raise ModelFolderError(f"{path} is missing; is {folder} the folder of an adapter?")
-    try:
-        with safe_open(path, "pt") as weights:
-            names = set(weights.keys())
-            if names != set(expected):
-                odd = sorted(names ^ set(expected))
-                raise ModelFolderError(
-                    f"{path} does not fit {ADAPTER_CONFIG_FILE} and the base: {len(odd)} weights are in one of them "
-                    f"alone, e.g. {odd[0]}."
-                )
-            for name, value in expected.items():
-                shape = tuple(weights.get_slice(name).get_shape())
-                if shape != tuple(value.shape):
-                    raise ModelFolderError(f"{path}: {name} is {shape}; {tuple(value.shape)} fits the base.")
-            tensors = {name: weights.get_tensor(name) for name in names}
-    except (SafetensorError, OSError) as err:
-        raise ModelFolderError(f"{path} is no safetensors file that can be read: {err}") from err
+        for name, value in expected.items():
+            shape = tuple(weights.get_slice(name).get_shape())
+            if shape != tuple(value.shape):
+                raise ModelFolderError(f"{path}: {name} is {shape}; {tuple(value.shape)} fits the base.")
+        tensors = {name: weights.get_tensor(name) for name in names}
     broken = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
     if broken:
         raise ModelFolderError(f"{path}: {broken[0]} holds NaN or infinity.")

@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set
 
 from ..encoders.checkpoints import checkpoint_errors, resolve_checkpoint
 from ..errors import ConfigurationError
+from ..files.model_checks import load_config, local_model
 from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters
 from ..labels.space import LabelSpace
@@ -106,7 +107,10 @@ def prepare_model(
     Raises:
         CheckpointError: if a checkpoint cannot be loaded.
         ConfigurationError: if settings contradict each other or the data.
+        ModelFolderError: if `start_from` names no XLGen model.
     """
+    if settings.start_from is not None:
+        load_config(local_model(settings.start_from, {}))  # a wrong name is refused now, not after hours
     tokenizer, lengths = _tokenizer_and_lengths(settings)
     label_space = LabelSpace.from_label_lists(rows["labels"], settings.vocabulary, settings.decode_order, seed)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
