@@ -326,7 +326,7 @@ def test_visitor_uses_what_is_public(visitor, files):
     assert data == ["xlgen-hf", "cc0-1.0"]
     for name, output in zip(("alice/secret", "acme/adapter"), visitor.done.outputs[1:3], strict=True):
         assert "401 Client Error" in output
-        assert f"/api/models/{name}/" in output
+        assert f"{name!r} is not a folder here and cannot be loaded from the Hub" in output
         assert "Traceback" not in output
     assert "Give the token of a user who may write there" in visitor.done.outputs[3]
 
