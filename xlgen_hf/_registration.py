@@ -15,7 +15,7 @@ _PIPELINES = "transformers.pipelines"
 
 
 class _WaitForPipelines(MetaPathFinder):
-    """Lets the module of transformers' pipelines be found as ever, and ours be imported once that has run."""
+    """Lets the module of transformers' pipelines be found as usual, and ours be imported once that has run."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

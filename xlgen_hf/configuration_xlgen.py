@@ -36,8 +36,8 @@ class XLGenConfig(PreTrainedConfig):
 
     Args:
         backbone: config of the seq2seq model that is wrapped (T5, BART, EncoderDecoder ...).
-        variant: `base` generates labels from the text; `bcl` also conditions on a bit vector of clusters that a head
-            on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters;
+        variant: `base` generates labels from the text; `bcl` also conditions on a multi-hot vector of clusters that a
+            head on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters;
             `rcl` conditions on candidate labels that the processor's retriever finds for the text.
         num_clusters: clusters `C` of the label space; 0 for `base` and `rcl`.
         num_label_pieces: pieces `R` that occur in label sequences, to which the output layer is restricted; None keeps

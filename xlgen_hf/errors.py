@@ -52,7 +52,7 @@ class ConfigurationError(XLGenError, ValueError):
 
 
 class CheckpointError(XLGenError, OSError):
-    """A checkpoint name leads nowhere, or to something that is no checkpoint."""
+    """A checkpoint name leads nowhere, or to something that is not a checkpoint."""
 
 
 class HubError(XLGenError, OSError):

@@ -59,7 +59,7 @@ def load_predictor(name: str, *, device: str | None = None, **hub_options: Any) 
         hub_options: see [`load_model`].
 
     Raises:
-        ModelFolderError: if it is no folder of these, or its files are damaged or do not belong together.
+        ModelFolderError: if it is not one of these folders, or its files are damaged or do not belong together.
         MissingExtraError: if it needs a package that is not installed.
     """
     place = local_model(name, dict(hub_options))

@@ -79,16 +79,12 @@ class XLGenForConditionalGeneration(
 ):
     """Generates the label set of a text with any seq2seq backbone.
 
-    Variants: `base` generates labels from the text. `bcl` conditions on a bit vector of clusters, which a head on the
-    encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with cluster
-    tokens to labels. `rcl` conditions on candidate labels that retrieval found for the text. Build one with
-    [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
-
-    Args:
-        config: the configuration.
-        backbone: a seq2seq model to wrap; made from `config.backbone` if None.
-
-    Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
+    Variants: `base` generates labels from the text. `bcl` conditions on a multi-hot vector of clusters, which a head
+    on the encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with
+    cluster tokens to labels. `rcl` conditions on candidate labels that retrieval found for the text. Build one with
+    [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`]. Args: config: the configuration.
+    backbone: a seq2seq model to wrap; made from `config.backbone` if None. Source: Jung et al., "Cluster-Guided Label
+    Generation in Extreme Multi-Label Classification", EACL 2023.
     """
 
     config_class = XLGenConfig
@@ -184,7 +180,7 @@ class XLGenForConditionalGeneration(
             **options,
         )
         model = cls(config, backbone=backbone).to(dtype)
-        # The nested configs of a composite backbone do not hear of the attention that the outermost model chose.
+        # The nested configs of a composite backbone do not receive the attention that the outermost model chose.
         model.set_attn_implementation(model.config._attn_implementation)
         model.generation_config = backbone.generation_config
         if pieces is not None:

@@ -1,4 +1,4 @@
-"""The main job end to end on bundled real data: train, predict, score beside two baselines, report."""
+"""The main job end to end on bundled real data: train, predict, score next to two baselines, report."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def run_quickstart(
     seed: int = 0,
     options: QuickstartOptions | None = None,
 ) -> dict[str, Any]:
-    """Train variants on the bundled sample of library titles, and score them beside two baselines.
+    """Train variants on the bundled sample of library titles, and score them next to two baselines.
 
     The baselines are the most frequent labels, and dense retrieval with the encoder as it comes. For each system the
     validation rows choose, in the same way, which of its candidates are predicted.

@@ -163,7 +163,7 @@ _MATCHES: dict[type, Callable[[Any], bool]] = {
 
 @cache
 def definitions(kind: type) -> dict[str, Definition]:
-    """The settings of a dataclass by name; fields that are no settings are left out.
+    """The settings of a dataclass by name; fields that are not settings are left out.
 
     Args:
         kind: the dataclass.
@@ -211,7 +211,7 @@ def check_values(kind: type, values: Mapping[str, Any]) -> None:
 
     Args:
         kind: the dataclass.
-        values: values by name; names that are no settings are passed over.
+        values: values by name; names that are not settings are passed over.
 
     Raises:
         ConfigurationError: for the first value that is not allowed.

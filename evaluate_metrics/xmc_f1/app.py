@@ -18,7 +18,7 @@ _COUNTS = "physics | 40\noptics | 1\ncooking | 12\nbaking | 3\nlasers | 1\n"
 _INTRODUCTION = """# xmc_f1
 Scores of extreme multi-label classification. Write a document a line, its labels with `|` between them, predictions
 with the best label first; an empty line is a document without labels. With training counts the page also scores the
-labels that training never saw (`0_shot_...`) or saw once (`1_shot_...`). The card beside this file has every formula.
+labels that training never saw (`0_shot_...`) or saw once (`1_shot_...`). The card next to this file has every formula.
 """
 
 metric = evaluate.load(str(Path(__file__).with_name("xmc_f1.py")), keep_in_memory=True)

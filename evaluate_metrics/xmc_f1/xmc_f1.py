@@ -13,7 +13,7 @@ from .xmc_report import score_labels
 from .xmc_scores import ScoreOptions
 
 _DEFAULTS = ScoreOptions()
-_RECORD_BATCH = 250_000  # documents; names are read anew in each batch of the file, by default 1,000 documents
+_RECORD_BATCH = 250_000  # documents; names are read again in each batch of the file, by default 1,000 documents
 
 _DESCRIPTION = """
 Scores sets of labels out of a space of thousands to millions, of which most are rare: micro, macro and example F1,
@@ -49,7 +49,7 @@ Args:
     predictions (list of list of str): labels of each document, best first. A document may have none.
     references (list of list of str): true labels of each document, in any order. A document may have none.
     train_label_counts (dict of str to int): training documents of each label. A label that it lacks counts 0.
-    train_references (list of list of str): true labels of the training documents, in place of the counts.
+    train_references (list of list of str): true labels of the training documents, instead of the counts.
     num_train_documents (int): number of training documents, N of the propensities. It is known with
         `train_references`; with the counts alone it is estimated (sum of the counts over the mean number of labels of
         a reference), which a warning says.
@@ -68,7 +68,7 @@ Args:
 Notation: document d has the predicted labels P_d and the true labels T_d; |D| documents. Label l has tp_l documents
     with l in both, p_l with l in P_d, t_l with l in T_d, n_l training documents. The label space is all labels that
     occur in training, references or predictions. A quotient with the denominator 0 is 0, a mean over nothing is 0. A
-    label that is repeated in a row counts once, at its best rank, and the labels behind it move up (a row is a set; a
+    label that is repeated in a row counts once, at its best rank, and the labels after it move up (a row is a set; a
     warning says how many were dropped).
 
 Returns: a flat dictionary of floats.
@@ -104,7 +104,7 @@ Returns: a flat dictionary of floats.
         nothing.
     s_shot_support: sum of t_l over the bucket.
     On request:
-    <score>_ci_low, <score>_ci_high: bootstrap over documents. In each resample all sets of labels are formed anew; as
+    <score>_ci_low, <score>_ci_high: bootstrap over documents. In each resample all sets of labels are formed again; as
         a resample misses labels, which shifts the scores over sets of labels, the interval is the spread of the
         resamples around their mean (quantiles at (1 - confidence) / 2 from both ends), laid around the score.
     oracle_<score>: see `oracle`.
@@ -170,7 +170,7 @@ class XmcF1(evaluate.Metric):
             reference: true labels.
 
         Raises:
-            ValueError: if one of them is no list of strings.
+            ValueError: if one of them is not a list of strings.
         """
         check_label_lists([prediction], "predictions", len(self))
         check_label_lists([reference], "references", len(self))
@@ -185,7 +185,7 @@ class XmcF1(evaluate.Metric):
             references: true labels of each document.
 
         Raises:
-            ValueError: naming the first row that is no list of strings, or if the numbers of rows differ.
+            ValueError: naming the first row that is not a list of strings, or if the numbers of rows differ.
         """
         check_label_lists(predictions, "predictions", len(self))
         check_label_lists(references, "references", len(self))

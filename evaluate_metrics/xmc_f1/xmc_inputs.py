@@ -82,7 +82,7 @@ def check_label_counts(counts: Mapping[str, int]) -> None:
         return
     for name, value in counts.items():
         if not isinstance(name, str) or not name or not isinstance(value, (int, np.integer)) or value < 0:
-            raise ValueError(f"train_label_counts: {name!r}: {value!r} is no label with a count of 0 or more.")
+            raise ValueError(f"train_label_counts: {name!r}: {value!r} is not a label with a count >= 0.")
 
 
 def _is_arrow(rows: Any) -> bool:
@@ -150,7 +150,7 @@ def count_labels(label_lists: Sequence[Sequence[str]]) -> tuple[list[str], np.nd
     """Labels and the number of documents of each; a label counts once a document.
 
     Raises:
-        ValueError: naming the first row that is no list of labels.
+        ValueError: naming the first row that is not a list of labels.
     """
     check_label_lists(label_lists, "train_references")
     index = LabelIndex()

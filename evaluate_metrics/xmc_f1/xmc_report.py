@@ -50,7 +50,7 @@ def score_ids(
 
     Args:
         predictions: ranked ids of each document, best first, in a form that `id_rows` reads.
-        references: true ids of each document, likewise.
+        references: true ids of each document, in the same form.
         num_labels: `L`; ids are 0 to L-1.
         train_counts: training documents of each label, shape `(L,)`.
         num_train_documents: documents in training, for the propensities; estimated where only the counts are given.
@@ -89,9 +89,9 @@ def score_labels(
 
     Args:
         predictions: ranked labels of each document, best first: label lists, or a pyarrow column of them.
-        references: true labels of each document, likewise.
+        references: true labels of each document, in the same form.
         train_label_counts: training documents of each label; a label that it lacks was never seen in training.
-        train_references: the training documents' labels, in place of the counts.
+        train_references: the training documents' labels, instead of the counts.
         num_train_documents: documents in training, for the propensities; estimated where only the counts are given.
         per_label: add a table with a row for each label that occurs in references or predictions.
         **options: as for `score_ids`.

@@ -124,7 +124,7 @@ def _parse_shot(shot: int | str | Sequence[int]) -> ShotBucket:
     lowest, highest = map(int, parts) if len(parts) == 2 else (-1, -1)
     if not 0 <= lowest <= highest:
         raise ValueError(
-            f"{shot!r} is no bucket of training counts; use a whole number such as 1 (exactly 1 training document),"
+            f"{shot!r} is not a bucket of training counts; use an integer such as 1 (exactly 1 training document),"
             " lowest and highest count such as (1, 5) or '1-5', or '10+' for 10 and more."
         )
     name = f"{lowest}+" if highest == _UNBOUNDED else f"{lowest}" if lowest == highest else f"{lowest}-{highest}"
@@ -155,7 +155,7 @@ def inverse_propensity(
 def match_labels(predictions: LabelRows, references: LabelRows, num_labels: int) -> Matches:
     """Find the predicted labels that are true.
 
-    A label that is repeated in a row counts once, at its best rank; the labels behind it move up.
+    A label that is repeated in a row counts once, at its best rank; the labels after it move up.
 
     Args:
         predictions: `D` ranked predictions.

@@ -94,7 +94,7 @@ def test_kept_columns_keep_their_types(tmp_path):
 
 def test_a_kept_column_may_not_be_named_as_what_is_made(tmp_path):
     rows = [{"title": "a", "text": "b", "labels": ["x"]}]
-    with pytest.raises(ConfigurationError, match=r"'text' cannot be kept beside the 'text' made of \['title'\]"):
+    with pytest.raises(ConfigurationError, match=r"'text' cannot be kept with the 'text' made of \['title'\]"):
         load_rows(rows, text_column="title", keep_columns="text")
     assert load_rows(rows, keep_columns=("text", "title")).column_names == ["text", "labels", "title"]
 

@@ -107,7 +107,7 @@ def test_unknown_hub_id(monkeypatch):
 
 def test_folder_of_another_kind(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "no-such-model"}')
-    with pytest.raises(CheckpointError, match=r"is no checkpoint that can be loaded here: .*no-such-model"):
+    with pytest.raises(CheckpointError, match=r"is not a checkpoint that can be loaded here: .*no-such-model"):
         with checkpoint_errors(str(tmp_path)):
             AutoConfig.from_pretrained(resolve_checkpoint(str(tmp_path)))
 
@@ -117,7 +117,7 @@ def test_folder_with_damaged_weights(tmp_path):
         tmp_path
     )
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(CheckpointError, match="is no checkpoint that can be loaded") as info:
+    with pytest.raises(CheckpointError, match="is not a checkpoint that can be loaded") as info:
         with checkpoint_errors(str(tmp_path)):
             AutoModel.from_pretrained(tmp_path)
     assert isinstance(info.value.__cause__, OSError | SafetensorError)

@@ -183,8 +183,8 @@ def test_nulls_in_an_arrow_column_are_explained():
     ("options", "message"),
     [
         ({"train_references": [["a"], "b"]}, r"train_references, row 2 \(index 1\): expected a list"),
-        ({"train_label_counts": {"a": -1}}, "'a': -1 is no label with a count"),
-        ({"train_label_counts": {"a": 0.5}}, "'a': 0.5 is no label with a count"),
+        ({"train_label_counts": {"a": -1}}, "'a': -1 is not a label with a count"),
+        ({"train_label_counts": {"a": 0.5}}, "'a': 0.5 is not a label with a count"),
         ({"train_label_counts": {"a": 1}, "train_references": [["a"]]}, "not both"),
         ({"train_label_counts": {"a": 5}, "num_train_documents": 2}, "not below the greatest training count, 5"),
         ({"k": ["x"]}, "k must hold whole numbers"),

@@ -338,7 +338,7 @@ def test_buckets_can_be_written(given, name):
 
 @pytest.mark.parametrize("given", [-1, 1.5, "x", "3-1", (1, 2, 3), None, "1-", ""])
 def test_wrong_buckets_are_refused(given):
-    with pytest.raises(ValueError, match="is no bucket of training counts"):
+    with pytest.raises(ValueError, match="is not a bucket of training counts"):
         core.parse_shots([given])
 
 

@@ -162,5 +162,5 @@ def test_settings_that_do_not_fit_an_adapter(adapter, options, message):
 
 
 def test_whole_model_has_no_base(adapter):
-    with pytest.raises(ConfigurationError, match=r"base_repo_id='a/b', but .*base is no adapter"):
+    with pytest.raises(ConfigurationError, match=r"base_repo_id='a/b', but .*base is not an adapter"):
         push_model(adapter / "base", "alice/tiny", base_repo_id="a/b", dry_run=True)

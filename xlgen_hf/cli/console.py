@@ -45,7 +45,7 @@ def is_interactive() -> bool:
 
 
 def _console(stream: TextIO) -> Console:
-    # Made anew each time, because tests and shells put other streams in the place of sys.stdout.
+    # Made again each time, because tests and shells put other streams in the place of sys.stdout.
     from rich.console import Console
 
     return Console(file=stream, width=None if stream.isatty() else _WIDE, highlight=False)
@@ -102,7 +102,7 @@ def is_first_process() -> bool:
 
 
 def setup_logging(*, verbose: bool = False) -> None:
-    """Send log messages to stderr, and switch progress bars off where stderr is no terminal.
+    """Send log messages to stderr, and switch progress bars off where stderr is not a terminal.
 
     Of several processes that work together, the first one reports for all; the others report errors alone.
 

@@ -47,7 +47,7 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Draw the scores of rare and frequent labels: .png, .svg or .pdf. Where predictions have `scores`, a"
-            " reliability diagram is drawn beside it, under the same name with `_reliability`."
+            " reliability diagram is drawn next to it, under the same name with `_reliability`."
         ),
     ] = None,
     per_label_file: Annotated[Path | None, typer.Option(help="Write one row per label as JSON Lines.")] = None,

@@ -4,7 +4,7 @@
 |---|---|
 | table | `train.tsv`: a text, a tab, URIs with spaces between them; no header |
 | folder | `doc1.txt` with the text, `doc1.tsv` (a URI and a name per line) or `doc1.key` (a name per line) |
-| vocabulary | `vocab.tsv`, `vocabulary.tsv` or `subjects.tsv` beside the documents: a URI, a tab, a name |
+| vocabulary | `vocab.tsv`, `vocabulary.tsv` or `subjects.tsv` next to the documents: a URI, a tab, a name |
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["ANNIF_VOCABULARIES", "document_files", "is_annif_table", "read_annif
 logger = logging.getLogger(__name__)
 
 ANNIF_VOCABULARIES = ("vocab.tsv", "vocabulary.tsv", "subjects.tsv")
-"""Names of the vocabulary that is looked for beside the documents."""
+"""Names of the vocabulary that is looked for next to the documents."""
 
 _URI = re.compile(r"<[^<>\s]+>|https?://\S+")
 _SUBJECT_SUFFIXES = (".tsv", ".key")  # in the order in which Annif looks for them
@@ -61,7 +61,7 @@ def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:
     if names is None:
         raise DataError(
             "The labels are URIs, which say nothing to a language model. Put a vocabulary (URI, tab, name) named "
-            f"{' or '.join(ANNIF_VOCABULARIES)} beside the file, or give one (label_names=..., --label-names).",
+            f"{' or '.join(ANNIF_VOCABULARIES)} next to the file, or give one (label_names=..., --label-names).",
             file=path,
         )
     lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, options.encoding) if line.strip())
@@ -77,7 +77,7 @@ def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:
 
 
 def _vocabulary(folder: Path, options: RowOptions) -> dict[str, str] | None:
-    """URI -> label name, of the file that the user names or that lies beside the documents."""
+    """URI -> label name, of the file that the user names or that lies next to the documents."""
     if options.label_names is not None:
         return read_label_ids(options.label_names)
     found = next((folder / name for name in ANNIF_VOCABULARIES if (folder / name).is_file()), None)
@@ -111,7 +111,7 @@ def document_files(folder: Path) -> list[tuple[Path, Path | None]]:
 def read_documents(folder: Path, options: RowOptions) -> Iterator[Block]:
     """Blocks of a folder of documents, each identified by the name of its file; the row is its position.
 
-    URIs get their names from a vocabulary beside the documents (or beside their folder), else from the subject files.
+    URIs get their names from a vocabulary next to the documents (or their folder), else from the subject files.
     """
     files = [_Document(*pair) for pair in document_files(folder)]
     names = _vocabulary(folder, options) or _vocabulary(folder.parent, options) or _names_in(files, folder, options)

@@ -98,7 +98,7 @@ def _is_scalar(kind: pa.DataType) -> bool:
 
 
 def _kept(rows: Dataset) -> list[tuple[str, pa.DataType]]:
-    """Name and Arrow type of the columns beside text and labels."""
+    """Name and Arrow type of the columns other than text and labels."""
     schema = rows.features.arrow_schema
     return [(name, schema.field(name).type) for name in rows.column_names if name not in ("text", "labels")]
 

@@ -84,7 +84,7 @@ def folder_splits(folder: Path, options: RowOptions, require_labels: bool = True
     Args:
         folder: the folder.
         options: the columns of tables; the other layouts have their own.
-        require_labels: whether texts without a file of labels are no data set.
+        require_labels: whether texts without a file of labels are not a data set.
 
     Raises:
         DataError: if the folder has none of the known layouts.

@@ -67,7 +67,7 @@ def read_label_ids(path: str | Path) -> dict[str, str]:
 
 
 def distinct_names(ids: Sequence[str], names: Sequence[str], file: str | Path) -> list[str]:
-    """Names that keep labels apart: where several labels share a name, each gets its id behind it, in parentheses.
+    """Names that keep labels apart: where several labels share a name, each gets its id after it, in parentheses.
 
     Of an id that is a URI, only the last part is used, unless that is not enough. Empty names stay as they are.
 

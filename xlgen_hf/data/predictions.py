@@ -287,7 +287,7 @@ class _Cells:
             fail(block, row, str(err), err)
 
     def numbers(self, value: object) -> object:
-        """Scores of a cell; anything that is no cell of numbers unchanged."""
+        """Scores of a cell; anything that is not a cell of numbers unchanged."""
         if not isinstance(value, str):
             return value
         parts = value.strip("[] ").replace(",", self._separator or "|").split(self._separator or "|")

@@ -56,7 +56,7 @@ class Tally:
 
 
 class RowShaper:
-    """Makes `text` and `labels` of blocks, checks them, and counts what was mended or let pass.
+    """Makes `text` and `labels` of blocks, checks them, and counts what was repaired or let pass.
 
     Args:
         options: which columns to read, and how.
@@ -166,7 +166,7 @@ class RowShaper:
             self._demand(block, name, "--id-column or --keep-columns", "id_column or keep_columns")
             if name in sources and sources[name] != (name,):
                 raise ConfigurationError(
-                    f"The column {name!r} cannot be kept beside the {name!r} made of {list(sources[name])}; rename it."
+                    f"The column {name!r} cannot be kept with the {name!r} made of {list(sources[name])}; rename it."
                 )
         return {name: name for name in names if name not in sources}
 

@@ -51,7 +51,7 @@ def _arrow_errors(path: str | Path, what: str) -> Iterator[None]:
         raise DataError("There is no such file.", file=path) from err
     # Arrow's own classes also derive from ValueError, TypeError, OSError, KeyError, IndexError, NotImplementedError
     # and MemoryError; a length in damaged metadata gives OverflowError, a damaged name UnicodeDecodeError.
-    # Damaged JSON beside Arrow files gives AttributeError in datasets, or RecursionError.
+    # Damaged JSON next to Arrow files gives AttributeError in datasets, or RecursionError.
     except (
         pa.ArrowException, OSError, ValueError, TypeError, LookupError, MemoryError, ArithmeticError, AttributeError,
         RecursionError,

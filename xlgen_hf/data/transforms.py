@@ -65,7 +65,7 @@ def drop_labels(dataset: Dataset, rate: float = 0.5, seed: int = 0, *, keep_one:
         The rows in their order, the remaining labels in theirs.
 
     Raises:
-        ConfigurationError: if the rate is no share.
+        ConfigurationError: if the rate is not a fraction.
 
     Source: Jung et al., EACL 2023 (50 % of each training example's labels dropped).
     """

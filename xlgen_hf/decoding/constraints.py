@@ -48,7 +48,7 @@ class LabelSetConstraint:
     Args:
         trie: the labels.
         edge_column: column of the scores that belongs to each edge of the trie, shape `(edges,)`; its token if None.
-        min_labels: least labels of a set.
+        min_labels: minimum number of labels of a set.
         max_labels: most labels of a set.
         ranks: rank of each label id, shape `(greatest label id + 1,)`, all different; None leaves the order free.
         device: where the scores are.

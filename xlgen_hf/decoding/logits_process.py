@@ -21,9 +21,9 @@ class LabelSetLogitsProcessor(LogitsProcessor):
     Args:
         trie: the labels.
         eos_token_id: the end token.
-        min_labels: least labels of a set.
+        min_labels: minimum number of labels of a set.
         max_labels: most labels of a set.
-        num_beams: rows of a text that `generate` keeps beside each other.
+        num_beams: rows of a text that `generate` keeps in parallel.
         ranks: see [`LabelSetConstraint`].
     """
 
@@ -123,7 +123,7 @@ class LabelNamesLogitsProcessor(LogitsProcessor):
         separator_token_id: token that ends each label.
         eos_token_id: the end token.
         piece_ids: tokens that names are made of, separator and end token left out.
-        min_labels: least labels of a sequence.
+        min_labels: minimum number of labels of a sequence.
     """
 
     def __init__(

@@ -55,7 +55,7 @@ class XLGenMemory(ModelOutput):
         cluster_logits: logits of the clusters, `(B, C)`; `bcl` only.
         cluster_bits: the bits that conditioned the memory, `(B, C)`; `bcl` only.
         candidate_keys: memory of each candidate, `(B, K, H)`; `rcl` that copies only.
-        candidate_pieces: pieces of each candidate, its separator last, filled up with -1, `(B, K, P)`; likewise.
+        candidate_pieces: pieces of each candidate, its separator last, padded with -1, `(B, K, P)`.
     """
 
     last_hidden_state: torch.Tensor | None = None

@@ -88,7 +88,7 @@ class LabelSets:
     """Label sets of `B` texts, `K` of each, most probable first.
 
     Attributes:
-        labels: label ids in the order of their generation, `(B, K, U)`, filled up with -1.
+        labels: label ids in the order of their generation, `(B, K, U)`, padded with -1.
         log_probs: log-probability of each label given the text and the labels before it, `(B, K, U)`.
         would_end: after each label, whether the end token had more than the token that came next, `(B, K, U)`; where a
             lower bound on the number of labels went against the model's own wish to end.
@@ -184,7 +184,7 @@ def greedy_or_sample(
     """Find a set for each text greedily, or draw `samples` sets of each from the model's distribution.
 
     Args:
-        rows: a row a text.
+        rows: one row per text.
         constraint: what may come next.
         start_token: token that opens a sequence.
         end_column: column of the end token in the scores.
@@ -245,7 +245,7 @@ def beam_search(
     is done when none of its beams can still reach one of the sequences that it has found.
 
     Args:
-        rows: a row a text.
+        rows: one row per text.
         constraint: what may come next.
         start_token: token that opens a sequence.
         end_column: column of the end token in the scores.

@@ -42,7 +42,7 @@ def resolve_checkpoint(name: str) -> str:
         if (path / "config.json").is_file():
             return str(path)
         if _looks_like_path(name) or _carried_folder(name) is None:
-            raise CheckpointError(f"The folder {name!r} holds no config.json, so it is no checkpoint.")
+            raise CheckpointError(f"The folder {name!r} holds no config.json, so it is not a checkpoint.")
     carried = _carried_folder(name)
     if carried is not None:
         return str(carried)
@@ -122,10 +122,10 @@ def checkpoint_errors(name: str) -> Iterator[None]:
         lines = str(err).strip().splitlines()
         answer = lines[0] if lines else type(err).__name__
         if Path(os.path.expanduser(name)).is_dir() or _carried_folder(name) is not None:
-            message = f"The folder {resolve_checkpoint(name)!r} is no checkpoint that can be loaded here: {answer}"
+            message = f"The folder {resolve_checkpoint(name)!r} is not a checkpoint that can be loaded here: {answer}"
         else:
             message = (
-                f"{name!r} cannot be loaded: it is no local folder, no installed package carries it, and loading it "
-                f"from the Hub failed: {answer}{load_error_hint(name)}"
+                f"{name!r} cannot be loaded: it is not a local folder, no installed package carries it, and loading "
+                f"it from the Hub failed: {answer}{load_error_hint(name)}"
             )
         raise CheckpointError(message) from err

@@ -44,7 +44,7 @@ _CACHE_VERSION = 2
 _ABOUT = Fields({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
 _SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
 _TOKENIZE_AT_ONCE = 10_000
-# Families that number positions from behind the padding id: that many rows of the position table are no positions.
+# Families that number positions from after the padding id: that many rows of the position table are not positions.
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
 
 
@@ -89,7 +89,7 @@ def embed_texts(
         batch_size: texts that are encoded at once; texts of like length go together.
         normalize: scale each row to length 1.
         cache_dir: keep embeddings in a folder below, named by a hash of the token ids and the weights. They are
-            written as they come, so that an interrupted run goes on where it stopped.
+            written as they come, so that an interrupted run continues where it stopped.
         device: where to compute; by default the device of a loaded model, else a GPU where there is one. A loaded
             model is moved there.
         progress: show a progress bar on stderr where that is a terminal.
@@ -100,7 +100,7 @@ def embed_texts(
     Raises:
         CheckpointError: if the encoder cannot be loaded or computes values that are not finite.
         ConfigurationError: if `max_length` or `batch_size` leave nothing to compute, or there is no such device.
-        DataError: if a text is no string, or no valid Unicode.
+        DataError: if a text is not a string, or not valid Unicode.
     """
     _check_arguments(texts, max_length, batch_size)
     source = _EncoderSource.open(encoder)
@@ -136,7 +136,8 @@ def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> 
         try:
             text.encode()
         except UnicodeEncodeError as err:
-            raise DataError(f"The text {text[:60]!r} is no valid Unicode: half of a surrogate pair.", row=row) from err
+            message = f"The text {text[:60]!r} is not valid Unicode: half of a surrogate pair."
+            raise DataError(message, row=row) from err
     if batch_size < 1:
         raise ConfigurationError(f"batch_size={batch_size}; at least 1 is needed.")
     if max_length < 1:

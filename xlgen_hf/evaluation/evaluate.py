@@ -71,7 +71,7 @@ def run_evaluate(
         references: rows with the true labels, in the same order; texts are not needed.
         train_file: training rows.
         output_file: where to write the scores as JSON.
-        plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram is drawn beside it.
+        plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram is drawn next to it.
         rows: how references and training rows are read. Where it names an id column, predictions have it, too, and
             are matched to references by it, whatever their order.
         by: columns of the references; texts are scored again for each value of each of them. A text whose value is a

@@ -39,7 +39,7 @@ def check_picture(path: str | Path) -> None:
     if find_spec("matplotlib") is None:
         raise MissingExtraError("matplotlib", "plot")
     if Path(path).suffix.lower() not in _SUFFIXES:
-        raise ConfigurationError(f"{path} is no name of a picture; it must end in {', '.join(_SUFFIXES)}.")
+        raise ConfigurationError(f"{path} is not a picture file; its name must end in {', '.join(_SUFFIXES)}.")
 
 
 def plot_shot_buckets(

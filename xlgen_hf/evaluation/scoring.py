@@ -1,4 +1,4 @@
-"""The package's door to the metric: all scores come from the one implementation in `evaluate_metrics/xmc_f1`.
+"""The package's wrapper around the metric: all scores come from the one implementation in `evaluate_metrics/xmc_f1`.
 
 It calls the metric's core directly, which spares the package the serialization of `evaluate` and its import.
 """
@@ -35,7 +35,7 @@ def score_ids(
     Args:
         predictions: ranked ids of `D` documents, best first: id lists, or the pair `(indptr, indices)` of a CSR matrix
             as numpy arrays of shape `(D + 1,)` and `(entries,)`, or a scipy sparse matrix `(D, L)` of scores.
-        references: true ids of `D` documents, likewise.
+        references: true ids of `D` documents, in the same form.
         num_labels: `L`; ids are 0 to L-1.
         train_counts: training documents of each label, shape `(L,)`, integers. Without it there are no scores of
             buckets, no propensity-scored ones and no rate of novel labels.
@@ -71,7 +71,7 @@ def score_labels(
         predictions: ranked labels of `D` documents, best first.
         references: true labels of `D` documents.
         train_label_counts: training documents of each label; a label that it lacks was never seen in training.
-        **options: `k`, `shots`, `train_references` (in place of the counts), `num_train_documents`, `propensity_a`,
+        **options: `k`, `shots`, `train_references` (instead of the counts), `num_train_documents`, `propensity_a`,
             `propensity_b`, `bootstrap`, `confidence`, `seed`, `oracle`, `per_label`.
 
     Returns:

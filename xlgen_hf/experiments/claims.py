@@ -21,7 +21,7 @@ _NAMES = {
 }
 _OVERALL = ("micro_f1", "macro_f1")
 _TAIL = ("0_shot_macro_f1", "1_shot_macro_f1")
-# Of the systems of kind `generator` those of the article; further variants are no part of its claims.
+# Of the systems of kind `generator` those of the article; further variants are not part of its claims.
 _GUIDED = ("xlgen-bcl", "xlgen-mcg")
 _ARTICLE = ("xlgen-base", *_GUIDED)
 

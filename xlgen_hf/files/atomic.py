@@ -1,7 +1,7 @@
 """Files and folders that are written aside and renamed, so that a write that is interrupted leaves what stood there.
 
-Everything is written into a folder of its own beside its place, `.xlgen-unfinished-PID-N`, together with what the
-libraries that write it leave behind. The folder is locked by its writer as long as that lives, so the next write in
+Everything is written into a folder of its own next to its place, `.xlgen-unfinished-PID-N`, together with what the
+libraries that write it leave. The folder is locked by its writer as long as that lives, so the next write in
 the same place knows what nobody will ever finish, and removes it.
 """
 

@@ -74,7 +74,7 @@ def digest(parts: Iterable[str]) -> str:
 
 
 class PartialOutput:
-    """JSON Lines that grow beside their final place, `NAME.partial`, until they are complete.
+    """JSON Lines that grow next to their final place, `NAME.partial`, until they are complete.
 
     A context manager: until it ends, no other process can write the same file. What is there is never replaced unless
     `overwrite` is set, but for rows that a run with the same settings has left, which are continued.

@@ -69,7 +69,7 @@ def local_model(name: str | Path, options: dict[str, Any], *parts: str) -> Path:
         parts: the parts of the model that are needed (see `model_folder.PARTS`); all if none is named.
 
     Raises:
-        HubError: if it is no folder, and the Hub does not give it.
+        HubError: if it is not a folder, and the Hub does not give it.
         ModelFolderError: if the folder holds an interrupted save of elsewhere.
     """
     folder = Path(name)
@@ -91,7 +91,7 @@ def load_errors(folder: Path) -> Iterator[None]:
         folder: the folder.
 
     Raises:
-        ModelFolderError: in place of what they raise.
+        ModelFolderError: instead of what they raise.
     """
     try:
         yield
@@ -229,7 +229,7 @@ def check_encoder(folder: Path) -> None:
 
 
 def _compare(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Compare a model of a config with the shapes of the weights beside it."""
+    """Compare a model of a config with the shapes of the weights next to it."""
     made = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
     for name, shape in shapes.items():
         if name in made and tuple(made[name].shape) != shape:

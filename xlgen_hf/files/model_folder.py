@@ -57,7 +57,7 @@ _INDEX = Fields({"weight_map": mapping_of(string())}, others=True)
 
 @dataclass(frozen=True)
 class Part:
-    """Files that are of one save: none of an older one may stay beside those of a newer one.
+    """Files that are of one save: none of an older one may remain next to those of a newer one.
 
     Attributes:
         name: what it is.

@@ -1,6 +1,6 @@
 """Folders that belong to the package but hold no part of it: the evaluate metrics and the hub cards.
 
-They lie in the package when it was installed from a wheel, and beside it in a checkout. Nothing here imports them as
+They lie in the package when it was installed from a wheel, and next to it in a checkout. Nothing here imports them as
 packages: an editable install and a checkout that is not installed have no import name for them.
 """
 

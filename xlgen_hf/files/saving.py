@@ -28,7 +28,7 @@ _NEW = ".new"  # in it: the new files, to be moved to their places
 _MANIFEST = ".save.json"
 _FORM = Fields({"inode": integer(), "obsolete": strings()}, format_version=1, made_by="the command that saved")
 _ATTEMPTS = 5
-_LONGEST_WAIT = 60.0  # seconds that a save waits for readers before it goes on: they notice, and read again
+_LONGEST_WAIT = 60.0  # seconds that a save waits for readers before it continues: they notice, and read again
 
 _Loaded = TypeVar("_Loaded")
 
@@ -139,7 +139,7 @@ def _identity(path: Path) -> tuple[int, ...] | None:
 def replace_files(folder: str | Path) -> Iterator[Path]:
     """Give a folder to write into; its files take their places in `folder` at one moment, when the block ends well.
 
-    Of the files that were there, those go that belong to a part of the model which is saved anew (see
+    Of the files that were there, those go that belong to a part of the model which is saved again (see
     `model_folder.PARTS`); all others stay.
 
     Args:

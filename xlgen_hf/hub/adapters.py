@@ -2,7 +2,7 @@
 
 So the Hub's other adapters do it, and peft loads them without this package's help. The base goes up first; then the
 adapter, with `base_model_name_or_path` and `revision` of `adapter_config.json` set to where the base is. The commit
-keeps an adapter whole that stays behind when a later training puts another base into the same repository. The local
+keeps an adapter whole that remains when a later training puts another base into the same repository. The local
 folder stays as it is.
 """
 
@@ -39,7 +39,7 @@ def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, fact
         folder: the adapter's folder.
         target: the adapter's repository. The base goes to the branch of the same name, and is private where the
             adapter is.
-        base_repo_id: the base's repository; that of the adapter with `-base` behind its name if None.
+        base_repo_id: the base's repository; that of the adapter with `-base` after its name if None.
         facts: `scores`, `dataset` and `license_id` for the cards.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The text of cards: data made harmless for Markdown, and the generated part kept apart from what people wrote."""
+"""The text of cards: data escaped for Markdown, and the generated part kept apart from what people wrote."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..files.resources import resource_folder
 __all__ = ["BEGIN", "CARD_FILE", "END", "compose_card", "escape", "merge_cards", "render", "split_card"]
 
 CARD_FILE = "README.md"
-BEGIN = "<!-- xlgen: generated from here. Each push writes this part anew; text before and after it stays. -->"
+BEGIN = "<!-- xlgen: generated from here. Each push writes this part again; text before and after it stays. -->"
 END = "<!-- xlgen: generated up to here. -->"
 
 _LONGEST = 300  # characters of a text from the data that a card shows
@@ -133,7 +133,7 @@ def merge_cards(new: str, old: str | None) -> str:
         start, end = old_body.find(BEGIN), old_body.find(END)
         if (old_body.count(BEGIN), old_body.count(END)) != (1, 1) or start > end:
             raise ConfigurationError(
-                f"{CARD_FILE} must have the line {BEGIN!r} once, and {END!r} once behind it. Repair the two lines, or "
+                f"{CARD_FILE} must have the line {BEGIN!r} once, and {END!r} once after it. Repair the two lines, or "
                 "delete both; then push again."
             )
         body = old_body[:start] + generated + old_body[end + len(END) :]

@@ -32,7 +32,7 @@ BASE_TAG = "xlgen-adapter-base"
 _TASK = "extreme-multi-label-classification"
 _BUCKETS = ((0, 0), (1, 1), (2, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, None))
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# Scores that the Hub shows beside a model: name of the score -> (kind of metric, what people read)
+# Scores that the Hub shows next to a model: name of the score -> (kind of metric, what people read)
 _INDEXED = {
     "micro_f1": ("f1", "Micro F1"),
     "macro_f1": ("f1", "Macro F1 (labels of the references)"),
@@ -67,7 +67,7 @@ def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
 
 
 def read_scores(scores: str | Path | Mapping[str, Any] | None) -> dict[str, float]:
-    """Scores by name, of a JSON file where one is given; what is no number is left out.
+    """Scores by name, of a JSON file where one is given; what is not a number is left out.
 
     Raises:
         ModelFolderError: if the file is no JSON object.

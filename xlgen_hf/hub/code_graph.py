@@ -180,7 +180,7 @@ class CodeGraph:
 
 
 class _Filled(ast.NodeTransformer):
-    """Puts values in place of the names in an expression."""
+    """Puts values for the names in an expression."""
 
     def __init__(self, values: dict[str, object]) -> None:
         self.values = values

@@ -56,7 +56,7 @@ class HubTarget:
         private: make the repository private where it does not exist yet. A public one that exists is refused.
         revision: branch; made from the main branch where it does not exist yet. The main branch if None.
         token: of a user with the right to write; by default that of the environment or of `hf auth login`.
-        create_pr: open a pull request in place of a commit to the branch.
+        create_pr: open a pull request instead of a commit to the branch.
         dry_run: only plan what would go; the Hub is not asked.
         message: message of the commit.
 

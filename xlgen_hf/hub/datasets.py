@@ -50,8 +50,8 @@ def push_dataset(
         splits: `train`, and `validation` and `test` where there are such: rows, or what `load_rows` reads.
         repo_id: `owner/name`.
         options: how they are read.
-        vocabulary: names beyond those of the training rows, or a file of them with a name a line. Names of the other
-            splits are part of the label space in any case.
+        vocabulary: names beyond those of the training rows, or a file of them with one name per line. Names of the
+            other splits are part of the label space in any case.
         license_id: licence of the texts, as the Hub spells it.
         source: where texts and labels come from, for the card.
         language: language of the texts as an ISO code.

@@ -46,13 +46,13 @@ def push_model(
     """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
 
     The base of an adapter, where it is a folder here, goes up before the adapter, to a repository of its own; what is
-    uploaded of the adapter names that repository and commit in place of the folder (see `xlgen_hf.hub.adapters`).
+    uploaded of the adapter names that repository and commit instead of the folder (see `xlgen_hf.hub.adapters`).
 
     Args:
         model: the folder of a trained model or adapter, or a model object.
         repo_id: `owner/name`.
         processor: the processor of a model object; a folder has its own.
-        base_repo_id: where the base of an adapter goes; `repo_id` with `-base` behind it if None. Adapters of the same
+        base_repo_id: where the base of an adapter goes; `repo_id` with `-base` after it if None. Adapters of the same
             base may share a repository.
         with_code: add the modules that load the model where this package is not installed, for `trust_remote_code`.
         scores: test scores for the card, or the JSON file of them that `xlgen evaluate --output-file` wrote.
@@ -64,7 +64,7 @@ def push_model(
         The files and the commit.
 
     Raises:
-        ModelFolderError: if the folder is no whole model.
+        ModelFolderError: if the folder is not a complete model.
         ConfigurationError: if a model object comes without its processor, or `base_repo_id` without an adapter whose
             base is a folder here.
         HubError: if the Hub refuses or cannot be reached.
@@ -93,7 +93,7 @@ def _push_folder(
             )
         return push_adapter(folder, target, base_repo_id, facts)
     if base_repo_id is not None:
-        raise ConfigurationError(f"base_repo_id={base_repo_id!r}, but {folder} is no adapter. Leave base_repo_id out.")
+        raise ConfigurationError(f"base_repo_id={base_repo_id!r}, but {folder} is not an adapter. Leave it out.")
     files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=with_code)}
     card = model_card(folder, target.repo_id, with_code=with_code, **facts)
     return push_model_files(files, target, "Upload XLGen model", card, folder)

@@ -12,7 +12,7 @@ __all__ = ["PushModelMixin"]
 
 
 class PushModelMixin:
-    """Replaces the `push_to_hub` of transformers, which leaves label space and processor behind."""
+    """Replaces the `push_to_hub` of transformers, which does not push label space and processor."""
 
     def push_to_hub(
         self: Saves,

@@ -189,9 +189,9 @@ def label_embeddings(
     in, weighted by the softmax of cosine / 0.1, and the name's share is at least 0.5.
 
     Measured on yso-20k (MiniLM): of labels with 3 or more documents whose PIFA was hidden, 0.584 came into their true
-    one of 30 clusters, and 0.478 of 136, against 0.528 and 0.446 by the bare name. With `name_weight` 0.5 in place of
-    0, a test title's 5 nearest of 30 centroids held 0.810 of its labels in place of 0.798, of 166 centroids 0.623 in
-    place of 0.600 (means of two seeds). Of validation labels never seen in training, 5 of 30 held 0.76, against 0.07
+    one of 30 clusters, and 0.478 of 136, against 0.528 and 0.446 by the bare name. With `name_weight` 0.5 instead of
+    0, a test title's 5 nearest of 30 centroids held 0.810 of its labels instead of 0.798, of 166 centroids 0.623
+    instead of 0.600 (means of two seeds). Of validation labels never seen in training, 5 of 30 held 0.76, against 0.07
     where their embeddings are left at zero.
 
     Args:

@@ -104,7 +104,7 @@ class LabelClusters:
     def _name_problem(self) -> str | None:
         bad = [name for name in self.names if not isinstance(name, str) or not name.strip()]
         if bad:
-            return f"{bad[0]!r} is no cluster name; a string with visible text is expected."
+            return f"{bad[0]!r} is not a cluster name; a string with visible text is expected."
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         return f"Cluster names stand twice: {twice[:5]}." if twice else None
 
@@ -112,7 +112,7 @@ class LabelClusters:
         """The clusters with further labels, each placed by its name: in the cluster with the nearest centroid.
 
         Args:
-            names: names of the further labels, which get the ids behind those at hand.
+            names: names of the further labels, which get the ids after the present ones.
             encoder: what embedded the texts; the name in the metadata if None.
 
         Raises:

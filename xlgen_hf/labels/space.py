@@ -77,7 +77,7 @@ class LabelSpace:
         seed: seed of `shuffle`.
 
     Raises:
-        LabelSpaceError: if a name is empty or stands twice, or names and counts do not fit.
+        LabelSpaceError: if a name is empty or duplicate, or names and counts do not fit.
 
     Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
     """
@@ -127,7 +127,7 @@ class LabelSpace:
         return space
 
     def extended(self, names: Iterable[str]) -> LabelSpace:
-        """A label space with further names, which no training document has, behind those at hand."""
+        """A label space with further names, which no training document has, after the present ones."""
         added = [name for name in dict.fromkeys(names) if name not in self.index]
         counts = np.concatenate([self.counts, np.zeros(len(added), dtype=np.int64)])
         return LabelSpace([*self.names, *added], counts, self.decode_order, self.seed)
@@ -293,7 +293,7 @@ class LabelSpace:
         """Read `label_space.json` from `folder`.
 
         Raises:
-            ModelFolderError: if the file is missing, or is no label space that agrees with itself.
+            ModelFolderError: if the file is missing, or is not a consistent label space.
         """
         path = Path(folder) / LABEL_SPACE_FILE
         content = _FORM.read(path)

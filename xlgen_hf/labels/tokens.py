@@ -329,7 +329,7 @@ class TruncationReport:
         if self.candidates_lost:
             fraction = self.candidates_lost / max(self.candidates, 1)
             logger.warning(
-                "%s: %d of %d retrieved candidates (%.2f %%) did not fit behind their texts; raise max_source_length "
+                "%s: %d of %d retrieved candidates (%.2f %%) did not fit after their texts; raise max_source_length "
                 "or lower num_input_candidates.",
                 what,
                 self.candidates_lost,

@@ -17,7 +17,7 @@ __all__ = ["LABEL_TRIE_FILE", "LabelTrie"]
 LABEL_TRIE_FILE = "label_trie.safetensors"
 _Value = TypeVar("_Value")
 
-_KEPT = 7  # derived values beside the newest one
+_KEPT = 7  # derived values in addition to the newest one
 _SAVED = ("child_start", "edge_token", "leaf_low", "leaf_high", "leaf_label")
 _FORM = Tensors(
     {
@@ -75,7 +75,7 @@ class LabelTrie:
         """Build the trie from all sequences in one array.
 
         Args:
-            tokens: the token ids of all labels, one label behind the other, shape `(sum of lengths,)`.
+            tokens: the token ids of all labels, one label after the other, shape `(sum of lengths,)`.
             lengths: the number of tokens of each label, shape `(L,)`.
 
         Raises:
@@ -173,7 +173,7 @@ class LabelTrie:
             labels: label ids that the trie holds, shape `(M,)`.
 
         Returns:
-            Nodes, shape `(M, D)` with D the longest of the labels, filled up with -1.
+            Nodes, shape `(M, D)` with D the longest of the labels, padded with -1.
         """
         node = self._leaf_node[self.label_leaf[labels]]
         upwards = []

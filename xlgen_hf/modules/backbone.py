@@ -79,7 +79,7 @@ def load_backbone(
 
 
 def longest_sequence(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Most tokens that a backbone with learned positions can read; None where there is no limit (T5).
+    """Maximum number of tokens that a backbone with learned positions can read; None where there is no limit (T5).
 
     Args:
         config: of the checkpoint, or of the backbone made from it.
@@ -114,8 +114,8 @@ def warm_start_backbone(
 ) -> tuple[EncoderDecoderModel, list[str]]:
     """Put a shallow decoder on a pretrained encoder.
 
-    Where the family has a decoder form (BERT, RoBERTa and their kin), decoder layer i takes the weights of an encoder
-    layer, spread over the encoder's depth and ending with its last, its cross-attention those of that layer's
+    Where the family has a decoder form (BERT, RoBERTa and related families), decoder layer i takes the weights of an
+    encoder layer, spread over the encoder's depth and ending with its last, its cross-attention those of that layer's
     self-attention; other families get a fresh BERT decoder. The embedding matrix is the encoder's, shared by encoder,
     decoder and output layer.
 

@@ -92,7 +92,7 @@ def spelled_candidates(
 
     Returns:
         Where each candidate's level stands, 0 where there is none, `(B, K)`, and its pieces, the separator last,
-        filled up with -1, `(B, K, P)`. At least one candidate wide.
+        padded with -1, `(B, K, P)`. At least one candidate wide.
     """
     is_level = (input_ids >= levels.start) & (input_ids < levels.stop) & (mask > 0)
     number = is_level.cumsum(1) - 1

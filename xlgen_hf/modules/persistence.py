@@ -1,4 +1,4 @@
-"""Loading and saving of models: files of others are checked before they are used, saves are whole or not at all."""
+"""Loading and saving of models: untrusted files are checked before they are used, saves are atomic."""
 
 from __future__ import annotations
 

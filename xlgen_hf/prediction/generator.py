@@ -116,7 +116,7 @@ class Generator:
         )
 
     def decoded(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> list[DecodedSet]:
-        """The label sets behind [`rank`]; the search for them runs once for a [`TextBatch`], whatever `k`."""
+        """The label sets that [`rank`] is made of; their search runs once for a [`TextBatch`], whatever `k`."""
         batch = TextBatch.of(texts)
         key = ("decoded", None if allowed is None else allowed.tobytes())
         found = batch.once(self, key, lambda: self.decode(self.encoded(batch), 0, allowed))
@@ -440,7 +440,7 @@ def _add_in_order(found: dict[int, float], labels: np.ndarray, log_probs: np.nda
 
 
 def _forced_labels(options: DecodingOptions) -> int:
-    """Labels that greedy search goes on to, past its own end; beams and samples bring candidates of their own."""
+    """Labels that greedy search continues to, past its own end; beams and samples bring candidates of their own."""
     return options.min_candidates if options.is_greedy else 0
 
 

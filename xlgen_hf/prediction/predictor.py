@@ -36,7 +36,7 @@ class RankedTexts:
     Attributes:
         scored: the candidates; those of the model's own set are chosen.
         clusters: ids of the clusters that guided each text, most probable first.
-        novel: names that are no labels, with their probabilities, of each text; empty in closed vocabulary.
+        novel: names that are not labels, with their probabilities, of each text; empty in closed vocabulary.
     """
 
     scored: ScoredLabels

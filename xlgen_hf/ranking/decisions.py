@@ -95,8 +95,8 @@ def expected_f1_sizes(scored: ScoredLabels) -> np.ndarray:
     For each size the best set is that of the best scored candidates, and among the sizes the best is found exactly, in
     O(n^2) for a text: with S(i..j) the number of true ones among candidates i to j, the expected F1 of the first k is
     sum over t of 2 t P(S(1..k) = t) E[1 / (k + t + S(k+1..n))], and both factors follow by recurrences. Labels that
-    are no candidates count as false; the F1 of an empty set is 0, as in the metric. Of sizes that are equally good the
-    least is taken.
+    are not candidates count as false; the F1 of an empty set is 0, as in the metric. Of equally good sizes the
+    smallest is taken.
 
     Args:
         scored: candidates of `N` texts; scores should be calibrated.

@@ -188,7 +188,7 @@ def score_rules(
 
     Args:
         scored: candidates of `N` validation texts.
-        references: each text's label ids; labels that are no candidates count as missed.
+        references: each text's label ids; labels that are not candidates count as missed.
         max_k: most labels for every text that are tried, at least 1.
         label_weights: see [`threshold_curves`]; all ids are below its length.
 

@@ -37,7 +37,7 @@ class RetrievedCandidates:
     Attributes:
         text, labels: query and label of each of `M` candidates, by query and label, `(M,)` each.
         of_names: similarity of the candidates' names by embedding and, where that counts, by spelling, `(M,)` each.
-        near: the nearest training texts, likewise.
+        near: the nearest training texts, in the same form.
     """
 
     text: np.ndarray
@@ -52,7 +52,7 @@ class RetrievedCandidates:
 
     @classmethod
     def joined(cls, blocks: list[RetrievedCandidates]) -> RetrievedCandidates:
-        """One behind the other."""
+        """One after the other."""
         if not blocks:
             nothing = np.zeros(0, dtype=np.int64)
             return cls(nothing, nothing, [np.zeros(0)], [(np.zeros((0, 1), dtype=np.int64), np.zeros((0, 1)))])
@@ -177,7 +177,7 @@ class RetrievalSettings:
         whole = {"neighbors": self.neighbors, "max_length": self.max_length}
         for name, value in whole.items():
             if type(value) is not int or not 1 <= value <= _LONGEST:
-                raise ConfigurationError(f"{name}={value!r}; a whole number from 1 to {_LONGEST} is needed.")
+                raise ConfigurationError(f"{name}={value!r}; an integer from 1 to {_LONGEST} is needed.")
         for name in (
             "temperature", "name_power", "name_weight", "lexical_neighbor_weight", "lexical_name_weight",
         ):  # fmt: skip
@@ -211,7 +211,7 @@ def read_settings(path: Path) -> RetrievalSettings:
     if not isinstance(content, dict) or version != FORMAT_VERSION or set(content) != known:
         raise ModelFolderError(
             f"{path} has format_version {version}; format_version {FORMAT_VERSION} and the fields {sorted(known)} are "
-            "needed. `xlgen index` makes a retriever anew."
+            "needed. `xlgen index` makes a retriever again."
         )
     try:
         return RetrievalSettings(**content)

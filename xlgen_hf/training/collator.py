@@ -1,4 +1,4 @@
-"""Rows of text and labels to training batches: base, BCL with its bit vector, MCG with its tasks."""
+"""Rows of text and labels to training batches: base, BCL with its multi-hot cluster vector, MCG with its tasks."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ class DataCollatorForXLGen:
         return {**self.processor.pad(inputs, candidates=candidates), "labels": pad_rows(targets)}
 
     def _multitask(self, features: Sequence[dict[str, Any]], ordered: list[list[int]]) -> dict[str, Any]:
-        """The rows of MCG's tasks, those of one text behind each other."""
+        """The rows of MCG's tasks, those of one text after each other."""
         processor = self.processor
         inputs, targets, is_cluster_row = [], [], []
         for feature, label_ids in zip(features, ordered, strict=True):

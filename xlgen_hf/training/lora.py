@@ -1,4 +1,4 @@
-"""LoRA: an adapter of a few megabytes that is trained in place of the whole model.
+"""LoRA: an adapter of a few megabytes that is trained instead of the whole model.
 
 What an adapter holds: low-rank changes to every linear layer that pretraining has seen; whole copies of the modules
 that it has not seen (cluster head, cluster embeddings, the decoder that an encoder checkpoint gets), which low-rank
@@ -7,7 +7,7 @@ stay as they are, and so does the bias that a BERT-like decoder adds to its logi
 
 An adapter is a change to one base, so the base is kept: [`add_lora`] writes the untrained model to a folder of its own
 (`xlgen train --lora` takes `base/` in the output folder), and the adapter's `adapter_config.json` names that folder.
-Where the folder was moved, `base/` inside the adapter's folder, or beside that of a checkpoint, is taken. On the Hub
+Where the folder was moved, `base/` inside the adapter's folder, or next to that of a checkpoint, is taken. On the Hub
 the base has a repository of its own (see `hub_adapters`).
 """
 
@@ -151,7 +151,7 @@ def add_lora(
     Args:
         model: the model, as [`XLGenForConditionalGeneration.from_backbone`] made it.
         processor: its processor.
-        base_dir: folder of the base; a base of the same kind that is there already is taken in place of `model`.
+        base_dir: folder of the base; a base of the same kind that is there already is taken instead of `model`.
         r: see [`lora_config`].
         alpha: see [`lora_config`].
         dropout: see [`lora_config`].
@@ -200,12 +200,12 @@ def _check_same_base(
     if different:
         raise ConfigurationError(
             f"{base_dir} holds the base of an adapter that differs in {different}. Choose another output folder, or "
-            "remove that one to start anew."
+            "remove that one to start from scratch."
         )
 
 
 def save_settings(model: XLGenForConditionalGeneration, folder: str | Path) -> None:
-    """Write a model's config anew, so that what training set (`min_labels`) is there wherever the folder is loaded.
+    """Write a model's config again, so that what training set (`min_labels`) is there wherever the folder is loaded.
 
     Args:
         model: the model.

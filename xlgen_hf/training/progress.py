@@ -54,7 +54,7 @@ class TrainingProgress(TrainerCallback):
         self._start = (time.monotonic(), state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Estimate the remaining time once; where a stop was asked for, save a checkpoint in place of all else."""
+        """Estimate the remaining time once; where a stop was asked for, save a checkpoint instead of anything else."""
         started, first = self._start
         if state.global_step - first == _TIMED_STEPS:
             left = (time.monotonic() - started) / _TIMED_STEPS * (state.max_steps - state.global_step)

@@ -177,7 +177,7 @@ def train_encoder(
 ) -> None:
     """Train an encoder, in place, to put texts near the names of their labels.
 
-    A run that was interrupted goes on from its last checkpoint in the folder.
+    A run that was interrupted continues from its last checkpoint in the folder.
 
     Args:
         encoder: the encoder and its tokenizer.
@@ -233,7 +233,7 @@ def fit_retriever(
         train_rows: rows with `text` and `labels`, all of them in the label space.
         validation_rows: rows that the weights are chosen on; None keeps those of `settings`.
         encoder: checkpoint of an encoder.
-        folder: for checkpoints and embeddings, so that an interrupted run goes on.
+        folder: for checkpoints and embeddings, so that an interrupted run continues.
         contrastive: how the encoder is trained; it stays as it is if None, or with 0 epochs.
         settings: how similarities become scores.
         lexical: let spelling count as well, as far as the validation rows, or the settings, say.

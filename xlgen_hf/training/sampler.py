@@ -16,7 +16,7 @@ class LengthBucketSampler(Sampler[int]):
     Args:
         lengths: length of each row.
         batch_size: rows of a batch, over all devices.
-        seed: seed; with the epoch it alone decides the order, so a resumed run goes on in the same one.
+        seed: seed; with the epoch it alone decides the order, so a resumed run continues in the same one.
     """
 
     def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:

@@ -242,9 +242,9 @@ class XLGenTrainer(EvaluatingTrainer):
         Args:
             commit_message: message of the commit.
             blocking: kept from the base class; the push is always waited for.
-            token: in place of `args.hub_token`.
-            revision: branch, in place of `args.hub_revision`.
-            private: make a new repository private, in place of `args.hub_private_repo`.
+            token: instead of `args.hub_token`.
+            revision: branch, instead of `args.hub_revision`.
+            private: make a new repository private, instead of `args.hub_private_repo`.
             kwargs: further options of `xlgen_hf.hub.push.push_model`.
 
         Returns:
@@ -267,7 +267,7 @@ class XLGenTrainer(EvaluatingTrainer):
         )
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
-        """Put the model of a checkpoint on the Hub, where `args.hub_strategy` asks for it; training goes on anyway."""
+        """Put the model of a checkpoint on the Hub, if `args.hub_strategy` asks for it; training continues anyway."""
         if not self.is_world_process_zero() or self.args.hub_strategy == "end":
             return
         try:
