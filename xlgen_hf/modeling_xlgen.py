@@ -82,9 +82,13 @@ class XLGenForConditionalGeneration(
     Variants: `base` generates labels from the text. `bcl` conditions on a multi-hot vector of clusters, which a head
     on the encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with
     cluster tokens to labels. `rcl` conditions on candidate labels that retrieval found for the text. Build one with
-    [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`]. Args: config: the configuration.
-    backbone: a seq2seq model to wrap; made from `config.backbone` if None. Source: Jung et al., "Cluster-Guided Label
-    Generation in Extreme Multi-Label Classification", EACL 2023.
+    [`from_backbone`], load one with `from_pretrained`, apply it with [`predict`].
+
+    Args:
+        config: the configuration.
+        backbone: a seq2seq model to wrap; made from `config.backbone` if None.
+
+    Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
     """
 
     config_class = XLGenConfig
