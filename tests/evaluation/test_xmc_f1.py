@@ -188,7 +188,7 @@ def test_nulls_in_an_arrow_column_are_explained():
         ({"train_label_counts": {"a": 1}, "train_references": [["a"]]}, "not both"),
         ({"train_label_counts": {"a": 5}, "num_train_documents": 2}, "not below the greatest training count, 5"),
         ({"k": ["x"]}, "k must hold whole numbers"),
-        ({"shots": ["few"]}, "'few' is no bucket"),
+        ({"shots": ["few"]}, "'few' is not a bucket"),
     ],
 )
 def test_bad_options_are_explained(metric, options, message):
