@@ -245,7 +245,7 @@ def test_missing_and_empty_files(files, tmp_path):
     ("more", "code", "message"),
     [
         (("--k", "1,x"), 2, "not a list of integers"),
-        (("--shots", "few"), 1, "'few' is no bucket of training counts"),
+        (("--shots", "few"), 1, "'few' is not a bucket of training counts"),
     ],
 )
 def test_bad_options_are_explained(files, capsys, more, code, message):

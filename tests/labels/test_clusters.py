@@ -318,8 +318,8 @@ class TestUse:
         ({"centroids": np.full((2, 2), np.inf, dtype=np.float32)}, "NaN or infinity"),
         ({"centroids": np.ones((2, 2), dtype=np.float32)}, "rows of length 1"),
         ({"names": ["a", "a"]}, r"stand twice: \['a'\]"),
-        ({"names": ["a", " "]}, "' ' is no cluster name"),
-        ({"names": ["a", 3]}, "3 is no cluster name"),
+        ({"names": ["a", " "]}, "' ' is not a cluster name"),
+        ({"names": ["a", 3]}, "3 is not a cluster name"),
     ],
 )
 def test_parts_that_do_not_fit(changes, match):
