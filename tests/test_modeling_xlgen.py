@@ -212,10 +212,17 @@ def test_float16_t5_warns(make_model, caplog):
 
 def test_generate_works_as_in_transformers(make_model):
     model, processor = make_model("t5", "bcl")
+    model.eval()
     batch = processor(["art", "music history"], return_tensors="pt")
-    assert model.generate(**batch, max_new_tokens=4).shape[0] == 2
-    beams = model.generate(batch["input_ids"], num_beams=2, num_return_sequences=2, max_new_tokens=4, do_sample=False)
-    assert beams.shape[0] == 4
+    new = {"max_new_tokens": 4, "do_sample": False}
+    greedy = model.generate(**batch, **new, num_beams=1)
+    with torch.no_grad():
+        logits = model(**batch, decoder_input_ids=greedy[:, :-1]).logits
+    for found, best in zip(greedy[:, 1:].tolist(), logits.argmax(-1).tolist(), strict=True):
+        end = found.index(processor.eos_token_id) + 1 if processor.eos_token_id in found else len(found)
+        assert found[:end] == best[:end]  # each token is the likeliest after those before it
+    beams = model.generate(batch["input_ids"], **new, num_beams=2, num_return_sequences=2).tolist()
+    assert len({tuple(row) for row in beams[:2]}) == len({tuple(row) for row in beams[2:]}) == 2
 
 
 def test_unknown_target_tokens_are_refused(make_model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shlex
 from dataclasses import replace
@@ -12,6 +13,7 @@ from xlgen_hf import quickstart
 from xlgen_hf.cli.main import main
 from xlgen_hf.cli.quickstart import NEXT_COMMANDS
 from xlgen_hf.data.rows import load_label_names, load_rows
+from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.quickstart import QuickstartOptions, run_quickstart
 
 KEYS = {"micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1"}
@@ -28,7 +30,22 @@ def tiny(checkpoints):
     )
 
 
-def test_all_variants_beside_two_baselines(tiny, tmp_path):
+@pytest.fixture
+def part(tmp_path_factory, monkeypatch):
+    """A part of the sample in the place of the whole: test rows are of labels with and without training rows."""
+    folder = tmp_path_factory.mktemp("sample")
+    for split, number in (("train", 300), ("validation", 30), ("test", 60)):
+        rows = load_rows(quickstart.SAMPLE / f"{split}.jsonl.gz").select(range(number))
+        write_jsonl(folder / f"{split}.jsonl.gz", rows)
+    names = sorted(
+        {label for split in ("train", "test") for row in load_rows(folder, split=split) for label in row["labels"]}
+    )
+    with gzip.open(folder / "labels.txt.gz", "wt", encoding="utf-8") as file:
+        file.write("\n".join(names))
+    monkeypatch.setattr(quickstart, "SAMPLE", folder)
+
+
+def test_all_variants_beside_two_baselines(tiny, part, tmp_path):
     report = run_quickstart(tmp_path, ("base", "bcl", "mcg", "rcl"), options=tiny)
     assert report == json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
     assert list(report["systems"]) == [
@@ -40,13 +57,13 @@ def test_all_variants_beside_two_baselines(tiny, tmp_path):
     assert report["systems"]["most-frequent"]["micro_f1"] > 0
     for name in ("base", "bcl", "mcg", "rcl"):
         assert (tmp_path / name / "model.safetensors").is_file()
-        assert len((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 800
+        assert len((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 60
     texts = ["--input-file", str(tmp_path / "texts.jsonl")]
     (tmp_path / "texts.jsonl").write_text('{"text": "organ music"}\n', encoding="utf-8")
     assert main(["predict", "--model", str(tmp_path / "rcl"), *texts]) == 0  # a model as any other
 
 
-def test_the_command_shows_the_recommended_variant_and_what_to_do_next(tiny, tmp_path, capsys, monkeypatch):
+def test_the_command_shows_the_recommended_variant_and_what_to_do_next(tiny, part, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     monkeypatch.setattr(quickstart, "QuickstartOptions", lambda: tiny)
     assert main(["quickstart", "--output-dir", str(tmp_path)]) == 0

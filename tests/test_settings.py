@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +149,8 @@ class _Example:
     ],
 )
 def test_what_is_allowed_is_said(name, value, message):
-    with pytest.raises(ConfigurationError) as caught:
+    with pytest.raises(ConfigurationError, match=f"^{re.escape(message)}$"):
         check_value(definitions(_Example)[name], value)
-    assert str(caught.value) == message
 
 
 def test_a_field_that_is_no_setting_is_passed_over():

@@ -22,24 +22,27 @@ def run(*arguments, module="xlgen_hf"):
     return subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["-h"], ["--version"], *([c.name, "--help"] for c in main.COMMANDS)]
-)
-def test_help_imports_nothing_heavy(arguments):
+def test_help_imports_nothing_heavy():
+    """Each in turn in one process: what one of them imports is found after it."""
+    lines = [["--version"], ["--help"], ["-h"], *([command.name, "--help"] for command in main.COMMANDS)]
     script = (
         "import json, sys\n"
         "from xlgen_hf.cli.main import main\n"
-        f"code = main({arguments!r})\n"
-        "print('\\n' + json.dumps([code, sorted(name for name in sys.modules if '.' not in name)]))\n"
+        f"for arguments in {lines!r}:\n"
+        "    code = main(arguments)\n"
+        "    modules = sorted(name for name in sys.modules if '.' not in name)\n"
+        "    print('\\n' + json.dumps([code, modules]) + '\\n=>')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
-    code, modules = json.loads(done.stdout.splitlines()[-1])
-    assert code == 0, done.stderr
-    assert not HEAVY & set(modules)
-    if arguments == ["--version"]:
-        assert done.stdout.startswith(f"xlgen {xlgen_hf.__version__}\n")
-    else:
-        assert done.stdout.startswith("Usage: xlgen ")
+    outputs = done.stdout.split("=>\n")[:-1]
+    assert len(outputs) == len(lines), done.stderr
+    for arguments, output in zip(lines, outputs, strict=True):
+        code, modules = json.loads(output.splitlines()[-1])
+        assert code == 0, done.stderr
+        assert not HEAVY & set(modules), arguments
+        name = "" if len(arguments) == 1 else f"{arguments[0]} "
+        first = f"xlgen {xlgen_hf.__version__}\n" if arguments == ["--version"] else f"Usage: xlgen {name}"
+        assert output.startswith(first)
 
 
 def test_help_lists_every_command():
@@ -99,7 +102,7 @@ def test_exit_codes(monkeypatch, capsys, error, code, message):
         if error is not None:
             raise error
 
-    monkeypatch.setattr(main, "_function_of", lambda wanted: command)
+    monkeypatch.setattr("xlgen_hf.cli.evaluate.evaluate", command)
     assert main.main(["evaluate"]) == code
     assert capsys.readouterr().err == message
 
@@ -108,7 +111,7 @@ def test_programming_errors_keep_their_traceback(monkeypatch):
     def command():
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr(main, "_function_of", lambda wanted: command)
+    monkeypatch.setattr("xlgen_hf.cli.evaluate.evaluate", command)
     with pytest.raises(ZeroDivisionError, match="a bug"):
         main.main(["evaluate"])
 
@@ -129,7 +132,7 @@ def test_signals_end_with_their_code_and_say_how_to_continue(monkeypatch, capsys
         time.sleep(10)
 
     before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(main, "_function_of", lambda wanted: command)
+    monkeypatch.setattr(f"xlgen_hf.cli.{name}.{name}", command)
     assert main.main([name]) == code
     assert capsys.readouterr().err == f"xlgen: {word}. {again}\n"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -137,7 +140,7 @@ def test_signals_end_with_their_code_and_say_how_to_continue(monkeypatch, capsys
 
 def test_a_command_in_a_thread_leaves_signals_alone(monkeypatch):
     codes = []
-    monkeypatch.setattr(main, "_function_of", lambda wanted: lambda: None)
+    monkeypatch.setattr("xlgen_hf.cli.evaluate.evaluate", lambda: None)
     thread = threading.Thread(target=lambda: codes.append(main.main(["evaluate"])))
     thread.start()
     thread.join(timeout=60)

@@ -21,6 +21,8 @@ ROWS = [
     {"text": "dogs and cats", "labels": ["cats", "dogs"]},
 ]
 
+WORDS = ("cats", "dogs", "purr", "bark", "sounds", "birds")
+
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
@@ -71,9 +73,11 @@ def test_table_shows_names_as_they_are(run, tmp_path):
     assert str(tmp_path / "out") in result.stdout
 
 
-def test_long_tables_end_with_the_rest(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("xlgen_hf.cli.cluster._SHOWN", 1)
-    assert "2 more clusters" in run("--num-clusters", 3).stdout
+def test_long_tables_end_with_the_rest(run, tmp_path):
+    (tmp_path / "labels.txt").write_text("".join(f"{a} {b}\n" for a in WORDS for b in WORDS if a != b))
+    shown = run("--num-clusters", 17, "--labels", tmp_path / "labels.txt", "--name-weight", 1).stdout
+    assert "17 clusters of 33 labels" in shown
+    assert "2 more clusters" in shown
 
 
 def test_same_command_same_clusters(run, tmp_path):
@@ -103,6 +107,7 @@ def test_decode_order_is_kept_in_the_label_space(run, tmp_path):
 def test_options_out_of_range_are_usage_errors(run, options, tmp_path):
     result = run(*options, catch=True)
     assert result.exit_code == 2
+    assert f"Invalid value for '{options[0]}'" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

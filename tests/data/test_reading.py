@@ -409,7 +409,7 @@ def test_many_rows_go_to_a_file(monkeypatch):
     rows = [{"text": f"text {number}", "labels": [f"label {number % 7}", "all"]} for number in range(1000)]
     expected = load_rows(rows)
     monkeypatch.setattr("xlgen_hf.data.blocks.BLOCK_ROWS", 100)
-    monkeypatch.setattr(row_store, "_IN_MEMORY", 3000)
+    monkeypatch.setattr(row_store, "IN_MEMORY", 3000)
     found = load_rows(rows)
     assert found.cache_files and not expected.cache_files
     assert found.to_list() == expected.to_list()
@@ -418,7 +418,7 @@ def test_many_rows_go_to_a_file(monkeypatch):
 
 def test_long_tables_beyond_memory(monkeypatch):
     monkeypatch.setattr("xlgen_hf.data.blocks.BLOCK_ROWS", 10)
-    monkeypatch.setattr(row_store, "_IN_MEMORY", 500)
+    monkeypatch.setattr(row_store, "IN_MEMORY", 500)
     rows = [{"text": f"text {number % 20}", "labels": f"label {number % 7}"} for number in range(100)]
     found = load_rows(rows)
     expected = {(f"text {number % 20}", f"label {number % 7}") for number in range(100)}

@@ -261,12 +261,12 @@ class TestCache:
 
         def stop_in_third_shard(model, **inputs):
             if len(encoded) == 2:
-                raise KeyboardInterrupt
+                raise KeyboardInterrupt("third shard")
             return forward(model, **inputs)
 
         with monkeypatch.context() as patch:
             patch.setattr(BertModel, "forward", stop_in_third_shard)
-            with pytest.raises(KeyboardInterrupt):
+            with pytest.raises(KeyboardInterrupt, match="third shard"):
                 embed_texts(TEXTS, PAIR, cache_dir=tmp_path)
         assert len(list(tmp_path.glob("*/shard-*"))) == 2
         assert not list(tmp_path.glob("*/*.tmp"))

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from datasets import Dataset
+from processes import COMMAND, Forked
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
@@ -172,19 +170,13 @@ def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_an_interrupted_run_goes_on(files, checkpoints):
-    steps = ("--systems", "xlgen-base,xlgen-bcl", "--max_steps", "60", "--logging_steps", "1", "--no-figures")
+    steps = ("--systems", "most-frequent,xlgen-bcl", "--max_steps", "60", "--logging_steps", "1", "--no-figures")
     arguments = _arguments(files, checkpoints["bert"], *steps)
-    command = [sys.executable, "-m", "xlgen_hf", *arguments]
-    # Where the tests run in the background of a shell, children would ignore the signal.
-    hears = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=hears)
-    done, second = (files / "out" / "cells" / f"full.xlgen-{name}.seed0" for name in ("base", "bcl"))
-    while not (second / "log.txt").is_file() or "Step 2 of" not in (second / "log.txt").read_text():
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
+    process = Forked(files, COMMAND, *arguments)
+    done, second = (files / "out" / "cells" / f"full.{name}.seed0" for name in ("most-frequent", "xlgen-bcl"))
+    process.wait_for("Step 2 of", second / "log.txt")
     process.send_signal(signal.SIGINT)
-    _, error = process.communicate(timeout=300)
-    assert process.returncode == 130, error
+    assert process.wait() == 130, process.stderr.read_text()
     assert (done / "result.json").is_file()
     assert not (second / "result.json").exists()
     assert "saving a checkpoint" in (second / "log.txt").read_text()
@@ -195,7 +187,7 @@ def test_an_interrupted_run_goes_on(files, checkpoints):
     assert "Resuming from" in (second / "log.txt").read_text()
     assert not read_json(second / "result.json")["cost"]["fit_from_scratch"]
     summary = read_json(files / "out" / "results.json")["summary"]["full"]
-    assert list(summary) == ["xlgen-base", "xlgen-bcl"]
+    assert list(summary) == ["most-frequent", "xlgen-bcl"]
     assert "fit_seconds" not in summary["xlgen-bcl"]["cost"]  # half of it was in the run that was stopped
 
 

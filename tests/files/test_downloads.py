@@ -24,7 +24,7 @@ SERVER_ERROR = {"kind": "status", "status": 500}
 @pytest.fixture
 def push(hub, make_model, tmp_path, monkeypatch):
     """Pushes the model in a version of which all parts tell."""
-    monkeypatch.setattr(downloads, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0))
     model, processor = make_model("t5", "bcl")
 
     def make(version):
@@ -90,15 +90,17 @@ def test_model_and_processor_are_of_one_commit(hub, push, monkeypatch):
 def test_a_push_between_question_and_download_is_not_loaded_by_half(hub, push, monkeypatch):
     """The commit that was asked for is the one that comes."""
     first = push(1)
-    ask = downloads._commit_of
+    ask = HfApi.model_info
 
-    def with_a_push(*args):
-        commit = ask(*args)
+    def with_a_push(*args, **options):
+        answer = ask(*args, **options)
+        monkeypatch.setattr(HfApi, "model_info", ask)
         push(2)
-        return commit
+        return answer
 
-    monkeypatch.setattr(downloads, "_commit_of", with_a_push)
+    monkeypatch.setattr(HfApi, "model_info", with_a_push)
     assert downloads.download("acme/tiny", ["config.json"], {}).name == first
+    assert len(hub.history("acme/tiny")) == 3  # the second push came in between
 
 
 def test_an_older_copy_in_the_cache_is_not_taken_for_the_newest(hub, push):
@@ -149,7 +151,7 @@ def test_a_download_that_never_comes_whole_is_named(hub, push):
 
 
 def test_a_hub_that_is_gone_is_named(hub, monkeypatch):
-    monkeypatch.setattr(downloads, "_WAITS", (0.0,))
+    monkeypatch.setattr(downloads, "WAITS", (0.0,))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(HubError, match=r"'acme/tiny' is not a folder here .* not in the cache either: load it once"):
         load_model("acme/tiny")
@@ -196,7 +198,7 @@ def test_the_commit_that_the_auto_classes_have_found_is_the_one_that_is_loaded(h
 
 def test_an_encoder_of_the_hub(hub, checkpoints, monkeypatch):
     """Config, tokenizer and weights of one commit; the embedding cache knows which."""
-    monkeypatch.setattr(downloads, "_WAITS", (0.0, 0.0))
+    monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0))
     api = HfApi()
     api.create_repo("alice/encoder")
     api.upload_folder(repo_id="alice/encoder", folder_path=checkpoints["bert"])

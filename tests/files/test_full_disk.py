@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+from processes import run_forked
 
 from xlgen_hf.errors import SaveError
 from xlgen_hf.files import atomic
@@ -42,7 +42,7 @@ def state():
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in folder.rglob("*") if path.is_file()}
 
-rows = [{"text": hashlib.sha256(str(number).encode()).hexdigest()} for number in range(3_000)]
+rows = [{"text": hashlib.sha256(str(number).encode()).hexdigest()} for number in range(1_500)]
 writers = {
     "model": save,
     "a.json": lambda place: write_json(place / "a.json", rows),
@@ -59,11 +59,12 @@ for name, write in writers.items():
         try:
             write(folder)
         except SaveError as err:
-            print(f"{name}: {err}")
+            found = str(err)
         else:
-            print(f"{name}: saved with {limit}")
+            found = f"saved with {limit}"
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        print(f"{name}: {found}")  # now that the file behind stdout may grow again
         if state() != before:
             print("changed", sorted(set(state().items()) ^ set(before.items())))
     write(folder)
@@ -71,13 +72,13 @@ for name, write in writers.items():
 """
 
 
-def _run(script, *arguments):
-    done = subprocess.run([sys.executable, "-c", script, *map(str, arguments)], capture_output=True, text=True)
+def _run(folder, script, *arguments):
+    done = run_forked(folder, script, *arguments)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout.splitlines()
 
 
-def test_files_may_not_grow(make_model, tmp_path):
+def test_files_may_not_grow(make_model, tmp_path, tmp_path_factory):
     """Also in the writers of safetensors and tokenizers, which raise errors of their own."""
     model, processor = make_model("bert", "bcl")
     with replace_files(tmp_path / "model") as aside:
@@ -86,7 +87,7 @@ def test_files_may_not_grow(make_model, tmp_path):
     sizes = sorted({path.stat().st_size - 1 for path in (tmp_path / "model").iterdir()})
     limits = [size for size in sizes if size < 40_000]
     assert len(limits) > 8
-    lines = _run(LIMITED, tmp_path, 10, *limits)
+    lines = _run(tmp_path_factory.mktemp("run"), LIMITED, tmp_path, 10, *limits)
     assert [line for line in lines if ": Nothing was saved to" not in line] == []
     assert len(lines) == 6 * (len(limits) + 1)
     for line in lines:
@@ -135,7 +136,7 @@ def test_a_disk_with_less_and_less_room(make_model, tmp_path):
     if os.getuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("only root can mount a small file system")
     try:
-        lines = _run(FULL, disk, tmp_path / "model")
+        lines = _run(tmp_path, FULL, disk, tmp_path / "model")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert lines[-1] == "saved"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import json
 import multiprocessing
@@ -9,11 +11,11 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from xlgen_hf.errors import ConfigurationError, SaveError
-from xlgen_hf.files import atomic
 from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
 from xlgen_hf.files.outputs import RECORD_FILE, claim_file, claim_folder, sole_writer
 from xlgen_hf.files.saving import replace_files
@@ -133,11 +135,22 @@ def test_a_folder_of_the_same_command_with_other_settings_is_refused(tmp_path):
     assert [path.name for path in folder.iterdir()] == [RECORD_FILE]
 
 
+class Killed(BaseException):
+    """A process that dies: nothing is tidied up."""
+
+
 def test_a_claim_finishes_a_save_that_was_interrupted(tmp_path, monkeypatch):
     folder = tmp_path / "model"
+    rename = os.replace
+
+    def dying(source, target):
+        if Path(target) == folder / "config.json":
+            raise Killed("here")
+        rename(source, target)
+
     with claim_folder(folder, command="xlgen train"), monkeypatch.context() as patch:
-        patch.setattr("xlgen_hf.files.saving._finish", lambda folder: None)
-        with replace_files(folder) as aside:
+        patch.setattr(os, "replace", dying)
+        with pytest.raises(Killed, match="here"), replace_files(folder) as aside:
             (aside / "config.json").write_text("{}")
     assert not (folder / "config.json").exists()
     with claim_folder(folder, command="xlgen train"):
@@ -209,7 +222,11 @@ def test_one_process_writes_into_a_folder_and_a_dead_one_keeps_nobody_out(tmp_pa
 
 def test_one_writer_where_the_file_system_has_no_locks(tmp_path, monkeypatch):
     """Then the process id in the lock file decides."""
-    monkeypatch.setattr(atomic, "_fcntl", None)
+
+    def no_locks(handle, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     path = tmp_path / "out.jsonl"
     with sole_writer(path, command="xlgen predict"):
         second = sole_writer(path, command="xlgen predict")

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from processes import Forked, run_forked
 from safetensors import SafetensorError
 
 from xlgen_hf.errors import ModelFolderError, SaveError
@@ -99,7 +101,7 @@ def test_a_folder_that_was_not_there_is_not_there_after(make_model, tmp_path, mo
     assert not (tmp_path / "new").exists()
 
 
-def test_full_disk_in_earnest(old):
+def test_full_disk_in_earnest(old, tmp_path):
     """A process that may write no file beyond 20,000 bytes; the weights are larger."""
     folder, _, _ = old
     before = _state(folder)
@@ -116,7 +118,7 @@ def test_full_disk_in_earnest(old):
         "except SaveError as err:\n"
         "    print(err)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_forked(tmp_path, script)
     assert done.stdout.startswith(f"Nothing was saved to {folder}: "), done.stderr
     assert "ile too large" in done.stdout
     assert _state(folder) == before
@@ -127,10 +129,10 @@ def test_ctrl_c_leaves_the_old_model(old, monkeypatch):
     before = _state(folder)
 
     def interrupted(*args, **kwargs):
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("Ctrl-C")
 
     monkeypatch.setattr("transformers.modeling_utils.safe_save_file", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt, match="Ctrl-C"):
         model.save_pretrained(folder)
     assert _state(folder) == before
 
@@ -155,11 +157,11 @@ def interrupted(old, tmp_path, monkeypatch):
             if "/.xlgen-finished/.new/" in str(source):
                 calls.append(target)
                 if len(calls) > moved:
-                    raise Killed
+                    raise Killed("here")
             rename(source, target)
 
         monkeypatch.setattr(saving.os, "replace", dying)
-        with pytest.raises(Killed), replace_files(folder) as aside:
+        with pytest.raises(Killed, match="here"), replace_files(folder) as aside:
             model.save_pretrained(aside)
             processor.save_pretrained(aside)
         monkeypatch.undo()
@@ -333,7 +335,8 @@ def test_a_reader_that_is_always_disturbed_says_so(tmp_path):
     write_json(tmp_path / "config.json", 0)
     with pytest.raises(ModelFolderError, match="was changed each of the 5 times that it was read"):
         read_folder(tmp_path, lambda folder: write_json(folder / "config.json", 1))
-    with pytest.raises(ZeroDivisionError):  # what has nothing to do with a save is not tried again
+    # What has nothing to do with a save is not tried again.
+    with pytest.raises(ZeroDivisionError, match="division by zero"):
         read_folder(tmp_path, lambda folder: 1 / 0)
 
 
@@ -360,12 +363,11 @@ def test_kill_at_any_moment(tmp_path):
     folder, chance, last = tmp_path / "model", random.Random(0), 0
     names = ("config.json", "hybrid.json", "processor_config.json", "retriever/retriever.json")
     for _ in range(8):
-        saver = subprocess.Popen([sys.executable, "-c", SAVER, str(folder), str(last)], stdout=subprocess.PIPE)
-        saver.stdout.readline()
+        saver = Forked(tmp_path, SAVER, folder, last)
+        saver.wait_for("ready", saver.stdout)
         time.sleep(0.02 + chance.random() / 10)
-        saver.kill()
-        saver.wait()
-        saver.stdout.close()
+        saver.send_signal(signal.SIGKILL)
+        assert saver.wait() == -signal.SIGKILL
         found = read_folder(folder, lambda place: [read_json(place / name) for name in names])
         assert len(set(found)) == 1
         last = found[0]
@@ -402,7 +404,7 @@ def test_unreadable_files_are_called_unreadable_by_their_reader(old):
         load_model(str(folder))
 
 
-def test_unreadable_files_are_called_unreadable(old):
+def test_unreadable_files_are_called_unreadable(old, tmp_path):
     """As another user (nobody), in a process of its own."""
     if os.getuid() != 0:
         pytest.skip("only root can become another user")
@@ -428,7 +430,7 @@ def test_unreadable_files_are_called_unreadable(old):
     )
     for name in ("model.safetensors", "label_trie.safetensors", "config.json"):
         (place / "model" / name).chmod(0o600)
-    done = subprocess.run([sys.executable, "-c", script, str(place / "model")], capture_output=True, text=True)
+    done = run_forked(tmp_path, script, place / "model")
     shutil.rmtree(place)
     lines = done.stdout.splitlines()
     assert len(lines) == 4, done.stderr
@@ -477,7 +479,7 @@ def test_errors_that_are_not_of_the_disk_stay_what_they_are(tmp_path):
     with pytest.raises(OSError, match="the Hub says no") as caught, replace_files(tmp_path):
         raise OSError("the Hub says no")
     assert not isinstance(caught.value, SaveError)
-    with pytest.raises(ZeroDivisionError), replace_files(tmp_path) as aside:
+    with pytest.raises(ZeroDivisionError, match="division by zero"), replace_files(tmp_path) as aside:
         (aside / "half").write_text("x")
         _ = 1 / 0
     assert list(tmp_path.iterdir()) == []

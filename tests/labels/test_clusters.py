@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError, ModelFolderError
-from xlgen_hf.labels import clustering, clusters
+from xlgen_hf.labels import clustering
 from xlgen_hf.labels.clustering import (
     cluster_labels,
     default_num_clusters,
@@ -25,7 +25,7 @@ from xlgen_hf.labels.clustering import (
     k_means,
     label_embeddings,
 )
-from xlgen_hf.labels.clusters import LabelClusters
+from xlgen_hf.labels.clusters import LabelClusters, digest_of
 from xlgen_hf.labels.space import LabelSpace
 
 JSON, TENSORS = "label_clusters.json", "label_clusters.safetensors"
@@ -423,8 +423,7 @@ class TestFiles:
         path = make().save(tmp_path)
         tensors = {**load_file(tmp_path / TENSORS), name: value}
         save_file(tensors, tmp_path / TENSORS)
-        content = {**json.loads(path.read_text()), "digest": clusters._digest(tensors)}
-        path.write_text(json.dumps(content))
+        path.write_text(json.dumps({**json.loads(path.read_text()), "digest": digest_of(tensors)}))
         with pytest.raises(ModelFolderError, match=match) as info:
             LabelClusters.load(tmp_path)
         assert str(tmp_path / TENSORS) in str(info.value)

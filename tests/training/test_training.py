@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
+from processes import run_forked
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
@@ -84,12 +83,19 @@ def test_clusters_of_other_labels_are_refused(files, checkpoints, capsys):
     assert "are for other labels" in capsys.readouterr().err
 
 
-def _start(arguments: list[str], folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", "xlgen_hf", *arguments],
-        stderr=(folder / "log").open("w"),
-        stdout=subprocess.DEVNULL,
-    )
+# Runs a command that gets a signal as it logs its third step.
+STOPPED = """
+import logging, os, sys
+from xlgen_hf.cli.main import main
+
+class Stop(logging.Handler):
+    def emit(self, record):
+        if "Step 3 of" in record.getMessage():
+            os.kill(os.getpid(), int(sys.argv[1]))
+
+logging.getLogger("xlgen_hf.training").addHandler(Stop())
+sys.exit(main(sys.argv[2:]))
+"""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send")
@@ -98,16 +104,12 @@ def _start(arguments: list[str], folder: Path) -> subprocess.Popen:
 )
 def test_interrupted_training_continues_from_its_checkpoint(files, checkpoints, number, code, word):
     """A signal leaves a checkpoint; the same command ends with the weights of a run that nobody interrupted."""
-    arguments = _train_arguments(files, checkpoints["bert"], *CLUSTERED, "--max_steps", "120", "--eval_strategy", "no")
-    process = _start([*arguments, "--logging_steps", "1"], files)
-    while "Step 3 of" not in (files / "log").read_text():
-        assert process.poll() is None, (files / "log").read_text()
-        time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(timeout=120) == code
+    arguments = _train_arguments(files, checkpoints["bert"], *CLUSTERED, "--max_steps", "8", "--eval_strategy", "no")
+    done = run_forked(files, STOPPED, int(number), *arguments, "--logging_steps", "1")
+    assert done.returncode == code, done.stderr
     stopped = [int(path.name.split("-")[1]) for path in (files / "model").glob("checkpoint-*")]
-    assert stopped and 3 <= max(stopped) < 120
-    log = (files / "log").read_text()
+    assert stopped and 3 <= max(stopped) < 8
+    log = done.stderr
     assert "saving a checkpoint" in log and "Traceback" not in log
     assert log.splitlines()[-1] == f"xlgen: {word}. The same command continues where this run stopped."
 

@@ -7,11 +7,10 @@ import logging
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
+from processes import run_forked
 from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError, SaveError
@@ -229,8 +228,7 @@ def test_a_run_that_is_killed_while_it_saves_continues(checkpoints, tmp_path):
             "--save_strategy", "steps", "--save_steps", "1", "--per_device_train_batch_size", "2",
         ]  # fmt: skip
 
-    command = [sys.executable, "-c", _KILLED, *arguments("killed")]
-    assert subprocess.run(command, capture_output=True, timeout=240, check=False).returncode == -signal.SIGKILL
+    assert run_forked(tmp_path, _KILLED, *arguments("killed")).returncode == -signal.SIGKILL
     assert [path.name for path in (tmp_path / "killed").glob("*checkpoint-2")] == [".unfinished-checkpoint-2"]
     assert main(arguments("killed")) == 0
     assert main(arguments("whole")) == 0

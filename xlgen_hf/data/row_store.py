@@ -20,7 +20,7 @@ from .label_lists import lists_of_lengths
 
 __all__ = ["RowStore", "merge_long"]
 
-_IN_MEMORY = 1 << 29  # bytes of rows that are kept in memory
+IN_MEMORY = 1 << 29  # bytes of rows that are kept in memory
 
 
 class RowStore:
@@ -32,7 +32,7 @@ class RowStore:
     """
 
     def __init__(self, in_memory: int | None = None) -> None:
-        self._limit = _IN_MEMORY if in_memory is None else in_memory
+        self._limit = IN_MEMORY if in_memory is None else in_memory
         self._tables: list[pa.Table] = []
         self._bytes = 0
         self._writer: Any = None

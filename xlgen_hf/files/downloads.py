@@ -39,7 +39,7 @@ HTTP_ERRORS: tuple[type[Exception], ...] = tuple(
     base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception) and base is not OSError
 )
 _CAUGHT: tuple[type[Exception], ...] = (*HTTP_ERRORS, OSError, ValueError, RuntimeError)
-_WAITS = (0.5, 2.0)  # seconds before a second and a third attempt
+WAITS = (0.5, 2.0)  # seconds before a second and a third attempt
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _INTERNAL = 500
 _TOO_MANY = 429
@@ -100,7 +100,7 @@ def _commit_of(repo_id: str, options: HubOptions) -> str | None:
 
 
 def _attempts(ask: Callable[[], _Answer], repo_id: str, options: HubOptions) -> _Answer:
-    for wait in (*_WAITS, None):
+    for wait in (*WAITS, None):
         try:
             return ask()
         except XLGenError:

@@ -17,7 +17,7 @@ from ..files.atomic import atomic_path
 from ..files.schema import Fields, anything, integer, mapping_of, named_after, string, strings
 from ..files.tensor_schema import Tensors, tensor
 
-__all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters"]
+__all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters", "digest_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -183,7 +183,7 @@ class LabelClusters:
         content = {
             "num_labels": len(self.assignment),
             "num_clusters": self.num_clusters,
-            "digest": _digest(tensors),
+            "digest": digest_of(tensors),
             "names": self.names,
             "metadata": self.metadata,
         }
@@ -216,7 +216,7 @@ class LabelClusters:
             given = len(content[name]) if name == "names" else content[name]
             if given != size:
                 raise ModelFolderError(f"{path}: {name} is {given}, but {tensors_path.name} holds {size}.")
-        if content["digest"] != _digest(tensors):
+        if content["digest"] != digest_of(tensors):
             raise ModelFolderError(f"{tensors_path} was not written together with {path}. Make the clusters again.")
         with named_after(f"{tensors_path} or {path.name}"):
             clusters = cls(tensors["assignment"], tensors["centroids"], content["names"], content["metadata"])
@@ -227,7 +227,8 @@ class LabelClusters:
         return clusters
 
 
-def _digest(tensors: dict[str, np.ndarray]) -> str:
+def digest_of(tensors: Mapping[str, np.ndarray]) -> str:
+    """What tells the tensors of one save from those of another: names, types, shapes and values as hex digits."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(tensors):
         digest.update(f"{name}:{tensors[name].dtype}:{tensors[name].shape}".encode())
