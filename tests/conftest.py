@@ -22,15 +22,23 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import pytest
-import torch
-from datasets import Dataset
-from tiny import MAKERS, ROWS, VOCABULARY, Hub, make_clusters
 
-from xlgen_hf.labels.space import LabelSpace
+# Libraries are imported where they are used: the process that only hands out tests to others needs none of them.
+if TYPE_CHECKING:
+    from datasets import Dataset
 
-torch.set_num_threads(1)
+    from xlgen_hf.labels.space import LabelSpace
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """See above; what tests start in this process."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 class _Deprecations(logging.Handler):
@@ -61,6 +69,9 @@ def no_deprecations():
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Folders of tiny checkpoints with random weights, by family."""
+    import torch
+    from tiny import MAKERS
+
     root = tmp_path_factory.mktemp("checkpoints")
     for name, make in MAKERS.items():
         torch.manual_seed(0)
@@ -71,18 +82,27 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def rows() -> Dataset:
     """Training rows."""
+    from datasets import Dataset
+    from tiny import ROWS
+
     return Dataset.from_list(ROWS)
 
 
 @pytest.fixture
 def label_space() -> LabelSpace:
     """The labels of the rows, and two that no row has."""
+    from tiny import ROWS, VOCABULARY
+
+    from xlgen_hf.labels.space import LabelSpace
+
     return LabelSpace.from_label_lists([row["labels"] for row in ROWS], VOCABULARY)
 
 
 @pytest.fixture
 def make_model(checkpoints, label_space):
     """A function that builds an untrained model and its processor from a tiny checkpoint."""
+    import torch
+    from tiny import make_clusters
     from transformers import AutoTokenizer
 
     from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
@@ -108,6 +128,8 @@ def make_model(checkpoints, label_space):
 @pytest.fixture(scope="session")
 def hub_process():
     """The process of the test Hub."""
+    from tiny import Hub
+
     command = [sys.executable, str(Path(__file__).parent / "hub" / "hub_server.py")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield Hub(process.stdout.readline().strip())
@@ -119,6 +141,7 @@ def hub(hub_process, monkeypatch, tmp_path):
     """An empty Hub that this process talks to as alice, without waiting between retries."""
     from huggingface_hub import constants
     from huggingface_hub.utils import _http
+    from tiny import Hub
 
     hub_process.ask("clear")
     monkeypatch.setattr(constants, "ENDPOINT", hub_process.url)
@@ -130,3 +153,8 @@ def hub(hub_process, monkeypatch, tmp_path):
     monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
     monkeypatch.setenv("HF_TOKEN", Hub.alice)
     return hub_process
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The module with the longest fixtures comes first: of two processes that share the tests, one runs all of it."""
+    items.sort(key=lambda item: "test_hub_processes" not in item.nodeid)

@@ -34,7 +34,7 @@ def tiny(checkpoints):
 def part(tmp_path_factory, monkeypatch):
     """A part of the sample in the place of the whole: test rows are of labels with and without training rows."""
     folder = tmp_path_factory.mktemp("sample")
-    for split, number in (("train", 300), ("validation", 30), ("test", 60)):
+    for split, number in (("train", 120), ("validation", 12), ("test", 24)):
         rows = load_rows(quickstart.SAMPLE / f"{split}.jsonl.gz").select(range(number))
         write_jsonl(folder / f"{split}.jsonl.gz", rows)
     names = sorted(
@@ -57,7 +57,7 @@ def test_all_variants_beside_two_baselines(tiny, part, tmp_path):
     assert report["systems"]["most-frequent"]["micro_f1"] > 0
     for name in ("base", "bcl", "mcg", "rcl"):
         assert (tmp_path / name / "model.safetensors").is_file()
-        assert len((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 60
+        assert len((tmp_path / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()) == 24
     texts = ["--input-file", str(tmp_path / "texts.jsonl")]
     (tmp_path / "texts.jsonl").write_text('{"text": "organ music"}\n', encoding="utf-8")
     assert main(["predict", "--model", str(tmp_path / "rcl"), *texts]) == 0  # a model as any other

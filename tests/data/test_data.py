@@ -274,10 +274,18 @@ def test_hub_data_set_that_cannot_be_had(monkeypatch):
         load_rows("owner/none")
 
 
-@pytest.mark.parametrize("name", ["rows.jsonl", "./rows", "a/b/c", "/no/where"])
-def test_missing_file_is_not_looked_for_on_the_hub(monkeypatch, name):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("rows.jsonl", "rows.jsonl: There is no such file"),
+        ("./rows", "rows: Files of this name cannot be read; names end in .jsonl"),
+        ("a/b/c", "a/b/c: Files of this name cannot be read"),
+        ("/no/where", "/no/where: Files of this name cannot be read"),
+    ],
+)
+def test_missing_file_is_not_looked_for_on_the_hub(monkeypatch, name, message):
     monkeypatch.setattr(data, "load_dataset", lambda name: pytest.fail("asked the Hub"))
-    with pytest.raises(DataError, match=r"There is no such file|Files of this name cannot be read"):
+    with pytest.raises(DataError, match=f"^{message}"):
         load_rows(name)
 
 

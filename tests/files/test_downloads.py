@@ -162,7 +162,7 @@ def test_a_hub_that_is_gone_is_named(hub, monkeypatch):
     [
         ("no/such/folder", "There is no folder 'no/such/folder', and it cannot be an id on the Hub"),
         ("../model", "There is no folder '../model', and it cannot be an id"),
-        ("acme/none", "'acme/none' is not a folder here .* Check the id and the revision|Repository Not Found"),
+        ("acme/none", "'acme/none' is not a folder here .* 404 Client Error. Repository Not Found"),
     ],
 )
 def test_names_that_lead_nowhere(hub, name, message):

@@ -183,6 +183,18 @@ class ResumableTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------------ loading
 
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        """Read the weights as the base class does, and refuse those of a model of other sizes."""
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        except RuntimeError as err:
+            if "size mismatch" not in str(err):
+                raise
+            raise ModelFolderError(
+                f"The checkpoint {resume_from_checkpoint} does not fit the model: weights of the same name have "
+                "different sizes. It was written by a run with other settings; choose another output folder."
+            ) from err
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         """Refuse a checkpoint of another model; names that share their weights with one that was loaded are fine."""
         state = self.model.state_dict(keep_vars=True)
