@@ -63,6 +63,7 @@ COMMANDS = (
         "Predict the labels of texts.",
         again="With --output-file the same command continues where this run stopped.",
     ),
+    Command("tag", "Label a text, or a few, and show what speaks for each label."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
     Command(
         "experiment",

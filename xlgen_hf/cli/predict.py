@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
 import typer
 
 from ..data.options import RowOptions
+from .answering import chosen_rule, load_on_device
 from .options import Device
 from .rows import takes_row_options
 
@@ -28,7 +29,6 @@ __all__ = ["CHUNK_SIZE", "predict"]
 CHUNK_SIZE = 1024
 """Texts that are sorted by length together; rows are written after each chunk."""
 _MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
-_AUTO = "auto"
 _NOT_DECIDING = ("output_file", "overwrite")  # options that rows do not depend on
 
 Predict: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
@@ -133,7 +133,7 @@ def predict(
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
     settings: _Settings = {
         "decoding": decoding,
-        "rule": _rule(members[0], top_k, threshold, objective, expected_f1),
+        "rule": chosen_rule(members[0], top_k, threshold, objective, expected_f1=expected_f1),
         "allowed": _choose_labels(members[0], allow, deny, cluster),
         "batch_size": batch_size,
     }
@@ -203,14 +203,11 @@ def _decoding(
 
 
 def _load(name: str, device: str | None, add_labels: Path | None, cluster_threshold: float | None) -> Predictor:
-    import torch
-
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
-    from ..loading import load_predictor
     from ..prediction.generator import Generator
 
-    predictor = load_predictor(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    predictor = load_on_device(name, device)
     if cluster_threshold is not None:
         if not isinstance(predictor.source, Generator):
             raise ConfigurationError(f"{name} has no generator, so --cluster-threshold has no effect.")
@@ -239,46 +236,6 @@ def _choose_labels(
     if not chosen.any():
         raise ConfigurationError("--allow, --deny and --cluster leave no label to predict.")
     return None if chosen.all() else np.flatnonzero(chosen)
-
-
-def _rule(
-    predictor: Predictor, top_k: int | None, threshold: str | None, objective: str | None, expected_f1: bool
-) -> DecisionRule | None:
-    """The decision rule that the options ask for, None for the model's own."""
-    from ..errors import ConfigurationError
-    from ..ranking.decisions import DecisionRule
-
-    if (top_k is not None) + (threshold is not None) + expected_f1 > 1:
-        raise ConfigurationError("--top-k, --threshold and --expected-f1 exclude each other; choose one.")
-    if objective is not None and threshold != _AUTO:
-        raise ConfigurationError(
-            f"--objective {objective} chooses among the thresholds of --threshold auto; add that."
-        )
-    if expected_f1:
-        return DecisionRule("expected_f1")
-    if top_k is not None:
-        return DecisionRule("top_k", top_k)
-    if threshold is None:
-        return None
-    if threshold == _AUTO:
-        return _tuned(predictor, objective or "micro")
-    try:
-        return DecisionRule("threshold", float(threshold))
-    except ValueError as err:
-        raise ConfigurationError(f"--threshold {threshold}: give a number from 0 to 1, or auto.") from err
-
-
-def _tuned(predictor: Predictor, objective: str) -> DecisionRule:
-    from ..errors import ConfigurationError
-    from ..ranking.thresholds import tuned_threshold
-
-    known = predictor.score_model.thresholds
-    if objective not in known:
-        raise ConfigurationError(
-            f"--threshold auto: the model has no threshold for {objective!r}, only {sorted(known)}. Train it with "
-            "validation rows, or give a number."
-        )
-    return tuned_threshold(known[objective])
 
 
 def _predictions(predict: Predict, rows: Dataset, start: int) -> Iterator[tuple[int, list[LabelPrediction]]]:

@@ -141,6 +141,29 @@ class Predictor:
         Raises:
             ConfigurationError: if options do not fit the model.
         """
+        decided = self.decide(
+            texts,
+            decoding=decoding,
+            rule=rule,
+            allowed=allowed,
+            open_vocabulary=open_vocabulary,
+            batch_size=batch_size,
+            progress=progress,
+        )
+        return self.to_predictions(decided.scored, decided)
+
+    def decide(
+        self,
+        texts: Sequence[str],
+        *,
+        decoding: DecodingOptions | None = None,
+        rule: DecisionRule | None = None,
+        allowed: np.ndarray | None = None,
+        open_vocabulary: bool = False,
+        batch_size: int = 64,
+        progress: bool = False,
+    ) -> RankedTexts:
+        """The candidates of texts, those that [`predict`] returns chosen; see there for the arguments."""
         rule = self._rule(rule)
         if rule.min_candidates:
             wanted = decoding or DecodingOptions()
@@ -154,7 +177,7 @@ class Predictor:
             batch_size=batch_size,
             progress=progress,
         )
-        return self.to_predictions(rule.apply(ranked.scored), ranked)
+        return replace(ranked, scored=rule.apply(ranked.scored))
 
     def _rule(self, rule: DecisionRule | None) -> DecisionRule:
         if rule is None or rule.kind == "own":

@@ -1,0 +1,96 @@
+"""`xlgen tag`: answers for people, as JSON, from the command line and from stdin."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from tiny import ROWS
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.loading import load_predictor
+from xlgen_hf.prediction.evidence import explain
+from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.ranking.decisions import DecisionRule
+from xlgen_hf.ranking.score_model import ScoreModel
+from xlgen_hf.retrieval.candidate_inputs import CandidateInputs
+from xlgen_hf.retrieval.model_sources import save_source_alone
+from xlgen_hf.retrieval.retriever import LabelRetriever
+
+TEXTS = ["organ music", "modern art"]
+
+
+@pytest.fixture
+def retriever(checkpoints, label_space):
+    ids = [label_space.encode(row["labels"]) for row in ROWS]
+    texts = [row["text"] for row in ROWS]
+    return LabelRetriever.fit(label_space, texts, ids, checkpoints["bert"], lexical=True, progress=False)
+
+
+@pytest.fixture
+def index(retriever, label_space, tmp_path):
+    save_source_alone(tmp_path / "index", label_space, "retrieval", retriever, ScoreModel())
+    return str(tmp_path / "index")
+
+
+def test_a_text_is_answered_readably(index, capsys):
+    assert main(["tag", TEXTS[0], "--model", index, "--top-k", "2"]) == 0
+    shown = capsys.readouterr()
+    lines = shown.out.splitlines()
+    found = load_predictor(index).predict(TEXTS[:1], rule=DecisionRule("top_k", 2))[0]
+    assert len(lines) == 2 and "Loading" not in shown.err
+    for line, label, score in zip(lines, found.labels, found.scores, strict=True):
+        assert line.split("  ")[1:3] == [f"{score:.2f}", label]
+        assert "name " in line and "training row" in line
+
+
+def test_stdin_gives_a_text_per_line(index, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([TEXTS[0], "", TEXTS[1]]) + "\n"))
+    assert main(["tag", "--model", index, "--top-k", "1"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (lines[0], lines[2], lines[3]) == (TEXTS[0], "", TEXTS[1]) and len(lines) == 5
+
+
+def test_json_has_all_evidence(index, capsys):
+    assert main(["tag", *TEXTS, "--model", index, "--json", "--threshold", "0.2"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    predictor = load_predictor(index)
+    counts = dict(zip(predictor.label_space.names, predictor.label_space.counts.tolist(), strict=True))
+    assert [row["text"] for row in rows] == TEXTS
+    for row in rows:
+        assert min(row["scores"]) >= 0.2
+        assert row["training_rows"] == [counts[label] for label in row["labels"]]
+        for evidence in row["evidence"]:
+            assert set(evidence) == {"neighbors", "names", "lexical_neighbors", "lexical_names"}
+
+
+def test_a_model_that_reads_candidates_says_what_retrieval_found(make_model, retriever, tmp_path, capsys):
+    model, processor = make_model("bert", "base")
+    candidates = CandidateInputs.fit(retriever, [row["text"] for row in ROWS], num_input_candidates=4, progress=False)
+    processor.candidates = candidates
+    predictor = Predictor.from_model(model.eval(), processor)
+    (answer,) = explain(predictor, TEXTS[:1], rule=DecisionRule("top_k", 8))
+    found = candidates.find(TEXTS[:1])
+    known = dict(zip(found.labels.tolist(), found.scores.tolist(), strict=True))
+    for label, evidence in zip(answer.prediction.labels, answer.evidence, strict=True):
+        score = known.get(processor.label_space.index[label], 0.0)
+        assert evidence["retrieval"] == pytest.approx(score, abs=1e-4)
+    assert any(evidence["retrieval"] for evidence in answer.evidence)
+    assert [answer.prediction] == predictor.predict(TEXTS[:1], rule=DecisionRule("top_k", 8))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["x", "--top-k", "2", "--threshold", "0.5"], 1, "--top-k and --threshold exclude each other; choose one."),
+        (["x", "--threshold", "high"], 1, "--threshold high: give a number from 0 to 1, or auto."),
+        (["x", "--threshold", "auto"], 1, "the model has no threshold for 'micro'"),
+        ([], 2, "There is no text on stdin; give one per line."),
+    ],
+)
+def test_what_cannot_be_answered_is_one_line(index, capsys, monkeypatch, arguments, code, message):
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n"))
+    assert main(["tag", *arguments, "--model", index]) == code
+    shown = capsys.readouterr()
+    assert message in shown.err and shown.err.count("\n") == 1 and shown.out == ""
