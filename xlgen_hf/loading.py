@@ -76,6 +76,8 @@ def _load_source(folder: Path, device: str | None) -> Predictor:
     label_space = LabelSpace.load(folder)
     sources = load_sources(folder, len(label_space))
     score_model = ScoreModel.load(folder, {}) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
+    if not sources:
+        raise ModelFolderError(f"{folder} lacks the files of a retriever and of label trees; is it a whole index?")
     (source, *others) = sources.values()
     if others:
         raise ModelFolderError(f"{folder} holds {sorted(sources)} and nothing that weighs them; keep one of them.")

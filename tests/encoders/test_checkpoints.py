@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
+import shutil
 import sys
 
 import pytest
@@ -9,7 +11,8 @@ from transformers import AutoConfig, AutoModel, BertConfig
 
 from xlgen_hf.encoders import checkpoints
 from xlgen_hf.encoders.checkpoints import checkpoint_errors, load_error_hint, resolve_checkpoint
-from xlgen_hf.errors import CheckpointError, DataError
+from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.errors import CheckpointError, DataError, ModelFolderError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -133,3 +136,15 @@ def test_own_checkpoint_errors_pass_unchanged_and_others_too():
     with pytest.raises(DataError, match=r"^row 2: bad$"):
         with checkpoint_errors("x"):
             raise DataError("bad", row=2)
+
+
+def test_a_tokenizer_is_tried_before_it_is_used(checkpoints, tmp_path):
+    """The fault: of a damaged tokenizer the encoder's loader raised `Exception`, which names no file."""
+    for name, change in {"normalizer": 3, "model": {"type": "WordPiece"}}.items():
+        folder = tmp_path / name
+        shutil.copytree(checkpoints["bert"], folder)
+        content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+        content[name] = change
+        (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+        with pytest.raises(ModelFolderError, match=rf"{folder}: tokenizer\.json or tokenizer_config\.json makes no"):
+            load_encoder(str(folder))

@@ -9,7 +9,7 @@ import typer
 
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, LabelSettings
-from .options import Device, Labels, takes_settings
+from .options import Device, Labels, Overwrite, takes_settings
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def cluster(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of k-means and of the order `shuffle`.")] = 0,
+    overwrite: Overwrite = False,
     *,
     rows: RowOptions,
     num_clusters: int | None,
@@ -62,6 +63,7 @@ def cluster(
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_label_names, load_rows
+    from ..files.outputs import claim_folder
     from ..labels.clustering import fit_clusters
     from ..labels.space import LabelSpace
 
@@ -69,21 +71,22 @@ def cluster(
     documents = load_rows(train_file, rows, split="train")
     label_lists = list(documents["labels"])
     space = LabelSpace.from_label_lists(label_lists, vocabulary, decode_order, seed)
-    clusters = fit_clusters(
-        space,
-        list(documents["text"]),
-        [space.encode(names) for names in label_lists],
-        encoder,
-        num_clusters=num_clusters,
-        name_weight=name_weight,
-        seed=seed,
-        cache_dir=cache_dir or output_dir / "embeddings",
-        max_length=max_length,
-        batch_size=batch_size,
-        device=device,
-    )
-    space.save(output_dir)
-    clusters.save(output_dir)
+    with claim_folder(output_dir, command="xlgen cluster", overwrite=overwrite):
+        clusters = fit_clusters(
+            space,
+            list(documents["text"]),
+            [space.encode(names) for names in label_lists],
+            encoder,
+            num_clusters=num_clusters,
+            name_weight=name_weight,
+            seed=seed,
+            cache_dir=cache_dir or output_dir / "embeddings",
+            max_length=max_length,
+            batch_size=batch_size,
+            device=device,
+        )
+        space.save(output_dir)
+        clusters.save(output_dir)
     _print_summary(space, clusters, output_dir)
 
 

@@ -12,7 +12,7 @@ import typer
 
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, Pool
-from .options import Labels, option_names
+from .options import Labels, Overwrite, option_names
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -116,6 +116,7 @@ def experiment(
         bool,
         typer.Option("--report-only", help="Run nothing; report on the cells that are done.", rich_help_panel=_DATA),
     ] = False,
+    overwrite: Overwrite = False,
     *,
     rows: RowOptions,
 ) -> None:
@@ -128,6 +129,7 @@ def experiment(
     from ..experiments.plan import Plan, plan_cells
     from ..experiments.run import run_cells
     from ..experiments.systems.registry import SystemOptions, system_names
+    from ..files.outputs import claim_folder
 
     if figures:
         check_picture(output_dir / "figure.png")
@@ -148,10 +150,11 @@ def experiment(
         _models(model or []),
     )
     sources = _sources(data, train_file, validation_file, test_file)
-    prepared = ExperimentData.prepare(sources, labels, output_dir / "data", rows)
-    cells, ablation_rows = plan_cells(plan, prepared.facts["digest"])
-    failures = [] if report_only else run_cells(cells, output_dir)
-    _report(plan, cells, ablation_rows, output_dir, failures, figures=figures)
+    with claim_folder(output_dir, command="xlgen experiment", overwrite=overwrite):
+        prepared = ExperimentData.prepare(sources, labels, output_dir / "data", rows)
+        cells, ablation_rows = plan_cells(plan, prepared.facts["digest"])
+        failures = [] if report_only else run_cells(cells, output_dir)
+        _report(plan, cells, ablation_rows, output_dir, failures, figures=figures)
     _end(failures, named=bool(chosen))
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..data.options import RowOptions
+from .options import Overwrite
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["hybrid"]
 
 logger = logging.getLogger(__name__)
+
+_COMMAND = "xlgen hybrid"  # as its output folder says it
 
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
@@ -41,6 +44,7 @@ def hybrid(
         int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
     ] = 20,
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
+    overwrite: Overwrite = False,
     *,
     rows: RowOptions,
 ) -> None:
@@ -50,6 +54,7 @@ def hybrid(
     from ..data.rows import load_rows
     from ..files.model_checks import local_model
     from ..files.model_folder import REPORT_FILE
+    from ..files.outputs import claim_folder, refuse_folder
     from ..files.saving import replace_files
     from ..files.serialization import read_json, write_json
     from ..loading import load_model
@@ -60,6 +65,7 @@ def hybrid(
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
+    refuse_folder(output_dir, command=_COMMAND, overwrite=overwrite)  # before the work
     generator, processor = load_model(model)
     sources: dict[str, SavedSource] = {"retrieval": _retriever(model, processor, retriever)}
     validation = load_rows(validation_file, rows, split="validation")
@@ -75,7 +81,7 @@ def hybrid(
     )
     processor = processor.with_score_model(score_model)
     report = local_model(model, {}) / REPORT_FILE
-    with replace_files(output_dir) as aside:
+    with claim_folder(output_dir, command=_COMMAND, overwrite=overwrite), replace_files(output_dir) as aside:
         generator.save_pretrained(aside)
         processor.save_pretrained(aside)
         if report.is_file():

@@ -10,7 +10,7 @@ import typer
 
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE
-from .options import CpuThreads, Labels, given_names
+from .options import CpuThreads, Labels, Overwrite, given_names
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -74,14 +74,19 @@ def index(
     ] = True,
     cpu_threads: CpuThreads = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
+    overwrite: Overwrite = False,
     *,
     rows: RowOptions,
 ) -> None:
-    """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with."""
+    """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with.
+
+    The same command continues a run that was interrupted.
+    """
     import torch
 
     from ..data.rows import load_label_names, load_rows
     from ..data.transforms import labelled_rows
+    from ..files.outputs import claim_folder
     from ..labels.space import LabelSpace
     from ..retrieval.model_sources import save_source_alone
     from ..training.retriever import ContrastiveSettings
@@ -94,15 +99,16 @@ def index(
     validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
     space = LabelSpace.from_label_lists(train["labels"], None if labels is None else load_label_names(labels))
     source: SavedSource
-    if method == "retrieval":
-        length = min(max_length, ContrastiveSettings.max_length)
-        training = ContrastiveSettings(epochs, batch_size, learning_rate, temperature, max_length=length)
-        data = _Data(space, train, validation, output_dir / "cache", seed)
-        source = _make_retriever(data, encoder, training, max_length, lexical=lexical)
-    else:
-        source = _make_label_trees(space, train, method, cpu_threads)
-    name = "retrieval" if method == "retrieval" else "label_trees"
-    save_source_alone(output_dir, space, name, source, _score_model(source, space, validation))
+    with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
+        if method == "retrieval":
+            length = min(max_length, ContrastiveSettings.max_length)
+            training = ContrastiveSettings(epochs, batch_size, learning_rate, temperature, max_length=length)
+            data = _Data(space, train, validation, output_dir / "cache", seed)
+            source = _make_retriever(data, encoder, training, max_length, lexical=lexical)
+        else:
+            source = _make_label_trees(space, train, method, cpu_threads)
+        name = "retrieval" if method == "retrieval" else "label_trees"
+        save_source_alone(output_dir, space, name, source, _score_model(source, space, validation))
     results().print(f"Index written to {output_dir}", markup=False, soft_wrap=True)
 
 

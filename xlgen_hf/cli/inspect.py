@@ -89,12 +89,11 @@ def _read(source: str | None, files: dict[str, str], rows: RowOptions) -> dict[s
 
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
-    from transformers import AutoTokenizer
-
     from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
+    from ..files.model_checks import try_tokenizer
 
     with checkpoint_errors(name):
-        return AutoTokenizer.from_pretrained(fetch_checkpoint(name))
+        return try_tokenizer(Path(fetch_checkpoint(name)))
 
 
 def _print_inspection(found: Inspection) -> None:

@@ -7,17 +7,21 @@ from typing import Annotated
 
 import typer
 
+from .options import Overwrite
+
 __all__ = ["merge"]
 
 
 def merge(
     model: Annotated[str, typer.Option(help="Folder of a LoRA adapter, or its id on the Hub.")],
     output_dir: Annotated[Path, typer.Option(file_okay=False, help="Folder for the merged model.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model that needs neither the adapter nor peft, with the same predictions."""
     from ..errors import ConfigurationError
     from ..files.adapter_base import is_adapter
     from ..files.model_checks import local_model
+    from ..files.outputs import claim_folder
     from ..files.saving import replace_files
     from ..loading import load_model
     from .console import results
@@ -25,8 +29,9 @@ def merge(
     folder = local_model(model, {})
     if not is_adapter(folder):
         raise ConfigurationError(f"{model} is not an adapter, so there is nothing to merge. Use it as it is.")
-    merged, processor = load_model(str(folder))
-    with replace_files(output_dir) as aside:
-        merged.save_pretrained(aside)
-        processor.save_pretrained(aside)
+    with claim_folder(output_dir, command="xlgen merge", overwrite=overwrite):
+        merged, processor = load_model(str(folder))
+        with replace_files(output_dir) as aside:
+            merged.save_pretrained(aside)
+            processor.save_pretrained(aside)
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)

@@ -239,6 +239,14 @@ Labels = Annotated[
         rich_help_panel="Data",
     ),
 ]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Write into a folder that holds something else; what is there stays, but for files of the same names.",
+        rich_help_panel="Data",
+    ),
+]
 Device = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, get_args
 import typer
 
 from ..settings import Variant
+from .options import Overwrite
 
 __all__ = ["NEXT_COMMANDS", "quickstart"]
 
@@ -26,14 +27,18 @@ def quickstart(
     variant: Annotated[Variant, typer.Option(help="The variant to train.")] = "rcl",
     all_variants: Annotated[bool, typer.Option("--all-variants", help="Train base, bcl, mcg and rcl.")] = False,
     seed: Annotated[int, typer.Option(min=0, help="Seed of clusters and training.")] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a model on bundled titles of library holdings, and compare it with two baselines.
 
     It takes minutes on two cores and needs no network.
     """
+    from ..files.outputs import claim_folder
     from ..quickstart import run_quickstart
 
-    _print_report(run_quickstart(output_dir, get_args(Variant) if all_variants else (variant,), seed))
+    with claim_folder(output_dir, command="xlgen quickstart", overwrite=overwrite):
+        report = run_quickstart(output_dir, get_args(Variant) if all_variants else (variant,), seed)
+    _print_report(report)
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ from ..data.options import RowOptions
 from ..settings import check_effect, definitions, no_effect
 from ..training.settings import TrainerSettings, TrainingSettings
 from .config import Config, more_words, write_config
-from .options import CpuThreads, Labels, given_names, option_names, takes_settings
+from .options import CpuThreads, Labels, Overwrite, given_names, option_names, takes_settings
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def train(
     labels: Labels = None,
     config: Config = None,
     cpu_threads: CpuThreads = None,
+    overwrite: Overwrite = False,
     *,
     rows: RowOptions,
     **values: Any,
@@ -80,13 +82,25 @@ def train(
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
     validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
     effective = _effective(context, settings, further)
-    _, _, scores = train_model(
-        settings, args, load_rows(train_file, rows, split="train"), validation,
-        on_start=lambda: write_config(output_dir, effective),
-    )  # fmt: skip
+    training = load_rows(train_file, rows, split="train")
+    with _claim(output_dir, args, overwrite=overwrite):
+        _, _, scores = train_model(
+            settings, args, training, validation, on_start=lambda: write_config(output_dir, effective)
+        )
     if args.process_index == 0:
         _print_result(output_dir, scores)
     PartialState().destroy_process_group()  # where there is one
+
+
+def _claim(output_dir: Path, args: XLGenTrainingArguments, *, overwrite: bool) -> AbstractContextManager[object]:
+    """Keep others from writing into the folder; of several processes the one that writes does it for all."""
+    from ..files.outputs import claim_folder
+    from ..training.run_record import RECORD_FILE
+
+    if not args.should_save:
+        return nullcontext()
+    begun = (output_dir / RECORD_FILE).is_file()  # by Python code; whether it is the same run is checked there
+    return claim_folder(output_dir, command="xlgen train", overwrite=overwrite or begun)
 
 
 def _arguments(
@@ -107,7 +121,7 @@ def _arguments(
 
 def _effective(context: typer.Context, settings: TrainingSettings, further: dict[str, Any]) -> dict[str, Any]:
     """What decides the run, by the names of options: without settings that have no effect in it."""
-    values = {**context.params, **settings.model_options(), **further, "config": None}
+    values = {**context.params, **settings.model_options(), **further, "config": None, "overwrite": None}
     known = {**definitions(TrainingSettings), **definitions(TrainerSettings)}
     return {
         name: value for name, value in values.items() if name not in known or no_effect(known[name], values) is None

@@ -18,7 +18,6 @@ from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
     AutoModelForTextEncoding,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,11 +25,12 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
+from ..files.model_checks import check_loaded, try_tokenizer
 from ..files.schema import Fields, integer, string
 from ..files.tensor_schema import Tensors, tensor
 from .checkpoints import checkpoint_errors, fetch_checkpoint
 
-__all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "load_encoder", "masked_mean"]
+__all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "hash_of_weights", "load_encoder", "masked_mean"]
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +165,7 @@ class _EncoderSource:
         path = fetch_checkpoint(encoder)
         with checkpoint_errors(encoder):
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+            tokenizer = try_tokenizer(Path(path))
         return cls(encoder, config, tokenizer, path=path)
 
     def max_positions(self) -> int:
@@ -178,7 +178,7 @@ class _EncoderSource:
     def identity(self) -> str:
         """Tell these weights from others: by a loaded model's values, a folder's files, a Hub id's commit."""
         if self.model is not None:
-            return _hash_of_weights(_encoder_of(self.model))
+            return hash_of_weights(_encoder_of(self.model))
         folder = Path(self.path)
         if folder.parent.name == "snapshots":  # the Hub's cache, which names the folder after the commit
             return f"{self.name}@{folder.name}"
@@ -190,19 +190,21 @@ class _EncoderSource:
         if self.model is not None:
             return _encoder_of(self.model)
         options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+        kind: Any = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModel
+        if type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5 and its kin: the decoder is not even read
+            kind = AutoModelForTextEncoding
         with checkpoint_errors(self.name):
-            if type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5 and its kin: the decoder is not even read
-                return AutoModelForTextEncoding.from_pretrained(self.path, **options)
-            if self.config.is_encoder_decoder:
-                return AutoModelForSeq2SeqLM.from_pretrained(self.path, **options).get_encoder()
-            return AutoModel.from_pretrained(self.path, **options)
+            model, info = kind.from_pretrained(self.path, output_loading_info=True, **options)
+            check_loaded(Path(self.path), info, but_for="pooler")  # what a pooler gives is not used
+        return model.get_encoder() if kind is AutoModelForSeq2SeqLM else model
 
 
 def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     return model.get_encoder() if model.config.is_encoder_decoder else model
 
 
-def _hash_of_weights(model: PreTrainedModel) -> str:
+def hash_of_weights(model: PreTrainedModel) -> str:
+    """A digest of names, types and values of a model's weights; equal for equal weights, wherever they are."""
     digest = hashlib.blake2b()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name}:{value.dtype}:{tuple(value.shape)}".encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -12,7 +12,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoModelForTextEncoding, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForTextEncoding,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ..configuration_xlgen import XLGenConfig
@@ -27,22 +34,29 @@ __all__ = [
     "PROCESSOR_FORM",
     "check_config",
     "check_encoder",
+    "check_loaded",
     "check_model",
     "load_config",
     "load_errors",
     "load_tokenizer",
     "local_model",
     "read_processor_settings",
+    "try_tokenizer",
 ]
 
 _MOST_CLASSES = 100_000
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
-_LONGEST = 1_000_000  # tokens of an input or target
+_SHORTEST, _LONGEST = 4, 1_000_000  # tokens of an input or target
+_TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_TOKENIZER_FILES = ("tokenizer.json", _TOKENIZER_CONFIG_FILE)
+_SPECIAL_IDS = ("pad_token_id", "unk_token_id", "eos_token_id", "sep_token_id", "bos_token_id", "cls_token_id")
+_TRIED_TEXTS = ("a", "", "Ab, c-1 \u00e4\u4e2d\U0001f600 " * 8)  # what a tokenizer knows, and what none may know
+_TRIED_LENGTH = 16
 PROCESSOR_FORM = Fields(
     {
         "processor_class": string(),
-        "max_source_length": integer(minimum=4, maximum=_LONGEST),
-        "max_target_length": integer(minimum=4, maximum=_LONGEST),
+        "max_source_length": integer(minimum=_SHORTEST, maximum=_LONGEST),
+        "max_target_length": integer(minimum=_SHORTEST, maximum=_LONGEST),
         "clusters": boolean(),
         "candidates": anything(),
         "auto_map": anything(),  # where the modules are in a repository with code; for transformers
@@ -210,6 +224,29 @@ def check_model(cls: Any, folder: Path, config: Any) -> None:
     _compare(folder / CONFIG_FILE, model, shapes)
 
 
+def check_loaded(folder: Path, info: Mapping[str, Any], *, but_for: str | None = None) -> None:
+    """Refuse weights that are not all that the config asks for: transformers would make up the rest.
+
+    Args:
+        folder: the folder of the model.
+        info: what transformers says of the loading.
+        but_for: a part of the names of weights that may be lacking, where the file may also hold others than those of
+            the model; None where the weights must be exactly those of the config.
+
+    Raises:
+        ModelFolderError: if weights are lacking, or the model has no place for some.
+    """
+    kinds = ("missing_keys", "unexpected_keys") if but_for is None else ("missing_keys",)
+    for kind in kinds:
+        names = sorted(name for name in info.get(kind, ()) if but_for is None or but_for not in name)
+        if names:
+            told = "the weights lack" if kind == "missing_keys" else "the model has no place for"
+            raise ModelFolderError(
+                f"{folder}: {CONFIG_FILE} and weights are of different models: {told} {len(names)} "
+                f"{'tensor' if len(names) == 1 else 'tensors'}, e.g. {names[0]}."
+            )
+
+
 def check_encoder(folder: Path) -> None:
     """Check that an encoder's weights are safetensors and fit its config, before anything of its sizes is made.
 
@@ -264,28 +301,57 @@ def read_processor_settings(folder: Path, processor_class: str) -> dict[str, Any
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder, after a try."""
+    """The tokenizer of a model's folder, after a try.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ModelFolderError: if its files make no tokenizer, or one without a padding token or an end token.
+    """
     # The Auto class reads the model's config as well, where there is one, and warns where it does not know its type:
     # code out of a repository registers none.
     config = None
     if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
         config = load_config(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        needed = name == "tokenizer_config.json"  # tokenizers in Python (ByT5) have the config alone
-        if needed or (folder / name).exists():
-            read_object(folder / name)
+    read_object(folder / _TOKENIZER_CONFIG_FILE)
+    tokenizer = try_tokenizer(folder, config)
+    if tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
+        raise ModelFolderError(f"{folder / _TOKENIZER_CONFIG_FILE}: a padding token and an end token are needed.")
+    return tokenizer
+
+
+def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
+    """The tokenizer of any checkpoint, which has encoded a few texts.
+
+    Args:
+        folder: the folder of the checkpoint.
+        config: its config, where that is known; read from the folder if None.
+
+    Raises:
+        ModelFolderError: if its files make no tokenizer, or one that cannot encode.
+    """
+    found = [name for name in _TOKENIZER_FILES if (folder / name).exists()]  # some tokenizers have other files alone
+    for name in found:
+        read_object(folder / name)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, config=config, trust_remote_code=False
         )
-        odd = [key for key in ("pad_token_id", "unk_token_id", "eos_token_id") if _is_odd(getattr(tokenizer, key))]
-        tokenizer("a", verbose=False)
+        for text in _TRIED_TEXTS:
+            tokenizer(text, truncation=True, max_length=_TRIED_LENGTH, verbose=False)
+        ids = {name: getattr(tokenizer, name) for name in _SPECIAL_IDS}
+        longest = tokenizer.model_max_length
     except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself
-        raise ModelFolderError(f"{folder}: tokenizer.json or tokenizer_config.json makes no tokenizer: {err}") from err
-    if odd or tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
-        raise ModelFolderError(f"{folder / 'tokenizer_config.json'}: a padding token and an end token are needed.")
+        raise ModelFolderError(
+            f"{folder}: {' or '.join(found) or 'what it holds'} makes no tokenizer: {err or type(err).__name__}"
+        ) from err
+    odd = next((name for name, token in ids.items() if token is not None and type(token) is not int), None)
+    settings = folder / _TOKENIZER_CONFIG_FILE
+    if odd is not None:
+        raise ModelFolderError(f"{settings}: {odd} is {shown(ids[odd])}; it must be an integer.")
+    if type(longest) not in (int, float) or not longest >= _SHORTEST:
+        raise ModelFolderError(
+            f"{settings}: model_max_length is {shown(longest)}; it must be a number >= {_SHORTEST}."
+        )
     return tokenizer
-
-
-def _is_odd(token: Any) -> bool:
-    return token is not None and type(token) is not int

@@ -16,7 +16,15 @@ from .atomic import is_running, is_unfinished, save_errors, try_lock
 from .saving import finish_interrupted_save
 from .schema import Fields, anything, integer, mapping_of, shown, string
 
-__all__ = ["RECORD_FILE", "claim_file", "claim_folder", "differences", "refuse_existing", "sole_writer"]
+__all__ = [
+    "RECORD_FILE",
+    "claim_file",
+    "claim_folder",
+    "differences",
+    "refuse_existing",
+    "refuse_folder",
+    "sole_writer",
+]
 
 RECORD_FILE = ".xlgen-output.json"
 """In an output folder: the command that began it."""
@@ -87,11 +95,8 @@ def claim_folder(
         SaveError: if the folder cannot be written.
     """
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} is a file, where a folder is to be written. Choose another name.")
-    record = {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
-    if not overwrite:
-        _refuse_others(folder, record)
+    refuse_folder(folder, command=command, settings=settings, overwrite=overwrite)
+    record = _record(command, settings)
     with save_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with sole_writer(folder, command=command):
@@ -101,6 +106,24 @@ def claim_folder(
         if overwrite or not (folder / RECORD_FILE).exists():
             _RECORD_FORM.write(folder / RECORD_FILE, record)
         yield folder
+
+
+def refuse_folder(
+    folder: Path, *, command: str, settings: Mapping[str, Any] | None = None, overwrite: bool = False
+) -> None:
+    """Refuse a folder that [`claim_folder`] would refuse, before the work that comes first.
+
+    Raises:
+        ConfigurationError: if the folder holds something else and `overwrite` is not set.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file, where a folder is to be written. Choose another name.")
+    if not overwrite:
+        _refuse_others(folder, _record(command, settings))
+
+
+def _record(command: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
 
 
 def _refuse_others(folder: Path, record: Mapping[str, Any]) -> None:

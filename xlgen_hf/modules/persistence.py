@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from ..errors import ConfigurationError
 from ..files.downloads import HUB_OPTIONS
-from ..files.model_checks import check_model, load_errors, local_model
+from ..files.model_checks import check_loaded, check_model, load_errors, local_model
 from ..files.model_folder import ADAPTER_CONFIG_FILE
 from ..files.saving import plain_folder, read_folder, replace_files
 
@@ -54,7 +54,7 @@ class ModelFilesMixin:
             raise ConfigurationError("use_safetensors=False would read a pickle. XLGen's weights are safetensors.")
         of_hub = {key: value for key, value in options.items() if key in HUB_OPTIONS - {"revision"}}
         place = local_model(pretrained_model_name_or_path, options)
-        model = read_folder(plain_folder(place), lambda folder: cls._load(folder, args, options, of_hub))
+        model = read_folder(plain_folder(place), lambda folder: cls._load(folder, args, {**options}, of_hub))
         loaded = model[0] if options.get("output_loading_info") else model
         loaded.name_or_path = str(pretrained_model_name_or_path)
         return model
@@ -66,10 +66,14 @@ class ModelFilesMixin:
 
             return load_adapter(cls, folder, **{**options, **of_hub})
         check_model(cls, folder, options.get("config"))
+        wants_info = options.pop("output_loading_info", False)
+        options = {**options, "use_safetensors": True, "output_loading_info": True}
         with load_errors(folder):
-            model = super().from_pretrained(str(folder), *args, use_safetensors=True, **options)  # type: ignore[misc]
-        (model[0] if options.get("output_loading_info") else model).forget_untied()
-        return model
+            model, info = super().from_pretrained(str(folder), *args, **options)  # type: ignore[misc]
+        if "quantization_config" not in options:  # which renames weights
+            check_loaded(folder, info)
+        model.forget_untied()
+        return (model, info) if wants_info else model
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Write config and weights; what stands in the folder stays whole until all of it is written.

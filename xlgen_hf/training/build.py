@@ -6,11 +6,11 @@ import logging
 from pathlib import Path
 
 from datasets import Dataset
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase, set_seed
+from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..errors import ConfigurationError
-from ..files.model_checks import load_config, local_model
+from ..files.model_checks import load_config, local_model, try_tokenizer
 from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters
 from ..labels.space import LabelSpace
@@ -138,7 +138,7 @@ def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokeni
     path = fetch_checkpoint(settings.backbone)
     with checkpoint_errors(settings.backbone):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = try_tokenizer(Path(path), config)
     lengths = (settings.max_source_length, settings.max_target_length)
     limit = longest_sequence(config, tokenizer)
     if limit is not None and limit < max(lengths):

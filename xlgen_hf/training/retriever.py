@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,15 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..encoders.embedding import load_encoder, masked_mean
+from ..encoders.embedding import hash_of_weights, load_encoder, masked_mean
+from ..files.json_lines import digest
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
 from .checkpoints import newest_checkpoint
 from .progress import run_training
 from .resuming import ResumableTrainer
+from .run_record import start_record
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
 
@@ -177,7 +180,7 @@ def train_encoder(
 ) -> None:
     """Train an encoder, in place, to put texts near the names of their labels.
 
-    A run that was interrupted continues from its last checkpoint in the folder.
+    A run that was interrupted continues from its last checkpoint in the folder; that of another run is refused.
 
     Args:
         encoder: the encoder and its tokenizer.
@@ -189,6 +192,8 @@ def train_encoder(
         seed: of the order of the texts and the drawn negatives.
 
     Raises:
+        ConfigurationError: if the folder has the checkpoint of a run with another encoder, other settings, texts or
+            labels.
         KeyboardInterrupt: after an interrupt, once a checkpoint is written.
     """
     settings = settings or ContrastiveSettings()
@@ -202,6 +207,8 @@ def train_encoder(
         tokenizer.pad_token_id or 0,
         seed,
     )
+    record = _described(model, label_space, texts, label_ids, settings, seed)
+    start_record(Path(folder), record, write=True)
     trainer = _EncoderTrainer(
         _LabelMatcher(model, settings.temperature),
         _arguments(Path(folder), settings, seed),
@@ -212,6 +219,23 @@ def train_encoder(
     checkpoint = newest_checkpoint(folder)
     run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
     model.eval()
+
+
+def _described(
+    model: PreTrainedModel,
+    label_space: LabelSpace,
+    texts: Sequence[str],
+    label_ids: Sequence[Sequence[int]],
+    settings: ContrastiveSettings,
+    seed: int,
+) -> dict[str, Any]:
+    """All that decides the result of a training, as `run_record` keeps it."""
+    rows = digest(json.dumps([text, list(labels)]) for text, labels in zip(texts, label_ids, strict=True))
+    return {
+        "settings": {**asdict(settings), "seed": seed, "encoder": hash_of_weights(model)},
+        "rows": {"training": f"{len(texts)} rows, {rows[:12]}"},
+        "labels": {"names": f"{len(label_space)} names, {digest(label_space.names)[:12]}"},
+    }
 
 
 def fit_retriever(
