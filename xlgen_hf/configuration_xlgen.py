@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import fields
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -23,11 +23,39 @@ from .settings import (
     default_conditioning,
 )
 
-__all__ = ["NUM_LEVELS", "ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig"]
+__all__ = ["NUM_LEVELS", "ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig", "hidden_size", "text_part"]
 
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
 _TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
+
+
+def text_part(config: PreTrainedConfig, side: Literal["encoder", "decoder"]) -> PreTrainedConfig:
+    """The part of a model's config that describes its text encoder, or its decoder.
+
+    Args:
+        config: of a seq2seq model, an encoder, or a model with further inputs.
+        side: which part; of a config without parts, the whole.
+    """
+    part = getattr(config, side, None)
+    if isinstance(part, PreTrainedConfig):  # encoder-decoder, T5Gemma; T5Gemma2, whose encoder also reads images
+        return part.get_text_config()
+    return config.get_text_config(**{side: True})
+
+
+def hidden_size(config: PreTrainedConfig) -> int:
+    """Width `H` of what a model's text encoder computes.
+
+    Args:
+        config: of any model that reads text.
+
+    Raises:
+        ConfigurationError: if the config states none.
+    """
+    width = getattr(text_part(config, "encoder"), "hidden_size", None)
+    if not isinstance(width, int):
+        raise ConfigurationError(f"A model of type {config.model_type!r} does not encode text: it has no hidden_size.")
+    return width
 
 
 @strict
@@ -164,9 +192,7 @@ class XLGenConfig(PreTrainedConfig):
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Config that generation reads layer counts and vocabulary from: the backbone's."""
         backbone: Any = self.backbone
-        if backbone.model_type == "encoder-decoder":
-            return backbone.encoder if encoder else backbone.decoder
-        return backbone.get_text_config(decoder=decoder, encoder=encoder)
+        return text_part(backbone, "encoder" if encoder else "decoder")
 
     @property
     def vocab_size(self) -> int:
@@ -176,4 +202,5 @@ class XLGenConfig(PreTrainedConfig):
     @property
     def hidden_size(self) -> int:
         """Width `H` of the encoder's output."""
-        return self.get_text_config(encoder=True).hidden_size
+        backbone: Any = self.backbone
+        return hidden_size(backbone)

@@ -17,6 +17,7 @@ from transformers import (
     AutoProcessor,
     Cache,
     EncoderDecoderModel,
+    GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
 )
@@ -32,9 +33,11 @@ from .modules.backbone import load_backbone
 from .modules.candidate_pointer import CandidatePointer
 from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
+from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
-from .modules.output_layer import RestrictedOutputMixin, token_loss
+from .modules.output_layer import IGNORED, RestrictedOutputMixin, token_loss
 from .modules.persistence import ModelFilesMixin
+from .modules.seq2seq import choose_attention, find_start_token, set_vocab_size, shift_right
 from .prediction.generator import Generator
 from .prediction.predictor import Predictor
 from .prediction.results import LabelPrediction
@@ -95,7 +98,7 @@ class XLGenForConditionalGeneration(
     base_model_prefix = "backbone"
     main_input_name = "input_ids"
     supports_gradient_checkpointing = True
-    _supports_sdpa = True
+    _supports_sdpa = True  # each part of the backbone checks for itself what attention it supports
     _supports_flash_attn = True
     _tied_weights_keys: dict[str, str] = {}  # noqa: RUF012  the backbone's own keys are collected by transformers
     accepts_loss_kwargs = False  # the loss is a mean of its batch: the trainer must divide by the accumulation steps
@@ -162,8 +165,9 @@ class XLGenForConditionalGeneration(
             options: further fields of [`XLGenConfig`].
 
         Raises:
-            CheckpointError: if the checkpoint cannot be loaded.
-            ConfigurationError: if the variant needs clusters and the processor has none, or an option is unknown.
+            CheckpointError: if the checkpoint cannot be loaded, or is a causal language model.
+            ConfigurationError: if the variant needs clusters and the processor has none, an option is unknown, or the
+                backbone cannot generate label sets: it has separate vocabularies, or fails in a dry run.
         """
         options = {**options, **variant_options(variant, processor)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
@@ -181,16 +185,20 @@ class XLGenForConditionalGeneration(
             separator_token_id=processor.label_tokenizer.separator_token_id,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
             tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
+            pad_token_id=processor.pad_token_id,
+            eos_token_id=processor.eos_token_id,
+            decoder_start_token_id=find_start_token(backbone, processor.tokenizer),
             **options,
         )
         model = cls(config, backbone=backbone).to(dtype)
-        # The nested configs of a composite backbone do not receive the attention that the outermost model chose.
-        model.set_attn_implementation(model.config._attn_implementation)
-        model.generation_config = backbone.generation_config
+        choose_attention(model.backbone)
+        # What the checkpoint generates for its own task (lengths, forced and forbidden tokens) is not for label sets.
+        model.generation_config = GenerationConfig.from_model_config(config)
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
         start_from_processor(model, processor)
         model.forget_untied()
+        check_decoding(model, processor, name)
         return model.eval()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -225,6 +233,10 @@ class XLGenForConditionalGeneration(
             embeddings = self.backbone.encoder.resize_token_embeddings(*args, **kwargs)
         else:
             embeddings = self.backbone.resize_token_embeddings(*args, **kwargs)
+            decoder = self.backbone.get_decoder()
+            if decoder.get_input_embeddings().num_embeddings != embeddings.num_embeddings:  # a table of its own
+                decoder.resize_token_embeddings(*args, **kwargs)
+        set_vocab_size(self.config.backbone, embeddings.num_embeddings)
         self.tie_weights()
         return embeddings
 
@@ -238,7 +250,8 @@ class XLGenForConditionalGeneration(
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Targets `(B, T)` -> decoder inputs `(B, T)`: shifted right, start token first, -100 as padding."""
-        return self.backbone.prepare_decoder_input_ids_from_labels(labels=labels)
+        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        return shift_right(labels, start, start if pad is None else pad, IGNORED)
 
     def is_fresh(self, parameter_name: str) -> bool:
         """Whether a parameter has seen no pretraining; those of an adapter (peft) never have."""
@@ -404,7 +417,9 @@ class XLGenForConditionalGeneration(
         losses = self._losses(out.logits, labels, memory.cluster_logits, cluster_bits, cluster_rows)
         if labels is None:
             out.logits = self.full_logits(out.logits)
-        return XLGenOutput(**{**out, **losses, "cluster_logits": memory.cluster_logits})
+        # Some families have fields of their own (the n-grams of ProphetNet, the routers of mixtures of experts).
+        kept = {name: value for name, value in out.items() if name in XLGenOutput.__dataclass_fields__}
+        return XLGenOutput(**{**kept, **losses, "cluster_logits": memory.cluster_logits})
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Inputs of a step of `generate`: those of transformers, and all tokens so far where candidates are copied."""

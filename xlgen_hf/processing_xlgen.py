@@ -21,7 +21,7 @@ from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
 from .files.saving import plain_folder, read_folder, replace_files
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
-from .labels.tokens import LabelTokenizer, TruncationReport, plain_token_ids
+from .labels.tokens import LabelTokenizer, TruncationReport, frame_of, plain_token_ids
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
 from .ranking.score_model import ScoreModel
 from .ranking.sources import SavedSource
@@ -178,10 +178,7 @@ class XLGenProcessor(PushToHubMixin):
     @cached_property
     def _frame(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and after a text."""
-        ids = self.tokenizer("", add_special_tokens=True)["input_ids"]
-        ends = {self.tokenizer.eos_token_id, self.tokenizer.sep_token_id}
-        after = [ids[-1]] if ids and ids[-1] in ends else []
-        return ids[: len(ids) - len(after)], after
+        return frame_of(self.tokenizer)
 
     def encode_texts(
         self, texts: Sequence[str], report: TruncationReport | None = None, *, training: bool = False

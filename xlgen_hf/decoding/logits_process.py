@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor
 
+from ..errors import ConfigurationError
 from ..labels.trie import LabelTrie
 from .constraints import LabelSetConstraint, SetState
 
@@ -17,6 +18,10 @@ class LabelSetLogitsProcessor(LogitsProcessor):
 
     Works with greedy search, beam search and sampling. It follows the rows of one `generate` call, so make a new one
     for each call. `model.predict` has a faster search of its own, with scores.
+
+    Raises, when called:
+        ConfigurationError: if another constraint of the same call (`min_new_tokens`, `no_repeat_ngram_size`,
+            `bad_words_ids` ...) excludes every token that a label set could go on with, or forces another one.
 
     Args:
         trie: the labels.
@@ -46,6 +51,9 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         self._closed_at_root: torch.Tensor | None = None
         self._state: SetState
         self._tokens: torch.Tensor
+        self._ended: torch.Tensor  # whether each row came to its end, after which generate pads it, (N,)
+        self._lost: torch.Tensor  # whether a row holds a token that was not allowed: a beam that nothing was left for
+        self._allowed: torch.Tensor  # which tokens were allowed last, (N, V)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Mask the scores of the next token.
@@ -60,28 +68,61 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         if self._constraint is None:
             self._constraint = self._make(scores.device)
             self._state = self._constraint.start(len(input_ids))
+            self._ended = torch.zeros(len(input_ids), dtype=torch.bool, device=scores.device)
+            self._lost = self._ended.clone()
         else:
             self._follow(input_ids)
         self._tokens = input_ids
-        return self._masked(scores)
+        masked = self._masked(scores)
+        self._allowed = masked > -torch.inf
+        self._refuse_stuck()
+        # A row that ended is padded whatever comes here, and a lost one is never the best: both go on with the end.
+        over = self._ended | self._lost
+        masked[over] = -torch.inf
+        masked[over, self.eos_token_id] = 0.0
+        return masked
 
     def _follow(self, tokens: torch.Tensor) -> None:
         """Take in the last token of each row, after the beams of a text may have changed places."""
         assert self._constraint is not None
-        state = self._state
-        if self.num_beams > 1:
-            old = self._tokens.view(-1, 1, self.num_beams, self._tokens.shape[1])
-            new = tokens[:, :-1].reshape(-1, self.num_beams, 1, self._tokens.shape[1])
-            parent = (old == new).all(-1).int().argmax(-1)  # (texts, beams)
-            offset = torch.arange(len(parent), device=tokens.device)[:, None] * self.num_beams
-            state = state.select((parent + offset).flatten())
-        last = tokens[:, -1]
-        # What follows the end is padding, which must not be taken for a label.
-        ended = (last == self.eos_token_id) | (state.count > self._constraint.max_labels)
+        parent = self._parents(tokens)
+        state, last = self._state.select(parent), tokens[:, -1]
+        ended = self._ended[parent]
+        allowed = self._allowed[parent].gather(1, last[:, None])[:, 0]
+        self._lost = self._lost[parent] | ~(allowed | ended)
+        if self.num_beams == 1 and bool(self._lost.any()):
+            row = int(self._lost.nonzero()[0])
+            raise ConfigurationError(
+                f"Row {row} goes on with token {int(last[row])}, which no label set allows there. Leave out what "
+                "forces tokens in this call of generate (forced_eos_token_id, other logits processors)."
+            )
+        over = ended | self._lost | (last == self.eos_token_id)
         child = self._constraint.find_children(state.node, last)
-        self._constraint.advance(state, child.masked_fill(ended, 0))
-        state.count.masked_fill_(ended, self._constraint.max_labels + 1)  # nothing but the end token from here on
-        self._state = state
+        self._constraint.advance(state, child.masked_fill(over, 0))
+        self._state, self._ended = state, ended | (last == self.eos_token_id)
+
+    def _parents(self, tokens: torch.Tensor) -> torch.Tensor:
+        """The row of the step before that each row continues, `(N,)`."""
+        if self.num_beams == 1:
+            return torch.arange(len(tokens), device=tokens.device)
+        old = self._tokens.view(-1, 1, self.num_beams, self._tokens.shape[1])
+        new = tokens[:, :-1].reshape(-1, self.num_beams, 1, self._tokens.shape[1])
+        parent = (old == new).all(-1).int().argmax(-1)  # (texts, beams)
+        return (parent + torch.arange(len(parent), device=tokens.device)[:, None] * self.num_beams).flatten()
+
+    def _refuse_stuck(self) -> None:
+        """Refuse scores that leave no beam of a text anything to go on with."""
+        growing = ~(self._ended | self._lost)
+        stuck = growing & ~self._allowed.any(1)
+        alive = growing & ~stuck
+        texts = stuck.view(-1, self.num_beams).any(1) & ~alive.view(-1, self.num_beams).any(1)
+        if bool(texts.any()):
+            raise ConfigurationError(
+                f"Row {int(texts.nonzero()[0]) * self.num_beams} cannot go on: after {self._tokens.shape[1] - 1} tokens, "
+                "other constraints of this call of generate (min_new_tokens, min_length, no_repeat_ngram_size, "
+                "bad_words_ids, suppress_tokens ...) exclude every token that a label set allows. Leave them out; "
+                "min_labels and max_labels say how many labels there are, and no label comes twice."
+            )
 
     def _masked(self, scores: torch.Tensor) -> torch.Tensor:
         assert self._constraint is not None

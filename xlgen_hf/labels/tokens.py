@@ -15,7 +15,7 @@ from ..errors import ConfigurationError, LabelSpaceError
 from .space import LabelSpace
 from .trie import LabelTrie
 
-__all__ = ["LabelTokenizer", "TruncationReport", "plain_token_ids"]
+__all__ = ["LabelTokenizer", "TruncationReport", "frame_of", "language_token_id", "plain_token_ids"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ _TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
 _LEVEL = "<xlgen:r{}>"
 _CLUSTER = "<xlgen:c{}>"
 _SHOWN = 5  # names that a report spells out
+_PROBES = ("a", "1", ".", "\u4e00", "\u0430")  # of these, every tokenizer can spell some
 
 
 def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
@@ -38,6 +39,46 @@ def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
         verbose=False,
     )["input_ids"]
     return ids
+
+
+def frame_of(tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer puts before and after a text, e.g. `[], [</s>, en_XX]` for mBART.
+
+    Args:
+        tokenizer: the tokenizer.
+        target: ask for a target, which some frame with another language.
+
+    Raises:
+        ConfigurationError: if it does not put them around the text.
+    """
+    plain: list[int] = []
+    for probe in _PROBES:
+        (plain,) = plain_token_ids(tokenizer, [probe])
+        given = {"text_target": probe} if target else {"text": probe}
+        ids: list[int] = tokenizer(**given)["input_ids"]
+        for start in range(len(ids) - len(plain) + 1 if plain else 0):
+            if ids[start : start + len(plain)] == plain:
+                return ids[:start], ids[start + len(plain) :]
+    raise ConfigurationError(
+        f"The {type(tokenizer).__name__} does not put its special tokens around a text: {_PROBES[-1]!r} is {plain} "
+        "without them, and with them none of the texts that were tried holds its own tokens. Choose another checkpoint."
+    )
+
+
+def language_token_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token of the language that targets are in, for tokenizers that mark languages (mBART, NLLB); else None.
+
+    It is the tokenizer's `tgt_lang` or, where that is not set, its `src_lang`.
+
+    Args:
+        tokenizer: the tokenizer.
+    """
+    if not hasattr(tokenizer, "src_lang"):
+        return None
+    before, after = frame_of(tokenizer, target=getattr(tokenizer, "tgt_lang", None) is not None)
+    common = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id,
+              tokenizer.pad_token_id, tokenizer.unk_token_id, tokenizer.mask_token_id}  # fmt: skip
+    return next((token for token in (*before, *after) if token not in common), None)
 
 
 class LabelTokenizer:

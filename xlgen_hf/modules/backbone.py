@@ -12,15 +12,20 @@ from transformers import (
     AutoModel,
     AutoModelForSeq2SeqLM,
     BertConfig,
+    ElectraConfig,
     EncoderDecoderConfig,
     EncoderDecoderModel,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
 
+from ..configuration_xlgen import hidden_size
+from ..encoders.causal import refuse_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
-from ..errors import ConfigurationError
+from ..errors import CheckpointError, ConfigurationError
+from .seq2seq import SUPPORTED_BACKBONES, refuse_separate_vocabularies
 
 __all__ = ["load_backbone", "longest_sequence", "warm_start_backbone"]
 
@@ -64,6 +69,7 @@ def load_backbone(
 
     Raises:
         CheckpointError: if the name leads nowhere, or to something that is neither encoder nor seq2seq model.
+        ConfigurationError: if texts and targets have separate vocabularies, or the encoder no matrix of embeddings.
     """
     path = fetch_checkpoint(name)
     with checkpoint_errors(name):
@@ -73,9 +79,24 @@ def load_backbone(
         options = {"config": config, "dtype": dtype, "trust_remote_code": False, "use_safetensors": True}
         if config.is_encoder_decoder:
             _warn_of_half_precision(config, dtype)
-            return AutoModelForSeq2SeqLM.from_pretrained(path, **options), []
+            refuse_separate_vocabularies(name, config)
+            backbone, info = AutoModelForSeq2SeqLM.from_pretrained(path, **options, output_loading_info=True)
+            _refuse_half(name, config, sorted(key for key in info["missing_keys"] if "decoder." in key))
+            return backbone, []
+        refuse_causal(name, config, SUPPORTED_BACKBONES)
+        if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+            _refuse_half(name, config, ["its decoder"])
         encoder = AutoModel.from_pretrained(path, **options)
     return warm_start_backbone(encoder, tokenizer, decoder_layers=decoder_layers, dropout=dropout)
+
+
+def _refuse_half(name: str, config: PreTrainedConfig, missing: list[str]) -> None:
+    """Refuse the encoder of a seq2seq family that was saved alone; transformers would give it a random decoder."""
+    if missing:
+        raise CheckpointError(
+            f"{name!r} holds only part of a {config.model_type!r} model: {missing[0]} is missing. Give the whole "
+            f"checkpoint that it was taken from. {SUPPORTED_BACKBONES}"
+        )
 
 
 def longest_sequence(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -87,7 +108,7 @@ def longest_sequence(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBas
     """
     parts = (config, *(getattr(config, name) for name in config.sub_configs))
     limits = [getattr(part, "max_position_embeddings", None) for part in parts]
-    known = [limit for limit in limits if limit]
+    known = [limit for limit in limits if limit and limit > 0]  # -1 in XLNet: none
     return min(*known, tokenizer.model_max_length) if known else None
 
 
@@ -114,10 +135,11 @@ def warm_start_backbone(
 ) -> tuple[EncoderDecoderModel, list[str]]:
     """Put a shallow decoder on a pretrained encoder.
 
-    Where the family has a decoder form (BERT, RoBERTa and related families), decoder layer i takes the weights of an
-    encoder layer, spread over the encoder's depth and ending with its last, its cross-attention those of that layer's
-    self-attention; other families get a fresh BERT decoder. The embedding matrix is the encoder's, shared by encoder,
-    decoder and output layer.
+    Where the family has a decoder form (BERT, RoBERTa and related ones), decoder layer i takes the weights of an encoder
+    layer, spread over the encoder's depth and ending with its last, its cross-attention those of that layer's
+    self-attention; other families get a fresh BERT decoder or, where the embedding matrix is not as wide as the hidden
+    states (ALBERT), a fresh ELECTRA decoder, which projects between both. The embedding matrix is the encoder's,
+    shared by encoder, decoder and output layer.
 
     Args:
         encoder: a pretrained encoder with a word embedding matrix.
@@ -133,7 +155,7 @@ def warm_start_backbone(
         raise ConfigurationError(
             f"decoder_layers={decoder_layers}; the encoder has {depth}, so choose from 1 to {depth}."
         )
-    decoder_config, same_family = _decoder_config(encoder.config, decoder_layers)
+    decoder_config, same_family = _decoder_config(encoder.config, decoder_layers, _embedding_width(encoder))
     if dropout is not None:
         _set_dropout(decoder_config, dropout)
     config = EncoderDecoderConfig.from_encoder_decoder_configs(
@@ -150,7 +172,8 @@ def warm_start_backbone(
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    start = tokenizer.bos_token_id if tokenizer.cls_token_id is None else tokenizer.cls_token_id
+    starts = (tokenizer.cls_token_id, tokenizer.bos_token_id, tokenizer.pad_token_id)  # T5 starts with its padding
+    start = next((token for token in starts if token is not None), None)
     end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
     ids = {"decoder_start_token_id": start, "eos_token_id": end, "pad_token_id": tokenizer.pad_token_id}
     missing = sorted(name for name, value in ids.items() if value is None)
@@ -161,20 +184,38 @@ def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return ids
 
 
-def _decoder_config(encoder_config: PreTrainedConfig, layers: int) -> tuple[PreTrainedConfig, bool]:
+def _embedding_width(encoder: PreTrainedModel) -> int:
+    """Width of an encoder's word embeddings."""
+    try:
+        return int(encoder.get_input_embeddings().weight.shape[1])
+    except (AttributeError, NotImplementedError) as err:
+        raise ConfigurationError(
+            f"A {type(encoder).__name__} has no matrix of word embeddings, which its decoder and output layer would "
+            f"share. {SUPPORTED_BACKBONES}"
+        ) from err
+
+
+def _decoder_config(
+    encoder_config: PreTrainedConfig, layers: int, embedding_width: int
+) -> tuple[PreTrainedConfig, bool]:
     """Config of the decoder, and whether its layers have the shape of the encoder's."""
+    width = hidden_size(encoder_config)
     same_family = encoder_config.model_type in _SAME_FAMILY_DECODERS
     if same_family:
         values = encoder_config.to_dict()
         config = type(encoder_config)(**values)
     else:
-        config = BertConfig(
-            vocab_size=encoder_config.vocab_size,
-            hidden_size=encoder_config.hidden_size,
-            num_attention_heads=encoder_config.num_attention_heads,
-            intermediate_size=getattr(encoder_config, "intermediate_size", None) or 4 * encoder_config.hidden_size,
-            pad_token_id=encoder_config.pad_token_id,
-        )
+        sizes: dict[str, Any] = {
+            "vocab_size": encoder_config.vocab_size,
+            "hidden_size": width,
+            "num_attention_heads": encoder_config.num_attention_heads,
+            "intermediate_size": getattr(encoder_config, "intermediate_size", None) or 4 * width,
+            "pad_token_id": encoder_config.pad_token_id,
+        }
+        if embedding_width == width:
+            config = BertConfig(**sizes)
+        else:
+            config = ElectraConfig(**sizes, embedding_size=embedding_width)
     changes: dict[str, Any] = {"num_hidden_layers": layers, "is_decoder": True, "add_cross_attention": True}
     for name, value in {**changes, "tie_word_embeddings": True}.items():
         setattr(config, name, value)

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from ..configuration_xlgen import XLGenConfig
 from ..errors import ConfigurationError
@@ -31,6 +31,9 @@ class FreshModel(Protocol):
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The embedding matrix."""
+
+    def get_decoder(self) -> PreTrainedModel:
+        """The backbone's decoder."""
 
     def resize_token_embeddings(self, size: int, mean_resizing: bool = True) -> nn.Module:
         """Resize embedding matrix and output layer."""
@@ -101,9 +104,9 @@ def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
     """
     if len(processor.tokenizer) > model.config.vocab_size:
         model.resize_token_embeddings(len(processor.tokenizer), mean_resizing=False)
-    embeddings = model.get_input_embeddings().weight
-    known = embeddings[: processor.label_tokenizer.separator_token_id].mean(0)
-    embeddings[processor.label_tokenizer.added_token_ids] = known
+    for embeddings in _embedding_matrices(model):
+        known = embeddings[: processor.label_tokenizer.separator_token_id].mean(0)
+        embeddings[processor.label_tokenizer.added_token_ids] = known
     if model.config.has_label_vectors and processor.candidates is not None:
         model.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
         if model.label_vectors.shape[1] == model.config.hidden_size:
@@ -115,16 +118,22 @@ def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
         _start_clusters(model, processor, processor.clusters)
 
 
+def _embedding_matrices(model: FreshModel) -> list[torch.Tensor]:
+    """The encoder's embedding matrix, and the decoder's where that is another one (T5Gemma)."""
+    found = [part.get_input_embeddings().weight for part in (model, model.get_decoder())]
+    return found[:1] if found[0] is found[1] else found
+
+
 def _start_clusters(model: FreshModel, processor: XLGenProcessor, clusters: LabelClusters) -> None:
-    embeddings = model.get_input_embeddings().weight
+    matrices = _embedding_matrices(model)
     for token, ids in zip(
         processor.label_tokenizer.cluster_token_ids(range(clusters.num_clusters)),
         plain_token_ids(processor.tokenizer, clusters.names),
         strict=True,
     ):
-        if ids:
+        for embeddings in matrices if ids else ():
             embeddings[token] = embeddings[ids].mean(0)
-    centroids = torch.as_tensor(clusters.centroids, dtype=embeddings.dtype)
+    centroids = torch.as_tensor(clusters.centroids, dtype=matrices[0].dtype)
     if model.config.variant == "bcl" and centroids.shape[1] == model.config.hidden_size:
         scale = model.config.hidden_size**0.5
         model.cluster_head.weight.copy_(centroids * (10 / scale))

@@ -119,7 +119,7 @@ class RestrictedOutputMixin:
         if listed is not None:
             inputs["output_hidden_states"] = True
         inputs |= {
-            "encoder_outputs": BaseModelOutput(last_hidden_state=memory.last_hidden_state),
+            "encoder_outputs": _EncoderOutput(last_hidden_state=memory.last_hidden_state),
             "attention_mask": memory.attention_mask,
             "return_dict": True,
         }
@@ -165,6 +165,13 @@ class RestrictedOutputMixin:
         if self.config.num_label_pieces is None:
             return tokens.clamp(min=0)
         return torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
+
+
+@dataclass
+class _EncoderOutput(BaseModelOutput):
+    """What a backbone's decoder is given; mixtures of experts pass on what their encoder's routers chose."""
+
+    router_logits: tuple[torch.Tensor, ...] | None = None
 
 
 # ---------------------------------------------------------------------------------------------------- running

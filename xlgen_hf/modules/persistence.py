@@ -22,9 +22,6 @@ class SavedModel(Protocol):
 
     backbone: PreTrainedModel
 
-    def get_input_embeddings(self) -> nn.Module:
-        """The embedding matrix."""
-
     def get_output_embeddings(self) -> nn.Module:
         """The output layer."""
 
@@ -93,6 +90,10 @@ class ModelFilesMixin:
     def forget_untied(self: SavedModel) -> None:
         """Take an output layer with weights of its own (T5 v1.1) out of what is said to be tied; peft goes by it."""
         layer, tied = self.get_output_embeddings(), getattr(self.backbone, "_tied_weights_keys", None)
-        if isinstance(tied, dict) and layer is not None and layer.weight is not self.get_input_embeddings().weight:
-            name = next(n for n, m in self.backbone.named_modules() if m is layer)
-            self.backbone._tied_weights_keys = {key: of for key, of in tied.items() if key != f"{name}.weight"}
+        if not isinstance(tied, dict) or layer is None:
+            return
+        names = {f"{name}.weight" for name, module in self.backbone.named_modules() if module is layer}
+        weights = dict(self.backbone.named_parameters(remove_duplicate=False))
+        untied = {name for name in names & set(tied) if weights.get(tied[name]) is not layer.weight}
+        if untied:
+            self.backbone._tied_weights_keys = {key: of for key, of in tied.items() if key not in untied}

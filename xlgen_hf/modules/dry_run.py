@@ -1,0 +1,196 @@
+"""One dry run of a new model: what it computes by teacher forcing must be what its search computes step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import Cache
+from transformers.modeling_outputs import Seq2SeqLMOutput
+
+from ..configuration_xlgen import XLGenConfig
+from ..decoding.memory import XLGenMemory
+from ..errors import ConfigurationError
+from ..processing_xlgen import XLGenProcessor
+from .seq2seq import SUPPORTED_BACKBONES
+
+__all__ = ["Difference", "DryRun", "DryRunModel", "check_decoding", "dry_run"]
+
+_TEXT_TOKENS = 4  # of the longer text; the shorter one has half of them, so that one row is padded
+_TARGET_TOKENS = 4
+_ROUNDING = 0.1  # of the root of a type's precision: 3e-5 in float32, 9e-3 in bfloat16, for each unit of magnitude
+_FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError,
+             TypeError, ValueError)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far two computations of the same numbers are apart.
+
+    Attributes:
+        found: largest difference.
+        allowed: what rounding explains, by the greatest number and the type of the weights.
+    """
+
+    found: float
+    allowed: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether rounding explains the difference; not if it is NaN."""
+        return self.found <= self.allowed
+
+    @classmethod
+    def of(cls, expected: torch.Tensor, computed: torch.Tensor) -> Difference:
+        """Of two tensors of the same shape."""
+        scale = max(1.0, float(expected.abs().max()))
+        found = float((expected.float() - computed.float()).abs().max())
+        return cls(found, _ROUNDING * scale * torch.finfo(expected.dtype).eps ** 0.5)
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a dry run has found.
+
+    Attributes:
+        padding: hidden states of a text alone, and of the text padded in a batch.
+        steps: log-probabilities by teacher forcing, and token by token.
+    """
+
+    padding: Difference
+    steps: Difference
+
+
+class DryRunModel(Protocol):
+    """What the dry run needs of a model."""
+
+    config: XLGenConfig
+    training: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of its weights."""
+
+    def eval(self) -> nn.Module:
+        """Switch dropout off."""
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Switch dropout on, or off."""
+
+    def get_encoder(self) -> nn.Module:
+        """The backbone's encoder."""
+
+    def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
+        """Targets -> decoder inputs."""
+
+    def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object) -> Seq2SeqLMOutput:
+        """See `output_layer.py`."""
+
+    def decode_step(
+        self, memory: XLGenMemory, tokens: torch.Tensor, cache: Cache | None = None
+    ) -> tuple[torch.Tensor, Cache | None]:
+        """See `output_layer.py`."""
+
+
+def check_decoding(model: DryRunModel, processor: XLGenProcessor, name: str) -> None:
+    """Refuse a backbone that does not do what training and search rely on, before hours of training.
+
+    Training reads a target in one pass, search reads it token by token with a cache; texts of a batch are padded.
+    Where a family masks, caches or counts positions in another way than this library expects, what was trained is not
+    what predicts.
+
+    Args:
+        model: a model; weights, training mode and the state of random number generators stay as they are.
+        processor: its processor.
+        name: the checkpoint of the backbone, for the message.
+
+    Raises:
+        ConfigurationError: if a pass fails, a text's hidden states depend on padding, or log-probabilities of tokens
+            differ by more than rounding explains.
+    """
+    refused = f"{name!r} (type {model.config.backbone.model_type!r}) cannot be the backbone: "  # type: ignore[union-attr]
+    try:
+        found = dry_run(model, processor)
+    except _FAILURES as err:
+        answer = (str(err).strip().splitlines() or ["no message"])[0]
+        raise ConfigurationError(
+            f"{refused}a first pass over two short texts fails ({type(err).__name__}: {answer}). {SUPPORTED_BACKBONES}"
+        ) from err
+    for difference, what in (
+        (found.padding, "the hidden states of a text change with its padding, by"),
+        (found.steps, "teacher forcing and decoding token by token disagree in log-probability, by"),
+    ):
+        if not difference.holds:
+            raise ConfigurationError(
+                f"{refused}{what} {difference.found:.2g} where rounding explains {difference.allowed:.1g}, so it would "
+                f"not predict what it is trained for. {SUPPORTED_BACKBONES}"
+            )
+
+
+@torch.no_grad()
+def dry_run(model: DryRunModel, processor: XLGenProcessor) -> DryRun:
+    """Run two short texts and targets, made of the tokens of labels, through a model's backbone.
+
+    Args:
+        model: a model; weights, training mode and the state of random number generators stay as they are.
+        processor: its processor.
+    """
+    with _undisturbed(model):
+        memory, alone = _memories(model, processor)
+        width = alone[0].shape[1]
+        padding = Difference.of(alone[0], memory[0][1:, :width])
+        tokens = model.prepare_decoder_input_ids_from_labels(_targets(processor).to(model.device))
+        # Copying is part of this library, so that only the backbone's own passes are compared.
+        out = model.run_decoder(memory, None, decoder_input_ids=tokens, use_cache=False)
+        cache: Cache | None = None
+        steps = []
+        for length in range(1, tokens.shape[1] + 1):
+            log_probs, cache = model.decode_step(memory, tokens[:, :length], cache)
+            steps.append(log_probs)
+        return DryRun(padding, Difference.of(out.logits.log_softmax(-1), torch.stack(steps, dim=1)))
+
+
+def _memories(model: DryRunModel, processor: XLGenProcessor) -> tuple[XLGenMemory, XLGenMemory]:
+    """What the backbone's encoder gives for two texts, and for the shorter one alone."""
+    tokens = _label_tokens(processor, _TEXT_TOKENS)
+    long, short = (processor.build_input(tokens[: _TEXT_TOKENS // part]) for part in (1, 2))
+    found = []
+    for inputs in ([long, short], [short]):
+        batch = processor.pad(inputs).to(model.device)
+        hidden = model.get_encoder()(**batch, return_dict=True).last_hidden_state
+        found.append(XLGenMemory(hidden, batch["attention_mask"]))
+    return found[0], found[1]
+
+
+def _targets(processor: XLGenProcessor) -> torch.Tensor:
+    """Two targets of label tokens, `(2, T)`."""
+    tokens = _label_tokens(processor, _TARGET_TOKENS)
+    return torch.tensor([tokens, tokens[::-1]])
+
+
+def _label_tokens(processor: XLGenProcessor, count: int) -> list[int]:
+    """So many tokens that occur in labels, repeated where there are fewer."""
+    known = processor.label_tokenizer.trie.tokens().tolist()
+    return [int(known[place % len(known)]) for place in range(count)]
+
+
+@contextmanager
+def _undisturbed(model: DryRunModel) -> Iterator[None]:
+    """Switch dropout off for a while; random numbers go on as if nothing had happened."""
+    was_training, state = model.training, np.random.get_state()
+    model.eval()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        np.random.set_state(state)  # BigBird seeds it
+        model.train(was_training)

@@ -1,0 +1,114 @@
+"""What seq2seq families do in ways of their own: vocabularies, the token that opens a target, attention."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..configuration_xlgen import text_part
+from ..errors import ConfigurationError
+from ..labels.tokens import language_token_id
+
+__all__ = [
+    "SUPPORTED_BACKBONES",
+    "choose_attention",
+    "find_start_token",
+    "refuse_separate_vocabularies",
+    "set_vocab_size",
+    "shift_right",
+]
+
+SUPPORTED_BACKBONES = (
+    "Use a T5, BART, mBART or Pegasus, or an encoder such as sentence-transformers/all-MiniLM-L6-v2; the page "
+    "'Backbones' of the documentation lists all families."
+)
+
+
+def refuse_separate_vocabularies(name: str, config: PreTrainedConfig) -> None:
+    """Refuse a seq2seq checkpoint whose texts and targets are spelled in different vocabularies.
+
+    Labels stand in targets, and in inputs too (`rcl`), with the same token ids.
+
+    Args:
+        name: the checkpoint as the user gave it.
+        config: its config.
+
+    Raises:
+        ConfigurationError: if it has two vocabularies.
+    """
+    sizes = [getattr(text_part(config, side), "vocab_size", None) for side in ("encoder", "decoder")]
+    own_tables = getattr(config, "share_encoder_decoder_embeddings", True) is False or hasattr(config, "tgt_vocab_size")
+    if own_tables or sizes[0] != sizes[1]:
+        raise ConfigurationError(
+            f"{name!r} (type {config.model_type!r}) has separate vocabularies for texts and targets; labels need one "
+            f"for both. {SUPPORTED_BACKBONES}"
+        )
+
+
+def find_start_token(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that opens a target, in training and in search alike.
+
+    A target language, where the tokenizer has one (mBART, NLLB); else what the checkpoint starts its decoder with; else
+    its token for the beginning of a sequence, as in T5Gemma.
+
+    Args:
+        backbone: a seq2seq model.
+        tokenizer: its tokenizer.
+
+    Raises:
+        ConfigurationError: if nothing says how a target begins.
+    """
+    language = language_token_id(tokenizer)
+    if language is not None:
+        return language
+    sources = (backbone.config, backbone.generation_config, text_part(backbone.config, "decoder"))
+    for field in ("decoder_start_token_id", "bos_token_id"):
+        for source in sources:
+            token = getattr(source, field, None)
+            if isinstance(token, int):
+                return token
+    raise ConfigurationError(
+        f"Neither config nor generation config of the {backbone.config.model_type!r} checkpoint says how a target "
+        "begins. Set decoder_start_token_id in its config.json."
+    )
+
+
+def shift_right(labels: torch.Tensor, start_token: int, pad_token: int, ignored: int) -> torch.Tensor:
+    """Targets -> decoder inputs: each token is predicted from those before it, the first from the start token.
+
+    Args:
+        labels: target tokens, `(B, T)`.
+        start_token: token that opens a target.
+        pad_token: takes the place of targets that no loss counts.
+        ignored: the value of these.
+
+    Returns:
+        Decoder inputs, `(B, T)`.
+    """
+    shifted = labels.roll(1, dims=-1)
+    shifted[..., 0] = start_token
+    return shifted.masked_fill(shifted == ignored, pad_token)
+
+
+def set_vocab_size(config: PreTrainedConfig, size: int) -> None:
+    """Note a new size of the vocabulary wherever a backbone's config states it; T5Gemma states it twice."""
+    parts: list[Any] = [config, text_part(config, "encoder"), text_part(config, "decoder")]
+    for part in parts:
+        if hasattr(part, "vocab_size"):
+            part.vocab_size = size
+
+
+def choose_attention(backbone: PreTrainedModel) -> None:
+    """Let each part of a backbone use the best attention that its own family supports.
+
+    The config of an outer model passes a choice on to the configs inside it, unasked, and most families trust theirs:
+    a mask for one kind of attention, read by another kind, lets positions see what comes after them.
+
+    Args:
+        backbone: a model; its configs are changed.
+    """
+    for module in backbone.modules():
+        if isinstance(module, PreTrainedModel):
+            module.config._attn_implementation_internal = module.get_correct_attn_implementation(None)
