@@ -83,7 +83,7 @@ def test_the_loss_is_the_cross_entropy_by_hand():
         -math.log(1 / (1 + math.exp(-0.5))),
     ]
     loss = candidate_loss(logits, targets)
-    assert float(loss) == pytest.approx(sum(by_hand) / 4, rel=1e-6)
+    assert loss.item() == pytest.approx(sum(by_hand) / 4, rel=1e-6)
     loss.backward()
     assert torch.isfinite(logits.grad).all() and logits.grad[targets == -100].eq(0).all()
     assert float(candidate_loss(logits, torch.full_like(targets, -100))) == 0
@@ -228,7 +228,7 @@ def test_candidates_below_the_threshold_are_hidden(make):
     ids=lambda options: next(iter(options)),
 )
 def test_what_needs_a_head_is_refused_without_one(make, options):
-    with pytest.raises(ConfigurationError, match="needs a candidate head. Choose variant='rcl'"):
+    with pytest.raises(ConfigurationError, match=r"needs a candidate head\. Choose variant=.rcl."):
         make(candidate_loss_weight=0.0, **options)
     with pytest.raises(ConfigurationError, match="needs a candidate head"):
         XLGenConfig(variant="base", **options)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["CandidatePointer", "next_pieces", "spelled_candidates"]
+__all__ = ["NOTHING", "CandidatePointer", "next_pieces", "spelled_candidates"]
 
 NOTHING = -1  # fills up pieces, and stands where a candidate does not go on
 
