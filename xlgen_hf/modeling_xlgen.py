@@ -407,14 +407,13 @@ class XLGenForConditionalGeneration(
             memory = encoder_outputs
         else:
             memory = XLGenMemory(encoder_outputs[0], attention_mask)
-        of_memory = {"cluster_logits": memory.cluster_logits, "candidate_logits": memory.candidate_logits}
+        of_memory: dict[str, Any] = {
+            "cluster_logits": memory.cluster_logits,
+            "candidate_logits": memory.candidate_logits,
+        }
         if labels is not None and candidate_targets is not None and not self.config.generation_loss_weight:
-            loss = self._candidate_loss(memory, candidate_targets)
-            return XLGenOutput(
-                loss=None if loss is None else self.config.candidate_loss_weight * loss,
-                candidate_loss=loss,
-                **of_memory,
-            )
+            of_memory["candidate_loss"] = loss = self._candidate_loss(memory, candidate_targets)
+            return XLGenOutput(loss=None if loss is None else self.config.candidate_loss_weight * loss, **of_memory)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[assignment]
         out = self.run_decoder(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -101,7 +102,7 @@ class Encoded:
         return scores
 
 
-class ModelSource:
+class ModelSource(ABC):
     """A source of candidates that is an XLGen model: its generator, or its candidate head.
 
     Args:
@@ -112,6 +113,16 @@ class ModelSource:
     def __init__(self, model: GeneratorModel, processor: XLGenProcessor) -> None:
         self.model = model
         self.processor = processor
+
+    @abstractmethod
+    def rank(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text; see [`CandidateSource`]."""
+
+    @abstractmethod
+    def features(
+        self, texts: Sequence[str], candidates: ScoredLabels, names: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What the model says of candidates whoever found them; see [`CandidateScorer`]."""
 
     def encoded(self, batch: TextBatch) -> Encoded:
         """The encoded texts of a batch; encoded once."""
