@@ -23,8 +23,21 @@ from .settings import (
     default_conditioning,
 )
 
-__all__ = ["NUM_LEVELS", "ClusterSource", "Conditioning", "Pool", "Variant", "XLGenConfig", "hidden_size", "text_part"]
+__all__ = [
+    "NUM_CANDIDATE_SCORES",
+    "NUM_LEVELS",
+    "PREDICTS_WITH",
+    "ClusterSource",
+    "Conditioning",
+    "Pool",
+    "Variant",
+    "XLGenConfig",
+    "hidden_size",
+    "text_part",
+]
 
+PREDICTS_WITH = ("generator", "candidate_head")
+NUM_CANDIDATE_SCORES = 5  # of a retriever, which the candidate head reads: the score and its four parts
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
 _TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
@@ -76,11 +89,14 @@ class XLGenConfig(PreTrainedConfig):
         label_vector_size: width of those vectors.
         num_input_candidates: maximum number of candidates in the input of a text, for `rcl`.
         first_level_token_id: lowest of the tokens that stand before the names of candidates, for `rcl` with `tokens`.
+        candidate_head: whether `rcl` with `tokens` has a head that says which candidates apply.
+        predicts_with: `generator`, or `candidate_head`, which needs one encoder pass and no decoder.
         num_beams: beams of a text, where a call names no number; 1 is greedy search.
         pool: how the sets of these beams become one (see `DecodingOptions`).
         fresh_modules: prefixes of the parameters that no pretraining has seen; they get their own learning rate.
         tie_encoder_decoder: one embedding matrix for an EncoderDecoder backbone's encoder, decoder and output layer.
-        conditioning, copy_candidates, cluster_source, predicted_rate, cluster_loss_weight, cluster_loss_annealing,
+        conditioning, copy_candidates, candidate_loss_weight, generation_loss_weight, candidate_gate,
+            candidate_threshold, cluster_source, predicted_rate, cluster_loss_weight, cluster_loss_annealing,
             cluster_threshold, max_clusters, min_labels, max_labels: see [`ModelSettings`], which gives their defaults
             and ranges.
 
@@ -105,6 +121,12 @@ class XLGenConfig(PreTrainedConfig):
     first_level_token_id: int | None = None
     conditioning: str | None = ModelSettings.conditioning  # never None once the config is made
     copy_candidates: bool = ModelSettings.copy_candidates
+    candidate_loss_weight: float = ModelSettings.candidate_loss_weight
+    generation_loss_weight: float = ModelSettings.generation_loss_weight
+    candidate_gate: bool = ModelSettings.candidate_gate
+    candidate_threshold: float = ModelSettings.candidate_threshold
+    candidate_head: bool = False
+    predicts_with: str = "generator"
     cluster_source: str = ModelSettings.cluster_source
     predicted_rate: float = ModelSettings.predicted_rate
     cluster_loss_weight: float = ModelSettings.cluster_loss_weight
@@ -141,7 +163,8 @@ class XLGenConfig(PreTrainedConfig):
 
     def validate_xlgen(self) -> None:
         """Check values and their agreement; runs on construction and when the config is saved."""
-        for name, choices in (("variant", get_args(Variant)), ("pool", get_args(Pool))):
+        known = {"variant": get_args(Variant), "pool": get_args(Pool), "predicts_with": PREDICTS_WITH}
+        for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(choices)}.")
         check_values(ModelSettings, {one.name: getattr(self, one.name) for one in fields(ModelSettings)})
@@ -152,6 +175,23 @@ class XLGenConfig(PreTrainedConfig):
             raise ConfigurationError(
                 f"variant={self.variant!r} needs label clusters; num_clusters={self.num_clusters}."
             )
+        if not self.candidate_head:
+            self._refuse_uses_of_the_head()
+
+    def _refuse_uses_of_the_head(self) -> None:
+        """Without a candidate head nothing may need one."""
+        needing = {
+            "generation_loss_weight": self.generation_loss_weight == 0,
+            "candidate_gate": self.candidate_gate,
+            "candidate_threshold": self.candidate_threshold > 0,
+            "predicts_with": self.predicts_with == "candidate_head",
+        }
+        for name, needs_head in needing.items():
+            if needs_head:
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r} needs a candidate head. Choose variant='rcl', "
+                    "conditioning='tokens' and a candidate_loss_weight above 0."
+                )
 
     @classmethod
     def json_types(cls) -> dict[str, tuple[type, ...]]:
@@ -182,6 +222,11 @@ class XLGenConfig(PreTrainedConfig):
     def copies_candidates(self) -> bool:
         """Whether pieces of labels are copied from the candidates in the input."""
         return self.variant == "rcl" and self.copy_candidates and self.first_level_token_id is not None
+
+    @property
+    def reads_candidates(self) -> bool:
+        """Whether what the encoder makes of each candidate in the input is looked at."""
+        return self.copies_candidates or self.candidate_head
 
     @property
     def level_token_ids(self) -> range:

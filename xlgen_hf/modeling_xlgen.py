@@ -24,12 +24,13 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
-from .configuration_xlgen import XLGenConfig
+from .configuration_xlgen import NUM_CANDIDATE_SCORES, XLGenConfig
 from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
 from .modules.backbone import load_backbone
+from .modules.candidate_head import CandidateHead, candidate_loss
 from .modules.candidate_pointer import CandidatePointer
 from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
@@ -59,17 +60,21 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
 
 @dataclass
 class XLGenOutput(Seq2SeqLMOutput):
-    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses and clusters.
+    """Output of a forward pass: the fields of `Seq2SeqLMOutput`, and the losses, clusters and candidates.
 
     Attributes:
-        generation_loss: cross-entropy of the label tokens, shape `()`.
+        generation_loss: cross-entropy of the label tokens, shape `()`; None where the candidate head alone is trained.
         cluster_loss: loss of the clusters before weighting, shape `()`; None without clusters or targets.
+        candidate_loss: loss of the candidate head before weighting, shape `()`; None without a head or targets.
         cluster_logits: logits of the clusters, shape `(B, C)`; `bcl` only.
+        candidate_logits: logits of the candidates in the input, shape `(B, K)`; `rcl` with a candidate head only.
     """
 
     generation_loss: torch.FloatTensor | None = None
     cluster_loss: torch.FloatTensor | None = None
+    candidate_loss: torch.FloatTensor | None = None
     cluster_logits: torch.FloatTensor | None = None
+    candidate_logits: torch.FloatTensor | None = None
 
 
 class XLGenForConditionalGeneration(
@@ -118,6 +123,8 @@ class XLGenForConditionalGeneration(
             self.candidate_ranks = nn.Embedding(config.num_input_candidates or 1, config.hidden_size)
         if config.copies_candidates:
             self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_input_candidates or 1)
+        if config.candidate_head:
+            self.candidate_head = CandidateHead(config.hidden_size, NUM_CANDIDATE_SCORES)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
         self.kept_rows: LastValue[Any] = LastValue()  # of the output layer
@@ -169,7 +176,7 @@ class XLGenForConditionalGeneration(
             ConfigurationError: if the variant needs clusters and the processor has none, an option is unknown, or the
                 backbone cannot generate label sets: it has separate vocabularies, or fails in a dry run.
         """
-        options = {**options, **variant_options(variant, processor)}
+        options = {**options, **variant_options(variant, processor, options)}
         unknown = sorted(set(options) - set(XLGenConfig.__annotations__))
         if unknown:
             raise ConfigurationError(f"Unknown options {unknown}; allowed are the fields of XLGenConfig.")
@@ -330,6 +337,7 @@ class XLGenForConditionalGeneration(
         *,
         cluster_bits: torch.Tensor | None = None,
         candidate_ids: torch.Tensor | None = None,
+        candidate_scores: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         **options: Any,
     ) -> Any:
@@ -339,6 +347,7 @@ class XLGenForConditionalGeneration(
             inputs: input ids, `(B, S)`; `input_ids=` serves as well.
             cluster_bits: clusters to condition on, `(B, C)`; `bcl` predicts them if None.
             candidate_ids: candidates that are read as vectors, see [`forward`].
+            candidate_scores: what the retriever says of candidates, see [`forward`].
             attention_mask: `(B, S)`.
             options: arguments of `GenerationMixin.generate`.
         """
@@ -346,7 +355,7 @@ class XLGenForConditionalGeneration(
             ids = inputs if inputs is not None else options.pop("input_ids", None)
             with torch.no_grad():
                 embeds = options.pop("inputs_embeds", None)
-                memory = self.encode(ids, attention_mask, embeds, cluster_bits, candidate_ids)
+                memory = self.encode(ids, attention_mask, embeds, cluster_bits, candidate_ids, candidate_scores)
             options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
         return super().generate(inputs, attention_mask=attention_mask, **options)
 
@@ -368,6 +377,8 @@ class XLGenForConditionalGeneration(
         cluster_bits: torch.Tensor | None = None,
         cluster_rows: torch.Tensor | None = None,
         candidate_ids: torch.Tensor | None = None,
+        candidate_scores: torch.Tensor | None = None,
+        candidate_targets: torch.Tensor | None = None,
         decoder_history: torch.LongTensor | None = None,
         return_dict: bool | None = None,
         **kwargs: Any,
@@ -382,6 +393,10 @@ class XLGenForConditionalGeneration(
             cluster_rows: rows whose target is a cluster sequence, `(B,)`, bool; `mcg` only.
             candidate_ids: label ids of the candidates that are read as vectors, padded with -1, `(B, K)`; `rcl` with
                 the conditioning `memory` only.
+            candidate_scores: what the retriever says of the candidates in the inputs, `(B, K, F)`; for the candidate
+                head.
+            candidate_targets: 1 where such a candidate is a label of the text, else 0; -100 where no loss counts,
+                `(B, K)`.
             decoder_input_ids, decoder_attention_mask, inputs_embeds, decoder_inputs_embeds, use_cache: as in any
                 seq2seq model of transformers.
             past_key_values, cache: the decoder's cache; transformers calls it by the first name up to 5.23.
@@ -392,16 +407,26 @@ class XLGenForConditionalGeneration(
 
         Returns:
             Logits over the vocabulary `(B, T, V)`; with `labels` and a restricted output layer, over the label pieces
-            `(B, T, R)`. They are log-probabilities where candidates are copied. The loss is generation loss +
-            `cluster_loss_weight` * cluster loss.
+            `(B, T, R)`. They are log-probabilities where candidates are copied. The loss is the weighted sum of
+            generation, cluster and candidate loss; where generation has no weight and there are `candidate_targets`,
+            the decoder does not run, and there are no logits.
         """
         kwargs.pop("num_items_in_batch", None)
         if encoder_outputs is None:
-            memory = self.encode(input_ids, attention_mask, inputs_embeds, cluster_bits, candidate_ids)
+            memory = self.encode(
+                input_ids, attention_mask, inputs_embeds, cluster_bits, candidate_ids, candidate_scores
+            )
         elif isinstance(encoder_outputs, XLGenMemory):
             memory = encoder_outputs
         else:
             memory = XLGenMemory(encoder_outputs[0], attention_mask)
+        of_memory: dict[str, Any] = {
+            "cluster_logits": memory.cluster_logits,
+            "candidate_logits": memory.candidate_logits,
+        }
+        if labels is not None and candidate_targets is not None and not self.config.generation_loss_weight:
+            of_memory["candidate_loss"] = loss = self._candidate_loss(memory, candidate_targets)
+            return XLGenOutput(loss=None if loss is None else self.config.candidate_loss_weight * loss, **of_memory)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[assignment]
         out = self.run_decoder(
@@ -415,11 +440,18 @@ class XLGenForConditionalGeneration(
             **kwargs,
         )
         losses = self._losses(out.logits, labels, memory.cluster_logits, cluster_bits, cluster_rows)
+        of_candidates = self._candidate_loss(memory, candidate_targets)
+        if of_candidates is not None and losses["loss"] is not None:
+            losses["loss"] = losses["loss"] + self.config.candidate_loss_weight * of_candidates
         if labels is None:
             out.logits = self.full_logits(out.logits)
         # Some families have fields of their own (the n-grams of ProphetNet, the routers of mixtures of experts).
         kept = {name: value for name, value in out.items() if name in XLGenOutput.__dataclass_fields__}
-        return XLGenOutput(**{**kept, **losses, "cluster_logits": memory.cluster_logits})
+        return XLGenOutput(**{**kept, **losses, "candidate_loss": of_candidates, **of_memory})
+
+    def _candidate_loss(self, memory: XLGenMemory, targets: torch.Tensor | None) -> torch.Tensor | None:
+        logits = memory.candidate_logits
+        return None if logits is None or targets is None else candidate_loss(logits, targets)
 
     def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Inputs of a step of `generate`: those of transformers, and all tokens so far where candidates are copied."""
@@ -448,9 +480,9 @@ class XLGenForConditionalGeneration(
             generation = token_loss(logits, target)
         if cluster_logits is not None and cluster_bits is not None:
             clusters = functional.binary_cross_entropy_with_logits(cluster_logits.float(), cluster_bits.float())
-        loss = generation
+        loss = self.config.generation_loss_weight * generation
         if clusters is not None:
-            loss = generation + self.config.cluster_loss_weight * self.cluster_loss_scale * clusters
+            loss = loss + self.config.cluster_loss_weight * self.cluster_loss_scale * clusters
         return {"loss": loss, "generation_loss": generation, "cluster_loss": clusters}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
-from .configuration_xlgen import NUM_LEVELS
+from .configuration_xlgen import NUM_CANDIDATE_SCORES, NUM_LEVELS
 from .encoders.embedding import Encoder
 from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import PROCESSOR_FORM, load_tokenizer, local_model, read_processor_settings
@@ -185,8 +185,8 @@ class XLGenProcessor(PushToHubMixin):
     ) -> list[EncodedText]:
         """Texts -> token ids without special tokens, truncated so that special, task and cluster tokens still fit.
 
-        With `candidates`, each text's are selected too; as tokens they take at most half of the room. In `training` a
-        text does not retrieve itself.
+        With `candidates`, each text's are selected too; as tokens they take half of the room, or what the text leaves.
+        In `training` a text does not retrieve itself.
         """
         reserve = sum(map(len, self._frame))
         if self.clusters is not None:
@@ -196,7 +196,8 @@ class XLGenProcessor(PushToHubMixin):
         candidates = [InputCandidates()] * len(token_ids)
         if self.candidates is not None:
             lengths = self.label_tokenizer.name_lengths
-            candidates = self.candidates.select(texts, lengths, room // 2, report, training=training)
+            left = [max(room // 2, room - len(ids)) for ids in token_ids]
+            candidates = self.candidates.select(texts, lengths, left, report, training=training)
         rooms = [room - len(self._candidate_tokens(one)) for one in candidates]
         if report is not None:
             report.texts += len(token_ids)
@@ -256,18 +257,24 @@ class XLGenProcessor(PushToHubMixin):
         Args:
             input_ids: the input ids of each text.
             return_tensors: `pt` for tensors, None for lists.
-            candidates: each text's candidates. Where they are read as vectors, `candidate_ids` `(B, K)` holds their
-                label ids, best first, padded with -1.
+            candidates: each text's candidates, best first. Where they are read as vectors, `candidate_ids` `(B, K)`
+                holds their label ids, padded with -1; as tokens, `candidate_scores` `(B, K, F)` holds what the
+                retriever says of them (`SCORES`), padded with 0.
         """
         longest = max(map(len, input_ids))
         padded = [[*ids, *[self.pad_token_id] * (longest - len(ids))] for ids in input_ids]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids]
-        batch = {"input_ids": padded, "attention_mask": mask}
-        if candidates and self.candidates is not None and self.candidates.conditioning == "memory":
+        batch: dict[str, Any] = {"input_ids": padded, "attention_mask": mask}
+        if candidates and self.candidates is not None:
             width = max(1, *(len(one.labels) for one in candidates))
-            batch["candidate_ids"] = [
-                [*one.labels, *[_PADDED_CANDIDATE] * (width - len(one.labels))] for one in candidates
-            ]
+            if self.candidates.conditioning == "memory":
+                batch["candidate_ids"] = [
+                    [*one.labels, *[_PADDED_CANDIDATE] * (width - len(one.labels))] for one in candidates
+                ]
+            else:
+                nothing = [0.0] * NUM_CANDIDATE_SCORES
+                scores = ([*one.scores, *[nothing] * (width - len(one.scores))] for one in candidates)
+                batch["candidate_scores"] = list(scores)
         return BatchEncoding(batch, tensor_type=return_tensors)
 
     # ------------------------------------------------------------------------------------------------ saving

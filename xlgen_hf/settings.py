@@ -347,6 +347,12 @@ class ModelSettings:
             for each to the encoder's hidden states, `tokens` appends tokens to the input. None: see
             [`default_conditioning`].
         copy_candidates: let `rcl` with `tokens` copy subword tokens of labels from the candidates.
+        candidate_loss_weight: weight of the loss of `rcl`'s candidate head (binary cross-entropy: which candidates are
+            labels of the text) in addition to the generation loss; with `tokens` only, 0 leaves the head out.
+        generation_loss_weight: weight of `rcl`'s generation loss. 0 trains the candidate head alone, many times
+            faster, and the model predicts with it, without the decoder.
+        candidate_gate: let the head's probabilities weigh the candidates that are copied from.
+        candidate_threshold: probability by the head below which a candidate is hidden from the decoder; 0 hides none.
         cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
             `mixed`, a random choice for each text.
         predicted_rate: fraction of texts with predicted clusters under `mixed`.
@@ -368,6 +374,31 @@ class ModelSettings:
     copy_candidates: bool = setting(
         True,
         help="With conditioning by tokens: copy subword tokens of labels from the candidates.",
+        group=_RETRIEVAL,
+        variants=("rcl",),
+    )
+    candidate_loss_weight: float = setting(
+        1.0,
+        help="With conditioning by tokens: weight of the loss of the head that tells which candidates apply; 0: none.",
+        minimum=0,
+        group=_RETRIEVAL,
+        variants=("rcl",),
+    )
+    generation_loss_weight: float = setting(
+        1.0,
+        help="Weight of the generation loss; 0 trains the candidate head alone, without the decoder.",
+        minimum=0,
+        group=_RETRIEVAL,
+        variants=("rcl",),
+    )
+    candidate_gate: bool = setting(
+        False, help="Let the head's probabilities weigh what is copied.", group=_RETRIEVAL, variants=("rcl",)
+    )
+    candidate_threshold: float = setting(
+        0.0,
+        help="Probability by the head below which a candidate is hidden from the decoder.",
+        minimum=0,
+        below=1,
         group=_RETRIEVAL,
         variants=("rcl",),
     )

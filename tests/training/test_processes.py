@@ -21,7 +21,7 @@ from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.collator import DataCollatorForXLGen, ShareCollator, encode_dataset
 from xlgen_hf.training.evaluating import EvaluatedRows, share_of
-from xlgen_hf.training.losses import LossSums, loss_sums
+from xlgen_hf.training.losses import LOSSES, LossSums, loss_sums
 from xlgen_hf.training.run import train_model
 from xlgen_hf.training.settings import TrainingSettings
 from xlgen_hf.training.trainer import XLGenTrainer
@@ -131,7 +131,7 @@ def test_a_process_without_rows_adds_nothing(make_model, rows):
     assert (alone["labels"] == -100).all()
     assert alone["input_ids"].shape[0] == 2
     sums = loss_sums(ModelOutput(generation_loss=torch.tensor(0.0), cluster_loss=torch.tensor(0.0)), alone)
-    assert sums.counts.tolist() == [0, 0]
+    assert sums.counts.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("variant", ["base", "bcl", "mcg"])
@@ -145,7 +145,7 @@ def test_the_loss_of_shares_is_that_of_the_batch(make_model, rows, variant):
         sums = [loss_sums(model(**share), share) for share in shares]
     total = sum(one.counts for one in sums)
     means = [one.means(lambda _: total, processes=3) for one in sums]
-    for name in ("generation_loss", "cluster_loss"):
+    for name in LOSSES:
         if whole.get(name) is not None:
             torch.testing.assert_close(torch.stack([mean[name] for mean in means]).mean(), whole[name])
 
@@ -157,14 +157,15 @@ def test_each_row_is_evaluated_once_and_comes_back_in_its_place(processes, monke
         for row in share_of(13, process, processes):
             mine.predicted.append([row])
             mine.references.append([row, row + 1])
-            mine.add(LossSums(torch.tensor(float(row)), torch.tensor(0.0), torch.tensor([2.0, 0.0])), 1)
+            mine.add(LossSums(torch.tensor([float(row), 0.0, 0.0]), torch.tensor([2.0, 0.0, 0.0])), 1)
     monkeypatch.setattr("xlgen_hf.training.evaluating.gather_object", lambda _: found)
     together = found[0].gathered()
     assert together.rows == 13
     assert together.predicted == [[row] for row in range(13)]
     assert together.references == [[row, row + 1] for row in range(13)]
-    assert together.loss(cluster_weight=1.0) == pytest.approx(sum(range(13)) / 26)
-    assert EvaluatedRows().loss(cluster_weight=1.0) is None
+    weights = dict.fromkeys(LOSSES, 1.0)
+    assert together.loss(weights) == pytest.approx(sum(range(13)) / 26)
+    assert EvaluatedRows().loss(weights) is None
 
 
 # ---------------------------------------------------------------------------------------------------- refusals

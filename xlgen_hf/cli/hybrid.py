@@ -13,6 +13,7 @@ from .options import Overwrite
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
+    from ..configuration_xlgen import XLGenConfig
     from ..labels.space import LabelSpace
     from ..processing_xlgen import XLGenProcessor
     from ..ranking.label_trees import LabelTrees
@@ -43,6 +44,21 @@ def hybrid(
     candidates_per_source: Annotated[
         int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
     ] = 20,
+    predict_with: Annotated[
+        Literal["generator", "candidate_head"] | None,
+        typer.Option(
+            help="What of the model is fused: its generator, or its candidate head (rcl), which needs no decoder and"
+            " is many times faster.",
+            show_default="what the model predicts with",
+        ),
+    ] = None,
+    candidate_scores: Annotated[
+        Literal["all", "teacher_forced", "candidate_head"],
+        typer.Option(
+            help="How a generator scores what the other sources find: by teacher forcing, by its candidate head (no"
+            " further work), or both where it has a head."
+        ),
+    ] = "all",
     cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
     overwrite: Overwrite = False,
     *,
@@ -58,7 +74,7 @@ def hybrid(
     from ..files.saving import replace_files
     from ..files.serialization import read_json, write_json
     from ..loading import load_model
-    from ..prediction.generator import Generator
+    from ..prediction.candidate_ranker import model_source
     from ..training.report import hybrid_report
     from ..training.tuning import fuse_sources
     from .console import results
@@ -67,17 +83,19 @@ def hybrid(
         torch.set_num_threads(cpu_threads)
     refuse_folder(output_dir, command=_COMMAND, overwrite=overwrite)  # before the work
     generator, processor = load_model(model)
+    processor = _choose_source(generator.config, processor, predict_with, candidate_scores)
     sources: dict[str, SavedSource] = {"retrieval": _retriever(model, processor, retriever)}
     validation = load_rows(validation_file, rows, split="validation")
     trees = _label_trees(linear, train_file, rows, processor.label_space)
     if trees is not None:
         sources["label_trees"] = trees
     score_model = fuse_sources(
-        Generator(generator, processor),
+        model_source(generator, processor),
         sources,
         validation["text"][:],
         [processor.label_space.encode_known(names)[0] for names in validation["labels"]],
         candidates_per_source=candidates_per_source,
+        features=None if candidate_scores == "all" else [candidate_scores],
     )
     processor = processor.with_score_model(score_model)
     report = local_model(model, {}) / REPORT_FILE
@@ -87,6 +105,25 @@ def hybrid(
         if report.is_file():
             write_json(aside / REPORT_FILE, hybrid_report(read_json(report), generator, processor, validation))
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
+
+
+def _choose_source(
+    config: XLGenConfig, processor: XLGenProcessor, predict_with: str | None, candidate_scores: str
+) -> XLGenProcessor:
+    """Note in the config what of the model is fused; another source than before has no calibration yet."""
+    from ..errors import ConfigurationError
+    from ..ranking.score_model import ScoreModel
+
+    if candidate_scores == "candidate_head" and not config.candidate_head:
+        raise ConfigurationError(
+            "--candidate-scores candidate_head: the model has no candidate head. Choose teacher_forced, or train the "
+            "model with --variant rcl and a --candidate-loss-weight above 0."
+        )
+    if predict_with is None or predict_with == config.predicts_with:
+        return processor
+    config.predicts_with = predict_with
+    config.validate_xlgen()
+    return processor.with_score_model(ScoreModel())
 
 
 def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> LabelRetriever:

@@ -13,10 +13,13 @@ from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
 from .label_lists import label_lists
 
-__all__ = ["drop_labels", "label_side_rows", "labelled_rows", "remove_labels"]
+__all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels"]
 
 logger = logging.getLogger(__name__)
 
+
+LABEL_SIDE = "label_side"
+"""Column that marks label-side rows among others."""
 
 _JOINT = " : "  # library titles join their parts so
 

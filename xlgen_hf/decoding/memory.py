@@ -56,6 +56,7 @@ class XLGenMemory(ModelOutput):
         cluster_bits: the bits that conditioned the memory, `(B, C)`; `bcl` only.
         candidate_keys: memory of each candidate, `(B, K, H)`; `rcl` that copies only.
         candidate_pieces: pieces of each candidate, its separator last, padded with -1, `(B, K, P)`.
+        candidate_logits: by the candidate head, minus infinity where there is no candidate, `(B, K)`.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -64,6 +65,7 @@ class XLGenMemory(ModelOutput):
     cluster_bits: torch.Tensor | None = None
     candidate_keys: torch.Tensor | None = None
     candidate_pieces: torch.Tensor | None = None
+    candidate_logits: torch.Tensor | None = None
 
     def select(self, rows: torch.Tensor) -> XLGenMemory:
         """The memory of these rows, which may repeat."""

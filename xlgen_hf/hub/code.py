@@ -81,6 +81,7 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "modules.adapters": lambda folder: False,
     "modules.backbone": lambda folder: False,
     "encoders.embedding.embed_texts": _is_there("retriever"),
+    "modules.candidate_head": _is_there("retriever"),
     "modules.candidate_pointer": _is_there("retriever"),
     "prediction.open_vocabulary.find_novel_names": _has_open_vocabulary,
     "ranking.calibration.ScoreCalibrator": _scores_by("calibrator"),

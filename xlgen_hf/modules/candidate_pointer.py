@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-__all__ = ["CandidatePointer", "next_pieces", "spelled_candidates"]
+__all__ = ["NOTHING", "CandidatePointer", "next_pieces", "spelled_candidates"]
 
 NOTHING = -1  # fills up pieces, and stands where a candidate does not go on
 
@@ -47,6 +47,7 @@ class CandidatePointer(nn.Module):
         keys: torch.Tensor,
         pieces: torch.Tensor,
         columns: torch.Tensor,
+        weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Log-probabilities of the next token.
 
@@ -56,6 +57,7 @@ class CandidatePointer(nn.Module):
             keys: memory of each candidate, `(N, K, H)`.
             pieces: next piece by each candidate, -1 where it does not go on, `(N, T, K)`; see [`next_pieces`].
             columns: its column in the logits, anything where there is none, `(N, T, K)`.
+            weights: logarithms of further weights of the candidates, `(N, K)`; all alike if None.
 
         Returns:
             Log-probabilities of the mixture, `(N, T, R)`, float32.
@@ -64,6 +66,8 @@ class CandidatePointer(nn.Module):
         goes_on = pieces != NOTHING
         match = self.query(states) @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
         match = match + self.rank_weight(torch.arange(keys.shape[1], device=keys.device))[:, 0]
+        if weights is not None:
+            match = match + weights[:, None]
         match = match.float().masked_fill(~goes_on, torch.finfo(torch.float).min)
         gate = self.gate(states)[:, :, 0].float().masked_fill(~goes_on.any(-1), -torch.inf)
         copied = match.softmax(-1) * goes_on * gate.sigmoid()[:, :, None]

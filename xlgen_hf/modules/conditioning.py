@@ -12,9 +12,12 @@ from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
 from ..encoders.embedding import masked_mean
 from ..errors import ConfigurationError
-from .candidate_pointer import spelled_candidates
+from .candidate_head import CandidateHead, candidate_spans
+from .candidate_pointer import NOTHING, spelled_candidates
 
 __all__ = ["ConditionedEncoderMixin", "EncoderModel", "append_cluster_tokens", "choose_bits"]
+
+_LEAST_LOG_WEIGHT = -20.0  # finite where there is no candidate, which is masked elsewhere
 
 
 class EncoderModel(Protocol):
@@ -27,6 +30,7 @@ class EncoderModel(Protocol):
     label_vectors: torch.Tensor
     candidate_projection: nn.Linear
     candidate_ranks: nn.Embedding
+    candidate_head: CandidateHead
 
     def get_encoder(self) -> nn.Module:
         """The backbone's encoder."""
@@ -45,6 +49,7 @@ class ConditionedEncoderMixin:
         inputs_embeds: torch.Tensor | None = None,
         cluster_bits: torch.Tensor | None = None,
         candidate_ids: torch.Tensor | None = None,
+        candidate_scores: torch.Tensor | None = None,
     ) -> XLGenMemory:
         """Encode texts and condition them on clusters or candidate labels.
 
@@ -54,6 +59,7 @@ class ConditionedEncoderMixin:
             inputs_embeds: `(B, S, H)`; no candidates are copied from these.
             cluster_bits: clusters of the texts, 0 or 1, `(B, C)`; `bcl` only, predicted if None.
             candidate_ids: label ids of candidates, padded with -1, `(B, K)`; `rcl` with label vectors only.
+            candidate_scores: what the retriever says of the candidates in the inputs, `(B, K, F)`; 0 if None.
 
         Returns:
             The decoder's memory `(B, S + A, H)` with A the maximum number of clusters or candidate vectors of a text,
@@ -69,12 +75,18 @@ class ConditionedEncoderMixin:
             return XLGenMemory(*_join_candidates(self, hidden, attention_mask, candidate_ids))
         if self.config.variant == "bcl":
             return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits)
-        memory = XLGenMemory(hidden, attention_mask)
-        if self.config.copies_candidates and input_ids is not None:
-            memory.candidate_keys, memory.candidate_pieces = _candidates(
-                self.config, hidden, input_ids, attention_mask
-            )
-        return memory
+        if self.config.reads_candidates and input_ids is not None:
+            return _with_candidates(self, hidden, input_ids, attention_mask, candidate_scores)
+        return XLGenMemory(hidden, attention_mask)
+
+    def candidate_weights(self: EncoderModel, memory: XLGenMemory) -> torch.Tensor | None:
+        """Logarithms of what candidates weigh when they are copied from, `(B, K)`; None where all weigh alike.
+
+        With the candidate gate they are the head's log-probabilities; generation does not train the head by them.
+        """
+        if not self.config.candidate_gate or memory.candidate_logits is None:
+            return None
+        return functional.logsigmoid(memory.candidate_logits.detach()).clamp(min=_LEAST_LOG_WEIGHT)
 
     def predict_bits(self: EncoderModel, logits: torch.Tensor) -> torch.Tensor:
         """Cluster logits `(B, C)` -> bits `(B, C)`: above the threshold, at least the best, at most `max_clusters`."""
@@ -186,11 +198,27 @@ def _join_candidates(
     return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (candidate_ids >= 0).to(mask.dtype)], dim=1)
 
 
-def _candidates(
-    config: XLGenConfig, hidden: torch.Tensor, input_ids: torch.Tensor, mask: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Memory `(B, K, H)` and tokens `(B, K, P)` of the candidates in the inputs."""
+def _with_candidates(
+    model: EncoderModel,
+    hidden: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    scores: torch.Tensor | None,
+) -> XLGenMemory:
+    """Find the candidates in inputs `(B, S)`; the head says which apply, and may hide others from the decoder."""
+    config = model.config
     assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
     ends = (config.separator_token_id, config.eos_token_id)
     places, pieces = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
-    return hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1])), pieces
+    memory = XLGenMemory(hidden, mask)
+    if config.candidate_head:
+        spans = candidate_spans(places, pieces, input_ids.shape[1])
+        memory.candidate_logits = model.candidate_head(hidden, mask, spans, scores)
+        if config.candidate_threshold:
+            hidden_ones = memory.candidate_logits.detach().sigmoid() < config.candidate_threshold
+            memory.attention_mask = mask.masked_fill((spans & hidden_ones[:, :, None]).any(1), 0)
+            pieces = pieces.masked_fill(hidden_ones[:, :, None], NOTHING)
+    if config.copies_candidates:
+        memory.candidate_keys = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
+        memory.candidate_pieces = pieces
+    return memory

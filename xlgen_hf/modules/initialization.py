@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import torch
@@ -13,7 +14,9 @@ from ..errors import ConfigurationError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import plain_token_ids
 from ..processing_xlgen import XLGenProcessor
+from ..settings import ModelSettings
 from .backbone import longest_sequence
+from .candidate_head import CandidateHead
 from .candidate_pointer import CandidatePointer
 
 __all__ = ["FreshModel", "check_lengths", "start_from_processor", "variant_options"]
@@ -28,6 +31,7 @@ class FreshModel(Protocol):
     label_vectors: torch.Tensor
     candidate_projection: nn.Linear
     candidate_pointer: CandidatePointer
+    candidate_head: CandidateHead
 
     def get_input_embeddings(self) -> nn.Embedding:
         """The embedding matrix."""
@@ -39,12 +43,13 @@ class FreshModel(Protocol):
         """Resize embedding matrix and output layer."""
 
 
-def variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
+def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of the config that say what of the processor guides the variant.
 
     Args:
         variant: the variant.
         processor: the model's processor.
+        chosen: fields of the config that are given.
 
     Raises:
         ConfigurationError: if the processor lacks what the variant needs.
@@ -71,7 +76,12 @@ def variant_options(variant: str, processor: XLGenProcessor) -> dict[str, Any]:
     if candidates.conditioning == "memory":
         retriever = candidates.retriever
         return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
-    return {**options, "first_level_token_id": processor.label_tokenizer.first_level_token_id}
+    options["first_level_token_id"] = processor.label_tokenizer.first_level_token_id
+    if chosen.get("candidate_loss_weight", ModelSettings.candidate_loss_weight):
+        options["candidate_head"] = True
+        if chosen.get("generation_loss_weight") == 0:
+            options["predicts_with"] = "candidate_head"
+    return options
 
 
 def check_lengths(name: str, backbone: PreTrainedConfig, processor: XLGenProcessor) -> None:
@@ -114,6 +124,8 @@ def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
             model.candidate_projection.weight.mul_(model.config.hidden_size**0.5)
     if model.config.copies_candidates:
         model.candidate_pointer.reset()
+    if model.config.candidate_head:
+        model.candidate_head.reset()
     if model.config.has_clusters and processor.clusters is not None:
         _start_clusters(model, processor, processor.clusters)
 

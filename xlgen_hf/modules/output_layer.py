@@ -46,6 +46,9 @@ class OutputModel(Protocol):
     def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
         """See [`RestrictedOutputMixin`]."""
 
+    def candidate_weights(self, memory: XLGenMemory) -> torch.Tensor | None:
+        """See [`ConditionedEncoderMixin`]."""
+
 
 class OutputRows(NamedTuple):
     """The rows of an output layer that are computed.
@@ -128,7 +131,8 @@ class RestrictedOutputMixin:
             assert memory.candidate_keys is not None and self.config.separator_token_id is not None
             pieces = next_pieces(tokens, listed, self.config.separator_token_id)[:, -out.logits.shape[1] :]
             columns, states = self.piece_columns(pieces), out.decoder_hidden_states[-1]
-            out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, pieces, columns)
+            weights = self.candidate_weights(memory)
+            out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, pieces, columns, weights)
         return out
 
     def full_logits(self: OutputModel, logits: torch.Tensor) -> torch.Tensor:

@@ -39,7 +39,9 @@ def refuse_separate_vocabularies(name: str, config: PreTrainedConfig) -> None:
         ConfigurationError: if it has two vocabularies.
     """
     sizes = [getattr(text_part(config, side), "vocab_size", None) for side in ("encoder", "decoder")]
-    own_tables = getattr(config, "share_encoder_decoder_embeddings", True) is False or hasattr(config, "tgt_vocab_size")
+    own_tables = getattr(config, "share_encoder_decoder_embeddings", True) is False or hasattr(
+        config, "tgt_vocab_size"
+    )
     if own_tables or sizes[0] != sizes[1]:
         raise ConfigurationError(
             f"{name!r} (type {config.model_type!r}) has separate vocabularies for texts and targets; labels need one "

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
-from transformers import Cache
 
-from ..configuration_xlgen import XLGenConfig
 from ..decoding.constraints import LabelSetConstraint
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
 from ..decoding.memory import XLGenMemory
@@ -22,59 +19,16 @@ from ..labels.trie import LabelTrie
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
+from .encoding import Encoded, GeneratorModel, ModelSource
 
-__all__ = ["Encoded", "Generator", "GeneratorModel", "length_batches"]
+__all__ = ["Generator", "length_batches"]
 
 logger = logging.getLogger(__name__)
 
 _FLOOR = 1e-7  # teacher-forced probabilities below it are not spelled out to the end
 
 
-class GeneratorModel(Protocol):
-    """What label-set decoding needs of a model."""
-
-    config: XLGenConfig
-
-    def widen_output(self, processor: XLGenProcessor) -> None:
-        """Make room for labels that joined the processor."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-
-    def encode(
-        self,
-        input_ids: torch.Tensor | None,
-        attention_mask: torch.Tensor | None = None,
-        *,
-        candidate_ids: torch.Tensor | None = None,
-    ) -> XLGenMemory:
-        """Inputs `(B, S)` -> the decoder's memory."""
-
-    def decode_step(
-        self, memory: XLGenMemory, tokens: torch.Tensor, cache: Cache | None = None
-    ) -> tuple[torch.Tensor, Cache | None]:
-        """Log-probabilities of the next token of each decoder row, and the cache."""
-
-    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Token ids of labels -> their columns in the log-probabilities."""
-
-
-class Encoded(NamedTuple):
-    """Texts as the decoder sees them.
-
-    Attributes:
-        texts: the encoded texts.
-        memory: the decoder's memory, a row for each text.
-        clusters: ids of the clusters that condition it, most probable first; none for `base` and `rcl`.
-    """
-
-    texts: list[EncodedText]
-    memory: XLGenMemory
-    clusters: list[list[int]]
-
-
-class Generator:
+class Generator(ModelSource):
     """Finds and scores labels with an XLGen model; a candidate source and a candidate scorer.
 
     Args:
@@ -86,8 +40,7 @@ class Generator:
     def __init__(
         self, model: GeneratorModel, processor: XLGenProcessor, decoding: DecodingOptions | None = None
     ) -> None:
-        self.model = model
-        self.processor = processor
+        super().__init__(model, processor)
         config = model.config
         self.decoding = (decoding or DecodingOptions()).resolved(config.num_beams, config.pool)  # type: ignore[arg-type]
 
@@ -125,46 +78,44 @@ class Generator:
         return batch.once(self, (*key, k), lambda: self._filled(found, self.encoded(batch), k, allowed))
 
     @torch.no_grad()
-    def features(self, texts: Sequence[str], candidates: ScoredLabels) -> dict[str, np.ndarray]:
-        """Teacher-forced probabilities of candidates after the labels that the model generated, `(M,)`.
+    def features(
+        self, texts: Sequence[str], candidates: ScoredLabels, names: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What the model says of candidates whoever found them, `(M,)` each.
+
+        `teacher_forced` is their probability after the labels that the model generated, `candidate_head` that of the
+        head, which has read the text with its candidates already and costs nothing.
 
         Args:
             texts: `B` texts, one batch.
             candidates: their candidates.
+            names: what is wanted of these; all that the model has if None.
         """
-        batch = TextBatch.of(texts)
+        batch, found = TextBatch.of(texts), {}
+        if self.model.config.candidate_head and (names is None or "candidate_head" in names):
+            found["candidate_head"] = self.encoded(batch).candidate_head_scores(candidates)
+        if names is None or "teacher_forced" in names:
+            found["teacher_forced"] = self._teacher_forced(batch, candidates)
+        return found
+
+    def _teacher_forced(self, batch: TextBatch, candidates: ScoredLabels) -> np.ndarray:
         given = [one.labels for one in self.decoded(batch, 0, batch.allowed)]
         rows = np.split(candidates.labels, candidates.start[1:-1])
         scores = self.score(self.encoded(batch), [row.tolist() for row in rows], given, floor=_FLOOR)
-        return {"teacher_forced": np.array([value for row in scores for value in row], dtype=np.float64)}
-
-    def encoded(self, batch: TextBatch) -> Encoded:
-        """The encoded texts of a batch; encoded once."""
-        return batch.once(self, "encoded", lambda: self.encode(self.processor.encode_texts(batch)))
+        return np.array([value for row in scores for value in row], dtype=np.float64)
 
     # ------------------------------------------------------------------------------------------------ encoder side
 
     @torch.no_grad()
     def encode(self, texts: Sequence[EncodedText]) -> Encoded:
         """Run the encoder: `mcg` generates the clusters first, `bcl` predicts them, the others have none."""
-        clusters: list[list[int]] = [[] for _ in texts]
-        task = None
         if self.model.config.variant == "mcg":
-            task = "labels"
-            clusters = self._generate_clusters(texts)
-        memory = self._run_encoder(texts, clusters, task)
-        return Encoded(list(texts), memory, clusters if memory.cluster_bits is None else _active_clusters(memory))
-
-    def _run_encoder(
-        self, texts: Sequence[EncodedText], clusters: Sequence[Sequence[int]], task: str | None
-    ) -> XLGenMemory:
-        rows = [self.processor.build_input(text, of_text, task) for text, of_text in zip(texts, clusters, strict=True)]
-        inputs = self.processor.pad(rows, candidates=[text.candidates for text in texts]).to(self.model.device)
-        return self.model.encode(**inputs)
+            return self.run_encoder(texts, self._generate_clusters(texts), "labels")
+        return super().encode(texts)
 
     def _generate_clusters(self, texts: Sequence[EncodedText]) -> list[list[int]]:
         """First step of `mcg`: the clusters of each text, greedily."""
-        memory = self._run_encoder(texts, [[] for _ in texts], "clusters")
+        memory = self.run_encoder(texts, [[] for _ in texts], "clusters").memory
         most = self.model.config.max_clusters
         constraint = self._constraint(self.processor.label_tokenizer.cluster_trie, max_labels=most)
         sets = self._search(memory, constraint, DecodingOptions(num_beams=1), most + 1)
@@ -442,11 +393,3 @@ def _add_in_order(found: dict[int, float], labels: np.ndarray, log_probs: np.nda
 def _forced_labels(options: DecodingOptions) -> int:
     """Labels that greedy search continues to, past its own end; beams and samples bring candidates of their own."""
     return options.min_candidates if options.is_greedy else 0
-
-
-def _active_clusters(memory: XLGenMemory) -> list[list[int]]:
-    """Ids of the active clusters of each row, most probable first."""
-    assert memory.cluster_logits is not None and memory.cluster_bits is not None
-    order = memory.cluster_logits.argsort(dim=1, descending=True).tolist()
-    active = (memory.cluster_bits > 0).tolist()
-    return [[cluster for cluster in row if on[cluster]] for row, on in zip(order, active, strict=True)]

@@ -15,7 +15,8 @@ from ..decoding.memory import XLGenMemory
 from ..labels.space import normalize_name
 from ..processing_xlgen import XLGenProcessor
 from ..ranking.sources import TextBatch
-from .generator import Generator, GeneratorModel
+from .encoding import GeneratorModel
+from .generator import Generator
 from .results import NovelLabel
 
 __all__ = ["find_novel_names", "nearest_names", "to_novel_labels"]

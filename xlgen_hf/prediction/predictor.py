@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,9 @@ from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, union
-from .generator import Generator, GeneratorModel, length_batches
+from .candidate_ranker import model_source
+from .encoding import GeneratorModel, ModelSource
+from .generator import Generator, length_batches
 from .open_vocabulary import find_novel_names, to_novel_labels
 from .results import LabelPrediction, NovelLabel
 
@@ -76,7 +78,7 @@ class Predictor:
         """The predictor of an XLGen model and its processor."""
         clusters = processor.clusters
         names = [] if clusters is None else clusters.names
-        return cls(processor.label_space, Generator(model, processor), processor.score_model, names)
+        return cls(processor.label_space, model_source(model, processor), processor.score_model, names)
 
     def with_labels(self, names: Iterable[str]) -> Predictor:
         """A predictor of labels with these names as well; no training is needed.
@@ -91,7 +93,7 @@ class Predictor:
             ConfigurationError: if the source cannot take new labels.
             LabelSpaceError: if a name is empty.
         """
-        if isinstance(self.source, Generator):
+        if isinstance(self.source, ModelSource):
             model, processor = self.source.model, self.source.processor
             if processor.add_labels(names):
                 model.widen_output(processor)
@@ -270,11 +272,11 @@ class Predictor:
 
     @property
     def _pool_depth(self) -> int:
-        """Labels of a text that each source but a generator contributes to the pool; 0 where there is no such one."""
+        """Labels of a text that each source but a model contributes to the pool; 0 where there is no such one."""
         fusion = self.score_model.fusion
         if fusion is not None:
             return fusion.candidates_per_source
-        return 0 if isinstance(self.source, Generator) else _RANKED
+        return 0 if isinstance(self.source, ModelSource) else _RANKED
 
     def _depth(self, k: int) -> int:
         """Labels of a text that any of these sources will be asked for."""
@@ -295,13 +297,13 @@ class Predictor:
 
     def _pool(self, source: CandidateSource, batch: TextBatch) -> ScoredLabels:
         """Sources, union, features, fusion; or the one source, calibrated."""
-        own = source.rank(batch, 0 if isinstance(source, Generator) else self._pool_depth, batch.allowed)
+        own = source.rank(batch, 0 if isinstance(source, ModelSource) else self._pool_depth, batch.allowed)
         own = self.score_model.calibrate(own, self.label_space.counts)
         fusion = self.score_model.fusion
         if fusion is None:
             return own
         sources = self.score_model.sources
-        candidates, values = candidate_values(source, own, sources, batch, fusion.candidates_per_source)
+        candidates, values = candidate_values(source, own, sources, batch, fusion.candidates_per_source, fusion.inputs)
         return fusion.fuse(candidates, values, self.label_space.counts)
 
     def to_predictions(self, scored: ScoredLabels, ranked: RankedTexts) -> list[LabelPrediction]:
@@ -326,6 +328,7 @@ def candidate_values(
     others: Mapping[str, CandidateSource],
     batch: TextBatch,
     depth: int,
+    features: Collection[str] | None = None,
 ) -> tuple[ScoredLabels, dict[str, np.ndarray]]:
     """The candidates of a model's own source and of further ones, and what all of them say of each.
 
@@ -335,9 +338,11 @@ def candidate_values(
         others: further sources by name.
         batch: the texts.
         depth: labels of a text that each further source contributes.
+        features: what the model has to say of all candidates, by name; all that it can if None.
     """
     ranked = {name: other.rank(batch, depth, batch.allowed) for name, other in others.items()}
-    candidates, values = union({**ranked, "generated": own})
-    if isinstance(source, Generator):
-        values |= source.features(batch, candidates)
+    name = "generated" if isinstance(source, Generator) else "candidate_head"
+    candidates, values = union({**ranked, name: own})
+    if isinstance(source, ModelSource):
+        values |= source.features(batch, candidates, features)
     return candidates, values

@@ -66,6 +66,11 @@ class Fusion:
         if not math.isfinite(self.logit_adjustment) or self.logit_adjustment < 0:
             raise ConfigurationError(f"logit_adjustment={self.logit_adjustment}; it must be a finite number >= 0.")
 
+    @property
+    def inputs(self) -> set[str]:
+        """Names of the values that are weighed."""
+        return set(map(_base_name, self.weights))
+
     def fuse(self, candidates: ScoredLabels, values: Mapping[str, np.ndarray], counts: np.ndarray) -> ScoredLabels:
         """Fused scores of the candidates, best first within a text, with the values as their parts.
 
@@ -77,7 +82,7 @@ class Fusion:
         Raises:
             ConfigurationError: if a value that has a weight is missing.
         """
-        lacking = sorted(set(map(_base_name, self.weights)) - set(values))
+        lacking = sorted(self.inputs - set(values))
         if lacking:
             raise ConfigurationError(f"The fusion weighs {lacking}, which no source of this model gives.")
         features = feature_values(values, list(self.weights), candidates)

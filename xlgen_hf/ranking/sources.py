@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
@@ -99,12 +99,15 @@ class SavedSource(CandidateSource, Protocol):
 class CandidateScorer(Protocol):
     """Scores candidate labels whoever found them."""
 
-    def features(self, texts: Sequence[str], candidates: ScoredLabels) -> Mapping[str, np.ndarray]:
+    def features(
+        self, texts: Sequence[str], candidates: ScoredLabels, names: Collection[str] | None = None
+    ) -> Mapping[str, np.ndarray]:
         """Scores of the candidates by name, `(M,)` each, in their order.
 
         Args:
             texts: `B` texts; a [`TextBatch`] where work is shared.
             candidates: their candidates, in any order within a text; scores do not count.
+            names: scores that are wanted, which saves the work of the others; all if None.
         """
 
 

@@ -14,8 +14,12 @@ from ..labels.tokens import TruncationReport
 from ..ranking.fusion import MAX_CANDIDATES
 from ..ranking.scored_labels import ScoredLabels
 from .retriever import LabelRetriever
+from .weighing import PARTS
 
-__all__ = ["CandidateInputs", "InputCandidates"]
+__all__ = ["SCORES", "CandidateInputs", "InputCandidates"]
+
+SCORES = ("retrieval", *PARTS)
+"""What the retriever says of a candidate: its score, and the parts that it is made of."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +29,12 @@ class InputCandidates:
     Attributes:
         labels: their label ids.
         levels: level of each one's score, from 0 to `NUM_LEVELS - 1`.
+        scores: each one's scores by the retriever, named in `SCORES`, in [0, 1].
     """
 
     labels: list[int] = field(default_factory=list)
     levels: list[int] = field(default_factory=list)
+    scores: list[list[float]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ class CandidateInputs:
         self,
         texts: Sequence[str],
         label_lengths: Sequence[int],
-        room: int,
+        rooms: Sequence[int],
         report: TruncationReport | None = None,
         *,
         training: bool = False,
@@ -114,19 +120,21 @@ class CandidateInputs:
         Args:
             texts: the texts.
             label_lengths: tokens of each label's name, `(L,)`; as tokens, a candidate takes one more for its level.
-            room: maximum number of tokens of a text's candidates.
+            rooms: maximum number of tokens of each text's candidates.
             report: counts what does not fit.
             training: leave the text itself out of what is found.
         """
         found = self.find(texts, training=training)
         levels = np.searchsorted(self.levels, found.scores, side="right").tolist()
         labels = found.labels.tolist()
+        scores = np.stack([found.scores, *(found.parts[name] for name in PARTS)], axis=1).tolist()
         selected = []
-        for first, last in zip(found.start[:-1].tolist(), found.start[1:].tolist(), strict=True):
+        for first, last, room in zip(found.start[:-1].tolist(), found.start[1:].tolist(), rooms, strict=True):
             kept = list(range(first, last))
             if self.conditioning == "tokens":
                 kept = _fitting(kept, labels, label_lengths, room)
-            selected.append(InputCandidates([labels[place] for place in kept], [levels[place] for place in kept]))
+            columns = ([values[place] for place in kept] for values in (labels, levels, scores))
+            selected.append(InputCandidates(*columns))
         if report is not None:
             report.candidates += len(labels)
             report.candidates_lost += len(labels) - sum(len(one.labels) for one in selected)

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, Features, List, Value
 
 from ..configuration_xlgen import Variant
+from ..data.transforms import LABEL_SIDE
 from ..errors import ConfigurationError, DataError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import TruncationReport
@@ -31,6 +32,7 @@ _ENCODED = Features(
         for name in ("text_ids", "candidate_ids", "candidate_levels", "label_ids", "unknown_ids")
     }
     | {name: Value("int64") for name in ("row", "length")}
+    | {"candidate_scores": List(List(Value("float32"))), LABEL_SIDE: Value("bool")}
 )
 
 
@@ -53,10 +55,10 @@ def encode_dataset(
         training: rows that are trained on, so that none of them may retrieve itself (`rcl`).
 
     Returns:
-        Rows with `text_ids` (tokens of the text), `candidate_ids` and `candidate_levels` (`rcl`), `label_ids`,
-        `unknown_ids` (ids from `L` on for labels outside the label space), `row` (the row's number) and `length`
-        (tokens of input and target together). What truncation loses is logged with its fraction of all texts and
-        labels; training rows whose labels are all too long for a target are left out.
+        Rows with `text_ids` (tokens of the text), `candidate_ids`, `candidate_levels` and `candidate_scores` (`rcl`),
+        `label_ids`, `unknown_ids` (ids from `L` on for labels outside the label space), `row` (the row's number),
+        `label_side` and `length` (tokens of input and target together). What truncation loses is logged with its
+        fraction of all texts and labels; training rows whose labels are all too long for a target are left out.
 
     Raises:
         DataError: if no training row has a label that fits.
@@ -117,6 +119,8 @@ class _RowEncoder:
             "text_ids": [texts[row].token_ids for row in kept],
             "candidate_ids": [texts[row].candidates.labels for row in kept],
             "candidate_levels": [texts[row].candidates.levels for row in kept],
+            "candidate_scores": [texts[row].candidates.scores for row in kept],
+            LABEL_SIDE: [bool(rows[LABEL_SIDE][row]) if LABEL_SIDE in rows else False for row in kept],
             "label_ids": [found[row][0] for row in kept],
             "unknown_ids": [found[row][1] for row in kept],
             "row": [numbers[row] for row in kept],
@@ -149,6 +153,9 @@ class DataCollatorForXLGen:
     targets with -100. Beside them:
 
     * `bcl`: `cluster_bits`, 1 where a cluster holds one of the row's labels, `(B, C)`, float32.
+    * `rcl` with candidates as tokens: `candidate_scores` `(B, K, F)`, and `candidate_targets` `(B, K)`, 1 where a
+      candidate is one of the row's labels, padded with -100, which label-side rows have everywhere: there the text
+      says it outright.
     * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
       texts a third, clusters -> labels; `cluster_rows` `(B,)` marks the cluster targets.
     * with `references`: `reference_ids`, the row's label ids, none lost to truncation and unknown ones included,
@@ -189,6 +196,8 @@ class DataCollatorForXLGen:
             texts = [_encoded_text(f) for f in features]
             targets = [self.processor.label_tokenizer.build_target(ids) for ids in ordered]
             batch = self._pad([self.processor.build_input(text) for text in texts], targets, texts)
+            if "candidate_scores" in batch:
+                batch["candidate_targets"] = pad_rows([_candidate_targets(one) for one in features])
         if self.variant == "bcl":
             bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
             batch["cluster_bits"] = torch.from_numpy(bits)
@@ -258,14 +267,24 @@ class ShareCollator:
         if own:
             return self.collator(own)
         batch = self.collator(features[:1])
-        batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        for name in ("labels", "candidate_targets"):
+            if name in batch:
+                batch[name] = torch.full_like(batch[name], IGNORED)
         return batch
 
 
 def _encoded_text(feature: dict[str, Any]) -> EncodedText:
     """The encoded text of a row of [`encode_dataset`]."""
-    candidates = InputCandidates(feature["candidate_ids"], feature["candidate_levels"])
+    candidates = InputCandidates(feature["candidate_ids"], feature["candidate_levels"], feature["candidate_scores"])
     return EncodedText(feature["text_ids"], candidates)
+
+
+def _candidate_targets(feature: dict[str, Any]) -> list[int]:
+    """1 for each candidate that is a label of the row, else 0; none counts where the text is made of label names."""
+    if feature[LABEL_SIDE]:
+        return [IGNORED] * max(len(feature["candidate_ids"]), 1)
+    labels = set(feature["label_ids"])
+    return [int(label in labels) for label in feature["candidate_ids"]] or [IGNORED]
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,10 +18,12 @@ from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
 from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
 from ..modules.output_layer import IGNORED
+from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.generator import Generator
-from ..processing_xlgen import XLGenProcessor
+from ..prediction.predictor import Predictor
+from ..processing_xlgen import EncodedText, XLGenProcessor
 from .collator import DataCollatorForXLGen, encode_dataset, pad_rows
-from .losses import LossSums, loss_sums
+from .losses import LOSSES, LossSums, loss_sums
 from .resuming import ResumableTrainer
 
 __all__ = ["EvaluatedRows", "EvaluatingTrainer", "encode_evaluation_rows", "has_adapter", "is_encoded", "ragged"]
@@ -36,18 +38,18 @@ class EvaluatedRows:
     Attributes:
         predicted: label ids of each row; empty where only losses are wanted.
         references: label ids that each row has.
-        losses: sums of generation and cluster loss, and what they are summed over, `(4,)`.
+        losses: sums of the losses in `LOSSES`, and what they are summed over, `(2, 3)`.
         rows: number of rows.
     """
 
     predicted: list[list[int]] = field(default_factory=list)
     references: list[list[int]] = field(default_factory=list)
-    losses: np.ndarray = field(default_factory=lambda: np.zeros(4))
+    losses: np.ndarray = field(default_factory=lambda: np.zeros((2, len(LOSSES))))
     rows: int = 0
 
     def add(self, sums: LossSums, rows: int) -> None:
         """Take in the losses of a batch."""
-        self.losses = self.losses + torch.stack([sums.generation, sums.cluster, *sums.counts]).double().cpu().numpy()
+        self.losses = self.losses + torch.stack([sums.values, sums.counts]).double().cpu().numpy()
         self.rows += rows
 
     def gathered(self) -> EvaluatedRows:
@@ -60,15 +62,16 @@ class EvaluatedRows:
             sum(share.rows for share in shares),
         )
 
-    def loss(self, cluster_weight: float) -> float | None:
-        """Mean of the generation loss over all label tokens, and the weighted one of the clusters; None without rows.
+    def loss(self, weights: Mapping[str, float]) -> float | None:
+        """Weighted sum of the means of the losses over all label tokens, clusters and candidates; None without rows.
 
         Args:
-            cluster_weight: weight of the cluster loss.
+            weights: weight of each of `LOSSES`.
         """
-        if not self.losses[2]:
+        sums, counts = self.losses
+        if not counts.any():
             return None
-        return float(self.losses[0] / self.losses[2] + cluster_weight * self.losses[1] / max(self.losses[3], 1.0))
+        return float(np.array([weights[name] for name in LOSSES]) @ (sums / counts.clip(min=1)))
 
 
 class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
@@ -87,10 +90,15 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
         base: XLGenForConditionalGeneration = model.get_base_model() if has_adapter(model) else model
         return base
 
-    def cluster_weight(self) -> float:
-        """Weight of the cluster loss in this epoch."""
+    def loss_weights(self) -> dict[str, float]:
+        """Weights of the parts of the loss in this epoch."""
         model = self.base_model()
-        return float(model.config.cluster_loss_weight * model.cluster_loss_scale)
+        config = model.config
+        return {
+            "generation_loss": config.generation_loss_weight,
+            "cluster_loss": config.cluster_loss_weight * model.cluster_loss_scale,
+            "candidate_loss": config.candidate_loss_weight,
+        }
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
         """Batches of this process's share of the evaluation rows, with what generation and scoring need."""
@@ -158,7 +166,7 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
     def _scored(self, found: EvaluatedRows, prefix: str) -> EvalLoopOutput:
         """Scores of all rows, with the prefix before their names."""
         metrics: dict[str, float] = {}
-        loss = found.loss(self.cluster_weight())
+        loss = found.loss(self.loss_weights())
         if loss is not None:
             metrics[f"{prefix}_loss"] = loss
         predictions = references = None
@@ -198,11 +206,21 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
         found.add(loss_sums(output, batch), len(texts))
         if not with_sets:
             return
+        found.references += ragged(references.cpu().numpy())
+        found.predicted += self._label_sets(texts)
+
+    def _label_sets(self, texts: Sequence[EncodedText]) -> list[list[int]]:
+        """Label ids that the model predicts for encoded texts."""
+        model, processor = self.base_model(), self.processing_class
+        if model.config.predicts_with == "candidate_head":
+            predictor = Predictor.from_model(model, processor)
+            ranked = CandidateRanker(model, processor).encode(texts).ranked_candidates()
+            calibrated = predictor.score_model.calibrate(ranked, processor.label_space.counts)
+            return [labels for labels, _ in predictor.score_model.rule.apply(calibrated).sets()]
         beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or self.args.generation_num_beams
         options = DecodingOptions(num_beams=beams)  # if None, the model's own search
-        generator = Generator(self.base_model(), self.processing_class, options)
-        found.predicted += [one.labels for one in generator.decode(generator.encode(texts))]
-        found.references += ragged(references.cpu().numpy())
+        generator = Generator(model, processor, options)
+        return [one.labels for one in generator.decode(generator.encode(texts))]
 
 
 def share_of(rows: int, process: int, processes: int) -> range:

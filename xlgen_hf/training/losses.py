@@ -10,34 +10,33 @@ import torch
 from ..modeling_xlgen import XLGenOutput
 from ..modules.output_layer import IGNORED
 
-__all__ = ["LossSums", "loss_sums"]
+__all__ = ["LOSSES", "LossSums", "loss_sums"]
+
+LOSSES = ("generation_loss", "cluster_loss", "candidate_loss")
+"""Names of the parts of a model's loss."""
 
 
 class LossSums(NamedTuple):
-    """The two losses of a batch as sums, and what they are summed over.
+    """The losses of a batch as sums, and what they are summed over.
 
     Attributes:
-        generation: cross-entropy of all label tokens, `()`.
-        cluster: loss of all clusters, `()`; 0 where the model has none.
-        counts: label tokens, and rows (`bcl`) or tokens (`mcg`) of clusters, `(2,)`.
+        values: cross-entropy of all label tokens, loss of all clusters, loss of all candidates, `(3,)`; 0 where the
+            model has none. Named in `LOSSES`.
+        counts: label tokens, rows (`bcl`) or tokens (`mcg`) of clusters, and candidates, `(3,)`.
     """
 
-    generation: torch.Tensor
-    cluster: torch.Tensor
+    values: torch.Tensor
     counts: torch.Tensor
 
     def means(self, total: Callable[[torch.Tensor], torch.Tensor], processes: int = 1) -> dict[str, torch.Tensor]:
-        """Generation and cluster loss such that their mean over the processes is that of the whole batch.
+        """The losses such that their mean over the processes is that of the whole batch.
 
         Args:
             total: sums a tensor over the processes.
             processes: their number.
         """
-        counts = total(self.counts).clamp(min=1)
-        return {
-            "generation_loss": self.generation * processes / counts[0],
-            "cluster_loss": self.cluster * processes / counts[1],
-        }
+        means = self.values * processes / total(self.counts).clamp(min=1)
+        return dict(zip(LOSSES, means, strict=True))
 
 
 def loss_sums(output: XLGenOutput, inputs: Mapping[str, torch.Tensor]) -> LossSums:
@@ -48,15 +47,15 @@ def loss_sums(output: XLGenOutput, inputs: Mapping[str, torch.Tensor]) -> LossSu
         inputs: the batch. Rows all of whose targets are ignored count as none.
     """
     counted = inputs["labels"] != IGNORED  # (B, T)
+    none = counted.new_zeros((), dtype=torch.long)
     if "cluster_rows" in inputs:  # mcg
         of_clusters = inputs["cluster_rows"][:, None]
-        counts = torch.stack([(counted & ~of_clusters).sum(), (counted & of_clusters).sum()])
+        numbers = [(counted & ~of_clusters).sum(), (counted & of_clusters).sum()]
     else:
-        rows = counted.any(1).sum() if "cluster_bits" in inputs else counted.new_zeros((), dtype=torch.long)
-        counts = torch.stack([counted.sum(), rows])
-    generation, cluster = output.generation_loss, output.cluster_loss
-    assert generation is not None
-    counts = counts.to(generation.dtype)
-    return LossSums(
-        generation * counts[0], generation.new_zeros(()) if cluster is None else cluster * counts[1], counts
-    )
+        numbers = [counted.sum(), counted.any(1).sum() if "cluster_bits" in inputs else none]
+    has_candidates = output.candidate_loss is not None
+    numbers.append((inputs["candidate_targets"] != IGNORED).sum() if has_candidates else none)
+    losses = [output.get(name) for name in LOSSES]
+    some = next(loss for loss in losses if loss is not None)
+    counts = torch.stack(numbers).to(some.dtype)
+    return LossSums(torch.stack([some.new_zeros(()) if loss is None else loss for loss in losses]) * counts, counts)

@@ -11,7 +11,7 @@ from typing import Any
 from datasets import Dataset, concatenate_datasets
 from transformers import set_seed
 
-from ..data.transforms import drop_labels, label_side_rows, labelled_rows
+from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
 from ..labels.space import LabelSpace
@@ -98,7 +98,7 @@ def _train(
         model,
         args,
         processing_class=processor,
-        train_dataset=_with_label_rows(train_rows, processor.label_space, settings.label_rows, args.seed),
+        train_dataset=_with_label_rows(train_rows, processor.label_space, _label_row_rate(settings), args.seed),
         eval_dataset=validation_rows,
     )
     checkpoint = _checkpoint_of(Path(args.output_dir), lora=settings.lora)
@@ -177,11 +177,18 @@ def _report(
     )
 
 
+def _label_row_rate(settings: TrainingSettings) -> float:
+    """Label-side rows for each training row; they teach to generate, and the candidate head nothing."""
+    generates = settings.variant != "rcl" or settings.generation_loss_weight > 0
+    return settings.label_rows if generates else 0.0
+
+
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
     if rate == 0:
         return rows
     extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)
-    return concatenate_datasets([rows, extra])
+    marked = [one.add_column(LABEL_SIDE, [value] * len(one)) for one, value in ((rows, False), (extra, True))]
+    return concatenate_datasets(marked)
 
 
 def _checkpoint_of(output_dir: Path, *, lora: bool) -> str | None:

@@ -27,7 +27,7 @@ from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments, check_processes
 from .collator import DataCollatorForXLGen, ShareCollator, encode_dataset
 from .evaluating import EvaluatingTrainer, encode_evaluation_rows, has_adapter, is_encoded, ragged
-from .losses import loss_sums
+from .losses import LOSSES, loss_sums
 from .sampler import LengthBucketSampler
 from .tuning import tune_model
 
@@ -115,9 +115,7 @@ class XLGenTrainer(EvaluatingTrainer):
         kwargs.setdefault("data_collator", collator)
         kwargs.setdefault("compute_metrics", self._label_set_metrics)
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
-        for name, parameter in model.named_parameters():
-            if _UNUSED in name.split("."):
-                parameter.requires_grad_(False)
+        _freeze_unused(model)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
         super().__init__(
@@ -188,13 +186,13 @@ class XLGenTrainer(EvaluatingTrainer):
         """The model's loss, or this process's part of the loss of the whole batch; keeps its parts for the log."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training:
-            parts = {name: outputs.get(name) for name in ("generation_loss", "cluster_loss")}
+            parts = {name: outputs.get(name) for name in LOSSES}
             if self.args.world_size > 1:
                 means = loss_sums(outputs, inputs).means(
                     lambda counts: self.accelerator.reduce(counts, "sum"), self.args.world_size
                 )
                 parts = {name: None if parts[name] is None else mean for name, mean in means.items()}
-                loss = means["generation_loss"] + self.cluster_weight() * means["cluster_loss"]
+                loss = sum(weight * means[name] for name, weight in self.loss_weights().items())
             for name, value in parts.items():
                 if value is not None:
                     self._loss_parts.setdefault(name, []).append(value.detach())
@@ -330,6 +328,16 @@ class XLGenTrainer(EvaluatingTrainer):
         self.processing_class = self.processing_class.with_score_model(score_model)
         least: int = config.min_labels
         return least
+
+
+def _freeze_unused(model: Any) -> None:
+    """Leave out of the training what no loss reaches: where the candidate head alone is trained, the decoder too."""
+    kept = {id(parameter) for parameter in model.get_encoder().parameters()}
+    head_alone = not model.config.generation_loss_weight
+    for name, parameter in model.named_parameters():
+        of_decoder = id(parameter) not in kept and "candidate_head" not in name.split(".")
+        if _UNUSED in name.split(".") or (head_alone and of_decoder):
+            parameter.requires_grad_(False)
 
 
 def _check_arguments(args: XLGenTrainingArguments) -> None:

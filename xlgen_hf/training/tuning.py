@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, get_args
 
 import numpy as np
 
 from ..configuration_xlgen import Pool
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
-from ..prediction.generator import Encoded, Generator, GeneratorModel
+from ..prediction.candidate_ranker import CandidateRanker
+from ..prediction.encoding import Encoded, GeneratorModel
+from ..prediction.generator import Generator
 from ..prediction.predictor import candidate_values
 from ..processing_xlgen import EncodedText, XLGenProcessor
-from ..ranking.fitting import calibrated_model, fit_fusion
+from ..ranking.fitting import calibrated_model, fit_fusion, ranked_model
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import SavedSource, TextBatch
@@ -42,7 +44,8 @@ def tune_model(
 
     A generator that learned from incomplete label lists stops early; the minimum number of labels makes up for it. The
     most probable of several beams is a short set, and what several beams agree on is better than one of them: so
-    greedy search and `num_beams` beams, each way of pooling them, compete with their own label sets.
+    greedy search and `num_beams` beams, each way of pooling them, compete with their own label sets. For a model that
+    predicts with its candidate head there is no search to choose, but a rule, see [`ranked_model`].
 
     Args:
         model: a model in evaluation mode; its config keeps `min_labels`, `num_beams` and `pool`.
@@ -54,8 +57,12 @@ def tune_model(
         choices: minimum numbers of labels to choose from.
 
     Returns:
-        Calibrator and thresholds.
+        Calibrator and thresholds, and the rule of a candidate head.
     """
+    if model.config.predicts_with == "candidate_head":
+        ranker = CandidateRanker(model, processor)
+        ranked = ScoredLabels.concatenated([ranker.encode(texts).ranked_candidates() for texts in batches])
+        return ranked_model(ranked, references, processor.label_space.counts)
     config, generator = model.config, Generator(model, processor)
     greedy = _greedy(generator, batches, choices)
     scores = {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
@@ -108,35 +115,38 @@ def _rounded(scores: dict[Any, float]) -> dict[Any, float]:
 
 
 def fuse_sources(
-    generator: Generator,
+    source: Generator | CandidateRanker,
     sources: dict[str, SavedSource],
     texts: Sequence[str],
     references: Sequence[Sequence[int]],
     *,
     candidates_per_source: int = 20,
     batch_size: int = 64,
+    features: Collection[str] | None = None,
 ) -> ScoreModel:
-    """Learn on validation rows how the scores of a generator and of further sources are fused.
+    """Learn on validation rows how the scores of a model and of further sources are fused.
 
     Args:
-        generator: the generator; the calibrator of its processor's score model, if any, is kept.
+        source: the model's generator or candidate head; the calibrator of its score model, if any, is kept.
         sources: further sources, `retrieval` and `label_trees`, made from training rows alone.
         texts: validation texts.
         references: their label ids.
         candidates_per_source: labels of a text that each further source contributes.
         batch_size: texts in a batch.
+        features: what the model has to say of all candidates: `teacher_forced`, `candidate_head`; all that it can if
+            None. Predictions spend no time on what is left out.
 
     Raises:
         ConfigurationError: if the candidates are all right or all wrong, so that nothing can be learned.
     """
-    processor = generator.processor
+    processor = source.processor
     calibrator, counts = processor.score_model.calibrator, processor.label_space.counts
     blocks: list[ScoredLabels] = []
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     for first in range(0, len(order), batch_size):
         batch = TextBatch([texts[row] for row in order[first : first + batch_size]], candidates_per_source)
-        own = ScoreModel(calibrator).calibrate(generator.rank(batch), counts)
-        candidates, values = candidate_values(generator, own, sources, batch, candidates_per_source)
+        own = ScoreModel(calibrator).calibrate(source.rank(batch), counts)
+        candidates, values = candidate_values(source, own, sources, batch, candidates_per_source, features)
         blocks.append(ScoredLabels(candidates.start, candidates.labels, candidates.scores, candidates.chosen, values))
     found = ScoredLabels.concatenated(blocks).take(np.argsort(order))
     fusion, rule, thresholds = fit_fusion(found, found.parts, references, counts, candidates_per_source)

@@ -17,6 +17,7 @@ from ...files.serialization import read_json, write_json
 from ...labels.space import LabelSpace
 from ...loading import load_model
 from ...modeling_xlgen import XLGenForConditionalGeneration
+from ...prediction.generator import Generator
 from ...prediction.predictor import Predictor
 from ...processing_xlgen import XLGenProcessor
 from ...ranking.score_model import ScoreModel
@@ -142,7 +143,8 @@ class XLGenSystem:
         model, processor = self.trained
         search = replace(self.search, min_candidates=max(_CANDIDATES, self.search.min_candidates))
         predictor = Predictor.from_model(model, processor)
-        scored = predictor.rank(texts, decoding=search, batch_size=self.batch_size, progress=True)
+        decoding = search if isinstance(predictor.source, Generator) else None  # a candidate head does not search
+        scored = predictor.rank(texts, decoding=decoding, batch_size=self.batch_size, progress=True)
         names = processor.label_space.names
         if self._space is None or names == self._space.names:
             return scored

@@ -1,0 +1,156 @@
+"""The encoder side of a prediction: texts encoded once, whatever reads the result; what the candidate head says."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from transformers import Cache
+
+from ..configuration_xlgen import XLGenConfig
+from ..decoding.memory import XLGenMemory
+from ..processing_xlgen import EncodedText, XLGenProcessor
+from ..ranking.scored_labels import ScoredLabels
+from ..ranking.sources import TextBatch
+
+__all__ = ["Encoded", "GeneratorModel", "ModelSource"]
+
+
+class GeneratorModel(Protocol):
+    """What label-set decoding needs of a model."""
+
+    config: XLGenConfig
+
+    def widen_output(self, processor: XLGenProcessor) -> None:
+        """Make room for labels that joined the processor."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+
+    def encode(
+        self,
+        input_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None = None,
+        *,
+        candidate_ids: torch.Tensor | None = None,
+        candidate_scores: torch.Tensor | None = None,
+    ) -> XLGenMemory:
+        """Inputs `(B, S)` -> the decoder's memory."""
+
+    def decode_step(
+        self, memory: XLGenMemory, tokens: torch.Tensor, cache: Cache | None = None
+    ) -> tuple[torch.Tensor, Cache | None]:
+        """Log-probabilities of the next token of each decoder row, and the cache."""
+
+    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Token ids of labels -> their columns in the log-probabilities."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Texts as the decoder sees them.
+
+    Attributes:
+        texts: the encoded texts.
+        memory: the decoder's memory, a row for each text.
+        clusters: ids of the clusters that condition it, most probable first; none for `base` and `rcl`.
+    """
+
+    texts: list[EncodedText]
+    memory: XLGenMemory
+    clusters: list[list[int]]
+
+    def ranked_candidates(self, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The candidates in the inputs, by the probabilities of the model's candidate head; none is chosen.
+
+        Args:
+            allowed: ids of the labels to choose from; all if None.
+        """
+        assert self.memory.candidate_logits is not None
+        probabilities = self.memory.candidate_logits.float().sigmoid().double().cpu().numpy()  # (B, K)
+        sizes = [len(text.candidates.labels) for text in self.texts]
+        labels = np.array([label for text in self.texts for label in text.candidates.labels], dtype=np.int64)
+        text = np.repeat(np.arange(len(sizes)), sizes)
+        scores = probabilities[text, np.arange(len(labels)) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)]
+        kept = np.ones(len(labels), dtype=bool) if allowed is None else np.isin(labels, allowed)
+        nothing = np.zeros(int(kept.sum()), dtype=bool)
+        return ScoredLabels.from_entries(text[kept], labels[kept], scores[kept], nothing, len(sizes))
+
+    def candidate_head_scores(self, candidates: ScoredLabels) -> np.ndarray:
+        """The head's probabilities of any candidates, `(M,)`; of one that is not in the input the text's lowest.
+
+        Args:
+            candidates: candidates of the texts.
+        """
+        known = self.ranked_candidates()
+        lowest = np.zeros(len(known))
+        filled = np.diff(known.start) > 0
+        lowest[filled] = known.scores[known.start[1:][filled] - 1]
+        span = int(max(known.labels.max(initial=0), candidates.labels.max(initial=0))) + 1
+        order = np.argsort(known.text * span + known.labels)
+        keys, wanted = (known.text * span + known.labels)[order], candidates.text * span + candidates.labels
+        scores = lowest[candidates.text]
+        place = np.searchsorted(keys, wanted).clip(max=max(len(keys) - 1, 0))
+        if len(keys):
+            found = keys[place] == wanted
+            scores[found] = known.scores[order][place[found]]
+        return scores
+
+
+class ModelSource(ABC):
+    """A source of candidates that is an XLGen model: its generator, or its candidate head.
+
+    Args:
+        model: the model, in evaluation mode.
+        processor: its processor.
+    """
+
+    def __init__(self, model: GeneratorModel, processor: XLGenProcessor) -> None:
+        self.model = model
+        self.processor = processor
+
+    @abstractmethod
+    def rank(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> ScoredLabels:
+        """The best labels of each text; see [`CandidateSource`]."""
+
+    @abstractmethod
+    def features(
+        self, texts: Sequence[str], candidates: ScoredLabels, names: Collection[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """What the model says of candidates whoever found them; see [`CandidateScorer`]."""
+
+    def encoded(self, batch: TextBatch) -> Encoded:
+        """The encoded texts of a batch; encoded once."""
+        return batch.once(self, "encoded", lambda: self.encode(self.processor.encode_texts(batch)))
+
+    @torch.no_grad()
+    def encode(self, texts: Sequence[EncodedText]) -> Encoded:
+        """Run the encoder; `bcl` predicts clusters, the others have none."""
+        return self.run_encoder(texts, [[] for _ in texts], None)
+
+    def run_encoder(self, texts: Sequence[EncodedText], clusters: Sequence[list[int]], task: str | None) -> Encoded:
+        """Encode texts with clusters, and the task prefix of `mcg`.
+
+        Args:
+            texts: the texts.
+            clusters: ids of the clusters in each one's input.
+            task: see [`XLGenProcessor.build_input`].
+        """
+        rows = [self.processor.build_input(text, of_text, task) for text, of_text in zip(texts, clusters, strict=True)]
+        inputs = self.processor.pad(rows, candidates=[text.candidates for text in texts]).to(self.model.device)
+        memory = self.model.encode(**inputs)
+        active = list(clusters) if memory.cluster_bits is None else _active_clusters(memory)
+        return Encoded(list(texts), memory, active)
+
+
+def _active_clusters(memory: XLGenMemory) -> list[list[int]]:
+    """Ids of the active clusters of each row, most probable first."""
+    assert memory.cluster_logits is not None and memory.cluster_bits is not None
+    order = memory.cluster_logits.argsort(dim=1, descending=True).tolist()
+    active = (memory.cluster_bits > 0).tolist()
+    return [[cluster for cluster in row if on[cluster]] for row, on in zip(order, active, strict=True)]
