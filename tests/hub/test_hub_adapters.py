@@ -93,7 +93,7 @@ def test_private_base_is_loaded_with_the_token_that_is_given(hub, adapter, tmp_p
     model = XLGenForConditionalGeneration.from_pretrained("alice/tiny", token=Hub.alice, cache_dir=tmp_path / "cache")
     assert model.config.variant == "bcl"
     assert (tmp_path / "cache" / "models--alice--tiny-base").is_dir()
-    with pytest.raises(OSError, match="'alice/tiny' is not a folder here .* 401 Client Error"):
+    with pytest.raises(OSError, match=r"'alice/tiny' is not a folder here .* 401 Client Error"):
         XLGenForConditionalGeneration.from_pretrained("alice/tiny", cache_dir=tmp_path / "other")
 
 

@@ -135,7 +135,7 @@ def warm_start_backbone(
 ) -> tuple[EncoderDecoderModel, list[str]]:
     """Put a shallow decoder on a pretrained encoder.
 
-    Where the family has a decoder form (BERT, RoBERTa and related ones), decoder layer i takes the weights of an encoder
+    Where the family has a decoder form (BERT, RoBERTa and relatives), decoder layer i takes the weights of an encoder
     layer, spread over the encoder's depth and ending with its last, its cross-attention those of that layer's
     self-attention; other families get a fresh BERT decoder or, where the embedding matrix is not as wide as the hidden
     states (ALBERT), a fresh ELECTRA decoder, which projects between both. The embedding matrix is the encoder's,
