@@ -135,8 +135,9 @@ def test_private_repository_is_for_its_owner(hub, folder, tmp_path):
     push_model(folder, "alice/secret", private=True)
     found = XLGenProcessor.from_pretrained("alice/secret", token=Hub.alice, cache_dir=tmp_path / "alice")
     assert found.label_space.names == XLGenProcessor.from_pretrained(folder).label_space.names
-    for number, token in enumerate((False, Hub.bob, "hf_wrongSecretToken")):  # each with a cache of its own
-        with pytest.raises(OSError, match=r"'alice/secret' is not a folder here .* 401 Client Error"):
+    answers = {False: "401 Client Error", Hub.bob: "404 Client Error", "hf_wrongSecretToken": "Invalid credentials"}
+    for number, (token, answer) in enumerate(answers.items()):  # each with a cache of its own
+        with pytest.raises(OSError, match=rf"'alice/secret' is not a folder here .*{answer}"):
             XLGenProcessor.from_pretrained("alice/secret", token=token, cache_dir=tmp_path / str(number))
 
 

@@ -58,6 +58,12 @@ def make_trainer(make_model, rows):
     return make
 
 
+@pytest.fixture(scope="module")
+def whole_runs():
+    """Trainers that nobody stopped, by their arguments: those that tests of this module have trained so far."""
+    return {}
+
+
 def _evaluations(trainer):
     return [(one["step"], one["eval_micro_f1"]) for one in trainer.state.log_history if "eval_micro_f1" in one]
 
@@ -81,10 +87,12 @@ def _losses(trainer):
     ],
 )  # fmt: skip
 def test_a_stop_saves_and_ends_and_the_run_is_repeated(
-    make_trainer, tmp_path, number, error, event, step, due, arguments, caplog
+    make_trainer, whole_runs, tmp_path, number, error, event, step, due, arguments, caplog
 ):
-    whole = make_trainer(tmp_path / "whole", **arguments)
-    whole.train()
+    whole = whole_runs.get(str(arguments)) or make_trainer(tmp_path / "whole", **arguments)
+    if str(arguments) not in whole_runs:
+        whole.train()
+        whole_runs[str(arguments)] = whole
 
     stopped = make_trainer(tmp_path / "run", **arguments)
     signals = _Signals(number, event, step)

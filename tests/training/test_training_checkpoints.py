@@ -58,8 +58,24 @@ def _assert_same(one, other):
         assert torch.equal(value, other[name]), name
 
 
-def test_each_checkpoint_is_complete_and_lists_its_files(make_trainer, tmp_path):
-    make_trainer(tmp_path).train()
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """What the first test that asks for a whole run leaves for the others: its weights, and its folder `run`."""
+    return {"run": tmp_path_factory.mktemp("run")}
+
+
+@pytest.fixture
+def whole(make_trainer, kept, tmp_path):
+    """Weights after all 6 steps; the folder of the test holds the checkpoints of that run."""
+    if "weights" not in kept:
+        trainer = make_trainer(kept["run"])
+        trainer.train()
+        kept["weights"] = _weights(trainer)
+    shutil.copytree(kept["run"], tmp_path, dirs_exist_ok=True)
+    return kept["weights"]
+
+
+def test_each_checkpoint_is_complete_and_lists_its_files(whole, tmp_path):
     folders = sorted(path.name for path in tmp_path.iterdir())
     assert folders == [f"checkpoint-{step}" for step in range(1, 7)]
     for step in range(1, 7):
@@ -83,11 +99,8 @@ def test_each_checkpoint_is_complete_and_lists_its_files(make_trainer, tmp_path)
         lambda folder: (shutil.rmtree(folder), folder.mkdir()),
     ],
 )
-def test_the_newest_complete_checkpoint_is_taken(make_trainer, tmp_path, damage, caplog):
+def test_the_newest_complete_checkpoint_is_taken(make_trainer, whole, tmp_path, damage, caplog):
     """Whatever is cut off, the run continues from the checkpoint before, with the result of one that was not."""
-    whole = make_trainer(tmp_path)
-    whole.train()
-    expected = _weights(whole)
     damage(tmp_path / "checkpoint-6")
     damage(tmp_path / "checkpoint-4")
     (tmp_path / ".unfinished-checkpoint-5").mkdir()
@@ -96,7 +109,7 @@ def test_the_newest_complete_checkpoint_is_taken(make_trainer, tmp_path, damage,
     assert "checkpoint-6 is not a complete checkpoint of this version and is ignored" in caplog.text
     again = make_trainer(tmp_path)
     again.train(resume_from_checkpoint=True)
-    _assert_same(_weights(again), expected)
+    _assert_same(_weights(again), whole)
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in (1, 2, 3, 5, 6)]
 
 
@@ -121,11 +134,9 @@ def test_folders_of_others_are_left_alone(tmp_path, caplog):
     assert "checkpoint-7 is not a complete checkpoint" in caplog.text
 
 
-def test_a_full_disk_leaves_nothing_half_written(make_trainer, tmp_path):
+def test_a_full_disk_leaves_nothing_half_written(make_trainer, whole, tmp_path):
     """The limit stands for the disk: each file beyond it fails, in the model, the optimizer or the state."""
-    whole = make_trainer(tmp_path / "whole")
-    whole.train()
-    sizes = {path.name: path.stat().st_size for path in (tmp_path / "whole" / "checkpoint-1").iterdir()}
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "checkpoint-1").iterdir()}
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     try:
@@ -141,7 +152,7 @@ def test_a_full_disk_leaves_nothing_half_written(make_trainer, tmp_path):
         signal.signal(signal.SIGXFSZ, before)
     again = make_trainer(tmp_path / "run")
     again.train()
-    _assert_same(_weights(again), _weights(whole))
+    _assert_same(_weights(again), whole)
 
 
 def test_old_checkpoints_go_but_for_the_best_and_the_newest(tmp_path):
