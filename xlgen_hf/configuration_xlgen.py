@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from dataclasses import fields
 from types import UnionType
-from typing import Any, Literal, get_args, get_origin
+from typing import Literal, get_args, get_origin
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -147,7 +147,7 @@ class XLGenConfig(PreTrainedConfig):
     bos_token_id: int | None = None
     decoder_start_token_id: int | None = None
 
-    def __post_init__(self, **kwargs: Any) -> None:
+    def __post_init__(self, **kwargs: object) -> None:
         """Make the backbone's config, take the token ids over from it, and fill in what depends on the variant."""
         if __package__ == "xlgen_hf":
             # The pipeline of a repository with code is for where this package is not installed; transformers would
@@ -236,8 +236,7 @@ class XLGenConfig(PreTrainedConfig):
 
     def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> PreTrainedConfig:
         """Config that generation reads layer counts and vocabulary from: the backbone's."""
-        backbone: Any = self.backbone
-        return text_part(backbone, "encoder" if encoder else "decoder")
+        return text_part(self.backbone, "encoder" if encoder else "decoder")
 
     @property
     def vocab_size(self) -> int:
@@ -247,5 +246,4 @@ class XLGenConfig(PreTrainedConfig):
     @property
     def hidden_size(self) -> int:
         """Width `H` of the encoder's output."""
-        backbone: Any = self.backbone
-        return hidden_size(backbone)
+        return hidden_size(self.backbone)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from .errors import ModelFolderError
 from .files.model_checks import local_model
@@ -22,7 +21,7 @@ __all__ = ["check_pair", "load_model", "load_predictor"]
 
 
 def load_model(
-    name: str, *, device: str | None = None, **hub_options: Any
+    name: str, *, device: str | None = None, **hub_options: object
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Load a trained model, or an adapter merged into its base, and its processor.
 
@@ -40,7 +39,7 @@ def load_model(
 
 
 def _load_pair(
-    folder: Path, name: str, device: str | None, hub_options: Mapping[str, Any]
+    folder: Path, name: str, device: str | None, hub_options: Mapping[str, object]
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     of_base = {key: value for key, value in hub_options.items() if key != "revision"}  # which is the adapter's
     processor = XLGenProcessor.from_pretrained(folder)
@@ -50,7 +49,7 @@ def _load_pair(
     return (model if device is None else model.to(device)), processor
 
 
-def load_predictor(name: str, *, device: str | None = None, **hub_options: Any) -> Predictor:
+def load_predictor(name: str, *, device: str | None = None, **hub_options: object) -> Predictor:
     """Load whatever predicts labels: an XLGen model or adapter, a retriever, or label trees.
 
     Args:

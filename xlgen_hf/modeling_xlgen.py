@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -36,7 +35,7 @@ from .modules.compatibility import cache_argument
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
-from .modules.output_layer import IGNORED, RestrictedOutputMixin, token_loss
+from .modules.output_layer import IGNORED, KeptRows, RestrictedOutputMixin, token_loss
 from .modules.persistence import ModelFilesMixin
 from .modules.seq2seq import choose_attention, find_start_token, set_vocab_size, shift_right
 from .prediction.generator import Generator
@@ -70,11 +69,11 @@ class XLGenOutput(Seq2SeqLMOutput):
         candidate_logits: logits of the candidates in the input, shape `(B, K)`; `rcl` with a candidate head only.
     """
 
-    generation_loss: torch.FloatTensor | None = None
-    cluster_loss: torch.FloatTensor | None = None
-    candidate_loss: torch.FloatTensor | None = None
-    cluster_logits: torch.FloatTensor | None = None
-    candidate_logits: torch.FloatTensor | None = None
+    generation_loss: torch.Tensor | None = None
+    cluster_loss: torch.Tensor | None = None
+    candidate_loss: torch.Tensor | None = None
+    cluster_logits: torch.Tensor | None = None
+    candidate_logits: torch.Tensor | None = None
 
 
 class XLGenForConditionalGeneration(
@@ -127,7 +126,7 @@ class XLGenForConditionalGeneration(
             self.candidate_head = CandidateHead(config.hidden_size, NUM_CANDIDATE_SCORES)
         if config.num_label_pieces is not None:
             self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
-        self.kept_rows: LastValue[Any] = LastValue()  # of the output layer
+        self.kept_rows: LastValue[KeptRows] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
             self._tied_weights_keys = _embedding_tie(self.backbone)
@@ -157,7 +156,7 @@ class XLGenForConditionalGeneration(
         restrict_output: bool = True,
         dropout: float | None = None,
         dtype: torch.dtype = torch.float32,
-        **options: Any,
+        **options: object,
     ) -> XLGenForConditionalGeneration:
         """Start a model from a pretrained seq2seq or encoder checkpoint.
 
@@ -233,7 +232,7 @@ class XLGenForConditionalGeneration(
         """Replace the backbone's output layer."""
         self.backbone.set_output_embeddings(new_embeddings)
 
-    def resize_token_embeddings(self, *args: Any, **kwargs: Any) -> nn.Module:
+    def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Module:
         """Resize embedding matrix and output layer, and keep them tied; the arguments are transformers'."""
         if isinstance(self.backbone, EncoderDecoderModel):
             self.backbone.decoder.resize_token_embeddings(*args, **kwargs)
@@ -335,29 +334,34 @@ class XLGenForConditionalGeneration(
         self,
         inputs: torch.Tensor | None = None,
         *,
+        input_ids: torch.Tensor | None = None,
+        inputs_embeds: torch.Tensor | None = None,
         cluster_bits: torch.Tensor | None = None,
         candidate_ids: torch.Tensor | None = None,
         candidate_scores: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
-        **options: Any,
-    ) -> Any:
+        **options: object,
+    ) -> torch.Tensor | ModelOutput:
         """Generate token sequences as any model of transformers does; the text is encoded and conditioned once.
 
         Args:
-            inputs: input ids, `(B, S)`; `input_ids=` serves as well.
+            inputs, input_ids: input ids, `(B, S)`, by either name.
+            inputs_embeds: embeddings of the text, `(B, S, H)`, instead of its input ids.
             cluster_bits: clusters to condition on, `(B, C)`; `bcl` predicts them if None.
             candidate_ids: candidates that are read as vectors, see [`forward`].
             candidate_scores: what the retriever says of candidates, see [`forward`].
             attention_mask: `(B, S)`.
             options: arguments of `GenerationMixin.generate`.
         """
+        inputs = input_ids if inputs is None else inputs
         if options.get("encoder_outputs") is None:
-            ids = inputs if inputs is not None else options.pop("input_ids", None)
             with torch.no_grad():
-                embeds = options.pop("inputs_embeds", None)
-                memory = self.encode(ids, attention_mask, embeds, cluster_bits, candidate_ids, candidate_scores)
+                memory = self.encode(
+                    inputs, attention_mask, inputs_embeds, cluster_bits, candidate_ids, candidate_scores
+                )
             options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
-        return super().generate(inputs, attention_mask=attention_mask, **options)
+        found: torch.Tensor | ModelOutput = super().generate(inputs, attention_mask=attention_mask, **options)
+        return found
 
     # ------------------------------------------------------------------------------------------------ forward
 
@@ -381,7 +385,7 @@ class XLGenForConditionalGeneration(
         candidate_targets: torch.Tensor | None = None,
         decoder_history: torch.LongTensor | None = None,
         return_dict: bool | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> XLGenOutput:
         """Score target tokens and, with `labels`, compute the losses.
 
@@ -420,7 +424,7 @@ class XLGenForConditionalGeneration(
             memory = encoder_outputs
         else:
             memory = XLGenMemory(encoder_outputs[0], attention_mask)
-        of_memory: dict[str, Any] = {
+        of_memory: dict[str, torch.Tensor | None] = {
             "cluster_logits": memory.cluster_logits,
             "candidate_logits": memory.candidate_logits,
         }
@@ -453,9 +457,11 @@ class XLGenForConditionalGeneration(
         logits = memory.candidate_logits
         return None if logits is None or targets is None else candidate_loss(logits, targets)
 
-    def prepare_inputs_for_generation(self, input_ids: torch.Tensor, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, *args: object, **kwargs: object
+    ) -> dict[str, object]:
         """Inputs of a step of `generate`: those of transformers, and all tokens so far where candidates are copied."""
-        inputs: dict[str, Any] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
+        inputs: dict[str, object] = super().prepare_inputs_for_generation(input_ids, *args, **kwargs)
         if self.config.copies_candidates:
             inputs["decoder_history"] = input_ids
         return inputs

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
@@ -16,7 +15,7 @@ from transformers.utils import PushToHubMixin
 from .configuration_xlgen import NUM_CANDIDATE_SCORES, NUM_LEVELS
 from .encoders.embedding import Encoder
 from .errors import ConfigurationError, ModelFolderError
-from .files.model_checks import PROCESSOR_FORM, load_tokenizer, local_model, read_processor_settings
+from .files.model_checks import PROCESSOR_FORM, ProcessorSettings, load_tokenizer, local_model, read_processor_settings
 from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
 from .files.saving import plain_folder, read_folder, replace_files
 from .labels.clusters import LabelClusters
@@ -264,7 +263,7 @@ class XLGenProcessor(PushToHubMixin):
         longest = max(map(len, input_ids))
         padded = [[*ids, *[self.pad_token_id] * (longest - len(ids))] for ids in input_ids]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids]
-        batch: dict[str, Any] = {"input_ids": padded, "attention_mask": mask}
+        batch: dict[str, object] = {"input_ids": padded, "attention_mask": mask}
         if candidates and self.candidates is not None:
             width = max(1, *(len(one.labels) for one in candidates))
             if self.candidates.conditioning == "memory":
@@ -283,7 +282,7 @@ class XLGenProcessor(PushToHubMixin):
     def register_for_auto_class(cls, auto_class: str = "AutoProcessor") -> None:
         """What `AutoProcessor` calls on a class out of a repository; saving copies no code, so nothing is noted."""
 
-    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, push_to_hub: bool = False, **kwargs: object) -> None:
         """Write tokenizer, label space, clusters, score model and settings into one folder, all of them or nothing.
 
         Raises:
@@ -291,7 +290,7 @@ class XLGenProcessor(PushToHubMixin):
         """
         if push_to_hub:
             raise ConfigurationError("Push model and processor together; a processor alone is of no use on the Hub.")
-        settings = {
+        settings: ProcessorSettings = {
             "processor_class": type(self).__name__,
             "max_source_length": self.max_source_length,
             "max_target_length": self.max_target_length,
@@ -314,7 +313,7 @@ class XLGenProcessor(PushToHubMixin):
         return {**self._score_model.sources, **own}
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str | Path, **hub_options: Any) -> XLGenProcessor:
+    def from_pretrained(cls, name_or_path: str | Path, **hub_options: object) -> XLGenProcessor:
         """Load from a folder or, with the options of `huggingface_hub.snapshot_download`, from the Hub.
 
         Raises:
@@ -350,7 +349,7 @@ class XLGenProcessor(PushToHubMixin):
             self.label_tokenizer = self.label_tokenizer.for_labels(self.label_space, trie)
 
 
-def _load_candidates(folder: Path, settings: Any, sources: dict[str, SavedSource]) -> CandidateInputs | None:
+def _load_candidates(folder: Path, settings: object, sources: dict[str, SavedSource]) -> CandidateInputs | None:
     """What reads candidates into the input, if the settings speak of it."""
     if settings is None:
         return None

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from datasets import Dataset
 
@@ -30,7 +30,15 @@ from .retrieval.model_sources import save_source_alone
 from .settings import DEFAULT_BACKBONE, Variant
 from .training.retriever import fit_retriever
 
-__all__ = ["KEY_SCORES", "SAMPLE", "QuickstartOptions", "run_quickstart"]
+__all__ = [
+    "KEY_SCORES",
+    "SAMPLE",
+    "QuickstartExample",
+    "QuickstartOptions",
+    "QuickstartPrediction",
+    "QuickstartReport",
+    "run_quickstart",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +61,7 @@ class QuickstartOptions:
     """
 
     backbone: str = DEFAULT_BACKBONE
-    training: Mapping[str, Any] = field(
+    training: Mapping[str, object] = field(
         default_factory=lambda: {
             "decoder_layers": 1,
             "dropout": 0.0,
@@ -62,7 +70,7 @@ class QuickstartOptions:
             "num_input_candidates": 8,
         }
     )
-    arguments: Mapping[str, Any] = field(
+    arguments: Mapping[str, object] = field(
         default_factory=lambda: {
             "num_train_epochs": 0.5,
             "learning_rate": 3e-4,
@@ -71,6 +79,39 @@ class QuickstartOptions:
             "decision_beams": 1,  # beams would find more, in twice the time
         }
     )
+
+
+class QuickstartPrediction(TypedDict):
+    """Labels that a system predicts for a text, best first, and their scores."""
+
+    labels: list[str]
+    scores: list[float]
+
+
+class QuickstartExample(TypedDict):
+    """A test row and what a system predicts for it."""
+
+    text: str
+    labels: list[str]
+    predicted: QuickstartPrediction
+
+
+class QuickstartReport(TypedDict):
+    """What `report.json` of a quickstart holds.
+
+    Attributes:
+        data: numbers of rows and labels.
+        systems: scores of each system on the test rows.
+        examples: what each system predicts for some test rows.
+        files: where things were written, by what they are.
+        seconds: how long each system took, and all of it.
+    """
+
+    data: dict[str, int]
+    systems: dict[str, dict[str, float]]
+    examples: dict[str, list[QuickstartExample]]
+    files: dict[str, str]
+    seconds: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -103,7 +144,7 @@ def run_quickstart(
     variants: Sequence[Variant] = ("rcl",),
     seed: int = 0,
     options: QuickstartOptions | None = None,
-) -> dict[str, Any]:
+) -> QuickstartReport:
     """Train variants on the bundled sample of library titles, and score them next to two baselines.
 
     The baselines are the most frequent labels, and dense retrieval with the encoder as it comes. For each system the
@@ -116,14 +157,12 @@ def run_quickstart(
         options: how they are trained.
 
     Returns:
-        What `report.json` holds: under `systems` the scores of each system on the test rows, under `examples` what
-        each predicts for some of them, under `files` where things were written, under `seconds` how long it took.
+        What `report.json` holds.
     """
     folder, options = Path(output_dir), options or QuickstartOptions()
     started = time.monotonic()
     sample = _Sample.load()
-    parts: tuple[str, ...] = ("systems", "examples", "files", "seconds")
-    report: dict[str, Any] = {"data": sample.sizes, **{part: {} for part in parts}}
+    report: QuickstartReport = {"data": sample.sizes, "systems": {}, "examples": {}, "files": {}, "seconds": {}}
     scores = {}
     for name, system in _systems(sample, folder, variants, seed, options).items():
         began = time.monotonic()
@@ -146,7 +185,7 @@ def run_quickstart(
 def _systems(
     sample: _Sample, folder: Path, variants: Sequence[Variant], seed: int, options: QuickstartOptions
 ) -> dict[str, System]:
-    training = {"backbone": options.backbone, **options.training}
+    training: dict[str, object] = {"backbone": options.backbone, **options.training}
     if "rcl" in variants:
         training["retriever"] = str(_make_index(sample, folder, options.backbone, seed))
     if {"bcl", "mcg"} & set(variants):
@@ -184,20 +223,23 @@ def _make_clusters(sample: _Sample, folder: Path, encoder: str, seed: int) -> Pa
     return folder / "clusters"
 
 
-def _judge(system: System, sample: _Sample, path: Path) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def _judge(system: System, sample: _Sample, path: Path) -> tuple[dict[str, float], list[QuickstartExample]]:
     """Scores on the test rows, and the first of these with what is predicted for them; all predictions are written."""
     space = sample.scoring
     known, true = (space.encode(rows["labels"]) for rows in (sample.validation, sample.test))
     decision = choose_decision(space.take(system.score(sample.validation["text"][:])), known, space.setting_counts)
     scored = decision.calibrate(space.take(system.score(sample.test["text"][:])), space.setting_counts)
     scores = score_decided(scored, decision.rule, true, space.full_counts, len(sample.train))
-    predicted = [
+    predicted: list[QuickstartPrediction] = [
         {"labels": [space.names[label] for label in labels], "scores": [round(value, 4) for value in values]}
         for labels, values in decision.rule.apply(scored).sets()
     ]
     write_jsonl(path, predicted)
     rows = sample.test.select(range(_EXAMPLES))
-    return scores, [{**row, "predicted": one} for row, one in zip(rows, predicted, strict=False)]
+    return scores, [
+        {"text": row["text"], "labels": row["labels"], "predicted": one}
+        for row, one in zip(rows, predicted, strict=False)
+    ]
 
 
 def _draw(scores: Mapping[str, Mapping[str, float]], path: Path) -> dict[str, str]:

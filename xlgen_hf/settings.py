@@ -7,6 +7,7 @@ card all derive from these fields. This module imports nothing heavy, so that `x
 
 from __future__ import annotations
 
+import inspect
 import numbers
 import os
 from collections.abc import Callable, Iterable, Mapping
@@ -15,12 +16,13 @@ from functools import cache
 from math import isfinite
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import ConfigurationError
 
 __all__ = [
     "DEFAULT_BACKBONE",
+    "RETRIEVER_LENGTH",
     "ClusterSettings",
     "ClusterSource",
     "Conditioning",
@@ -38,6 +40,7 @@ __all__ = [
     "check_values",
     "default_conditioning",
     "definitions",
+    "from_values",
     "no_effect",
     "setting",
     "uses",
@@ -50,8 +53,14 @@ ClusterSource = Literal["gold", "predicted", "mixed"]
 DecodeOrder = Literal["freq_forward", "freq_backward", "alphabet", "shuffle"]
 Quantization = Literal["4bit", "8bit"]
 
+_Value = TypeVar("_Value")
+_Made = TypeVar("_Made")
+
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 """Checkpoint that models start from, and that embeds texts for clusters and retrieval, where none is named."""
+
+RETRIEVER_LENGTH = 256
+"""Tokens of a text that the encoder of a retriever reads, where nobody chose."""
 
 
 class Setting(str):
@@ -82,7 +91,7 @@ class Setting(str):
     default_text: str | None
     published: bool
 
-    def __new__(cls, text: str, **facts: Any) -> Setting:
+    def __new__(cls, text: str, **facts: object) -> Setting:
         """Make a setting of its help text and its attributes."""
         made = super().__new__(cls, text)
         unset = {"minimum": None, "maximum": None, "above": None, "below": None, "default_text": None}
@@ -109,7 +118,7 @@ class Setting(str):
         )
 
 
-def setting(default: Any, help: str, **facts: Any) -> Any:
+def setting(default: _Value, help: str, **facts: object) -> _Value:
     """A dataclass field that is a setting.
 
     Args:
@@ -134,8 +143,8 @@ class Definition:
 
     name: str
     kinds: tuple[type, ...]
-    choices: tuple[Any, ...]
-    default: Any
+    choices: tuple[object, ...]
+    default: object
     about: Setting
 
     @property
@@ -150,7 +159,7 @@ class Definition:
 
 
 _WORDS = {bool: "true or false", float: "a number", int: "an integer"}
-_MATCHES: dict[type, Callable[[Any], bool]] = {
+_MATCHES: dict[type, Callable[[object], bool]] = {
     bool: lambda value: isinstance(value, bool),
     int: lambda value: isinstance(value, numbers.Integral) and not isinstance(value, bool),
     float: lambda value: isinstance(value, numbers.Real) and not isinstance(value, bool),
@@ -178,7 +187,7 @@ def definitions(kind: type) -> dict[str, Definition]:
     return found
 
 
-def _split(hint: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
+def _split(hint: object) -> tuple[tuple[type, ...], tuple[object, ...]]:
     """Types and choices of an annotation."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     choices = tuple(value for part in parts if get_origin(part) is Literal for value in get_args(part))
@@ -186,7 +195,7 @@ def _split(hint: Any) -> tuple[tuple[type, ...], tuple[Any, ...]]:
     return tuple(dict.fromkeys([*map(type, choices), *plain])), choices
 
 
-def check_value(definition: Definition, value: Any) -> None:
+def check_value(definition: Definition, value: object) -> None:
     """Refuse a value that a setting cannot have.
 
     Args:
@@ -199,14 +208,14 @@ def check_value(definition: Definition, value: Any) -> None:
     fits = any(_MATCHES[kind](value) for kind in definition.kinds)
     if fits and definition.choices and value is not None:
         fits = value in definition.choices
-    if fits and _MATCHES[float](value):
+    if fits and isinstance(value, numbers.Real):
         fits = definition.about.holds(float(value))
     if not fits:
         shown = str(value) if isinstance(value, os.PathLike) else value
         raise ConfigurationError(f"{definition.name}={shown!r}; it must be {definition.allowed}.")
 
 
-def check_values(kind: type, values: Mapping[str, Any]) -> None:
+def check_values(kind: type, values: Mapping[str, object]) -> None:
     """Refuse values that settings of a dataclass cannot have.
 
     Args:
@@ -219,6 +228,23 @@ def check_values(kind: type, values: Mapping[str, Any]) -> None:
     for name, definition in definitions(kind).items():
         if name in values:
             check_value(definition, values[name])
+
+
+def from_values(kind: Callable[..., _Made], values: Mapping[str, object]) -> _Made:
+    """Make a dataclass of settings from values by name that nobody has checked, such as those of a file.
+
+    Args:
+        kind: the dataclass, which checks its values itself.
+        values: values by name.
+
+    Raises:
+        ConfigurationError: if it has no such field, or a value is not allowed.
+    """
+    known = inspect.signature(kind).parameters
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ConfigurationError(f"{unknown[0]!r} is not a setting; choose one of {', '.join(known)}.")
+    return kind(**values)
 
 
 def check_label_bounds(min_labels: int, max_labels: int | None) -> None:
@@ -238,7 +264,7 @@ def uses(definition: Definition, variant: str) -> bool:
     return not definition.about.variants or variant in definition.about.variants
 
 
-def check_effect(kind: type, values: Mapping[str, Any], given: Iterable[str]) -> None:
+def check_effect(kind: type, values: Mapping[str, object], given: Iterable[str]) -> None:
     """Refuse settings that were given and have no effect together with the others.
 
     Args:
@@ -256,7 +282,7 @@ def check_effect(kind: type, values: Mapping[str, Any], given: Iterable[str]) ->
             raise ConfigurationError(f"{name}={_shown(values[name])} has no effect {reason}, or leave {name} out.")
 
 
-def no_effect(definition: Definition, values: Mapping[str, Any]) -> str | None:
+def no_effect(definition: Definition, values: Mapping[str, object]) -> str | None:
     """Why a setting has no effect, and what to do other than to leave it out; None if it has one.
 
     Args:
@@ -264,7 +290,7 @@ def no_effect(definition: Definition, values: Mapping[str, Any]) -> str | None:
         values: values of all settings by name, `variant` among them.
     """
     about, variant = definition.about, values["variant"]
-    if not uses(definition, variant):
+    if not uses(definition, str(variant)):
         return f"with variant={variant!r}. Choose variant {' or '.join(about.variants)}"
     for other, value in about.needs.items():
         if values[other] != value:
@@ -275,7 +301,7 @@ def no_effect(definition: Definition, values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     return repr(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 

@@ -221,11 +221,12 @@ def test_impossible_settings_are_refused(make, field, value, message):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("levels", [1.0, 0.5], "levels="),
-        ("levels", ["a"] * (NUM_LEVELS - 1), "must be an object with"),
-        ("num_input_candidates", 10**9, "num_input_candidates=1000000000"),
-        ("conditioning", "magic", "conditioning='magic'"),
-        ("more", 1, "must be an object with"),
+        ("levels", [1.0, 0.5], "'levels' has 2 items; it must be a list of 7 items"),
+        ("levels", [*range(NUM_LEVELS - 2), -1], "'levels' has -1 after 5; it must be ascending"),
+        ("levels", ["a"] * (NUM_LEVELS - 1), r"'levels\[0\]' is 'a'; it must be a number"),
+        ("num_input_candidates", 10**9, "'num_input_candidates' is 1000000000"),
+        ("conditioning", "magic", "'conditioning' is 'magic'; it must be one of"),
+        ("more", 1, "'more' is not a field"),
     ],
 )
 def test_damaged_settings_are_refused(make, tmp_path, field, value, message):

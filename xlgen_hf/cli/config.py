@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
@@ -22,7 +22,8 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     declared = {param.name: param for param in context.command.params}
-    values, more = {}, {}
+    values: dict[str, object] = {}
+    more: dict[str, object] = {}
     for key, value in _load(path).items():
         name = str(key).replace("-", "_")
         if name in declared and name != "config":
@@ -38,7 +39,7 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
-def _load(path: Path) -> dict[Any, Any]:
+def _load(path: Path) -> dict[object, object]:
     import yaml
 
     try:
@@ -54,7 +55,7 @@ def _load(path: Path) -> dict[Any, Any]:
     return content
 
 
-def _check_more(path: Path, more: Mapping[str, Any], declared: list[str]) -> None:
+def _check_more(path: Path, more: Mapping[str, object], declared: list[str]) -> None:
     """Refuse keys that are neither an option of the command nor an argument of the trainer."""
     if not more:
         return
@@ -90,7 +91,7 @@ def more_words(context: typer.Context) -> list[str]:
     return words
 
 
-def write_config(folder: Path, values: Mapping[str, Any]) -> None:
+def write_config(folder: Path, values: Mapping[str, object]) -> None:
     """Keep the values of a run, without tokens, as a file for `--config`.
 
     Args:

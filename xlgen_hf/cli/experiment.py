@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,7 +18,8 @@ from .rows import takes_row_options
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from ..experiments.plan import Plan
+    from ..experiments.cell import CellSpec
+    from ..experiments.plan import AblationRow, Plan
     from ..experiments.run import CellFailure
 
 __all__ = ["experiment"]
@@ -172,7 +173,7 @@ def _numbers(text: str, option: str) -> list[int]:
     return numbers
 
 
-def _settings(words: Iterable[str]) -> dict[str, Any]:
+def _settings(words: Iterable[str]) -> dict[str, object]:
     """`name=value` -> value as JSON, where it is such, a string elsewhere."""
     from ..errors import ConfigurationError
 
@@ -201,7 +202,7 @@ def _models(words: Iterable[str]) -> dict[str, str]:
     return {name: str(Path(folder).resolve()) for name, _, folder in pairs}
 
 
-def _arguments(context: typer.Context) -> dict[str, Any]:
+def _arguments(context: typer.Context) -> dict[str, object]:
     """Arguments of the trainer that differ from their defaults, as JSON holds them."""
     from ..errors import ConfigurationError
     from ..training.arguments import XLGenTrainingArguments
@@ -229,7 +230,15 @@ def _sources(data: str | None, *files: str | None) -> dict[str, str]:
     )
 
 
-def _report(plan: Plan, cells: Any, rows: Any, folder: Path, failures: list[CellFailure], *, figures: bool) -> None:
+def _report(
+    plan: Plan,
+    cells: list[CellSpec],
+    rows: list[AblationRow],
+    folder: Path,
+    failures: list[CellFailure],
+    *,
+    figures: bool,
+) -> None:
     from ..experiments.plots import plot_figures, system_title
     from ..experiments.report import write_report
     from ..experiments.results import RESULTS, collect_results

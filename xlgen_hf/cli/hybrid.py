@@ -69,10 +69,9 @@ def hybrid(
 
     from ..data.rows import load_rows
     from ..files.model_checks import local_model
-    from ..files.model_folder import REPORT_FILE
     from ..files.outputs import claim_folder, refuse_folder
     from ..files.saving import replace_files
-    from ..files.serialization import read_json, write_json
+    from ..files.training_report import read_report, write_report
     from ..loading import load_model
     from ..prediction.candidate_ranker import model_source
     from ..training.report import hybrid_report
@@ -98,12 +97,12 @@ def hybrid(
         features=None if candidate_scores == "all" else [candidate_scores],
     )
     processor = processor.with_score_model(score_model)
-    report = local_model(model, {}) / REPORT_FILE
+    report = read_report(local_model(model, {}))
     with claim_folder(output_dir, command=_COMMAND, overwrite=overwrite), replace_files(output_dir) as aside:
         generator.save_pretrained(aside)
         processor.save_pretrained(aside)
-        if report.is_file():
-            write_json(aside / REPORT_FILE, hybrid_report(read_json(report), generator, processor, validation))
+        if report:
+            write_report(aside, hybrid_report(report, generator, processor, validation))
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import typer
 
 from ..data.options import RowOptions
-from ..settings import DEFAULT_BACKBONE
-from .options import CpuThreads, Labels, Overwrite, given_names
+from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH
+from ..training.settings import ContrastiveSettings
+from .options import CpuThreads, Labels, Overwrite, given_names, takes_settings
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ..ranking.sources import SavedSource
     from ..retrieval.retriever import LabelRetriever
     from ..training.label_trees import TreeKind
-    from ..training.retriever import ContrastiveSettings
 
 __all__ = ["index"]
 
@@ -35,6 +35,7 @@ _OF_RETRIEVAL = ("encoder", "epochs", "learning_rate", "temperature", "batch_siz
 
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
+@takes_settings(ContrastiveSettings, group="Training of the encoder", leave_out=("random_negatives", "max_length"))
 def index(
     context: typer.Context,
     train_file: Annotated[
@@ -59,15 +60,14 @@ def index(
     encoder: Annotated[
         str, typer.Option(help="Encoder of texts and label names: folder, name or Hub id.")
     ] = DEFAULT_BACKBONE,
-    epochs: Annotated[
-        float, typer.Option(min=0, help="Epochs in which the encoder learns to match texts and label names; 0: none.")
-    ] = 1.0,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Highest learning rate of the encoder.")] = 5e-5,
-    temperature: Annotated[float, typer.Option(min=0.001, help="Of the softmax over label names.")] = 0.05,
-    batch_size: Annotated[int, typer.Option(min=2, help="Texts per training step.")] = 64,
     max_length: Annotated[
-        int, typer.Option(min=8, help="Tokens of a text that the encoder indexes; it is trained with at most 128.")
-    ] = 256,
+        int,
+        typer.Option(
+            min=8,
+            help="Tokens of a text that the encoder indexes; it is trained with at most "
+            f"{ContrastiveSettings.max_length}.",
+        ),
+    ] = RETRIEVER_LENGTH,
     lexical: Annotated[
         bool,
         typer.Option(help="Let character n-grams count as well, as far as they help on the validation rows."),
@@ -76,6 +76,10 @@ def index(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
     overwrite: Overwrite = False,
     *,
+    epochs: float,
+    learning_rate: float,
+    temperature: float,
+    batch_size: int,
     rows: RowOptions,
 ) -> None:
     """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with.
@@ -89,7 +93,6 @@ def index(
     from ..files.outputs import claim_folder
     from ..labels.space import LabelSpace
     from ..retrieval.model_sources import save_source_alone
-    from ..training.retriever import ContrastiveSettings
     from .console import results
 
     _check_options(method, given_names(context), output_dir)

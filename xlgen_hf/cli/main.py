@@ -20,7 +20,7 @@ from ..version import __version__
 from . import options
 from .console import print_error, print_message, setup_logging
 
-__all__ = ["COMMANDS", "Command", "main", "run"]
+__all__ = ["COMMANDS", "Command", "build_app", "main", "run"]
 
 logger = logging.getLogger(__name__)
 

@@ -124,7 +124,7 @@ def takes_settings(
         added = [_parameter(one, group) for one in known.values()]
 
         @wraps(function)
-        def command(**values: Any) -> None:
+        def command(**values: object) -> None:
             function(**values)
 
         parameters = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own] + added
@@ -170,12 +170,12 @@ def _kind(kinds: Iterable[type]) -> type:
     return next(kind for kind in (Path, bool, int, float, str) if kind in known)
 
 
-def _number_reader(definition: Definition) -> Callable[[Any], Any]:
+def _number_reader(definition: Definition) -> Callable[[object], object]:
     """What turns a word into a number of the setting's range, and says what is allowed where it cannot."""
 
-    def read(word: Any) -> Any:
+    def read(word: object) -> object:
         try:
-            value = word if word is None else int(word) if float not in definition.kinds else float(word)
+            value = word if word is None else (float if float in definition.kinds else int)(str(word))
             check_value(definition, value)
         except (ConfigurationError, ValueError) as err:
             name = definition.name.replace("_", "-")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
 
 import typer
 
@@ -142,7 +142,7 @@ def predict(
     else:
         predict_texts = partial(members[0].predict, open_vocabulary=open_vocabulary, **settings)
 
-    def run(start: int) -> Iterator[list[dict[str, Any]]]:
+    def run(start: int) -> Iterator[list[dict[str, object]]]:
         for first, found in _predictions(predict_texts, texts, start):
             yield join_columns([one.to_dict() for one in found], texts, rows, first)
 
@@ -249,7 +249,7 @@ def _predictions(predict: Predict, rows: Dataset, start: int) -> Iterator[tuple[
             bar.update(len(texts))
 
 
-def _print(chunks: Iterator[list[dict[str, Any]]]) -> None:
+def _print(chunks: Iterator[list[dict[str, object]]]) -> None:
     """Print predictions as they come, one row per text."""
     import json
 
@@ -272,7 +272,7 @@ def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[s
 
 def _write(
     path: Path,
-    run: Callable[[int], Iterator[list[dict[str, Any]]]],
+    run: Callable[[int], Iterator[list[dict[str, object]]]],
     settings: dict[str, str],
     *,
     num_rows: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,8 +30,8 @@ Message = Annotated[str | None, typer.Option(help="Message of the commit.", show
 License = Annotated[str | None, typer.Option("--license", help="Licence as the Hub spells it, such as apache-2.0.")]
 
 
-@push.command(epilog=_TOKEN, cls=Command)
-def model(
+@push.command("model", epilog=_TOKEN, cls=Command)
+def _model(
     model: Annotated[Path, typer.Option(help="Folder of a trained model or adapter.")],
     repo_id: RepoId,
     scores: Annotated[
@@ -71,9 +71,9 @@ def model(
     _print_report(report)
 
 
-@push.command(epilog=_TOKEN, cls=Command)
+@push.command("dataset", epilog=_TOKEN, cls=Command)
 @takes_row_options(leave_out=("id_column", "keep_columns"))
-def dataset(
+def _dataset(
     train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet or a folder.")],
     repo_id: RepoId,
     validation_file: Annotated[str | None, typer.Option(help="Validation rows.")] = None,
@@ -96,7 +96,7 @@ def dataset(
     from ..hub.datasets import push_dataset
 
     given = {"train": train_file, "validation": validation_file, "test": test_file}
-    splits: dict[str, Any] = {name: file for name, file in given.items() if file is not None}
+    splits = {name: file for name, file in given.items() if file is not None}
     report = push_dataset(
         splits, repo_id, options=rows, vocabulary=labels, license_id=license_id, source=source, language=language,
         private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
@@ -104,8 +104,8 @@ def dataset(
     _print_report(report)
 
 
-@push.command(epilog=_TOKEN, cls=Command)
-def metric(
+@push.command("metric", epilog=_TOKEN, cls=Command)
+def _metric(
     repo_id: Annotated[str, typer.Option(help="Space, owner/xmc_f1; created if it does not exist.")],
     private: Private = False,
     revision: Revision = None,

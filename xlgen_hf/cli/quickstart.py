@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from ..settings import Variant
 from .options import Overwrite
+
+if TYPE_CHECKING:
+    from ..quickstart import QuickstartReport
 
 __all__ = ["NEXT_COMMANDS", "quickstart"]
 
@@ -41,7 +44,7 @@ def quickstart(
     _print_report(report)
 
 
-def _print_report(report: dict[str, Any]) -> None:
+def _print_report(report: QuickstartReport) -> None:
     from ..experiments.plots import system_title
     from ..quickstart import KEY_SCORES
     from .console import print_table, results

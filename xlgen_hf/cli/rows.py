@@ -12,13 +12,14 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from ..data.options import Layout, RowOptions
+from ..settings import from_values
 
 __all__ = ["ROWS_PANEL", "takes_row_options"]
 
 ROWS_PANEL = "Columns and formats"
 """Where the help lists these options."""
 
-_TYPES: dict[str, Any] = {"layout": Layout, "label_names": Path | None}
+_TYPES: dict[str, object] = {"layout": Layout, "label_names": Path | None}
 
 
 def takes_row_options(
@@ -43,9 +44,10 @@ def takes_row_options(
         if name != "rows"
     ]
 
-    def run(**given: Any) -> None:
+    def run(**given: object) -> None:
         options = {field.name: given.pop(field.name) for field in chosen}
-        command(**given, rows=RowOptions(**{name: value for name, value in options.items() if value is not None}))
+        chosen_options = {name: value for name, value in options.items() if value is not None}
+        command(**given, rows=from_values(RowOptions, chosen_options))
 
     parameters = [*own, *map(_parameter, chosen)]
     functools.update_wrapper(run, command)
@@ -55,9 +57,11 @@ def takes_row_options(
     return run
 
 
-def _parameter(field: Field[Any]) -> inspect.Parameter:
+def _parameter(field: Field[object]) -> inspect.Parameter:
     many = field.default == ()
-    kind = list[str] | None if many else _TYPES.get(field.name, str if isinstance(field.default, str) else str | None)
+    kind: object = (
+        list[str] | None if many else _TYPES.get(field.name, str if isinstance(field.default, str) else str | None)
+    )
     shown: bool | str = "recognised" if field.name == "layout" else False
     option = typer.Option(
         help=field.metadata["help"],

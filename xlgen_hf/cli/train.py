@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..data.options import RowOptions
-from ..settings import check_effect, definitions, no_effect
+from ..settings import check_effect, definitions, from_values, no_effect
 from ..training.settings import TrainerSettings, TrainingSettings
 from .config import Config, more_words, write_config
 from .options import CpuThreads, Labels, Overwrite, given_names, option_names, takes_settings
@@ -47,7 +47,7 @@ def train(
     overwrite: Overwrite = False,
     *,
     rows: RowOptions,
-    **values: Any,
+    **values: object,
 ) -> None:
     """Fine-tune a model on texts and their labels.
 
@@ -72,11 +72,10 @@ def train(
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
-    settings = TrainingSettings(
-        **{name: value for name, value in values.items() if name in definitions(TrainingSettings)},
-        vocabulary=None if labels is None else load_label_names(labels),
-        sources={"train": train_file} | ({} if validation_file is None else {"validation": validation_file}),
-    )
+    own = {name: value for name, value in values.items() if name in definitions(TrainingSettings)}
+    sources = {"train": train_file} | ({} if validation_file is None else {"validation": validation_file})
+    vocabulary = None if labels is None else load_label_names(labels)
+    settings = from_values(TrainingSettings, {**own, "vocabulary": vocabulary, "sources": sources})
     settings.check_effect(given_names(context))
     settings.check_folders()
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
@@ -104,8 +103,8 @@ def _claim(output_dir: Path, args: XLGenTrainingArguments, *, overwrite: bool) -
 
 
 def _arguments(
-    context: typer.Context, output_dir: Path, values: dict[str, Any], *, has_validation: bool
-) -> tuple[XLGenTrainingArguments, dict[str, Any]]:
+    context: typer.Context, output_dir: Path, values: dict[str, object], *, has_validation: bool
+) -> tuple[XLGenTrainingArguments, dict[str, object]]:
     """The arguments of the trainer, and the values of those that were named or follow from the validation rows."""
     from .trainer_arguments import named_arguments, parse_arguments
 
@@ -119,7 +118,7 @@ def _arguments(
     return args, named_arguments(args, [*words, "--eval_strategy", "--load_best_model_at_end"])
 
 
-def _effective(context: typer.Context, settings: TrainingSettings, further: dict[str, Any]) -> dict[str, Any]:
+def _effective(context: typer.Context, settings: TrainingSettings, further: dict[str, object]) -> dict[str, object]:
     """What decides the run, by the names of options: without settings that have no effect in it."""
     values = {**context.params, **settings.model_options(), **further, "config": None, "overwrite": None}
     known = {**definitions(TrainingSettings), **definitions(TrainerSettings)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from transformers import HfArgumentParser
 
@@ -33,7 +33,7 @@ def parse_arguments(
     options: Iterable[str],
     *,
     has_validation: bool,
-    values: Mapping[str, Any] | None = None,
+    values: Mapping[str, object] | None = None,
     given: Collection[str] = (),
 ) -> XLGenTrainingArguments:
     """Make the arguments of the trainer.
@@ -71,7 +71,7 @@ def parse_arguments(
     return result
 
 
-def named_arguments(args: XLGenTrainingArguments, words: Iterable[str]) -> dict[str, Any]:
+def named_arguments(args: XLGenTrainingArguments, words: Iterable[str]) -> dict[str, object]:
     """The values of the arguments that words of a command line name, as plain values."""
     values = {name: getattr(args, name) for name in argument_names() if name in _named(words)}
     plain = (bool, int, float, str, list, dict, type(None))

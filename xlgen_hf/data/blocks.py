@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
 
 from .options import RowOptions
 
@@ -28,7 +28,7 @@ class Missing:
 
 MISSING = Missing()
 
-Column: TypeAlias = "Sequence[Any] | pa.Array"
+Column: TypeAlias = "Sequence[object] | pa.Array"
 
 
 class Block(NamedTuple):
@@ -61,7 +61,9 @@ def batches(items: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
         yield chunk
 
 
-def block_of_rows(file: str, numbers: Sequence[int], rows: Sequence[Mapping[str, Any]], options: RowOptions) -> Block:
+def block_of_rows(
+    file: str, numbers: Sequence[int], rows: Sequence[Mapping[str, object]], options: RowOptions
+) -> Block:
     """A block of the needed columns of rows that are dictionaries, each with the keys it has."""
     names: dict[str, None] = {}
     for row in rows:

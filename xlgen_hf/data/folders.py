@@ -21,9 +21,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
+from ..files.serialization import JSON
 from .annif import document_files, read_documents
 from .blocks import Block, Splits, batches
 from .formats import FILE_FORMATS, read_file
@@ -257,18 +257,19 @@ def _read_lf(documents: Path, labels: Path) -> Iterator[Block]:
         yield Block(str(documents), [number for number, _ in part], columns, ready=True)
 
 
-def _lf_labels(row: Mapping[str, Any], names: Sequence[str], file: Path, number: int, labels: Path) -> list[str]:
+def _lf_labels(row: Mapping[str, JSON], names: Sequence[str], file: Path, number: int, labels: Path) -> list[str]:
     targets = row.get("target_ind")
-    if not isinstance(targets, list) or not all(type(i) is int and 0 <= i < len(names) for i in targets):
+    ids = [i for i in targets if isinstance(i, int) and 0 <= i < len(names)] if isinstance(targets, list) else []
+    if not isinstance(targets, list) or len(ids) < len(targets) or any(isinstance(i, bool) for i in ids):
         raise DataError(
             f"'target_ind' is {str(targets)[:60]}; line numbers of {labels}, 0 to {len(names) - 1}, are expected.",
             file=file,
             row=number,
         )
-    return [names[i] for i in targets]
+    return [names[i] for i in ids]
 
 
-def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _json_objects(path: Path) -> Iterator[tuple[int, dict[str, JSON]]]:
     for number, line in iter_lines(path):
         if not line.strip():
             continue

@@ -8,9 +8,9 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from ..errors import DataError
+from ..files.serialization import JSON
 from .annif import is_annif_table, read_annif_table
 from .blocks import Block, batches, block_of_rows
 from .options import RowOptions, shown_names
@@ -74,10 +74,11 @@ def _read_json(path: Path, options: RowOptions) -> Iterator[Block]:
     first = next(lines, None)
     if first is None:
         return
-    rows: Iterable[tuple[int, Any]]
+    rows: Iterable[tuple[int, object]]
     if first[1].lstrip().startswith("["):
         content = first[1] + "".join(line for _, line in lines)
-        rows = enumerate(_parse_json(content, path, None), 1)
+        parsed = _parse_json(content, path, None)
+        rows = enumerate(parsed if isinstance(parsed, list) else [parsed], 1)
     else:
         rows = ((number, _parse_json(line, path, number)) for number, line in itertools.chain([first], lines))
     for part in batches(rows):
@@ -85,12 +86,15 @@ def _read_json(path: Path, options: RowOptions) -> Iterator[Block]:
         if wrong is not None:
             message = f"The row is a {type(wrong[1]).__name__}; an object is expected: {_EXAMPLE}."
             raise DataError(message, file=path, row=wrong[0])
-        yield block_of_rows(str(path), [number for number, _ in part], [row for _, row in part], options)
+        yield block_of_rows(
+            str(path), [number for number, _ in part], [row for _, row in part if isinstance(row, dict)], options
+        )
 
 
-def _parse_json(content: str, path: Path, number: int | None) -> Any:
+def _parse_json(content: str, path: Path, number: int | None) -> JSON:
     try:
-        return json.loads(content.rstrip())
+        parsed: JSON = json.loads(content.rstrip())
+        return parsed
     except json.JSONDecodeError as err:
         place = f"column {err.colno}" if number else f"line {err.lineno}, column {err.colno}"
         message = f"Not valid JSON ({err.msg}: {place}): {shown(content.strip())}. A row is {_EXAMPLE}."

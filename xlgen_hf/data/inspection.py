@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -184,7 +184,7 @@ class Inspection:
     look_alikes: list[tuple[str, ...]]
     suspicions: list[Suspicion] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The inspection as JSON can hold it."""
         content = asdict(self)
         content["look_alikes"] = [list(group) for group in self.look_alikes]

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from ..errors import ConfigurationError
+from ..settings import from_values
 
 __all__ = ["DEFAULT_LABELS", "DEFAULT_TEXT", "Layout", "RowOptions", "shown_names"]
 
@@ -110,7 +111,7 @@ class RowOptions:
             return list(available)
         return [name for name in available if name in wanted]
 
-    def changed(self, **changes: Any) -> RowOptions:
+    def changed(self, **changes: object) -> RowOptions:
         """These options with some changed.
 
         Raises:
@@ -122,7 +123,7 @@ class RowOptions:
                 near = get_close_matches(name, known, n=1)
                 hint = f" Did you mean {near[0]!r}?" if near else f" Choose from {', '.join(known)}."
                 raise TypeError(f"There is no reading option {name!r}.{hint}")
-        return RowOptions(**{name: getattr(self, name) for name in known} | changes)
+        return from_values(RowOptions, {**{name: getattr(self, name) for name in known}, **changes})
 
 
 def _check_encoding(name: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from ..errors import ConfigurationError, DataError
 from ..files.atomic import atomic_path
@@ -59,8 +59,8 @@ def check_prediction_file(path: str | Path) -> None:
 
 
 def join_columns(
-    predictions: Sequence[Mapping[str, Any]], rows: Dataset, options: RowOptions, start: int = 0
-) -> list[dict[str, Any]]:
+    predictions: Sequence[Mapping[str, object]], rows: Dataset, options: RowOptions, start: int = 0
+) -> list[dict[str, object]]:
     """Predictions with the id and the kept columns of their rows before them.
 
     Args:
@@ -90,7 +90,7 @@ def _names(given: str, available: Sequence[str]) -> list[str]:
 
 
 def write_predictions(
-    path: str | Path, predictions: Iterable[Mapping[str, Any]], *, label_separator: str | None = None
+    path: str | Path, predictions: Iterable[Mapping[str, object]], *, label_separator: str | None = None
 ) -> int:
     """Write predictions in the format that the name of the file says; the file appears when all is written.
 
@@ -129,7 +129,7 @@ def open_text(path: Path) -> Iterator[TextIO]:
             yield file
 
 
-def csv_writer(file: TextIO, delimiter: str) -> Callable[[Collection[Any]], None]:
+def csv_writer(file: TextIO, delimiter: str) -> Callable[[Collection[object]], None]:
     """What writes a row of CSV, its line ended by a line feed alone.
 
     The csv module leaves a carriage return unquoted where lines end otherwise, so such rows are quoted as a whole.
@@ -137,14 +137,14 @@ def csv_writer(file: TextIO, delimiter: str) -> Callable[[Collection[Any]], None
     plain = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     quoted = csv.writer(file, delimiter=delimiter, lineterminator="\n", quoting=csv.QUOTE_ALL)
 
-    def write(row: Collection[Any]) -> None:
+    def write(row: Collection[object]) -> None:
         has_return = any(isinstance(value, str) and "\r" in value for value in row)
         (quoted if has_return else plain).writerow(row)
 
     return write
 
 
-def _write_csv(path: Path, predictions: Iterable[Mapping[str, Any]], delimiter: str, separator: str) -> int:
+def _write_csv(path: Path, predictions: Iterable[Mapping[str, object]], delimiter: str, separator: str) -> int:
     count = 0
     names: list[str] | None = None
     with open_text(path) as file:
@@ -158,7 +158,7 @@ def _write_csv(path: Path, predictions: Iterable[Mapping[str, Any]], delimiter: 
     return count
 
 
-def _check_names(prediction: Mapping[str, Any], names: Sequence[str], path: Path, number: int) -> None:
+def _check_names(prediction: Mapping[str, object], names: Sequence[str], path: Path, number: int) -> None:
     new = sorted(set(prediction) - set(names))
     if new:
         raise DataError(
@@ -166,7 +166,7 @@ def _check_names(prediction: Mapping[str, Any], names: Sequence[str], path: Path
         )
 
 
-def _cell(value: Any, separator: str) -> Any:
+def _cell(value: object, separator: str) -> object:
     """A value as a cell of CSV: names and numbers with separators between them, anything deeper as JSON."""
     if isinstance(value, (list, tuple)):
         if all(isinstance(one, str) and one for one in value):
@@ -176,7 +176,7 @@ def _cell(value: Any, separator: str) -> Any:
     return json.dumps(value, ensure_ascii=False) if isinstance(value, (list, tuple, dict)) else value
 
 
-def _write_parquet(path: Path, predictions: Iterable[Mapping[str, Any]]) -> int:
+def _write_parquet(path: Path, predictions: Iterable[Mapping[str, object]]) -> int:
     """Tables of some thousand predictions are kept until the type of every column is known; they are compact."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -203,7 +203,7 @@ def _prediction_types() -> dict[str, pa.DataType]:
     return {"labels": pa.list_(pa.string()), "scores": pa.list_(pa.float64()), "clusters": pa.list_(pa.string())}
 
 
-def _prediction_table(part: Sequence[Mapping[str, Any]], path: Path, start: int) -> pa.Table:
+def _prediction_table(part: Sequence[Mapping[str, object]], path: Path, start: int) -> pa.Table:
     import pyarrow as pa
 
     names, types = list(part[0]), _prediction_types()
@@ -234,7 +234,7 @@ class Predictions:
 
     labels: list[list[str]]
     scores: list[list[float]] | None = None
-    ids: list[Any] | None = None
+    ids: list[object] | None = None
 
 
 def read_predictions(path: str | Path, options: RowOptions | None = None) -> Predictions:
@@ -253,7 +253,7 @@ def read_predictions(path: str | Path, options: RowOptions | None = None) -> Pre
     reading = options.changed(text_column=options.labels, keep_columns=columns[1:], layout="rows")
     labels: list[list[str]] = []
     scores: list[list[float]] = []
-    ids: list[Any] = []
+    ids: list[object] = []
     cells = _Cells(options)
     for block in read_file(Path(path), reading):
         _read_block(block, options, cells, labels, scores, ids)
@@ -298,7 +298,12 @@ class _Cells:
 
 
 def _read_block(
-    block: Block, options: RowOptions, cells: _Cells, labels: list[Any], scores: list[Any], ids: list[Any]
+    block: Block,
+    options: RowOptions,
+    cells: _Cells,
+    labels: list[list[str]],
+    scores: list[list[float]],
+    ids: list[object],
 ) -> None:
     name = options.labels
     if name not in block.columns:
@@ -324,7 +329,7 @@ def _read_block(
 
 def _checked_scores(block: Block, row: int, scores: object, count: int) -> list[float]:
     numbers = isinstance(scores, list) and all(type(score) in (int, float) for score in scores)
-    if not numbers or len(scores) != count:  # type: ignore[arg-type]
+    if not isinstance(scores, list) or not numbers or len(scores) != count:
         message = f"`scores` must be a list of {count} numbers, one for each label, got {shown(scores)}"
         fail(block, row, f"{message} ({kind_of(scores)}).")
-    return scores  # type: ignore[return-value]
+    return scores

@@ -6,7 +6,6 @@ import atexit
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -35,7 +34,7 @@ class RowStore:
         self._limit = IN_MEMORY if in_memory is None else in_memory
         self._tables: list[pa.Table] = []
         self._bytes = 0
-        self._writer: Any = None
+        self._writer: ArrowWriter | None = None
         self._path: Path | None = None
         self.rows = 0
 

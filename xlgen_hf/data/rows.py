@@ -6,14 +6,15 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
 from ..errors import DataError
+from ..files.training_report import RowFacts
 from .blocks import Block, Splits, batches, block_of_rows
 from .folders import SPLIT_NAMES, choose_split, folder_splits
 from .formats import FILE_FORMATS, read_file, reader_of
@@ -49,7 +50,7 @@ LABEL_SPACE_CONFIG = "label_space"
 """Configuration of a Hub data set that holds the names of its labels, in a column `label`."""
 
 RowSource: TypeAlias = (
-    "str | Path | Dataset | Mapping[str, Dataset] | pd.DataFrame | pa.Table | Iterable[Mapping[str, Any]]"
+    "str | Path | Dataset | Mapping[str, Dataset] | pd.DataFrame | pa.Table | Iterable[Mapping[str, object]]"
 )
 """What `load_rows` reads."""
 
@@ -67,7 +68,7 @@ def load_rows(
     require_text: bool = True,
     allow_empty_text: bool | None = None,
     suspicions: bool = True,
-    **changes: Any,
+    **changes: object,
 ) -> Dataset:
     r"""Read and check rows of text and labels.
 
@@ -197,7 +198,7 @@ def _found_splits(source: RowSource, options: RowOptions, require_labels: bool) 
 
 
 def _dataset_splits(parts: Mapping[str, Dataset], name: str, options: RowOptions) -> Splits:
-    def reader(part: Dataset) -> Any:
+    def reader(part: Dataset) -> Callable[[], Iterator[Block]]:
         return lambda: dataset_blocks(part, name, options)
 
     return {str(split): reader(part) for split, part in parts.items()}
@@ -235,7 +236,7 @@ def _hub_label_names(name: str) -> list[str]:
         ) from err
 
 
-def _dictionary_blocks(rows: Any, options: RowOptions) -> Iterator[Block]:
+def _dictionary_blocks(rows: Iterable[object], options: RowOptions) -> Iterator[Block]:
     try:
         iterator = iter(rows)
     except TypeError as err:
@@ -245,7 +246,9 @@ def _dictionary_blocks(rows: Any, options: RowOptions) -> Iterator[Block]:
         if wrong is not None:
             message = f"The row is {type(wrong[1]).__name__}; a dictionary with a text and labels is expected."
             raise DataError(message, file=_GIVEN, row=wrong[0])
-        yield block_of_rows(_GIVEN, [number for number, _ in part], [row for _, row in part], options)
+        yield block_of_rows(
+            _GIVEN, [number for number, _ in part], [row for _, row in part if isinstance(row, Mapping)], options
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- what was found
@@ -327,13 +330,17 @@ def rows_sha256(rows: Dataset) -> str:
     return digest.hexdigest()
 
 
-def row_facts(rows: Dataset, source: str | None = None) -> dict[str, Any]:
+def row_facts(rows: Dataset, source: str | None = None) -> RowFacts:
     """Number of rows, mean number of labels, and hash.
 
     Args:
         rows: rows with `text` and `labels`.
-        source: where they come from; left out if None.
+        source: where they come from, if that is known.
     """
     labels = sum(len(names.flatten()) for (names,) in column_batches(rows, "labels"))
-    facts: dict[str, Any] = {"rows": len(rows), "labels_per_row": labels / max(len(rows), 1)}
-    return facts | {"sha256": rows_sha256(rows), "source": source}
+    return {
+        "rows": len(rows),
+        "labels_per_row": labels / max(len(rows), 1),
+        "sha256": rows_sha256(rows),
+        "source": source,
+    }

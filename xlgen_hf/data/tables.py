@@ -9,14 +9,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import ParseError
 
 from ..errors import DataError, MissingExtraError
-from .blocks import BLOCK_ROWS, Block, batches
+from .blocks import BLOCK_ROWS, Block, Column, batches
 from .options import RowOptions, shown_names
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
     from datasets import Dataset
 
@@ -102,7 +103,9 @@ def _block_rows(columns: int) -> int:
     return max(100, min(BLOCK_ROWS, 1_000_000 // max(columns, 1)))
 
 
-def _arrow_blocks(name: str, tables: Iterable[Any], classes: Sequence[str] | None) -> Iterator[Block]:
+def _arrow_blocks(
+    name: str, tables: Iterable[pa.Table | pa.RecordBatch], classes: Sequence[str] | None
+) -> Iterator[Block]:
     """Blocks of Arrow tables or record batches; strings that are not UTF-8 are found here."""
     import pyarrow as pa
 
@@ -118,13 +121,13 @@ def _arrow_blocks(name: str, tables: Iterable[Any], classes: Sequence[str] | Non
         start += table.num_rows
 
 
-def _one_array(column: Any) -> Any:
+def _one_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     if not hasattr(column, "chunks"):
         return column
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
-def _invalid_row(table: Any, name: str, start: int, err: Exception) -> DataError:
+def _invalid_row(table: pa.Table | pa.RecordBatch, name: str, start: int, err: Exception) -> DataError:
     import pyarrow as pa
 
     for row in range(table.num_rows):
@@ -151,7 +154,7 @@ def _class_names(schema: pa.Schema, column: str) -> Sequence[str] | None:
         return None
 
 
-def _names_of_feature(feature: Any) -> Sequence[str] | None:
+def _names_of_feature(feature: object) -> Sequence[str] | None:
     from datasets import ClassLabel
 
     inner = getattr(feature, "feature", feature)
@@ -185,7 +188,7 @@ def saved_splits(folder: Path) -> dict[str, Dataset]:
     return {"train": found}
 
 
-def frame_blocks(frame: Any, name: str, options: RowOptions) -> Iterator[Block]:
+def frame_blocks(frame: pd.DataFrame | pa.Table, name: str, options: RowOptions) -> Iterator[Block]:
     """Blocks of anything that hands out Arrow data: data frames of pandas and Polars, Arrow tables."""
     import pyarrow as pa
 
@@ -206,7 +209,7 @@ def frame_blocks(frame: Any, name: str, options: RowOptions) -> Iterator[Block]:
         yield from _arrow_blocks(name, parts, _class_names(table.schema, options.labels))
 
 
-def _pandas_values(series: Any) -> Any:
+def _pandas_values(series: pd.Series) -> Column:
     """A column of a data frame: an Arrow array where all is of one kind, else Python objects, None for missing."""
     import pyarrow as pa
 
@@ -252,7 +255,7 @@ def read_excel(path: Path, options: RowOptions) -> Iterator[Block]:
         raise DataError(f"The file cannot be read as an Excel file (.xlsx): {answer[:200]}", file=path) from err
 
 
-def _sheet_blocks(path: Path, records: Iterable[Sequence[Any]]) -> Iterator[Block]:
+def _sheet_blocks(path: Path, records: Iterable[Sequence[object]]) -> Iterator[Block]:
     filled = ((number, record) for number, record in enumerate(records, 1) if any(cell is not None for cell in record))
     header = next(filled, None)
     if header is None:
@@ -269,7 +272,7 @@ def _sheet_blocks(path: Path, records: Iterable[Sequence[Any]]) -> Iterator[Bloc
         yield Block(str(path), [number - header[0] for number, _ in part], columns)
 
 
-def _cell_text(cell: Any) -> str:
+def _cell_text(cell: object) -> str:
     """A cell as text: numbers as Excel shows them without a format, nothing for an empty cell."""
     if cell is None:
         return ""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Final
 
 import numpy as np
 from datasets import Dataset
@@ -18,7 +18,7 @@ __all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "rem
 logger = logging.getLogger(__name__)
 
 
-LABEL_SIDE = "label_side"
+LABEL_SIDE: Final = "label_side"
 """Column that marks label-side rows among others."""
 
 _JOINT = " : "  # library titles join their parts so
@@ -75,7 +75,7 @@ def drop_labels(dataset: Dataset, rate: float = 0.5, seed: int = 0, *, keep_one:
     if not 0 <= rate <= 1:
         raise ConfigurationError(f"rate={rate}; a share of labels to drop, from 0 to 1, is needed.")
 
-    def drop(row: dict[str, Any], number: int) -> dict[str, Any]:
+    def drop(row: Mapping[str, list[str]], number: int) -> dict[str, list[str]]:
         labels = row["labels"]
         random = np.random.default_rng([seed, number])
         dropped = int(rate * len(labels) + random.random())

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import torch
@@ -41,7 +41,14 @@ SHARD_TEXTS = 2048
 """Texts whose embeddings are written at once: about 10 s of MiniLM on one core."""
 
 _CACHE_VERSION = 2
-_ABOUT = Fields({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
+
+
+class _About(TypedDict):
+    encoder: str
+    texts: int
+
+
+_ABOUT = Fields[_About]({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
 _SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
 _TOKENIZE_AT_ONCE = 10_000
 # Families that number positions from after the padding id: that many rows of the position table are not positions.
@@ -189,8 +196,8 @@ class _EncoderSource:
         """Load the encoder alone, with weights in float32; one that came loaded stays as it is."""
         if self.model is not None:
             return _encoder_of(self.model)
-        options: dict[str, Any] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
-        kind: Any = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModel
+        options: dict[str, object] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
+        kind = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModel
         if type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5 and its kin: the decoder is not even read
             kind = AutoModelForTextEncoding
         with checkpoint_errors(self.name):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from datasets import Dataset
@@ -22,6 +22,9 @@ from ..files.serialization import write_json
 from ..ranking.reliability import ReliabilityTable, reliability_table, table_calibration_error
 from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_shot_buckets
 from .scoring import score_labels
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["run_evaluate"]
 
@@ -40,7 +43,7 @@ class _References(NamedTuple):
         groups: field -> value -> rows that have it, from 0.
     """
 
-    labels: Any
+    labels: pa.ChunkedArray
     groups: dict[str, dict[str, np.ndarray]]
 
 
@@ -137,7 +140,7 @@ def _reliability_picture(plot: Path) -> Path:
     return plot.with_stem(f"{plot.stem}_reliability")
 
 
-def _write_table(columns: Mapping[str, Sequence[Any]], path: str | Path) -> None:
+def _write_table(columns: Mapping[str, Sequence[object]], path: str | Path) -> None:
     write_jsonl(path, (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)))
 
 
@@ -168,10 +171,11 @@ def _named(source: RowSource) -> str:
 
 
 def _in_order(
-    given: Predictions, wanted: Sequence[Any], predictions: str | Path, references: RowSource
+    given: Predictions, wanted: Sequence[object], predictions: str | Path, references: RowSource
 ) -> Predictions:
     """Predictions in the order of the ids; as text, since CSV has no numbers."""
-    ids = [str(one) for one in given.ids or ()]
+    found = given.ids or []
+    ids = [str(one) for one in found]
     place = {one: row for row, one in enumerate(ids)}
     if len(place) < len(ids):
         twice = next(one for row, one in enumerate(ids) if place[one] != row)
@@ -189,7 +193,7 @@ def _in_order(
         raise DataError(f"There is a prediction for {unused!r}, which no reference has.", file=predictions)
     order = [place[key] for key in keys]
     scores = None if given.scores is None else [given.scores[row] for row in order]
-    return Predictions([given.labels[row] for row in order], scores, [given.ids[row] for row in order])  # type: ignore[index]
+    return Predictions([given.labels[row] for row in order], scores, [found[row] for row in order])
 
 
 def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:
@@ -230,7 +234,7 @@ def _group_scores(
     return scores
 
 
-def _warn_of_look_alikes(predicted: Sequence[Sequence[str]], true: Any) -> None:
+def _warn_of_look_alikes(predicted: Sequence[Sequence[str]], true: pa.ChunkedArray) -> None:
     """Report predicted names that look like a true one and are not: they count as wrong."""
     names = dict.fromkeys(label for labels in predicted for label in labels)
     there = true.combine_chunks().flatten().unique().to_pylist()
@@ -238,7 +242,7 @@ def _warn_of_look_alikes(predicted: Sequence[Sequence[str]], true: Any) -> None:
     log_suspicions(look_alike_suspicions(names, there, what=what), "Predictions and references")
 
 
-def _reliability(given: Predictions, true: Any, path: str | Path) -> ReliabilityTable | None:
+def _reliability(given: Predictions, true: pa.ChunkedArray, path: str | Path) -> ReliabilityTable | None:
     """How often predicted labels are true, by score; None where there are no scores that could be probabilities."""
     scores = np.array([score for row in given.scores or () for score in row], dtype=np.float64)
     if not len(scores):

@@ -6,16 +6,19 @@ It calls the metric's core directly, which spares the package the serialization 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from ..errors import DataError
 from ..files.resources import load_metric_module
 
+if TYPE_CHECKING:
+    from scipy.sparse import csr_matrix
+
 __all__ = ["score_ids", "score_labels"]
 
-IdRows: TypeAlias = "Sequence[Sequence[int]] | tuple[np.ndarray, np.ndarray] | Any"
+IdRows: TypeAlias = "Sequence[Sequence[int]] | tuple[np.ndarray, np.ndarray] | csr_matrix"
 
 _REPORT = ("xmc_f1", "xmc_report")
 
@@ -28,7 +31,7 @@ def score_ids(
     train_counts: np.ndarray | None = None,
     k: Sequence[int] = (1, 3, 5),
     shots: Sequence[int | str | Sequence[int]] = (0, 1),
-    **options: Any,
+    **options: object,
 ) -> dict[str, float]:
     """Score ranked label ids; the scores and their names are those of the metric `xmc_f1`.
 
@@ -63,7 +66,7 @@ def score_labels(
     references: Sequence[Sequence[str]],
     *,
     train_label_counts: Mapping[str, int] | None = None,
-    **options: Any,
+    **options: object,
 ) -> dict[str, Any]:
     """Score ranked label lists; the scores and their names are those of the metric `xmc_f1`.
 

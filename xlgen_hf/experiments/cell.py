@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TypedDict, TypeVar, cast
+from typing import TypedDict, TypeVar, cast, get_args
 
 import numpy as np
 import torch
@@ -26,10 +26,23 @@ from transformers import set_seed
 
 from ..errors import ConfigurationError, MissingExtraError, XLGenError
 from ..files.json_lines import digest, write_jsonl
-from ..files.serialization import read_json, write_json
+from ..files.schema import (
+    Fields,
+    anything,
+    boolean,
+    choice,
+    either,
+    integer,
+    mapping_of,
+    named_after,
+    number,
+    optional,
+    string,
+)
 from ..labels.space import LabelSpace
 from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import ScoredLabels
+from ..settings import from_values
 from ..training.report import peak_memory
 from ..version import __version__
 from .data import ExperimentData, PositiveUnlabelled, Setting
@@ -42,6 +55,7 @@ __all__ = [
     "MISSING_EXTRA",
     "PREDICTIONS",
     "RESULT",
+    "RESULT_FORM",
     "SPEC",
     "CellDecision",
     "CellResult",
@@ -90,11 +104,16 @@ class CellSpec:
         """Read what `write_json` wrote of [`asdict`].
 
         Raises:
-            ModelFolderError: if the file is missing or not JSON.
+            ModelFolderError: if the file is missing, or is not a spec.
         """
-        content = read_json(path)
-        options, pu = SystemOptions(**content.pop("options")), PositiveUnlabelled(**content.pop("pu"))
-        return cls(**content, options=options, pu=pu)
+        content = _SPEC_FORM.read(path)
+        with named_after(path):
+            options = from_values(SystemOptions, content["options"])
+            pu = PositiveUnlabelled(content["pu"]["rate"], content["pu"]["seed"])
+            return cls(
+                content["name"], content["setting"], content["system"], content["seed"], content["data_digest"],
+                options, pu,
+            )  # fmt: skip
 
     @property
     def digest(self) -> str:
@@ -112,6 +131,11 @@ class CellSpec:
         return f"{self.setting}.{system}.seed{self.seed}.{_digest(content)[:8]}"
 
 
+class _PuContent(TypedDict):
+    rate: float
+    seed: int
+
+
 class _SpecContent(TypedDict):
     """A [`CellSpec`] as JSON holds it."""
 
@@ -121,7 +145,7 @@ class _SpecContent(TypedDict):
     seed: int
     data_digest: str
     options: dict[str, object]
-    pu: dict[str, float]
+    pu: _PuContent
 
 
 class CellDecision(TypedDict):
@@ -161,6 +185,42 @@ class CellResult(TypedDict):
     scores: dict[str, float]
     cost: dict[str, float | None]
     environment: Environment
+
+
+_SPEC_FORM = Fields[_SpecContent](
+    {
+        "name": string(),
+        "setting": choice(*get_args(Setting)),
+        "system": string(),
+        "seed": integer(minimum=0),
+        "data_digest": string(),
+        "options": mapping_of(anything()),
+        "pu": Fields[_PuContent]({"rate": number(), "seed": integer(minimum=0)}),
+    }
+)
+_DECISION = Fields[CellDecision](
+    {
+        "kind": string(),
+        "value": optional(number()),
+        "min_labels": integer(minimum=0),
+        "validation_micro_f1": number(),
+        "calibrated": boolean(),
+    }
+)
+_ENVIRONMENT = Fields[Environment](
+    {"python": string(), "packages": mapping_of(string()), "device": string(), "threads": integer(minimum=1)}
+)
+RESULT_FORM = Fields[CellResult](
+    {
+        "digest": string(),
+        "spec": _SPEC_FORM,
+        "decision": _DECISION,
+        "scores": mapping_of(number()),
+        "cost": mapping_of(optional(either(number(), boolean()))),
+        "environment": _ENVIRONMENT,
+    }
+)
+"""The form of a cell's result file."""
 
 
 def _digest(content: object) -> str:
@@ -211,7 +271,7 @@ def run_cell(folder: Path) -> CellResult:
         "cost": cost,
         "environment": _environment(),
     }
-    write_json(folder / RESULT, result)
+    RESULT_FORM.write(folder / RESULT, result)
     return result
 
 

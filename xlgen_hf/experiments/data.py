@@ -16,6 +16,7 @@ from ..data.rows import load_label_names, load_rows
 from ..data.transforms import drop_labels, labelled_rows
 from ..errors import ConfigurationError
 from ..files.json_lines import digest
+from ..files.schema import Fields, integer, mapping_of, read_strings, string
 from ..files.serialization import read_json, write_json
 from ..labels.space import LabelSpace
 from ..training.report import source_name
@@ -44,6 +45,17 @@ class DataFacts(TypedDict):
     sources: dict[str, str]
     labels: int
     unseen_labels: int
+
+
+_FORM = Fields[DataFacts](
+    {
+        "digest": string(),
+        "rows": mapping_of(integer(minimum=0)),
+        "sources": mapping_of(string()),
+        "labels": integer(minimum=1),
+        "unseen_labels": integer(minimum=0),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -123,9 +135,9 @@ class ExperimentData:
         Raises:
             ModelFolderError: if the folder is not complete.
         """
-        facts = read_json(folder / _FACTS)
+        facts = _FORM.read(folder / _FACTS)
         rows = {split: load_from_disk(folder / split) for split in _SPLITS}
-        return cls(**rows, vocabulary=read_json(folder / "vocabulary.json"), facts=facts)
+        return cls(**rows, vocabulary=read_strings(folder / "vocabulary.json"), facts=facts)
 
     @property
     def label_space(self) -> LabelSpace:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..files.serialization import read_json, write_json
-from .cell import INTERRUPTED, MISSING_EXTRA, RESULT, SPEC, CellResult, CellSpec
+from ..errors import ModelFolderError
+from ..files.serialization import write_json
+from .cell import INTERRUPTED, MISSING_EXTRA, RESULT, RESULT_FORM, SPEC, CellResult, CellSpec
 from .data import ExperimentData
 
 __all__ = ["CellFailure", "read_result", "run_cells"]
@@ -47,8 +48,12 @@ def read_result(root: Path, spec: CellSpec) -> CellResult | None:
     path = root / "cells" / spec.name / RESULT
     if not path.is_file():
         return None
-    result: CellResult = read_json(path)
-    return result if result.get("digest") == spec.digest else None
+    try:
+        result = RESULT_FORM.read(path)
+    except ModelFolderError as err:
+        logger.warning("The cell is run again: %s", err)
+        return None
+    return result if result["digest"] == spec.digest else None
 
 
 def run_cells(cells: Sequence[CellSpec], root: Path) -> list[CellFailure]:
@@ -78,7 +83,7 @@ def run_cells(cells: Sequence[CellSpec], root: Path) -> list[CellFailure]:
             logger.warning("%s failed: %s", what, failure.reason)
             failures.append(failure)
             continue
-        result = read_json(root / "cells" / spec.name / RESULT)
+        result = RESULT_FORM.read(root / "cells" / spec.name / RESULT)
         micro = result["scores"]["micro_f1"]
         logger.info("%s: micro F1 %.3f after %.0f seconds.", what, micro, time.monotonic() - started)
     return failures

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 
@@ -16,7 +16,17 @@ from .schema import Fields, optional, shown, string
 __all__ = ["ADAPTER_CONFIG_FILE", "BASE_FOLDER", "AdapterBase", "base_of", "is_adapter"]
 
 BASE_FOLDER = "base"  # in the folder of a run
-_FORM = Fields(
+
+
+class _Required(TypedDict):
+    base_model_name_or_path: str
+
+
+class _Content(_Required, total=False):
+    revision: str | None
+
+
+_FORM = Fields[_Content](
     {"base_model_name_or_path": string(visible=True), "revision": optional(string())},
     optional=["revision"],
     others=True,  # peft's own

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar, cast
+from typing import TypedDict, TypeVar, cast
 
 from huggingface_hub import HfApi, constants, get_token, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
@@ -47,7 +47,7 @@ _TOO_MANY = 429
 _Answer = TypeVar("_Answer")
 
 
-def hub_options(options: Mapping[str, Any]) -> HubOptions:
+def hub_options(options: Mapping[str, object]) -> HubOptions:
     """Those of the options of a `from_pretrained` call that are about the Hub.
 
     The Auto classes have asked the Hub for the commit already, and code of the repository may be of it. transformers

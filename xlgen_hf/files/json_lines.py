@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
 from .atomic import atomic_path, save_errors
-from .outputs import claim_file, differences
-from .schema import Fields, anything, mapping_of, string
+from .outputs import Record, claim_file, differences, record_form
+from .serialization import JSON
 
 __all__ = ["PartialOutput", "digest", "write_jsonl"]
 
 logger = logging.getLogger(__name__)
 
-_FORM = Fields({"command": string(), "settings": mapping_of(anything())}, format_version=1, made_by="xlgen predict")
+_FORM = record_form("xlgen predict")
 
 
-def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> int:
+def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
     """Write rows as JSON Lines in UTF-8; equal rows give equal files, `.gz` too.
 
     Args:
@@ -61,7 +61,7 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
             yield raw
 
 
-def _line(row: Mapping[str, Any]) -> str:
+def _line(row: Mapping[str, object]) -> str:
     return json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -99,7 +99,7 @@ class PartialOutput:
     def __init__(
         self,
         path: str | Path,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         block: int = 1,
         *,
         rows: int | None = None,
@@ -112,7 +112,7 @@ class PartialOutput:
         self._expected = rows
         with ExitStack() as claim:
             claim.enter_context(claim_file(self.path, command=command, overwrite=overwrite))
-            record = {"command": command, "settings": json.loads(json.dumps(settings))}
+            record: Record = {"command": command, "settings": json.loads(json.dumps(settings))}
             self.done = self._take_up(record, block, overwrite)
             self._written = self.done
             if not self.done:
@@ -131,7 +131,7 @@ class PartialOutput:
         """Let others write the file; what is not finished stays, to be continued."""
         self._claim.close()
 
-    def _take_up(self, record: dict[str, Any], block: int, overwrite: bool) -> int:
+    def _take_up(self, record: Record, block: int, overwrite: bool) -> int:
         """Cut off what was not written whole; number of rows that stay."""
         if not self._rows.exists():
             return 0
@@ -142,7 +142,7 @@ class PartialOutput:
             raise ConfigurationError(problem)
         return 0
 
-    def _foreign(self, record: dict[str, Any]) -> str | None:
+    def _foreign(self, record: Record) -> str | None:
         """Say why the rows that are there are not those of this run, if so."""
         try:
             before = _FORM.read(self._record)
@@ -174,7 +174,7 @@ class PartialOutput:
             logger.info("Continuing after row %d of %s.", done, self._rows)
         return done
 
-    def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def append(self, rows: Sequence[Mapping[str, object]]) -> None:
         """Write rows, so that they outlive the process.
 
         Raises:
@@ -185,7 +185,7 @@ class PartialOutput:
             file.write(lines)
         self._written += len(rows)
 
-    def finish(self, write: Callable[[Path, Iterable[dict[str, Any]]], object] | None = None) -> None:
+    def finish(self, write: Callable[[Path, Iterable[dict[str, JSON]]], object] | None = None) -> None:
         """Put the file into its place.
 
         Args:

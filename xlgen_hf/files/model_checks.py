@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -28,10 +28,11 @@ from .downloads import HUB_OPTIONS, download, hub_options
 from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, weight_files
 from .saving import current_folder
 from .schema import Fields, anything, boolean, integer, read_object, shown, string
-from .serialization import read_errors
+from .serialization import JSON, read_errors
 
 __all__ = [
     "PROCESSOR_FORM",
+    "ProcessorSettings",
     "check_config",
     "check_encoder",
     "check_loaded",
@@ -52,7 +53,23 @@ _TOKENIZER_FILES = ("tokenizer.json", _TOKENIZER_CONFIG_FILE)
 _SPECIAL_IDS = ("pad_token_id", "unk_token_id", "eos_token_id", "sep_token_id", "bos_token_id", "cls_token_id")
 _TRIED_TEXTS = ("a", "", "Ab, c-1 \u00e4\u4e2d\U0001f600 " * 8)  # what a tokenizer knows, and what none may know
 _TRIED_LENGTH = 16
-PROCESSOR_FORM = Fields(
+
+
+class _RequiredSettings(TypedDict):
+    processor_class: str
+    max_source_length: int
+    max_target_length: int
+    clusters: bool
+    candidates: object
+
+
+class ProcessorSettings(_RequiredSettings, total=False):
+    """What `processor_config.json` holds."""
+
+    auto_map: object
+
+
+PROCESSOR_FORM = Fields[ProcessorSettings](
     {
         "processor_class": string(),
         "max_source_length": integer(minimum=_SHORTEST, maximum=_LONGEST),
@@ -74,7 +91,7 @@ _LOAD_ERRORS = (
 )  # fmt: skip
 
 
-def local_model(name: str | Path, options: dict[str, Any], *parts: str) -> Path:
+def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Path:
     """The folder of a model; one on the Hub is brought here first, all files of one commit.
 
     Args:
@@ -89,7 +106,7 @@ def local_model(name: str | Path, options: dict[str, Any], *parts: str) -> Path:
     folder = Path(name)
     if folder.is_dir():
         if options.get("subfolder"):
-            folder = folder / options.pop("subfolder")
+            folder = folder / str(options.pop("subfolder"))
         return current_folder(folder)
     of_hub = hub_options(options)
     for key in (*HUB_OPTIONS, "_commit_hash"):
@@ -116,7 +133,7 @@ def load_errors(folder: Path) -> Iterator[None]:
         raise ModelFolderError(f"{folder} cannot be loaded: {answer}") from err
 
 
-def check_config(folder: Path, *, most_layers: int = 1_000) -> dict[str, Any]:
+def check_config(folder: Path, *, most_layers: int = 1_000) -> dict[str, JSON]:
     """Read `config.json` and check what must not reach transformers, which parses it for a tokenizer too.
 
     Args:
@@ -165,7 +182,7 @@ def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
     return config
 
 
-def _hostile_values(config: dict[str, Any], most_layers: int) -> Iterator[str]:
+def _hostile_values(config: Mapping[str, JSON], most_layers: int) -> Iterator[str]:
     """What costs memory or runs code as soon as a configuration is made of the parsed file, or a model of that."""
     for name, value in config.items():
         if isinstance(value, dict):
@@ -208,7 +225,7 @@ def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_model(cls: Any, folder: Path, config: Any) -> None:
+def check_model(cls: type, folder: Path, config: object) -> None:
     """Check that weights and config fit each other, before anything of the config's sizes is made.
 
     Args:
@@ -224,7 +241,7 @@ def check_model(cls: Any, folder: Path, config: Any) -> None:
     _compare(folder / CONFIG_FILE, model, shapes)
 
 
-def check_loaded(folder: Path, info: Mapping[str, Any], *, but_for: str | None = None) -> None:
+def check_loaded(folder: Path, info: Mapping[str, Iterable[str]], *, but_for: str | None = None) -> None:
     """Refuse weights that are not all that the config asks for: transformers would make up the rest.
 
     Args:
@@ -280,7 +297,7 @@ def _compare(path: Path, model: nn.Module, shapes: dict[str, tuple[int, ...]]) -
         raise ModelFolderError(f"{path} asks for {worst} of {missing[worst]} numbers, which the weights do not hold.")
 
 
-def read_processor_settings(folder: Path, processor_class: str) -> dict[str, Any]:
+def read_processor_settings(folder: Path, processor_class: str) -> ProcessorSettings:
     """The settings of a processor.
 
     Args:

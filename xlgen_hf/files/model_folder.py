@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypedDict
 
 from ..errors import ModelFolderError
 from .schema import Fields, mapping_of, string
@@ -52,7 +53,13 @@ _TOKENIZER = (
 )  # fmt: skip
 _RETRIEVER = ("retriever.json", "retriever.safetensors")
 _LABEL_TREES = ("label_trees.json", "label_trees.safetensors", "trees/settings.json", "trees/tree*.cbor")
-_INDEX = Fields({"weight_map": mapping_of(string())}, others=True)
+
+
+class _Index(TypedDict):
+    weight_map: dict[str, str]
+
+
+_INDEX = Fields[_Index]({"weight_map": mapping_of(string())}, others=True)
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from ..errors import ConfigurationError, ModelFolderError
 from .atomic import is_running, is_unfinished, save_errors, try_lock
 from .saving import finish_interrupted_save
 from .schema import Fields, anything, integer, mapping_of, shown, string
+from .serialization import JSON
 
 __all__ = [
     "RECORD_FILE",
+    "Record",
     "claim_file",
     "claim_folder",
     "differences",
+    "record_form",
     "refuse_existing",
     "refuse_folder",
     "sole_writer",
@@ -31,8 +34,29 @@ RECORD_FILE = ".xlgen-output.json"
 
 _LOCK = ".xlgen-lock"
 _SHOWN = 5  # names, or differences, that a message spells out
-_LOCK_FORM = Fields({"process": integer(), "host": string(), "command": string(), "since": string()})
-_RECORD_FORM = Fields({"command": string(), "settings": mapping_of(anything())}, format_version=1, made_by="xlgen")
+
+
+class _Owner(TypedDict):
+    process: int
+    host: str
+    command: str
+    since: str
+
+
+class Record(TypedDict):
+    """What was run to make an output, and with which settings."""
+
+    command: str
+    settings: dict[str, JSON]
+
+
+def record_form(made_by: str) -> Fields[Record]:
+    """The form of a file that holds a [`Record`]; `made_by` as for [`Fields`]."""
+    return Fields[Record]({"command": string(), "settings": mapping_of(anything())}, format_version=1, made_by=made_by)
+
+
+_LOCK_FORM = Fields[_Owner]({"process": integer(), "host": string(), "command": string(), "since": string()})
+_RECORD_FORM = record_form("xlgen")
 
 
 @contextmanager
@@ -75,7 +99,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
 
 @contextmanager
 def claim_folder(
-    folder: str | Path, *, command: str, settings: Mapping[str, Any] | None = None, overwrite: bool = False
+    folder: str | Path, *, command: str, settings: Mapping[str, object] | None = None, overwrite: bool = False
 ) -> Iterator[Path]:
     """Be the one process that writes into a folder, which must be new, empty, or begun by the same command.
 
@@ -109,7 +133,7 @@ def claim_folder(
 
 
 def refuse_folder(
-    folder: Path, *, command: str, settings: Mapping[str, Any] | None = None, overwrite: bool = False
+    folder: Path, *, command: str, settings: Mapping[str, object] | None = None, overwrite: bool = False
 ) -> None:
     """Refuse a folder that [`claim_folder`] would refuse, before the work that comes first.
 
@@ -122,11 +146,11 @@ def refuse_folder(
         _refuse_others(folder, _record(command, settings))
 
 
-def _record(command: str, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+def _record(command: str, settings: Mapping[str, object] | None) -> Record:
     return {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
 
 
-def _refuse_others(folder: Path, record: Mapping[str, Any]) -> None:
+def _refuse_others(folder: Path, record: Record) -> None:
     """Refuse a folder that holds something which another command, or the same with other settings, has written."""
     content = _content(folder)
     if not content:
@@ -161,7 +185,7 @@ def _listed(names: list[str]) -> str:
     return listed if len(names) <= _SHOWN else f"{listed} and {len(names) - _SHOWN} more"
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
     """In which settings two runs differ, in words; "" if in none.
 
     Args:
@@ -204,7 +228,7 @@ def sole_writer(path: str | Path, *, command: str) -> Iterator[None]:
         os.close(handle)
 
 
-def _owner(command: str) -> dict[str, Any]:
+def _owner(command: str) -> _Owner:
     since = datetime.now(timezone.utc).astimezone().isoformat(" ", "seconds")
     return {"process": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
 
@@ -233,20 +257,20 @@ def _is_same(handle: int, path: Path) -> bool:
         return False
 
 
-def _read_owner(lock: Path) -> dict[str, Any]:
-    """What a lock file says of its owner; empty where that is still being written."""
+def _read_owner(lock: Path) -> _Owner | None:
+    """What a lock file says of its owner; None where that is still being written."""
     try:
         return _LOCK_FORM.read(lock)
     except ModelFolderError:
-        return {}
+        return None
 
 
-def _is_alive(owner: Mapping[str, Any]) -> bool:
+def _is_alive(owner: _Owner | None) -> bool:
     """Whether a lock still counts on a file system without locks."""
-    return bool(owner) and (owner["host"] != socket.gethostname() or is_running(owner["process"]))
+    return owner is not None and (owner["host"] != socket.gethostname() or is_running(owner["process"]))
 
 
-def _busy(place: Path, owner: Mapping[str, Any]) -> str:
+def _busy(place: Path, owner: _Owner | None) -> str:
     who = "another process"
     if owner:
         who = f"process {owner['process']} on {owner['host']} (`{owner['command']}`, since {owner['since']})"

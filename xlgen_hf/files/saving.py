@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from stat import S_ISDIR
-from typing import TypeVar
+from typing import TypedDict, TypeVar
 
 from ..errors import ModelFolderError, SaveError
 from .atomic import discard, follow_umask, is_unfinished, lock_folder, reason_of, save_errors, unfinished_folder
@@ -26,7 +26,16 @@ __all__ = ["current_folder", "finish_interrupted_save", "plain_folder", "read_fo
 _READY = ".xlgen-finished"
 _NEW = ".new"  # in it: the new files, to be moved to their places
 _MANIFEST = ".save.json"
-_FORM = Fields({"inode": integer(), "obsolete": strings()}, format_version=1, made_by="the command that saved")
+
+
+class _Manifest(TypedDict):
+    inode: int
+    obsolete: list[str]
+
+
+_FORM = Fields[_Manifest](
+    {"inode": integer(), "obsolete": strings()}, format_version=1, made_by="the command that saved"
+)
 _ATTEMPTS = 5
 _LONGEST_WAIT = 60.0  # seconds that a save waits for readers before it continues: they notice, and read again
 
@@ -109,10 +118,9 @@ def _read_manifest(ready: Path) -> list[str]:
     """
     with suppress(OSError, ModelFolderError):
         info = os.lstat(ready)
-        content = _FORM.read(ready / _MANIFEST) if S_ISDIR(info.st_mode) else {}
-        if content.get("inode") == info.st_ino and all(map(_stays_inside, content["obsolete"])):
-            obsolete: list[str] = content["obsolete"]
-            return obsolete
+        content = _FORM.read(ready / _MANIFEST) if S_ISDIR(info.st_mode) else None
+        if content and content["inode"] == info.st_ino and all(map(_stays_inside, content["obsolete"])):
+            return content["obsolete"]
     raise ModelFolderError(
         f"{ready} was not left by a save of {ready.parent}: it came with a copy of a folder. Remove it; where the "
         "model does not load then, copy it again."

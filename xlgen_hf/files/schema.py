@@ -1,12 +1,16 @@
 """The form of JSON files: declared once, checked when they are read, written with their format version.
 
-    _FORM = Fields(
+    class _Content(TypedDict):
+        names: list[str]
+        seed: int
+
+    _FORM = Fields[_Content](
         {"names": strings(min_length=1), "seed": integer(minimum=0)},
         format_version=2,
         made_by="xlgen train",
     )
     _FORM.write(path, {"names": [...], "seed": 0})
-    content = _FORM.read(path)
+    content = _FORM.read(path)  # a _Content
 
 Every error is a `ModelFolderError` that names the file, the field, the value (shortened) and what is allowed. The same
 for safetensors files: `tensor_schema`.
@@ -21,10 +25,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Generic, Protocol, TypeGuard, TypeVar, cast
 
 from ..errors import ConfigurationError, DataError, LabelSpaceError, ModelFolderError
-from .serialization import read_json, write_json
+from .serialization import JSON, read_json, write_json
 
 __all__ = [
     "FORMAT_VERSION_FIELD",
@@ -42,6 +46,7 @@ __all__ = [
     "number",
     "optional",
     "read_object",
+    "read_strings",
     "shown",
     "string",
     "strings",
@@ -49,6 +54,9 @@ __all__ = [
 
 FORMAT_VERSION_FIELD = "format_version"
 _LONGEST_SHOWN = 80
+
+Content = TypeVar("Content", bound=Mapping[str, object])
+_Item = TypeVar("_Item", float, str)
 
 _repr = reprlib.Repr()
 _repr.maxstring = _repr.maxother = _LONGEST_SHOWN
@@ -103,7 +111,7 @@ class _Scalar:
     """A value without parts."""
 
     allowed: str
-    accepts: Callable[[Any], bool]
+    accepts: Callable[[object], bool]
 
     def problem(self, value: object, place: str) -> str | None:
         return None if self.accepts(value) else _message(value, place, self.allowed)
@@ -125,8 +133,8 @@ def number(
 ) -> Check:  # fmt: skip
     """A number that a float can hold, within bounds: `minimum` and `maximum` included, `above` and `below` not."""
 
-    def accepts(value: Any) -> bool:
-        if type(value) not in (int, float):
+    def accepts(value: object) -> bool:
+        if not isinstance(value, int | float) or isinstance(value, bool):
             return False
         try:
             found = float(value)
@@ -169,7 +177,7 @@ def string(*, visible: bool = False) -> Check:
     return _Scalar(allowed, lambda value: _is_text(value) and (not visible or bool(value.strip())))
 
 
-def _is_text(value: object) -> bool:
+def _is_text(value: object) -> TypeGuard[str]:
     if not isinstance(value, str):
         return False
     try:
@@ -185,7 +193,7 @@ def choice(*values: str) -> Check:
 
 
 def anything() -> Check:
-    """Any JSON value."""
+    """What JSON can hold, all of it."""
     return _Scalar("any value", lambda _: True)
 
 
@@ -247,7 +255,7 @@ class _ListOf:
                 return found
         return self._order_problem(value, place)
 
-    def _order_problem(self, value: list[Any], place: str) -> str | None:
+    def _order_problem(self, value: list[_Item], place: str) -> str | None:
         if self.ascending:
             for before, after in pairwise(value):
                 if after < before:
@@ -317,8 +325,11 @@ def mapping_of(value: Check, *, names: Collection[str] | None = None) -> Check:
 # ---------------------------------------------------------------------------------------------------- JSON objects
 
 
-class Fields:
+class Fields(Generic[Content]):
     """A JSON object with known fields: a whole file, or a part of one.
+
+    The type in `Fields[_Content]` is what the type checker knows of a checked object, most often a `TypedDict` with
+    these fields.
 
     Args:
         fields: what each field must be.
@@ -367,7 +378,7 @@ class Fields:
             return f"{shown(inside + unknown[0])} is not a field of it; allowed are {sorted(self._fields)}."
         return None
 
-    def check(self, content: object, path: str | Path) -> dict[str, Any]:
+    def check(self, content: object, path: str | Path) -> Content:
         """Check a parsed file.
 
         Args:
@@ -386,9 +397,9 @@ class Fields:
         problem = self.problem(content, "")
         if problem or not isinstance(content, dict):
             raise ModelFolderError(f"{path}: {problem}")
-        return content
+        return cast("Content", content)
 
-    def read(self, path: str | Path) -> dict[str, Any]:
+    def read(self, path: str | Path) -> Content:
         """Read and check a file; see [`check`].
 
         Raises:
@@ -396,7 +407,7 @@ class Fields:
         """
         return self.check(read_json(path), path)
 
-    def write(self, path: str | Path, content: Mapping[str, Any]) -> None:
+    def write(self, path: str | Path, content: Content) -> None:
         """Write a file of this form, with its version.
 
         Raises:
@@ -407,7 +418,22 @@ class Fields:
         write_json(path, versioned | dict(content))
 
 
-def read_object(path: str | Path) -> dict[str, Any]:
+def read_strings(path: str | Path) -> list[str]:
+    """Read a JSON list of strings.
+
+    Raises:
+        ModelFolderError: if it is missing, unreadable, not JSON, or not a list of strings.
+    """
+    content = read_json(path)
+    if not isinstance(content, list):
+        raise ModelFolderError(f"{path}: it must be a list of strings, not {shown(content)}.")
+    found = [name for name in content if isinstance(name, str)]
+    if len(found) < len(content):
+        raise ModelFolderError(f"{path}: it must be a list of strings; {len(content) - len(found)} items are not.")
+    return found
+
+
+def read_object(path: str | Path) -> dict[str, JSON]:
     """Read a JSON object with any fields, such as the files of other libraries.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from stat import S_ISREG
-from typing import Any, NoReturn
+from typing import NoReturn, TypeAlias
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -16,7 +16,10 @@ from safetensors.numpy import save_file
 from ..errors import ModelFolderError
 from .atomic import atomic_path
 
-__all__ = ["map_tensors", "read_errors", "read_json", "read_tensors", "write_json", "write_tensors"]
+__all__ = ["JSON", "map_tensors", "read_errors", "read_json", "read_tensors", "write_json", "write_tensors"]
+
+JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
+"""A parsed JSON value; `schema` checks that it is what a reader needs, and says so to the type checker."""
 
 
 @contextmanager
@@ -54,7 +57,7 @@ def _reason(err: OSError) -> str:
     return f"{err.strerror or err}."
 
 
-def write_json(path: str | Path, content: Any) -> None:
+def write_json(path: str | Path, content: object) -> None:
     """Write `content` as JSON in UTF-8.
 
     Raises:
@@ -64,7 +67,7 @@ def write_json(path: str | Path, content: Any) -> None:
         aside.write_text(json.dumps(content, ensure_ascii=False, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: str | Path) -> Any:
+def read_json(path: str | Path) -> JSON:
     """Parse a JSON file of a model folder.
 
     Raises:
@@ -72,7 +75,8 @@ def read_json(path: str | Path) -> Any:
     """
     path = Path(path)
     with read_errors(path, "JSON in UTF-8"):
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        content: JSON = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

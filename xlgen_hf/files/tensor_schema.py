@@ -21,18 +21,18 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from ..errors import ModelFolderError
 from .schema import FORMAT_VERSION_FIELD, Fields, check_format_version, shown
-from .serialization import map_tensors, write_tensors
+from .serialization import JSON, map_tensors, write_tensors
 
 __all__ = ["Tensor", "Tensors", "offsets", "tensor"]
 
 _METADATA = "xlgen"
-_ABOUT = Fields({}, others=True)
+_ABOUT = Fields[dict[str, JSON]]({}, others=True)
 _DIMENSION = re.compile(r"([A-Za-z_]+)([+-]\d+)?")
 
 
@@ -48,7 +48,7 @@ class Tensor:
         offsets_to: the dimension that ascending offsets lead to, from 0; None for other arrays.
     """
 
-    dtype: np.dtype[Any]
+    dtype: np.dtype[np.generic]
     shape: tuple[str | int, ...]
     minimum: str | int | None = None
     maximum: str | int | None = None
@@ -56,13 +56,13 @@ class Tensor:
 
 
 def tensor(
-    dtype: Any, *shape: str | int, minimum: str | int | None = None, maximum: str | int | None = None
+    dtype: DTypeLike, *shape: str | int, minimum: str | int | None = None, maximum: str | int | None = None
 ) -> Tensor:
     """An array of numbers; floats must be finite. The arguments are those of [`Tensor`]."""
     return Tensor(np.dtype(dtype), shape, minimum, maximum)
 
 
-def offsets(dtype: Any, count: str, total: str) -> Tensor:
+def offsets(dtype: DTypeLike, count: str, total: str) -> Tensor:
     """Where each of `count` rows begins among `total` items (CSR): `count + 1` ascending integers, 0 to `total`."""
     return Tensor(np.dtype(dtype), (f"{count}+1",), offsets_to=total)
 
@@ -98,7 +98,7 @@ class Tensors:
 
     def read(
         self, path: str | Path, sizes: Mapping[str, int] | None = None, *, mapped: bool = False
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[dict[str, np.ndarray], dict[str, JSON]]:
         """Read and check a file.
 
         Args:

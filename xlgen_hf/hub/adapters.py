@@ -12,16 +12,16 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi
 
 from ..errors import ConfigurationError, HubError
 from ..files.adapter_base import AdapterBase, base_of
 from ..files.model_folder import ADAPTER_CONFIG_FILE, MODEL_FILES, model_files
-from ..files.serialization import read_json
+from ..files.schema import read_object
+from ..files.training_report import read_report
 from .card_text import CARD_FILE, merge_cards
-from .cards import BASE_TAG, adapter_card, base_card, read_report
+from .cards import BASE_TAG, CardFacts, adapter_card, base_card
 from .code import add_code, code_in_repository
 from .commits import Content, HubTarget, PushReport, fitting, hub_errors, prepare_repository, push_files
 
@@ -32,7 +32,7 @@ _UNKNOWN_COMMIT = "0" * 40  # of a dry run; as long as the one that goes up, so 
 _NOT_CONTENT = {".gitattributes", CARD_FILE}
 
 
-def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, facts: dict[str, Any]) -> PushReport:
+def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, facts: CardFacts) -> PushReport:
     """Put an adapter up, and before it the base, where that is a folder here.
 
     Args:
@@ -40,7 +40,7 @@ def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, fact
         target: the adapter's repository. The base goes to the branch of the same name, and is private where the
             adapter is.
         base_repo_id: the base's repository; that of the adapter with `-base` after its name if None.
-        facts: `scores`, `dataset` and `license_id` for the cards.
+        facts: for the cards.
 
     Returns:
         What went up of the adapter, and as its `base` what went up of that.
@@ -127,7 +127,7 @@ def _base_target(adapter: HubTarget, repo_id: str | None) -> HubTarget:
     return target
 
 
-def _push_base(folder: Path, target: HubTarget, backbone: Any, license_id: str | None) -> PushReport:
+def _push_base(folder: Path, target: HubTarget, backbone: str | None, license_id: str | None) -> PushReport:
     files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=False)}
     card = base_card(folder, target.repo_id, backbone=backbone, license_id=license_id)
     return push_model_files(files, target, "Upload base of XLGen adapters", card, folder)
@@ -135,6 +135,6 @@ def _push_base(folder: Path, target: HubTarget, backbone: Any, license_id: str |
 
 def _config_with_base(folder: Path, base: AdapterBase) -> bytes:
     """The adapter's settings with the base on the Hub, in the form in which peft writes them."""
-    content = {**read_json(folder / ADAPTER_CONFIG_FILE), "base_model_name_or_path": base.name}
+    content = {**read_object(folder / ADAPTER_CONFIG_FILE), "base_model_name_or_path": base.name}
     content["revision"] = base.revision
     return json.dumps(content, indent=2, sort_keys=True).encode()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping
-from typing import Any
 
 import jinja2
 import yaml
@@ -46,7 +45,7 @@ def escape(value: object, longest: int = _LONGEST) -> str:
     return _LINE_START.sub(r"\1\\\2", line)
 
 
-def render(template: str, facts: Mapping[str, Any]) -> str:
+def render(template: str, facts: Mapping[str, object]) -> str:
     """Fill a template of `hub_cards`.
 
     Args:
@@ -69,7 +68,7 @@ def _number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
 
 
-def compose_card(metadata: Mapping[str, Any], title: str, generated: str) -> str:
+def compose_card(metadata: Mapping[str, object], title: str, generated: str) -> str:
     """Put a card together: metadata, a title that is a person's to change, and the generated part.
 
     Args:
@@ -80,7 +79,7 @@ def compose_card(metadata: Mapping[str, Any], title: str, generated: str) -> str
     return _whole(metadata, f"# {escape(title)}\n\n{BEGIN}\n\n{generated}\n\n{END}\n")
 
 
-def _whole(metadata: Mapping[str, Any], body: str) -> str:
+def _whole(metadata: Mapping[str, object], body: str) -> str:
     known = {key: value for key, value in metadata.items() if value not in (None, [], {})}
     dumped = yaml_dump(known)
     if _YAML_BREAKS.search(dumped):  # PyYAML writes them as they are and reads them as ends of lines
@@ -89,7 +88,7 @@ def _whole(metadata: Mapping[str, Any], body: str) -> str:
     return f"---\n{dumped}\n---\n\n{body.lstrip()}"
 
 
-def split_card(card: str) -> tuple[dict[str, Any], str]:
+def split_card(card: str) -> tuple[dict[str, object], str]:
     """Metadata and body of a card.
 
     Raises:
@@ -140,8 +139,8 @@ def merge_cards(new: str, old: str | None) -> str:
     return _whole(_merge_metadata(new_metadata, old_metadata), body)
 
 
-def _merge_metadata(new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
-    merged: dict[str, Any] = {key: value for key, value in old.items() if key not in _GENERATED_KEYS}
+def _merge_metadata(new: Mapping[str, object], old: Mapping[str, object]) -> dict[str, object]:
+    merged: dict[str, object] = {key: value for key, value in old.items() if key not in _GENERATED_KEYS}
     for key, value in new.items():
         if key in _LISTS and key in merged:
             before, more = (x if isinstance(x, list) else [x] for x in (merged[key], value))

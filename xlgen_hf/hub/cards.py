@@ -5,23 +5,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from ..files.model_folder import REPORT_FILE, SCORE_MODEL_FILE
+from ..data.inspection import SHOT_BUCKETS
+from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.schema import read_object
+from ..files.serialization import JSON
+from ..files.training_report import Example, RowFacts, TrainingReport, read_report
 from ..labels.space import LabelSpace
 from ..version import __version__
 from .card_text import CARD_FILE, compose_card, render, split_card
 
 __all__ = [
     "BASE_TAG",
+    "CardFacts",
     "adapter_card",
     "base_card",
     "metric_card",
     "model_card",
-    "read_report",
     "read_scores",
     "tail_histogram",
 ]
@@ -30,7 +33,7 @@ BASE_TAG = "xlgen-adapter-base"
 """Tag of a repository that holds the base of adapters, and so may be given another one by a push."""
 
 _TASK = "extreme-multi-label-classification"
-_BUCKETS = ((0, 0), (1, 1), (2, 3), (4, 5), (6, 10), (11, 100), (101, 1000), (1001, None))
+
 _ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 # Scores that the Hub shows next to a model: name of the score -> (kind of metric, what people read)
 _INDEXED = {
@@ -51,6 +54,45 @@ _SHOWN_SCORES = {
 }  # fmt: skip
 
 
+class CardFacts(TypedDict):
+    """What a card says that no file of the model does.
+
+    Attributes:
+        scores: scores on test rows, by name.
+        dataset: name or Hub id of the data; that of the training report if None.
+        license_id: licence, as the Hub spells it.
+    """
+
+    scores: Mapping[str, float]
+    dataset: str | None
+    license_id: str | None
+
+
+class _Facts(TypedDict):
+    """What the templates of models and adapters show."""
+
+    repo_id: str
+    version: str
+    variant: str | None
+    base_model: str | None
+    num_labels: int
+    unseen: int
+    histogram: list[tuple[str, int]]
+    dataset: str | None
+    splits: dict[str, RowFacts]
+    arguments: Mapping[str, object]
+    decision: Mapping[str, object]
+    chosen_by_validation: str
+    cost: list[tuple[str, str]]
+    scores: Mapping[str, float]
+    test_rows: list[tuple[str, float]]
+    test_shots: list[dict[str, object]]
+    validation: Mapping[str, float]
+    validation_rows: list[tuple[str, float]]
+    validation_shots: list[dict[str, object]]
+    examples: list[Example]
+
+
 def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
     """Count labels by their training documents: `(range of documents, labels)`, ranges without labels left out.
 
@@ -58,7 +100,7 @@ def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
         counts: training documents of each label.
     """
     rows = []
-    for low, high in _BUCKETS:
+    for low, high in SHOT_BUCKETS.values():
         name = str(low) if low == high else f"{low:,} or more" if high is None else f"{low:,} to {high:,}"
         number = sum(low <= count and (high is None or count <= high) for count in counts)
         if number:
@@ -66,7 +108,7 @@ def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
     return rows
 
 
-def read_scores(scores: str | Path | Mapping[str, Any] | None) -> dict[str, float]:
+def read_scores(scores: str | Path | Mapping[str, object] | None) -> dict[str, float]:
     """Scores by name, of a JSON file where one is given; what is not a number is left out.
 
     Raises:
@@ -74,22 +116,8 @@ def read_scores(scores: str | Path | Mapping[str, Any] | None) -> dict[str, floa
     """
     if isinstance(scores, (str, Path)):
         scores = read_object(scores)
-    return {name: value for name, value in (scores or {}).items() if type(value) in (int, float)}
-
-
-def read_report(folder: Path) -> dict[str, Any]:
-    """What training left of itself; empty where there is no report, as in folders of older releases.
-
-    Args:
-        folder: the model's folder.
-
-    Raises:
-        ModelFolderError: if the file is no JSON object.
-    """
-    path = folder / REPORT_FILE
-    if not path.is_file():
-        return {}
-    return read_object(path)
+    given = (scores or {}).items()
+    return {name: value for name, value in given if isinstance(value, int | float) and not isinstance(value, bool)}
 
 
 def model_card(
@@ -116,17 +144,19 @@ def model_card(
     """
     config = read_object(folder / "config.json")
     report = read_report(folder)
-    facts = _facts(folder, repo_id, report, scores or {}, dataset)
-    facts |= {"with_code": with_code, "variant": config.get("variant"), "base_model": report.get("backbone")}
-    facts["architecture"] = (config.get("backbone") or {}).get("model_type")
+    variant, base = config.get("variant"), report.get("backbone")
+    facts = _facts(folder, repo_id, report, scores or {}, dataset, _text(variant), base)
     scoring = folder / SCORE_MODEL_FILE
     fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
-    facts["hybrid"] = isinstance(fusion, dict)
-    facts["label_trees"] = isinstance(fusion, dict) and "label_trees" in (fusion.get("sources") or ())
-    metadata = _metadata(facts, report, license_id)
-    if facts["hybrid"]:
-        metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]
-    return compose_card(metadata, repo_id.rpartition("/")[2], render("model.md", facts))
+    sources = fusion.get("sources") if isinstance(fusion, dict) else None
+    more = {
+        "with_code": with_code,
+        "architecture": _architecture(config),
+        "hybrid": isinstance(fusion, dict),
+        "label_trees": isinstance(sources, list) and "label_trees" in sources,
+    }
+    metadata = _metadata(facts, license_id, ["xlgen-hybrid"] if more["hybrid"] else [])
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("model.md", {**facts, **more}))
 
 
 def adapter_card(
@@ -153,15 +183,17 @@ def adapter_card(
     """
     adapter = read_object(folder / "adapter_config.json")
     report = read_report(folder)
-    facts = _facts(folder, repo_id, report, scores or {}, dataset)
-    facts |= {"variant": report.get("variant"), "base_model": base_model, "backbone": report.get("backbone")}
-    facts |= {key: adapter.get(key) for key in ("r", "lora_alpha", "lora_dropout")}
+    facts = _facts(folder, repo_id, report, scores or {}, dataset, report.get("variant"), base_model)
     modules = adapter.get("target_modules")
-    facts["target_modules"] = sorted(map(str, modules)) if isinstance(modules, list) else []
-    metadata = _metadata(facts, report, license_id) | {"library_name": "peft"}
+    more = {
+        "backbone": report.get("backbone"),
+        **{key: adapter.get(key) for key in ("r", "lora_alpha", "lora_dropout")},
+        "target_modules": sorted(map(str, modules)) if isinstance(modules, list) else [],
+    }
+    metadata = _metadata(facts, license_id) | {"library_name": "peft"}
     if "base_model" in metadata:
         metadata["base_model_relation"] = "adapter"
-    return compose_card(metadata, repo_id.rpartition("/")[2], render("adapter.md", facts))
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("adapter.md", {**facts, **more}))
 
 
 def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, license_id: str | None = None) -> str:
@@ -180,7 +212,7 @@ def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, licens
     facts = {
         "variant": config.get("variant"),
         "base_model": backbone,
-        "architecture": (config.get("backbone") or {}).get("model_type"),
+        "architecture": _architecture(config),
         "num_labels": len(LabelSpace.load(folder)),
         "version": __version__,
     }
@@ -205,23 +237,41 @@ def metric_card(folder: Path, repo_id: str) -> str:
     return compose_card(metadata, folder.name, render("metric.md", facts))
 
 
+def _text(value: JSON) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _architecture(config: Mapping[str, JSON]) -> str | None:
+    """The type of the backbone, as far as a model's `config.json` has it."""
+    backbone = config.get("backbone")
+    return _text(backbone.get("model_type")) if isinstance(backbone, dict) else None
+
+
 def _facts(
-    folder: Path, repo_id: str, report: dict[str, Any], scores: Mapping[str, float], dataset: str | None
-) -> dict[str, Any]:
+    folder: Path,
+    repo_id: str,
+    report: TrainingReport,
+    scores: Mapping[str, float],
+    dataset: str | None,
+    variant: str | None,
+    base_model: str | None,
+) -> _Facts:
     """What both templates show."""
     space = LabelSpace.load(folder)
-    data = report.get("data") or {}
-    validation = {name.removeprefix("eval_"): value for name, value in read_scores(report.get("scores")).items()}
+    data = report.get("data", {})
+    validation = {name.removeprefix("eval_"): value for name, value in report.get("scores", {}).items()}
     return {
         "repo_id": repo_id,
         "version": __version__,
+        "variant": variant,
+        "base_model": base_model,
         "num_labels": len(space),
         "unseen": int((space.counts == 0).sum()),
         "histogram": tail_histogram(space.counts.tolist()),
-        "dataset": dataset or (data.get("train") or {}).get("source"),
+        "dataset": dataset or (data["train"]["source"] if "train" in data else None),
         "splits": {name: data[name] for name in ("train", "validation") if name in data},
-        "arguments": report.get("arguments") or {},
-        "decision": report.get("decision") or {},
+        "arguments": report.get("arguments", {}),
+        "decision": report.get("decision", {}),
         "chosen_by_validation": _chosen_by_validation(report),
         "cost": _cost(report),
         "scores": dict(scores),
@@ -230,12 +280,12 @@ def _facts(
         "validation": validation,
         "validation_rows": _score_rows(validation),
         "validation_shots": _shot_rows(validation),
-        "examples": report.get("examples") or [],
+        "examples": report.get("examples", []),
     }
 
 
-def _chosen_by_validation(report: dict[str, Any]) -> str:
-    decided = (report.get("decision") or {}).get("source")
+def _chosen_by_validation(report: TrainingReport) -> str:
+    decided = report.get("decision", {}).get("source")
     return " and ".join(
         what for what, is_so in (("the checkpoint", report.get("best_checkpoint")), ("the decision", decided)) if is_so
     )
@@ -245,7 +295,7 @@ def _score_rows(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     return [(shown, scores[name]) for name, shown in _SHOWN_SCORES.items() if name in scores]
 
 
-def _shot_rows(scores: Mapping[str, float]) -> list[dict[str, Any]]:
+def _shot_rows(scores: Mapping[str, float]) -> list[dict[str, object]]:
     """A row for each bucket of labels by training documents; a bucket without labels has no score to show."""
     buckets = [name.removesuffix("_shot_labels") for name in scores if name.endswith("_shot_labels")]
     parts = ("labels", "support", "micro_f1", "macro_f1")
@@ -256,37 +306,39 @@ def _shot_rows(scores: Mapping[str, float]) -> list[dict[str, Any]]:
     ]
 
 
-def _cost(report: dict[str, Any]) -> list[tuple[str, str]]:
+def _cost(report: TrainingReport) -> list[tuple[str, str]]:
+    seconds, memory, gpu_memory = (report.get("seconds"), report.get("peak_memory"), report.get("peak_gpu_memory"))
+    hardware, parameters = report.get("hardware"), report.get("parameters")
     rows = []
-    if report.get("seconds"):
-        rows.append(("training time", f"{report['seconds'] / 60:,.1f} minutes"))
-    if report.get("peak_memory"):
-        rows.append(("peak memory of the process", f"{report['peak_memory'] / 2**30:.2f} GiB"))
-    if report.get("peak_gpu_memory"):
-        rows.append(("peak memory of the GPU", f"{report['peak_gpu_memory'] / 2**30:.2f} GiB"))
-    if report.get("hardware"):
-        rows.append(("hardware", str(report["hardware"])))
-    if report.get("parameters"):
-        rows.append(("parameters", f"{report['parameters']:,}"))
+    if seconds:
+        rows.append(("training time", f"{seconds / 60:,.1f} minutes"))
+    if memory:
+        rows.append(("peak memory of the process", f"{memory / 2**30:.2f} GiB"))
+    if gpu_memory:
+        rows.append(("peak memory of the GPU", f"{gpu_memory / 2**30:.2f} GiB"))
+    if hardware:
+        rows.append(("hardware", hardware))
+    if parameters:
+        rows.append(("parameters", f"{parameters:,}"))
     return rows
 
 
-def _metadata(facts: dict[str, Any], report: dict[str, Any], license_id: str | None) -> dict[str, Any]:
+def _metadata(facts: _Facts, license_id: str | None, more_tags: Sequence[str] = ()) -> dict[str, object]:
     """What the Hub reads, the scores among it."""
     base, dataset = facts["base_model"], facts["dataset"]
     test = bool(facts["scores"])
     results = _eval_results(facts["scores"] or facts["validation"], dataset, "test" if test else "validation")
     tags = ["xlgen", "text-classification", "multi-label-classification", _TASK]
     data = ModelCardData(
-        base_model=base if isinstance(base, str) and _is_hub_id(base) else None,
-        datasets=[dataset] if isinstance(dataset, str) and "/" in dataset and _is_hub_id(dataset) else None,
+        base_model=base if base is not None and _is_hub_id(base) else None,
+        datasets=[dataset] if dataset is not None and "/" in dataset and _is_hub_id(dataset) else None,
         eval_results=results or None,
         library_name="xlgen-hf",
         license=license_id,
         metrics=["f1"] if results else None,
         model_name=facts["repo_id"].rpartition("/")[2],
         pipeline_tag="text-classification",
-        tags=[*tags, f"xlgen-{facts['variant']}"] if facts["variant"] else tags,
+        tags=[*tags, *([f"xlgen-{facts['variant']}"] if facts["variant"] else []), *more_tags],
     )
     return {key: value for key, value in data.to_dict().items() if key != "model_name"}
 

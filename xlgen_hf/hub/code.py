@@ -10,10 +10,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
-from typing import Any
 
-from ..errors import ModelFolderError
-from ..files.serialization import read_json
+from ..files.schema import read_object
 from .code_copy import FIRST_LINE, copied_files
 
 __all__ = ["add_code", "code_files", "code_in_repository"]
@@ -34,7 +32,7 @@ _PIPELINES = {
     }
 }
 # File -> what it says of code.
-_SETTINGS: dict[str, dict[str, Any]] = {
+_SETTINGS: dict[str, dict[str, object]] = {
     _CONFIG_FILE: {"auto_map": _AUTO_MAP, "custom_pipelines": _PIPELINES},
     _PROCESSOR_FILE: {"auto_map": {"AutoProcessor": _AUTO_MAP["AutoProcessor"]}},
 }
@@ -57,13 +55,13 @@ def _scores_by(part: str) -> Callable[[Path], bool]:
 
     def has_part(folder: Path) -> bool:
         path = folder / _SCORE_MODEL_FILE
-        return path.is_file() and _object(path).get(part) is not None
+        return path.is_file() and read_object(path).get(part) is not None
 
     return has_part
 
 
 def _has_open_vocabulary(folder: Path) -> bool:
-    return _object(folder / _CONFIG_FILE).get("num_label_pieces") is None
+    return read_object(folder / _CONFIG_FILE).get("num_label_pieces") is None
 
 
 # What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or
@@ -162,16 +160,9 @@ def code_in_repository(paths: Collection[str], read: Callable[[str], str]) -> It
             yield path
 
 
-def _with_settings(path: Path, settings: dict[str, Any], drop: set[str]) -> bytes:
-    content = _object(path)
+def _with_settings(path: Path, settings: dict[str, object], drop: set[str]) -> bytes:
+    content = read_object(path)
     if not settings and not drop.intersection(content):
         return path.read_bytes()
     kept = {key: value for key, value in content.items() if key not in drop}
     return (json.dumps({**kept, **settings}, ensure_ascii=False, indent=2) + "\n").encode()
-
-
-def _object(path: Path) -> dict[str, Any]:
-    content: Any = read_json(path)
-    if not isinstance(content, dict):
-        raise ModelFolderError(f"{path}: a JSON object is expected, not {type(content).__name__}.")
-    return content

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
@@ -32,6 +32,7 @@ __all__ = [
     "Owned",
     "PlannedFile",
     "PushReport",
+    "TargetOptions",
     "fitting",
     "hub_errors",
     "prepare_repository",
@@ -43,6 +44,7 @@ logger = logging.getLogger(__name__)
 _ATTEMPTS = 3  # commits that are tried
 _PARENT_IS_NOT_HEAD = 412
 Content = Path | bytes
+_Operation = CommitOperationAdd | CommitOperationDelete
 Owned = Callable[[Collection[str], Callable[[str], str]], Iterable[str]]
 """Picks out of files of a repository those that are this package's; the second argument gives the text of one."""
 
@@ -82,6 +84,17 @@ class HubTarget:
     def __repr__(self) -> str:
         """Everything but the token."""
         return f"HubTarget({self.repo_id!r}, revision={self.revision!r}, private={self.private})"
+
+
+class TargetOptions(TypedDict, total=False):
+    """The fields of [`HubTarget`] but the first, as options of a push."""
+
+    private: bool
+    revision: str | None
+    token: str | None
+    create_pr: bool
+    dry_run: bool
+    message: str | None
 
 
 @dataclass(frozen=True)
@@ -248,7 +261,7 @@ def _commit(
         read = partial(_read_file, api, target, repo_type, there.sha)
         old = read(CARD_FILE) if CARD_FILE in known else None
         whole = {**files, CARD_FILE: card(old).encode()}
-        operations: list[Any] = [CommitOperationAdd(path, _source(content)) for path, content in whole.items()]
+        operations: list[_Operation] = [CommitOperationAdd(path, _source(content)) for path, content in whole.items()]
         stale = set(owned(known - set(whole), read))
         operations += [CommitOperationDelete(path) for path in sorted(stale)]
         try:
@@ -268,7 +281,7 @@ def _may_try_again(err: Exception, target: HubTarget) -> bool:
 
 
 def _create_commit(
-    api: HfApi, target: HubTarget, repo_type: str, operations: list[Any], parent: str | None
+    api: HfApi, target: HubTarget, repo_type: str, operations: list[_Operation], parent: str | None
 ) -> CommitInfo:
     with warnings.catch_warnings():
         # The client warns of a file that a commit both adds and deletes; ours never does, but Spaces warn of README.

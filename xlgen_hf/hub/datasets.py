@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from datasets import Dataset, Features, Value
 
@@ -18,7 +18,10 @@ from ..labels.space import LabelSpace
 from ..version import __version__
 from .card_text import compose_card, merge_cards, render
 from .cards import tail_histogram
-from .commits import HubTarget, PushReport, fitting, push_files
+from .commits import HubTarget, PushReport, TargetOptions, fitting, push_files
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["push_dataset"]
 
@@ -39,7 +42,7 @@ def push_dataset(
     source: str | None = None,
     language: str | None = None,
     shard_bytes: int = _SHARD_BYTES,
-    **target: Any,
+    **target: Unpack[TargetOptions],
 ) -> PushReport:
     """Put a data set up in one commit: Parquet shards of each split, the label space, and a card with statistics.
 
@@ -103,27 +106,28 @@ def _write(rows: Mapping[str, Dataset], space: LabelSpace, folder: Path, shard_b
     return files
 
 
-def _facts(rows: Mapping[str, Dataset], space: LabelSpace, repo_id: str) -> dict[str, Any]:
+def _facts(rows: Mapping[str, Dataset], space: LabelSpace, repo_id: str) -> dict[str, object]:
     """What the card says."""
     seen = set(space.train_label_counts())
-    splits = []
+    facts = {name: row_facts(part) for name, part in rows.items()}
+    splits: list[dict[str, object]] = []
     for name, part in rows.items():
         used = Counter(label for labels in part["labels"] for label in labels)
         unseen = None if name == "train" else len(set(used) - seen)
-        splits.append({"name": name, **row_facts(part), "labels": len(used), "unseen": unseen})
-    documents = sum(split["rows"] for split in splits)
+        splits.append({"name": name, **facts[name], "labels": len(used), "unseen": unseen})
+    documents = sum(one["rows"] for one in facts.values())
     return {
         "repo_id": repo_id,
         "version": __version__,
         "splits": splits,
         "num_labels": len(space),
         "unseen": int((space.counts == 0).sum()),
-        "labels_per_row": sum(split["rows"] * split["labels_per_row"] for split in splits) / documents,
+        "labels_per_row": sum(one["rows"] * one["labels_per_row"] for one in facts.values()) / documents,
         "histogram": tail_histogram(space.counts.tolist()),
     }
 
 
-def _metadata(rows: Mapping[str, Dataset], license_id: str | None, language: str | None) -> dict[str, Any]:
+def _metadata(rows: Mapping[str, Dataset], license_id: str | None, language: str | None) -> dict[str, object]:
     documents = sum(map(len, rows.values()))
     size = next((name for limit, name in _SIZES if documents < limit), "n>1M")
     files = [{"split": name, "path": f"data/{name}-*.parquet"} for name in rows]

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from ..errors import ConfigurationError
 from ..files.adapter_base import is_adapter
@@ -14,11 +14,24 @@ from ..files.model_folder import matches, model_files
 from ..files.resources import resource_folder
 from .adapters import push_adapter, push_model_files
 from .card_text import CARD_FILE, merge_cards
-from .cards import metric_card, model_card, read_scores
+from .cards import CardFacts, metric_card, model_card, read_scores
 from .code import add_code
-from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, fitting, push_files
+from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, TargetOptions, fitting, push_files
 
-__all__ = ["DryRunPlan", "HubTarget", "PlannedFile", "PushReport", "Saves", "push_metric", "push_model"]
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = [
+    "DryRunPlan",
+    "HubTarget",
+    "ModelOptions",
+    "PlannedFile",
+    "PushOptions",
+    "PushReport",
+    "Saves",
+    "push_metric",
+    "push_model",
+]
 
 _METRIC_FILES = ("*.py", "*.md", "requirements.txt")
 _METRIC = "xmc_f1"
@@ -27,8 +40,22 @@ _METRIC = "xmc_f1"
 class Saves(Protocol):
     """A model or a processor: writes itself into a folder."""
 
-    def save_pretrained(self, save_directory: Any) -> Any:
+    def save_pretrained(self, save_directory: str) -> object:
         """Write all files into the folder."""
+
+
+class ModelOptions(TypedDict, total=False):
+    """The options of [`push_model`] that are about the model, see there."""
+
+    base_repo_id: str | None
+    with_code: bool
+    scores: str | Path | Mapping[str, object] | None
+    dataset: str | None
+    license_id: str | None
+
+
+class PushOptions(ModelOptions, TargetOptions, total=False):
+    """The options of [`push_model`] but the processor."""
 
 
 def push_model(
@@ -38,10 +65,10 @@ def push_model(
     processor: Saves | None = None,
     base_repo_id: str | None = None,
     with_code: bool = False,
-    scores: str | Path | Mapping[str, Any] | None = None,
+    scores: str | Path | Mapping[str, object] | None = None,
     dataset: str | None = None,
     license_id: str | None = None,
-    **target: Any,
+    **target: Unpack[TargetOptions],
 ) -> PushReport:
     """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
 
@@ -70,7 +97,7 @@ def push_model(
         HubError: if the Hub refuses or cannot be reached.
     """
     place = HubTarget(repo_id, **target)
-    facts = {"scores": read_scores(scores), "dataset": dataset, "license_id": license_id}
+    facts: CardFacts = {"scores": read_scores(scores), "dataset": dataset, "license_id": license_id}
     if isinstance(model, (str, Path)):
         return _push_folder(Path(model).expanduser(), place, base_repo_id, with_code, facts)
     if processor is None:
@@ -84,7 +111,7 @@ def push_model(
 
 
 def _push_folder(
-    folder: Path, target: HubTarget, base_repo_id: str | None, with_code: bool, facts: dict[str, Any]
+    folder: Path, target: HubTarget, base_repo_id: str | None, with_code: bool, facts: CardFacts
 ) -> PushReport:
     if is_adapter(folder):
         if with_code:
@@ -99,7 +126,7 @@ def _push_folder(
     return push_model_files(files, target, "Upload XLGen model", card, folder)
 
 
-def push_metric(repo_id: str, metric: str = _METRIC, **target: Any) -> PushReport:
+def push_metric(repo_id: str, metric: str = _METRIC, **target: Unpack[TargetOptions]) -> PushReport:
     """Put a metric up as a Space, from which `evaluate.load(repo_id)` loads it where this package is not installed.
 
     Args:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from .commits import PushReport
-    from .push import Saves
+    from .push import PushOptions, Saves
 
 __all__ = ["PushModelMixin"]
 
@@ -20,7 +22,7 @@ class PushModelMixin:
         *,
         processor: Saves | None = None,
         commit_message: str | None = None,
-        **options: Any,
+        **options: Unpack[PushOptions],
     ) -> PushReport:
         """Put model, processor and card up in one commit.
 
@@ -40,4 +42,5 @@ class PushModelMixin:
         """
         from .push import push_model  # with the Hub's client, which a model that only predicts does not need
 
-        return push_model(self, repo_id, processor=processor, message=commit_message, **options)
+        wanted: PushOptions = {**options, "message": commit_message or options.get("message")}
+        return push_model(self, repo_id, processor=processor, **wanted)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
@@ -23,7 +24,17 @@ logger = logging.getLogger(__name__)
 
 CLUSTERS_FILE = "label_clusters.json"
 CLUSTER_TENSORS_FILE = "label_clusters.safetensors"
-_FORM = Fields(
+
+
+class _Content(TypedDict):
+    num_labels: int
+    num_clusters: int
+    digest: str
+    names: list[str]
+    metadata: Mapping[str, object]
+
+
+_FORM = Fields[_Content](
     {
         "num_labels": integer(minimum=1),
         "num_clusters": integer(minimum=1),
@@ -180,7 +191,7 @@ class LabelClusters:
         """Write `label_clusters.json` and `label_clusters.safetensors` into `folder`; return the former's path."""
         tensors = {"assignment": self.assignment, "centroids": self.centroids}
         path = Path(folder) / CLUSTERS_FILE
-        content = {
+        content: _Content = {
             "num_labels": len(self.assignment),
             "num_clusters": self.num_clusters,
             "digest": digest_of(tensors),
@@ -212,10 +223,14 @@ class LabelClusters:
             "num_clusters": len(tensors["centroids"]),
             "names": len(tensors["centroids"]),
         }
+        given = {
+            "num_labels": content["num_labels"],
+            "num_clusters": content["num_clusters"],
+            "names": len(content["names"]),
+        }
         for name, size in found.items():
-            given = len(content[name]) if name == "names" else content[name]
-            if given != size:
-                raise ModelFolderError(f"{path}: {name} is {given}, but {tensors_path.name} holds {size}.")
+            if given[name] != size:
+                raise ModelFolderError(f"{path}: {name} is {given[name]}, but {tensors_path.name} holds {size}.")
         if content["digest"] != digest_of(tensors):
             raise ModelFolderError(f"{tensors_path} was not written together with {path}. Make the clusters again.")
         with named_after(f"{tensors_path} or {path.name}"):

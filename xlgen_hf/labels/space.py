@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
-from typing import get_args
+from typing import TypedDict, get_args
 
 import numpy as np
 
@@ -25,7 +25,16 @@ LABEL_SPACE_FILE = "label_space.json"
 _SHOWN = 5  # names that a report spells out
 
 _INT64_MAX = 2**63 - 1
-_FORM = Fields(
+
+
+class _Content(TypedDict):
+    decode_order: DecodeOrder
+    seed: int
+    names: list[str]
+    counts: list[int]
+
+
+_FORM = Fields[_Content](
     {
         "decode_order": choice(*get_args(DecodeOrder)),
         "seed": integer(minimum=0, maximum=_INT64_MAX),
@@ -279,7 +288,7 @@ class LabelSpace:
     def save(self, folder: str | Path) -> Path:
         """Write `label_space.json` into `folder` and return its path."""
         path = Path(folder) / LABEL_SPACE_FILE
-        content = {
+        content: _Content = {
             "decode_order": self.decode_order,
             "seed": self.seed,
             "names": list(self.names),

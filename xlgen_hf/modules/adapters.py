@@ -5,11 +5,13 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TypedDict
 
 import torch
 from safetensors import safe_open
+from transformers import PreTrainedModel
 
+from ..configuration_xlgen import XLGenConfig
 from ..errors import MissingExtraError, ModelFolderError
 from ..files.adapter_base import base_of
 from ..files.model_checks import load_config
@@ -40,6 +42,23 @@ _FACTOR = 1e6  # no adapter is larger than its base by more
 _INITS = ("gaussian", "orthogonal", "eva", "mica", "pissa", "olora")
 _NAMES = strings(max_length=_MOST_LAYERS)  # of a regular expression nobody could say how long it takes
 
+
+class _Required(TypedDict):
+    peft_type: str
+    r: int
+    target_modules: list[str]
+
+
+class _Content(_Required, total=False):
+    lora_alpha: float | None
+    lora_dropout: float | None
+    modules_to_save: list[str] | None
+    trainable_token_indices: dict[str, list[int]] | None
+    use_rslora: bool | None
+    use_dora: bool | None
+    init_lora_weights: bool | str | None
+
+
 # The settings that are taken.
 _TAKEN = {
     "r": integer(minimum=1),
@@ -52,7 +71,7 @@ _TAKEN = {
     "use_dora": optional(boolean()),
     "init_lora_weights": optional(either(boolean(), choice(*_INITS))),
 }
-_FORM = Fields(
+_FORM = Fields[_Content](
     {"peft_type": choice("LORA"), **_TAKEN},
     optional=[name for name in _TAKEN if name not in ("r", "target_modules")],
     others=True,
@@ -64,7 +83,7 @@ _WITHOUT_EFFECT = {
 }  # fmt: skip
 
 
-def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
+def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: object) -> PreTrainedModel:
     """Load the base of an adapter, put the adapter on it and merge the two into one model.
 
     Args:
@@ -89,7 +108,8 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
     untied = base.get_output_embeddings().weight is not base.get_input_embeddings().weight
     if content.get("init_lora_weights") == "eva":  # it drew from data once; the base is as it was
         content["init_lora_weights"] = True
-    settings = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **content)
+    taken = {name: value for name, value in content.items() if name in _TAKEN and value is not None}
+    settings = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **taken)
     try:
         with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced by the adapter's weights
             adapted = peft.get_peft_model(base, settings)  # which takes from the base what its initialisation took
@@ -104,8 +124,8 @@ def load_adapter(model_class: Any, folder: Path, **options: Any) -> Any:
     return merged
 
 
-def _checked_content(peft: Any, path: Path) -> dict[str, Any]:
-    """The settings of an adapter that count, after a check of their types; whatever else peft knows is refused."""
+def _checked_content(peft: ModuleType, path: Path) -> _Content:
+    """The settings of an adapter after a check of their types; what peft knows and does not count here is refused."""
     content = read_object(path)
     init = content.get("init_lora_weights")
     if isinstance(init, str) and init.startswith(_NOT_REPEATABLE):
@@ -114,7 +134,7 @@ def _checked_content(peft: Any, path: Path) -> dict[str, Any]:
             "or by random numbers. Save the adapter with `path_initial_model_for_weight_conversion` of peft, which "
             "makes a plain one of it."
         )
-    taken = {name: value for name, value in _FORM.check(content, path).items() if name in _TAKEN and value is not None}
+    checked = _FORM.check(content, path)
     usual = peft.LoraConfig().to_dict()
     for name, value in content.items():
         unusual = value is not None and value != usual.get(name) and value not in ({}, [])
@@ -122,13 +142,13 @@ def _checked_content(peft: Any, path: Path) -> dict[str, Any]:
             raise ModelFolderError(
                 f"{path}: {name}={shown(value)} is not what XLGen's adapters have; make one without it."
             )
-    return taken
+    return checked
 
 
-def _check_against_base(path: Path, content: dict[str, Any], config: Any) -> None:
+def _check_against_base(path: Path, content: _Content, config: XLGenConfig) -> None:
     if content["r"] > config.hidden_size:
         raise ModelFolderError(f"{path}: r={content['r']}, above the base's width of {config.hidden_size}.")
-    for name, rows in content.get("trainable_token_indices", {}).items():
+    for name, rows in (content.get("trainable_token_indices") or {}).items():
         outside = [row for row in rows if not 0 <= row < config.vocab_size]
         if outside:
             raise ModelFolderError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
 
 import torch
 from torch import nn
@@ -205,7 +204,7 @@ def _decoder_config(
         values = encoder_config.to_dict()
         config = type(encoder_config)(**values)
     else:
-        sizes: dict[str, Any] = {
+        sizes: dict[str, int] = {
             "vocab_size": encoder_config.vocab_size,
             "hidden_size": width,
             "num_attention_heads": encoder_config.num_attention_heads,
@@ -216,9 +215,8 @@ def _decoder_config(
             config = BertConfig(**sizes)
         else:
             config = ElectraConfig(**sizes, embedding_size=embedding_width)
-    changes: dict[str, Any] = {"num_hidden_layers": layers, "is_decoder": True, "add_cross_attention": True}
-    for name, value in {**changes, "tie_word_embeddings": True}.items():
-        setattr(config, name, value)
+    config.num_hidden_layers = layers
+    config.is_decoder = config.add_cross_attention = config.tie_word_embeddings = True
     return config, same_family
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import nn
@@ -43,7 +43,7 @@ class FreshModel(Protocol):
         """Resize embedding matrix and output layer."""
 
 
-def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str, Any]) -> dict[str, Any]:
+def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str, object]) -> dict[str, object]:
     """Fields of the config that say what of the processor guides the variant.
 
     Args:
@@ -69,7 +69,7 @@ def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str
             "num_clusters": clusters.num_clusters,
             "first_cluster_token_id": processor.label_tokenizer.first_cluster_token_id,
         }
-    options: dict[str, Any] = {
+    options: dict[str, object] = {
         "conditioning": candidates.conditioning,
         "num_input_candidates": candidates.num_input_candidates,
     }

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -25,9 +25,13 @@ from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_pieces
 from .compatibility import cache_argument, cache_of
 
-__all__ = ["IGNORED", "OutputModel", "OutputRows", "RestrictedOutputMixin", "token_loss"]
+__all__ = ["IGNORED", "KeptRows", "OutputModel", "OutputRows", "RestrictedOutputMixin", "token_loss"]
 
 IGNORED = -100  # target that no loss counts, in every batch; what cross-entropy of torch leaves out
+
+
+KeptRows: TypeAlias = "tuple[OutputRows | None, list[torch.Tensor]]"
+"""Rows of an output layer, None where it has no plain weights, and the tensors that they were taken from."""
 
 
 class OutputModel(Protocol):
@@ -38,7 +42,7 @@ class OutputModel(Protocol):
     label_pieces: torch.Tensor
     label_vectors: torch.Tensor
     candidate_pointer: CandidatePointer
-    kept_rows: LastValue[tuple[OutputRows | None, list[torch.Tensor]]]
+    kept_rows: LastValue[KeptRows]
 
     def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object) -> Seq2SeqLMOutput:
         """See [`RestrictedOutputMixin`]."""
@@ -220,7 +224,7 @@ class _RowwiseLayer(nn.Module):
 
 
 @cache
-def _rowwise(layer_class: Any) -> type[nn.Module]:
+def _rowwise(layer_class: type) -> type[nn.Module]:
     """The class of output layers that compute rows; state, names and type checks stay those of `layer_class`."""
     return type(layer_class.__name__, (_RowwiseLayer, layer_class), {"__module__": __name__})
 
@@ -241,7 +245,7 @@ def _computing(layer: nn.Module, run: _Run) -> Iterator[None]:
     """Let an output layer compute the rows of a run, in this thread, for the length of a block."""
     if not isinstance(layer, _RowwiseLayer):
         # Once for each layer, as `torch.nn.utils.parametrize` does it; of no effect outside of such a block.
-        kind: Any = type(layer)
+        kind: type = type(layer)
         layer.__class__ = _rowwise(kind)
     token = _RUN.set(run)
     try:
@@ -301,8 +305,8 @@ def _sources(layer: nn.Module) -> list[torch.Tensor]:
 
 def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tensor | None) -> OutputRows | None:
     """The rows of a layer by their numbers; None where it is quantized, or of a class of its own."""
-    plain: Any = _plain(layer)
-    if _own_class(plain).forward is not nn.Linear.forward:
+    plain = _plain(layer)
+    if not isinstance(plain, nn.Linear) or _own_class(plain).forward is not nn.Linear.forward:
         if added is not None:
             raise TypeError(
                 f"The output layer is a {_own_class(plain).__name__}, and the backbone adds a bias after it; there it "
@@ -310,12 +314,13 @@ def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tens
             )
         return None
     kept = slice(None) if numbers is None else numbers
-    whole: Any = layer  # the weight of a wrapper is made of the layer's and the trained rows
-    bias: torch.Tensor | None = getattr(whole, "bias", plain.bias)
+    # The weight of a wrapper is made of the layer's and the trained rows.
+    weight: torch.Tensor = getattr(layer, "weight", plain.weight)
+    bias: torch.Tensor | None = getattr(layer, "bias", plain.bias)
     bias = None if bias is None else bias[kept]
     if added is None:
-        return OutputRows(whole.weight[kept], bias, 0)
-    return OutputRows(whole.weight[kept], added[0, kept] + (0 if bias is None else bias), added.shape[-1])
+        return OutputRows(weight[kept], bias, 0)
+    return OutputRows(weight[kept], added[0, kept] + (0 if bias is None else bias), added.shape[-1])
 
 
 def token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:

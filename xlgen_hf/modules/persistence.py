@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -15,6 +15,8 @@ from ..files.model_folder import ADAPTER_CONFIG_FILE
 from ..files.saving import plain_folder, read_folder, replace_files
 
 __all__ = ["ModelFilesMixin", "SavedModel"]
+
+_Model = TypeVar("_Model", bound="ModelFilesMixin")
 
 
 class SavedModel(Protocol):
@@ -30,7 +32,9 @@ class ModelFilesMixin:
     """Adds to a model the loading of untrusted folders, and saving that leaves no half a model."""
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, *args: Any, **options: Any) -> Any:
+    def from_pretrained(
+        cls: type[_Model], pretrained_model_name_or_path: str | Path, *args: object, **options: object
+    ) -> _Model:
         """Load a model from a folder or the Hub, after a check of its files; no pickle is ever read.
 
         Args:
@@ -43,8 +47,8 @@ class ModelFilesMixin:
             MissingExtraError: if it is an adapter and peft is not installed.
         """
         # Where the Auto classes find an adapter, they give the name of its base here, and the adapter's in a keyword.
-        adapter = options.pop("adapter_kwargs", None) or {}
-        if adapter.get("_adapter_model_path") is not None:
+        adapter = options.pop("adapter_kwargs", None)
+        if isinstance(adapter, dict) and adapter.get("_adapter_model_path") is not None:
             pretrained_model_name_or_path = adapter["_adapter_model_path"]
             options["revision"] = adapter.get("revision")
         if options.pop("use_safetensors", True) is False:
@@ -52,12 +56,14 @@ class ModelFilesMixin:
         of_hub = {key: value for key, value in options.items() if key in HUB_OPTIONS - {"revision"}}
         place = local_model(pretrained_model_name_or_path, options)
         model = read_folder(plain_folder(place), lambda folder: cls._load(folder, args, {**options}, of_hub))
-        loaded = model[0] if options.get("output_loading_info") else model
+        loaded: PreTrainedModel = model[0] if options.get("output_loading_info") else model
         loaded.name_or_path = str(pretrained_model_name_or_path)
         return model
 
     @classmethod
-    def _load(cls, folder: Path, args: tuple[Any, ...], options: dict[str, Any], of_hub: dict[str, Any]) -> Any:
+    def _load(
+        cls, folder: Path, args: tuple[object, ...], options: dict[str, object], of_hub: dict[str, object]
+    ) -> PreTrainedModel:
         if (folder / ADAPTER_CONFIG_FILE).is_file():
             from .adapters import load_adapter  # needs peft, and knows this module
 
@@ -72,7 +78,7 @@ class ModelFilesMixin:
         model.forget_untied()
         return (model, info) if wants_info else model
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+    def save_pretrained(self, save_directory: str | Path, *args: object, **kwargs: object) -> None:
         """Write config and weights; what stands in the folder stays whole until all of it is written.
 
         Args:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -96,7 +95,7 @@ def shift_right(labels: torch.Tensor, start_token: int, pad_token: int, ignored:
 
 def set_vocab_size(config: PreTrainedConfig, size: int) -> None:
     """Note a new size of the vocabulary wherever a backbone's config states it; T5Gemma states it twice."""
-    parts: list[Any] = [config, text_part(config, "encoder"), text_part(config, "decoder")]
+    parts: list[PreTrainedConfig] = [config, text_part(config, "encoder"), text_part(config, "decoder")]
     for part in parts:
         if hasattr(part, "vocab_size"):
             part.vocab_size = size

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class ExplainedText:
     training_rows: list[int]
     evidence: list[dict[str, float]]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """The answer as a JSON-ready dictionary: the text, the fields of a prediction, and what speaks for labels."""
         return {
             "text": self.text,

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import logging
-import math
 from dataclasses import dataclass
 from typing import Literal, TypedDict, get_args
 
 import numpy as np
 
 from ..errors import ConfigurationError
+from ..files.schema import Fields, choice, either, integer, list_of, number
 from .scored_labels import ScoredLabels
 
-__all__ = ["FREQUENCY_BOUNDS", "Calibration", "Curve", "ScoreCalibrator", "logit"]
+__all__ = [
+    "CALIBRATOR_FORM",
+    "FREQUENCY_BOUNDS",
+    "Calibration",
+    "CalibratorContent",
+    "Curve",
+    "ScoreCalibrator",
+    "logit",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +39,27 @@ class Curve(TypedDict, total=False):
     intercept: float
 
 
+class CalibratorContent(TypedDict):
+    """A [`ScoreCalibrator`] as JSON holds it."""
+
+    method: Calibration
+    bounds: list[int]
+    maps: list[Curve]
+
+
+_POINTS = list_of(number(), min_length=1, ascending=True)
+CALIBRATOR_FORM = Fields[CalibratorContent](
+    {
+        "method": choice(*get_args(Calibration)),
+        "bounds": list_of(integer(), unique=True, ascending=True),
+        "maps": list_of(
+            either(Fields({"slope": number(minimum=0), "intercept": number()}), Fields({"x": _POINTS, "y": _POINTS}))
+        ),
+    }
+)
+"""What JSON must hold for [`ScoreCalibrator.from_dict`]."""
+
+
 @dataclass(frozen=True)
 class ScoreCalibrator:
     """Maps scores to probabilities, with a map for each bucket of labels by training frequency.
@@ -43,12 +72,25 @@ class ScoreCalibrator:
         maps: the curve of each bucket.
         bounds: maximum training count of each bucket but the last.
 
+    Raises:
+        ConfigurationError: if a bucket has no curve, or the points of a curve are not pairs.
+
     Source: Zadrozny and Elkan, KDD 2002 (isotonic); Platt, 1999.
     """
 
     method: Calibration
     maps: list[Curve]
     bounds: tuple[int, ...] = FREQUENCY_BOUNDS
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit each other."""
+        if len(self.maps) != len(self.bounds) + 1:
+            raise ConfigurationError(
+                f"'maps' holds {len(self.maps)} curves; one for each of the {len(self.bounds) + 1} buckets is needed."
+            )
+        for place, curve in enumerate(self.maps):
+            if len(curve.get("x", ())) != len(curve.get("y", ())):
+                raise ConfigurationError(f"'maps[{place}]' must have as many values in 'x' as in 'y'.")
 
     def transform(self, scored: ScoredLabels, train_counts: np.ndarray) -> ScoredLabels:
         """The candidates with calibrated scores, sorted by them.
@@ -59,25 +101,18 @@ class ScoreCalibrator:
         """
         bucket = np.searchsorted(self.bounds, train_counts[scored.labels])
         scores = np.empty_like(scored.scores)
-        for number, curve in enumerate(self.maps):
-            mine = bucket == number
+        for place, curve in enumerate(self.maps):
+            mine = bucket == place
             scores[mine] = _apply_map(curve, scored.scores[mine])
         return scored.with_scores(scores)
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> CalibratorContent:
         """As JSON holds it; [`from_dict`] makes it again."""
         return {"method": self.method, "bounds": list(self.bounds), "maps": self.maps}
 
     @classmethod
-    def from_dict(cls, content: object) -> ScoreCalibrator:
-        """Make it from what [`to_dict`] gave.
-
-        Raises:
-            ConfigurationError: if the content is not that of a calibrator.
-        """
-        problem = _content_problem(content)
-        if problem or not isinstance(content, dict):
-            raise ConfigurationError(problem)
+    def from_dict(cls, content: CalibratorContent) -> ScoreCalibrator:
+        """Make it from what [`to_dict`] gave; `CALIBRATOR_FORM` checks what comes from a file."""
         return cls(content["method"], content["maps"], tuple(content["bounds"]))
 
 
@@ -92,33 +127,3 @@ def _apply_map(curve: Curve, scores: np.ndarray) -> np.ndarray:
         exponent = curve["slope"] * logit(scores) + curve["intercept"]
         return 1 / (1 + np.exp(-exponent.clip(-500, 500)))
     return np.interp(scores, curve["x"], curve["y"]).clip(0, 1)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _content_problem(content: object) -> str | None:
-    """What is wrong with the parsed file, if anything."""
-    if not isinstance(content, dict) or set(content) != {"method", "bounds", "maps"}:
-        return "the calibrator must be an object with 'method', 'bounds' and 'maps'."
-    if content.get("method") not in get_args(Calibration):
-        return f"'method' is {content.get('method')!r}; it must be one of {sorted(get_args(Calibration))}."
-    bounds, maps = content["bounds"], content["maps"]
-    whole = isinstance(bounds, list) and all(type(bound) is int for bound in bounds)
-    if not isinstance(bounds, list) or not whole or bounds != sorted(set(bounds)):
-        return "'bounds' must be a rising list of integers."
-    if not isinstance(maps, list) or len(maps) != len(bounds) + 1 or not all(_is_map(curve) for curve in maps):
-        return f"'maps' must hold a curve for each of the {len(bounds) + 1} buckets."
-    return None
-
-
-def _is_map(curve: object) -> bool:
-    if not isinstance(curve, dict):
-        return False
-    if set(curve) == {"slope", "intercept"}:
-        return all(_is_number(value) for value in curve.values()) and curve["slope"] >= 0
-    x, y = curve.get("x"), curve.get("y")
-    if not isinstance(x, list) or not isinstance(y, list) or len(x) != len(y) or not x:
-        return False
-    return all(_is_number(value) for value in [*x, *y]) and x == sorted(x) and y == sorted(y)

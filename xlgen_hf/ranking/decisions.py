@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import ConfigurationError
 from .scored_labels import ScoredLabels
 
-__all__ = ["DecisionRule", "Objective", "expected_f1_sizes"]
+__all__ = ["DecisionRule", "Kind", "Objective", "expected_f1_sizes"]
 
 _CANDIDATES = 12  # from which thresholds and expected F1 choose
 _CHUNK = 512  # texts whose expected F1 is computed together: some 40 MB at 100 candidates

@@ -7,17 +7,18 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ..errors import MissingExtraError, ModelFolderError, XLGenError
-from ..files.serialization import read_json, read_tensors, write_json, write_tensors
+from ..files.schema import Fields, boolean, integer, strings
+from ..files.tensor_schema import Tensors, tensor
 from .scored_labels import Row, ScoredLabels
 
 __all__ = ["LabelTrees", "Ranked", "TfidfSettings", "TreeModel", "load_trees", "quiet_omikuji", "rank_by_trees"]
@@ -25,11 +26,40 @@ __all__ = ["LabelTrees", "Ranked", "TfidfSettings", "TreeModel", "load_trees", "
 _SETTINGS_FILE = "label_trees.json"
 _TENSORS_FILE = "label_trees.safetensors"
 _TREES_FOLDER = "trees"
-_FORMAT_VERSION = 1
-_LONGEST_NGRAM = 10
 _LARGEST_BEAM = 10_000
 _WIDER = 4  # times the beam, where it ends in too few labels
 
+
+class _Settings(TypedDict):
+    longest_ngram: int
+    min_df: int
+    sublinear: bool
+    beam_size: int
+    n_trees: int
+
+
+class _Content(TypedDict):
+    settings: _Settings
+    terms: list[str]
+
+
+_SETTINGS = Fields[_Settings](
+    {
+        "longest_ngram": integer(minimum=1, maximum=10),
+        "min_df": integer(minimum=1),
+        "sublinear": boolean(),
+        "beam_size": integer(minimum=1, maximum=_LARGEST_BEAM),
+        "n_trees": integer(),
+    }
+)
+_FORM = Fields[_Content](
+    {"settings": _SETTINGS, "terms": strings(min_length=1, unique=True)}, format_version=1, made_by="xlgen index"
+)
+_TENSORS = Tensors(
+    {"idf": tensor(np.float32, "F"), "labels": tensor(np.int64, "C", minimum=0, maximum="L-1")},
+    not_empty=["C"],
+    made_by="xlgen index",
+)
 _NOTHING: Row = ((), (), ())
 
 Ranked = list[tuple[list[int], list[float]]]
@@ -131,10 +161,16 @@ class LabelTrees:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
         folder = Path(folder)
         terms = self.vectorizer.get_feature_names_out().tolist()
-        settings = asdict(self.settings) | {"beam_size": self.beam_size, "n_trees": self.trees.n_trees}
-        write_json(folder / _SETTINGS_FILE, {"format_version": _FORMAT_VERSION, "settings": settings, "terms": terms})
+        settings: _Settings = {
+            "longest_ngram": self.settings.longest_ngram,
+            "min_df": self.settings.min_df,
+            "sublinear": self.settings.sublinear,
+            "beam_size": self.beam_size,
+            "n_trees": self.trees.n_trees,
+        }
+        _FORM.write(folder / _SETTINGS_FILE, {"settings": settings, "terms": terms})
         idf = np.asarray(self.vectorizer.idf_, dtype=np.float32)
-        write_tensors(folder / _TENSORS_FILE, {"idf": idf, "labels": self.labels.astype(np.int64)})
+        _TENSORS.write(folder / _TENSORS_FILE, {"idf": idf, "labels": self.labels.astype(np.int64)})
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
             self.trees.save(str(folder / _TREES_FOLDER))
 
@@ -155,19 +191,21 @@ class LabelTrees:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        settings, beam_size, n_trees, terms = _checked_settings(folder / _SETTINGS_FILE)
-        path = folder / _TENSORS_FILE
-        tensors = read_tensors(path)
-        problem = _tensor_problem(tensors, len(terms), num_labels)
-        if problem:
-            raise ModelFolderError(f"{path}: {problem}")
+        content = _FORM.read(folder / _SETTINGS_FILE)
+        given, terms = content["settings"], content["terms"]
+        settings = TfidfSettings(given["longest_ngram"], given["min_df"], given["sublinear"])
+        tensors, _ = _TENSORS.read(folder / _TENSORS_FILE, {"F": len(terms), "L": num_labels})
+        if len(np.unique(tensors["labels"])) < len(tensors["labels"]):
+            raise ModelFolderError(f"{folder / _TENSORS_FILE}: the ids in 'labels' must be different.")
         vectorizer = settings.vectorizer(terms)
         vectorizer.idf_ = tensors["idf"]
         trees = load_trees(folder / _TREES_FOLDER, threads=1)
         if trees.n_features != len(terms):
             raise ModelFolderError(f"{folder}: trees of {trees.n_features} features come with {len(terms)} terms.")
-        if trees.n_trees != n_trees:
-            raise ModelFolderError(f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {n_trees} were saved.")
+        if trees.n_trees != given["n_trees"]:
+            raise ModelFolderError(
+                f"{folder / _TREES_FOLDER} holds {trees.n_trees} trees where {given['n_trees']} were saved."
+            )
         # A text without terms reaches every column; more of them than labels show themselves by their numbers.
         ranked = rank_by_trees(trees, csr_matrix((1, len(terms)), dtype=np.float32), num_labels + 1, _LARGEST_BEAM)
         if max(ranked[0][0], default=0) >= len(tensors["labels"]):
@@ -175,7 +213,7 @@ class LabelTrees:
                 f"{folder}: the trees rank more columns than the {len(tensors['labels'])} labels in {_TENSORS_FILE}; "
                 "they are of different trainings. Make them again."
             )
-        return cls(settings, vectorizer, tensors["labels"], trees, beam_size)
+        return cls(settings, vectorizer, tensors["labels"], trees, given["beam_size"])
 
 
 def load_trees(folder: Path, threads: int, advice: str = "") -> TreeModel:
@@ -235,37 +273,3 @@ def quiet_omikuji(problem: str, error: type[XLGenError]) -> Iterator[None]:
             for number, copy in kept:
                 os.dup2(copy, number)
                 os.close(copy)
-
-
-def _checked_settings(path: Path) -> tuple[TfidfSettings, int, int, list[str]]:
-    """Settings of the features, beam size, number of trees, terms."""
-    content = read_json(path)
-    known = {"format_version", "settings", "terms"}
-    if not isinstance(content, dict) or set(content) != known or content["format_version"] != _FORMAT_VERSION:
-        raise ModelFolderError(f"{path}: format_version {_FORMAT_VERSION} and the fields {sorted(known)} are needed.")
-    settings, terms = content["settings"], content["terms"]
-    kinds = {"longest_ngram": int, "min_df": int, "sublinear": bool, "beam_size": int, "n_trees": int}
-    if not isinstance(settings, dict) or {name: type(value) for name, value in settings.items()} != kinds:
-        raise ModelFolderError(f"{path}: 'settings' must hold {sorted(kinds)}.")
-    for name, most in {"longest_ngram": _LONGEST_NGRAM, "min_df": None, "beam_size": _LARGEST_BEAM}.items():
-        if settings[name] < 1 or (most is not None and settings[name] > most):
-            raise ModelFolderError(f"{path}: {name}={settings[name]}; 1 to {most or 'any'} is allowed.")
-    if not isinstance(terms, list) or not terms or not all(type(term) is str for term in terms):
-        raise ModelFolderError(f"{path}: 'terms' must be a list of strings.")
-    if len(set(terms)) < len(terms):
-        raise ModelFolderError(f"{path}: Duplicate terms.")
-    features = {name: value for name, value in settings.items() if name not in ("beam_size", "n_trees")}
-    return TfidfSettings(**features), settings["beam_size"], settings["n_trees"], terms
-
-
-def _tensor_problem(tensors: dict[str, np.ndarray], num_terms: int, num_labels: int) -> str | None:
-    """Say what does not fit, if anything."""
-    for name, kind in {"idf": np.float32, "labels": np.int64}.items():
-        if name not in tensors or tensors[name].dtype != kind or tensors[name].ndim != 1:
-            return f"{name!r} must be there, as a row of {np.dtype(kind).name}."
-    idf, labels = tensors["idf"], tensors["labels"]
-    if len(idf) != num_terms or not np.isfinite(idf).all():
-        return f"'idf' must hold a finite number for each of {num_terms} terms."
-    if not len(labels) or len(np.unique(labels)) < len(labels) or not 0 <= labels.min() <= labels.max() < num_labels:
-        return f"'labels' must be different ids of the label space of {num_labels} labels."
-    return None

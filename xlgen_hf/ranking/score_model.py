@@ -3,24 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import get_args
+from typing import TypedDict, get_args
 
 import numpy as np
 
-from ..errors import ConfigurationError, ModelFolderError
+from ..errors import ConfigurationError
 from ..files.model_folder import SCORE_MODEL_FILE
-from ..files.serialization import read_json, write_json
-from .calibration import ScoreCalibrator
-from .decisions import DecisionRule, Objective
-from .fusion import Fusion
+from ..files.schema import Fields, choice, integer, mapping_of, named_after, number, optional, strings
+from .calibration import CALIBRATOR_FORM, CalibratorContent, ScoreCalibrator
+from .decisions import DecisionRule, Kind, Objective
+from .fusion import MAX_CANDIDATES, Fusion
 from .scored_labels import ScoredLabels
 from .sources import SavedSource
 
 __all__ = ["ScoreModel"]
 
-_FORMAT_VERSION = 1
+
+class _RuleContent(TypedDict):
+    kind: Kind
+    value: float | None
+    min_labels: int
+
+
+class _FusionContent(TypedDict):
+    candidates_per_source: int
+    weights: dict[str, float]
+    intercept: float
+    logit_adjustment: float
+    sources: list[str]
+
+
+class _Content(TypedDict):
+    rule: _RuleContent
+    thresholds: dict[str, float]
+    calibrator: CalibratorContent | None
+    fusion: _FusionContent | None
+
+
+_FUSION = Fields[_FusionContent](
+    {
+        "candidates_per_source": integer(minimum=1, maximum=MAX_CANDIDATES),
+        "weights": mapping_of(number()),
+        "intercept": number(),
+        "logit_adjustment": number(minimum=0),
+        "sources": strings(unique=True),
+    }
+)
+_FORM = Fields[_Content](
+    {
+        "rule": Fields(
+            {"kind": choice(*get_args(Kind)), "value": optional(number()), "min_labels": integer(minimum=0)}
+        ),
+        "thresholds": mapping_of(number(minimum=0, maximum=1), names=get_args(Objective)),
+        "calibrator": optional(CALIBRATOR_FORM),
+        "fusion": optional(_FUSION),
+    },
+    format_version=1,
+    made_by="xlgen train",
+)
 
 
 @dataclass(frozen=True)
@@ -80,14 +122,14 @@ class ScoreModel:
 
     def save(self, folder: str | Path) -> None:
         """Write `score_model.json` into a model's folder; sources are saved by whoever holds the folder."""
-        content = {
-            "format_version": _FORMAT_VERSION,
-            "rule": asdict(self.rule),
+        rule, fusion = self.rule, self.fusion
+        content: _Content = {
+            "rule": {"kind": rule.kind, "value": rule.value, "min_labels": rule.min_labels},
             "thresholds": dict(self.thresholds),
             "calibrator": None if self.calibrator is None else self.calibrator.to_dict(),
-            "fusion": None if self.fusion is None else {**asdict(self.fusion), "sources": sorted(self.sources)},
+            "fusion": None if fusion is None else _described(fusion, sorted(self.sources)),
         }
-        write_json(Path(folder) / SCORE_MODEL_FILE, content)
+        _FORM.write(Path(folder) / SCORE_MODEL_FILE, content)
 
     @classmethod
     def load(cls, folder: str | Path, sources: Mapping[str, SavedSource]) -> ScoreModel:
@@ -101,55 +143,38 @@ class ScoreModel:
             ModelFolderError: if the file is missing, damaged, or weighs other sources.
         """
         path = Path(folder) / SCORE_MODEL_FILE
-        content = read_json(path)
-        try:
+        content = _FORM.read(path)
+        with named_after(path):
             return _parsed(content, sources)
-        except (ConfigurationError, TypeError, OverflowError) as err:  # JSON has numbers that no float holds
-            raise ModelFolderError(f"{path}: {err}") from err
 
 
-def _parsed(content: object, sources: Mapping[str, SavedSource]) -> ScoreModel:
-    """The score model of a parsed file."""
-    wanted = {"format_version", "rule", "thresholds", "calibrator", "fusion"}
-    version = content.get("format_version") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or version != _FORMAT_VERSION or set(content) != wanted:
-        raise ConfigurationError(
-            f"format_version {version!r}; format_version {_FORMAT_VERSION} with the fields {sorted(wanted)} is needed."
-        )
-    for name in ("rule", "thresholds"):
-        if not isinstance(content[name], dict):
-            raise ConfigurationError(f"{name!r} must be an object.")
-    numbers = list(content["thresholds"].values())
-    if content["rule"].get("value") is not None:
-        numbers.append(content["rule"]["value"])
-    if not all(type(value) in (int, float) for value in numbers):
-        raise ConfigurationError("thresholds and the rule's value must be numbers.")
-    fusion = content["fusion"]
-    weighed: list[str] = []
-    if fusion is not None:
-        fusion, weighed = _parsed_fusion(fusion)
+def _parsed(content: _Content, sources: Mapping[str, SavedSource]) -> ScoreModel:
+    """The score model of a file's content."""
+    calibrator, fusion = content["calibrator"], content["fusion"]
+    weighed = [] if fusion is None else fusion["sources"]
     lacking = sorted(set(weighed) - set(sources))
     if lacking:
         raise ConfigurationError(f"the fusion weighs {lacking}, which the folder does not hold.")
-    calibrator = content["calibrator"]
     return ScoreModel(
         None if calibrator is None else ScoreCalibrator.from_dict(calibrator),
-        fusion,
+        None if fusion is None else _fusion_of(fusion),
         DecisionRule(**content["rule"]),
         content["thresholds"],
         {name: sources[name] for name in weighed},
     )
 
 
-def _parsed_fusion(content: object) -> tuple[Fusion, list[str]]:
-    """A fusion and the names of the sources that it weighs."""
-    wanted = {"candidates_per_source", "weights", "intercept", "logit_adjustment", "sources"}
-    if not isinstance(content, dict) or set(content) != wanted or not isinstance(content["weights"], dict):
-        raise ConfigurationError(f"'fusion' must be an object with {sorted(wanted)}.")
-    numbers = [*content["weights"].values(), content["intercept"], content["logit_adjustment"]]
-    names = content["sources"]
-    if not all(type(number) in (int, float) for number in numbers):
-        raise ConfigurationError("the weights of the fusion must be numbers.")
-    if not isinstance(names, list) or not all(type(name) is str for name in names):
-        raise ConfigurationError("the sources of the fusion must be names.")
-    return Fusion(**{name: value for name, value in content.items() if name != "sources"}), names
+def _described(fusion: Fusion, sources: list[str]) -> _FusionContent:
+    return {
+        "candidates_per_source": fusion.candidates_per_source,
+        "weights": dict(fusion.weights),
+        "intercept": fusion.intercept,
+        "logit_adjustment": fusion.logit_adjustment,
+        "sources": sources,
+    }
+
+
+def _fusion_of(content: _FusionContent) -> Fusion:
+    return Fusion(
+        content["candidates_per_source"], content["weights"], content["intercept"], content["logit_adjustment"]
+    )

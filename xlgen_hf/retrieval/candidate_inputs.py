@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from typing import TypedDict, get_args
 
 import numpy as np
 
 from ..configuration_xlgen import NUM_LEVELS, Conditioning
-from ..errors import ConfigurationError, ModelFolderError
+from ..errors import ConfigurationError
+from ..files.schema import Fields, choice, integer, list_of, named_after, number
 from ..labels.tokens import TruncationReport
 from ..ranking.fusion import MAX_CANDIDATES
 from ..ranking.scored_labels import ScoredLabels
@@ -20,6 +21,21 @@ __all__ = ["SCORES", "CandidateInputs", "InputCandidates"]
 
 SCORES = ("retrieval", *PARTS)
 """What the retriever says of a candidate: its score, and the parts that it is made of."""
+
+
+class _Content(TypedDict):
+    num_input_candidates: int
+    conditioning: Conditioning
+    levels: list[float]
+
+
+_FORM = Fields[_Content](
+    {
+        "num_input_candidates": integer(minimum=1, maximum=MAX_CANDIDATES),
+        "conditioning": choice(*get_args(Conditioning)),
+        "levels": list_of(number(), min_length=NUM_LEVELS - 1, max_length=NUM_LEVELS - 1, ascending=True),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -140,7 +156,7 @@ class CandidateInputs:
             report.candidates_lost += len(labels) - sum(len(one.labels) for one in selected)
         return selected
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> _Content:
         """As JSON holds it, without the retriever; [`from_dict`] makes it again."""
         return {
             "num_input_candidates": self.num_input_candidates,
@@ -155,13 +171,9 @@ class CandidateInputs:
         Raises:
             ModelFolderError: if the content makes no sense; the message names its source.
         """
-        wanted = {"num_input_candidates", "conditioning", "levels"}
-        if not isinstance(content, dict) or set(content) != wanted or not _are_numbers(content["levels"]):
-            raise ModelFolderError(f"{source}: 'candidates' must be an object with {sorted(wanted)}.")
-        try:
-            return cls(retriever, **{**content, "levels": tuple(content["levels"])})
-        except ConfigurationError as err:
-            raise ModelFolderError(f"{source}: {err}") from err
+        known = _FORM.check(content, f"{source}, candidates")
+        with named_after(source):
+            return cls(retriever, known["num_input_candidates"], known["conditioning"], tuple(known["levels"]))
 
 
 def _fitting(places: list[int], labels: list[int], lengths: Sequence[int], room: int) -> list[int]:
@@ -176,7 +188,3 @@ def _fitting(places: list[int], labels: list[int], lengths: Sequence[int], room:
             room -= size
             kept.append(place)
     return kept
-
-
-def _are_numbers(values: object) -> bool:
-    return isinstance(values, list) and all(type(value) in (int, float) for value in values)

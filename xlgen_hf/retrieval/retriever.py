@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -17,12 +16,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..encoders.embedding import embed_texts, load_encoder
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_checks import check_encoder
-from ..files.serialization import read_tensors, write_json, write_tensors
+from ..files.serialization import read_tensors, write_tensors
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
 from .lexical import LexicalIndex
-from .weighing import FORMAT_VERSION, Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings
+from .weighing import Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings, write_settings
 
 __all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 
@@ -301,7 +300,7 @@ class LabelRetriever:
             **({} if self.lexical is None else self.lexical.tensors()),
         }
         write_tensors(folder / _TENSORS_FILE, tensors)
-        write_json(folder / RETRIEVER_SETTINGS_FILE, {"format_version": FORMAT_VERSION, **asdict(self.settings)})
+        write_settings(folder / RETRIEVER_SETTINGS_FILE, self.settings)
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LabelRetriever:

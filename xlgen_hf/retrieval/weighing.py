@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ..errors import ConfigurationError, ModelFolderError
-from ..files.serialization import read_json
+from ..files.schema import Fields, anything, named_after
 from ..ranking.scored_labels import ScoredLabels
+from ..settings import RETRIEVER_LENGTH, check_values, definitions, from_values, setting
 
 __all__ = [
-    "FORMAT_VERSION",
     "PARTS",
     "Neighbors",
     "RetrievalSettings",
     "RetrievedCandidates",
     "best_columns",
     "read_settings",
+    "write_settings",
 ]
 
 PARTS = ("neighbors", "names", "lexical_neighbors", "lexical_names")
@@ -133,13 +133,8 @@ def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]
     return np.take_along_axis(columns, order, axis=1), np.take_along_axis(found, order, axis=1)
 
 
-FORMAT_VERSION = 2
-
-
 _LONGEST = 100_000
-
-
-_LEAST = {"temperature": 1e-6, "name_power": 1e-6}  # the weights may be 0
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -164,26 +159,23 @@ class RetrievalSettings:
         max_length: tokens of a text that the encoder reads; the lexical parts read all of it.
     """
 
-    neighbors: int = 30
-    temperature: float = 0.1
-    name_power: float = 4.0
-    name_weight: float = 2.0
-    lexical_neighbor_weight: float = 0.5
-    lexical_name_weight: float = 1.0
-    max_length: int = 256
+    neighbors: int = setting(30, help="Training texts that count.", minimum=1, maximum=_LONGEST)
+    temperature: float = setting(0.1, help="Temperature of the softmax.", minimum=1e-6, maximum=_LARGEST)
+    name_power: float = setting(4.0, help="Power of a name's similarity.", minimum=1e-6, maximum=_LARGEST)
+    name_weight: float = setting(2.0, help="Weight of names.", minimum=0, maximum=_LARGEST)
+    lexical_neighbor_weight: float = setting(
+        0.5, help="Weight of neighbours by character n-grams.", minimum=0, maximum=_LARGEST
+    )
+    lexical_name_weight: float = setting(
+        1.0, help="Weight of names by character n-grams.", minimum=0, maximum=_LARGEST
+    )
+    max_length: int = setting(
+        RETRIEVER_LENGTH, help="Tokens of a text that the encoder reads.", minimum=1, maximum=_LONGEST
+    )
 
     def __post_init__(self) -> None:
         """Check the values."""
-        whole = {"neighbors": self.neighbors, "max_length": self.max_length}
-        for name, value in whole.items():
-            if type(value) is not int or not 1 <= value <= _LONGEST:
-                raise ConfigurationError(f"{name}={value!r}; an integer from 1 to {_LONGEST} is needed.")
-        for name in (
-            "temperature", "name_power", "name_weight", "lexical_neighbor_weight", "lexical_name_weight",
-        ):  # fmt: skip
-            number, least = getattr(self, name), _LEAST.get(name, 0)
-            if type(number) not in (int, float) or not least <= number <= 1e6:
-                raise ConfigurationError(f"{name}={number!r}; a number from {least} to 1000000 is needed.")
+        check_values(RetrievalSettings, vars(self))
 
     def weigh_names(self, of_names: Sequence[np.ndarray]) -> np.ndarray:
         """What a label scores by its name alone, up to a constant factor; one kind of similarity ranks as it is.
@@ -199,21 +191,25 @@ class RetrievalSettings:
         return weighed
 
 
+_FORM = Fields[dict[str, object]](
+    {name: anything() for name in definitions(RetrievalSettings)}, format_version=2, made_by="xlgen index"
+)
+
+
+def write_settings(path: Path, settings: RetrievalSettings) -> None:
+    """Write a retriever's settings.
+
+    Raises:
+        SaveError: if the file cannot be written.
+    """
+    _FORM.write(path, asdict(settings))
+
+
 def read_settings(path: Path) -> RetrievalSettings:
     """Read and check a retriever's settings.
 
     Raises:
         ModelFolderError: if the file is missing, of another version, or holds other fields or values.
     """
-    content = read_json(path)
-    known = set(RetrievalSettings.__dataclass_fields__)
-    version = content.pop("format_version", None) if isinstance(content, dict) else None
-    if not isinstance(content, dict) or version != FORMAT_VERSION or set(content) != known:
-        raise ModelFolderError(
-            f"{path} has format_version {version}; format_version {FORMAT_VERSION} and the fields {sorted(known)} are "
-            "needed. `xlgen index` makes a retriever again."
-        )
-    try:
-        return RetrievalSettings(**content)
-    except ConfigurationError as err:
-        raise ModelFolderError(f"{path}: {err}") from err
+    with named_after(path):
+        return from_values(RetrievalSettings, _FORM.read(path))

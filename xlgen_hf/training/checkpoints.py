@@ -9,16 +9,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict
 
 from safetensors import SafetensorError
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError, SaveError
-from ..files.serialization import read_json, write_json
+from ..files.schema import Fields, boolean, integer, mapping_of
 
 __all__ = [
     "CHECKPOINT_FILE",
     "Checkpoint",
+    "finish_checkpoint",
     "newest_checkpoint",
     "read_checkpoint",
     "remove_checkpoint",
@@ -34,7 +36,19 @@ CHECKPOINT_FILE = "checkpoint.json"
 
 _PREFIX = "checkpoint-"  # that of transformers
 _UNFINISHED = ".unfinished-"  # before the name of a checkpoint that is being written or removed
-_FORMAT_VERSION = 1
+
+
+class _Content(TypedDict):
+    step: int
+    evaluation_due: bool
+    files: dict[str, int]
+
+
+_FORM = Fields[_Content](
+    {"step": integer(minimum=0), "evaluation_due": boolean(), "files": mapping_of(integer(minimum=0))},
+    format_version=1,
+    made_by="xlgen train",
+)
 
 
 @dataclass(frozen=True)
@@ -60,14 +74,12 @@ def read_checkpoint(folder: str | Path) -> Checkpoint | None:
     """
     folder = Path(folder)
     try:
-        content = read_json(folder / CHECKPOINT_FILE)
-        if content["format_version"] != _FORMAT_VERSION:
-            return None
+        content = _FORM.read(folder / CHECKPOINT_FILE)
         for name, size in content["files"].items():
             if (folder / name).stat().st_size != size:
                 return None
-        return Checkpoint(folder, int(content["step"]), bool(content["evaluation_due"]))
-    except (ModelFolderError, OSError, LookupError, TypeError, ValueError, AttributeError):
+        return Checkpoint(folder, content["step"], content["evaluation_due"])
+    except (ModelFolderError, OSError, ValueError):  # ValueError: a name that holds a null character
         return None
 
 
@@ -104,7 +116,7 @@ def remove_incomplete(run: str | Path) -> None:
 def writing_checkpoint(run: str | Path, step: int) -> Iterator[Path]:
     """Give a folder to write a checkpoint into; nothing is left of it where that fails.
 
-    Every process of a run writes into the same folder; [`finish`] is for the first one, when all are done.
+    Every process of a run writes into the same folder; [`finish_checkpoint`] is for the first one, when all are done.
 
     Args:
         run: the output folder of the run.
@@ -134,7 +146,7 @@ def _reason(err: BaseException) -> str | None:
     return err.strerror if isinstance(err, OSError) and err.errno is not None else None
 
 
-def finish(folder: Path, step: int, *, evaluation_due: bool) -> Path:
+def finish_checkpoint(folder: Path, step: int, *, evaluation_due: bool) -> Path:
     """List the files of a checkpoint and give it its name.
 
     Args:
@@ -146,15 +158,14 @@ def finish(folder: Path, step: int, *, evaluation_due: bool) -> Path:
         The folder of the checkpoint.
     """
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    content = {
-        "format_version": _FORMAT_VERSION,
+    content: _Content = {
         "step": step,
         "evaluation_due": evaluation_due,
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
     }
     for path in files:
         _to_disk(path)
-    write_json(folder / CHECKPOINT_FILE, content)
+    _FORM.write(folder / CHECKPOINT_FILE, content)
     final = _final(folder)
     if final.exists():  # saved twice at one step, before and after an evaluation
         remove_checkpoint(final)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..modules.output_layer import IGNORED
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..retrieval.candidate_inputs import InputCandidates
 
-__all__ = ["DataCollatorForXLGen", "ShareCollator", "encode_dataset", "pad_rows"]
+__all__ = ["Batch", "DataCollatorForXLGen", "EncodedRow", "ShareCollator", "encode_dataset", "pad_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +34,35 @@ _ENCODED = Features(
     | {name: Value("int64") for name in ("row", "length")}
     | {"candidate_scores": List(List(Value("float32"))), LABEL_SIDE: Value("bool")}
 )
+
+
+class EncodedRow(TypedDict):
+    """A row of [`encode_dataset`], see there."""
+
+    text_ids: list[int]
+    candidate_ids: list[int]
+    candidate_levels: list[int]
+    candidate_scores: list[list[float]]
+    label_ids: list[int]
+    unknown_ids: list[int]
+    row: int
+    length: int
+    label_side: bool
+
+
+class Batch(TypedDict, total=False):
+    """A batch of [`DataCollatorForXLGen`], see there."""
+
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
+    candidate_ids: torch.Tensor
+    candidate_scores: torch.Tensor
+    candidate_targets: torch.Tensor
+    labels: torch.Tensor
+    cluster_bits: torch.Tensor
+    cluster_rows: torch.Tensor
+    reference_ids: torch.Tensor
+    texts: list[EncodedText]
 
 
 def encode_dataset(
@@ -186,7 +215,7 @@ class DataCollatorForXLGen:
     seed: int = 0
     epoch: int = 0
 
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, features: Sequence[EncodedRow]) -> Batch:
         """Rows of [`encode_dataset`] -> one batch."""
         order = self.processor.label_space.order
         ordered = [order(f["label_ids"], epoch=self.epoch, row=f["row"]) for f in features]
@@ -212,13 +241,20 @@ class DataCollatorForXLGen:
             raise ConfigurationError(f"variant={self.variant!r} needs label clusters; the processor has none.")
         return self.processor.clusters
 
-    def _pad(
-        self, inputs: list[list[int]], targets: list[list[int]], texts: Sequence[EncodedText] = ()
-    ) -> dict[str, Any]:
-        candidates = [text.candidates for text in texts]
-        return {**self.processor.pad(inputs, candidates=candidates), "labels": pad_rows(targets)}
+    def _pad(self, inputs: list[list[int]], targets: list[list[int]], texts: Sequence[EncodedText] = ()) -> Batch:
+        padded = self.processor.pad(inputs, candidates=[text.candidates for text in texts])
+        batch: Batch = {
+            "input_ids": padded["input_ids"],
+            "attention_mask": padded["attention_mask"],
+            "labels": pad_rows(targets),
+        }
+        if "candidate_ids" in padded:
+            batch["candidate_ids"] = padded["candidate_ids"]
+        if "candidate_scores" in padded:
+            batch["candidate_scores"] = padded["candidate_scores"]
+        return batch
 
-    def _multitask(self, features: Sequence[dict[str, Any]], ordered: list[list[int]]) -> dict[str, Any]:
+    def _multitask(self, features: Sequence[EncodedRow], ordered: list[list[int]]) -> Batch:
         """The rows of MCG's tasks, those of one text after each other."""
         processor = self.processor
         inputs, targets, is_cluster_row = [], [], []
@@ -234,7 +270,9 @@ class DataCollatorForXLGen:
                 inputs.append(processor.build_input([], gold, "labels"))
                 targets.append(target)
                 is_cluster_row.append(False)
-        return {**self._pad(inputs, targets), "cluster_rows": torch.tensor(is_cluster_row)}
+        batch = self._pad(inputs, targets)
+        batch["cluster_rows"] = torch.tensor(is_cluster_row)
+        return batch
 
     def _with_noise(self, clusters: list[int], random: np.random.Generator) -> list[int]:
         kept = [cluster for cluster in clusters if random.random() >= self.cluster_noise]
@@ -261,25 +299,25 @@ class ShareCollator:
     process: int = 0
     processes: int = 1
 
-    def __call__(self, features: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    def __call__(self, features: Sequence[EncodedRow]) -> Batch:
         """All rows of a step -> the batch of this process."""
         own = features[self.process :: self.processes]
         if own:
             return self.collator(own)
         batch = self.collator(features[:1])
-        for name in ("labels", "candidate_targets"):
-            if name in batch:
-                batch[name] = torch.full_like(batch[name], IGNORED)
+        batch["labels"] = torch.full_like(batch["labels"], IGNORED)
+        if "candidate_targets" in batch:
+            batch["candidate_targets"] = torch.full_like(batch["candidate_targets"], IGNORED)
         return batch
 
 
-def _encoded_text(feature: dict[str, Any]) -> EncodedText:
+def _encoded_text(feature: EncodedRow) -> EncodedText:
     """The encoded text of a row of [`encode_dataset`]."""
     candidates = InputCandidates(feature["candidate_ids"], feature["candidate_levels"], feature["candidate_scores"])
     return EncodedText(feature["text_ids"], candidates)
 
 
-def _candidate_targets(feature: dict[str, Any]) -> list[int]:
+def _candidate_targets(feature: EncodedRow) -> list[int]:
     """1 for each candidate that is a label of the row, else 0; none counts where the text is made of label names."""
     if feature[LABEL_SIDE]:
         return [IGNORED] * max(len(feature["candidate_ids"]), 1)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeAlias, TypedDict
 
 import numpy as np
 import torch
 from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import Seq2SeqTrainer, TrainerControl
+from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerControl
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
 from ..decoding.decoded_sets import DecodingOptions
@@ -22,13 +22,31 @@ from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.generator import Generator
 from ..prediction.predictor import Predictor
 from ..processing_xlgen import EncodedText, XLGenProcessor
-from .collator import DataCollatorForXLGen, encode_dataset, pad_rows
+from .collator import Batch, DataCollatorForXLGen, encode_dataset, pad_rows
 from .losses import LOSSES, LossSums, loss_sums
 from .resuming import ResumableTrainer
 
-__all__ = ["EvaluatedRows", "EvaluatingTrainer", "encode_evaluation_rows", "has_adapter", "is_encoded", "ragged"]
+__all__ = [
+    "EvaluatedRows",
+    "EvaluatingTrainer",
+    "EvaluationRows",
+    "encode_evaluation_rows",
+    "has_adapter",
+    "is_encoded",
+    "ragged",
+    "share_of",
+]
+
+EvaluationRows: TypeAlias = "Dataset | dict[str, Dataset] | None"
+"""Rows that evaluate a training: one set, several by name, or none."""
 
 _ENCODED_COLUMN = "text_ids"
+
+
+class _LoadingOptions(TypedDict):
+    num_workers: int
+    pin_memory: bool
+    prefetch_factor: int | None
 
 
 @dataclass
@@ -100,7 +118,7 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             "candidate_loss": config.candidate_loss_weight,
         }
 
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+    def get_eval_dataloader(self, eval_dataset: EvaluationRows | str = None) -> DataLoader:
         """Batches of this process's share of the evaluation rows, with what generation and scoring need."""
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
@@ -108,11 +126,11 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
         rows = encode_evaluation_rows(rows, self.processing_class)
         return self.evaluation_batches(rows, self.args.process_index, self.args.world_size)
 
-    def get_test_dataloader(self, test_dataset: Any) -> DataLoader:
+    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
         """Batches of this process's share of rows to predict, with what generation and scoring need."""
         return self.get_eval_dataloader(test_dataset)
 
-    def evaluation_batches(self, rows: Any, process: int = 0, processes: int = 1) -> DataLoader:
+    def evaluation_batches(self, rows: EvaluationRows, process: int = 0, processes: int = 1) -> DataLoader:
         """Batches of a process's share of encoded rows; by default all of them.
 
         Args:
@@ -177,7 +195,7 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             metrics |= {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in scores.items()}
         return EvalLoopOutput(predictions=predictions, label_ids=references, metrics=metrics, num_samples=found.rows)
 
-    def loading_options(self) -> dict[str, Any]:
+    def loading_options(self) -> _LoadingOptions:
         """What the arguments say of the loading of rows."""
         return {
             "num_workers": self.args.dataloader_num_workers,
@@ -197,13 +215,13 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             to_evaluation()
 
     @torch.no_grad()
-    def _evaluate_batch(self, batch: dict[str, Any], found: EvaluatedRows, *, with_sets: bool) -> None:
+    def _evaluate_batch(self, batch: Batch, found: EvaluatedRows, *, with_sets: bool) -> None:
         """Take in the losses and label sets of a batch."""
-        batch = self._prepare_inputs(dict(batch))
-        references, texts = batch.pop("reference_ids"), batch.pop("texts")
+        inputs = self._prepare_inputs(dict(batch))
+        references, texts = inputs.pop("reference_ids"), inputs.pop("texts")
         with self.accelerator.autocast():
-            output: XLGenOutput = self.model(**batch)
-        found.add(loss_sums(output, batch), len(texts))
+            output: XLGenOutput = self.model(**inputs)
+        found.add(loss_sums(output, inputs), len(texts))
         if not with_sets:
             return
         found.references += ragged(references.cpu().numpy())
@@ -247,7 +265,7 @@ def ragged(matrix: np.ndarray) -> list[list[int]]:
     return [row[row != IGNORED].tolist() for row in matrix]
 
 
-def has_adapter(model: Any) -> bool:
+def has_adapter(model: PreTrainedModel) -> bool:
     """Whether a model is a `PeftModel`, told without an import of peft."""
     return hasattr(model, "active_peft_config")
 
@@ -257,7 +275,7 @@ def is_encoded(dataset: Dataset) -> bool:
     return _ENCODED_COLUMN in dataset.column_names
 
 
-def encode_evaluation_rows(dataset: Any, processor: XLGenProcessor) -> Any:
+def encode_evaluation_rows(dataset: EvaluationRows, processor: XLGenProcessor) -> EvaluationRows:
     """Encode rows, or a dictionary of such, unless they are encoded; labels outside the label space are reported."""
     if isinstance(dataset, dict):
         return {name: encode_evaluation_rows(rows, processor) for name, rows in dataset.items()}

@@ -16,7 +16,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -242,7 +243,7 @@ def check_quantization(quantize: Quantization | None) -> None:
 
 
 def _load_quantized(
-    peft: Any, base_dir: Path, model: XLGenForConditionalGeneration, quantize: Quantization
+    peft: ModuleType, base_dir: Path, model: XLGenForConditionalGeneration, quantize: Quantization
 ) -> XLGenForConditionalGeneration:
     """The base with quantized weights, but for what is trained as a whole and for the output layer."""
     from transformers import BitsAndBytesConfig

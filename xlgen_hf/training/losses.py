@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 
 from ..modeling_xlgen import XLGenOutput
 from ..modules.output_layer import IGNORED
+from .collator import Batch
 
 __all__ = ["LOSSES", "LossSums", "loss_sums"]
 
@@ -39,7 +40,7 @@ class LossSums(NamedTuple):
         return dict(zip(LOSSES, means, strict=True))
 
 
-def loss_sums(output: XLGenOutput, inputs: Mapping[str, torch.Tensor]) -> LossSums:
+def loss_sums(output: XLGenOutput, inputs: Batch) -> LossSums:
     """Sums of the losses of a batch.
 
     Args:

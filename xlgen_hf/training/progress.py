@@ -10,10 +10,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import torch
-from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+from transformers import (
+    PrinterCallback,
+    ProgressCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 from ..errors import Terminated
 from .resuming import ResumableTrainer
@@ -29,7 +35,14 @@ _LOGGED = ("loss", "generation_loss", "cluster_loss")
 class _Bar(ProgressCallback):
     """The progress bar alone: what the base class prints of the log goes to stdout, where results belong."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Leave the log to [`TrainingProgress`]."""
 
 
@@ -49,11 +62,15 @@ class TrainingProgress(TrainerCallback):
         self._stopping = False  # in all processes
         self._start = (0.0, 0)
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Start the clock."""
         self._start = (time.monotonic(), state.global_step)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Estimate the remaining time once; where a stop was asked for, save a checkpoint instead of anything else."""
         started, first = self._start
         if state.global_step - first == _TIMED_STEPS:
@@ -66,19 +83,28 @@ class TrainingProgress(TrainerCallback):
             control.should_evaluate = False
             control.should_save = True
 
-    def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Leave an evaluation during the training; of several processes, all finish it."""
         if self.asked and args.world_size == 1 and self.trainer.is_in_train and state.global_step:
             self.trainer.evaluation_due = True
             self.trainer.save_now()
             raise _Stopped
 
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object) -> None:
         """End the training, once the checkpoint is written."""
         if self._stopping or (self.asked and args.world_size == 1):
             raise _Stopped
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: object,
+    ) -> None:
         """Log the losses."""
         if logs and "loss" in logs:
             parts = ", ".join(f"{name} {logs[name]:.3f}" for name in _LOGGED if name in logs)

@@ -13,8 +13,7 @@ from datasets import Dataset
 
 from ..data.rows import row_facts
 from ..errors import ConfigurationError
-from ..files.model_folder import REPORT_FILE
-from ..files.serialization import write_json
+from ..files.training_report import Example, TrainingReport, write_report
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
 from ..settings import Variant, definitions, uses
@@ -24,7 +23,6 @@ from .settings import TrainerSettings
 
 __all__ = ["deciding_arguments", "hybrid_report", "peak_memory", "source_name", "write_training_report"]
 
-_FORMAT_VERSION = 1
 _EXAMPLES = 3
 _HYBRID_SOURCE = (
     "macro F1 on the validation rows, never, once and more often seen labels alike, near the best micro F1"
@@ -73,11 +71,10 @@ def write_training_report(
         if part is not None
     }
     tuned = validation is not None and args.tune_decisions
-    report = {
-        "version": _FORMAT_VERSION,
+    report: TrainingReport = {
         "xlgen_hf": __version__,
         "backbone": source_name(str(settings["backbone"])),
-        "variant": settings["variant"],
+        "variant": str(settings["variant"]),
         "parameters": model.num_parameters(),
         "data": given,
         "arguments": {
@@ -99,12 +96,12 @@ def write_training_report(
         "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "hardware": _hardware(),
     }
-    write_json(folder / REPORT_FILE, report)
+    write_report(folder, report)
 
 
 def hybrid_report(
-    report: Mapping[str, object], model: XLGenForConditionalGeneration, processor: XLGenProcessor, validation: Dataset
-) -> dict[str, object]:
+    report: TrainingReport, model: XLGenForConditionalGeneration, processor: XLGenProcessor, validation: Dataset
+) -> TrainingReport:
     """The report of a model that has become a hybrid: its own scores, decisions and examples no longer apply.
 
     Args:
@@ -152,9 +149,7 @@ def deciding_arguments(args: XLGenTrainingArguments, variant: Variant) -> dict[s
     return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
-def _examples(
-    model: XLGenForConditionalGeneration, processor: XLGenProcessor, rows: Dataset
-) -> list[dict[str, object]]:
+def _examples(model: XLGenForConditionalGeneration, processor: XLGenProcessor, rows: Dataset) -> list[Example]:
     first = list(rows.select(range(min(_EXAMPLES, len(rows)))))
     predictions = model.predict([row["text"] for row in first], processor)
     return [

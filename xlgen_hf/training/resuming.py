@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from torch import distributed
-from transformers import Trainer, TrainerCallback
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import TrainOutput
@@ -15,7 +22,7 @@ from transformers.trainer_utils import TrainOutput
 from ..errors import ConfigurationError, ModelFolderError, SaveError
 from .checkpoints import (
     Checkpoint,
-    finish,
+    finish_checkpoint,
     newest_checkpoint,
     read_checkpoint,
     remove_incomplete,
@@ -28,6 +35,13 @@ __all__ = ["ResumableTrainer"]
 logger = logging.getLogger(__name__)
 
 
+class _LoadResult(Protocol):
+    """What torch says of a state that it has loaded."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
 class _OwedEvaluation(TrainerCallback):
     """Does the evaluation before which a run was stopped, when it is resumed."""
 
@@ -35,7 +49,9 @@ class _OwedEvaluation(TrainerCallback):
         self.trainer = trainer
         self.checkpoint = checkpoint
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Evaluate, and write the checkpoint again, as it would be had the run not been stopped."""
         self.trainer.remove_callback(self)
         if state.global_step == self.checkpoint.step:
@@ -51,7 +67,7 @@ class ResumableTrainer(Trainer):
 
     evaluation_due = False
 
-    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any) -> TrainOutput:
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs: object) -> TrainOutput:
         """Train.
 
         What is left of checkpoints that were not finished is removed.
@@ -96,14 +112,14 @@ class ResumableTrainer(Trainer):
         steps: int = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
         return steps
 
-    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+    def _init_training_state(self, *args: object, **kwargs: object) -> tuple[int, int]:
         start: tuple[int, int] = super()._init_training_state(*args, **kwargs)
         self._note_best(Path(self.args.output_dir))  # the folder of the run may have been moved
         if self.state.global_step >= self.state.max_steps:
             logger.info("The training is complete: step %d of %d.", self.state.global_step, self.state.max_steps)
         return start
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+    def _run_epoch(self, *args: object, **kwargs: object) -> None:
         # The base class checks for the last step after a step, so it would do one more where a run is complete.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
@@ -127,7 +143,7 @@ class ResumableTrainer(Trainer):
         """Write a checkpoint at the present step."""
         self._save_checkpoint(self.model, None)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: PreTrainedModel, trial: object) -> None:
         """Write a checkpoint: model, optimizer, scheduler, random states and the state of the run, or nothing."""
         if self.hp_search_backend is None and trial is None:
             self.store_flos()
@@ -143,7 +159,7 @@ class ResumableTrainer(Trainer):
                 self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
             self._wait_for_all()
             if self.args.should_save:
-                finish(folder, step, evaluation_due=self.evaluation_due)
+                finish_checkpoint(folder, step, evaluation_due=self.evaluation_due)
         self.evaluation_due = False
         self._wait_for_all()
         if self.args.push_to_hub:
@@ -183,7 +199,7 @@ class ResumableTrainer(Trainer):
 
     # ------------------------------------------------------------------------------------------------ loading
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: PreTrainedModel | None = None) -> None:
         """Read the weights as the base class does, and refuse those of a model of other sizes."""
         try:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
@@ -195,7 +211,7 @@ class ResumableTrainer(Trainer):
                 "different sizes. It was written by a run with other settings; choose another output folder."
             ) from err
 
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
+    def _issue_warnings_after_load(self, load_result: _LoadResult) -> None:
         """Refuse a checkpoint of another model; names that share their weights with one that was loaded are fine."""
         state = self.model.state_dict(keep_vars=True)
         missing = set(load_result.missing_keys)

@@ -7,8 +7,9 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
+import datasets
 import numpy as np
 import torch
 from safetensors.torch import save_file
@@ -31,7 +32,8 @@ from ..retrieval.tuning import tune_retriever
 from .checkpoints import newest_checkpoint
 from .progress import run_training
 from .resuming import ResumableTrainer
-from .run_record import start_record
+from .run_record import Record, start_record
+from .settings import ContrastiveSettings
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
 
@@ -42,26 +44,20 @@ _NAME_LENGTH = 64
 _MASKED = -1e4
 
 
-@dataclass(frozen=True)
-class ContrastiveSettings:
-    """How the encoder is trained.
+class _Part(TypedDict):
+    """Some texts, or label names, of a step: their numbers and tokens."""
 
-    Attributes:
-        epochs: passes over the training texts.
-        batch_size: texts of a step; the labels of each are the others' negatives.
-        learning_rate: highest learning rate.
-        temperature: of the softmax over label names.
-        random_negatives: further label names of a step, drawn from the whole space, so that labels without documents
-            are pushed away too where they do not fit.
-        max_length: tokens of a text.
-    """
+    rows: torch.Tensor
+    input_ids: torch.Tensor
+    attention_mask: torch.Tensor
 
-    epochs: float = 1.0
-    batch_size: int = 64
-    learning_rate: float = 5e-5
-    temperature: float = 0.05
-    random_negatives: int = 64
-    max_length: int = 128
+
+class _Batch(TypedDict):
+    """What [`_LabelMatcher`] is given in a step."""
+
+    texts: list[_Part]
+    names: list[_Part]
+    positive: torch.Tensor
 
 
 class _LabelMatcher(nn.Module):
@@ -78,12 +74,15 @@ class _LabelMatcher(nn.Module):
         self.encoder.eval()
         return self
 
-    def state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
+    def state_dict(  # type: ignore[override]
+        self, *, prefix: str = "", keep_vars: bool = False
+    ) -> dict[str, torch.Tensor]:
         """Each tensor once: a T5 ties two names to one, which safetensors refuses to write."""
         once = {name for name, _ in [*self.named_parameters(), *self.named_buffers()]}
-        return {name: value for name, value in super().state_dict(*args, **kwargs).items() if name in once}
+        state = super().state_dict(prefix=prefix, keep_vars=keep_vars)
+        return {name: value for name, value in state.items() if name.removeprefix(prefix) in once}
 
-    def forward(self, texts: list[dict], names: list[dict], positive: torch.Tensor) -> dict[str, torch.Tensor]:
+    def forward(self, texts: list[_Part], names: list[_Part], positive: torch.Tensor) -> dict[str, torch.Tensor]:
         """Loss of a step.
 
         Args:
@@ -100,7 +99,7 @@ class _LabelMatcher(nn.Module):
         negatives = similarity.masked_fill(positive, _MASKED).logsumexp(1, keepdim=True)
         return {"loss": (torch.logaddexp(similarity, negatives) - similarity)[positive].mean()}
 
-    def _embed(self, parts: list[dict]) -> torch.Tensor:
+    def _embed(self, parts: list[_Part]) -> torch.Tensor:
         """Means of the last hidden states in the order of `rows`, length 1, `(B, H)`."""
         means = []
         for part in parts:
@@ -135,7 +134,7 @@ class _Collator:
     pad_token_id: int
     seed: int
 
-    def __call__(self, rows: list[int]) -> dict[str, Any]:
+    def __call__(self, rows: list[int]) -> _Batch:
         random = np.random.default_rng([self.seed, *rows])
         drawn = random.integers(len(self.name_tokens), size=self.random_negatives)
         names = np.unique(np.concatenate([drawn, *(self.label_ids[row] for row in rows)])).astype(np.int64)
@@ -148,15 +147,20 @@ class _Collator:
             "positive": positive,
         }
 
-    def _parts(self, tokens: list[list[int]]) -> list[dict[str, torch.Tensor]]:
+    def _parts(self, tokens: list[list[int]]) -> list[_Part]:
         by_length = sorted(range(len(tokens)), key=lambda i: len(tokens[i]))
-        parts = []
+        parts: list[_Part] = []
         for rows in np.array_split(np.array(by_length), min(_GROUPS, len(tokens))):
             longest = max(len(tokens[i]) for i in rows)
             ids = [tokens[i] + [self.pad_token_id] * (longest - len(tokens[i])) for i in rows]
             mask = [[1] * len(tokens[i]) + [0] * (longest - len(tokens[i])) for i in rows]
-            named = {"rows": rows.tolist(), "input_ids": ids, "attention_mask": mask}
-            parts.append({name: torch.tensor(value) for name, value in named.items()})
+            parts.append(
+                {
+                    "rows": torch.tensor(rows.tolist()),
+                    "input_ids": torch.tensor(ids),
+                    "attention_mask": torch.tensor(mask),
+                }
+            )
         return parts
 
 
@@ -228,7 +232,7 @@ def _described(
     label_ids: Sequence[Sequence[int]],
     settings: ContrastiveSettings,
     seed: int,
-) -> dict[str, Any]:
+) -> Record:
     """All that decides the result of a training, as `run_record` keeps it."""
     rows = digest(json.dumps([text, list(labels)]) for text, labels in zip(texts, label_ids, strict=True))
     return {
@@ -240,8 +244,8 @@ def _described(
 
 def fit_retriever(
     label_space: LabelSpace,
-    train_rows: Any,
-    validation_rows: Any | None,
+    train_rows: datasets.Dataset,
+    validation_rows: datasets.Dataset | None,
     encoder: str,
     folder: str | Path,
     *,

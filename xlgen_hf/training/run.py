@@ -6,10 +6,9 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from datasets import Dataset, concatenate_datasets
-from transformers import set_seed
+from transformers import PreTrainedModel, set_seed
 
 from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows
 from ..errors import ConfigurationError
@@ -136,7 +135,7 @@ def _check_retriever(settings: TrainingSettings, args: XLGenTrainingArguments) -
 
 def _prepared(
     settings: TrainingSettings, args: XLGenTrainingArguments, train_rows: Dataset, validation_rows: Dataset | None
-) -> tuple[Any, XLGenProcessor]:
+) -> tuple[PreTrainedModel, XLGenProcessor]:
     """The model to train, with an adapter if it is to have one, and its processor."""
     cache_dir = Path(args.output_dir) / "cache"
     model, processor = prepare_model(settings, train_rows, validation_rows, seed=args.seed, cache_dir=cache_dir)
@@ -144,8 +143,11 @@ def _prepared(
 
 
 def _with_adapter(
-    model: Any, processor: XLGenProcessor, settings: TrainingSettings, args: XLGenTrainingArguments
-) -> Any:
+    model: XLGenForConditionalGeneration,
+    processor: XLGenProcessor,
+    settings: TrainingSettings,
+    args: XLGenTrainingArguments,
+) -> PreTrainedModel:
     """Put an adapter on the model and keep its base in the output folder."""
     base = Path(args.output_dir) / BASE_FOLDER
     set_seed(args.seed)  # a base that is loaded, not made, has drawn other numbers

@@ -7,31 +7,40 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from datasets import Dataset
 
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_folder import REPORT_FILE, model_files
-from ..files.serialization import read_json, write_json
+from ..files.schema import Fields, anything, mapping_of
+from ..files.serialization import JSON
+from ..files.training_report import read_report
 from .arguments import XLGenTrainingArguments
 from .checkpoints import newest_checkpoint
 from .report import deciding_arguments
 from .settings import TrainingSettings
 
-__all__ = ["RECORD_FILE", "describe_run", "finished_scores", "start_record"]
+__all__ = ["RECORD_FILE", "Record", "describe_run", "finished_scores", "start_record"]
 
 logger = logging.getLogger(__name__)
 
 RECORD_FILE = "run.json"
 """Settings, arguments and rows of the run that writes into a folder."""
 
-_FORMAT_VERSION = 1
 _READ_AT_ONCE = 1000
 _SHOWN = 8  # differences that an error spells out
 _BATCH = "per_device_train_batch_size"
 
-Record: TypeAlias = "dict[str, Any]"
+Record: TypeAlias = "dict[str, dict[str, JSON]]"
+
+_SECTIONS = ("settings", "arguments", "rows", "labels")
+_FORM = Fields[Record](
+    {section: mapping_of(anything()) for section in _SECTIONS},
+    optional=_SECTIONS,
+    format_version=1,
+    made_by="xlgen train",
+)
 
 
 def describe_run(
@@ -72,10 +81,10 @@ def start_record(folder: Path, record: Record, *, write: bool) -> bool:
 
     Raises:
         ConfigurationError: if the folder has checkpoints or the model of another run.
+        ModelFolderError: if the folder's record is damaged or of another version.
     """
     path = folder / RECORD_FILE
-    record = {"format_version": _FORMAT_VERSION, **record}
-    before = read_json(path) if path.is_file() else None
+    before = _FORM.read(path) if path.is_file() else None
     if before == record:
         return True
     if (folder / REPORT_FILE).is_file() or newest_checkpoint(folder) is not None:
@@ -86,7 +95,7 @@ def start_record(folder: Path, record: Record, *, write: bool) -> bool:
             "repeat the command of that run to continue it, or remove the folder."
         )
     if write:
-        write_json(path, record)
+        _FORM.write(path, record)
     return False
 
 
@@ -104,15 +113,12 @@ def finished_scores(folder: Path) -> dict[str, float] | None:
     except ModelFolderError as err:
         logger.warning("The model is made again: %s", err)
         return None
-    scores: dict[str, float] = read_json(path)["scores"]
-    return scores
+    return read_report(folder).get("scores", {})
 
 
-def _differences(before: Any, now: Record) -> Iterator[str]:
+def _differences(before: Record, now: Record) -> Iterator[str]:
     for section, values in now.items():
-        if not isinstance(values, dict):
-            continue
-        known = before.get(section, {}) if isinstance(before, dict) else {}
+        known = before.get(section, {})
         for name in sorted({*values, *known}):
             if values.get(name) != known.get(name):
                 yield f"{name if section != 'rows' else f'{name} rows'} ({values.get(name)}, was {known.get(name)})"

@@ -26,7 +26,7 @@ from ..settings import (
     uses,
 )
 
-__all__ = ["TrainerSettings", "TrainingSettings"]
+__all__ = ["ContrastiveSettings", "TrainerSettings", "TrainingSettings"]
 
 _BACKBONE = "Backbone"
 _CLUSTERS = "Label clusters (bcl, mcg)"
@@ -34,6 +34,37 @@ _RETRIEVAL = "Retrieved candidates (rcl)"
 _LORA = "LoRA"
 _TRAINING = "Training"
 _CHECKPOINTS = "Checkpoints and evaluation"
+
+
+@dataclass(frozen=True)
+class ContrastiveSettings:
+    """How the encoder of a retriever is trained.
+
+    Attributes:
+        epochs: passes over the training texts.
+        batch_size: texts of a step; the labels of each are the others' negatives.
+        learning_rate: highest learning rate.
+        temperature: of the softmax over label names.
+        random_negatives: further label names of a step, drawn from the whole space, so that labels without documents
+            are pushed away too where they do not fit.
+        max_length: tokens of a text.
+
+    Raises:
+        ConfigurationError: if a value is not allowed.
+    """
+
+    epochs: float = setting(
+        1.0, help="Epochs in which the encoder learns to match texts and label names; 0: none.", minimum=0
+    )
+    batch_size: int = setting(64, help="Texts per training step.", minimum=2)
+    learning_rate: float = setting(5e-5, help="Highest learning rate of the encoder.", minimum=0)
+    temperature: float = setting(0.05, help="Temperature of the softmax over label names.", minimum=0.001)
+    random_negatives: int = setting(64, help="Further label names per training step.", minimum=0)
+    max_length: int = setting(128, help="Tokens of a text that the encoder is trained with.", minimum=1)
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        check_values(ContrastiveSettings, vars(self))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +153,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
         published=False,
     )
     retriever_epochs: float = setting(
-        1.0,
+        ContrastiveSettings.epochs,
         help="Epochs that the encoder of a new retriever is trained for; 0 takes it as it is.",
         minimum=0,
         group=_RETRIEVAL,
@@ -225,7 +256,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
         values = {name: getattr(self, name) for name in used}
         return values | ({"conditioning": self.chosen_conditioning()} if "conditioning" in values else {})
 
-    def published(self) -> dict[str, Any]:
+    def published(self) -> dict[str, object]:
         """The settings that decide the result, as a card shows them: without paths, and those that have an effect."""
         values = vars(self) | self.model_options()
         return {

@@ -6,14 +6,14 @@ import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction
 
 from ..data.transforms import labelled_rows
@@ -22,14 +22,19 @@ from ..evaluation.scoring import score_ids
 from ..files.saving import replace_files
 from ..files.serialization import write_json
 from ..hub.push import PushReport, push_model
-from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments, check_processes
-from .collator import DataCollatorForXLGen, ShareCollator, encode_dataset
+from .collator import Batch, DataCollatorForXLGen, ShareCollator, encode_dataset
 from .evaluating import EvaluatingTrainer, encode_evaluation_rows, has_adapter, is_encoded, ragged
 from .losses import LOSSES, loss_sums
 from .sampler import LengthBucketSampler
 from .tuning import tune_model
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from ..hub.push import ModelOptions
 
 __all__ = ["XLGenTrainer"]
 
@@ -45,7 +50,9 @@ class _EpochCallback(TrainerCallback):
     def __init__(self, trainer: XLGenTrainer) -> None:
         self.trainer = trainer
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(
+        self, args: XLGenTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
         """Set the epoch that collator and sampler draw for, and anneal the cluster loss."""
         epoch = int(state.epoch or 0)
         self.trainer.data_collator.epoch = epoch
@@ -81,7 +88,7 @@ class XLGenTrainer(EvaluatingTrainer):
     """
 
     optimizer: torch.optim.Optimizer | None
-    data_collator: Any
+    data_collator: DataCollatorForXLGen
     train_sampler: Sampler | None = None
 
     processing_class: XLGenProcessor
@@ -94,7 +101,7 @@ class XLGenTrainer(EvaluatingTrainer):
         processing_class: XLGenProcessor,
         train_dataset: Dataset | None = None,
         eval_dataset: Dataset | dict[str, Dataset] | None = None,
-        **kwargs: Any,
+        **kwargs: object,
     ) -> None:
         if not isinstance(processing_class, XLGenProcessor):
             raise ConfigurationError(
@@ -130,7 +137,7 @@ class XLGenTrainer(EvaluatingTrainer):
 
     # ------------------------------------------------------------------------------------------------ training
 
-    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+    def create_optimizer(self, model: PreTrainedModel | None = None) -> torch.optim.Optimizer:
         """AdamW (or what the arguments say) with a learning rate for fresh and one for pretrained parameters."""
         if self.optimizer is None:
             model = self.model if model is None else model
@@ -138,7 +145,7 @@ class XLGenTrainer(EvaluatingTrainer):
             self.optimizer = optimizer_class(self._parameter_groups(model), **options)
         return self.optimizer
 
-    def _parameter_groups(self, model: Any) -> list[dict[str, Any]]:
+    def _parameter_groups(self, model: PreTrainedModel) -> list[dict[str, object]]:
         decayed = set(self.get_decay_parameter_names(model))
         is_fresh = self.accelerator.unwrap_model(model).is_fresh
         groups: dict[tuple[bool, bool], list[torch.nn.Parameter]] = {}
@@ -182,7 +189,9 @@ class XLGenTrainer(EvaluatingTrainer):
             **self.loading_options(),
         )
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **kwargs: Any) -> Any:
+    def compute_loss(
+        self, model: PreTrainedModel, inputs: Batch, return_outputs: bool = False, **kwargs: object
+    ) -> torch.Tensor | tuple[torch.Tensor, XLGenOutput]:
         """The model's loss, or this process's part of the loss of the whole batch; keeps its parts for the log."""
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         if model.training:
@@ -233,7 +242,9 @@ class XLGenTrainer(EvaluatingTrainer):
         token: str | None = None,
         revision: str | None = None,
         private: bool | None = None,
-        **kwargs: Any,
+        create_pr: bool = False,
+        dry_run: bool = False,
+        **kwargs: Unpack[ModelOptions],
     ) -> PushReport | None:
         """Save model and processor, and put them up with a card in one commit.
 
@@ -243,6 +254,8 @@ class XLGenTrainer(EvaluatingTrainer):
             token: instead of `args.hub_token`.
             revision: branch, instead of `args.hub_revision`.
             private: make a new repository private, instead of `args.hub_private_repo`.
+            create_pr: open a pull request instead of a commit to the branch.
+            dry_run: only plan what would go; the Hub is not asked.
             kwargs: further options of `xlgen_hf.hub.push.push_model`.
 
         Returns:
@@ -261,6 +274,8 @@ class XLGenTrainer(EvaluatingTrainer):
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,
             private=bool(self.args.hub_private_repo if private is None else private),
+            create_pr=create_pr,
+            dry_run=dry_run,
             **kwargs,
         )
 
@@ -330,7 +345,7 @@ class XLGenTrainer(EvaluatingTrainer):
         return least
 
 
-def _freeze_unused(model: Any) -> None:
+def _freeze_unused(model: PreTrainedModel) -> None:
     """Leave out of the training what no loss reaches: where the candidate head alone is trained, the decoder too."""
     kept = {id(parameter) for parameter in model.get_encoder().parameters()}
     head_alone = not model.config.generation_loss_weight
@@ -356,7 +371,7 @@ def _check_arguments(args: XLGenTrainingArguments) -> None:
         )
 
 
-def _check_adapter(model: Any) -> None:
+def _check_adapter(model: PreTrainedModel) -> None:
     """Refuse an adapter that nobody could load."""
     if has_adapter(model) and not model.active_peft_config.base_model_name_or_path:
         raise ConfigurationError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Any, get_args
+from typing import TypeVar, get_args
 
 import numpy as np
 
@@ -25,6 +25,8 @@ __all__ = ["fuse_sources", "tune_model"]
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 12  # labels of a text that greedy search scores
+
+_Key = TypeVar("_Key")
 
 Batches = Sequence[Sequence[EncodedText]]
 Score = Callable[[list[list[int]]], float]
@@ -110,7 +112,7 @@ def _pooled(generator: Generator, batches: Batches, num_beams: int) -> dict[str,
     return found
 
 
-def _rounded(scores: dict[Any, float]) -> dict[Any, float]:
+def _rounded(scores: dict[_Key, float]) -> dict[_Key, float]:
     return {choice: round(score, 4) for choice, score in scores.items()}
 
 

@@ -13,7 +13,8 @@ import torch
 from ...decoding.decoded_sets import DecodingOptions
 from ...errors import ConfigurationError
 from ...files.model_folder import REPORT_FILE
-from ...files.serialization import read_json, write_json
+from ...files.schema import read_object
+from ...files.serialization import write_json
 from ...labels.space import LabelSpace
 from ...loading import load_model
 from ...modeling_xlgen import XLGenForConditionalGeneration
@@ -126,7 +127,7 @@ class XLGenSystem:
         if not path.is_file():
             write_json(path, given)
             return
-        found = read_json(path)
+        found = read_object(path)
         different = sorted(name for name in given if found.get(name) != given[name])
         if different:
             raise ConfigurationError(
