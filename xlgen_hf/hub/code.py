@@ -67,6 +67,8 @@ def _has_open_vocabulary(folder: Path) -> bool:
 # What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or
 # changing a model is not running it. All else is copied as far as something that is copied uses it.
 _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
+    "files.schema.Fields.write": lambda folder: False,
+    "files.tensor_schema.Tensors.write": lambda folder: False,
     "hub.push_mixin.PushModelMixin.push_to_hub": lambda folder: False,
     "modeling_xlgen.XLGenForConditionalGeneration.from_backbone": lambda folder: False,
     "modeling_xlgen.XLGenForConditionalGeneration.is_fresh": lambda folder: False,
