@@ -170,8 +170,8 @@ def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
 def test_an_interrupted_run_goes_on(files, checkpoints):
-    steps = ("--systems", "most-frequent,xlgen-bcl", "--max_steps", "60", "--logging_steps", "1", "--no-figures")
-    arguments = _arguments(files, checkpoints["bert"], *steps)
+    steps = ("--systems", "most-frequent,xlgen-bcl", "--max_steps", "150", "--logging_steps", "1", "--no-figures")
+    arguments = _arguments(files, checkpoints["bert"], *steps, "--save_strategy", "steps", "--save_steps", "50")
     process = Forked(files, COMMAND, *arguments)
     done, second = (files / "out" / "cells" / f"full.{name}.seed0" for name in ("most-frequent", "xlgen-bcl"))
     process.wait_for("Step 2 of", second / "log.txt")

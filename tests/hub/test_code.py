@@ -224,14 +224,33 @@ def folder_of(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def made():
+    """Copies that tests of this module have asked for so far: making one takes a second."""
+    return {}
+
+
+@pytest.fixture
+def files_for(folder_of, made):
+    """A function that gives the code for such a folder."""
+
+    def copies(*names: str, **config) -> dict[str, str]:
+        key = (names, *config.items())
+        if key not in made:
+            made[key] = code_files(folder_of(*names, **config))
+        return made[key]
+
+    return copies
+
+
 RETRIEVER = "retriever/retriever.json"
 EVERYTHING = ("label_clusters.json", RETRIEVER, "score_model.json", "label_trees/label_trees.json")
 
 
 @pytest.mark.parametrize("names", [(), EVERYTHING[:1], EVERYTHING[:2], EVERYTHING])
-def test_copies_are_closed_and_flat(folder_of, names):
+def test_copies_are_closed_and_flat(files_for, names):
     """Every import of the package leads to a file of the copy; no other import can fail for want of a library."""
-    files = code_files(folder_of(*names))
+    files = files_for(*names)
     allowed = {"huggingface_hub", "numpy", "safetensors", "scipy", "torch", "tqdm", "transformers"}
     for name, source in files.items():
         for statement in imports_outside_of_try(ast.parse(source)):
@@ -252,13 +271,13 @@ def imports_outside_of_try(tree):
             yield from imports_outside_of_try(node)
 
 
-def test_copies_hold_what_the_model_needs(folder_of):
+def test_copies_hold_what_the_model_needs(files_for):
     """And neither what trains or pushes models, nor what other models need."""
-    plain = set(code_files(folder_of()))
-    files = code_files(folder_of("label_clusters.json"))
+    plain = set(files_for())
+    files = files_for("label_clusters.json")
     clustered = set(files)
     assert clustered - plain == {"labels_clusters.py"}
-    everything = set(code_files(folder_of(*EVERYTHING, num_label_pieces=None)))
+    everything = set(files_for(*EVERYTHING, num_label_pieces=None))
     assert everything >= clustered | {"ranking_fusion.py", "ranking_label_trees.py", "prediction_open_vocabulary.py"}
     assert everything >= {"retrieval_retriever.py", "retrieval_lexical.py", "encoders_embedding.py"}
     assert not clustered & {"ranking_fusion.py", "retrieval_lexical.py", "retrieval_retriever.py"}
@@ -267,9 +286,9 @@ def test_copies_hold_what_the_model_needs(folder_of):
     assert [name for name in everything if name.startswith(of_others)] == ["hub_push_mixin.py"]
 
 
-def test_copies_are_lines_of_the_source(folder_of):
+def test_copies_are_lines_of_the_source(files_for):
     """Imports apart, and with comments and docstrings, for whoever reads the code before trusting it."""
-    for name, source in code_files(folder_of("label_clusters.json")).items():
+    for name, source in files_for("label_clusters.json").items():
         first, _, rest = source.partition("\n")
         original = (PACKAGE.parent / first.rpartition(": ")[2]).read_text(encoding="utf-8")
         lines = iter(original.splitlines())
@@ -288,7 +307,8 @@ def without_imports(source: str) -> list[str]:
         is_type_checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         is_guard = isinstance(node, ast.Try) and isinstance(node.body[0], ast.Import | ast.ImportFrom)
         is_stand_in = isinstance(node, ast.Assign) and (
-            "absent(" in ast.unparse(node.value) or (isinstance(node.value, ast.Constant) and node.lineno < 60)
+            "absent(" in ast.unparse(node.value)
+            or (isinstance(node.value, ast.Constant | ast.UnaryOp) and node.lineno < 60)
         )
         if is_import or is_type_checking or is_guard or is_stand_in:
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)

@@ -19,7 +19,7 @@ def test_labels_that_left_the_label_space_are_novel(make_model, rows, tmp_path, 
     model, processor = make_model(family)
     args = XLGenTrainingArguments(
         output_dir=str(tmp_path), use_cpu=True, disable_tqdm=True, num_train_epochs=200, learning_rate=1e-2,
-        fresh_learning_rate=1e-2, lr_scheduler_type="constant", per_device_train_batch_size=8,
+        fresh_learning_rate=1e-2, lr_scheduler_type="constant", per_device_train_batch_size=8, save_strategy="no",
     )  # fmt: skip
     XLGenTrainer(model, args, processing_class=processor, train_dataset=rows).train()
     model.eval()

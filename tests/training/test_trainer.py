@@ -94,6 +94,7 @@ def test_a_small_data_set_is_learned_by_heart(make_model, rows, tmp_path, family
     trainer = _trainer(
         make_model, rows, tmp_path, variant, family, {"dropout": 0.0}, num_train_epochs=epochs, learning_rate=1e-2,
         fresh_learning_rate=1e-2, per_device_train_batch_size=8, clusters_only_rate=0.0, cluster_noise=0.0,
+        save_strategy="no", logging_steps=100,
     )  # fmt: skip
     trainer.train()
     assert trainer.evaluate()["eval_micro_f1"] > 0.8
