@@ -11,7 +11,7 @@ from torch.nn import functional
 from .candidate_pointer import NOTHING
 from .output_layer import IGNORED
 
-__all__ = ["CandidateHead", "candidate_loss", "candidate_spans"]
+__all__ = ["CandidateHead", "candidate_loss", "candidate_spans", "hide_candidates"]
 
 _PRIOR = -2.0  # logit of a candidate before training: some 12 % of a retriever's candidates are right
 _SMALL = 1e-3  # scores below it hardly differ in what the head reads of them
@@ -93,6 +93,24 @@ def candidate_spans(places: torch.Tensor, pieces: torch.Tensor, length: int) -> 
     position = torch.arange(length, device=places.device)
     first = places[:, :, None]
     return (position >= first) & (position < first + size[:, :, None])
+
+
+def hide_candidates(
+    is_hidden: torch.Tensor, spans: torch.Tensor, mask: torch.Tensor, pieces: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hide candidates from the decoder, which neither attends to them nor copies from them.
+
+    Args:
+        is_hidden: the candidates to hide, `(B, K)`, bool.
+        spans: their tokens, see [`candidate_spans`].
+        mask: of the input, `(B, S)`.
+        pieces: see `spelled_candidates`, `(B, K, P)`.
+
+    Returns:
+        Mask and pieces without them.
+    """
+    chosen = is_hidden[:, :, None]
+    return mask.masked_fill((spans & chosen).any(1), 0), pieces.masked_fill(chosen, NOTHING)
 
 
 def candidate_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -12,8 +12,8 @@ from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
 from ..encoders.embedding import masked_mean
 from ..errors import ConfigurationError
-from .candidate_head import CandidateHead, candidate_spans
-from .candidate_pointer import NOTHING, spelled_candidates
+from .candidate_head import CandidateHead, candidate_spans, hide_candidates
+from .candidate_pointer import spelled_candidates
 
 __all__ = ["ConditionedEncoderMixin", "EncoderModel", "append_cluster_tokens", "choose_bits"]
 
@@ -216,8 +216,7 @@ def _with_candidates(
         memory.candidate_logits = model.candidate_head(hidden, mask, spans, scores)
         if config.candidate_threshold:
             hidden_ones = memory.candidate_logits.detach().sigmoid() < config.candidate_threshold
-            memory.attention_mask = mask.masked_fill((spans & hidden_ones[:, :, None]).any(1), 0)
-            pieces = pieces.masked_fill(hidden_ones[:, :, None], NOTHING)
+            memory.attention_mask, pieces = hide_candidates(hidden_ones, spans, mask, pieces)
     if config.copies_candidates:
         memory.candidate_keys = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
         memory.candidate_pieces = pieces
