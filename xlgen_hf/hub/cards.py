@@ -19,6 +19,7 @@ __all__ = [
     "BASE_TAG",
     "adapter_card",
     "base_card",
+    "index_card",
     "metric_card",
     "model_card",
     "read_report",
@@ -122,7 +123,8 @@ def model_card(
     scoring = folder / SCORE_MODEL_FILE
     fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
     facts["hybrid"] = isinstance(fusion, dict)
-    facts["label_trees"] = isinstance(fusion, dict) and "label_trees" in (fusion.get("sources") or ())
+    sources = (fusion.get("sources") or ()) if isinstance(fusion, dict) else ()
+    facts["label_trees"], facts["retrieval"] = "label_trees" in sources, "retrieval" in sources
     metadata = _metadata(facts, report, license_id)
     if facts["hybrid"]:
         metadata["tags"] = [*metadata["tags"], "xlgen-hybrid"]
@@ -191,6 +193,24 @@ def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, licens
         "tags": ["xlgen", BASE_TAG],
     }
     return compose_card(metadata, repo_id.rpartition("/")[2], render("base.md", facts))
+
+
+def index_card(folder: Path, repo_id: str) -> str:
+    """The card of an index or of label trees.
+
+    Args:
+        folder: the folder.
+        repo_id: what the card calls it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
+    report = read_report(folder)
+    facts = _facts(folder, repo_id, report, {}, None)
+    kind = report.get("kind") or "retrieval"
+    facts |= {"variant": None, "base_model": report.get("backbone"), "kind": kind, "label_trees": kind != "retrieval"}
+    metadata = _metadata(facts, report, None)
+    return compose_card(metadata, repo_id.rpartition("/")[2], render("index.md", facts))
 
 
 def metric_card(folder: Path, repo_id: str) -> str:
