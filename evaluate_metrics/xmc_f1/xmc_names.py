@@ -1,4 +1,4 @@
-"""Labels that look alike and count as different ones: told apart by case, Unicode form or invisible characters only."""
+"""Labels that look alike and count as different ones: only case, Unicode form or invisible characters differ."""
 
 from __future__ import annotations
 
