@@ -6,6 +6,7 @@ import pytest
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.files.leftovers import find_leftovers, folder_size, remove_leftovers, size_text
+from xlgen_hf.files.outputs import sole_writer
 
 HASH = "0123456789abcdef" * 2
 
@@ -84,9 +85,16 @@ def test_the_command_lists_and_removes_what_no_run_needs(runs, capsys):
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):
-    assert main(["clean", str(tmp_path / "none")]) == 2
+    assert main(["clean", str(tmp_path / "none")]) == 1
     shown = capsys.readouterr().err
-    assert "does not exist" in shown and shown.count("\n") == 1
+    assert "There is no folder" in shown and shown.count("\n") == 1
+
+
+def test_a_folder_that_is_being_written_is_left_alone(runs, capsys):
+    with sole_writer(runs / "model", command="xlgen train"):
+        assert main(["clean", str(runs / "model"), "--yes"]) == 1
+    assert "is being written by process" in capsys.readouterr().err
+    assert (runs / "model" / "checkpoint-3").is_dir()
 
 
 def test_sizes(tmp_path):

@@ -15,8 +15,6 @@ def clean(
         list[Path] | None,
         typer.Argument(
             metavar="FOLDER",
-            exists=True,
-            file_okay=False,
             help="Where to look, with all folders below.",
             show_default="the current folder",
         ),
@@ -28,13 +26,16 @@ def clean(
 ) -> None:
     """List caches and left-over checkpoints with their sizes; --yes removes them.
 
-    Models, indexes, predictions and files of other programs are never touched, and links are not followed. Do not
-    clean a folder that a command is writing into.
+    Models, indexes, predictions and files of other programs are never touched, and links are not followed.
     """
+    from ..errors import ConfigurationError
     from ..files.leftovers import find_leftovers, remove_leftovers, size_text
     from .console import print_table, results
 
     roots = folders or [Path()]
+    missing = [root for root in roots if not root.is_dir()]
+    if missing:
+        raise ConfigurationError(f"There is no folder {str(missing[0])!r} to clean.")
     found = {one.path.resolve(): (one, root) for root in roots for one in find_leftovers(root)}
     kept = [one for one, _ in found.values() if one.is_needed and not unfinished]
     removable = [pair for pair in found.values() if pair[0] not in kept]

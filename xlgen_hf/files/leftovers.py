@@ -10,12 +10,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from .atomic import save_errors
 from .model_folder import REPORT_FILE, SCORE_MODEL_FILE
+from .outputs import sole_writer
 
 __all__ = [
     "ABOUT_EMBEDDINGS_FILE",
@@ -63,6 +64,14 @@ class Leftover:
     size: int
     is_needed: bool
 
+    @property
+    def owner(self) -> Path:
+        """The output folder of the run that left it."""
+        owner = self.path.parent
+        while _HOLDERS.fullmatch(owner.name) and not _holds_model(owner):
+            owner = owner.parent
+        return owner
+
 
 def find_leftovers(folder: str | Path) -> list[Leftover]:
     """The caches and checkpoints in a folder and below it, sorted by path.
@@ -78,8 +87,8 @@ def find_leftovers(folder: str | Path) -> list[Leftover]:
             kind = _kind(path)
             if kind is not None:
                 names.remove(name)  # it is not looked into
-                needed = kind == "checkpoint" and not _is_finished(path)
-                found.append(Leftover(path, kind, folder_size(path), needed))
+                one = Leftover(path, kind, folder_size(path), is_needed=False)
+                found.append(replace(one, is_needed=kind == "checkpoint" and not _holds_model(one.owner)))
     return sorted(found, key=lambda one: one.path)
 
 
@@ -90,14 +99,6 @@ def _kind(path: Path) -> Literal["checkpoint", "embeddings"] | None:
         return "embeddings"
     is_whole = _CHECKPOINT.fullmatch(path.name) is not None and (path / CHECKPOINT_FILE).is_file()
     return "checkpoint" if is_whole or _HALF_CHECKPOINT.fullmatch(path.name) else None
-
-
-def _is_finished(checkpoint: Path) -> bool:
-    """Whether the folder that a checkpoint was written for holds the model."""
-    owner = checkpoint.parent
-    while _HOLDERS.fullmatch(owner.name) and not _holds_model(owner):
-        owner = owner.parent
-    return _holds_model(owner)
 
 
 def _holds_model(folder: Path) -> bool:
@@ -112,10 +113,11 @@ def remove_leftovers(leftovers: list[Leftover], root: str | Path) -> None:
         root: the folder that was looked through.
 
     Raises:
+        ConfigurationError: if a command is writing into the folder that one of them is of.
         SaveError: if there is no permission.
     """
     for one in leftovers:
-        with save_errors(one.path):
+        with sole_writer(one.owner, command="xlgen clean"), save_errors(one.path):
             shutil.rmtree(one.path)
         for parent in _holders_of(one.path, Path(root)):
             with suppress(OSError):  # it holds something else

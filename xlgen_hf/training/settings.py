@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigurationError
-from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER
 from ..settings import (
     DEFAULT_BACKBONE,
     ClusterSettings,
@@ -191,6 +190,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
         Raises:
             ConfigurationError: if one is missing, or lacks its main file.
         """
+        from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER  # heavy for `--help`
+
         for name, command in (("clusters", "xlgen cluster"), ("retriever", "xlgen index")):
             value = getattr(self, name)
             if value is not None and not Path(value).is_dir():
