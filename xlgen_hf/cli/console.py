@@ -66,14 +66,15 @@ def print_table(title: str | None, header: Sequence[str], rows: Iterable[Sequenc
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=None if title is None else Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         table.add_column(Text(name), justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
-    results().print(table)
+    out = results()
+    if title is not None:  # not as the table's own title, which is wrapped to the width of the table
+        out.print(Text(title, style="bold"), soft_wrap=True)
+    out.print(table)
 
 
 def print_written(folder: Path, what: str) -> None:
