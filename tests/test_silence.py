@@ -66,11 +66,12 @@ def test_training_resuming_predicting_and_pushing_are_silent(
     hub_process.ask("clear")
     write_jsonl(tmp_path / "rows.jsonl", ROWS)
     write_jsonl(tmp_path / "texts.jsonl", [{"text": row["text"]} for row in ROWS])
+    write_jsonl(tmp_path / "validation.jsonl", [{**row, "text": f"{row['text']} again"} for row in ROWS])
     folder = tmp_path / "model"
     train = [
-        "train", "--train-file", str(tmp_path / "rows.jsonl"), "--validation-file", str(tmp_path / "rows.jsonl"),
+        "train", "--train-file", str(tmp_path / "rows.jsonl"), "--validation-file", str(tmp_path / "validation.jsonl"),
         "--backbone", checkpoints[family], "--variant", variant, "--output-dir", str(folder), "--use_cpu", "True",
-        "--num_train_epochs", "2", *more,
+        "--num_train_epochs", "2", "--keep-checkpoints", *more,
     ]  # fmt: skip
     predict = ["predict", "--model", str(folder), "--input-file", str(tmp_path / "texts.jsonl"), "--output-file"]
     others = [

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .loading import load_model, load_predictor
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .pipeline import XLGenPipeline
+    from .prediction.evidence import ExplainedText, explain
     from .prediction.predictor import Predictor
     from .prediction.results import LabelPrediction
     from .processing_xlgen import XLGenProcessor
@@ -43,6 +44,7 @@ __all__ = [
     "DataCollatorForXLGen",
     "DecisionRule",
     "DecodingOptions",
+    "ExplainedText",
     "LabelClusters",
     "LabelPrediction",
     "LabelRetriever",
@@ -59,6 +61,7 @@ __all__ = [
     "__version__",
     "add_lora",
     "drop_labels",
+    "explain",
     "fit_clusters",
     "load_model",
     "load_predictor",
@@ -74,6 +77,7 @@ _MODULES = {
     "DataCollatorForXLGen": "training.collator",
     "DecisionRule": "ranking.decisions",
     "DecodingOptions": "decoding.decoded_sets",
+    "ExplainedText": "prediction.evidence",
     "LabelClusters": "labels.clusters",
     "LabelPrediction": "prediction.results",
     "LabelRetriever": "retrieval.retriever",
@@ -89,6 +93,7 @@ _MODULES = {
     "XLGenTrainingArguments": "training.arguments",
     "add_lora": "training.lora",
     "drop_labels": "data.transforms",
+    "explain": "prediction.evidence",
     "fit_clusters": "labels.clustering",
     "load_model": "loading",
     "load_predictor": "loading",

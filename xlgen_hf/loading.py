@@ -41,6 +41,11 @@ def load_model(
 def _load_pair(
     folder: Path, name: str, device: str | None, hub_options: Mapping[str, object]
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    if not (folder / PROCESSOR_FILE).is_file() and _holds_source(folder):
+        raise ModelFolderError(
+            f"{name} holds an index or label trees, where a model is needed that `xlgen train` wrote; "
+            "load_predictor, `xlgen predict` and `xlgen tag` take both."
+        )
     of_base = {key: value for key, value in hub_options.items() if key != "revision"}  # which is the adapter's
     processor = XLGenProcessor.from_pretrained(folder)
     model = XLGenForConditionalGeneration.from_pretrained(folder, **of_base).eval()

@@ -9,6 +9,7 @@ import datasets
 import evaluate
 
 from .xmc_inputs import check_label_lists
+from .xmc_names import warn_of_look_alikes
 from .xmc_report import score_labels
 from .xmc_scores import ScoreOptions
 
@@ -214,6 +215,7 @@ class XmcF1(evaluate.Metric):
         oracle: bool = False,
         per_label: bool = False,
     ) -> dict[str, Any]:
+        warn_of_look_alikes(predictions, references)
         return score_labels(
             predictions,
             references,

@@ -86,6 +86,25 @@ def test_what_goes_into_a_hybrid_must_fit(files, capsys):
     assert not (files / "hybrid").exists()
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_label_trees_of_a_folder_are_a_source(files, capsys, alone):
+    pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+    assert main(["index", "--train-file", str(files / "rows.jsonl"), "--labels", str(files / "labels.txt"),
+                 "--method", "bonsai", "--output-dir", str(files / "trees")]) == 0  # fmt: skip
+    options = ["--retriever", str(files / "trees"), *([] if alone else ["--retriever", str(files / "index")])]
+    assert _hybrid(files, *options) == 0
+    names = {"label_trees"} if alone else {"label_trees", "retrieval"}
+    assert set(load_predictor(str(files / "hybrid")).score_model.sources) == names
+    assert all(len(row["labels"]) == 5 for row in _predict(files, "--top-k", "5"))
+    assert "(a hybrid)" in (files / "hybrid" / "README.md").read_text(encoding="utf-8")
+    linear = ["--linear", "bonsai", "--train-file", str(files / "rows.jsonl")]
+    assert _hybrid(files, *options, *linear) == 1
+    assert "--linear makes label trees; leave --retriever" in capsys.readouterr().err
+    arguments = ["train", "--train-file", str(files / "rows.jsonl"), "--labels", str(files / "labels.txt")]
+    assert main([*arguments, "--retriever", str(files / "trees"), "--output-dir", str(files / "rcl")]) == 1
+    assert "holds label trees, where a retriever is needed" in capsys.readouterr().err
+
+
 def test_fused_scores_are_no_probabilities(files, capsys):
     assert _hybrid(files, "--retriever", str(files / "index")) == 0
     arguments = ["predict", "--model", str(files / "hybrid"), "--input-file", str(files / "texts.jsonl")]

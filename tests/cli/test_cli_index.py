@@ -179,3 +179,32 @@ def test_an_index_is_a_member_of_an_ensemble(files, make_index, make_model):
     processor.save_pretrained(files / "model")
     rows = _predict(files, "--model", str(files / "model"), "--ensemble", "union", "--top-k", "3")
     assert all(len(row["labels"]) == 3 for row in rows)
+
+
+def test_a_finished_index_is_not_made_again(files, make_index, caplog):
+    folder = make_index("retrieval")
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    with caplog.at_level("INFO"):
+        make_index("retrieval")
+    assert "holds the finished result of this command; there is nothing to do" in caplog.text
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
+    make_index("retrieval", "--seed", "1")
+    assert (folder / "score_model.json").stat().st_mtime_ns != before[folder / "score_model.json"]
+
+
+@pytest.mark.parametrize("method", SOURCES)
+def test_an_index_has_its_card(make_index, method):
+    card = (make_index(method) / "README.md").read_text(encoding="utf-8")
+    assert 'load_predictor("index")' in card and "| validation | rows.jsonl |" in card
+    assert ("Label trees" in card) == (method != "retrieval")
+
+
+def test_the_trained_encoder_leaves_no_checkpoint(make_index, capsys):
+    folder = make_index("retrieval", "--epochs", "1")
+    assert list(folder.rglob("checkpoint-*")) == []
+    assert "It also holds caches of" in capsys.readouterr().out
+
+
+def test_texts_in_two_splits_are_warned_about(files, make_index, caplog):
+    make_index("retrieval")  # its validation rows are its training rows
+    assert "8 of 8 texts of validation are texts of train, too" in caplog.text

@@ -240,3 +240,16 @@ def test_a_name_that_says_no_format_is_refused_before_a_model_is_loaded(folder, 
     arguments = ["predict", "--model", "no-such-model", "--input-file", str(folder / "texts.jsonl")]
     assert main([*arguments, "--output-file", str(folder / "out.docx")]) == 1
     assert "must end in one of .jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("modell", "Did you mean the folder {}/model?"),
+        ("texts.jsonl", "is a file, where the folder of a model is needed"),
+    ],
+)
+def test_a_wrong_name_of_a_model_is_explained(folder, capsys, name, message):
+    assert main(["predict", "--model", str(folder / name), "--input-file", str(folder / "texts.jsonl")]) == 1
+    error = capsys.readouterr().err
+    assert message.format(folder) in error and error.count("\n") == 1

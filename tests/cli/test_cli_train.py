@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
@@ -72,9 +74,12 @@ def test_options_reach_settings_and_arguments(train):
         (["--learning_rate", "abc"], 2, "Invalid value for '--learning-rate': 'abc'; it must be a number >= 0."),
         (["--fresh-learning-rate", "0"], 2, "'--fresh-learning-rate': '0'; it must be a number > 0."),
         (["--num-clusters", "1.5"], 2, "Invalid value for '--num-clusters': '1.5'; it must be an integer >= 1."),
-        (["--variant", "bcll"], 2, "'bcll' is not one of 'base', 'bcl', 'mcg', 'rcl'."),
+        (["--variant", "bcll"], 2, "Invalid value for '--variant': 'bcll' is not one of 'base', 'bcl', 'mcg', 'rcl'."),
         (["--num_train_epoch", "3"], 2, "No such option: --num_train_epoch. Did you mean --num-train-epochs"),
         (["--max_grad_nrm", "3"], 2, "No such option: --max_grad_nrm. Did you mean --max-grad-norm"),
+        (["--epochs", "3"], 2, "No such option: --epochs. Did you mean --num-train-epochs? See 'xlgen train --help'."),
+        (["--device", "cuda"], 2, "No such option: --device. Did you mean --use-cpu? See"),
+        (["--retriever", str(Path(__file__).parent)], 1, "this folder is not one that it wrote. `xlgen index` makes"),
         (["--max_grad", "3"], 2, "No such option: --max_grad."),
         (["--retreiver", "x"], 2, "No such option: --retreiver. Did you mean --retriever"),
         (["--max_grad_norm", "abc"], 2, "--max_grad_norm/--max-grad-norm: invalid float value: 'abc'."),
@@ -82,7 +87,7 @@ def test_options_reach_settings_and_arguments(train):
         (["--max_grad_norm"], 2, "--max_grad_norm/--max-grad-norm: expected one argument."),
         (["stray"], 2, "Got unexpected argument 'stray'."),
         (["--report_to", "nowhere"], 1, "report_to='nowhere'; it must be one of none, all"),
-        (["--bf16", "True", "--fp16"], 1, "At most one of fp16 and bf16 can be True"),
+        (["--use_cpu", "--bf16", "True", "--fp16"], 1, "At most one of fp16 and bf16 can be True"),
         (["--variant", "bcl", "--retriever", "x"], 1, "retriever='x' has no effect with variant='bcl'"),
         (["--variant", "bcl", "--lexical"], 1, "lexical=True has no effect with variant='bcl'"),
         (["--cluster_noise", "0.2"], 1, "cluster_noise=0.2 has no effect with variant='rcl'. Choose variant mcg"),
@@ -104,7 +109,7 @@ def test_bfloat16_without_a_gpu_is_explained(files, capsys):
     arguments = ["train", "--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "out"), "--bf16"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert "These training arguments cannot be used here: Your setup doesn't support bf16" in error
+    assert "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 out, or add use_cpu" in error
     assert error.count("\n") == 1
 
 

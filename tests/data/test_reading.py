@@ -340,6 +340,14 @@ def test_label_ids_without_a_name(tmp_path):
         load_rows(ROWS, label_names=write(tmp_path / "names.json", "9" * 5000))
 
 
+def test_label_ids_in_one_cell_name_their_separator(tmp_path):
+    names = write(tmp_path / "names.txt", "joy\nanger\n")
+    rows = [{"text": "x", "labels": "1 0"}]
+    with pytest.raises(DataError, match="It is 2 of them; give --label-separator ' '"):
+        load_rows(rows, label_names=names)
+    assert load_rows(rows, label_names=names, label_separator=" ")["labels"][:] == [["anger", "joy"]]
+
+
 def test_class_names_in_the_metadata_of_parquet(tmp_path):
     classes = ClassLabel(names=["joy", "anger"])
     lists = Features({"text": Value("string"), "labels": List(classes)})

@@ -309,4 +309,15 @@ def test_the_page_can_be_built(app):
 def test_the_folder_holds_what_a_space_needs():
     files = {path.name for path in Path(FOLDER).iterdir() if path.is_file()}
     needed = {"README.md", "app.py", "requirements.txt", "xmc_f1.py"}
-    assert needed | {"xmc_inputs.py", "xmc_report.py", "xmc_scores.py"} == files
+    assert needed | {"xmc_inputs.py", "xmc_names.py", "xmc_report.py", "xmc_scores.py"} == files
+
+
+def test_labels_that_look_like_true_ones_are_warned_about(metric, caplog):
+    nfd = "Ku\u0308che"
+    rows = {"predictions": [["Music", nfd], ["ar\u200bt", "new"]], "references": [["music", "Küche"], ["art"]]}
+    scores = metric.compute(**rows)
+    assert scores["micro_f1"] == 0
+    assert "3 predicted labels look like a true label" in caplog.text and "'Music' and 'music'" in caplog.text
+    caplog.clear()
+    assert metric.compute(predictions=[["Music", "music"]], references=[["Music", "music"]])["micro_f1"] == 1
+    assert "look like" not in caplog.text

@@ -236,7 +236,8 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
     folder = files / "model"
     names = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "config.json", "label_space.json", "base"} <= names
-    assert not {"model.safetensors", "training_args.bin"} & names
+    assert not {"model.safetensors", "training_args.bin", "checkpoint-3"} & names
+    assert "A LoRA adapter of an XLGen model" in (folder / "README.md").read_text(encoding="utf-8")
     texts = [row["text"] for row in ROWS]
     processor = XLGenProcessor.from_pretrained(folder)
     adapted = AutoPeftModelForSeq2SeqLM.from_pretrained(str(folder)).eval()
@@ -270,8 +271,10 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
 
 def test_training_continues_from_a_checkpoint(files, checkpoints):
     """A run in two parts ends as one in one part does, and an adapter is found again in a moved folder."""
-    arguments = _arguments(files, checkpoints["t5"], "--variant", "base", "--eval_strategy", "no", "--save_strategy",
-                           "epoch", "--no_tune_decisions", "--save_total_limit", "9")  # fmt: skip
+    arguments = _arguments(
+        files, checkpoints["t5"], "--variant", "base", "--eval_strategy", "no", "--save_strategy", "epoch",
+        "--keep-checkpoints", "--no_tune_decisions", "--save_total_limit", "9",
+    )  # fmt: skip
     assert main([*arguments, "--num_train_epochs", "2"]) == 0
     whole = load_file(files / "model" / "adapter_model.safetensors")
     for name in ("checkpoint-2", "adapter_model.safetensors", REPORT_FILE):  # the last says that a run is complete

@@ -57,6 +57,7 @@ def _arguments(files, checkpoint, variant, name, batch_size):
         "train", "--train-file", str(files / "rows.jsonl"), "--validation-file", str(files / "validation.jsonl"),
         "--labels", str(files / "labels.txt"), "--backbone", checkpoint, "--variant", variant, "--num-clusters", "3",
         "--output-dir", str(files / name), "--label-rows", "0", "--dropout", "0", "--use_cpu", "True",
+        "--keep-checkpoints",
         "--num_train_epochs", "2", "--logging_steps", "1", "--learning_rate", "1e-2", "--fresh_learning_rate", "1e-2",
         "--per_device_train_batch_size", str(batch_size), "--per_device_eval_batch_size", "4",
         *(["--decoder-layers", "1", "--cluster-source", "gold"] if variant == "bcl" else []),

@@ -9,7 +9,7 @@ import torch
 from xlgen_hf.encoders.embedding import load_encoder
 from xlgen_hf.errors import CheckpointError
 from xlgen_hf.retrieval.retriever import LabelRetriever
-from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, train_encoder
+from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints, train_encoder
 
 
 def test_texts_that_are_cut_in_training_are_counted(checkpoints, label_space, tmp_path, caplog):
@@ -77,3 +77,12 @@ def test_the_encoder_of_a_t5_can_be_trained_and_saved(checkpoints, rows, label_s
 def test_a_seq2seq_model_without_an_encoder_of_its_own_is_refused(checkpoints, rows, label_space, tmp_path):
     with pytest.raises(CheckpointError, match="of type 'bart', whose encoder cannot be saved"):
         fit_retriever(label_space, rows, None, checkpoints["bart"], tmp_path)
+
+
+def test_the_checkpoints_of_an_encoder_can_be_removed(checkpoints, rows, label_space, tmp_path):
+    contrastive = ContrastiveSettings(epochs=1)
+    fit_retriever(label_space, rows, None, checkpoints["bert"], tmp_path, contrastive=contrastive)
+    assert list((tmp_path / "encoder").glob("checkpoint-*"))
+    remove_encoder_checkpoints(tmp_path)
+    assert not (tmp_path / "encoder").exists()
+    remove_encoder_checkpoints(tmp_path)

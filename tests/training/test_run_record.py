@@ -38,15 +38,29 @@ def test_a_finished_run_is_not_repeated(train, tmp_path):
     assert code == 0
     assert "holds the finished result of this run; there is nothing to do" in said
     assert _state(tmp_path / "model") == before
+    assert list((tmp_path / "model").glob("*checkpoint-*")) == []
+
+
+def test_checkpoints_of_a_finished_run_are_kept_where_they_are_asked_for(train, tmp_path):
+    assert train("--keep-checkpoints")[0] == 0
     assert {path.name for path in (tmp_path / "model").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
+    code, said = train()  # which asks for the same result
+    assert code == 0 and "there is nothing to do" in said
+    assert (tmp_path / "model" / "checkpoint-3").is_dir()
+
+
+def test_a_trained_folder_has_its_card(train, tmp_path):
+    assert train()[0] == 0
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    assert "# model\n" in card and 'from_pretrained("model")' in card and str(tmp_path) not in card
 
 
 def test_what_was_not_finished_is_done_again(train, tmp_path):
     """The report is written last: without it decisions, scores and the model are made again; no step is trained."""
-    assert train()[0] == 0
+    assert train("--keep-checkpoints")[0] == 0
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
     (tmp_path / "model" / "training_report.json").unlink()
-    code, said = train()
+    code, said = train("--keep-checkpoints")
     assert code == 0
     assert "The training is complete: step 3 of 3" in said
     assert (tmp_path / "model" / "model.safetensors").read_bytes() == before

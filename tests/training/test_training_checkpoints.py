@@ -15,9 +15,9 @@ from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError, SaveError
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.leftovers import CHECKPOINT_FILE
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.checkpoints import (
-    CHECKPOINT_FILE,
     newest_checkpoint,
     read_checkpoint,
     remove_incomplete,

@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ __all__ = [
     "print_error",
     "print_message",
     "print_table",
+    "print_written",
     "results",
     "setup_logging",
 ]
@@ -63,14 +66,35 @@ def print_table(title: str | None, header: Sequence[str], rows: Iterable[Sequenc
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=None if title is None else Text(title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
-    )
+    table = Table(box=box.SIMPLE_HEAD)
     for number, name in enumerate(header):
         table.add_column(Text(name), justify="right" if number else "left")
     for row in rows:
         table.add_row(*(Text(_cell(value)) for value in row))
-    results().print(table)
+    out = results()
+    if title is not None:  # not as the table's own title, which is wrapped to the width of the table
+        out.print(Text(title, style="bold"), soft_wrap=True)
+    out.print(table)
+
+
+def print_written(folder: Path, what: str) -> None:
+    """Print where a model is, how large it is, and how to get rid of what it does not need.
+
+    Args:
+        folder: the model's folder.
+        what: what it is, such as `Model`.
+    """
+    from ..files.leftovers import find_leftovers, folder_size, size_text
+
+    left = find_leftovers(folder)
+    size = sum(one.size for one in left)
+    lines = [f"{what} written to {folder} ({size_text(folder_size(folder) - size)})"]
+    if left:
+        kinds = "caches and checkpoints" if any(one.kind == "checkpoint" for one in left) else "caches"
+        lines.append(
+            f"It also holds {kinds} of {size_text(size)}; `xlgen clean {quote(str(folder))} --yes` removes them."
+        )
+    results().print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def _cell(value: object) -> str:

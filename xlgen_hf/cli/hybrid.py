@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from ..processing_xlgen import XLGenProcessor
     from ..ranking.label_trees import LabelTrees
     from ..ranking.sources import SavedSource
-    from ..retrieval.retriever import LabelRetriever
     from ..training.label_trees import TreeKind
 
 __all__ = ["hybrid"]
@@ -34,11 +33,15 @@ def hybrid(
     validation_file: Annotated[str, typer.Option(help="Rows that the weights are learned on; none of the training.")],
     output_dir: Annotated[Path, typer.Option(help="Folder for model, retriever and weights.")],
     retriever: Annotated[
-        Path | None, typer.Option(help="Folder that `xlgen index` wrote.", show_default="the model's own (rcl)")
+        list[Path] | None,
+        typer.Option(
+            help="Folder that `xlgen index` wrote, a retriever or label trees; may be given for each.",
+            show_default="the model's own retriever (rcl)",
+        ),
     ] = None,
     linear: Annotated[
         Literal["bonsai", "parabel"] | None,
-        typer.Option(help="Label trees as a further source (extra baselines), trained on --train-file."),
+        typer.Option(help="Label trees as a further source (extra baselines), made here from --train-file."),
     ] = None,
     train_file: Annotated[str | None, typer.Option(help="The model's training rows; for --linear.")] = None,
     candidates_per_source: Annotated[
@@ -72,18 +75,19 @@ def hybrid(
     from ..files.outputs import claim_folder, refuse_folder
     from ..files.saving import replace_files
     from ..files.training_report import read_report, write_report
+    from ..hub.local_cards import write_local_card
     from ..loading import load_model
     from ..prediction.candidate_ranker import model_source
     from ..training.report import hybrid_report
     from ..training.tuning import fuse_sources
-    from .console import results
+    from .console import print_written
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
     refuse_folder(output_dir, command=_COMMAND, overwrite=overwrite)  # before the work
     generator, processor = load_model(model)
     processor = _choose_source(generator.config, processor, predict_with, candidate_scores)
-    sources: dict[str, SavedSource] = {"retrieval": _retriever(model, processor, retriever)}
+    sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
     validation = load_rows(validation_file, rows, split="validation")
     trees = _label_trees(linear, train_file, rows, processor.label_space)
     if trees is not None:
@@ -103,7 +107,8 @@ def hybrid(
         processor.save_pretrained(aside)
         if report:
             write_report(aside, hybrid_report(report, generator, processor, validation))
-    results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
+    write_local_card(output_dir)
+    print_written(output_dir, "Model")
 
 
 def _choose_source(
@@ -125,19 +130,26 @@ def _choose_source(
     return processor.with_score_model(ScoreModel())
 
 
-def _retriever(model: str, processor: XLGenProcessor, folder: Path | None) -> LabelRetriever:
-    """The model's own retriever, or the one of a folder where it has none."""
+def _sources(
+    model: str, processor: XLGenProcessor, folders: list[Path], *, makes_trees: bool
+) -> dict[str, SavedSource]:
+    """The sources that are there: the model's own retriever, and those of folders."""
     from ..errors import ConfigurationError
-    from ..retrieval.model_sources import load_index
+    from ..retrieval.model_sources import load_indexed_sources
 
-    own = processor.retriever
-    if own is not None and folder is not None:
-        raise ConfigurationError(f"{model} has a retriever, which its input comes from; leave --retriever out.")
-    if own is not None:
-        return own
-    if folder is None:
+    sources: dict[str, SavedSource] = {} if processor.retriever is None else {"retrieval": processor.retriever}
+    given = {"retrieval": f"{model} has a retriever, which its input comes from"} if sources else {}
+    if makes_trees:
+        given["label_trees"] = "--linear makes label trees"
+    for folder in folders:
+        for name, source in load_indexed_sources(folder, processor.label_space).items():
+            if name in given:
+                raise ConfigurationError(f"{given[name]}; leave --retriever {folder} out.")
+            given[name] = f"--retriever {folder} holds {'a retriever' if name == 'retrieval' else 'label trees'}"
+            sources[name] = source
+    if not sources and not makes_trees:
         raise ConfigurationError(f"{model} has no retriever; give --retriever, which `xlgen index` makes.")
-    return load_index(folder, processor.label_space)
+    return sources
 
 
 def _label_trees(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH
 from ..training.settings import ContrastiveSettings
+from .console import print_written
 from .options import CpuThreads, Labels, Overwrite, given_names, takes_settings
-from .rows import takes_row_options
+from .rows import takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,30 +91,67 @@ def index(
     import torch
 
     from ..data.rows import load_label_names, load_rows
-    from ..data.transforms import labelled_rows
     from ..files.outputs import claim_folder
-    from ..labels.space import LabelSpace
-    from ..retrieval.model_sources import save_source_alone
-    from .console import results
 
+    settings = _settings(method, context)
     _check_options(method, given_names(context), output_dir)
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
-    train = labelled_rows(load_rows(train_file, rows, split="train"))
-    validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
-    space = LabelSpace.from_label_lists(train["labels"], None if labels is None else load_label_names(labels))
-    source: SavedSource
+    splits = {
+        "train": load_rows(train_file, rows, split="train"),
+        "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
+    }
+    warn_of_shared_texts(splits, train_file, rows)
+    names = None if labels is None else load_label_names(labels)
+    sources = {"train": train_file, "validation": validation_file or ""}
     with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
-        if method == "retrieval":
-            length = min(max_length, ContrastiveSettings.max_length)
-            training = ContrastiveSettings(epochs, batch_size, learning_rate, temperature, max_length=length)
-            data = _Data(space, train, validation, output_dir / "cache", seed)
-            source = _make_retriever(data, encoder, training, max_length, lexical=lexical)
-        else:
-            source = _make_label_trees(space, train, method, cpu_threads)
-        name = "retrieval" if method == "retrieval" else "label_trees"
-        save_source_alone(output_dir, space, name, source, _score_model(source, space, validation))
-    results().print(f"Index written to {output_dir}", markup=False, soft_wrap=True)
+        _make(output_dir, settings, splits, names, sources, cpu_threads)
+    print_written(output_dir, "Index")
+
+
+def _settings(method: str, context: typer.Context) -> dict[str, Any]:
+    """What decides the index besides rows and vocabulary, by the names of options."""
+    values = {name: context.params[name] for name in _OF_RETRIEVAL} if method == "retrieval" else {}
+    return {"method": method, **values}
+
+
+def _make(
+    output_dir: Path,
+    settings: dict[str, Any],
+    splits: dict[str, Dataset | None],
+    vocabulary: list[str] | None,
+    sources: dict[str, str],
+    threads: int | None,
+) -> None:
+    """Make the index, unless the folder holds this very one, and write it with report and card."""
+    from ..data.transforms import labelled_rows
+    from ..hub.local_cards import write_local_card
+    from ..labels.space import LabelSpace
+    from ..prediction.predictor import Predictor
+    from ..retrieval.model_sources import save_source_alone
+    from ..training.index_report import describe_index, is_finished_index, write_index_report
+    from ..training.retriever import remove_encoder_checkpoints
+
+    started = time.monotonic()
+    description = describe_index(settings, splits, vocabulary)
+    if is_finished_index(output_dir, description):
+        logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
+        return
+    train, validation = labelled_rows(splits["train"]), splits["validation"]
+    space = LabelSpace.from_label_lists(train["labels"], vocabulary)
+    source: SavedSource
+    if settings["method"] == "retrieval":
+        source = _make_retriever(_Data(space, train, validation, output_dir / "cache"), settings)
+    else:
+        source = _make_label_trees(space, train, settings["method"], threads)
+    name = "retrieval" if settings["method"] == "retrieval" else "label_trees"
+    score_model = _score_model(source, space, validation)
+    save_source_alone(output_dir, space, name, source, score_model)
+    predictor = Predictor(space, source, score_model)
+    seconds = time.monotonic() - started
+    write_index_report(output_dir, settings, description, splits, sources, predictor, seconds=seconds)
+    write_local_card(output_dir)
+    remove_encoder_checkpoints(output_dir / "cache")
 
 
 class _Data(NamedTuple):
@@ -122,7 +161,6 @@ class _Data(NamedTuple):
     rows: Dataset
     validation: Dataset | None
     cache: Path
-    seed: int
 
 
 def _check_options(method: str, given: set[str], output_dir: Path) -> None:
@@ -138,23 +176,26 @@ def _check_options(method: str, given: set[str], output_dir: Path) -> None:
         raise ConfigurationError(f"{output_dir} holds a trained model; choose another folder for the index.")
 
 
-def _make_retriever(
-    data: _Data, encoder: str, training: ContrastiveSettings, max_length: int, *, lexical: bool
-) -> LabelRetriever:
+def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
     """A retriever of the training rows; prints what it finds for some of them."""
     from ..retrieval.retriever import RetrievalSettings
     from ..training.retriever import fit_retriever
 
+    length = min(settings["max_length"], ContrastiveSettings.max_length)
+    contrastive = ContrastiveSettings(
+        settings["epochs"], settings["batch_size"], settings["learning_rate"], settings["temperature"],
+        max_length=length,
+    )  # fmt: skip
     retriever = fit_retriever(
         data.space,
         data.rows,
         data.validation,
-        encoder,
+        settings["encoder"],
         data.cache,
-        contrastive=training,
-        settings=RetrievalSettings(max_length=max_length),
-        lexical=lexical,
-        seed=data.seed,
+        contrastive=contrastive,
+        settings=RetrievalSettings(max_length=settings["max_length"]),
+        lexical=settings["lexical"],
+        seed=settings["seed"],
     )
     shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]
     _print_recall(

@@ -71,6 +71,7 @@ COMMANDS = (
         takes_more=True,
         again="The same command runs what is missing.",
     ),
+    Command("clean", "List and remove caches and left-over checkpoints."),
     Command("push", "Put a model, a data set or the metric on the Hub."),
 )
 
@@ -158,8 +159,10 @@ def _report(err: Exception) -> int:
     if message.startswith("Usage:"):  # the help, where nothing else was asked for
         sys.stderr.write(message.rstrip() + "\n")
     elif message:
+        message = message.replace("Value error, ", "", 1)  # which newer releases of typer put before their own text
+        end = "" if message.rstrip().endswith("?") else "."
         hint = f" See '{context.command_path} --help'." if context is not None else ""
-        print_error(f"{message.rstrip().rstrip('.')}.{hint}")
+        print_error(f"{message.rstrip().rstrip('.')}{end}{hint}")
     code: int = err.exit_code  # type: ignore[attr-defined]
     return code
 

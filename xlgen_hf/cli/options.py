@@ -30,6 +30,14 @@ __all__ = [
 ]
 
 _OTHERS = "Options"  # title of the options without a group
+# What other programs call an option -> its name here.
+_OTHER_NAMES = {
+    "--batch-size": "--per-device-train-batch-size",
+    "--device": "--use-cpu",
+    "--epochs": "--num-train-epochs",
+    "--lr": "--learning-rate",
+    "--model": "--backbone",
+}
 _NAMES_WIDTH = 36  # columns of the help for the names of options
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -208,7 +216,9 @@ def no_such_option(name: str, known: Iterable[str]) -> UsageProblem:
         known: all options of the command.
     """
     written = name.partition("=")[0].replace("_", "-")
-    near = get_close_matches(written, list(dict.fromkeys(known)), n=3)
+    known = list(dict.fromkeys(known))
+    other = _OTHER_NAMES.get(written)
+    near = [other] if other in known else get_close_matches(written, known, n=3)
     return UsageProblem(f"No such option: {name}." + (f" Did you mean {' or '.join(near)}?" if near else ""))
 
 

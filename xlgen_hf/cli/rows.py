@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+import logging
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from ..data.options import Layout, RowOptions
 from ..settings import from_values
 
-__all__ = ["ROWS_PANEL", "takes_row_options"]
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["ROWS_PANEL", "takes_row_options", "warn_of_shared_texts"]
+
+logger = logging.getLogger(__name__)
 
 ROWS_PANEL = "Columns and formats"
 """Where the help lists these options."""
@@ -55,6 +61,28 @@ def takes_row_options(
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": None}
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return run
+
+
+def warn_of_shared_texts(splits: Mapping[str, Dataset | None], train_file: str, options: RowOptions) -> None:
+    """Warn of texts that training shares with validation rows, and with test rows in the same folder.
+
+    Args:
+        splits: rows by split, those of training first; None where there are none.
+        train_file: where the training rows come from.
+        options: how rows are read.
+    """
+    from ..data.rows import load_rows, source_splits
+    from ..data.suspicion import log_split_suspicions
+    from ..errors import DataError
+
+    given = {name: part for name, part in splits.items() if part is not None}
+    if "test" not in given and Path(train_file).expanduser().is_dir():
+        try:
+            if "test" in source_splits(train_file, options):
+                given["test"] = load_rows(train_file, options, split="test", require_labels=False)
+        except DataError as err:
+            logger.warning("The test rows are not compared with the training rows: %s", err)
+    log_split_suspicions(given)
 
 
 def _parameter(field: Field[object]) -> inspect.Parameter:

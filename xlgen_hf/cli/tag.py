@@ -24,6 +24,7 @@ _SHOWN = {
     "neighbors": "similar texts",
     "lexical_neighbors": "texts spelled alike",
     "label_trees": "label trees",
+    "candidate_head": "candidate head",
     "teacher_forced": "generator",
 }
 _LEAST_SHOWN = 0.005  # which reads 0.00 otherwise

@@ -13,7 +13,7 @@ from ..settings import check_effect, definitions, from_values, no_effect
 from ..training.settings import TrainerSettings, TrainingSettings
 from .config import Config, more_words, write_config
 from .options import CpuThreads, Labels, Overwrite, given_names, option_names, takes_settings
-from .rows import takes_row_options
+from .rows import takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
     from ..training.arguments import XLGenTrainingArguments
@@ -80,11 +80,13 @@ def train(
     settings.check_folders()
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
     validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
+    train_rows = load_rows(train_file, rows, split="train")
+    if args.process_index == 0:
+        warn_of_shared_texts({"train": train_rows, "validation": validation}, train_file, rows)
     effective = _effective(context, settings, further)
-    training = load_rows(train_file, rows, split="train")
     with _claim(output_dir, args, overwrite=overwrite):
         _, _, scores = train_model(
-            settings, args, training, validation, on_start=lambda: write_config(output_dir, effective)
+            settings, args, train_rows, validation, on_start=lambda: write_config(output_dir, effective)
         )
     if args.process_index == 0:
         _print_result(output_dir, scores)
@@ -128,8 +130,8 @@ def _effective(context: typer.Context, settings: TrainingSettings, further: dict
 
 
 def _print_result(output_dir: Path, scores: dict[str, float]) -> None:
-    from .console import print_table, results
+    from .console import print_table, print_written
 
     if scores:
         print_table("Validation rows", ("score", "value"), [(name, scores.get(f"eval_{name}")) for name in _SHOWN])
-    results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)
+    print_written(output_dir, "Model")

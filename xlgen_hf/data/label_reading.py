@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -127,7 +127,8 @@ class LabelReader:
             entry = next(i for i, code in enumerate(coded.indices.to_pylist()) if code in unknown)
             where = self.options.label_names or "the metadata of the column"
             label = shown(lists.names[entry].as_py())
-            fail(block, lists.row_of(entry), f"The label id {label} is not among the {len(known):,} ids of {where}.")
+            problem = f"The label id {label} is not among the {len(known):,} ids of {where}."
+            fail(block, lists.row_of(entry), problem + _separator_hint(lists.names[entry].as_py(), known))
         return lists._replace(names=pa.array(names, pa.string()).take(coded.indices))
 
     def _split_each(self, block: Block, lists: LabelLists) -> LabelLists:
@@ -214,3 +215,14 @@ class LabelReader:
 
 def _null_labels(name: str) -> str:
     return f"The column {name!r} is null; a list of strings is expected, [] where there are no labels."
+
+
+def _separator_hint(value: object, known: Mapping[str, str]) -> str:
+    """What to do where an unknown id is several known ones in a row."""
+    for separator in (" ", ",", ";", "|"):
+        parts = str(value).split(separator)
+        if len(parts) > 1 and all(known.get(clean_id(part.strip())) for part in parts):
+            return (
+                f" It is {len(parts)} of them; give --label-separator {separator!r} (label_separator=... in Python)."
+            )
+    return ""

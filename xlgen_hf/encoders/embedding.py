@@ -25,6 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
+from ..files.leftovers import ABOUT_EMBEDDINGS_FILE, EMBEDDINGS_PREFIX
 from ..files.model_checks import check_loaded, try_tokenizer
 from ..files.schema import Fields, integer, string
 from ..files.tensor_schema import Tensors, tensor
@@ -293,9 +294,9 @@ def _cache_folder(cache_dir: str | Path | None, source: _EncoderSource, tokens: 
     digest = hashlib.blake2b(f"{_CACHE_VERSION}:{SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
     digest.update(tokens.ids.data)
     digest.update(tokens.starts.data)
-    folder = Path(cache_dir).expanduser() / f"embeddings-{digest.hexdigest()}"
-    if not (folder / "about.json").is_file():
-        _ABOUT.write(folder / "about.json", {"encoder": source.name, "texts": len(tokens)})
+    folder = Path(cache_dir).expanduser() / f"{EMBEDDINGS_PREFIX}{digest.hexdigest()}"
+    if not (folder / ABOUT_EMBEDDINGS_FILE).is_file():
+        _ABOUT.write(folder / ABOUT_EMBEDDINGS_FILE, {"encoder": source.name, "texts": len(tokens)})
     return folder
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from difflib import get_close_matches
 from math import prod
 from pathlib import Path
 from typing import TypedDict
@@ -23,7 +24,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ..configuration_xlgen import XLGenConfig
-from ..errors import ModelFolderError, XLGenError
+from ..errors import HubError, ModelFolderError, XLGenError
 from .downloads import HUB_OPTIONS, download, hub_options
 from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, weight_files
 from .saving import current_folder
@@ -101,17 +102,35 @@ def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Pa
 
     Raises:
         HubError: if it is not a folder, and the Hub does not give it.
-        ModelFolderError: if the folder holds an interrupted save of elsewhere.
+        ModelFolderError: if it is a file, or the folder holds an interrupted save of elsewhere.
     """
     folder = Path(name)
     if folder.is_dir():
         if options.get("subfolder"):
             folder = folder / str(options.pop("subfolder"))
         return current_folder(folder)
+    if folder.is_file():
+        raise ModelFolderError(f"{folder} is a file, where the folder of a model is needed.")
     of_hub = hub_options(options)
     for key in (*HUB_OPTIONS, "_commit_hash"):
         options.pop(key, None)
-    return download(str(name), download_patterns(*parts), of_hub)
+    try:
+        return download(str(name), download_patterns(*parts), of_hub)
+    except HubError as err:
+        near = _similar_folder(folder)
+        if near is None:
+            raise
+        raise HubError(f"{err} Did you mean the folder {near}?") from err
+
+
+def _similar_folder(folder: Path) -> Path | None:
+    """A folder with a name like that of one that is not there."""
+    try:
+        names = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    except OSError:
+        return None
+    near = get_close_matches(folder.name, names, n=1, cutoff=0.8)
+    return folder.parent / near[0] if near else None
 
 
 @contextmanager

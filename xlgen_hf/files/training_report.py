@@ -53,6 +53,8 @@ class TrainingReport(TypedDict, total=False):
         peak_memory, peak_gpu_memory: the most bytes that the process held, and those on a GPU.
         hardware: what it ran on.
         hybrid: whether the model was fused with other sources after its training.
+        kind: what an index is made of: `retrieval`, `bonsai` or `parabel`.
+        run: all that decides what an index is, by which the same command sees that there is nothing to do.
     """
 
     xlgen_hf: str
@@ -70,6 +72,8 @@ class TrainingReport(TypedDict, total=False):
     peak_gpu_memory: int | None
     hardware: str
     hybrid: bool
+    kind: str
+    run: dict[str, object]
 
 
 _COUNT = integer(minimum=0)
@@ -100,6 +104,8 @@ _FORM = Fields[TrainingReport](
         "peak_gpu_memory": optional(_COUNT),
         "hardware": string(),
         "hybrid": boolean(),
+        "kind": string(),
+        "run": mapping_of(anything()),
     },
     optional=TrainingReport.__optional_keys__,
     format_version=1,

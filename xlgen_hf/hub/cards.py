@@ -23,6 +23,7 @@ __all__ = [
     "CardFacts",
     "adapter_card",
     "base_card",
+    "index_card",
     "metric_card",
     "model_card",
     "read_scores",
@@ -149,11 +150,13 @@ def model_card(
     scoring = folder / SCORE_MODEL_FILE
     fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
     sources = fusion.get("sources") if isinstance(fusion, dict) else None
+    fused = sources if isinstance(sources, list) else []
     more = {
         "with_code": with_code,
         "architecture": _architecture(config),
         "hybrid": isinstance(fusion, dict),
-        "label_trees": isinstance(sources, list) and "label_trees" in sources,
+        "label_trees": "label_trees" in fused,
+        "retrieval": "retrieval" in fused,
     }
     metadata = _metadata(facts, license_id, ["xlgen-hybrid"] if more["hybrid"] else [])
     return compose_card(metadata, repo_id.rpartition("/")[2], render("model.md", {**facts, **more}))
@@ -223,6 +226,23 @@ def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, licens
         "tags": ["xlgen", BASE_TAG],
     }
     return compose_card(metadata, repo_id.rpartition("/")[2], render("base.md", facts))
+
+
+def index_card(folder: Path, repo_id: str) -> str:
+    """The card of an index or of label trees.
+
+    Args:
+        folder: the folder.
+        repo_id: what the card calls it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+    """
+    report = read_report(folder)
+    facts = _facts(folder, repo_id, report, {}, None, None, report.get("backbone"))
+    kind = report.get("kind", "retrieval")
+    more = {"kind": kind, "label_trees": kind != "retrieval"}
+    return compose_card(_metadata(facts, None), repo_id.rpartition("/")[2], render("index.md", {**facts, **more}))
 
 
 def metric_card(folder: Path, repo_id: str) -> str:

@@ -279,8 +279,8 @@ class LabelSpace:
         groups = self.ambiguous_names()
         if groups:
             logger.warning(
-                "%d groups of label names differ only in case, Unicode form, white space or invisible characters, "
-                "and stay separate labels: %s.",
+                "Label names that differ only in case, Unicode form, white space or invisible characters stay "
+                "separate labels. Groups of them: %d, e.g. %s.",
                 len(groups),
                 ", ".join(ascii(group) for group in groups[:_SHOWN]),
             )

@@ -10,7 +10,7 @@ import numpy as np
 from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource
-from .generator import Generator
+from .encoding import ModelSource
 from .predictor import Predictor
 from .results import LabelPrediction
 
@@ -28,7 +28,7 @@ class ExplainedText:
         evidence: for each label what the sources say of it, by name, in [0, 1]; empty where nothing is known. With
             retrieval `neighbors` is the weight of the label among similar training texts, `names` the similarity of
             text and label name; `lexical_neighbors` and `lexical_names` are the same by character n-grams. Fused
-            models also have `retrieval`, `label_trees`, `generated` (the generator's own search) and
+            models also have `retrieval`, `label_trees`, `generated` (what the model itself found) and
             `teacher_forced`.
     """
 
@@ -79,8 +79,8 @@ def explain(
 
 
 def _read_candidates(source: CandidateSource, texts: Sequence[str], scored: ScoredLabels) -> dict[str, np.ndarray]:
-    """What retrieval says of the labels that a generator predicts out of the candidates that it reads (rcl)."""
-    candidates = source.processor.candidates if isinstance(source, Generator) else None
+    """What retrieval says of the labels that a model predicts out of the candidates that it reads (rcl)."""
+    candidates = source.processor.candidates if isinstance(source, ModelSource) else None
     if candidates is None or not len(texts):
         return {}
     found = candidates.find(texts)

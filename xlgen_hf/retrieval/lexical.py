@@ -60,7 +60,9 @@ class LexicalIndex:
         full = int((np.diff(documents.indptr) == _MOST_RUNS).sum())
         if full:
             logger.info(
-                "Of %d of %d training texts the %d runs of greatest weight are indexed.", full, len(texts), _MOST_RUNS
+                "Lexical matching keeps %d character n-grams of a text, those of greatest weight; training texts with "
+                "more: %d of %d.",
+                *(_MOST_RUNS, full, len(texts)),
             )
         return cls(idf, documents, _weighted(hashed, idf))
 

@@ -16,6 +16,7 @@ from .retriever import RETRIEVER_SETTINGS_FILE, LabelRetriever
 __all__ = [
     "SOURCE_FOLDERS",
     "load_index",
+    "load_indexed_sources",
     "load_sources",
     "save_source_alone",
     "save_sources",
@@ -77,14 +78,41 @@ def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:
     """Load the retriever that `xlgen index` wrote, for the labels that it was made for.
 
     Raises:
-        ConfigurationError: if it was made for other labels.
+        ConfigurationError: if it was made for other labels, or the folder holds label trees.
         ModelFolderError: if a file is missing, damaged, or does not fit the others.
     """
-    folder = Path(folder)
+    _check_labels(Path(folder), label_space)
+    path = Path(folder) / RETRIEVER_FOLDER
+    if not path.is_dir() and (Path(folder) / LABEL_TREES_FOLDER).is_dir():
+        raise ConfigurationError(
+            f"{folder} holds label trees, where a retriever is needed: `xlgen index --method retrieval` makes one."
+        )
+    return LabelRetriever.load(path, num_labels=len(label_space))
+
+
+def load_indexed_sources(folder: str | Path, label_space: LabelSpace) -> dict[str, SavedSource]:
+    """Load what `xlgen index` wrote, a retriever or label trees, by the name of the source.
+
+    Args:
+        folder: the folder.
+        label_space: the labels that it must have been made for.
+
+    Raises:
+        ConfigurationError: if it was made for other labels, or the folder holds neither.
+        MissingExtraError: if it holds label trees, and Omikuji is not installed.
+        ModelFolderError: if a file is missing, damaged, or does not fit the others.
+    """
+    _check_labels(Path(folder), label_space)
+    found = load_sources(Path(folder), len(label_space))
+    if not found:
+        raise ConfigurationError(f"{folder} holds neither a retriever nor label trees; `xlgen index` makes them.")
+    return found
+
+
+def _check_labels(folder: Path, label_space: LabelSpace) -> None:
     indexed = LabelSpace.load(folder)
     if indexed.names != label_space.names:
         raise ConfigurationError(
-            f"The retriever in {folder} is for other labels ({len(indexed)}) than the model's ({len(label_space)}). "
+            f"The index in {folder} is for other labels ({len(indexed)}) than the model's ({len(label_space)}). "
             "Make it from the same training rows and vocabulary."
         )
-    return LabelRetriever.load(folder / RETRIEVER_FOLDER, num_labels=len(label_space))

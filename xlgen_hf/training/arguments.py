@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from transformers import Seq2SeqTrainingArguments
 from transformers.integrations import get_available_reporting_integrations
+from transformers.utils import is_torch_bf16_gpu_available
 
 from ..errors import ConfigurationError
 from ..settings import check_values, definitions
@@ -43,6 +44,7 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
             check_processes(1)
         checked = [name for name in definitions(TrainerSettings) if name != "report_to"]  # which may be a list, too
         check_values(TrainerSettings, {name: getattr(self, name) for name in checked})
+        self._check_bf16()
         try:
             super().__post_init__()
         except (ImportError, RuntimeError, ValueError) as err:  # torch and transformers say what the machine lacks
@@ -55,6 +57,14 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn
+
+    def _check_bf16(self) -> None:
+        if not self.bf16 or self.use_cpu or is_torch_bf16_gpu_available():
+            return
+        raise ConfigurationError(
+            "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 out, or add use_cpu (--use-cpu) to "
+            "compute in bfloat16 on the CPU."
+        )
 
 
 def check_processes(together: int) -> None:

@@ -23,7 +23,7 @@ from .retriever import ContrastiveSettings, fit_retriever
 from .settings import TrainingSettings
 from .warm_start import start_from
 
-__all__ = ["prepare_model"]
+__all__ = ["prepare_model", "retriever_cache"]
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ def _make_candidates(
             rows,
             validation_rows,
             settings.encoder or settings.backbone,
-            cache_dir / "retriever",
+            retriever_cache(cache_dir),
             contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
             lexical=settings.lexical,
             seed=seed,
@@ -85,6 +85,11 @@ def _make_candidates(
         num_input_candidates=settings.num_input_candidates,
         conditioning=settings.chosen_conditioning(),
     )
+
+
+def retriever_cache(cache_dir: Path) -> Path:
+    """Where the training of a model's own retriever keeps checkpoints and embeddings."""
+    return cache_dir / "retriever"
 
 
 def prepare_model(

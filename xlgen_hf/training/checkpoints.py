@@ -15,27 +15,22 @@ from safetensors import SafetensorError
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError, SaveError
+from ..files.leftovers import CHECKPOINT_FILE, CHECKPOINT_PREFIX, UNFINISHED
 from ..files.schema import Fields, boolean, integer, mapping_of
 
 __all__ = [
-    "CHECKPOINT_FILE",
     "Checkpoint",
     "finish_checkpoint",
     "newest_checkpoint",
     "read_checkpoint",
     "remove_checkpoint",
+    "remove_checkpoints",
     "remove_incomplete",
     "rotate_checkpoints",
     "writing_checkpoint",
 ]
 
 logger = logging.getLogger(__name__)
-
-CHECKPOINT_FILE = "checkpoint.json"
-"""List of a checkpoint's files, written when all of them are there."""
-
-_PREFIX = "checkpoint-"  # that of transformers
-_UNFINISHED = ".unfinished-"  # before the name of a checkpoint that is being written or removed
 
 
 class _Content(TypedDict):
@@ -103,7 +98,7 @@ def remove_incomplete(run: str | Path) -> None:
     Args:
         run: the output folder of a run that continues. No other process may write into it.
     """
-    for folder in Path(run).glob(f"{_UNFINISHED}{_PREFIX}*"):
+    for folder in Path(run).glob(f"{UNFINISHED}{CHECKPOINT_PREFIX}*"):
         shutil.rmtree(folder)
     for folder in _checkpoints(Path(run)):
         ours = (folder / CHECKPOINT_FILE).is_file() or not (folder / TRAINER_STATE_NAME).is_file()
@@ -125,7 +120,7 @@ def writing_checkpoint(run: str | Path, step: int) -> Iterator[Path]:
     Raises:
         SaveError: if the disk is full, or the folder cannot be written.
     """
-    folder = Path(run) / f"{_UNFINISHED}{_PREFIX}{step}"
+    folder = Path(run) / f"{UNFINISHED}{CHECKPOINT_PREFIX}{step}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
@@ -190,22 +185,37 @@ def rotate_checkpoints(run: str | Path, limit: int | None, best: str | None) -> 
         remove_checkpoint(folder)
 
 
+def remove_checkpoints(run: str | Path) -> None:
+    """Remove all complete checkpoints of a run that is finished; what others may have put there stays.
+
+    Args:
+        run: the output folder of the run.
+    """
+    for folder in _checkpoints(Path(run)):
+        if (folder / CHECKPOINT_FILE).is_file():
+            remove_checkpoint(folder)
+
+
 def remove_checkpoint(folder: Path) -> None:
     """Remove a checkpoint; it loses its name first, so that no part of it is taken for a checkpoint."""
-    aside = folder.with_name(f"{_UNFINISHED}{folder.name}.old")
+    aside = folder.with_name(f"{UNFINISHED}{folder.name}.old")
     shutil.rmtree(aside, ignore_errors=True)
     os.replace(folder, aside)
     shutil.rmtree(aside)
 
 
 def _final(folder: Path) -> Path:
-    return folder.with_name(folder.name.removeprefix(_UNFINISHED))
+    return folder.with_name(folder.name.removeprefix(UNFINISHED))
 
 
 def _checkpoints(run: Path) -> list[Path]:
     """Folders that have the name of a checkpoint, the oldest first."""
-    found = [path for path in run.glob(f"{_PREFIX}*") if path.is_dir() and path.name[len(_PREFIX) :].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name[len(_PREFIX) :]))
+    found = [
+        path
+        for path in run.glob(f"{CHECKPOINT_PREFIX}*")
+        if path.is_dir() and path.name[len(CHECKPOINT_PREFIX) :].isdecimal()
+    ]
+    return sorted(found, key=lambda path: int(path.name[len(CHECKPOINT_PREFIX) :]))
 
 
 def _to_disk(path: Path) -> None:

@@ -15,13 +15,22 @@ from ..data.rows import row_facts
 from ..errors import ConfigurationError
 from ..files.training_report import Example, TrainingReport, write_report
 from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..prediction.predictor import Predictor
 from ..processing_xlgen import XLGenProcessor
 from ..settings import Variant, definitions, uses
 from ..version import __version__
 from .arguments import XLGenTrainingArguments
 from .settings import TrainerSettings
 
-__all__ = ["deciding_arguments", "hybrid_report", "peak_memory", "source_name", "write_training_report"]
+__all__ = [
+    "deciding_arguments",
+    "examples_of",
+    "hardware",
+    "hybrid_report",
+    "peak_memory",
+    "source_name",
+    "write_training_report",
+]
 
 _EXAMPLES = 3
 _HYBRID_SOURCE = (
@@ -90,11 +99,11 @@ def write_training_report(
         },
         "best_checkpoint": bool(args.load_best_model_at_end),
         "scores": scores,
-        "examples": [] if validation is None else _examples(model, processor, validation),
+        "examples": [] if validation is None else examples_of(Predictor.from_model(model, processor), validation),
         "seconds": None if seconds is None else round(seconds, 1),
         "peak_memory": peak_memory(),
         "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
-        "hardware": _hardware(),
+        "hardware": hardware(),
     }
     write_report(folder, report)
 
@@ -128,7 +137,7 @@ def hybrid_report(
         "hybrid": True,
         "decision": {**decision, **_thresholds(score_model.thresholds), "source": _HYBRID_SOURCE},
         "scores": {},
-        "examples": _examples(model, processor, validation),
+        "examples": examples_of(Predictor.from_model(model, processor), validation),
     }
 
 
@@ -149,9 +158,10 @@ def deciding_arguments(args: XLGenTrainingArguments, variant: Variant) -> dict[s
     return {name: getattr(value, "value", value) for name, value in values.items()}
 
 
-def _examples(model: XLGenForConditionalGeneration, processor: XLGenProcessor, rows: Dataset) -> list[Example]:
+def examples_of(predictor: Predictor, rows: Dataset) -> list[Example]:
+    """The first rows with what is predicted for them, as a report holds them."""
     first = list(rows.select(range(min(_EXAMPLES, len(rows)))))
-    predictions = model.predict([row["text"] for row in first], processor)
+    predictions = predictor.predict([row["text"] for row in first])
     return [
         {
             "text": row["text"],
@@ -176,7 +186,8 @@ def peak_memory() -> int | None:
     return most if sys.platform == "darwin" else most * 1024
 
 
-def _hardware() -> str:
+def hardware() -> str:
+    """What this process computes on, in words."""
     if torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"{torch.get_num_threads()} threads of a {platform.machine()} CPU"

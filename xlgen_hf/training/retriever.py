@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -29,18 +30,19 @@ from ..files.json_lines import digest
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
-from .checkpoints import newest_checkpoint
+from .checkpoints import newest_checkpoint, remove_checkpoints
 from .progress import run_training
 from .resuming import ResumableTrainer
-from .run_record import Record, start_record
+from .run_record import RECORD_FILE, Record, start_record
 from .settings import ContrastiveSettings
 
-__all__ = ["ContrastiveSettings", "fit_retriever", "train_encoder"]
+__all__ = ["ContrastiveSettings", "fit_retriever", "remove_encoder_checkpoints", "train_encoder"]
 
 logger = logging.getLogger(__name__)
 
 _GROUPS = 4  # parts of a batch that are padded apart, each to its own longest text
 _NAME_LENGTH = 64
+_ENCODER_FOLDER = "encoder"  # where its checkpoints are, in the folder of the retriever's training
 _MASKED = -1e4
 
 
@@ -219,7 +221,7 @@ def train_encoder(
         train_dataset=_Rows(label_ids),
         data_collator=collator,
     )
-    logger.info("Training the retrieval encoder on %d texts for %g epochs.", len(texts), settings.epochs)
+    logger.info("Training the retrieval encoder: %d texts, epochs: %g.", len(texts), settings.epochs)
     checkpoint = newest_checkpoint(folder)
     run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
     model.eval()
@@ -274,7 +276,8 @@ def fit_retriever(
     loaded = load_encoder(encoder)
     texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
     if contrastive is not None and contrastive.epochs > 0:
-        train_encoder(loaded, label_space, texts, label_ids, folder / "encoder", settings=contrastive, seed=seed)
+        place = folder / _ENCODER_FOLDER
+        train_encoder(loaded, label_space, texts, label_ids, place, settings=contrastive, seed=seed)
     retriever = LabelRetriever.fit(
         label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
     )
@@ -282,6 +285,19 @@ def fit_retriever(
         references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]
         retriever = tune_retriever(retriever, validation_rows["text"][:], references)
     return retriever
+
+
+def remove_encoder_checkpoints(folder: str | Path) -> None:
+    """Remove the checkpoints that [`fit_retriever`] left, once the retriever is saved.
+
+    Args:
+        folder: what it was given.
+    """
+    place = Path(folder) / _ENCODER_FOLDER
+    remove_checkpoints(place)
+    (place / RECORD_FILE).unlink(missing_ok=True)
+    with suppress(OSError):  # it is not there, or holds files of others
+        place.rmdir()
 
 
 def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length: int, what: str) -> list[list[int]]:

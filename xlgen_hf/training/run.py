@@ -13,16 +13,18 @@ from transformers import PreTrainedModel, set_seed
 from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
+from ..hub.local_cards import write_local_card
 from ..labels.space import LabelSpace
 from ..loading import load_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments
-from .build import prepare_model
-from .checkpoints import newest_checkpoint
+from .build import prepare_model, retriever_cache
+from .checkpoints import newest_checkpoint, remove_checkpoints
 from .lora import add_lora, save_settings
 from .progress import run_training
 from .report import write_training_report
+from .retriever import remove_encoder_checkpoints
 from .run_record import describe_run, finished_scores, start_record
 from .settings import TrainingSettings
 from .trainer import XLGenTrainer
@@ -43,7 +45,8 @@ def train_model(
     """Train a model and leave in `args.output_dir` all that predicting needs.
 
     A run that was interrupted continues from the last checkpoint in that folder, with the result of a run that was
-    not; one that is complete is not repeated. Of several processes the first one writes.
+    not; one that is complete is not repeated, and keeps its checkpoints only with `args.keep_checkpoints`. Of several
+    processes the first one writes.
 
     Args:
         settings: what is trained.
@@ -106,8 +109,12 @@ def _train(
     seconds = None if checkpoint else time.monotonic() - started
     if args.should_save:
         _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
+        write_local_card(Path(args.output_dir))
     if args.push_to_hub:
         trainer.push_to_hub()
+    if args.should_save and not args.keep_checkpoints:
+        remove_checkpoints(args.output_dir)
+        remove_encoder_checkpoints(retriever_cache(_cache_of(args)))
     return model, trainer.processing_class, scores
 
 
@@ -137,9 +144,13 @@ def _prepared(
     settings: TrainingSettings, args: XLGenTrainingArguments, train_rows: Dataset, validation_rows: Dataset | None
 ) -> tuple[PreTrainedModel, XLGenProcessor]:
     """The model to train, with an adapter if it is to have one, and its processor."""
-    cache_dir = Path(args.output_dir) / "cache"
+    cache_dir = _cache_of(args)
     model, processor = prepare_model(settings, train_rows, validation_rows, seed=args.seed, cache_dir=cache_dir)
     return (_with_adapter(model, processor, settings, args) if settings.lora else model), processor
+
+
+def _cache_of(args: XLGenTrainingArguments) -> Path:
+    return Path(args.output_dir) / "cache"
 
 
 def _with_adapter(

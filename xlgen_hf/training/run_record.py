@@ -21,7 +21,15 @@ from .checkpoints import newest_checkpoint
 from .report import deciding_arguments
 from .settings import TrainingSettings
 
-__all__ = ["RECORD_FILE", "Record", "describe_run", "finished_scores", "start_record"]
+__all__ = [
+    "RECORD_FILE",
+    "Record",
+    "describe_run",
+    "digest_of_names",
+    "digest_of_rows",
+    "finished_scores",
+    "start_record",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,8 +69,8 @@ def describe_run(
     content = {
         "settings": of_settings,
         "arguments": arguments,
-        "rows": {name: _content_of(part) for name, part in rows.items() if part is not None},
-        "labels": {"vocabulary": None if settings.vocabulary is None else _digest(settings.vocabulary)},
+        "rows": {name: digest_of_rows(part) for name, part in rows.items() if part is not None},
+        "labels": {"vocabulary": None if settings.vocabulary is None else digest_of_names(settings.vocabulary)},
     }
     described: Record = json.loads(json.dumps(content, default=str))
     return described
@@ -124,12 +132,14 @@ def _differences(before: Record, now: Record) -> Iterator[str]:
                 yield f"{name if section != 'rows' else f'{name} rows'} ({values.get(name)}, was {known.get(name)})"
 
 
-def _content_of(rows: Dataset) -> str:
+def digest_of_rows(rows: Dataset) -> str:
+    """What tells rows from others: their number, and a digest of their texts and labels."""
     digest = hashlib.blake2b(digest_size=16)
     for batch in rows.select_columns(["text", "labels"]).iter(_READ_AT_ONCE):
         digest.update(json.dumps([batch["text"], batch["labels"]]).encode())
     return f"{len(rows)} rows, {digest.hexdigest()[:12]}"
 
 
-def _digest(names: Sequence[str]) -> str:
+def digest_of_names(names: Sequence[str]) -> str:
+    """What tells a list of names from others: their number and a digest."""
     return f"{len(names)} names, {hashlib.blake2b(json.dumps(list(names)).encode(), digest_size=6).hexdigest()}"

@@ -221,10 +221,18 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
         Raises:
             ConfigurationError: if one is missing, or lacks its main file.
         """
+        from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER  # heavy for `--help`
+
         for name, command in (("clusters", "xlgen cluster"), ("retriever", "xlgen index")):
             value = getattr(self, name)
             if value is not None and not Path(value).is_dir():
                 raise ConfigurationError(f"{name}={str(value)!r}: no such folder. `{command}` makes one.")
+        if self.retriever is not None and not (Path(self.retriever) / RETRIEVER_FOLDER).is_dir():
+            trees = (Path(self.retriever) / LABEL_TREES_FOLDER).is_dir()
+            what = "holds label trees, where a retriever is needed" if trees else "is not one that it wrote"
+            raise ConfigurationError(
+                f"retriever={str(self.retriever)!r}: this folder {what}. `xlgen index` makes one with a retriever."
+            )
         if self.clusters is not None and not (Path(self.clusters) / "label_clusters.json").is_file():
             raise ConfigurationError(
                 f"clusters={str(self.clusters)!r}: this folder has no label_clusters.json; it is not one that "
@@ -291,6 +299,7 @@ class TrainerSettings:
         eval_strategy: when the validation rows are scored during a training.
         save_strategy: when a checkpoint is written.
         save_total_limit: maximum number of checkpoints that are kept.
+        keep_checkpoints: keep the checkpoints when the training is finished, and those of the retriever's encoder.
         logging_steps: steps between two lines of the log; below 1 a fraction of all steps.
         report_to: experiment tracker.
         tune_decisions: after training, choose on the validation rows how the model searches and decides: the minimum
@@ -348,7 +357,17 @@ class TrainerSettings:
         "epoch", help="When a checkpoint is written.", group=_CHECKPOINTS, published=False
     )
     save_total_limit: int | None = setting(
-        2, help="Maximum number of checkpoints that are kept.", minimum=1, group=_CHECKPOINTS, published=False
+        2,
+        help="Maximum number of checkpoints that are kept during the training.",
+        minimum=1,
+        group=_CHECKPOINTS,
+        published=False,
+    )
+    keep_checkpoints: bool = setting(
+        False,
+        help="Keep the checkpoints when the training is finished; an interrupted one always keeps them.",
+        group=_CHECKPOINTS,
+        published=False,
     )
     logging_steps: float = setting(
         500, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,

@@ -1,0 +1,145 @@
+"""What runs leave that no model needs: caches of embeddings, and checkpoints. Found with their sizes, and removed.
+
+Only folders that this package wrote are found, by their name and the file that describes them; links are not followed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from .atomic import save_errors
+from .model_folder import REPORT_FILE, SCORE_MODEL_FILE
+from .outputs import sole_writer
+
+__all__ = [
+    "ABOUT_EMBEDDINGS_FILE",
+    "CHECKPOINT_FILE",
+    "CHECKPOINT_PREFIX",
+    "EMBEDDINGS_PREFIX",
+    "UNFINISHED",
+    "Leftover",
+    "find_leftovers",
+    "folder_size",
+    "remove_leftovers",
+    "size_text",
+]
+
+CHECKPOINT_PREFIX = "checkpoint-"  # that of transformers
+CHECKPOINT_FILE = "checkpoint.json"
+"""List of a checkpoint's files, written when all of them are there."""
+UNFINISHED = ".unfinished-"
+"""Before the name of a checkpoint that is being written or removed."""
+EMBEDDINGS_PREFIX = "embeddings-"
+ABOUT_EMBEDDINGS_FILE = "about.json"
+"""In a folder of cached embeddings: what they are of."""
+
+_CHECKPOINT = re.compile(rf"{CHECKPOINT_PREFIX}\d+")
+_HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\.old)?")
+_EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
+# Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
+_HOLDERS = re.compile(r"cache|retriever|embeddings|encoder(-[0-9a-f]+)?")
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True)
+class Leftover:
+    """A folder that can be removed without harm to a model.
+
+    Attributes:
+        path: the folder.
+        kind: `embeddings` are computed again where they are needed; a `checkpoint` serves to continue a run.
+        size: bytes of its files.
+        is_needed: whether it is the checkpoint of a run that is not finished.
+    """
+
+    path: Path
+    kind: Literal["checkpoint", "embeddings"]
+    size: int
+    is_needed: bool
+
+    @property
+    def owner(self) -> Path:
+        """The output folder of the run that left it."""
+        owner = self.path.parent
+        while _HOLDERS.fullmatch(owner.name) and not _holds_model(owner):
+            owner = owner.parent
+        return owner
+
+
+def find_leftovers(folder: str | Path) -> list[Leftover]:
+    """The caches and checkpoints in a folder and below it, sorted by path.
+
+    Args:
+        folder: where to look.
+    """
+    found = []
+    for place, names, _ in os.walk(folder, followlinks=False):
+        names.sort()
+        for name in list(names):
+            path = Path(place, name)
+            kind = _kind(path)
+            if kind is not None:
+                names.remove(name)  # it is not looked into
+                one = Leftover(path, kind, folder_size(path), is_needed=False)
+                found.append(replace(one, is_needed=kind == "checkpoint" and not _holds_model(one.owner)))
+    return sorted(found, key=lambda one: one.path)
+
+
+def _kind(path: Path) -> Literal["checkpoint", "embeddings"] | None:
+    if path.is_symlink():
+        return None
+    if _EMBEDDINGS.fullmatch(path.name) and (path / ABOUT_EMBEDDINGS_FILE).is_file():
+        return "embeddings"
+    is_whole = _CHECKPOINT.fullmatch(path.name) is not None and (path / CHECKPOINT_FILE).is_file()
+    return "checkpoint" if is_whole or _HALF_CHECKPOINT.fullmatch(path.name) else None
+
+
+def _holds_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (REPORT_FILE, SCORE_MODEL_FILE))
+
+
+def remove_leftovers(leftovers: list[Leftover], root: str | Path) -> None:
+    """Remove folders, and those around them, below `root`, that held nothing else.
+
+    Args:
+        leftovers: what [`find_leftovers`] found.
+        root: the folder that was looked through.
+
+    Raises:
+        ConfigurationError: if a command is writing into the folder that one of them is of.
+        SaveError: if there is no permission.
+    """
+    for one in leftovers:
+        with sole_writer(one.owner, command="xlgen clean"), save_errors(one.path):
+            shutil.rmtree(one.path)
+        for parent in _holders_of(one.path, Path(root)):
+            with suppress(OSError):  # it holds something else
+                parent.rmdir()
+
+
+def _holders_of(path: Path, root: Path) -> Iterator[Path]:
+    for parent in path.parents:
+        if parent == root or not _HOLDERS.fullmatch(parent.name):
+            return
+        yield parent
+
+
+def folder_size(folder: str | Path) -> int:
+    """Bytes of the files in a folder and below it; links count nothing."""
+    return sum(path.lstat().st_size for path in Path(folder).rglob("*") if path.is_file() and not path.is_symlink())
+
+
+def size_text(size: float) -> str:
+    """A number of bytes for people to read, such as `102 MB`."""
+    for unit in _UNITS[:-1]:
+        if round(size) < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.0f} {_UNITS[-1]}"

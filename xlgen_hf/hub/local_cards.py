@@ -1,0 +1,50 @@
+"""The card of a folder here: README.md, which a push writes again for the repository."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from ..errors import ConfigurationError
+from ..files.adapter_base import base_of, is_adapter
+from ..files.atomic import atomic_path
+from ..files.model_folder import PROCESSOR_FILE
+from .card_text import CARD_FILE, merge_cards
+from .cards import adapter_card, index_card, model_card
+
+__all__ = ["write_local_card"]
+
+logger = logging.getLogger(__name__)
+
+
+def write_local_card(folder: str | Path) -> None:
+    """Write the card of a model, adapter, hybrid, index or label trees into its folder.
+
+    What people wrote outside of the generated part stays. A card that cannot be merged is left as it is, with a
+    warning: a finished training does not fail for it.
+
+    Args:
+        folder: the folder. The card calls it by its name, without the path to it.
+
+    Raises:
+        ModelFolderError: if a file of the folder cannot be read.
+        SaveError: if the card cannot be written.
+    """
+    folder = Path(folder)
+    path = folder / CARD_FILE
+    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    try:
+        card = merge_cards(_card(folder, folder.resolve().name), before)
+    except ConfigurationError as err:
+        logger.warning("%s stays as it is: %s", path, err)
+        return
+    with atomic_path(path) as aside:
+        aside.write_text(card, encoding="utf-8")
+
+
+def _card(folder: Path, name: str) -> str:
+    if is_adapter(folder):
+        return adapter_card(folder, name, base_model=Path(base_of(folder).name).name)
+    if (folder / PROCESSOR_FILE).is_file():
+        return model_card(folder, name)
+    return index_card(folder, name)
