@@ -79,6 +79,8 @@ def train(
     )
     settings.check_effect(given_names(context))
     settings.check_folders()
+    settings = settings.resolved()
+    settings.check_effect(given_names(context))
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
     validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
     effective = _effective(context, settings, further)
@@ -122,6 +124,7 @@ def _arguments(
 def _effective(context: typer.Context, settings: TrainingSettings, further: dict[str, Any]) -> dict[str, Any]:
     """What decides the run, by the names of options: without settings that have no effect in it."""
     values = {**context.params, **settings.model_options(), **further, "config": None, "overwrite": None}
+    values |= {"lora": settings.lora, "encoder": settings.encoder}
     known = {**definitions(TrainingSettings), **definitions(TrainerSettings)}
     return {
         name: value for name, value in values.items() if name not in known or no_effect(known[name], values) is None
