@@ -6,17 +6,24 @@ import base64
 import json
 import os
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoModelForCausalLM,
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
     BertModel,
+    Gemma3TextConfig,
+    GPT2Config,
+    LlamaConfig,
     ModernBertConfig,
     ModernBertModel,
+    PreTrainedConfig,
     PreTrainedTokenizerFast,
+    Qwen2Config,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -120,7 +127,40 @@ def _make_modernbert(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-MAKERS = {"t5": _make_t5, "bart": _make_bart, "bert": _make_bert, "modernbert": _make_modernbert}
+def make_causal_tokenizer(template: str = "<s> $A") -> PreTrainedTokenizerFast:
+    """As many language models have it: no padding token, nothing after a text."""
+    return _tokenizer({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}, template)
+
+
+def causal_config(family: str, **changes: object) -> PreTrainedConfig:
+    """A tiny decoder-only model: an untied output layer (Llama), a window (Gemma 3), learned positions (GPT-2)."""
+    size = len(make_causal_tokenizer())
+    ends = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
+    llama = {
+        "vocab_size": size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 192, **ends,
+    }  # fmt: skip
+    gemma = {"head_dim": 8, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]}
+    gpt2 = {"vocab_size": size, "n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 192, **ends}
+    kind, values = {
+        "llama": (LlamaConfig, {**llama, "tie_word_embeddings": False}),
+        "qwen2": (Qwen2Config, {**llama, "tie_word_embeddings": True, "max_window_layers": 2}),
+        "gemma3": (Gemma3TextConfig, {**llama, **gemma}),
+        "gpt2": (GPT2Config, gpt2),
+    }[family]
+    return kind(**{**values, **changes})
+
+
+def _make_causal(family: str, folder: Path) -> None:
+    AutoModelForCausalLM.from_config(causal_config(family)).save_pretrained(folder)
+    make_causal_tokenizer("$A" if family in ("qwen2", "gpt2") else "<s> $A").save_pretrained(folder)
+
+
+CAUSAL_FAMILIES = ["llama", "qwen2", "gemma3", "gpt2"]
+
+MAKERS = {"t5": _make_t5, "bart": _make_bart, "bert": _make_bert, "modernbert": _make_modernbert} | {
+    family: partial(_make_causal, family) for family in CAUSAL_FAMILIES
+}
 
 
 def make_clusters(label_space: LabelSpace, dimension: int = 16, count: int = 3):

@@ -1,4 +1,4 @@
-"""Configuration of an XLGen model: a seq2seq backbone, the variant, and how clusters guide it."""
+"""Configuration of an XLGen model: a seq2seq or decoder-only backbone, the variant, and how clusters guide it."""
 
 from __future__ import annotations
 
@@ -76,7 +76,8 @@ class XLGenConfig(PreTrainedConfig):
     """Configuration of [`XLGenForConditionalGeneration`].
 
     Args:
-        backbone: config of the seq2seq model that is wrapped (T5, BART, EncoderDecoder ...).
+        backbone: config of the model that is wrapped: seq2seq (T5, BART, EncoderDecoder ...), or a decoder-only
+            language model (Llama, Qwen, GPT-2 ...).
         variant: `base` generates labels from the text; `bcl` also conditions on a multi-hot vector of clusters that a
             head on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters;
             `rcl` conditions on candidate labels that the processor's retriever finds for the text.
@@ -177,6 +178,11 @@ class XLGenConfig(PreTrainedConfig):
             )
         if not self.candidate_head:
             self._refuse_uses_of_the_head()
+        if self.is_causal and self.candidate_threshold > 0:
+            raise ConfigurationError(
+                f"candidate_threshold={self.candidate_threshold} hides candidates after the text was read; a "
+                "decoder-only backbone has read them then. Leave it at 0, or choose a seq2seq or encoder backbone."
+            )
 
     def _refuse_uses_of_the_head(self) -> None:
         """Without a candidate head nothing may need one."""
@@ -207,6 +213,11 @@ class XLGenConfig(PreTrainedConfig):
             found[name] = tuple(dict.fromkeys([*kinds, *([int] if float in kinds else [])]))
         del found["backbone"]
         return found
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether the backbone is a decoder-only language model, which reads the text as the prompt of its labels."""
+        return self.backbone is not None and not self.backbone.is_encoder_decoder  # type: ignore[union-attr]
 
     @property
     def has_clusters(self) -> bool:

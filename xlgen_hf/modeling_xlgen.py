@@ -1,4 +1,4 @@
-"""The XLGen model: a seq2seq backbone that generates label sets, guided by clusters of related labels."""
+"""The XLGen model: a backbone that generates label sets, guided by clusters of related labels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
-from .modules.backbone import load_backbone
+from .modules.backbone import load_backbone, make_backbone
 from .modules.candidate_head import CandidateHead, candidate_loss
 from .modules.candidate_pointer import CandidatePointer
 from .modules.compatibility import cache_argument
@@ -55,6 +55,13 @@ def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
     encoder_name = next(name for name, module in backbone.encoder.named_modules() if module is encoder)
     decoder_name = next(name for name, module in backbone.decoder.named_modules() if module is decoder)
     return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
+
+
+def _start_token(backbone: PreTrainedModel, processor: XLGenProcessor) -> int:
+    """The token that opens a target: of a decoder-only backbone the separator, as it stands between two labels."""
+    if backbone.config.is_encoder_decoder:
+        return find_start_token(backbone, processor.tokenizer)
+    return processor.label_tokenizer.separator_token_id
 
 
 @dataclass
@@ -84,7 +91,7 @@ class XLGenForConditionalGeneration(
     PreTrainedModel,
     GenerationMixin,
 ):
-    """Generates the label set of a text with any seq2seq backbone.
+    """Generates the label set of a text with any seq2seq or decoder-only backbone.
 
     Variants: `base` generates labels from the text. `bcl` conditions on a multi-hot vector of clusters, which a head
     on the encoder predicts and training may give. `mcg` learns two tasks, text to cluster tokens, and text with
@@ -93,7 +100,7 @@ class XLGenForConditionalGeneration(
 
     Args:
         config: the configuration.
-        backbone: a seq2seq model to wrap; made from `config.backbone` if None.
+        backbone: a seq2seq or decoder-only model to wrap; made from `config.backbone` if None.
 
     Source: Jung et al., "Cluster-Guided Label Generation in Extreme Multi-Label Classification", EACL 2023.
     """
@@ -109,7 +116,7 @@ class XLGenForConditionalGeneration(
 
     def __init__(self, config: XLGenConfig, backbone: PreTrainedModel | None = None) -> None:
         super().__init__(config)
-        self.backbone = AutoModelForSeq2SeqLM.from_config(config.backbone) if backbone is None else backbone
+        self.backbone = make_backbone(config.backbone) if backbone is None else backbone
         self.backbone.config = config.backbone
         if config.variant == "bcl":
             self.cluster_head = nn.Linear(config.hidden_size, config.num_clusters)
@@ -158,7 +165,7 @@ class XLGenForConditionalGeneration(
         dtype: torch.dtype = torch.float32,
         **options: object,
     ) -> XLGenForConditionalGeneration:
-        """Start a model from a pretrained seq2seq or encoder checkpoint.
+        """Start a model from a pretrained seq2seq, decoder-only or encoder checkpoint.
 
         Args:
             name: a folder, a name that an installed package carries, or a Hub id.
@@ -193,7 +200,7 @@ class XLGenForConditionalGeneration(
             tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
             pad_token_id=processor.pad_token_id,
             eos_token_id=processor.eos_token_id,
-            decoder_start_token_id=find_start_token(backbone, processor.tokenizer),
+            decoder_start_token_id=_start_token(backbone, processor),
             **options,
         )
         model = cls(config, backbone=backbone).to(dtype)
@@ -247,8 +254,8 @@ class XLGenForConditionalGeneration(
         return embeddings
 
     def get_encoder(self, modality: str | None = None) -> nn.Module:
-        """The backbone's encoder."""
-        return self.backbone.get_encoder()
+        """The backbone's encoder; of a decoder-only backbone its layers, which read the text as well."""
+        return self.backbone.base_model if self.config.is_causal else self.backbone.get_encoder()
 
     def get_decoder(self) -> nn.Module:
         """The backbone's decoder."""

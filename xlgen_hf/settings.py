@@ -267,6 +267,8 @@ def uses(definition: Definition, variant: str) -> bool:
 def check_effect(kind: type, values: Mapping[str, object], given: Iterable[str]) -> None:
     """Refuse settings that were given and have no effect together with the others.
 
+    Where another setting decides that and is still None, because it follows from the backbone, nothing is refused yet.
+
     Args:
         kind: the dataclass.
         values: values of all its settings by name, `variant` among them.
@@ -277,7 +279,9 @@ def check_effect(kind: type, values: Mapping[str, object], given: Iterable[str])
     """
     chosen = set(given)
     for name, definition in definitions(kind).items():
-        reason = no_effect(definition, values) if name in chosen else None
+        if name not in chosen or any(values[other] is None for other in definition.about.needs):
+            continue
+        reason = no_effect(definition, values)
         if reason is not None:
             raise ConfigurationError(f"{name}={_shown(values[name])} has no effect {reason}, or leave {name} out.")
 

@@ -78,6 +78,8 @@ def train(
     settings = from_values(TrainingSettings, {**own, "vocabulary": vocabulary, "sources": sources})
     settings.check_effect(given_names(context))
     settings.check_folders()
+    settings = settings.resolved()
+    settings.check_effect(given_names(context))
     args, further = _arguments(context, output_dir, values, has_validation=validation_file is not None)
     validation = None if validation_file is None else load_rows(validation_file, rows, split="validation")
     train_rows = load_rows(train_file, rows, split="train")
@@ -123,6 +125,7 @@ def _arguments(
 def _effective(context: typer.Context, settings: TrainingSettings, further: dict[str, object]) -> dict[str, object]:
     """What decides the run, by the names of options: without settings that have no effect in it."""
     values = {**context.params, **settings.model_options(), **further, "config": None, "overwrite": None}
+    values |= {"lora": settings.lora, "encoder": settings.encoder}
     known = {**definitions(TrainingSettings), **definitions(TrainerSettings)}
     return {
         name: value for name, value in values.items() if name not in known or no_effect(known[name], values) is None

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
+from transformers import EncoderDecoderCache
 from transformers.modeling_outputs import ModelOutput
+
+from .prompt_cache import branched
 
 __all__ = ["LastValue", "XLGenMemory"]
 
@@ -50,13 +53,15 @@ class XLGenMemory(ModelOutput):
     """What the encoder side gives the decoder, a row for each text.
 
     Attributes:
-        last_hidden_state: the decoder's memory, `(B, S, H)`.
+        last_hidden_state: the decoder's memory, `(B, S, H)`; of a decoder-only backbone the embeddings of the prompts,
+            each at the right end of its row.
         attention_mask: its mask, `(B, S)`.
         cluster_logits: logits of the clusters, `(B, C)`; `bcl` only.
         cluster_bits: the bits that conditioned the memory, `(B, C)`; `bcl` only.
         candidate_keys: memory of each candidate, `(B, K, H)`; `rcl` that copies only.
         candidate_pieces: pieces of each candidate, its separator last, padded with -1, `(B, K, P)`.
         candidate_logits: by the candidate head, minus infinity where there is no candidate, `(B, K)`.
+        prompt: what a decoder-only backbone has kept of the prompts, see [`shared_prompt`]; None where it has not run.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -66,7 +71,12 @@ class XLGenMemory(ModelOutput):
     candidate_keys: torch.Tensor | None = None
     candidate_pieces: torch.Tensor | None = None
     candidate_logits: torch.Tensor | None = None
+    prompt: EncoderDecoderCache | None = None
 
     def select(self, rows: torch.Tensor) -> XLGenMemory:
         """The memory of these rows, which may repeat."""
-        return XLGenMemory(**{name: value[rows] for name, value in self.items()})
+        return XLGenMemory(**{name: _selected(value, rows) for name, value in self.items()})
+
+
+def _selected(part: torch.Tensor | EncoderDecoderCache, rows: torch.Tensor) -> torch.Tensor | EncoderDecoderCache:
+    return branched(part, rows) if isinstance(part, EncoderDecoderCache) else part[rows]

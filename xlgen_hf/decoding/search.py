@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, fields
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from transformers import Cache, EncoderDecoderCache
 
 from .constraints import LabelSetConstraint, SetState
 from .memory import XLGenMemory
+from .prompt_cache import branched
 
 __all__ = ["DecodeStep", "DecoderRows", "LabelSets", "beam_search", "greedy_or_sample"]
 
@@ -61,7 +61,7 @@ class DecoderRows:
         """Copies of these rows, which go on by themselves."""
         twin = DecoderRows(self._step, self._memory.select(rows))
         twin._tokens = self._tokens[rows]
-        twin._cache = _branched(self._cache, rows)
+        twin._cache = None if self._cache is None else branched(self._cache, rows)
         return twin
 
     def reorder(self, rows: torch.Tensor) -> None:
@@ -69,18 +69,6 @@ class DecoderRows:
         self._tokens = self._tokens[rows]
         if self._cache is not None:
             self._cache.self_attention_cache.reorder_cache(rows)
-
-
-def _branched(cache: EncoderDecoderCache, rows: torch.Tensor) -> EncoderDecoderCache:
-    """A cache of some rows of another one, which stays as it is: layers replace their tensors, so a new shell does."""
-    parts = []
-    for part in (cache.self_attention_cache, cache.cross_attention_cache):
-        shell = copy(part)
-        shell.layers = [copy(layer) for layer in part.layers]
-        parts.append(shell)
-    twin = EncoderDecoderCache(*parts)
-    twin.batch_select_indices(rows)
-    return twin
 
 
 @dataclass

@@ -125,6 +125,8 @@ class LabelTokenizer:
         if self.num_clusters:
             tokens += [*_TASKS.values(), *map(_CLUSTER.format, range(self.num_clusters))]
         tokens += [_LEVEL.format(level) for level in range(self.num_levels)]
+        if self.tokenizer.pad_token_id is None:  # of many language models; nothing reads what is padding
+            self.tokenizer.pad_token_id = self.eos_token_id
         self.tokenizer.add_tokens(tokens, special_tokens=True)
         ids: list[int] = self.tokenizer.convert_tokens_to_ids(tokens)
         if ids != list(range(ids[0], ids[0] + len(ids))):  # those of an earlier call are taken again

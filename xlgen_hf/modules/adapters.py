@@ -67,6 +67,7 @@ _TAKEN = {
     "lora_dropout": optional(number(minimum=0, below=1)),
     "modules_to_save": optional(_NAMES),
     "trainable_token_indices": optional(mapping_of(list_of(integer(), unique=True))),
+    "fan_in_fan_out": optional(boolean()),
     "use_rslora": optional(boolean()),
     "use_dora": optional(boolean()),
     "init_lora_weights": optional(either(boolean(), choice(*_INITS))),

@@ -1,4 +1,4 @@
-"""Backbones: a seq2seq checkpoint as it is, or an encoder checkpoint with a shallow decoder made from its layers."""
+"""Backbones: a seq2seq or decoder-only checkpoint as it is, or an encoder checkpoint with a decoder made from it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BertConfig,
     ElectraConfig,
@@ -18,15 +19,19 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+)
 
 from ..configuration_xlgen import hidden_size
-from ..encoders.causal import refuse_causal
+from ..encoders.causal import is_causal, refuse_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..errors import CheckpointError, ConfigurationError
+from .causal import check_cache
 from .seq2seq import SUPPORTED_BACKBONES, refuse_separate_vocabularies
 
-__all__ = ["load_backbone", "longest_sequence", "warm_start_backbone"]
+__all__ = ["load_backbone", "longest_sequence", "make_backbone", "warm_start_backbone"]
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +48,9 @@ _DROPOUTS = (
     "attention_probs_dropout_prob",
     "embedding_dropout",
     "mlp_dropout",
+    "embd_pdrop",
+    "attn_pdrop",
+    "resid_pdrop",
 )
 
 
@@ -54,7 +62,7 @@ def load_backbone(
     dropout: float | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """Load a seq2seq checkpoint, or build a seq2seq model around an encoder checkpoint.
+    """Load a seq2seq or decoder-only checkpoint, or build a seq2seq model around an encoder checkpoint.
 
     Args:
         name: a folder, a name that an installed package carries, or a Hub id.
@@ -67,8 +75,9 @@ def load_backbone(
         The backbone, and the prefixes of its parameters that no pretraining has seen.
 
     Raises:
-        CheckpointError: if the name leads nowhere, or to something that is neither encoder nor seq2seq model.
-        ConfigurationError: if texts and targets have separate vocabularies, or the encoder no matrix of embeddings.
+        CheckpointError: if the name leads nowhere, or to something that is no language model.
+        ConfigurationError: if texts and targets have separate vocabularies, the encoder no matrix of embeddings, or a
+            decoder-only model keeps something else of a text than keys and values.
     """
     path = fetch_checkpoint(name)
     with checkpoint_errors(name):
@@ -82,11 +91,21 @@ def load_backbone(
             backbone, info = AutoModelForSeq2SeqLM.from_pretrained(path, **options, output_loading_info=True)
             _refuse_half(name, config, sorted(key for key in info["missing_keys"] if "decoder." in key))
             return backbone, []
+        if is_causal(config) and type(config) in MODEL_FOR_CAUSAL_LM_MAPPING:
+            check_cache(name, config)
+            return AutoModelForCausalLM.from_pretrained(path, **options), []
         refuse_causal(name, config, SUPPORTED_BACKBONES)
         if type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
             _refuse_half(name, config, ["its decoder"])
         encoder = AutoModel.from_pretrained(path, **options)
     return warm_start_backbone(encoder, tokenizer, decoder_layers=decoder_layers, dropout=dropout)
+
+
+def make_backbone(config: PreTrainedConfig) -> PreTrainedModel:
+    """A backbone with random weights, of the kind that a config is of."""
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    model: PreTrainedModel = auto.from_config(config)
+    return model
 
 
 def _refuse_half(name: str, config: PreTrainedConfig, missing: list[str]) -> None:

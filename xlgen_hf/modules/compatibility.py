@@ -5,10 +5,12 @@ Each entry says in which release the older name ended; it is removed when setup.
 
 from __future__ import annotations
 
+from collections.abc import MutableMapping
+
 from transformers import Cache
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
-__all__ = ["cache_argument", "cache_of"]
+__all__ = ["cache_argument", "cache_of", "take_cache"]
 
 # `past_key_values` until 5.23, `cache` since 5.24, in every forward pass and every output. The old name warns in 5.24
 # and ends in 5.40.
@@ -24,3 +26,9 @@ def cache_of(output: ModelOutput) -> Cache | None:
     """The decoder's cache in the output of a seq2seq model."""
     cache: Cache | None = output.get(_CACHE)
     return cache
+
+
+def take_cache(arguments: MutableMapping[str, object]) -> Cache | None:
+    """The decoder's cache out of the keyword arguments of a forward pass, which lose it."""
+    cache = arguments.pop(_CACHE, None)
+    return cache if isinstance(cache, Cache) else None

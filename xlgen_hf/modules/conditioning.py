@@ -7,6 +7,7 @@ from typing import Protocol
 import torch
 from torch import nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
@@ -14,6 +15,7 @@ from ..encoders.embedding import masked_mean
 from ..errors import ConfigurationError
 from .candidate_head import CandidateHead, candidate_spans, hide_candidates
 from .candidate_pointer import spelled_candidates
+from .causal import read_prompt, with_vectors
 
 __all__ = ["ConditionedEncoderMixin", "EncoderModel", "append_cluster_tokens", "choose_bits"]
 
@@ -24,6 +26,7 @@ class EncoderModel(Protocol):
     """What [`ConditionedEncoderMixin`] needs of the model that it is mixed into."""
 
     config: XLGenConfig
+    backbone: PreTrainedModel
     training: bool
     cluster_head: nn.Linear
     cluster_embeddings: nn.Embedding
@@ -70,9 +73,13 @@ class ConditionedEncoderMixin:
             raise ValueError("Give input_ids, inputs_embeds or encoder_outputs.")
         if attention_mask is None:
             attention_mask = given.new_ones(given.shape[:2], dtype=torch.long)
+        if self.config.is_causal:
+            candidates = (candidate_ids, candidate_scores)
+            return _encode_prompt(self, input_ids, attention_mask, inputs_embeds, cluster_bits, *candidates)
         hidden = _run_encoder(self, input_ids, attention_mask, inputs_embeds)
         if self.config.has_label_vectors and candidate_ids is not None:
-            return XLGenMemory(*_join_candidates(self, hidden, attention_mask, candidate_ids))
+            vectors, active = _candidate_vectors(self, candidate_ids, hidden.dtype)
+            return XLGenMemory(*_joined(hidden, attention_mask, vectors, active))
         if self.config.variant == "bcl":
             return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits)
         if self.config.reads_candidates and input_ids is not None:
@@ -162,6 +169,37 @@ def _run_encoder(
     return hidden
 
 
+def _encode_prompt(
+    model: EncoderModel,
+    input_ids: torch.Tensor | None,
+    mask: torch.Tensor,
+    inputs_embeds: torch.Tensor | None,
+    gold: torch.Tensor | None,
+    candidate_ids: torch.Tensor | None,
+    candidate_scores: torch.Tensor | None,
+) -> XLGenMemory:
+    """Read texts as prompts of a decoder-only backbone; clusters and candidates follow them, as vectors or tokens."""
+    config = model.config
+    with_states = config.variant == "bcl" or config.reads_candidates
+    prompt = read_prompt(model.backbone, input_ids, mask, inputs_embeds, with_states=with_states)
+    if config.has_label_vectors and candidate_ids is not None:
+        vectors = _candidate_vectors(model, candidate_ids, prompt.embeds.dtype)
+        return with_vectors(model.backbone, prompt, *vectors).memory()
+    if prompt.hidden is None or not with_states:
+        return prompt.memory()
+    if config.variant == "bcl":
+        logits, bits = _predict_clusters(model, prompt.hidden, prompt.mask, gold)
+        memory = with_vectors(model.backbone, prompt, *_cluster_vectors(model, bits)).memory()
+        memory.cluster_logits, memory.cluster_bits = logits, bits
+        return memory
+    memory = prompt.memory()
+    if prompt.ids is not None:
+        found = _with_candidates(model, prompt.hidden, prompt.ids, prompt.mask, candidate_scores)
+        memory.candidate_keys, memory.candidate_pieces = found.candidate_keys, found.candidate_pieces
+        memory.candidate_logits = found.candidate_logits
+    return memory
+
+
 def _with_clusters(
     model: EncoderModel,
     hidden: torch.Tensor,
@@ -170,16 +208,32 @@ def _with_clusters(
     gold: torch.Tensor | None,
 ) -> XLGenMemory:
     """Predict clusters from hidden states `(B, S, H)`, and condition on them or on the gold ones."""
-    pooled = functional.normalize(masked_mean(hidden, mask), dim=-1) * hidden.shape[-1] ** 0.5
-    logits = model.cluster_head(pooled)
-    bits = choose_bits(model, logits, gold)
+    logits, bits = _predict_clusters(model, hidden, mask, gold)
     if model.config.conditioning == "tokens":
         ids, mask = append_cluster_tokens(model.config, input_ids, mask, bits)
         return XLGenMemory(_run_encoder(model, ids, mask), mask, logits, bits)
-    active, clusters = bits.topk(_most_active(bits), dim=1)  # (B, A)
-    vectors = model.cluster_embeddings(clusters).to(hidden.dtype)
-    joined = torch.cat([hidden, vectors], dim=1)
-    return XLGenMemory(joined, torch.cat([mask, (active > 0).to(mask.dtype)], dim=1), logits, bits)
+    return XLGenMemory(*_joined(hidden, mask, *_cluster_vectors(model, bits)), logits, bits)
+
+
+def _predict_clusters(
+    model: EncoderModel, hidden: torch.Tensor, mask: torch.Tensor, gold: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits of the clusters, and the bits that condition, both `(B, C)`."""
+    pooled = functional.normalize(masked_mean(hidden, mask), dim=-1) * hidden.shape[-1] ** 0.5
+    logits = model.cluster_head(pooled)
+    return logits, choose_bits(model, logits, gold)
+
+
+def _cluster_vectors(model: EncoderModel, bits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Vectors of each text's clusters `(B, A, H)`, and which of them are active `(B, A)`."""
+    active, clusters = bits.topk(_most_active(bits), dim=1)
+    if model.config.conditioning == "memory":
+        vectors: torch.Tensor = model.cluster_embeddings(clusters)
+    else:  # of a decoder-only backbone: tokens can follow a prompt that is read already
+        first = model.config.first_cluster_token_id
+        assert first is not None
+        vectors = model.backbone.get_input_embeddings()(first + clusters)
+    return vectors, active > 0
 
 
 def _most_active(bits: torch.Tensor) -> int:
@@ -187,15 +241,21 @@ def _most_active(bits: torch.Tensor) -> int:
     return max(int((bits > 0).sum(1).max()), 1)
 
 
-def _join_candidates(
-    model: EncoderModel, hidden: torch.Tensor, mask: torch.Tensor, candidate_ids: torch.Tensor
+def _candidate_vectors(
+    model: EncoderModel, candidate_ids: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Append the vectors of the candidates to the memory: `(B, S, H)` and `(B, K)` -> `(B, S + K, H)`."""
-    rank = torch.arange(candidate_ids.shape[1], device=hidden.device)
+    """Vectors of the candidates `(B, K, H)`, and which of them there are `(B, K)`."""
+    rank = torch.arange(candidate_ids.shape[1], device=candidate_ids.device)
     rank = rank.clamp(max=model.candidate_ranks.num_embeddings - 1)
-    vectors = model.candidate_projection(model.label_vectors[candidate_ids.clamp(min=0)].to(hidden.dtype))
-    vectors = vectors + model.candidate_ranks(rank)
-    return torch.cat([hidden, vectors], dim=1), torch.cat([mask, (candidate_ids >= 0).to(mask.dtype)], dim=1)
+    vectors = model.candidate_projection(model.label_vectors[candidate_ids.clamp(min=0)].to(dtype))
+    return vectors + model.candidate_ranks(rank), candidate_ids >= 0
+
+
+def _joined(
+    hidden: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, active: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Append vectors `(B, A, H)` to hidden states `(B, S, H)`: `(B, S + A, H)`, and the mask of both."""
+    return torch.cat([hidden, vectors.to(hidden.dtype)], dim=1), torch.cat([mask, active.to(mask.dtype)], dim=1)
 
 
 def _with_candidates(
@@ -218,6 +278,8 @@ def _with_candidates(
             hidden_ones = memory.candidate_logits.detach().sigmoid() < config.candidate_threshold
             memory.attention_mask, pieces = hide_candidates(hidden_ones, spans, mask, pieces)
     if config.copies_candidates:
+        if config.is_causal:  # a state knows what is before it, so that a name's last token stands for the candidate
+            places = places + ((pieces >= 0).sum(-1) - 1).clamp(min=0)
         memory.candidate_keys = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
         memory.candidate_pieces = pieces
     return memory

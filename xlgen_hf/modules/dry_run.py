@@ -10,13 +10,14 @@ from typing import Protocol
 import numpy as np
 import torch
 from torch import nn
-from transformers import Cache
+from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import Seq2SeqLMOutput
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
 from ..errors import ConfigurationError
 from ..processing_xlgen import XLGenProcessor
+from .causal import read_prompt
 from .seq2seq import SUPPORTED_BACKBONES
 
 __all__ = ["Difference", "DryRun", "DryRunModel", "check_decoding", "dry_run"]
@@ -70,6 +71,7 @@ class DryRunModel(Protocol):
     """What the dry run needs of a model."""
 
     config: XLGenConfig
+    backbone: PreTrainedModel
     training: bool
 
     @property
@@ -145,12 +147,11 @@ def dry_run(model: DryRunModel, processor: XLGenProcessor) -> DryRun:
         processor: its processor.
     """
     with _undisturbed(model):
-        memory, alone = _memories(model, processor)
-        width = alone[0].shape[1]
-        padding = Difference.of(alone[0], memory[0][1:, :width])
+        memory, padding = _read_texts(model, processor)
         tokens = model.prepare_decoder_input_ids_from_labels(_targets(processor).to(model.device))
         # Copying is part of this library, so that only the backbone's own passes are compared.
-        out = model.run_decoder(memory, None, decoder_input_ids=tokens, use_cache=False)
+        at_once = XLGenMemory(memory.last_hidden_state, memory.attention_mask)
+        out = model.run_decoder(at_once, None, decoder_input_ids=tokens, use_cache=False)
         cache: Cache | None = None
         steps = []
         for length in range(1, tokens.shape[1] + 1):
@@ -159,16 +160,19 @@ def dry_run(model: DryRunModel, processor: XLGenProcessor) -> DryRun:
         return DryRun(padding, Difference.of(out.logits.log_softmax(-1), torch.stack(steps, dim=1)))
 
 
-def _memories(model: DryRunModel, processor: XLGenProcessor) -> tuple[XLGenMemory, XLGenMemory]:
-    """What the backbone's encoder gives for two texts, and for the shorter one alone."""
+def _read_texts(model: DryRunModel, processor: XLGenProcessor) -> tuple[XLGenMemory, Difference]:
+    """What the backbone's encoder gives for two texts, and how far the shorter one differs when it is read alone."""
     tokens = _label_tokens(processor, _TEXT_TOKENS)
     long, short = (processor.build_input(tokens[: _TEXT_TOKENS // part]) for part in (1, 2))
-    found = []
-    for inputs in ([long, short], [short]):
-        batch = processor.pad(inputs).to(model.device)
-        hidden = model.get_encoder()(**batch, return_dict=True).last_hidden_state
-        found.append(XLGenMemory(hidden, batch["attention_mask"]))
-    return found[0], found[1]
+    batch, alone = (processor.pad(inputs).to(model.device) for inputs in ([long, short], [short]))
+    width = alone["input_ids"].shape[1]
+    if model.config.is_causal:
+        prompts, prompt = (read_prompt(model.backbone, **inputs, with_states=True) for inputs in (batch, alone))
+        assert prompts.hidden is not None and prompt.hidden is not None
+        return prompts.memory(), Difference.of(prompt.hidden, prompts.hidden[1:, -width:])
+    encoder = model.get_encoder()
+    together, own = (encoder(**inputs, return_dict=True).last_hidden_state for inputs in (batch, alone))
+    return XLGenMemory(together, batch["attention_mask"]), Difference.of(own, together[1:, :width])
 
 
 def _targets(processor: XLGenProcessor) -> torch.Tensor:

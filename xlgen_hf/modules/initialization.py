@@ -39,6 +39,9 @@ class FreshModel(Protocol):
     def get_decoder(self) -> PreTrainedModel:
         """The backbone's decoder."""
 
+    def get_output_embeddings(self) -> nn.Linear:
+        """The output layer."""
+
     def resize_token_embeddings(self, size: int, mean_resizing: bool = True) -> nn.Module:
         """Resize embedding matrix and output layer."""
 
@@ -96,12 +99,26 @@ def check_lengths(name: str, backbone: PreTrainedConfig, processor: XLGenProcess
         ConfigurationError: if they are.
     """
     limit = longest_sequence(backbone, processor.tokenizer)
+    if limit is not None and not backbone.is_encoder_decoder and limit < _joint_length(processor):
+        raise ConfigurationError(
+            f"{name!r} reads inputs of {processor.max_source_length} and targets of {processor.max_target_length} "
+            f"tokens one after the other, with what guides them {_joint_length(processor)}, and has positions for "
+            f"{limit}. Lower max_source_length and max_target_length."
+        )
     if limit is not None and limit < max(processor.max_source_length, processor.max_target_length):
         raise ConfigurationError(
             f"The processor allows inputs of {processor.max_source_length} and targets of "
             f"{processor.max_target_length} tokens, {name!r} has positions for {limit}. Lower max_source_length "
             "and max_target_length."
         )
+
+
+def _joint_length(processor: XLGenProcessor) -> int:
+    """Most tokens that a decoder-only backbone reads in one row: input, vectors of clusters or candidates, target."""
+    vectors = 0 if processor.clusters is None else processor.clusters.num_clusters
+    if processor.candidates is not None and processor.candidates.conditioning == "memory":
+        vectors = processor.candidates.num_input_candidates
+    return processor.max_source_length + vectors + processor.max_target_length
 
 
 @torch.no_grad()
@@ -121,7 +138,7 @@ def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
         model.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
         if model.label_vectors.shape[1] == model.config.hidden_size:
             nn.init.eye_(model.candidate_projection.weight)
-            model.candidate_projection.weight.mul_(model.config.hidden_size**0.5)
+            model.candidate_projection.weight.mul_(_scale(model))
     if model.config.copies_candidates:
         model.candidate_pointer.reset()
     if model.config.candidate_head:
@@ -131,9 +148,22 @@ def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
 
 
 def _embedding_matrices(model: FreshModel) -> list[torch.Tensor]:
-    """The encoder's embedding matrix, and the decoder's where that is another one (T5Gemma)."""
+    """The encoder's embedding matrix, and the decoder's where that is another one (T5Gemma).
+
+    Of a decoder-only backbone, the output layer's weights too where it has its own: they start from pretrained ones.
+    """
     found = [part.get_input_embeddings().weight for part in (model, model.get_decoder())]
+    if model.config.is_causal:
+        found[1] = model.get_output_embeddings().weight
     return found[:1] if found[0] is found[1] else found
+
+
+def _scale(model: FreshModel) -> float:
+    """Length of the vectors that the decoder reads: hidden states of an encoder, or embeddings of a prompt."""
+    if not model.config.is_causal:
+        return float(model.config.hidden_size**0.5)
+    some = torch.arange(min(1000, model.config.separator_token_id or 1000))
+    return float(model.get_input_embeddings()(some).norm(dim=-1).mean())
 
 
 def _start_clusters(model: FreshModel, processor: XLGenProcessor, clusters: LabelClusters) -> None:
@@ -145,6 +175,11 @@ def _start_clusters(model: FreshModel, processor: XLGenProcessor, clusters: Labe
     ):
         for embeddings in matrices if ids else ():
             embeddings[token] = embeddings[ids].mean(0)
+    if model.config.is_causal:
+        if model.config.variant == "bcl" and model.config.conditioning == "memory":
+            tokens = processor.label_tokenizer.cluster_token_ids(range(clusters.num_clusters))
+            model.cluster_embeddings.weight.copy_(model.get_input_embeddings()(torch.tensor(tokens)))
+        return
     centroids = torch.as_tensor(clusters.centroids, dtype=matrices[0].dtype)
     if model.config.variant == "bcl" and centroids.shape[1] == model.config.hidden_size:
         scale = model.config.hidden_size**0.5

@@ -6,7 +6,7 @@ context variable, which each thread has for itself, which of its rows to compute
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import LastValue, XLGenMemory
 from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_pieces
+from .causal import continue_prompt
 from .compatibility import cache_argument, cache_of
 
 __all__ = ["IGNORED", "KeptRows", "OutputModel", "OutputRows", "RestrictedOutputMixin", "token_loss"]
@@ -125,12 +126,7 @@ class RestrictedOutputMixin:
         listed = None if tokens is None else memory.candidate_pieces
         if listed is not None:
             inputs["output_hidden_states"] = True
-        inputs |= {
-            "encoder_outputs": _EncoderOutput(last_hidden_state=memory.last_hidden_state),
-            "attention_mask": memory.attention_mask,
-            "return_dict": True,
-        }
-        out = _run_restricted(self, inputs)
+        out = _run_restricted(self, lambda: _run_backbone(self, memory, inputs))
         if listed is not None and tokens is not None:
             assert memory.candidate_keys is not None and self.config.separator_token_id is not None
             pieces = next_pieces(tokens, listed, self.config.separator_token_id)[:, -out.logits.shape[1] :]
@@ -254,16 +250,26 @@ def _computing(layer: nn.Module, run: _Run) -> Iterator[None]:
         _RUN.reset(token)
 
 
-def _run_restricted(model: OutputModel, inputs: dict[str, object]) -> Seq2SeqLMOutput:
+def _run_backbone(model: OutputModel, memory: XLGenMemory, inputs: dict[str, object]) -> Seq2SeqLMOutput:
+    if model.config.is_causal:
+        return continue_prompt(model.backbone, memory, inputs)
+    states = _EncoderOutput(last_hidden_state=memory.last_hidden_state)
+    out: Seq2SeqLMOutput = model.backbone(
+        **inputs, encoder_outputs=states, attention_mask=memory.attention_mask, return_dict=True
+    )
+    return out
+
+
+def _run_restricted(model: OutputModel, run_backbone: Callable[[], Seq2SeqLMOutput]) -> Seq2SeqLMOutput:
     """Run the backbone with its output layer restricted to the label tokens."""
     layer = model.backbone.get_output_embeddings()
     numbers = None if model.config.num_label_pieces is None else model.label_pieces
     # An adapter's wrapper leaves out the layer's bias (peft 0.21), so its rows are computed here even if they are all.
     if numbers is None and not _is_wrapped(layer):
-        return model.backbone(**inputs)
+        return run_backbone()
     run = _Run(_rows_of(model, layer, numbers), numbers)
     with _computing(layer, run):
-        out = model.backbone(**inputs)
+        out = run_backbone()
     if run.rows is not None and run.states is not None:
         out.logits = functional.linear(run.states, run.rows.weight, run.rows.bias)
     return out

@@ -8,6 +8,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
+from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..errors import ConfigurationError
 from ..files.model_checks import load_config, local_model, try_tokenizer
@@ -146,7 +147,21 @@ def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokeni
         tokenizer = try_tokenizer(Path(path), config)
     lengths = (settings.max_source_length, settings.max_target_length)
     limit = longest_sequence(config, tokenizer)
+    if limit is not None and is_causal(config):
+        return tokenizer, _lengths_in_one_row(settings.backbone, lengths, limit)
     if limit is not None and limit < max(lengths):
         logger.info("%s has positions for %d tokens; inputs and targets are cut there.", settings.backbone, limit)
         lengths = (min(lengths[0], limit), min(lengths[1], limit))
     return tokenizer, lengths
+
+
+def _lengths_in_one_row(name: str, lengths: tuple[int, int], limit: int) -> tuple[int, int]:
+    """Lengths of inputs and targets that a decoder-only model can read one after the other.
+
+    Where both do not fit, inputs get half of its positions and targets a quarter; the rest is for what guides them.
+    """
+    if sum(lengths) <= limit * 3 // 4:
+        return lengths
+    lengths = (min(lengths[0], limit // 2), min(lengths[1], limit // 4))
+    logger.info("%s has positions for %d tokens; inputs are cut at %d, targets at %d.", name, limit, *lengths)
+    return lengths

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from ..configuration_xlgen import XLGenConfig
 from ..errors import ConfigurationError, MissingExtraError
@@ -49,7 +50,8 @@ def lora_config(
 
     Adapted are all linear layers of attention and feed-forward that pretraining has seen: q, k, v, o, wi and wo of a
     T5; q_proj, k_proj, v_proj, out_proj, fc1 and fc2 of a BART; query, key, value and dense of a BERT encoder; Wqkv,
-    Wi and Wo of a ModernBERT encoder; in any other family whatever it calls them. Apply it with
+    Wi and Wo of a ModernBERT encoder; q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj and down_proj of a Llama or
+    Qwen; c_attn, c_proj and c_fc of a GPT-2; in any other family whatever it calls them. Apply it with
     `peft.get_peft_model(model, lora_config(model))`, or with [`add_lora`], which keeps the base as well.
 
     Args:
@@ -74,12 +76,14 @@ def lora_config(
         raise ConfigurationError(f"alpha={alpha}; it must be positive.")
     if not 0 <= dropout < 1:
         raise ConfigurationError(f"dropout={dropout}; a share in [0, 1) is needed.")
+    layers = _adapted_layers(model)
     config: LoraConfig = peft.LoraConfig(
         task_type="SEQ_2_SEQ_LM",
         r=r,
         lora_alpha=alpha,
         lora_dropout=dropout,
-        target_modules=_adapted_layers(model),
+        target_modules=layers,
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in layers),
         modules_to_save=_fresh_modules(model) or None,
         trainable_token_indices=_trained_rows(model),
     )
@@ -92,7 +96,7 @@ def _adapted_layers(model: XLGenForConditionalGeneration) -> list[str]:
     names = [
         name
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and module is not output and name.startswith("backbone.")
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not output and name.startswith("backbone.")
     ]
     seen = [name for name in names if not model.is_fresh(f"{name}.") and _UNUSED not in name.split(".")]
     if not seen:

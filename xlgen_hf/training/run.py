@@ -64,6 +64,7 @@ def train_model(
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     settings.check_folders()
+    settings = settings.resolved()
     settings.check_lora()
     _check_retriever(settings, args)
     rows = {"train": train_rows, "validation": validation_rows}
@@ -103,7 +104,7 @@ def _train(
         train_dataset=_with_label_rows(train_rows, processor.label_space, _label_row_rate(settings), args.seed),
         eval_dataset=validation_rows,
     )
-    checkpoint = _checkpoint_of(Path(args.output_dir), lora=settings.lora)
+    checkpoint = _checkpoint_of(Path(args.output_dir), lora=bool(settings.lora))
     run_training(trainer, checkpoint)
     scores = _finish(trainer, settings, has_validation=validation_rows is not None)
     seconds = None if checkpoint else time.monotonic() - started

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,13 +72,14 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
     """What is trained, in addition to the training arguments.
 
     Attributes:
-        backbone: checkpoint of a seq2seq model or of an encoder.
+        backbone: checkpoint of a seq2seq model, of a decoder-only language model or of an encoder.
         variant: `base`, `bcl`, `mcg` or `rcl`.
         start_from: trained XLGen model, of any variant, whose weights the training starts from; its backbone must be
             the same.
         vocabulary: names beyond those of the training rows.
         clusters: folder that `xlgen cluster` wrote; clusters are made if None.
-        encoder: checkpoint that embeds documents for clusters and retrieval; the backbone if None.
+        encoder: checkpoint that embeds documents for clusters and retrieval; if None the backbone, or all-MiniLM-L6-v2
+            where that is a decoder-only language model.
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
         dropout: dropout of the backbone; the checkpoint's own if None.
         drop_labels: fraction of each training row's labels that is dropped (PU).
@@ -91,7 +92,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
         max_source_length: maximum number of tokens of an input.
         max_target_length: maximum number of tokens of a target.
         max_labels: maximum number of labels that decoding gives a text; the most of a training row if None.
-        lora: train an adapter (see `xlgen_hf.training.lora`) instead of the whole model.
+        lora: train an adapter (see `xlgen_hf.training.lora`) instead of the whole model; if None where the backbone is
+            a decoder-only language model.
         lora_rank: its rank.
         lora_alpha: its changes are scaled by `lora_alpha / lora_rank`.
         quantize: hold the adapter's base in 4 or 8 bits; needs a GPU.
@@ -104,7 +106,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
 
     backbone: str = setting(
         DEFAULT_BACKBONE,
-        help="Seq2seq checkpoint (T5, BART ...), or an encoder, which gets a shallow decoder: folder, name or Hub id.",
+        help="Seq2seq (T5, BART ...) or decoder-only checkpoint (Llama, Qwen ...), or an encoder, which gets a "
+        "shallow decoder: folder, name or Hub id.",
         group=_BACKBONE,
         published=False,
     )
@@ -127,7 +130,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
     encoder: str | None = setting(
         None,
         help="Checkpoint that embeds texts for clusters or retrieval.",
-        default_text="the backbone",
+        default_text="the backbone; all-MiniLM-L6-v2 for a decoder-only one",
         variants=("bcl", "mcg", "rcl"),
         unless=("clusters", "retriever"),
         published=False,
@@ -180,8 +183,11 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
     max_labels: int | None = setting(  # type: ignore[assignment]
         None, help="Maximum number of labels per text.", minimum=1, default_text="the most of a training row"
     )
-    lora: bool = setting(
-        False, help="Train a LoRA adapter; its base stays in `base/` of the output folder.", group=_LORA
+    lora: bool | None = setting(
+        None,
+        help="Train a LoRA adapter; its base stays in `base/` of the output folder.",
+        default_text="with a decoder-only backbone",
+        group=_LORA,
     )
     lora_rank: int = setting(16, help="Rank of the adapter.", minimum=1, group=_LORA, needs={"lora": True})
     lora_alpha: float = setting(
@@ -238,6 +244,27 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
                 f"clusters={str(self.clusters)!r}: this folder has no label_clusters.json; it is not one that "
                 "`xlgen cluster` wrote."
             )
+
+    def resolved(self) -> TrainingSettings:
+        """The same settings with those that follow from the kind of the backbone: whether LoRA, and the encoder.
+
+        Raises:
+            CheckpointError: if the backbone cannot be found.
+            ConfigurationError: if a setting that was chosen has no effect then.
+        """
+        from transformers import AutoConfig
+
+        from ..encoders.causal import is_causal
+        from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
+
+        with checkpoint_errors(self.backbone):
+            config = AutoConfig.from_pretrained(fetch_checkpoint(self.backbone), trust_remote_code=False)
+        causal = is_causal(config)
+        changes: dict[str, Any] = {"lora": causal if self.lora is None else self.lora}
+        needs_encoder = no_effect(definitions(TrainingSettings)["encoder"], vars(self)) is None
+        if causal and self.encoder is None and needs_encoder:
+            changes["encoder"] = DEFAULT_BACKBONE
+        return replace(self, **changes)
 
     def check_lora(self) -> None:
         """Refuse, before anything is computed, an adapter that cannot be trained here.
