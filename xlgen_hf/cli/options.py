@@ -22,6 +22,7 @@ __all__ = [
     "CpuThreads",
     "Device",
     "Labels",
+    "Overwrite",
     "UsageProblem",
     "given_names",
     "no_such_option",
