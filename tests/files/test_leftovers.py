@@ -27,6 +27,8 @@ def runs(tmp_path):
     _write(tmp_path / "index" / "score_model.json")
     _write(tmp_path / "index" / "retriever" / "model.safetensors")
     _write(tmp_path / "index" / "cache" / "embeddings" / f"embeddings-{HASH}" / "about.json")
+    _write(tmp_path / "experiment" / "result.json")
+    _write(tmp_path / "experiment" / "encoder" / "checkpoint-4" / "checkpoint.json")
     _write(tmp_path / "run" / "checkpoint-5" / "checkpoint.json")
     _write(tmp_path / "run" / ".unfinished-checkpoint-6" / "model.safetensors", 500)
     _write(tmp_path / "other" / "checkpoint-7" / "trainer_state.json")
@@ -40,6 +42,7 @@ REMOVED = {
     f"model/cache/embeddings-{HASH}",
     "model/cache/retriever/encoder-12ab/checkpoint-9",
     f"index/cache/embeddings/embeddings-{HASH}",
+    "experiment/encoder/checkpoint-4",
 }
 NEEDED = {"run/checkpoint-5", "run/.unfinished-checkpoint-6"}
 
@@ -71,14 +74,14 @@ def test_the_command_lists_and_removes_what_no_run_needs(runs, capsys):
     before = _names(runs)
     assert main(["clean", str(runs)]) == 0
     shown = capsys.readouterr().out
-    assert "4 kB can be removed; nothing was. Give --yes" in shown and "unfinished run, kept" in shown
+    assert "5 kB can be removed; nothing was. Give --yes" in shown and "unfinished run, kept" in shown
     assert _names(runs) == before
     assert main(["clean", str(runs / "model"), str(runs), "--yes"]) == 0
-    assert "Removed 4 kB." in capsys.readouterr().out
+    assert "Removed 5 kB." in capsys.readouterr().out
     assert _names(runs) == {name for name in before if not any(name.startswith(f"{one}/") for one in REMOVED)}
     assert not (runs / "model" / "cache").exists() and (runs / "index" / "retriever").is_dir()
     assert main(["clean", str(runs), "--yes", "--unfinished"]) == 0
-    assert {name.split("/")[0] for name in _names(runs)} == {"model", "index", "other"}
+    assert {name.split("/")[0] for name in _names(runs)} == {"model", "index", "experiment", "other"}
     capsys.readouterr()
     assert main(["clean", str(runs)]) == 0
     assert capsys.readouterr().out == "Nothing to remove.\n"

@@ -45,6 +45,7 @@ _HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\
 _EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
 # Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
 _HOLDERS = re.compile(r"cache|retriever|embeddings|encoder(-[0-9a-f]+)?")
+_RESULT_FILE = "result.json"  # of a finished run of an experiment
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -68,7 +69,7 @@ class Leftover:
     def owner(self) -> Path:
         """The output folder of the run that left it."""
         owner = self.path.parent
-        while _HOLDERS.fullmatch(owner.name) and not _holds_model(owner):
+        while _HOLDERS.fullmatch(owner.name) and not _is_finished(owner):
             owner = owner.parent
         return owner
 
@@ -88,7 +89,7 @@ def find_leftovers(folder: str | Path) -> list[Leftover]:
             if kind is not None:
                 names.remove(name)  # it is not looked into
                 one = Leftover(path, kind, folder_size(path), is_needed=False)
-                found.append(replace(one, is_needed=kind == "checkpoint" and not _holds_model(one.owner)))
+                found.append(replace(one, is_needed=kind == "checkpoint" and not _is_finished(one.owner)))
     return sorted(found, key=lambda one: one.path)
 
 
@@ -101,8 +102,9 @@ def _kind(path: Path) -> Literal["checkpoint", "embeddings"] | None:
     return "checkpoint" if is_whole or _HALF_CHECKPOINT.fullmatch(path.name) else None
 
 
-def _holds_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in (REPORT_FILE, SCORE_MODEL_FILE))
+def _is_finished(folder: Path) -> bool:
+    """Whether an output folder holds a model, an index, or the result of a run of an experiment."""
+    return any((folder / name).is_file() for name in (REPORT_FILE, SCORE_MODEL_FILE, _RESULT_FILE))
 
 
 def remove_leftovers(leftovers: list[Leftover], root: str | Path) -> None:
