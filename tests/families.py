@@ -11,7 +11,7 @@ import transformers
 from tiny import ROWS, make_bart_tokenizer, make_bert_tokenizer, make_t5_tokenizer
 from transformers import MBartTokenizer, NllbTokenizer, PreTrainedTokenizerBase
 
-__all__ = ["ENCODERS", "SEQ2SEQ", "make_checkpoint"]
+__all__ = ["CAUSAL", "ENCODERS", "FAMILIES", "SEQ2SEQ", "make_checkpoint"]
 
 _BART = {
     "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
