@@ -6,8 +6,8 @@ For each family of `tests/families.py` a tiny checkpoint with random weights is 
 
 * built: `from_backbone`, with its dry run, as `base`, `bcl` and `mcg`;
 * trained: one step of each variant lowers the loss on its batch;
-* search: the largest difference between log-probabilities of teacher forcing and of decoding token by token, over three
-  texts of different lengths, and greedy `generate` with the constraint finds the labels that `predict` finds;
+* search: the largest difference between log-probabilities of teacher forcing and of decoding token by token, over
+  three texts of different lengths, and greedy `generate` with the constraint finds the labels that `predict` finds;
 * loaded: what is saved and loaded computes the same logits.
 
 No network, no GPU; about a minute on one core. `docs/backbones.md` shows what it printed.

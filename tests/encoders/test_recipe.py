@@ -87,7 +87,10 @@ def test_a_checkpoint_without_these_files_says_nothing(checkpoint):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"modules": [*OLD_MODULES, "sentence_transformers.models.Dense"]}, "need its module '2_Dense' of type 'Dense'"),
+        (
+            {"modules": [*OLD_MODULES, "sentence_transformers.models.Dense"]},
+            "need its module '2_Dense' of type 'Dense'",
+        ),
         ({"pooling": {"pooling_mode_weightedmean_tokens": True}}, "pooled by pooling_mode_weightedmean_tokens"),
         ({"pooling": {"pooling_mode": ["mean", "cls"]}}, "pooled by mean, cls; XLGen has one of"),
         (
@@ -154,7 +157,7 @@ def test_a_causal_model_embeds_only_as_it_was_trained_to(tmp_path, family):
 def test_values_out_of_range_are_refused():
     with pytest.raises(ConfigurationError, match="pooling='sum'; choose one of mean, cls, last, max"):
         EmbeddingRecipe("sum")
-    with pytest.raises(ConfigurationError, match="query_prompt=.* it must be a text of at most 2000 characters"):
+    with pytest.raises(ConfigurationError, match=r"query_prompt=.* it must be a text of at most 2000 characters"):
         EmbeddingRecipe(query_prompt="x" * 2001)
 
 

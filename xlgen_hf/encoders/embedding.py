@@ -80,8 +80,8 @@ def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreT
         recipe: how its embeddings are made; as the checkpoint says if None.
 
     Raises:
-        CheckpointError: if it cannot be loaded, is a causal language model that nothing says to pool by the last token,
-            or is a seq2seq model whose family has no model of the encoder alone.
+        CheckpointError: if it cannot be loaded, is a causal language model that nothing says to pool by the last
+            token, or is a seq2seq model whose family has no model of the encoder alone.
     """
     source = _EncoderSource.open(name, recipe)
     if source.config.is_encoder_decoder and type(source.config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
@@ -119,8 +119,7 @@ def embed_texts(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Embed texts as an encoder was trained to: by the mean of its last hidden states over each text's own tokens, or
-    as its checkpoint says (pooling, prompts).
+    """Embed texts by an encoder's last hidden states over each text's own tokens, pooled as its checkpoint says.
 
     Args:
         texts: `N` texts. One without any token (possible only where the tokenizer adds no special tokens) gets a row
@@ -129,8 +128,8 @@ def embed_texts(
             that an installed package carries, a Hub id; or a loaded model with its tokenizer.
         recipe: how embeddings are made; see [`recipe_of`] if None.
         side: whose prompt is put before the texts: that of queries, or that of passages.
-        max_length: tokens of a text that are read, prompt and special tokens included; capped by what the model can take. Texts
-            that lose tokens are counted in the log.
+        max_length: tokens of a text that are read, prompt and special tokens included; capped by what the model can
+            take. Texts that lose tokens are counted in the log.
         batch_size: texts that are encoded at once; texts of like length go together.
         normalize: scale each row to length 1.
         cache_dir: keep embeddings in a folder below, named by a hash of the token ids and the weights. They are

@@ -131,14 +131,14 @@ def check_decoding(model: DryRunModel, processor: XLGenProcessor, name: str) -> 
     except _FAILURES as err:
         answer = (str(err).strip().splitlines() or ["no message"])[0]
         raise ConfigurationError(
-            f"{shown} cannot be the backbone: a first pass over two short texts fails ({type(err).__name__}: {answer}). "
-            f"{SUPPORTED_BACKBONES}"
+            f"{shown} cannot be the backbone: a first pass over two short texts fails "
+            f"({type(err).__name__}: {answer}). {SUPPORTED_BACKBONES}"
         ) from err
     if not found.steps.holds:
         raise ConfigurationError(
             f"{shown} cannot be the backbone: teacher forcing and decoding token by token disagree by "
-            f"{found.steps.found:.2g} in log-probability (rounding explains {found.steps.allowed:.1g}), so it would not "
-            f"predict what it is trained for. {SUPPORTED_BACKBONES}"
+            f"{found.steps.found:.2g} in log-probability (rounding explains {found.steps.allowed:.1g}), so it would "
+            f"not predict what it is trained for. {SUPPORTED_BACKBONES}"
         )
     if not found.padding.holds:
         logger.warning(

@@ -50,8 +50,8 @@ def refuse_separate_vocabularies(name: str, config: PreTrainedConfig) -> None:
 def find_start_token(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that opens a target, in training and in search alike.
 
-    A target language, where the tokenizer has one (mBART, NLLB); else what the checkpoint starts its decoder with; else
-    its token for the beginning of a sequence, as in T5Gemma.
+    A target language, where the tokenizer has one (mBART, NLLB); else what the checkpoint starts its decoder with;
+    else its token for the beginning of a sequence, as in T5Gemma.
 
     Args:
         backbone: a seq2seq model.
