@@ -26,7 +26,7 @@ _T5 = {
 _GEMMA = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0,
-    "sliding_window": 64, "max_position_embeddings": 256, "query_pre_attn_scalar": 8,
+    "sliding_window": 4, "max_position_embeddings": 256, "query_pre_attn_scalar": 8,
 }  # fmt: skip
 _BERT = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,

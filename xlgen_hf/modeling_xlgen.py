@@ -31,7 +31,7 @@ from .hub.push_mixin import PushModelMixin
 from .modules.backbone import load_backbone, make_backbone
 from .modules.candidate_head import CandidateHead, candidate_loss
 from .modules.candidate_pointer import CandidatePointer
-from .modules.compatibility import cache_argument
+from .modules.compatibility import cache_argument, windowed_cache
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
@@ -367,6 +367,8 @@ class XLGenForConditionalGeneration(
                     inputs, attention_mask, inputs_embeds, cluster_bits, candidate_ids, candidate_scores
                 )
             options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
+        if options.get("use_cache", True):
+            options = {**windowed_cache(self.config.get_text_config(decoder=True)), **options}
         found: torch.Tensor | ModelOutput = super().generate(inputs, attention_mask=attention_mask, **options)
         return found
 
