@@ -249,7 +249,7 @@ class XLGenForConditionalGeneration(
             decoder = self.backbone.get_decoder()
             if decoder.get_input_embeddings().num_embeddings != embeddings.num_embeddings:  # a table of its own
                 decoder.resize_token_embeddings(*args, **kwargs)
-        set_vocab_size(self.config.backbone, embeddings.num_embeddings)
+        set_vocab_size(self.backbone.config, embeddings.num_embeddings)
         self.tie_weights()
         return embeddings
 
@@ -263,7 +263,7 @@ class XLGenForConditionalGeneration(
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Targets `(B, T)` -> decoder inputs `(B, T)`: shifted right, start token first, -100 as padding."""
-        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        start, pad = self.config.start_token, self.config.pad_token_id
         return shift_right(labels, start, start if pad is None else pad, IGNORED)
 
     def is_fresh(self, parameter_name: str) -> bool:
