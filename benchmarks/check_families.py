@@ -38,7 +38,7 @@ from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset
 
 TEXTS = ["a history of church music in the church of the organ", "playing the piano", "printing"]
 VARIANTS = ("base", "bcl", "mcg")
-GROUPS = {"Seq2seq checkpoints": SEQ2SEQ, "Encoders, with a new decoder": ENCODERS, "Decoders": CAUSAL}
+GROUPS = {"Seq2seq checkpoints": SEQ2SEQ, "Encoders, with a new decoder": ENCODERS, "Decoder-only checkpoints": CAUSAL}
 
 
 class _Warnings(logging.Handler):

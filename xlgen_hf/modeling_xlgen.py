@@ -37,7 +37,14 @@ from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
 from .modules.output_layer import IGNORED, KeptRows, RestrictedOutputMixin, token_loss
 from .modules.persistence import ModelFilesMixin
-from .modules.seq2seq import choose_attention, find_start_token, set_vocab_size, shift_right
+from .modules.seq2seq import (
+    choose_attention,
+    embedding_tie,
+    find_start_token,
+    set_vocab_size,
+    shares_embeddings,
+    shift_right,
+)
 from .prediction.generator import Generator
 from .prediction.predictor import Predictor
 from .prediction.results import LabelPrediction
@@ -47,14 +54,6 @@ from .ranking.decisions import DecisionRule
 __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
 logger = logging.getLogger(__name__)
-
-
-def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
-    """Name of the decoder's embedding matrix -> name of the encoder's; its output layer is tied to the former."""
-    encoder, decoder = backbone.encoder.get_input_embeddings(), backbone.decoder.get_input_embeddings()
-    encoder_name = next(name for name, module in backbone.encoder.named_modules() if module is encoder)
-    decoder_name = next(name for name, module in backbone.decoder.named_modules() if module is decoder)
-    return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
 def _start_token(backbone: PreTrainedModel, processor: XLGenProcessor) -> int:
@@ -136,7 +135,7 @@ class XLGenForConditionalGeneration(
         self.kept_rows: LastValue[KeptRows] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
-            self._tied_weights_keys = _embedding_tie(self.backbone)
+            self._tied_weights_keys = embedding_tie(self.backbone)
         self.post_init()
 
     def train(self, mode: bool = True) -> XLGenForConditionalGeneration:
@@ -197,7 +196,7 @@ class XLGenForConditionalGeneration(
             num_label_pieces=None if pieces is None else len(pieces),
             separator_token_id=processor.label_tokenizer.separator_token_id,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
-            tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
+            tie_encoder_decoder=shares_embeddings(backbone),
             pad_token_id=processor.pad_token_id,
             eos_token_id=processor.eos_token_id,
             decoder_start_token_id=_start_token(backbone, processor),
@@ -367,7 +366,7 @@ class XLGenForConditionalGeneration(
                     inputs, attention_mask, inputs_embeds, cluster_bits, candidate_ids, candidate_scores
                 )
             options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
-        if options.get("use_cache", True):
+        if options.get("use_cache", True) and not self.config.is_causal:
             options = {**windowed_cache(self.config.get_text_config(decoder=True)), **options}
         found: torch.Tensor | ModelOutput = super().generate(inputs, attention_mask=attention_mask, **options)
         return found

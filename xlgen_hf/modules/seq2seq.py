@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import EncoderDecoderModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import text_part
 from ..errors import ConfigurationError
@@ -12,9 +12,11 @@ from ..labels.tokens import language_token_id
 __all__ = [
     "SUPPORTED_BACKBONES",
     "choose_attention",
+    "embedding_tie",
     "find_start_token",
     "refuse_separate_vocabularies",
     "set_vocab_size",
+    "shares_embeddings",
     "shift_right",
 ]
 
@@ -112,3 +114,27 @@ def choose_attention(backbone: PreTrainedModel) -> None:
     for module in backbone.modules():
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation_internal = module.get_correct_attn_implementation(None)
+
+
+def shares_embeddings(backbone: PreTrainedModel) -> bool:
+    """Whether encoder and decoder of an `EncoderDecoderModel` have one embedding matrix; others see to it themselves.
+
+    Args:
+        backbone: any backbone.
+    """
+    if not isinstance(backbone, EncoderDecoderModel):
+        return False
+    shared: bool = backbone.decoder.get_input_embeddings().weight is backbone.encoder.get_input_embeddings().weight
+    return shared
+
+
+def embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
+    """Name of the decoder's embedding matrix -> name of the encoder's; its output layer is tied to the former.
+
+    Args:
+        backbone: a backbone that shares its embeddings.
+    """
+    encoder, decoder = backbone.encoder.get_input_embeddings(), backbone.decoder.get_input_embeddings()
+    encoder_name = next(name for name, module in backbone.encoder.named_modules() if module is encoder)
+    decoder_name = next(name for name, module in backbone.decoder.named_modules() if module is decoder)
+    return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
