@@ -15,7 +15,6 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     Cache,
-    EncoderDecoderModel,
     GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
@@ -41,7 +40,7 @@ from .modules.seq2seq import (
     choose_attention,
     embedding_tie,
     find_start_token,
-    set_vocab_size,
+    resize_embeddings,
     shares_embeddings,
     shift_right,
 )
@@ -240,15 +239,7 @@ class XLGenForConditionalGeneration(
 
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Module:
         """Resize embedding matrix and output layer, and keep them tied; the arguments are transformers'."""
-        if isinstance(self.backbone, EncoderDecoderModel):
-            self.backbone.decoder.resize_token_embeddings(*args, **kwargs)
-            embeddings = self.backbone.encoder.resize_token_embeddings(*args, **kwargs)
-        else:
-            embeddings = self.backbone.resize_token_embeddings(*args, **kwargs)
-            decoder = self.backbone.get_decoder()
-            if decoder.get_input_embeddings().num_embeddings != embeddings.num_embeddings:  # a table of its own
-                decoder.resize_token_embeddings(*args, **kwargs)
-        set_vocab_size(self.backbone.config, embeddings.num_embeddings)
+        embeddings = resize_embeddings(self.backbone, *args, **kwargs)
         self.tie_weights()
         return embeddings
 

@@ -198,7 +198,7 @@ def test_queries_and_passages_have_their_own_prompts(retriever, checkpoint):
     [
         ({"pooling": "sum"}, "pooling='sum'; choose one of"),
         ({"dense": "3"}, "recipe.dense' is not a field of it"),
-        ({"query_prompt": 7}, "recipe.query_prompt' must be"),
+        ({"query_prompt": 7}, "recipe.query_prompt' is 7"),
     ],
 )
 def test_a_damaged_recipe_is_refused(retriever, label_space, tmp_path, recipe, message):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 from transformers import EncoderDecoderModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import text_part
@@ -15,7 +16,7 @@ __all__ = [
     "embedding_tie",
     "find_start_token",
     "refuse_separate_vocabularies",
-    "set_vocab_size",
+    "resize_embeddings",
     "shares_embeddings",
     "shift_right",
 ]
@@ -94,12 +95,29 @@ def shift_right(labels: torch.Tensor, start_token: int, pad_token: int, ignored:
     return shifted.masked_fill(shifted == ignored, pad_token)
 
 
-def set_vocab_size(config: PreTrainedConfig, size: int) -> None:
-    """Note a new size of the vocabulary wherever a backbone's config states it; T5Gemma states it twice."""
-    parts: list[PreTrainedConfig] = [config, text_part(config, "encoder"), text_part(config, "decoder")]
-    for part in parts:
+def resize_embeddings(backbone: PreTrainedModel, *args: Any, **kwargs: Any) -> nn.Embedding:
+    """Resize a backbone's embedding matrices and output layer, and note the size wherever its config states it.
+
+    Args:
+        backbone: any backbone; it is changed.
+        args, kwargs: those of `PreTrainedModel.resize_token_embeddings`.
+
+    Returns:
+        The embedding matrix of its inputs.
+    """
+    if isinstance(backbone, EncoderDecoderModel):
+        backbone.decoder.resize_token_embeddings(*args, **kwargs)
+        embeddings: nn.Embedding = backbone.encoder.resize_token_embeddings(*args, **kwargs)
+    else:
+        embeddings = backbone.resize_token_embeddings(*args, **kwargs)
+        decoder = backbone.get_decoder()
+        if decoder.get_input_embeddings().num_embeddings != embeddings.num_embeddings:  # a table of its own
+            decoder.resize_token_embeddings(*args, **kwargs)
+    config = backbone.config
+    for part in (config, text_part(config, "encoder"), text_part(config, "decoder")):  # T5Gemma states it twice
         if hasattr(part, "vocab_size"):
-            part.vocab_size = size
+            part.vocab_size = embeddings.num_embeddings
+    return embeddings
 
 
 def choose_attention(backbone: PreTrainedModel) -> None:
