@@ -95,7 +95,7 @@ def shift_right(labels: torch.Tensor, start_token: int, pad_token: int, ignored:
     return shifted.masked_fill(shifted == ignored, pad_token)
 
 
-def resize_embeddings(backbone: PreTrainedModel, *args: Any, **kwargs: Any) -> nn.Embedding:
+def resize_embeddings(backbone: PreTrainedModel, *args: object, **kwargs: object) -> nn.Embedding:
     """Resize a backbone's embedding matrices and output layer, and note the size wherever its config states it.
 
     Args:
