@@ -11,10 +11,11 @@ import transformers
 from tiny import ROWS, make_bart_tokenizer, make_bert_tokenizer, make_t5_tokenizer
 from transformers import MBartTokenizer, NllbTokenizer, PreTrainedTokenizerBase
 
-__all__ = ["ENCODERS", "SEQ2SEQ", "make_checkpoint"]
+__all__ = ["CAUSAL", "ENCODERS", "FAMILIES", "SEQ2SEQ", "make_checkpoint"]
 
 _BART = {
-    "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "d_model": 16, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
     "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 128, "bos_token_id": 0, "pad_token_id": 1,
     "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None,
 }  # fmt: skip
@@ -25,7 +26,7 @@ _T5 = {
 _GEMMA = {
     "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 1, "eos_token_id": 2, "bos_token_id": 0,
-    "sliding_window": 64, "max_position_embeddings": 256, "query_pre_attn_scalar": 8,
+    "sliding_window": 4, "max_position_embeddings": 256, "query_pre_attn_scalar": 8,
 }  # fmt: skip
 _BERT = {
     "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32,
@@ -91,7 +92,9 @@ SEQ2SEQ: dict[str, Family] = {
         {**_T5, "num_experts": 2, "num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1,
          "num_decoder_layers": 2, "expert_capacity": 64},
     ),
-    "t5gemma": ("T5Gemma", "T5GemmaForConditionalGeneration", make_bart_tokenizer, {"encoder": _GEMMA, "decoder": _GEMMA}),
+    "t5gemma": (
+        "T5Gemma", "T5GemmaForConditionalGeneration", make_bart_tokenizer, {"encoder": _GEMMA, "decoder": _GEMMA},
+    ),
     "t5gemma2": ("T5Gemma2", "T5Gemma2ForConditionalGeneration", make_bart_tokenizer, {}),
     "bart": ("Bart", "BartForConditionalGeneration", make_bart_tokenizer, _BART),
     "mbart": (
@@ -192,7 +195,8 @@ ENCODERS: dict[str, Family] = {
     "roberta-prelayernorm": ("RobertaPreLayerNorm", "RobertaPreLayerNormModel", make_bart_tokenizer, _ROBERTA),
     "roformer": ("RoFormer", "RoFormerModel", make_bert_tokenizer, {**_BERT, "embedding_size": 16}),
     "nystromformer": (
-        "Nystromformer", "NystromformerModel", make_bert_tokenizer, {**_BERT, "num_landmarks": 4, "segment_means_seq_len": 4},
+        "Nystromformer", "NystromformerModel", make_bert_tokenizer,
+        {**_BERT, "num_landmarks": 4, "segment_means_seq_len": 4},
     ),
     "squeezebert": ("SqueezeBert", "SqueezeBertModel", make_bert_tokenizer, {**_BERT, "embedding_size": 16}),
     "mobilebert": (
@@ -228,7 +232,8 @@ CAUSAL: dict[str, Family] = {
     ),
     "opt": (
         "OPT", "OPTForCausalLM", make_bart_tokenizer,
-        {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "word_embed_proj_dim": 16},
+        {"hidden_size": 16, "ffn_dim": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+         "word_embed_proj_dim": 16},
     ),
     "bart-decoder": ("Bart", "BartForCausalLM", make_bart_tokenizer, _BART),
     "bert-decoder": ("Bert", "BertLMHeadModel", make_bert_tokenizer, {**_BERT, "is_decoder": True}),

@@ -250,6 +250,17 @@ class XLGenConfig(PreTrainedConfig):
         return text_part(self.backbone, "encoder" if encoder else "decoder")
 
     @property
+    def start_token(self) -> int:
+        """Token that opens a target, in training and in search alike.
+
+        Raises:
+            ConfigurationError: if the config names none.
+        """
+        if self.decoder_start_token_id is None:
+            raise ConfigurationError("The model's config names no decoder_start_token_id; make it with from_backbone.")
+        return self.decoder_start_token_id
+
+    @property
     def vocab_size(self) -> int:
         """Rows of the backbone's embedding matrix `V`."""
         return self.get_text_config(decoder=True).vocab_size

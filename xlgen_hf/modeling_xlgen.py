@@ -15,7 +15,6 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoProcessor,
     Cache,
-    EncoderDecoderModel,
     GenerationConfig,
     GenerationMixin,
     PreTrainedModel,
@@ -31,13 +30,20 @@ from .hub.push_mixin import PushModelMixin
 from .modules.backbone import load_backbone, make_backbone
 from .modules.candidate_head import CandidateHead, candidate_loss
 from .modules.candidate_pointer import CandidatePointer
-from .modules.compatibility import cache_argument
+from .modules.compatibility import cache_argument, windowed_cache
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
 from .modules.output_layer import IGNORED, KeptRows, RestrictedOutputMixin, token_loss
 from .modules.persistence import ModelFilesMixin
-from .modules.seq2seq import choose_attention, find_start_token, set_vocab_size, shift_right
+from .modules.seq2seq import (
+    choose_attention,
+    embedding_tie,
+    find_start_token,
+    resize_embeddings,
+    shares_embeddings,
+    shift_right,
+)
 from .prediction.generator import Generator
 from .prediction.predictor import Predictor
 from .prediction.results import LabelPrediction
@@ -47,14 +53,6 @@ from .ranking.decisions import DecisionRule
 __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
 logger = logging.getLogger(__name__)
-
-
-def _embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
-    """Name of the decoder's embedding matrix -> name of the encoder's; its output layer is tied to the former."""
-    encoder, decoder = backbone.encoder.get_input_embeddings(), backbone.decoder.get_input_embeddings()
-    encoder_name = next(name for name, module in backbone.encoder.named_modules() if module is encoder)
-    decoder_name = next(name for name, module in backbone.decoder.named_modules() if module is decoder)
-    return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}
 
 
 def _start_token(backbone: PreTrainedModel, processor: XLGenProcessor) -> int:
@@ -136,7 +134,7 @@ class XLGenForConditionalGeneration(
         self.kept_rows: LastValue[KeptRows] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
-            self._tied_weights_keys = _embedding_tie(self.backbone)
+            self._tied_weights_keys = embedding_tie(self.backbone)
         self.post_init()
 
     def train(self, mode: bool = True) -> XLGenForConditionalGeneration:
@@ -197,7 +195,7 @@ class XLGenForConditionalGeneration(
             num_label_pieces=None if pieces is None else len(pieces),
             separator_token_id=processor.label_tokenizer.separator_token_id,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
-            tie_encoder_decoder=isinstance(backbone, EncoderDecoderModel),
+            tie_encoder_decoder=shares_embeddings(backbone),
             pad_token_id=processor.pad_token_id,
             eos_token_id=processor.eos_token_id,
             decoder_start_token_id=_start_token(backbone, processor),
@@ -241,15 +239,7 @@ class XLGenForConditionalGeneration(
 
     def resize_token_embeddings(self, *args: object, **kwargs: object) -> nn.Module:
         """Resize embedding matrix and output layer, and keep them tied; the arguments are transformers'."""
-        if isinstance(self.backbone, EncoderDecoderModel):
-            self.backbone.decoder.resize_token_embeddings(*args, **kwargs)
-            embeddings = self.backbone.encoder.resize_token_embeddings(*args, **kwargs)
-        else:
-            embeddings = self.backbone.resize_token_embeddings(*args, **kwargs)
-            decoder = self.backbone.get_decoder()
-            if decoder.get_input_embeddings().num_embeddings != embeddings.num_embeddings:  # a table of its own
-                decoder.resize_token_embeddings(*args, **kwargs)
-        set_vocab_size(self.config.backbone, embeddings.num_embeddings)
+        embeddings = resize_embeddings(self.backbone, *args, **kwargs)
         self.tie_weights()
         return embeddings
 
@@ -263,7 +253,7 @@ class XLGenForConditionalGeneration(
 
     def prepare_decoder_input_ids_from_labels(self, labels: torch.Tensor) -> torch.Tensor:
         """Targets `(B, T)` -> decoder inputs `(B, T)`: shifted right, start token first, -100 as padding."""
-        start, pad = self.config.decoder_start_token_id, self.config.pad_token_id
+        start, pad = self.config.start_token, self.config.pad_token_id
         return shift_right(labels, start, start if pad is None else pad, IGNORED)
 
     def is_fresh(self, parameter_name: str) -> bool:
@@ -367,6 +357,8 @@ class XLGenForConditionalGeneration(
                     inputs, attention_mask, inputs_embeds, cluster_bits, candidate_ids, candidate_scores
                 )
             options["encoder_outputs"], attention_mask, inputs = memory, memory.attention_mask, None
+        if options.get("use_cache", True) and not self.config.is_causal:
+            options = {**windowed_cache(self.config.get_text_config(decoder=True)), **options}
         found: torch.Tensor | ModelOutput = super().generate(inputs, attention_mask=attention_mask, **options)
         return found
 

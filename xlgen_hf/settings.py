@@ -28,6 +28,7 @@ __all__ = [
     "Conditioning",
     "DecodeOrder",
     "Definition",
+    "EncoderSettings",
     "LabelSettings",
     "ModelSettings",
     "Pool",
@@ -365,6 +366,32 @@ class ClusterSettings:
         group=_CLUSTERS,
         variants=("bcl", "mcg"),
         unless=("clusters",),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSettings:
+    """How texts are embedded for clusters and retrieval, where the encoder's checkpoint does not say it.
+
+    Attributes:
+        query_prompt: put before texts to predict labels for; the checkpoint's own if None.
+        passage_prompt: put before training texts and label names; the checkpoint's own if None.
+    """
+
+    query_prompt: str | None = setting(
+        None,
+        help="Put before texts to predict labels for when they are embedded, e.g. 'query: ' for E5.",
+        default_text="the encoder's own",
+        group=_RETRIEVAL,
+        variants=("rcl",),
+        unless=("retriever",),
+    )
+    passage_prompt: str | None = setting(
+        None,
+        help="Put before training texts and label names when they are embedded, e.g. 'passage: ' for E5.",
+        default_text="the encoder's own",
+        variants=("bcl", "mcg", "rcl"),
+        unless=("clusters", "retriever"),
     )
 
 

@@ -110,7 +110,7 @@ def test_damaged_tensors_are_refused(lexical_retriever, label_space, tmp_path, c
         ("temperature", 0, "temperature=0"),
         ("name_weight", "4", "name_weight='4'"),
         ("lexical_name_weight", -1, "lexical_name_weight=-1"),
-        ("format_version", 99, "format_version 99; this release reads 2"),
+        ("format_version", 99, "format_version 99; this release reads 3"),
         ("other", 1, "'other' is not a field"),
     ],
 )

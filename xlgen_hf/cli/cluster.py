@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.options import RowOptions
-from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, LabelSettings
+from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, EncoderSettings, LabelSettings
 from .options import Device, Labels, Overwrite, takes_settings
 from .rows import takes_row_options
 
@@ -22,7 +22,7 @@ _SHOWN = 15  # clusters in the printed table
 
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
-@takes_settings(ClusterSettings, LabelSettings, group="Clusters")
+@takes_settings(ClusterSettings, EncoderSettings, LabelSettings, group="Clusters", leave_out=("query_prompt",))
 def cluster(
     train_file: Annotated[
         str,
@@ -57,6 +57,7 @@ def cluster(
     overwrite: Overwrite = False,
     *,
     rows: RowOptions,
+    passage_prompt: str | None,
     num_clusters: int | None,
     name_weight: float,
     decode_order: DecodeOrder,
@@ -77,6 +78,7 @@ def cluster(
             list(documents["text"]),
             [space.encode(names) for names in label_lists],
             encoder,
+            passage_prompt=passage_prompt,
             num_clusters=num_clusters,
             name_weight=name_weight,
             seed=seed,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from ..data.options import RowOptions
-from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH
+from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
 from .console import print_written
 from .options import CpuThreads, Labels, Overwrite, given_names, takes_settings
@@ -33,11 +33,19 @@ logger = logging.getLogger(__name__)
 
 _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
-_OF_RETRIEVAL = ("encoder", "epochs", "learning_rate", "temperature", "batch_size", "max_length", "lexical", "seed")
+_OF_RETRIEVAL = (
+    "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
+    "lexical", "seed",
+)  # fmt: skip
 
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
-@takes_settings(ContrastiveSettings, group="Training of the encoder", leave_out=("random_negatives", "max_length"))
+@takes_settings(
+    EncoderSettings,
+    ContrastiveSettings,
+    group="Training of the encoder",
+    leave_out=("random_negatives", "max_length"),
+)
 def index(
     context: typer.Context,
     train_file: Annotated[
@@ -83,6 +91,8 @@ def index(
     temperature: float,
     batch_size: int,
     rows: RowOptions,
+    query_prompt: str | None,
+    passage_prompt: str | None,
 ) -> None:
     """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with.
 
@@ -192,6 +202,8 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         data.validation,
         settings["encoder"],
         data.cache,
+        query_prompt=settings["query_prompt"],
+        passage_prompt=settings["passage_prompt"],
         contrastive=contrastive,
         settings=RetrievalSettings(max_length=settings["max_length"]),
         lexical=settings["lexical"],

@@ -117,11 +117,12 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         alive = growing & ~stuck
         texts = stuck.view(-1, self.num_beams).any(1) & ~alive.view(-1, self.num_beams).any(1)
         if bool(texts.any()):
+            row, length = int(texts.nonzero()[0]) * self.num_beams, self._tokens.shape[1] - 1
             raise ConfigurationError(
-                f"Row {int(texts.nonzero()[0]) * self.num_beams} cannot go on: after {self._tokens.shape[1] - 1} tokens, "
-                "other constraints of this call of generate (min_new_tokens, min_length, no_repeat_ngram_size, "
-                "bad_words_ids, suppress_tokens ...) exclude every token that a label set allows. Leave them out; "
-                "min_labels and max_labels say how many labels there are, and no label comes twice."
+                f"Row {row} cannot go on: after {length} tokens, other constraints of this call of generate "
+                "(min_new_tokens, min_length, no_repeat_ngram_size, bad_words_ids, suppress_tokens ...) exclude every "
+                "token that a label set allows. Leave them out; min_labels and max_labels say how many labels there "
+                "are, and no label comes twice."
             )
 
     def _masked(self, scores: torch.Tensor) -> torch.Tensor:

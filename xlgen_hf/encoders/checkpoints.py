@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from ..errors import CheckpointError, HubError, XLGenError
 from ..files.downloads import HTTP_ERRORS, download
 from ..files.model_folder import download_patterns
+from .recipe import RECIPE_FILES
 
 __all__ = ["checkpoint_errors", "fetch_checkpoint", "load_error_hint", "resolve_checkpoint"]
 
@@ -66,7 +67,8 @@ def fetch_checkpoint(name: str) -> str:
     if Path(path).is_dir():
         return path
     try:
-        return str(download(path, download_patterns("weights", "config", "generation", "tokenizer"), {}))
+        files = [*download_patterns("weights", "config", "generation", "tokenizer"), *RECIPE_FILES]
+        return str(download(path, files, {}))
     except HubError as err:
         raise CheckpointError(f"{err} No installed package carries it.{load_error_hint(name)}") from err
 

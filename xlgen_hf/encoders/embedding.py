@@ -1,4 +1,4 @@
-"""Document embeddings: the masked mean of an encoder's last hidden states, cached on disk in resumable shards."""
+"""Document embeddings: an encoder's last hidden states, pooled, cached on disk in resumable shards."""
 
 from __future__ import annotations
 
@@ -24,14 +24,26 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
+from ..configuration_xlgen import hidden_size
 from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
 from ..files.leftovers import ABOUT_EMBEDDINGS_FILE, EMBEDDINGS_PREFIX
 from ..files.model_checks import check_loaded, try_tokenizer
 from ..files.schema import Fields, integer, string
 from ..files.tensor_schema import Tensors, tensor
+from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
+from .recipe import EmbeddingRecipe, Pooling, Side, read_recipe
 
-__all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "hash_of_weights", "load_encoder", "masked_mean"]
+__all__ = [
+    "SHARD_TEXTS",
+    "Encoder",
+    "embed_texts",
+    "hash_of_weights",
+    "load_encoder",
+    "masked_mean",
+    "pool",
+    "recipe_of",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -52,20 +64,26 @@ class _About(TypedDict):
 _ABOUT = Fields[_About]({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
 _SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
 _TOKENIZE_AT_ONCE = 10_000
+_INSTEAD_OF_CAUSAL = (
+    "Use an encoder such as sentence-transformers/all-MiniLM-L6-v2, or a causal checkpoint that was trained for "
+    "embeddings and says so in a 1_Pooling/config.json (lasttoken)."
+)
 # Families that number positions from after the padding id: that many rows of the position table are not positions.
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
 
 
-def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder that can be trained and saved on its own, and its tokenizer.
 
     Args:
         name: a folder, a name that an installed package carries, or a Hub id; of a T5 the encoder alone is taken.
+        recipe: how its embeddings are made; as the checkpoint says if None.
 
     Raises:
-        CheckpointError: if it cannot be loaded, or is a seq2seq model whose family has no model of the encoder alone.
+        CheckpointError: if it cannot be loaded, is a causal language model that nothing says to pool by the last
+            token, or is a seq2seq model whose family has no model of the encoder alone.
     """
-    source = _EncoderSource.open(name)
+    source = _EncoderSource.open(name, recipe)
     if source.config.is_encoder_decoder and type(source.config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         raise CheckpointError(
             f"{name!r} is a seq2seq model of type {source.config.model_type!r}, whose encoder cannot be saved on its "
@@ -74,10 +92,26 @@ def load_encoder(name: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     return source.load().eval(), source.tokenizer
 
 
+def recipe_of(encoder: Encoder, query_prompt: str | None = None, passage_prompt: str | None = None) -> EmbeddingRecipe:
+    """How an encoder's embeddings are made: as its checkpoint says, else the mean of all tokens without prompts.
+
+    Args:
+        encoder: a checkpoint name, or a loaded model, of which nothing more is known.
+        query_prompt, passage_prompt: prompts instead of the checkpoint's own; those if None.
+
+    Raises:
+        CheckpointError: if there is no such checkpoint, or its embeddings need steps that this library does not know.
+    """
+    own = read_recipe(fetch_checkpoint(encoder)) if isinstance(encoder, str) else None
+    return (own or EmbeddingRecipe()).with_prompts(query_prompt, passage_prompt)
+
+
 def embed_texts(
     texts: Sequence[str],
     encoder: Encoder,
     *,
+    recipe: EmbeddingRecipe | None = None,
+    side: Side = "passage",
     max_length: int = 256,
     batch_size: int = 64,
     normalize: bool = True,
@@ -85,15 +119,17 @@ def embed_texts(
     device: str | torch.device | None = None,
     progress: bool = True,
 ) -> np.ndarray:
-    """Embed texts by the mean of an encoder's last hidden states over each text's own tokens.
+    """Embed texts by an encoder's last hidden states over each text's own tokens, pooled as its checkpoint says.
 
     Args:
         texts: `N` texts. One without any token (possible only where the tokenizer adds no special tokens) gets a row
             of zeros, and a warning.
         encoder: any encoder checkpoint, or any seq2seq checkpoint, of which just the encoder is used: a folder, a name
             that an installed package carries, a Hub id; or a loaded model with its tokenizer.
-        max_length: tokens of a text that are read, special tokens included; capped by what the model can take. Texts
-            that lose tokens are counted in the log.
+        recipe: how embeddings are made; see [`recipe_of`] if None.
+        side: whose prompt is put before the texts: that of queries, or that of passages.
+        max_length: tokens of a text that are read, prompt and special tokens included; capped by what the model can
+            take. Texts that lose tokens are counted in the log.
         batch_size: texts that are encoded at once; texts of like length go together.
         normalize: scale each row to length 1.
         cache_dir: keep embeddings in a folder below, named by a hash of the token ids and the weights. They are
@@ -111,14 +147,35 @@ def embed_texts(
         DataError: if a text is not a string, or not valid Unicode.
     """
     _check_arguments(texts, max_length, batch_size)
-    source = _EncoderSource.open(encoder)
-    tokens = _tokenize(texts, source, max_length)
+    source = _EncoderSource.open(encoder, recipe)
+    prompt = source.recipe.prompt(side)
+    tokens = _tokenize([prompt + text for text in texts] if prompt else texts, source, max_length)
     run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress)
     embeddings = run.embeddings()
     if normalize:
         length = np.linalg.norm(embeddings, axis=1, keepdims=True)
         embeddings /= np.where(length > 0, length, 1)
     return embeddings
+
+
+def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    """One vector for each text out of its hidden states.
+
+    Args:
+        hidden: `(B, S, H)`, padded on the right.
+        mask: 1 where a token of the text is, else 0, `(B, S)`.
+        pooling: see [`EmbeddingRecipe`].
+
+    Returns:
+        `(B, H)`, of the type of `hidden`.
+    """
+    if pooling == "mean":
+        return masked_mean(hidden, mask)
+    if pooling == "max":
+        return hidden.masked_fill(mask[:, :, None] == 0, -torch.inf).amax(1)
+    if pooling == "cls":
+        return hidden[:, 0]
+    return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
 
 
 def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -162,19 +219,23 @@ class _EncoderSource:
     name: str
     config: PreTrainedConfig
     tokenizer: PreTrainedTokenizerBase
+    recipe: EmbeddingRecipe
     path: str = ""
     model: PreTrainedModel | None = None
 
     @classmethod
-    def open(cls, encoder: Encoder) -> _EncoderSource:
+    def open(cls, encoder: Encoder, recipe: EmbeddingRecipe | None = None) -> _EncoderSource:
         if not isinstance(encoder, str):
             model, tokenizer = encoder
-            return cls(type(model).__name__, model.config, tokenizer, model=model)
+            return cls(type(model).__name__, model.config, tokenizer, recipe or EmbeddingRecipe(), model=model)
         path = fetch_checkpoint(encoder)
+        recipe = recipe_of(path) if recipe is None else recipe
         with checkpoint_errors(encoder):
             config = AutoConfig.from_pretrained(path, trust_remote_code=False)
             tokenizer = try_tokenizer(Path(path))
-        return cls(encoder, config, tokenizer, path=path)
+        if not config.is_encoder_decoder and recipe.pooling != "last":
+            refuse_causal(encoder, config, _INSTEAD_OF_CAUSAL)
+        return cls(encoder, config, tokenizer, recipe, path=path)
 
     def max_positions(self) -> int:
         """Count the tokens that the model can take."""
@@ -291,7 +352,8 @@ def _cache_folder(cache_dir: str | Path | None, source: _EncoderSource, tokens: 
     """Name the folder of this job's shards after token ids (so tokenizer and `max_length` too) and weights."""
     if cache_dir is None:
         return None
-    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{SHARD_TEXTS}:{source.identity()}".encode(), digest_size=16)
+    pooling = "" if source.recipe.pooling == "mean" else f":{source.recipe.pooling}"
+    digest = hashlib.blake2b(f"{_CACHE_VERSION}:{SHARD_TEXTS}:{source.identity()}{pooling}".encode(), digest_size=16)
     digest.update(tokens.ids.data)
     digest.update(tokens.starts.data)
     folder = Path(cache_dir).expanduser() / f"{EMBEDDINGS_PREFIX}{digest.hexdigest()}"
@@ -333,13 +395,10 @@ class _Run:
 
     def _width(self) -> int:
         """Find `H`, the size of the encoder's hidden states."""
-        config = self.source.config
-        width = getattr(config, "hidden_size", None)
-        if width is None and getattr(config, "encoder", None) is not None:
-            width = config.encoder.hidden_size
-        if not isinstance(width, int):
-            raise CheckpointError(f"{self.source.name}: a model of type {config.model_type!r} does not encode text.")
-        return width
+        try:
+            return hidden_size(self.source.config)
+        except ConfigurationError as err:
+            raise CheckpointError(f"{self.source.name}: {err}") from err
 
     def _path(self, number: int) -> Path | None:
         return None if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"
@@ -379,7 +438,7 @@ class _Run:
         pad_id = self.source.tokenizer.pad_token_id or 0  # without one any id will do: the mask hides it
         ids, mask = (value.to(model.device) for value in self.tokens.padded(rows, pad_id))
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, S, H)
-        return masked_mean(hidden, mask).cpu().numpy()
+        return pool(hidden, mask, self.source.recipe.pooling).cpu().numpy()
 
     def _write(self, number: int, values: np.ndarray) -> None:
         path = self._path(number)

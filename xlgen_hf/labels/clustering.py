@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from threadpoolctl import threadpool_limits
 
-from ..encoders.embedding import Encoder, embed_texts
+from ..encoders.embedding import Encoder, embed_texts, recipe_of
 from ..errors import ConfigurationError, DataError
 from .clusters import LabelClusters
 from .space import LabelSpace
@@ -59,6 +59,7 @@ def fit_clusters(
     label_ids: Sequence[Sequence[int]],
     encoder: Encoder,
     *,
+    passage_prompt: str | None = None,
     num_clusters: int | None = None,
     name_weight: float = 0.0,
     seed: int = 0,
@@ -75,6 +76,7 @@ def fit_clusters(
         texts: `N` training documents.
         label_ids: each document's label ids.
         encoder: see `embed_texts`.
+        passage_prompt: put before documents and label names; the checkpoint's own if None.
         num_clusters: `C`, from 1 to `L`; `default_num_clusters(L)` if None, 30 in the paper. Fewer come out, with
             a warning, where fewer label embeddings are different.
         name_weight: share of the name in a label's embedding, from 0 (documents alone, as in the paper) to 1; see
@@ -93,9 +95,11 @@ def fit_clusters(
     wanted = default_num_clusters(len(label_space)) if num_clusters is None else num_clusters
     _check_settings(wanted, name_weight, len(label_space))
     incidence = incidence_matrix(texts, label_ids, len(label_space))
+    recipe = recipe_of(encoder, passage_prompt=passage_prompt)
     embed = partial(
         embed_texts,
         encoder=encoder,
+        recipe=recipe,
         max_length=max_length,
         batch_size=batch_size,
         cache_dir=cache_dir,
@@ -108,6 +112,7 @@ def fit_clusters(
     vectors = label_embeddings(incidence, documents, names, name_weight)
     metadata = {
         "encoder": encoder if isinstance(encoder, str) else type(encoder[0]).__name__,
+        **({} if passage_prompt is None else {"passage_prompt": passage_prompt}),
         "name_weight": name_weight,
         "seed": seed,
         "num_documents": len(texts),

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 import numpy as np
 
-from ..encoders.embedding import Encoder, embed_texts
+from ..encoders.embedding import Encoder, embed_texts, recipe_of
 from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from ..files.atomic import atomic_path
 from ..files.schema import Fields, anything, integer, mapping_of, named_after, string, strings
@@ -130,7 +130,10 @@ class LabelClusters:
             CheckpointError: if the encoder cannot be loaded.
             ConfigurationError: if its vectors are not those of the centroids.
         """
-        vectors = embed_texts(names, encoder or str(self.metadata.get("encoder")), progress=False)
+        encoder = encoder or str(self.metadata.get("encoder"))
+        given = self.metadata.get("passage_prompt")
+        recipe = recipe_of(encoder, passage_prompt=None if given is None else str(given))
+        vectors = embed_texts(names, encoder, recipe=recipe, progress=False)
         if vectors.shape[1] != self.centroids.shape[1]:
             raise ConfigurationError(
                 f"The encoder gives vectors of {vectors.shape[1]} numbers, the clusters were made with "

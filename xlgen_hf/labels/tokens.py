@@ -61,7 +61,7 @@ def frame_of(tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> tup
                 return ids[:start], ids[start + len(plain) :]
     raise ConfigurationError(
         f"The {type(tokenizer).__name__} does not put its special tokens around a text: {_PROBES[-1]!r} is {plain} "
-        "without them, and with them none of the texts that were tried holds its own tokens. Choose another checkpoint."
+        "without them, and with them no text that was tried holds its own tokens. Choose another checkpoint."
     )
 
 

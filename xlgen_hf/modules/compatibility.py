@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import MutableMapping
 
-from transformers import Cache
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedConfig
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
-__all__ = ["cache_argument", "cache_of", "take_cache"]
+__all__ = ["cache_argument", "cache_of", "take_cache", "windowed_cache"]
 
 # `past_key_values` until 5.23, `cache` since 5.24, in every forward pass and every output. The old name warns in 5.24
 # and ends in 5.40.
@@ -32,3 +32,16 @@ def take_cache(arguments: MutableMapping[str, object]) -> Cache | None:
     """The decoder's cache out of the keyword arguments of a forward pass, which lose it."""
     cache = arguments.pop(_CACHE, None)
     return cache if isinstance(cache, Cache) else None
+
+
+def windowed_cache(config: PreTrainedConfig) -> dict[str, Cache]:
+    """An empty cache as a keyword argument of `generate`, for decoders with sliding windows; nothing for other ones.
+
+    `generate` (5.24) would cut the cross-attention to these windows too, so that only the end of a text were read.
+
+    Args:
+        config: of the decoder.
+    """
+    if getattr(config, "sliding_window", None) is None:
+        return {}
+    return {_CACHE: EncoderDecoderCache(DynamicCache(config=config), DynamicCache())}

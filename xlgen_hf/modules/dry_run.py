@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,9 +23,14 @@ from .seq2seq import SUPPORTED_BACKBONES
 
 __all__ = ["Difference", "DryRun", "DryRunModel", "check_decoding", "dry_run"]
 
+logger = logging.getLogger(__name__)
+
 _TEXT_TOKENS = 4  # of the longer text; the shorter one has half of them, so that one row is padded
 _TARGET_TOKENS = 4
-_ROUNDING = 0.1  # of the root of a type's precision: 3e-5 in float32, 9e-3 in bfloat16, for each unit of magnitude
+# Differences that rounding explains, for each unit of the largest number: tiny models have 1e-7 in float32, and layers
+# of large ones add up.
+_ROUNDING = 3e-5
+_COARSE_ROUNDING = 0.05  # in bfloat16 and float16
 _FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, RuntimeError,
              TypeError, ValueError)  # fmt: skip
 
@@ -48,10 +54,10 @@ class Difference:
 
     @classmethod
     def of(cls, expected: torch.Tensor, computed: torch.Tensor) -> Difference:
-        """Of two tensors of the same shape."""
+        """Of two tensors of the same shape, the expected one in the type that it was computed in."""
         scale = max(1.0, float(expected.abs().max()))
         found = float((expected.float() - computed.float()).abs().max())
-        return cls(found, _ROUNDING * scale * torch.finfo(expected.dtype).eps ** 0.5)
+        return cls(found, scale * (_ROUNDING if expected.dtype == torch.float32 else _COARSE_ROUNDING))
 
 
 @dataclass(frozen=True)
@@ -116,26 +122,36 @@ def check_decoding(model: DryRunModel, processor: XLGenProcessor, name: str) -> 
         name: the checkpoint of the backbone, for the message.
 
     Raises:
-        ConfigurationError: if a pass fails, a text's hidden states depend on padding, or log-probabilities of tokens
-            differ by more than rounding explains.
+        ConfigurationError: if a pass fails, or log-probabilities of tokens differ by more than rounding explains. That
+            hidden states depend on padding is a warning: such a model works, and less well.
     """
-    refused = f"{name!r} (type {model.config.backbone.model_type!r}) cannot be the backbone: "  # type: ignore[union-attr]
+    shown = f"{name!r} (type {_type_of(model)!r})"
     try:
         found = dry_run(model, processor)
     except _FAILURES as err:
         answer = (str(err).strip().splitlines() or ["no message"])[0]
         raise ConfigurationError(
-            f"{refused}a first pass over two short texts fails ({type(err).__name__}: {answer}). {SUPPORTED_BACKBONES}"
+            f"{shown} cannot be the backbone: a first pass over two short texts fails "
+            f"({type(err).__name__}: {answer}). {SUPPORTED_BACKBONES}"
         ) from err
-    for difference, what in (
-        (found.padding, "the hidden states of a text change with its padding, by"),
-        (found.steps, "teacher forcing and decoding token by token disagree in log-probability, by"),
-    ):
-        if not difference.holds:
-            raise ConfigurationError(
-                f"{refused}{what} {difference.found:.2g} where rounding explains {difference.allowed:.1g}, so it would "
-                f"not predict what it is trained for. {SUPPORTED_BACKBONES}"
-            )
+    if not found.steps.holds:
+        raise ConfigurationError(
+            f"{shown} cannot be the backbone: teacher forcing and decoding token by token disagree by "
+            f"{found.steps.found:.2g} in log-probability (rounding explains {found.steps.allowed:.1g}), so it would "
+            f"not predict what it is trained for. {SUPPORTED_BACKBONES}"
+        )
+    if not found.padding.holds:
+        logger.warning(
+            "The encoder of %s reads padding: a text's hidden states change by %.2g (rounding explains %.1g) when "
+            "longer texts are in its batch, and so do predictions. %s",
+            *(shown, found.padding.found, found.padding.allowed, SUPPORTED_BACKBONES),
+        )
+
+
+def _type_of(model: DryRunModel) -> str:
+    """The family of a backbone; of one built around an encoder, the encoder's."""
+    config: Any = model.config.backbone
+    return str((config.encoder if config.model_type == "encoder-decoder" else config).model_type)
 
 
 @torch.no_grad()

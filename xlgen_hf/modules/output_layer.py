@@ -326,7 +326,8 @@ def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tens
     bias = None if bias is None else bias[kept]
     if added is None:
         return OutputRows(weight[kept], bias, 0)
-    return OutputRows(weight[kept], added[0, kept] + (0 if bias is None else bias), added.shape[-1])
+    added_here = added[0, kept].to(weight.dtype)  # resizing makes it float32 whatever the weights are
+    return OutputRows(weight[kept], added_here + (0 if bias is None else bias), added.shape[-1])
 
 
 def token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:

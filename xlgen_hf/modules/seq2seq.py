@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import EncoderDecoderModel, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import text_part
 from ..errors import ConfigurationError
@@ -12,9 +13,11 @@ from ..labels.tokens import language_token_id
 __all__ = [
     "SUPPORTED_BACKBONES",
     "choose_attention",
+    "embedding_tie",
     "find_start_token",
     "refuse_separate_vocabularies",
-    "set_vocab_size",
+    "resize_embeddings",
+    "shares_embeddings",
     "shift_right",
 ]
 
@@ -50,8 +53,8 @@ def refuse_separate_vocabularies(name: str, config: PreTrainedConfig) -> None:
 def find_start_token(backbone: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The token that opens a target, in training and in search alike.
 
-    A target language, where the tokenizer has one (mBART, NLLB); else what the checkpoint starts its decoder with; else
-    its token for the beginning of a sequence, as in T5Gemma.
+    A target language, where the tokenizer has one (mBART, NLLB); else what the checkpoint starts its decoder with;
+    else its token for the beginning of a sequence, as in T5Gemma.
 
     Args:
         backbone: a seq2seq model.
@@ -92,12 +95,29 @@ def shift_right(labels: torch.Tensor, start_token: int, pad_token: int, ignored:
     return shifted.masked_fill(shifted == ignored, pad_token)
 
 
-def set_vocab_size(config: PreTrainedConfig, size: int) -> None:
-    """Note a new size of the vocabulary wherever a backbone's config states it; T5Gemma states it twice."""
-    parts: list[PreTrainedConfig] = [config, text_part(config, "encoder"), text_part(config, "decoder")]
-    for part in parts:
+def resize_embeddings(backbone: PreTrainedModel, *args: object, **kwargs: object) -> nn.Embedding:
+    """Resize a backbone's embedding matrices and output layer, and note the size wherever its config states it.
+
+    Args:
+        backbone: any backbone; it is changed.
+        args, kwargs: those of `PreTrainedModel.resize_token_embeddings`.
+
+    Returns:
+        The embedding matrix of its inputs.
+    """
+    if isinstance(backbone, EncoderDecoderModel):
+        backbone.decoder.resize_token_embeddings(*args, **kwargs)
+        embeddings: nn.Embedding = backbone.encoder.resize_token_embeddings(*args, **kwargs)
+    else:
+        embeddings = backbone.resize_token_embeddings(*args, **kwargs)
+        decoder = backbone.get_decoder()
+        if decoder.get_input_embeddings().num_embeddings != embeddings.num_embeddings:  # a table of its own
+            decoder.resize_token_embeddings(*args, **kwargs)
+    config = backbone.config
+    for part in (config, text_part(config, "encoder"), text_part(config, "decoder")):  # T5Gemma states it twice
         if hasattr(part, "vocab_size"):
-            part.vocab_size = size
+            part.vocab_size = embeddings.num_embeddings
+    return embeddings
 
 
 def choose_attention(backbone: PreTrainedModel) -> None:
@@ -112,3 +132,27 @@ def choose_attention(backbone: PreTrainedModel) -> None:
     for module in backbone.modules():
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation_internal = module.get_correct_attn_implementation(None)
+
+
+def shares_embeddings(backbone: PreTrainedModel) -> bool:
+    """Whether encoder and decoder of an `EncoderDecoderModel` have one embedding matrix; others see to it themselves.
+
+    Args:
+        backbone: any backbone.
+    """
+    if not isinstance(backbone, EncoderDecoderModel):
+        return False
+    shared: bool = backbone.decoder.get_input_embeddings().weight is backbone.encoder.get_input_embeddings().weight
+    return shared
+
+
+def embedding_tie(backbone: EncoderDecoderModel) -> dict[str, str]:
+    """Name of the decoder's embedding matrix -> name of the encoder's; its output layer is tied to the former.
+
+    Args:
+        backbone: a backbone that shares its embeddings.
+    """
+    encoder, decoder = backbone.encoder.get_input_embeddings(), backbone.decoder.get_input_embeddings()
+    encoder_name = next(name for name, module in backbone.encoder.named_modules() if module is encoder)
+    decoder_name = next(name for name, module in backbone.decoder.named_modules() if module is decoder)
+    return {f"backbone.decoder.{decoder_name}.weight": f"backbone.encoder.{encoder_name}.weight"}

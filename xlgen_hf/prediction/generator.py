@@ -260,7 +260,7 @@ class Generator(ModelSource):
             kept,
             [self._as_far_as_fits(*pair) for pair in zip(given, kept, strict=True)],
             self.processor.label_tokenizer,
-            _token(self.model.config.decoder_start_token_id),
+            self.model.config.start_token,
             floor,
         )
         if not never:
@@ -353,7 +353,7 @@ class Generator(ModelSource):
     ) -> LabelSets:
         rows = DecoderRows(self.model.decode_step, memory)
         device = self.model.device
-        start, end = _token(self.model.config.decoder_start_token_id), _token(self.processor.eos_token_id)
+        start, end = self.model.config.start_token, self.processor.eos_token_id
         end_column = int(self.model.piece_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
@@ -375,12 +375,6 @@ def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int
     """Numbers of the texts of each batch, longest texts first."""
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
-
-
-def _token(token: int | None) -> int:
-    if token is None:
-        raise ConfigurationError("The model's config names no decoder_start_token_id; make it with from_backbone.")
-    return token
 
 
 def _add_in_order(found: dict[int, float], labels: np.ndarray, log_probs: np.ndarray, k: int) -> None:

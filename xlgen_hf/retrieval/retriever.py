@@ -13,7 +13,9 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..encoders.embedding import embed_texts, load_encoder
+from ..configuration_xlgen import hidden_size
+from ..encoders.embedding import embed_texts, load_encoder, recipe_of
+from ..encoders.recipe import EmbeddingRecipe, Side
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_checks import check_encoder
 from ..files.serialization import read_tensors, write_tensors
@@ -43,13 +45,15 @@ class LabelRetriever:
     """Finds candidate labels by exact search over embeddings of training texts and label names.
 
     Args:
-        encoder: the encoder and its tokenizer; an embedding is the mean of its last hidden states.
+        encoder: the encoder and its tokenizer.
         documents: embeddings of the `N` training texts, rows of length 1, `(N, H)`.
         names: embeddings of the label names, rows of length 1, `(L, H)`.
         labels: which text has which label, `(N, L)`, sparse, 1 where it has.
         fingerprints: of the training texts, `(N,)`, int64; equal where texts are equal.
         settings: how similarities become scores.
         lexical: texts and label names by their spelling, which then count too; None leaves them out.
+        recipe: how texts become embeddings: pooling, and the prompts of queries (texts to predict labels for) and of
+            passages (training texts and label names).
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
     text.
@@ -64,6 +68,7 @@ class LabelRetriever:
         fingerprints: np.ndarray,
         settings: RetrievalSettings | None = None,
         lexical: LexicalIndex | None = None,
+        recipe: EmbeddingRecipe | None = None,
     ) -> None:
         self.encoder = encoder
         self.documents = np.asarray(documents, dtype=np.float32)
@@ -72,6 +77,7 @@ class LabelRetriever:
         self.fingerprints = np.asarray(fingerprints, dtype=np.int64)
         self.settings = settings or RetrievalSettings()
         self.lexical = lexical
+        self.recipe = recipe or EmbeddingRecipe()
 
     def __len__(self) -> int:
         """The number of labels `L`."""
@@ -90,6 +96,7 @@ class LabelRetriever:
         label_ids: Sequence[Sequence[int]],
         encoder: str | tuple[PreTrainedModel, PreTrainedTokenizerBase],
         *,
+        recipe: EmbeddingRecipe | None = None,
         settings: RetrievalSettings | None = None,
         lexical: bool = False,
         cache_dir: str | Path | None = None,
@@ -102,6 +109,7 @@ class LabelRetriever:
             texts: `N` training texts.
             label_ids: the label ids of each text.
             encoder: checkpoint of an encoder, or an encoder with its tokenizer.
+            recipe: how texts become embeddings; see [`recipe_of`] if None.
             settings: how similarities become scores.
             lexical: index texts and names by their spelling, too; it counts as far as the settings, or [`tune`], say.
             cache_dir: where embeddings are kept between runs.
@@ -114,21 +122,34 @@ class LabelRetriever:
         if not len(texts) or len(texts) != len(label_ids):
             raise ConfigurationError(f"{len(texts)} texts come with {len(label_ids)} label lists; one for each.")
         settings = settings or RetrievalSettings()
-        loaded = load_encoder(encoder) if isinstance(encoder, str) else encoder
+        recipe = recipe_of(encoder) if recipe is None else recipe
+        loaded = load_encoder(encoder, recipe) if isinstance(encoder, str) else encoder
         embed = partial(
-            embed_texts, encoder=loaded, max_length=settings.max_length, cache_dir=cache_dir, progress=progress
+            embed_texts,
+            encoder=loaded,
+            recipe=recipe,
+            max_length=settings.max_length,
+            cache_dir=cache_dir,
+            progress=progress,
         )
         documents, names = embed(list(texts)), embed(list(label_space.names))
         matrix, spelled = _label_matrix(label_ids, len(label_space)), None
         if lexical:
             spelled = LexicalIndex.fit(texts, label_space.names)
-        return cls(loaded, documents, names, matrix, _fingerprints(texts), settings, spelled)
+        return cls(loaded, documents, names, matrix, _fingerprints(texts), settings, spelled, recipe)
 
     # ------------------------------------------------------------------------------------------------ searching
 
-    def embed(self, texts: Sequence[str], *, progress: bool = False) -> np.ndarray:
-        """Embeddings of texts, `(B, H)`, rows of length 1."""
-        return embed_texts(list(texts), self.encoder, max_length=self.settings.max_length, progress=progress)
+    def embed(self, texts: Sequence[str], *, side: Side = "query", progress: bool = False) -> np.ndarray:
+        """Embeddings of texts, as queries or passages, `(B, H)`, rows of length 1."""
+        return embed_texts(
+            list(texts),
+            self.encoder,
+            recipe=self.recipe,
+            side=side,
+            max_length=self.settings.max_length,
+            progress=progress,
+        )
 
     def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
         """The best labels of each text; see [`CandidateSource`].
@@ -173,7 +194,9 @@ class LabelRetriever:
         return found.weigh(self.settings, self.labels, k)
 
     def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool = False) -> np.ndarray:
-        """Embeddings of texts, `(Q, H)`; those of the index serve again."""
+        """Embeddings of texts, `(Q, H)`; those of the index serve again, where queries have no other prompt."""
+        if not self.recipe.is_symmetric:
+            return self.embed(texts, progress=progress)
         known = np.diff(same.indptr) > 0
         queries = np.empty((len(texts), self.width), dtype=np.float32)
         queries[known] = self.documents[same.indices[same.indptr[:-1][known]]]
@@ -268,16 +291,17 @@ class LabelRetriever:
     def with_settings(self, settings: RetrievalSettings, *, lexical: bool = True) -> LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
         kept = self.lexical if lexical else None
-        return LabelRetriever(self.encoder, self.documents, self.names, self.labels, self.fingerprints, settings, kept)
+        known = (self.documents, self.names, self.labels, self.fingerprints)
+        return LabelRetriever(self.encoder, *known, settings, kept, self.recipe)
 
     def extended(self, names: Sequence[str]) -> LabelRetriever:
         """A retriever that also knows new labels, appended in the given order, by their names."""
-        new = embed_texts(list(names), self.encoder, max_length=self.settings.max_length, progress=False)
+        new = self.embed(names, side="passage")
         labels = csr_matrix((self.labels.data, self.labels.indices, self.labels.indptr),
                             shape=(self.labels.shape[0], len(self) + len(new)))  # fmt: skip
         lexical = None if self.lexical is None else self.lexical.extended(names)
-        known = np.concatenate([self.names, new])
-        return LabelRetriever(self.encoder, self.documents, known, labels, self.fingerprints, self.settings, lexical)
+        known = (self.documents, np.concatenate([self.names, new]), labels, self.fingerprints)
+        return LabelRetriever(self.encoder, *known, self.settings, lexical, self.recipe)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -300,7 +324,7 @@ class LabelRetriever:
             **({} if self.lexical is None else self.lexical.tensors()),
         }
         write_tensors(folder / _TENSORS_FILE, tensors)
-        write_settings(folder / RETRIEVER_SETTINGS_FILE, self.settings)
+        write_settings(folder / RETRIEVER_SETTINGS_FILE, self.settings, self.recipe)
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LabelRetriever:
@@ -314,15 +338,15 @@ class LabelRetriever:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        settings = read_settings(folder / RETRIEVER_SETTINGS_FILE)
+        settings, recipe = read_settings(folder / RETRIEVER_SETTINGS_FILE)
         path = folder / _TENSORS_FILE
         tensors = read_tensors(path)
         problem = _tensor_problem(tensors, num_labels)
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
         check_encoder(folder)
-        encoder = load_encoder(str(folder))
-        width = getattr(encoder[0].config, "hidden_size", None)
+        encoder = load_encoder(str(folder), recipe)
+        width = hidden_size(encoder[0].config)
         if width != tensors["names"].shape[1]:
             raise ModelFolderError(
                 f"{path}: embeddings of {tensors['names'].shape[1]} numbers, the encoder's have {width}."
@@ -333,7 +357,8 @@ class LabelRetriever:
             lexical = LexicalIndex.from_tensors(tensors, len(labels.indptr) - 1, num_labels)
         except ValueError as err:
             raise ModelFolderError(f"{path}: {err}") from err
-        return cls(encoder, tensors["documents"], tensors["names"], labels, tensors["fingerprints"], settings, lexical)
+        known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
+        return cls(encoder, *known, settings, lexical, recipe)
 
 
 def _fingerprints(texts: Sequence[str]) -> np.ndarray:

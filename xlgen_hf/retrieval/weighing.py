@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ..files.schema import Fields, anything, named_after
+from ..encoders.recipe import EmbeddingRecipe
+from ..files.schema import Fields, anything, named_after, string
 from ..ranking.scored_labels import ScoredLabels
 from ..settings import RETRIEVER_LENGTH, check_values, definitions, from_values, setting
 
@@ -191,25 +192,30 @@ class RetrievalSettings:
         return weighed
 
 
-_FORM = Fields[dict[str, object]](
-    {name: anything() for name in definitions(RetrievalSettings)}, format_version=2, made_by="xlgen index"
+_RECIPE = Fields[dict[str, str]]({name: string() for name in EmbeddingRecipe.__dataclass_fields__})
+_FORM = Fields[dict[str, Any]](
+    {name: anything() for name in definitions(RetrievalSettings)} | {"recipe": _RECIPE},
+    format_version=3,
+    made_by="xlgen index",
 )
 
 
-def write_settings(path: Path, settings: RetrievalSettings) -> None:
-    """Write a retriever's settings.
+def write_settings(path: Path, settings: RetrievalSettings, recipe: EmbeddingRecipe) -> None:
+    """Write a retriever's settings, and how its embeddings are made.
 
     Raises:
         SaveError: if the file cannot be written.
     """
-    _FORM.write(path, asdict(settings))
+    _FORM.write(path, {**asdict(settings), "recipe": asdict(recipe)})
 
 
-def read_settings(path: Path) -> RetrievalSettings:
-    """Read and check a retriever's settings.
+def read_settings(path: Path) -> tuple[RetrievalSettings, EmbeddingRecipe]:
+    """Read and check a retriever's settings, and how its embeddings are made.
 
     Raises:
         ModelFolderError: if the file is missing, of another version, or holds other fields or values.
     """
     with named_after(path):
-        return from_values(RetrievalSettings, _FORM.read(path))
+        content = _FORM.read(path)
+        recipe = from_values(EmbeddingRecipe, content.pop("recipe"))
+        return from_values(RetrievalSettings, content), recipe

@@ -25,7 +25,8 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME
 
-from ..encoders.embedding import hash_of_weights, load_encoder, masked_mean
+from ..encoders.embedding import hash_of_weights, load_encoder, pool, recipe_of
+from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
@@ -65,10 +66,11 @@ class _Batch(TypedDict):
 class _LabelMatcher(nn.Module):
     """An encoder with the loss over texts and label names."""
 
-    def __init__(self, encoder: PreTrainedModel, temperature: float) -> None:
+    def __init__(self, encoder: PreTrainedModel, temperature: float, pooling: Pooling) -> None:
         super().__init__()
         self.encoder = encoder
         self.temperature = temperature
+        self.pooling = pooling
 
     def train(self, mode: bool = True) -> _LabelMatcher:
         """Leave dropout off: it costs a third of the time, and few epochs overfit little."""
@@ -102,14 +104,14 @@ class _LabelMatcher(nn.Module):
         return {"loss": (torch.logaddexp(similarity, negatives) - similarity)[positive].mean()}
 
     def _embed(self, parts: list[_Part]) -> torch.Tensor:
-        """Means of the last hidden states in the order of `rows`, length 1, `(B, H)`."""
-        means = []
+        """Pooled last hidden states in the order of `rows`, length 1, `(B, H)`."""
+        pooled = []
         for part in parts:
             mask = part["attention_mask"]
             hidden = self.encoder(input_ids=part["input_ids"], attention_mask=mask).last_hidden_state
-            means.append(masked_mean(hidden, mask))
+            pooled.append(pool(hidden, mask, self.pooling))
         order = torch.cat([part["rows"] for part in parts]).argsort()
-        return functional.normalize(torch.cat(means), dim=-1)[order]
+        return functional.normalize(torch.cat(pooled), dim=-1)[order]
 
 
 class _Rows(Dataset):
@@ -181,6 +183,7 @@ def train_encoder(
     label_ids: Sequence[Sequence[int]],
     folder: str | Path,
     *,
+    recipe: EmbeddingRecipe | None = None,
     settings: ContrastiveSettings | None = None,
     seed: int = 0,
 ) -> None:
@@ -194,6 +197,7 @@ def train_encoder(
         texts: training texts.
         label_ids: label ids of each text.
         folder: where checkpoints are kept.
+        recipe: how texts become embeddings; by the mean, without prompts, if None.
         settings: how it is trained.
         seed: of the order of the texts and the drawn negatives.
 
@@ -202,21 +206,23 @@ def train_encoder(
             labels.
         KeyboardInterrupt: after an interrupt, once a checkpoint is written.
     """
-    settings = settings or ContrastiveSettings()
+    settings, recipe = settings or ContrastiveSettings(), recipe or EmbeddingRecipe()
     model, tokenizer = encoder
     set_seed(seed)
+    queries = [recipe.query_prompt + text for text in texts]
+    passages = [recipe.passage_prompt + name for name in label_space.names]
     collator = _Collator(
-        _tokens(tokenizer, texts, settings.max_length, "texts"),
-        _tokens(tokenizer, label_space.names, _NAME_LENGTH, "label names"),
+        _tokens(tokenizer, queries, settings.max_length, "texts"),
+        _tokens(tokenizer, passages, _NAME_LENGTH, "label names"),
         label_ids,
         settings.random_negatives,
         tokenizer.pad_token_id or 0,
         seed,
     )
-    record = _described(model, label_space, texts, label_ids, settings, seed)
-    start_record(Path(folder), record, write=True)
+    chosen = {**asdict(settings), **asdict(recipe), "seed": seed, "encoder": hash_of_weights(model)}
+    start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
     trainer = _EncoderTrainer(
-        _LabelMatcher(model, settings.temperature),
+        _LabelMatcher(model, settings.temperature, recipe.pooling),
         _arguments(Path(folder), settings, seed),
         train_dataset=_Rows(label_ids),
         data_collator=collator,
@@ -228,17 +234,12 @@ def train_encoder(
 
 
 def _described(
-    model: PreTrainedModel,
-    label_space: LabelSpace,
-    texts: Sequence[str],
-    label_ids: Sequence[Sequence[int]],
-    settings: ContrastiveSettings,
-    seed: int,
+    label_space: LabelSpace, texts: Sequence[str], label_ids: Sequence[Sequence[int]], settings: dict[str, object]
 ) -> Record:
     """All that decides the result of a training, as `run_record` keeps it."""
     rows = digest(json.dumps([text, list(labels)]) for text, labels in zip(texts, label_ids, strict=True))
     return {
-        "settings": {**asdict(settings), "seed": seed, "encoder": hash_of_weights(model)},
+        "settings": settings,
         "rows": {"training": f"{len(texts)} rows, {rows[:12]}"},
         "labels": {"names": f"{len(label_space)} names, {digest(label_space.names)[:12]}"},
     }
@@ -251,6 +252,8 @@ def fit_retriever(
     encoder: str,
     folder: str | Path,
     *,
+    query_prompt: str | None = None,
+    passage_prompt: str | None = None,
     contrastive: ContrastiveSettings | None = None,
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
@@ -264,6 +267,8 @@ def fit_retriever(
         validation_rows: rows that the weights are chosen on; None keeps those of `settings`.
         encoder: checkpoint of an encoder.
         folder: for checkpoints and embeddings, so that an interrupted run continues.
+        query_prompt: put before texts to predict labels for; the checkpoint's own if None.
+        passage_prompt: put before indexed texts and label names; the checkpoint's own if None.
         contrastive: how the encoder is trained; it stays as it is if None, or with 0 epochs.
         settings: how similarities become scores.
         lexical: let spelling count as well, as far as the validation rows, or the settings, say.
@@ -273,13 +278,21 @@ def fit_retriever(
         CheckpointError: if the encoder cannot be loaded.
     """
     folder = Path(folder)
-    loaded = load_encoder(encoder)
+    recipe = recipe_of(encoder, query_prompt, passage_prompt)
+    loaded = load_encoder(encoder, recipe)
     texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
     if contrastive is not None and contrastive.epochs > 0:
         place = folder / _ENCODER_FOLDER
-        train_encoder(loaded, label_space, texts, label_ids, place, settings=contrastive, seed=seed)
+        train_encoder(loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, seed=seed)
     retriever = LabelRetriever.fit(
-        label_space, texts, label_ids, loaded, settings=settings, lexical=lexical, cache_dir=folder / "embeddings"
+        label_space,
+        texts,
+        label_ids,
+        loaded,
+        recipe=recipe,
+        settings=settings,
+        lexical=lexical,
+        cache_dir=folder / "embeddings",
     )
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]

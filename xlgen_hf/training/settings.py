@@ -12,6 +12,7 @@ from ..settings import (
     DEFAULT_BACKBONE,
     ClusterSettings,
     Conditioning,
+    EncoderSettings,
     LabelSettings,
     ModelSettings,
     Quantization,
@@ -68,7 +69,7 @@ class ContrastiveSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings):
+class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSettings):
     """What is trained, in addition to the training arguments.
 
     Attributes:
