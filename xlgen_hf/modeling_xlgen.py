@@ -176,7 +176,7 @@ class XLGenForConditionalGeneration(
             options: further fields of [`XLGenConfig`].
 
         Raises:
-            CheckpointError: if the checkpoint cannot be loaded, or is a causal language model.
+            CheckpointError: if the checkpoint cannot be loaded.
             ConfigurationError: if the variant needs clusters and the processor has none, an option is unknown, or the
                 backbone cannot generate label sets: it has separate vocabularies, or fails in a dry run.
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from sources import make_rcl, make_retriever
 from tiny import CAUSAL_FAMILIES, causal_config, make_causal_tokenizer, make_clusters
 from transformers import (
     AutoModelForCausalLM,
@@ -207,6 +208,36 @@ def test_generate(make_causal, family, num_beams):
     for row, one in zip(labels.tolist(), decoded, strict=True):
         tokens = [token for label in one.labels for token in spelled[label]]
         assert [token for token in row if token >= 0] == [*tokens, processor.eos_token_id]
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+@pytest.mark.parametrize("conditioning", ["tokens", "memory"])
+@torch.no_grad()
+def test_retrieved_candidates(checkpoints, label_space, family, conditioning):
+    """As tokens of the prompt, copied from and judged by the head, or as vectors after it."""
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+    model, processor = make_rcl(checkpoints[family], label_space, conditioning, retriever=retriever)
+    torch.manual_seed(5)
+    for parameter in model.parameters():
+        parameter += 0.3 * torch.randn_like(parameter)
+    generator = Generator(model, processor)
+    encoded = generator.encode(processor.encode_texts(TEXTS))
+    sets = generator.search(encoded, DecodingOptions(num_beams=1, max_labels=2))
+    firsts = sets.labels[:, 0, 0].tolist()
+    scores = generator.score(encoded, [[label] for label in firsts], [[] for _ in firsts])
+    for (score,), log_prob in zip(scores, sets.log_probs[:, 0, 0], strict=True):
+        assert score == pytest.approx(float(torch.tensor(log_prob).exp()), rel=1e-3)
+    if conditioning == "tokens":
+        assert encoded.memory.candidate_logits.shape[0] == len(TEXTS)
+        pieces = encoded.memory.candidate_pieces[0, 0]
+        assert pieces[pieces >= 0].tolist() in processor.label_tokenizer.label_token_ids
+    assert len(model.predict(TEXTS, processor)) == len(TEXTS)
+
+
+def test_candidates_cannot_be_hidden_from_a_prompt(checkpoints, label_space):
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+    with pytest.raises(ConfigurationError, match=r"candidate_threshold=0.1 hides candidates after the text was read"):
+        make_rcl(checkpoints["llama"], label_space, retriever=retriever, candidate_threshold=0.1)
 
 
 def test_open_vocabulary(make_causal):

@@ -22,8 +22,8 @@ __all__ = [
 ]
 
 SUPPORTED_BACKBONES = (
-    "Use a T5, BART, mBART or Pegasus, or an encoder such as sentence-transformers/all-MiniLM-L6-v2; the page "
-    "'Backbones' of the documentation lists all families."
+    "Use a T5, BART, mBART or Pegasus, a decoder-only Llama, Qwen, Gemma or GPT-2, or an encoder such as "
+    "sentence-transformers/all-MiniLM-L6-v2; the page 'Backbones' of the documentation lists all families."
 )
 
 
