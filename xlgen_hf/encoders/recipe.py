@@ -91,8 +91,10 @@ def read_recipe(folder: str | Path) -> EmbeddingRecipe | None:
     folder = Path(folder)
     if not (folder / _MODULES_FILE).is_file():
         return None
-    modules = read_json(folder / _MODULES_FILE)
-    if not isinstance(modules, list) or not all(isinstance(one, dict) for one in modules):
+    content = read_json(folder / _MODULES_FILE)
+    listed = content if isinstance(content, list) else [None]
+    modules = [module for module in listed if isinstance(module, dict)]
+    if len(modules) < len(listed):
         raise CheckpointError(f"{folder / _MODULES_FILE} must be a list of modules.")
     for module in modules:
         kind, path = str(module.get("type")).rpartition(".")[2], str(module.get("path", ""))
@@ -142,6 +144,10 @@ def _read_prompts(folder: Path) -> tuple[str, str]:
     prompts = content.get("prompts")
     prompts = prompts if isinstance(prompts, dict) else {}
     default = prompts.get(str(content.get("default_prompt_name")), "")
-    query = prompts.get("query")
-    passage = next((prompts[name] for name in _PASSAGES if prompts.get(name) is not None), None)
-    return (default if query is None else query), (default if passage is None else passage)
+    query, passage = (
+        next((prompts[name] for name in names if prompts.get(name) is not None), default)
+        for names in (("query",), _PASSAGES)
+    )
+    if not isinstance(query, str) or not isinstance(passage, str):
+        raise CheckpointError(f"{path}: the prompts of queries and passages must be texts.")
+    return query, passage

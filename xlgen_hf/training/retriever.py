@@ -28,6 +28,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from ..encoders.embedding import hash_of_weights, load_encoder, pool, recipe_of
 from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
+from ..files.serialization import JSON
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
@@ -234,7 +235,7 @@ def train_encoder(
 
 
 def _described(
-    label_space: LabelSpace, texts: Sequence[str], label_ids: Sequence[Sequence[int]], settings: dict[str, object]
+    label_space: LabelSpace, texts: Sequence[str], label_ids: Sequence[Sequence[int]], settings: dict[str, JSON]
 ) -> Record:
     """All that decides the result of a training, as `run_record` keeps it."""
     rows = digest(json.dumps([text, list(labels)]) for text, labels in zip(texts, label_ids, strict=True))
