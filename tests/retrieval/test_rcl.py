@@ -295,7 +295,7 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
     assert main(["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
                  str(tmp_path / "hybrid")]) == 0  # fmt: skip
     card = model_card(tmp_path / "hybrid", "me/hybrid")
-    assert "fused with those of dense retrieval" in card and "- xlgen-hybrid" in card
+    assert "fused with those of retrieval" in card and "- xlgen-hybrid" in card
     assert "Validation rows" not in card  # the weights were learned on them
     assert "fused with" not in model_card(tmp_path / "rcl", "me/rcl")
     capsys.readouterr()

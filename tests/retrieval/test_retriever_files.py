@@ -146,5 +146,5 @@ def test_no_pickled_encoder_is_read(retriever, label_space, tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ModelFolderError, match=r"pytorch_model.bin, a pickle, which can run any code"):
         LabelRetriever.load(tmp_path, num_labels=len(label_space))
-    with pytest.raises(CheckpointError, match="no checkpoint that can be loaded"):
+    with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded"):
         load_encoder(str(tmp_path))
