@@ -509,5 +509,5 @@ def test_stand_ins_say_what_to_install():
 
 def test_config_that_is_not_an_object_is_refused(tmp_path):
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ModelFolderError, match=r"config.json: a JSON object is expected, not list"):
+    with pytest.raises(ModelFolderError, match=r"config.json: it must be a JSON object, not \[\]"):
         add_code(tmp_path, with_code=False)

@@ -11,6 +11,11 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+)
+
 from ..files.schema import read_object
 from .code_copy import FIRST_LINE, copied_files
 
@@ -60,6 +65,13 @@ def _scores_by(part: str) -> Callable[[Path], bool]:
     return has_part
 
 
+def _has_causal_backbone(folder: Path) -> bool:
+    """Whether a model's backbone is a decoder-only language model."""
+    backbone = read_object(folder / _CONFIG_FILE).get("backbone")
+    family = backbone.get("model_type") if isinstance(backbone, dict) else None
+    return family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and family not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+
 def _has_open_vocabulary(folder: Path) -> bool:
     return read_object(folder / _CONFIG_FILE).get("num_label_pieces") is None
 
@@ -79,7 +91,12 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "processing_xlgen.XLGenProcessor.save_pretrained": lambda folder: False,
     "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
     "modules.adapters": lambda folder: False,
-    "modules.backbone": lambda folder: False,
+    "modules.backbone.load_backbone": lambda folder: False,
+    "modules.backbone.longest_sequence": lambda folder: False,
+    "modules.causal": _has_causal_backbone,
+    "decoding.prompt_cache": _has_causal_backbone,
+    "modules.dry_run": lambda folder: False,
+    "modules.seq2seq.find_start_token": lambda folder: False,
     "encoders.embedding.embed_texts": _is_there("retriever"),
     "modules.candidate_head": _is_there("retriever"),
     "modules.candidate_pointer": _is_there("retriever"),
