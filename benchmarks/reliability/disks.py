@@ -127,7 +127,9 @@ def _fill(
             if ended.code == 0:  # it had room for all but what it wrote for a moment
                 continue
             counts["full"] += 1
-            counts["unclear"] += _told("unclear", command, [] if _is_clear(ended, place) else [ended.said[-900:]])
+            counts["unclear"] += _told(
+                "unclear", command, [] if _is_clear(command.name, ended, place) else [ended.said[-900:]]
+            )
             counts["half-written"] += _told("half-written", command, half_written(place))
             left = [name for name in leftovers(place) if not name.endswith(_CONTINUED)]
             counts["leftovers"] += _told("left", command, left)
@@ -140,11 +142,12 @@ def _fill(
         return
 
 
-def _is_clear(ended: Ended, place: Path) -> bool:
-    """Whether it ended with one line that names the file and the reason."""
+def _is_clear(command: str, ended: Ended, place: Path) -> bool:
+    """Whether it ended with one line that names the file and the reason; an experiment has one for each run."""
     errors = [line for line in ended.said.splitlines() if "error: " in line.lower() or "Traceback" in line]
-    named = str(place) in ended.last_line and "No space left on device" in ended.last_line
-    return ended.code == 1 and errors == [ended.last_line] and named
+    named = all(str(place) in line and "No space left on device" in line for line in errors)
+    alone = len(errors) == 1 or command == "experiment"
+    return ended.code == 1 and errors[-1:] == [ended.last_line] and named and alone
 
 
 def _told(what: str, command: Command, found: list[str]) -> int:

@@ -136,7 +136,7 @@ class PartialOutput:
         self._rows = self.path.with_name(f"{self.path.name}.partial")
         self._record = _record_of(self.path)
         self._expected = rows
-        record: Record = {"command": command, "settings": json.loads(json.dumps(settings))}
+        record: _Begun = {"command": command, "settings": json.loads(json.dumps(settings))}
         self._about = record
         with ExitStack() as claim:
             own = overwrite or self._was_finishing(record)

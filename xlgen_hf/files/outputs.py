@@ -169,7 +169,7 @@ def claim_folder(
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise ConfigurationError(f"{folder} is a file, where a folder is to be written. Choose another name.")
-    record = {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
+    record: Record = {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
     if not overwrite:
         _refuse_others(folder, record)
     with ExitStack() as stack:
