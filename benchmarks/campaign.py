@@ -7,10 +7,12 @@ import json
 import multiprocessing
 import queue as queues
 import resource
+import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 Job = tuple[str, int]  # what is damaged, and the number of the mutation
@@ -89,16 +91,34 @@ def main(about: str, names: list[str], prepare: Callable[[int, Path], Attempt], 
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first mutation, to repeat one")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="`reliability.json`, to add the numbers to")
     options = parser.parse_args()
     numbers = range(options.first, options.first + options.mutations)
     jobs = [(names[number % len(names)], number) for number in numbers]
     start = time.time()
-    results = run(jobs, lambda root: prepare(options.seed, root))
+    parts = [jobs[first :: options.processes] for first in range(options.processes)]
+    results: dict[Job, str] = {}
+    with ThreadPoolExecutor(options.processes) as pool:
+        for part in pool.map(lambda part: run(part, lambda root: prepare(options.seed, root)), parts):
+            results |= part
     counts: dict[str, Counter[str]] = {}
     for (name, _), result in results.items():
         counts.setdefault(name, Counter())[result if result in good else "fault"] += 1
     faults = {f"{name} {number}": result for (name, number), result in results.items() if result not in good}
     totals = Counter(result if result in good else "fault" for result in results.values())
-    report = {"mutations": len(results), "seed": options.seed, "seconds": round(time.time() - start)}
-    print(json.dumps({**report, "results": totals, "damaged": counts, "faults": faults}, indent=1))
+    about = {"mutations": len(results), "seed": options.seed, "seconds": round(time.time() - start), "results": totals}
+    print(json.dumps({**about, "damaged": counts, "faults": faults}, indent=1))
+    if options.json is not None:
+        _keep(options.json, about)
     return int(bool(faults))
+
+
+def _keep(path: Path, about: dict[str, object]) -> None:
+    """Add the numbers to those that `RELIABILITY.md` is made of."""
+    sys.path.insert(0, str(Path(__file__).parent / "reliability"))
+    import report
+
+    results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    results[Path(sys.argv[0]).stem] = {**report.about_run(), **about}
+    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

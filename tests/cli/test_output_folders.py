@@ -74,6 +74,11 @@ def test_overwrite_writes_beside_what_is_there(arguments, tmp_path):
     assert main([*arguments("cluster"), "--output-dir", str(folder)]) == 0  # it is the command's own now
 
 
+def test_a_command_that_fails_at_once_leaves_no_folder(arguments, tmp_path):
+    assert main([*arguments("hybrid"), "--output-dir", str(tmp_path / "new" / "out")]) == 1  # there is no such model
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("changed", ["texts", "labels", "settings", "encoder"])
 def test_an_encoder_of_another_training_is_not_taken_up(checkpoints, tmp_path, changed):
     """The fault: the second index of a folder had the encoder that was trained on the rows of the first."""

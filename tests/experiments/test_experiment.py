@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -191,6 +192,31 @@ def test_an_interrupted_run_goes_on(files, checkpoints):
     assert "fit_seconds" not in summary["xlgen-bcl"]["cost"]  # half of it was in the run that was stopped
 
 
+ENDLESS = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it is in the background of a shell
+from xlgen_hf.experiments import cell
+
+def endless(folder):
+    print("begun", flush=True)
+    time.sleep(300)
+
+cell.run_cell = endless
+sys.exit(cell.main([sys.argv[1], "--attached"]))
+"""
+
+
+def test_a_cell_ends_with_the_process_that_started_it(tmp_path):
+    """The fault: in the background of a shell it went on after the experiment was killed."""
+    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "cells" / "one" / SPEC)]
+    (tmp_path / "cells" / "one").mkdir(parents=True)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.stdin.close()  # what a SIGKILL of the starter does
+        assert process.wait(timeout=60) == 130
+    assert not list((tmp_path / "cells").glob(".*"))
+
+
 def test_pu_trains_on_fewer_labels_and_is_scored_by_the_whole_counts(files, checkpoints):
     root, data = _prepare(files, "one")
     plan = Plan(["xlgen-base"], ["full", "pu"], options=_options(checkpoints))
@@ -332,6 +358,8 @@ def test_settings_of_one_variant(checkpoints):
         (["--ablations", "conditioning", "--ablation-system", "xlgen-mcg"], "rcl, not 'xlgen-mcg'"),
         (["--seed", "7"], "give the seeds of the cells with --model-seeds"),
         (["--test-file", "x.jsonl"], "Give --data alone"),
+        (["--hub_token", "hf_secret"], "error: --hub_token: the models of an experiment are not put on the Hub"),
+        (["--push-to-hub", "True"], "error: --push-to-hub: the models of an experiment are not put on the Hub"),
         (["--pu-rate", "1"], "pu_rate=1.0; it must be a number > 0 and < 1"),
     ],
 )

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 
 from xlgen_hf.errors import ConfigurationError, SaveError
 from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
-from xlgen_hf.files.outputs import RECORD_FILE, claim_file, claim_folder, sole_writer
+from xlgen_hf.files.outputs import RECORD_FILE, claim_file, claim_files, claim_folder, sole_writer
 from xlgen_hf.files.saving import replace_files
 
 ROWS = [{"labels": [f"text {number}"]} for number in range(5)]
@@ -91,6 +92,87 @@ def test_an_interrupted_run_is_continued(tmp_path, name):
         output.finish()
     assert _lines(path) == ROWS
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz"])
+def test_a_run_that_was_killed_while_it_finished_is_continued(tmp_path, name, monkeypatch):
+    """The fault: its file was in place, so the same command was refused for good."""
+    path = tmp_path / name
+
+    def die(*args, **kwargs):
+        raise SystemExit(9)
+
+    with PartialOutput(path, {}, rows=5) as output, monkeypatch.context() as patch:
+        output.append(ROWS)
+        patch.setattr(type(path), "unlink", die)
+        with pytest.raises(SystemExit, match="9"):
+            output.finish()
+    assert _lines(path) == ROWS
+    (tmp_path / f".{name}.xlgen-lock").touch()  # as it is where the process was killed
+    with pytest.raises(ConfigurationError, match=f"{name} exists already and is not replaced"):
+        PartialOutput(path, {"beams": 2}, rows=5)
+    assert not (tmp_path / f".{name}.xlgen-lock").exists()
+    with PartialOutput(path, {}, rows=5) as output:
+        assert output.done == 5
+        output.finish()
+    assert _lines(path) == ROWS
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_file_that_was_put_in_place_of_an_unfinished_one_stays(tmp_path):
+    path = tmp_path / "out.jsonl"
+    with PartialOutput(path, {}, rows=5) as output:
+        output.append(ROWS[:2])
+    path.write_text("mine")
+    with pytest.raises(ConfigurationError, match=r"out\.jsonl exists already and is not replaced"):
+        PartialOutput(path, {}, rows=5)
+    assert path.read_text() == "mine"
+
+
+def test_files_of_one_command_take_their_places_together(tmp_path):
+    """The fault: the second file did not fit on the disk, and the same command was refused because of the first."""
+    names = ("scores.json", "plots/scores.png", "plots/other.png")
+    paths = [tmp_path / name for name in names]
+    claim = claim_files([*paths, None], command="xlgen evaluate")
+    with pytest.raises(SaveError, match=f"^Nothing was saved to {paths[1]}: No space left"), claim as place:
+        place(paths[0]).write_text("{}")
+        raise SaveError(place(paths[1]), "No space left on device")
+    assert not list(tmp_path.iterdir())
+    with claim_files(paths, command="xlgen evaluate") as place:
+        for path in paths[:2]:
+            place(path).write_text("{}")
+        assert not [path for path in paths if path.exists()]
+    assert [path.exists() for path in paths] == [True, True, False]
+    assert not list(tmp_path.rglob(".*"))
+    claim = claim_files(paths, command="xlgen evaluate")
+    with pytest.raises(ConfigurationError, match=r"scores\.json exists already"), claim:
+        pass
+
+
+def test_a_writer_may_wait_for_another(tmp_path):
+    """As a cell of an experiment does, whose run was killed and repeated."""
+    with sole_writer(tmp_path, command="the first"):
+        second = sole_writer(tmp_path, command="the second", timeout=0.3)
+        with (
+            pytest.raises(ConfigurationError, match=r"is being written by process \d+ on .* \(`the first`, since"),
+            second,
+        ):
+            pass
+    first = sole_writer(tmp_path, command="the first")
+    first.__enter__()
+    ending = threading.Timer(0.3, first.__exit__, (None, None, None))
+    ending.start()
+    with sole_writer(tmp_path, command="the second", timeout=60):
+        assert ending.finished.is_set()
+
+
+def test_what_dead_processes_left_anywhere_in_a_folder_is_removed(tmp_path):
+    with claim_folder(tmp_path / "out", command="xlgen index"):
+        pass
+    left = tmp_path / "out" / "cache" / ".xlgen-unfinished-999999999-0"
+    left.mkdir(parents=True)
+    with claim_folder(tmp_path / "out", command="xlgen index"):
+        assert not left.exists()
 
 
 def test_a_folder_that_holds_something_else_is_refused(tmp_path):

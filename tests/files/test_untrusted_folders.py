@@ -236,7 +236,23 @@ ATTACKS = {
     "empty index": (_index({}), "'weight_map' is empty"),
     "wrong shape": (_weights(lambda t: t.update({"cluster_head.weight": torch.zeros(2, 2)})), r"it is \(2, 2\)"),
     "other pieces": (_weights(lambda t: t["label_pieces"].add_(1)), "model and processor differ in pieces of labels"),
+    "NaN in weights": (
+        _weights(lambda t: t["cluster_head.bias"].fill_(torch.nan)),
+        "cluster_head.bias hold NaN",
+    ),
     "no tokenizer": (_write("tokenizer.json", "{}"), "makes no tokenizer"),
+    "fewer layers": (
+        _edit("config.json", backbone__encoder__num_hidden_layers=2),
+        "the model has no place for 16 ten",
+    ),
+    "more layers": (
+        _edit("config.json", backbone__encoder__num_hidden_layers=4),
+        "the weights lack 16 tensors, e.g. ",
+    ),
+    "longest input": (
+        _edit("tokenizer_config.json", model_max_length="x"),
+        "model_max_length is 'x'; it must be a numb",
+    ),
     "tokenizer list": (_write("tokenizer_config.json", "[]"), "tokenizer_config.json: it must be a JSON object"),
 }
 

@@ -113,6 +113,40 @@ def test_the_newest_complete_checkpoint_is_taken(make_trainer, whole, tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == [f"checkpoint-{step}" for step in (1, 2, 3, 5, 6)]
 
 
+def test_means_in_the_log_are_those_of_all_steps(make_trainer, tmp_path):
+    """The fault: of a run that was resumed, losses were means of the steps since, also that of the training."""
+    arguments = {"save_steps": 2, "logging_steps": 3}
+    whole = make_trainer(tmp_path / "whole", **arguments)
+    whole.train()
+    shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
+    again = make_trainer(tmp_path / "run", **arguments)
+    again.train(resume_from_checkpoint=True)
+    losses = [[one.get("loss", one.get("train_loss")) for one in run.state.log_history] for run in (whole, again)]
+    assert losses[1] == losses[0]
+    assert len(losses[0]) == 3
+    seconds = again.state.log_history[-1]["train_runtime"]
+    assert seconds > json.loads((tmp_path / "run" / "checkpoint-2" / "losses.json").read_text())["seconds"] > 0
+
+
+@pytest.mark.parametrize("step", [4, 8])
+def test_the_evaluation_of_an_epoch_follows_a_checkpoint_of_its_last_step(make_trainer, tmp_path, step):
+    """The fault: a run that was killed between the two never did that evaluation."""
+    arguments = {"save_steps": 4, "max_steps": 8, "eval_strategy": "epoch"}
+    whole = make_trainer(tmp_path / "whole", **arguments)
+    whole.train()
+    name = f"checkpoint-{step}"
+    assert read_checkpoint(tmp_path / "whole" / name).evaluation_due
+    shutil.copytree(tmp_path / "whole" / name, tmp_path / "run" / name)
+    again = make_trainer(tmp_path / "run", **arguments)
+    again.train(resume_from_checkpoint=True)
+    found = [
+        [(one["step"], one["eval_micro_f1"]) for one in run.state.log_history if "eval_micro_f1" in one]
+        for run in (whole, again)
+    ]
+    assert found[1] == found[0]
+    assert [one[0] for one in found[0]] == [4, 8]
+
+
 def test_a_checkpoint_that_is_not_complete_is_refused_by_name(make_trainer, tmp_path):
     make_trainer(tmp_path, max_steps=1).train()
     (tmp_path / "checkpoint-1" / "model.safetensors").unlink()

@@ -208,6 +208,12 @@ def _arguments(context: typer.Context) -> dict[str, object]:
     from ..training.arguments import XLGenTrainingArguments
     from .trainer_arguments import parse_arguments
 
+    for word in context.args:
+        if word.startswith("--") and word[2:].replace("-", "_").startswith(("hub_", "push_to_hub")):
+            raise ConfigurationError(  # a token on the command line would stand in the report
+                f"{word.partition('=')[0]}: the models of an experiment are not put on the Hub. Push one with `xlgen "
+                "push model`."
+            )
     folder = Path("unused")
     given = parse_arguments(folder, context.args, option_names(context), has_validation=True).to_dict()
     defaults = XLGenTrainingArguments(output_dir=str(folder)).to_dict()

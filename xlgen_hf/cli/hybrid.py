@@ -24,8 +24,6 @@ __all__ = ["hybrid"]
 
 logger = logging.getLogger(__name__)
 
-_COMMAND = "xlgen hybrid"  # as its output folder says it
-
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
 def hybrid(
@@ -72,7 +70,7 @@ def hybrid(
 
     from ..data.rows import load_rows
     from ..files.model_checks import local_model
-    from ..files.outputs import claim_folder, refuse_folder
+    from ..files.outputs import claim_folder
     from ..files.saving import replace_files
     from ..files.training_report import read_report, write_report
     from ..hub.local_cards import write_local_card
@@ -84,30 +82,30 @@ def hybrid(
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
-    refuse_folder(output_dir, command=_COMMAND, overwrite=overwrite)  # before the work
-    generator, processor = load_model(model)
-    processor = _choose_source(generator.config, processor, predict_with, candidate_scores)
-    sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
-    validation = load_rows(validation_file, rows, split="validation")
-    trees = _label_trees(linear, train_file, rows, processor.label_space)
-    if trees is not None:
-        sources["label_trees"] = trees
-    score_model = fuse_sources(
-        model_source(generator, processor),
-        sources,
-        validation["text"][:],
-        [processor.label_space.encode_known(names)[0] for names in validation["labels"]],
-        candidates_per_source=candidates_per_source,
-        features=None if candidate_scores == "all" else [candidate_scores],
-    )
-    processor = processor.with_score_model(score_model)
-    report = read_report(local_model(model, {}))
-    with claim_folder(output_dir, command=_COMMAND, overwrite=overwrite), replace_files(output_dir) as aside:
-        generator.save_pretrained(aside)
-        processor.save_pretrained(aside)
-        if report:
-            write_report(aside, hybrid_report(report, generator, processor, validation))
-    write_local_card(output_dir)
+    with claim_folder(output_dir, command="xlgen hybrid", overwrite=overwrite):
+        generator, processor = load_model(model)
+        processor = _choose_source(generator.config, processor, predict_with, candidate_scores)
+        sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
+        validation = load_rows(validation_file, rows, split="validation")
+        trees = _label_trees(linear, train_file, rows, processor.label_space)
+        if trees is not None:
+            sources["label_trees"] = trees
+        score_model = fuse_sources(
+            model_source(generator, processor),
+            sources,
+            validation["text"][:],
+            [processor.label_space.encode_known(names)[0] for names in validation["labels"]],
+            candidates_per_source=candidates_per_source,
+            features=None if candidate_scores == "all" else [candidate_scores],
+        )
+        processor = processor.with_score_model(score_model)
+        report = read_report(local_model(model, {}))
+        with replace_files(output_dir) as aside:
+            generator.save_pretrained(aside)
+            processor.save_pretrained(aside)
+            if report:
+                write_report(aside, hybrid_report(report, generator, processor, validation))
+        write_local_card(output_dir)
     print_written(output_dir, "Model")
 
 

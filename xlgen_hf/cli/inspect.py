@@ -46,7 +46,7 @@ def inspect(
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
     from ..evaluation.plots import check_picture
-    from ..files.outputs import refuse_existing
+    from ..files.outputs import claim_files, refuse_existing
     from ..files.serialization import write_json
 
     if plot is not None:
@@ -65,12 +65,13 @@ def inspect(
         max_length=max_length,
     )
     _print_inspection(found)
-    if output_file is not None:
-        write_json(output_file, found.to_dict())
-    if plot is not None:
-        from ..evaluation.inspection_plot import plot_inspection
+    with claim_files((output_file, plot), command="xlgen inspect", overwrite=overwrite) as place:
+        if output_file is not None:
+            write_json(place(output_file), found.to_dict())
+        if plot is not None:
+            from ..evaluation.inspection_plot import plot_inspection
 
-        plot_inspection(found, plot, title=source or train_file)
+            plot_inspection(found, place(plot), title=source or train_file)
 
 
 def _read(source: str | None, files: dict[str, str], rows: RowOptions) -> dict[str, Dataset]:

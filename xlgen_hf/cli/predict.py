@@ -120,14 +120,12 @@ def predict(
     With --id-column and --keep-columns predictions carry columns of their rows, so that they can be joined.
     """
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
-    from ..data.predictions import check_prediction_file, join_columns
+    from ..data.predictions import join_columns
     from ..data.rows import load_rows
-    from ..files.outputs import refuse_existing
 
     _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
     if output_file is not None:
-        check_prediction_file(output_file)
-        refuse_existing(output_file, overwrite=overwrite)  # before the work, and again when the writing begins
+        _check_output(output_file, overwrite=overwrite)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     texts = load_rows(input_file, rows, split="test", require_labels=False)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
@@ -159,6 +157,16 @@ def predict(
         overwrite=overwrite,
         label_separator=rows.label_separator,
     )
+
+
+def _check_output(path: Path, *, overwrite: bool) -> None:
+    """Refuse an output before the work; whether a run of the same command was finishing it is checked later."""
+    from ..data.predictions import check_prediction_file
+    from ..files.json_lines import is_begun
+    from ..files.outputs import refuse_existing
+
+    check_prediction_file(path)
+    refuse_existing(path, overwrite=overwrite or is_begun(path))
 
 
 def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:

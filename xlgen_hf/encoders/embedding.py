@@ -264,7 +264,7 @@ class _EncoderSource:
             kind = AutoModelForTextEncoding
         with checkpoint_errors(self.name):
             model, info = kind.from_pretrained(self.path, output_loading_info=True, **options)
-            check_loaded(Path(self.path), info, but_for="pooler")  # what a pooler gives is not used
+            check_loaded(Path(self.path), model, info, but_for="pooler")  # what a pooler gives is not used
         return model.get_encoder() if kind is AutoModelForSeq2SeqLM else model
 
 

@@ -17,7 +17,7 @@ from ..data.rows import RowSource, load_rows
 from ..data.suspicion import label_counts, log_suspicions, look_alike_suspicions
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
-from ..files.outputs import refuse_existing
+from ..files.outputs import claim_files, refuse_existing
 from ..files.serialization import write_json
 from ..ranking.reliability import ReliabilityTable, reliability_table, table_calibration_error
 from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_shot_buckets
@@ -100,9 +100,9 @@ def run_evaluate(
         if train_file is None:
             raise ConfigurationError("A plot shows labels by their training documents; give the training rows too.")
     pictures = () if plot is None else (plot, _reliability_picture(Path(plot)))
-    for path in (output_file, per_label_file, *pictures):
-        if path is not None:
-            refuse_existing(Path(path), overwrite=overwrite)
+    outputs = [Path(path) for path in (output_file, per_label_file, *pictures) if path is not None]
+    for path in outputs:
+        refuse_existing(path, overwrite=overwrite)  # before the work, and again when the writing begins
     rows = rows or RowOptions()
     given, true = _matched(predictions, references, rows, by)
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
@@ -121,19 +121,16 @@ def run_evaluate(
         scores |= _calibration_scores(reliability)
     if by:
         scores["groups"] = _group_scores(given, true, train, options)
-    if per_label_file is not None:
-        _write_table(table, per_label_file)
-    if output_file is not None:
-        write_json(output_file, scores)
-    if plot is not None:
-        _draw(scores, reliability, Path(plot), Path(predictions))
+    with claim_files(outputs, command="xlgen evaluate", overwrite=overwrite) as place:
+        if per_label_file is not None:
+            _write_table(table, place(per_label_file))
+        if output_file is not None:
+            write_json(place(output_file), scores)
+        if plot is not None:
+            plot_shot_buckets({Path(predictions).stem: scores}, place(plot), title=Path(predictions).name)
+        if plot is not None and reliability is not None:
+            plot_reliability(reliability, place(_reliability_picture(Path(plot))), title=Path(predictions).name)
     return scores
-
-
-def _draw(scores: Mapping[str, Any], reliability: ReliabilityTable | None, plot: Path, predictions: Path) -> None:
-    plot_shot_buckets({predictions.stem: scores}, plot, title=predictions.name)
-    if reliability is not None:
-        plot_reliability(reliability, _reliability_picture(plot), title=predictions.name)
 
 
 def _reliability_picture(plot: Path) -> Path:

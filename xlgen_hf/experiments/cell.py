@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import sys
 import threading
 import time
@@ -26,6 +27,7 @@ from transformers import set_seed
 
 from ..errors import ConfigurationError, MissingExtraError, XLGenError
 from ..files.json_lines import digest, write_jsonl
+from ..files.outputs import sole_writer
 from ..files.schema import (
     Fields,
     anything,
@@ -70,6 +72,7 @@ logger = logging.getLogger(__name__)
 SPEC, RESULT, PREDICTIONS = "spec.json", "result.json", "predictions.jsonl"
 MISSING_EXTRA, INTERRUPTED = 3, 130  # exit codes besides 0 and 1
 _FORMAT_VERSION = 3
+_LONGEST_WAIT = 600.0  # seconds for which a cell waits for one that an earlier run of the experiment has left
 _PACKAGES = (
     "xlgen-hf", "torch", "transformers", "datasets", "numpy", "scipy", "scikit-learn", "omikuji", "napkinxc",
     "libpecos",
@@ -354,9 +357,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s: %(message)s")
     logging.getLogger("xlgen_hf").setLevel(logging.INFO)
     if given.attached:
+        # Of a starter in the background of a shell it has inherited that interrupts are ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         threading.Thread(target=_end_with_starter, daemon=True).start()
+    folder = given.spec.resolve().parent
     try:
-        run_cell(given.spec.resolve().parent)
+        # A cell whose starter was killed may still be saving what it has when the same experiment runs again.
+        with sole_writer(folder.parent, command="a cell of xlgen experiment", timeout=_LONGEST_WAIT):
+            run_cell(folder)
     except KeyboardInterrupt:
         return INTERRUPTED
     except XLGenError as err:

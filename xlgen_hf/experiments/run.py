@@ -20,7 +20,7 @@ __all__ = ["CellFailure", "read_result", "run_cells"]
 logger = logging.getLogger(__name__)
 
 
-_LOG_LINES = 5  # of a failed cell's log that are repeated
+_LOG_LINES = 5  # of the log of a cell that failed without an explanation, which are repeated
 
 
 _LOG = "log.txt"
@@ -104,9 +104,15 @@ def _run(spec: CellSpec, folder: Path) -> CellFailure | None:
         raise KeyboardInterrupt
     if code == 0:
         return None
-    lines = (folder / _LOG).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    reason = "\n".join(lines[-_LOG_LINES:]) if code > 0 else f"killed by signal {-code}"
+    reason = _reason(folder / _LOG) if code > 0 else f"killed by signal {-code}"
     return CellFailure(spec.name, reason or f"exit code {code}", folder / _LOG, code == MISSING_EXTRA)
+
+
+def _reason(log: Path) -> str:
+    """What a failed cell says: the line of an error that is explained, the last lines of its log for any other."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    is_explained = not any(line.startswith("Traceback") for line in lines)
+    return "\n".join(lines[-1 if is_explained else -_LOG_LINES :])
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int:

@@ -30,6 +30,7 @@ __all__ = [
     "is_unfinished",
     "lock_folder",
     "reason_of",
+    "remove_dead_below",
     "save_errors",
     "try_lock",
     "unfinished_folder",
@@ -123,6 +124,17 @@ def _remove_dead(parent: Path) -> None:
     for path in found:
         if _is_dead(Path(path)):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def remove_dead_below(folder: Path) -> None:
+    """Remove what processes left that died while they were writing into a folder, or into one in it.
+
+    Args:
+        folder: the folder; links in it are not followed.
+    """
+    for place, names, _ in os.walk(folder):
+        names[:] = [name for name in names if not _NAME.fullmatch(name)]
+        _remove_dead(Path(place))
 
 
 def _is_dead(folder: Path) -> bool:

@@ -17,14 +17,27 @@ from typing import IO
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
 from .atomic import atomic_path, save_errors
-from .outputs import Record, claim_file, differences, record_form
+from .outputs import Record, claim_file, differences, refuse_existing
+from .schema import Fields, anything, boolean, mapping_of, string
 from .serialization import JSON
 
-__all__ = ["PartialOutput", "digest", "write_jsonl"]
+__all__ = ["PartialOutput", "digest", "is_begun", "write_jsonl"]
 
 logger = logging.getLogger(__name__)
 
-_FORM = record_form("xlgen predict")
+
+class _Begun(Record, total=False):
+    """A [`Record`] in a file that says whether its output was being put into its place."""
+
+    finishing: bool
+
+
+_FORM = Fields[_Begun](
+    {"command": string(), "settings": mapping_of(anything()), "finishing": boolean()},
+    optional=["finishing"],
+    format_version=1,
+    made_by="xlgen predict",
+)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
@@ -73,6 +86,19 @@ def digest(parts: Iterable[str]) -> str:
     return content.hexdigest()
 
 
+def is_begun(path: Path) -> bool:
+    """Whether a run has begun to write a [`PartialOutput`] and has not finished.
+
+    Args:
+        path: the file.
+    """
+    return _record_of(path).is_file()
+
+
+def _record_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.partial.json")
+
+
 class PartialOutput:
     """JSON Lines that grow next to their final place, `NAME.partial`, until they are complete.
 
@@ -108,11 +134,17 @@ class PartialOutput:
     ) -> None:
         self.path = Path(path)
         self._rows = self.path.with_name(f"{self.path.name}.partial")
-        self._record = self.path.with_name(f"{self.path.name}.partial.json")
+        self._record = _record_of(self.path)
         self._expected = rows
+        record: _Begun = {"command": command, "settings": json.loads(json.dumps(settings))}
+        self._about = record
         with ExitStack() as claim:
-            claim.enter_context(claim_file(self.path, command=command, overwrite=overwrite))
-            record: Record = {"command": command, "settings": json.loads(json.dumps(settings))}
+            own = overwrite or self._was_finishing(record)
+            claim.enter_context(claim_file(self.path, command=command, overwrite=own))
+            if self._was_finishing(record):
+                self._take_back()
+            else:
+                refuse_existing(self.path, overwrite=overwrite)  # the process that was finishing it has just ended
             self.done = self._take_up(record, block, overwrite)
             self._written = self.done
             if not self.done:
@@ -141,6 +173,20 @@ class PartialOutput:
         if not overwrite:
             raise ConfigurationError(problem)
         return 0
+
+    def _was_finishing(self, record: Record) -> bool:
+        """Whether the file is there because a run with the same settings was killed while it finished."""
+        if not (self.path.is_file() and self._record.is_file()):
+            return False
+        return self._foreign(record) is None and bool(_FORM.read(self._record).get("finishing"))
+
+    def _take_back(self) -> None:
+        """Bring the rows of such a run back to where it had them, or begin again where they are in another format."""
+        with save_errors(self.path):
+            if not self._rows.exists() and self.path.suffix == ".jsonl":
+                os.replace(self.path, self._rows)
+            else:
+                self.path.unlink()
 
     def _foreign(self, record: Record) -> str | None:
         """Say why the rows that are there are not those of this run, if so."""
@@ -197,6 +243,7 @@ class PartialOutput:
         with save_errors(self.path):
             self._rows.touch()
             self._check_rows()
+            _FORM.write(self._record, {**self._about, "finishing": True})
             if write is not None:
                 with self._rows.open(encoding="utf-8") as lines:
                     write(self.path, map(json.loads, lines))

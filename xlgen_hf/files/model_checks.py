@@ -260,17 +260,20 @@ def check_model(cls: type, folder: Path, config: object) -> None:
     _compare(folder / CONFIG_FILE, model, shapes)
 
 
-def check_loaded(folder: Path, info: Mapping[str, Iterable[str]], *, but_for: str | None = None) -> None:
-    """Refuse weights that are not all that the config asks for: transformers would make up the rest.
+def check_loaded(
+    folder: Path, model: nn.Module, info: Mapping[str, Iterable[str]], *, but_for: str | None = None
+) -> None:
+    """Refuse weights that are not finite, or not all that the config asks for: transformers would make up the rest.
 
     Args:
         folder: the folder of the model.
+        model: the model.
         info: what transformers says of the loading.
         but_for: a part of the names of weights that may be lacking, where the file may also hold others than those of
             the model; None where the weights must be exactly those of the config.
 
     Raises:
-        ModelFolderError: if weights are lacking, or the model has no place for some.
+        ModelFolderError: if weights are lacking, hold NaN or infinity, or the model has no place for some.
     """
     kinds = ("missing_keys", "unexpected_keys") if but_for is None else ("missing_keys",)
     for kind in kinds:
@@ -281,6 +284,9 @@ def check_loaded(folder: Path, info: Mapping[str, Iterable[str]], *, but_for: st
                 f"{folder}: {CONFIG_FILE} and weights are of different models: {told} {len(names)} "
                 f"{'tensor' if len(names) == 1 else 'tensors'}, e.g. {names[0]}."
             )
+    broken = next((name for name, value in model.named_parameters() if not torch.isfinite(value).all()), None)
+    if broken is not None:
+        raise ModelFolderError(f"{folder}: the weights {broken} hold NaN or infinity.")
 
 
 def check_encoder(folder: Path) -> None:

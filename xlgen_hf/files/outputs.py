@@ -5,14 +5,23 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypedDict
 
-from ..errors import ConfigurationError, ModelFolderError
-from .atomic import is_running, is_unfinished, save_errors, try_lock
+from ..errors import ConfigurationError, ModelFolderError, SaveError
+from .atomic import (
+    follow_umask,
+    is_running,
+    is_unfinished,
+    remove_dead_below,
+    save_errors,
+    try_lock,
+    unfinished_folder,
+)
 from .saving import finish_interrupted_save
 from .schema import Fields, anything, integer, mapping_of, shown, string
 from .serialization import JSON
@@ -21,11 +30,11 @@ __all__ = [
     "RECORD_FILE",
     "Record",
     "claim_file",
+    "claim_files",
     "claim_folder",
     "differences",
     "record_form",
     "refuse_existing",
-    "refuse_folder",
     "sole_writer",
 ]
 
@@ -33,6 +42,7 @@ RECORD_FILE = ".xlgen-output.json"
 """In an output folder: the command that began it."""
 
 _LOCK = ".xlgen-lock"
+_POLL = 0.1  # seconds between two looks at a lock that another process holds
 _SHOWN = 5  # names, or differences, that a message spells out
 
 
@@ -79,6 +89,42 @@ def claim_file(path: str | Path, *, command: str, overwrite: bool = False) -> It
         yield path
 
 
+@contextmanager
+def claim_files(
+    paths: Iterable[str | Path | None], *, command: str, overwrite: bool = False
+) -> Iterator[Callable[[str | Path], Path]]:
+    """Be the one process that writes some files, which take their places together when the block ends well.
+
+    Args:
+        paths: the files, as [`claim_file`] takes one; None stands for none.
+        command: what writes them, for others' messages.
+        overwrite: whether files that are there may be replaced.
+
+    Yields:
+        What says where a file is to be written until then. One that is not written is left out.
+
+    Raises:
+        ConfigurationError: see [`claim_file`].
+        SaveError: if a file cannot be written.
+    """
+    aside: dict[Path, Path] = {}
+    with ExitStack() as stack:
+        for path in (Path(one) for one in paths if one is not None):
+            stack.enter_context(claim_file(path, command=command, overwrite=overwrite))
+            with save_errors(path):
+                aside[path] = stack.enter_context(unfinished_folder(path.parent)) / path.name
+        try:
+            yield lambda path: aside[Path(path)]
+        except SaveError as err:
+            final = next((path for path, place in aside.items() if place == err.target), err.target)
+            raise SaveError(final, err.reason) from err
+        for path, place in aside.items():
+            if place.exists():
+                with save_errors(path):
+                    follow_umask(place.parent)
+                    os.replace(place, path)
+
+
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Refuse to replace a file.
 
@@ -92,6 +138,7 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
     if path.is_dir():
         raise ConfigurationError(f"{path} is a folder, where a file is to be written. Give the name of a file in it.")
     if os.path.lexists(path) and not overwrite:
+        _remove_dead_lock(_lock_of(path))  # of a process that was killed when all but that was done
         raise ConfigurationError(
             f"{path} exists already and is not replaced. Choose another name, or give --overwrite."
         )
@@ -103,7 +150,8 @@ def claim_folder(
 ) -> Iterator[Path]:
     """Be the one process that writes into a folder, which must be new, empty, or begun by the same command.
 
-    A save into the folder that was interrupted is finished first.
+    A save into the folder that was interrupted is finished first, and what killed processes left is removed. A block
+    that fails before it has written anything leaves no folder.
 
     Args:
         folder: the folder; it is made where it is missing.
@@ -119,35 +167,36 @@ def claim_folder(
         SaveError: if the folder cannot be written.
     """
     folder = Path(folder)
-    refuse_folder(folder, command=command, settings=settings, overwrite=overwrite)
-    record = _record(command, settings)
-    with save_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with sole_writer(folder, command=command):
+    if folder.exists() and not folder.is_dir():
+        raise ConfigurationError(f"{folder} is a file, where a folder is to be written. Choose another name.")
+    record: Record = {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
+    if not overwrite:
+        _refuse_others(folder, record)
+    with ExitStack() as stack:
+        missing = [place for place in (folder, *folder.parents) if not place.exists()]
+        stack.callback(_remove_empty, missing)
+        with save_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(sole_writer(folder, command=command))
         if not overwrite:
             _refuse_others(folder, record)
         finish_interrupted_save(folder)
+        remove_dead_below(folder)
         if overwrite or not (folder / RECORD_FILE).exists():
             _RECORD_FORM.write(folder / RECORD_FILE, record)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            if _content(folder) == [RECORD_FILE]:  # it has begun nothing
+                (folder / RECORD_FILE).unlink()
+            raise
 
 
-def refuse_folder(
-    folder: Path, *, command: str, settings: Mapping[str, object] | None = None, overwrite: bool = False
-) -> None:
-    """Refuse a folder that [`claim_folder`] would refuse, before the work that comes first.
-
-    Raises:
-        ConfigurationError: if the folder holds something else and `overwrite` is not set.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ConfigurationError(f"{folder} is a file, where a folder is to be written. Choose another name.")
-    if not overwrite:
-        _refuse_others(folder, _record(command, settings))
-
-
-def _record(command: str, settings: Mapping[str, object] | None) -> Record:
-    return {"command": command, "settings": json.loads(json.dumps(settings or {}, default=str))}
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove folders, the deepest first, as far as nothing is in them."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def _refuse_others(folder: Path, record: Record) -> None:
@@ -201,22 +250,24 @@ def differences(before: Mapping[str, object], now: Mapping[str, object]) -> str:
 
 
 @contextmanager
-def sole_writer(path: str | Path, *, command: str) -> Iterator[None]:
+def sole_writer(path: str | Path, *, command: str, timeout: float = 0) -> Iterator[None]:
     """Keep others from writing an output as long as the block runs; a process that dies keeps nobody out.
 
     Args:
         path: a file, or a folder that is there.
         command: what writes it, for others' messages.
+        timeout: seconds to wait until another process has ended.
 
     Raises:
-        ConfigurationError: if another process is writing it; the message says which.
+        ConfigurationError: if another process is writing it all that time; the message says which.
         SaveError: if the folder cannot be written.
     """
     place = Path(path)
-    lock = place / _LOCK if place.is_dir() else place.with_name(f".{place.name}{_LOCK}")
+    lock = _lock_of(place)
+    missing = [folder for folder in lock.parents if not folder.exists()]
     with save_errors(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = _take(lock, place)
+        handle = _take(lock, place, time.monotonic() + timeout)
     try:
         with save_errors(place):
             os.ftruncate(handle, 0)
@@ -226,6 +277,22 @@ def sole_writer(path: str | Path, *, command: str) -> Iterator[None]:
         with suppress(OSError):
             lock.unlink()
         os.close(handle)
+        _remove_empty(missing)
+
+
+def _lock_of(place: Path) -> Path:
+    return place / _LOCK if place.is_dir() else place.with_name(f".{place.name}{_LOCK}")
+
+
+def _remove_dead_lock(lock: Path) -> None:
+    """Remove a lock file that no process holds."""
+    with suppress(OSError):
+        handle = os.open(lock, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            if try_lock(handle, exclusive=True):
+                lock.unlink()
+        finally:
+            os.close(handle)
 
 
 def _owner(command: str) -> _Owner:
@@ -233,16 +300,18 @@ def _owner(command: str) -> _Owner:
     return {"process": os.getpid(), "host": socket.gethostname(), "command": command, "since": since}
 
 
-def _take(lock: Path, place: Path) -> int:
-    """Open a lock file and lock it."""
+def _take(lock: Path, place: Path, until: float) -> int:
+    """Open a lock file and lock it, at a moment of the monotonic clock at the latest."""
     while True:
         handle = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             taken = try_lock(handle, exclusive=True)
             if taken is False or (taken is None and _is_alive(_read_owner(lock))):
-                raise ConfigurationError(_busy(place, _read_owner(lock)))
+                if time.monotonic() >= until:
+                    raise ConfigurationError(_busy(place, _read_owner(lock)))
+                time.sleep(_POLL)
             # The former owner may have removed the file between our opening and our locking it.
-            if _is_same(handle, lock):
+            elif _is_same(handle, lock):
                 return handle
         except BaseException:
             os.close(handle)

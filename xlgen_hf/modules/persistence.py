@@ -74,7 +74,7 @@ class ModelFilesMixin:
         with load_errors(folder):
             model, info = super().from_pretrained(str(folder), *args, **options)  # type: ignore[misc]
         if "quantization_config" not in options:  # which renames weights
-            check_loaded(folder, info)
+            check_loaded(folder, model, info)
         model.forget_untied()
         return (model, info) if wants_info else model
 

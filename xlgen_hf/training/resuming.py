@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
+import time
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypedDict
 
 from torch import distributed
 from transformers import (
@@ -17,9 +20,10 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import TrainOutput
+from transformers.trainer_utils import IntervalStrategy, TrainOutput
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
+from ..files.schema import Fields, integer, number, optional
 from .checkpoints import (
     Checkpoint,
     finish_checkpoint,
@@ -34,6 +38,30 @@ __all__ = ["ResumableTrainer"]
 
 logger = logging.getLogger(__name__)
 
+_LOSSES_FILE = "losses.json"  # in a checkpoint
+_PROBE_FILE, _PROBE_SIZE = "probe", 2**20
+
+
+class _Losses(TypedDict):
+    """Losses since the last log and all before it (None where they are not finite), its step, and seconds."""
+
+    since_log: float | None
+    logged: float | None
+    step: int
+    seconds: float
+
+
+_LOSSES_FORM = Fields[_Losses](
+    {
+        "since_log": optional(number()),
+        "logged": optional(number()),
+        "step": integer(minimum=0),
+        "seconds": number(minimum=0),
+    },
+    format_version=1,
+    made_by="xlgen train",
+)
+
 
 class _LoadResult(Protocol):
     """What torch says of a state that it has loaded."""
@@ -42,8 +70,8 @@ class _LoadResult(Protocol):
     unexpected_keys: list[str]
 
 
-class _OwedEvaluation(TrainerCallback):
-    """Does the evaluation before which a run was stopped, when it is resumed."""
+class _Resumption(TrainerCallback):
+    """Gives a run that is resumed what it had besides the state that the base class restores, once that has begun."""
 
     def __init__(self, trainer: ResumableTrainer, checkpoint: Checkpoint) -> None:
         self.trainer = trainer
@@ -52,9 +80,10 @@ class _OwedEvaluation(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Evaluate, and write the checkpoint again, as it would be had the run not been stopped."""
+        """Take up the losses; do the evaluation before which the run was stopped, and write the checkpoint again."""
         self.trainer.remove_callback(self)
-        if state.global_step == self.checkpoint.step:
+        self.trainer.load_losses(self.checkpoint.folder)
+        if self.checkpoint.evaluation_due and state.global_step == self.checkpoint.step:
             self.trainer.evaluate_and_save(self.checkpoint)
 
 
@@ -81,14 +110,14 @@ class ResumableTrainer(Trainer):
             ModelFolderError: if the checkpoint is not complete.
             ConfigurationError: if there is none.
         """
+        self._began, self._seconds_before = time.monotonic(), 0.0
         checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
         if self.args.should_save:
             remove_incomplete(self.args.output_dir)
         self._wait_for_all()
         if checkpoint is None:
             return super().train(**kwargs)
-        if checkpoint.evaluation_due:
-            self.add_callback(_OwedEvaluation(self, checkpoint))
+        self.add_callback(_Resumption(self, checkpoint))
         return super().train(resume_from_checkpoint=str(checkpoint.folder), **kwargs)
 
     def _checkpoint_to_resume(self, wanted: str | bool | None) -> Checkpoint | None:
@@ -127,7 +156,7 @@ class ResumableTrainer(Trainer):
             super()._run_epoch(*args, **kwargs)
 
     def evaluate_and_save(self, checkpoint: Checkpoint) -> None:
-        """Do the evaluation that follows a checkpoint, and write the checkpoint again with its result.
+        """Do the evaluation that follows a checkpoint, and write the checkpoint again where one follows that.
 
         Args:
             checkpoint: what the run was resumed from.
@@ -135,7 +164,8 @@ class ResumableTrainer(Trainer):
         self._load_rng_state(str(checkpoint.folder))  # which the checkpoint keeps; an evaluation draws no numbers
         metrics = self._evaluate(None, None)
         self._determine_best_metric(metrics=metrics, trial=None)
-        self.save_now()
+        if self.args.eval_strategy == self.args.save_strategy:
+            self.save_now()
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -153,19 +183,28 @@ class ResumableTrainer(Trainer):
             self.save_model(str(folder), _internal_call=True)
             if not self.args.save_only_model:
                 self._save_progress(folder)
+                self._save_losses(folder)
             self._note_best(run)
             if self.args.should_save:
                 self._note_callbacks()
                 self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
             self._wait_for_all()
             if self.args.should_save:
-                finish_checkpoint(folder, step, evaluation_due=self.evaluation_due)
+                finish_checkpoint(folder, step, evaluation_due=self.evaluation_due or self._is_before_evaluation())
         self.evaluation_due = False
         self._wait_for_all()
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(run / f"checkpoint-{step}"))
         if self.args.should_save:
             rotate_checkpoints(run, self.args.save_total_limit, self.state.best_model_checkpoint)
+
+    def _is_before_evaluation(self) -> bool:
+        """Whether an epoch has just ended, whose evaluation comes after a checkpoint of its last step."""
+        epoch, step = self.state.epoch or 0.0, self.state.global_step
+        if self.args.eval_strategy != IntervalStrategy.EPOCH or epoch != int(epoch) or epoch < self.args.eval_delay:
+            return False
+        done = (name for log in self.state.log_history if log["step"] == step for name in log)
+        return not any(name.startswith("eval_") for name in done)
 
     def _save_progress(self, folder: Path) -> None:
         """Write optimizer, scheduler, scaler and random states."""
@@ -174,7 +213,39 @@ class ResumableTrainer(Trainer):
             self._save_scaler(str(folder))
             self._save_rng_state(str(folder))
         except RuntimeError as err:  # which `torch.save` raises where it cannot write
-            raise SaveError(folder, f"torch cannot write the state of the optimizer ({err})") from err
+            reason = _what_prevents_writing(folder) or f"torch cannot write the state of the optimizer ({err})"
+            raise SaveError(folder, reason) from err
+
+    def _save_losses(self, folder: Path) -> None:
+        """Write what the base class makes means of: losses since the last log and all before, and the seconds."""
+        since_log = self.accelerator.gather(self._tr_loss.reshape(1)).mean().item()
+        if self.args.should_save:
+            content: _Losses = {
+                "since_log": since_log if math.isfinite(since_log) else None,
+                "logged": self._total_loss_scalar if math.isfinite(self._total_loss_scalar) else None,
+                "step": self._globalstep_last_logged,
+                "seconds": self._seconds_before + time.monotonic() - self._began,
+            }
+            _LOSSES_FORM.write(folder / _LOSSES_FILE, content)
+
+    def load_losses(self, folder: Path) -> None:
+        """Take up the losses of a checkpoint.
+
+        Args:
+            folder: the checkpoint.
+
+        Raises:
+            ModelFolderError: if its file of them is missing or damaged.
+        """
+        content = _LOSSES_FORM.read(folder / _LOSSES_FILE)
+        self._tr_loss += math.nan if content["since_log"] is None else content["since_log"]
+        self._total_loss_scalar = math.nan if content["logged"] is None else content["logged"]
+        self._globalstep_last_logged = content["step"]
+        # Mean loss, seconds and speed of a training are those of all of its steps.
+        self._initial_global_step, self._seconds_before = 0, content["seconds"]
+
+    def _finalize_training(self, trial: object, num_train_samples: int, start_time: float) -> TrainOutput:
+        return super()._finalize_training(trial, num_train_samples, start_time - self._seconds_before)
 
     def _note_best(self, run: Path) -> None:
         """Note in the state of the run which checkpoint is the best one, if it is kept."""
@@ -224,3 +295,15 @@ class ResumableTrainer(Trainer):
                 f"{unknown[:3]} ({len(unknown)} weights) that the model does not have. It was written by a run with "
                 "other settings; choose another output folder."
             )
+
+
+def _what_prevents_writing(folder: Path) -> str | None:
+    """What the system says of a write into a folder, where it fails: `torch.save` does not pass it on."""
+    try:
+        with (folder / _PROBE_FILE).open("wb") as file:
+            file.write(bytes(_PROBE_SIZE))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as err:
+        return err.strerror
+    return None
