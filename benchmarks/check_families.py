@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import datasets
 import torch
 import transformers
 from transformers import AutoTokenizer, LogitsProcessorList, PreTrainedTokenizerBase
@@ -64,9 +65,7 @@ def build(folder: str, space: LabelSpace, variant: str) -> tuple[XLGenForConditi
 
 def train_step(model: XLGenForConditionalGeneration, processor: XLGenProcessor) -> bool:
     """Whether a small step along the gradient lowers the loss."""
-    from datasets import Dataset
-
-    rows = encode_dataset(Dataset.from_list(ROWS[:4]), processor, training=True)
+    rows = encode_dataset(datasets.Dataset.from_list(ROWS[:4]), processor, training=True)
     batch = DataCollatorForXLGen(processor, variant=model.config.variant)(list(rows))
     model.train()
     model.config.backbone.use_cache = False
@@ -157,6 +156,7 @@ def main(names: list[str]) -> None:
     """Print the tables of all families, or of some."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     handler = _Warnings()
     logging.getLogger("xlgen_hf").addHandler(handler)
     logging.getLogger("xlgen_hf").propagate = False
