@@ -4,7 +4,7 @@
 
 For each family of `tests/families.py` a tiny checkpoint with random weights is written, and then:
 
-* built: `from_backbone`, with its dry run, as `base`, `bcl` and `mcg`;
+* built: `from_backbone`, with its dry run, as `base` and `bcl`;
 * trained: one step of each variant lowers the loss on its batch;
 * search: the largest difference between log-probabilities of teacher forcing and of decoding token by token, over
   three texts of different lengths, and greedy `generate` with the constraint finds the labels that `predict` finds;
@@ -38,7 +38,7 @@ from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset
 
 TEXTS = ["a history of church music in the church of the organ", "playing the piano", "printing"]
-VARIANTS = ("base", "bcl", "mcg")
+VARIANTS = ("base", "bcl")  # mcg and rcl differ in their inputs, which is not the backbone's matter
 GROUPS = {"Seq2seq checkpoints": SEQ2SEQ, "Encoders, with a new decoder": ENCODERS, "Decoder-only checkpoints": CAUSAL}
 
 
