@@ -4,7 +4,7 @@
 
 For each family of `tests/families.py` a tiny checkpoint with random weights is written, and then:
 
-* built: `from_backbone`, with its dry run, as `base`, `bcl` and `mcg`;
+* built: `from_backbone`, with its dry run, as `base` and `bcl`;
 * trained: one step of each variant lowers the loss on its batch;
 * search: the largest difference between log-probabilities of teacher forcing and of decoding token by token, over
   three texts of different lengths, and greedy `generate` with the constraint finds the labels that `predict` finds;
@@ -20,6 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import datasets
 import torch
 import transformers
 from transformers import AutoTokenizer, LogitsProcessorList, PreTrainedTokenizerBase
@@ -37,7 +38,7 @@ from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset
 
 TEXTS = ["a history of church music in the church of the organ", "playing the piano", "printing"]
-VARIANTS = ("base", "bcl", "mcg")
+VARIANTS = ("base", "bcl")  # mcg and rcl differ in their inputs, which is not the backbone's matter
 GROUPS = {"Seq2seq checkpoints": SEQ2SEQ, "Encoders, with a new decoder": ENCODERS, "Decoder-only checkpoints": CAUSAL}
 
 
@@ -64,9 +65,7 @@ def build(folder: str, space: LabelSpace, variant: str) -> tuple[XLGenForConditi
 
 def train_step(model: XLGenForConditionalGeneration, processor: XLGenProcessor) -> bool:
     """Whether a small step along the gradient lowers the loss."""
-    from datasets import Dataset
-
-    rows = encode_dataset(Dataset.from_list(ROWS[:4]), processor, training=True)
+    rows = encode_dataset(datasets.Dataset.from_list(ROWS[:4]), processor, training=True)
     batch = DataCollatorForXLGen(processor, variant=model.config.variant)(list(rows))
     model.train()
     model.config.backbone.use_cache = False
@@ -157,6 +156,7 @@ def main(names: list[str]) -> None:
     """Print the tables of all families, or of some."""
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     handler = _Warnings()
     logging.getLogger("xlgen_hf").addHandler(handler)
     logging.getLogger("xlgen_hf").propagate = False

@@ -204,7 +204,8 @@ class XLGenForConditionalGeneration(
         model = cls(config, backbone=backbone).to(dtype)
         choose_attention(model.backbone)
         # What the checkpoint generates for its own task (lengths, forced and forbidden tokens) is not for label sets.
-        model.generation_config = GenerationConfig.from_model_config(config)
+        ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
+        model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in ids})
         if pieces is not None:
             model.label_pieces.copy_(torch.tensor(pieces))
         start_from_processor(model, processor)

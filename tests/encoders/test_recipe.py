@@ -97,7 +97,7 @@ def test_a_checkpoint_without_these_files_says_nothing(checkpoint):
             {"pooling": {"pooling_mode": "mean", "include_prompt": False}, "prompts": {"prompts": {"query": "q: "}}},
             "leave the tokens of their prompt out",
         ),
-        ({"prompts": {"prompts": {"query": 3}}}, "query_prompt='3'; it must be a text"),
+        ({"prompts": {"prompts": {"query": 3}}}, "the prompts of queries and passages must be texts"),
     ],
 )
 def test_what_is_not_known_here_is_refused(checkpoint, change, message):
