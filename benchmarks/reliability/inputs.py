@@ -16,6 +16,7 @@ from tiny import ROWS, VOCABULARY
 from xlgen_hf.files.json_lines import write_jsonl
 
 _OF_THE_RUN = {"cost", "environment", "seconds", "command"}  # what results say of their run: times, interruptions
+_OF_CARDS = (b"training time", b"peak memory")  # of these a run that was resumed knows less
 _PREDICTED = 3_500  # texts: several blocks of `xlgen predict`
 _LEFTOVERS = (".xlgen-unfinished", ".xlgen-lock", ".xlgen-finished", ".partial", ".unfinished-", ".incomplete")
 _OWN_PLACES = (
@@ -131,6 +132,8 @@ def content(folder: Path) -> Content:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             data = path.read_bytes()
+            if path.name == "README.md":  # the model's card
+                data = b"".join(line for line in data.splitlines(True) if not any(mark in line for mark in _OF_CARDS))
             try:
                 found[path.relative_to(folder).as_posix()] = _without_sizes(json.loads(data))
             except ValueError:

@@ -88,8 +88,7 @@ def hybrid(
         sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
         validation = load_rows(validation_file, rows, split="validation")
         trees = _label_trees(linear, train_file, rows, processor.label_space)
-        if trees is not None:
-            sources["label_trees"] = trees
+        sources |= {} if trees is None else {"label_trees": trees}
         score_model = fuse_sources(
             model_source(generator, processor),
             sources,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO
+from typing import IO, TypedDict
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
 from .atomic import atomic_path, save_errors
@@ -26,8 +26,15 @@ __all__ = ["PartialOutput", "digest", "is_begun", "write_jsonl"]
 logger = logging.getLogger(__name__)
 
 
-class _Begun(Record, total=False):
-    """A [`Record`] in a file that says whether its output was being put into its place."""
+class _Run(TypedDict):
+    """What a [`Record`] holds."""
+
+    command: str
+    settings: dict[str, JSON]
+
+
+class _Begun(_Run, total=False):
+    """The same in a file that may say that the output is being put into its place."""
 
     finishing: bool
 
