@@ -15,7 +15,8 @@ from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.files.json_lines import write_jsonl
 
-_OF_THE_RUN = {"cost", "environment", "seconds", "command"}  # what results say of their run: times, interruptions
+# What results say of their run: times, interruptions, and the trainer's flags of the moment.
+_OF_THE_RUN = {"cost", "environment", "seconds", "command", "TrainerControl"}
 _OF_CARDS = (b"training time", b"peak memory")  # of these a run that was resumed knows less
 _PREDICTED = 3_500  # texts: several blocks of `xlgen predict`
 _LEFTOVERS = (".xlgen-unfinished", ".xlgen-lock", ".xlgen-finished", ".partial", ".unfinished-", ".incomplete")

@@ -19,11 +19,13 @@ is drawn by chance is drawn with a seed.
 
 ```bash
 python benchmarks/reliability            # kills, full disks, threads and processes; as root, to mount small disks
-python benchmarks/fuzz_folders.py        # 10,000 damaged model folders
-python benchmarks/fuzz_rows.py           # 10,000 damaged files of rows
+python benchmarks/fuzz_folders.py --mutations 6000 --json benchmarks/reliability.json   # damaged model folders
+python benchmarks/fuzz_rows.py --mutations 4000 --json benchmarks/reliability.json      # damaged files of rows
 ```
 
-`reliability.json` has the results that this page is made of (`python benchmarks/reliability --report` makes it again).
+Seconds are those of two cores that did other work as well, in several runs while faults that were found were mended;
+threads, `torchrun` and model folders were measured some commits before the rest. `reliability.json` has the results
+that this page is made of (`python benchmarks/reliability --report` makes it again).
 """
 _KILLS = """## Killed at any moment
 
@@ -31,7 +33,8 @@ _KILLS = """## Killed at any moment
 of the output, so that they meet writes. Then the same command again, at once. *Half-written* counts JSON and
 safetensors files of the output that are not whole after the kill; *processes* those of the command that run on after a
 minute; *differences* the values and files of the repeated run's result that are not those of a run that nobody
-disturbed (times of day and durations left out); *leftovers* temporary files and locks in the end.
+disturbed (left out: times, what a result says of its run, and flags of the trainer that last for a step); *leftovers*
+temporary files and locks in the end.
 """
 _DISKS = """## Disks that are full
 
@@ -44,9 +47,9 @@ _WRITERS = """## Threads and processes
 _FUZZ = """## Damaged files
 
 One file of a good folder, or of rows, is damaged: bytes, values in JSON, headers and tensors of safetensors, the file
-missing or another one. A folder *predicts*, or is *refused* by an error that names it and says why (*at predicting*
-where a text shows it first). A fault is any other exception, an error without a name, a crash, a hang of a minute, or
-more than 3 GiB of memory.
+missing or another one. A folder *predicts* and a file is *read*, or it is *refused* by an error that names it and says
+why (*at predicting* where a text shows it first). A fault is any other exception, an error without a name, a crash, a
+hang of a minute, or more than 3 GiB of memory.
 """
 
 
