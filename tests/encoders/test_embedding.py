@@ -189,7 +189,7 @@ def test_no_texts():
         ("cats", r"One string is given .*'cats'"),
         (["cats", None], r"^row 2: The text is NoneType"),
         (["cats", "dogs", 3], r"^row 3: The text is int '3'"),
-        (["\ud800"], r"^row 1: .* no valid Unicode"),
+        (["\ud800"], r"^row 1: .* not valid Unicode"),
     ],
 )
 def test_bad_texts(texts, match):
@@ -215,7 +215,7 @@ def test_bad_checkpoints(tmp_path):
     with pytest.raises(CheckpointError, match="There is no folder"):
         embed_texts(TEXTS, str(tmp_path / "missing"))
     (tmp_path / "config.json").write_text("[1]")
-    with pytest.raises(CheckpointError, match="no checkpoint that can be loaded"):
+    with pytest.raises(CheckpointError, match="not a checkpoint that can be loaded"):
         embed_texts(TEXTS, str(tmp_path))
 
 

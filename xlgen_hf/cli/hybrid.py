@@ -98,11 +98,10 @@ def hybrid(
             features=None if candidate_scores == "all" else [candidate_scores],
         )
         processor = processor.with_score_model(score_model)
-        report = read_report(local_model(model, {}))
         with replace_files(output_dir) as aside:
             generator.save_pretrained(aside)
             processor.save_pretrained(aside)
-            if report:
+            if report := read_report(local_model(model, {})):
                 write_report(aside, hybrid_report(report, generator, processor, validation))
         write_local_card(output_dir)
     print_written(output_dir, "Model")

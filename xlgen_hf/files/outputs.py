@@ -182,7 +182,7 @@ def claim_folder(
             _refuse_others(folder, record)
         finish_interrupted_save(folder)
         remove_dead_below(folder)
-        if overwrite or not (folder / RECORD_FILE).exists():
+        if not _is_noted(folder, record):
             _RECORD_FORM.write(folder / RECORD_FILE, record)
         try:
             yield folder
@@ -190,6 +190,13 @@ def claim_folder(
             if _content(folder) == [RECORD_FILE]:  # it has begun nothing
                 (folder / RECORD_FILE).unlink()
             raise
+
+
+def _is_noted(folder: Path, record: Record) -> bool:
+    try:
+        return _RECORD_FORM.read(folder / RECORD_FILE) == record
+    except ModelFolderError:
+        return False
 
 
 def _remove_empty(folders: Iterable[Path]) -> None:
