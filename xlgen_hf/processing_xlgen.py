@@ -12,7 +12,7 @@ from pathlib import Path
 from transformers import BatchEncoding, PreTrainedTokenizerBase
 from transformers.utils import PushToHubMixin
 
-from .configuration_xlgen import NUM_CANDIDATE_SCORES, NUM_LEVELS
+from .configuration_xlgen import NUM_LEVELS
 from .encoders.embedding import Encoder
 from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import PROCESSOR_FORM, ProcessorSettings, load_tokenizer, local_model, read_processor_settings
@@ -271,9 +271,7 @@ class XLGenProcessor(PushToHubMixin):
                     [*one.labels, *[_PADDED_CANDIDATE] * (width - len(one.labels))] for one in candidates
                 ]
             else:
-                nothing = [0.0] * NUM_CANDIDATE_SCORES
-                scores = ([*one.scores, *[nothing] * (width - len(one.scores))] for one in candidates)
-                batch["candidate_scores"] = list(scores)
+                batch["candidate_scores"] = [one.score_rows(width) for one in candidates]
         return BatchEncoding(batch, tensor_type=return_tensors)
 
     # ------------------------------------------------------------------------------------------------ saving

@@ -18,7 +18,9 @@ from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.scored_labels import ScoredLabels
+from xlgen_hf.retrieval.weighing import PARTS
 from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.evaluating import ragged
 from xlgen_hf.training.trainer import XLGenTrainer
 from xlgen_hf.training.tuning import fuse_sources
 
@@ -159,7 +161,13 @@ def test_trained_alone_saved_and_loaded_it_predicts_the_same(make, rows, tmp_pat
     scores = trainer.evaluate()
     assert 0 <= scores["eval_micro_f1"] <= 1 and scores["eval_loss"] > 0
     trainer.save_model(str(tmp_path / "model"))
-    assert trainer.processing_class.score_model.rule.kind != "own"
+    score_model = trainer.processing_class.score_model
+    assert score_model.rule.kind != "own" and not score_model.sources
+    assert {"candidate_head", "retrieval", "retrieval_rank", *PARTS} <= set(score_model.fusion.weights)
+    evaluated = ragged(trainer.predict(rows).predictions)
+    predicted = made.model.eval().predict(rows["text"][:], trainer.processing_class)
+    space = made.processor.label_space
+    assert [set(row) for row in evaluated] == [set(space.encode(one.labels)) for one in predicted]
     changed = {name for name, value in made.model.state_dict().items() if not torch.equal(value, before[name])}
     assert any(name.startswith("candidate_head.") for name in changed)
     assert any("encoder." in name for name in changed)

@@ -13,8 +13,8 @@ from .options import Overwrite
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
-    from ..configuration_xlgen import XLGenConfig
     from ..labels.space import LabelSpace
+    from ..modeling_xlgen import XLGenForConditionalGeneration
     from ..processing_xlgen import XLGenProcessor
     from ..ranking.label_trees import LabelTrees
     from ..ranking.sources import SavedSource
@@ -74,7 +74,6 @@ def hybrid(
     from ..files.saving import replace_files
     from ..files.training_report import read_report, write_report
     from ..hub.local_cards import write_local_card
-    from ..loading import load_model
     from ..prediction.candidate_ranker import model_source
     from ..training.report import hybrid_report
     from ..training.tuning import fuse_sources
@@ -83,8 +82,7 @@ def hybrid(
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
     with claim_folder(output_dir, command="xlgen hybrid", overwrite=overwrite):
-        generator, processor = load_model(model)
-        processor = _choose_source(generator.config, processor, predict_with, candidate_scores)
+        generator, processor = _load(model, predict_with, candidate_scores)
         sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
         validation = load_rows(validation_file, rows, split="validation")
         trees = _label_trees(linear, train_file, rows, processor.label_space)
@@ -107,23 +105,26 @@ def hybrid(
     print_written(output_dir, "Model")
 
 
-def _choose_source(
-    config: XLGenConfig, processor: XLGenProcessor, predict_with: str | None, candidate_scores: str
-) -> XLGenProcessor:
-    """Note in the config what of the model is fused; another source than before has no calibration yet."""
+def _load(
+    name: str, predict_with: str | None, candidate_scores: str
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    """Model and processor; the config notes what of the model is fused, and another source has no calibration yet."""
     from ..errors import ConfigurationError
+    from ..loading import load_model
     from ..ranking.score_model import ScoreModel
 
+    model, processor = load_model(name)
+    config = model.config
     if candidate_scores == "candidate_head" and not config.candidate_head:
         raise ConfigurationError(
             "--candidate-scores candidate_head: the model has no candidate head. Choose teacher_forced, or train the "
             "model with --variant rcl and a --candidate-loss-weight above 0."
         )
     if predict_with is None or predict_with == config.predicts_with:
-        return processor
+        return model, processor
     config.predicts_with = predict_with
     config.validate_xlgen()
-    return processor.with_score_model(ScoreModel())
+    return model, processor.with_score_model(ScoreModel())
 
 
 def _sources(

@@ -16,6 +16,7 @@ from ..decoding.memory import XLGenMemory
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
+from ..retrieval.candidate_inputs import SCORES
 
 __all__ = ["Encoded", "GeneratorModel", "ModelSource"]
 
@@ -68,6 +69,8 @@ class Encoded:
     def ranked_candidates(self, allowed: np.ndarray | None = None) -> ScoredLabels:
         """The candidates in the inputs, by the probabilities of the model's candidate head; none is chosen.
 
+        Their parts are what retrieval says of them: `SCORES`, and `retrieval_rank`, 1 / (1 + place).
+
         Args:
             allowed: ids of the labels to choose from; all if None.
         """
@@ -76,10 +79,15 @@ class Encoded:
         sizes = [len(text.candidates.labels) for text in self.texts]
         labels = np.array([label for text in self.texts for label in text.candidates.labels], dtype=np.int64)
         text = np.repeat(np.arange(len(sizes)), sizes)
-        scores = probabilities[text, np.arange(len(labels)) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)]
+        place = np.arange(len(labels)) - np.repeat(np.cumsum([0, *sizes[:-1]]), sizes)
+        scores = probabilities[text, place]
+        rows = (one for row, size in zip(self.texts, sizes, strict=True) for one in row.candidates.score_rows(size))
+        known = np.array(list(rows), dtype=np.float64).reshape(-1, len(SCORES))
+        parts = {**dict(zip(SCORES, known.T, strict=True)), "retrieval_rank": 1 / (1 + place)}
         kept = np.ones(len(labels), dtype=bool) if allowed is None else np.isin(labels, allowed)
         nothing = np.zeros(int(kept.sum()), dtype=bool)
-        return ScoredLabels.from_entries(text[kept], labels[kept], scores[kept], nothing, len(sizes))
+        parts = {name: values[kept] for name, values in parts.items()}
+        return ScoredLabels.from_entries(text[kept], labels[kept], scores[kept], nothing, len(sizes), parts)
 
     def candidate_head_scores(self, candidates: ScoredLabels) -> np.ndarray:
         """The head's probabilities of any candidates, `(M,)`; of one that is not in the input the text's lowest.

@@ -341,6 +341,8 @@ def candidate_values(
         features: what the model has to say of all candidates, by name; all that it can if None.
     """
     ranked = {name: other.rank(batch, depth, batch.allowed) for name, other in others.items()}
+    if "retrieval" in ranked:
+        own = replace(own, parts={})  # a candidate head's parts are what retrieval says of fewer candidates
     name = "generated" if isinstance(source, Generator) else "candidate_head"
     candidates, values = union({**ranked, name: own})
     if isinstance(source, ModelSource):

@@ -52,6 +52,14 @@ class InputCandidates:
     levels: list[int] = field(default_factory=list)
     scores: list[list[float]] = field(default_factory=list)
 
+    def score_rows(self, size: int) -> list[list[float]]:
+        """The scores of each candidate, padded with 0 to a number of candidates.
+
+        Args:
+            size: the number.
+        """
+        return [*self.scores, *([0.0] * len(SCORES) for _ in range(size - len(self.scores)))]
+
 
 @dataclass(frozen=True)
 class CandidateInputs:
@@ -143,7 +151,8 @@ class CandidateInputs:
         found = self.find(texts, training=training)
         levels = np.searchsorted(self.levels, found.scores, side="right").tolist()
         labels = found.labels.tolist()
-        scores = np.stack([found.scores, *(found.parts[name] for name in PARTS)], axis=1).tolist()
+        parts = np.stack([found.scores, *(found.parts[name] for name in PARTS)], axis=1)
+        scores = parts.astype(np.float32).tolist()  # as encoded rows keep them, so that both ways give the same
         selected = []
         for first, last, room in zip(found.start[:-1].tolist(), found.start[1:].tolist(), rooms, strict=True):
             kept = list(range(first, last))

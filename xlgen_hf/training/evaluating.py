@@ -22,6 +22,7 @@ from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.generator import Generator
 from ..prediction.predictor import Predictor
 from ..processing_xlgen import EncodedText, XLGenProcessor
+from ..ranking.sources import union
 from .collator import Batch, DataCollatorForXLGen, encode_dataset, pad_rows
 from .losses import LOSSES, LossSums, loss_sums
 from .resuming import ResumableTrainer
@@ -231,10 +232,11 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
         """Label ids that the model predicts for encoded texts."""
         model, processor = self.base_model(), self.processing_class
         if model.config.predicts_with == "candidate_head":
-            predictor = Predictor.from_model(model, processor)
             ranked = CandidateRanker(model, processor).encode(texts).ranked_candidates()
-            calibrated = predictor.score_model.calibrate(ranked, processor.label_space.counts)
-            return [labels for labels, _ in predictor.score_model.rule.apply(calibrated).sets()]
+            score_model = Predictor.from_model(model, processor).score_model  # with a rule, tuned or not
+            if score_model.fusion is not None:
+                ranked = score_model.fusion.fuse(*union({"candidate_head": ranked}), processor.label_space.counts)
+            return [labels for labels, _ in score_model.rule.apply(ranked).sets()]
         beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or self.args.generation_num_beams
         options = DecodingOptions(num_beams=beams)  # if None, the model's own search
         generator = Generator(model, processor, options)

@@ -10,15 +10,16 @@ import numpy as np
 
 from ..configuration_xlgen import Pool
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
+from ..errors import ConfigurationError
 from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.encoding import Encoded, GeneratorModel
 from ..prediction.generator import Generator
 from ..prediction.predictor import candidate_values
 from ..processing_xlgen import EncodedText, XLGenProcessor
-from ..ranking.fitting import calibrated_model, fit_fusion, ranked_model
+from ..ranking.fitting import calibrated_model, fit_fusion
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import SavedSource, TextBatch
+from ..ranking.sources import SavedSource, TextBatch, union
 
 __all__ = ["fuse_sources", "tune_model"]
 
@@ -47,7 +48,7 @@ def tune_model(
     A generator that learned from incomplete label lists stops early; the minimum number of labels makes up for it. The
     most probable of several beams is a short set, and what several beams agree on is better than one of them: so
     greedy search and `num_beams` beams, each way of pooling them, compete with their own label sets. For a model that
-    predicts with its candidate head there is no search to choose, but a rule, see [`ranked_model`].
+    predicts with its candidate head there is no search to choose: its scores are fused with those of retrieval.
 
     Args:
         model: a model in evaluation mode; its config keeps `min_labels`, `num_beams` and `pool`.
@@ -59,12 +60,10 @@ def tune_model(
         choices: minimum numbers of labels to choose from.
 
     Returns:
-        Calibrator and thresholds, and the rule of a candidate head.
+        Calibrator and thresholds; of a candidate head fusion, rule and thresholds.
     """
     if model.config.predicts_with == "candidate_head":
-        ranker = CandidateRanker(model, processor)
-        ranked = ScoredLabels.concatenated([ranker.encode(texts).ranked_candidates() for texts in batches])
-        return ranked_model(ranked, references, processor.label_space.counts)
+        return _tune_head(CandidateRanker(model, processor), batches, references)
     config, generator = model.config, Generator(model, processor)
     greedy = _greedy(generator, batches, choices)
     scores = {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
@@ -88,6 +87,19 @@ def tune_model(
         for one in chosen
     )
     return calibrated_model(scored, references, processor.label_space.counts)
+
+
+def _tune_head(ranker: CandidateRanker, batches: Batches, references: Sequence[Sequence[int]]) -> ScoreModel:
+    """Fuse what the head says of its candidates with what retrieval says, which the input brings along."""
+    ranked = ScoredLabels.concatenated([ranker.encode(texts).ranked_candidates() for texts in batches])
+    candidates, values = union({"candidate_head": ranked})
+    counts, number = ranker.processor.label_space.counts, ranker.model.config.num_input_candidates or 1
+    try:
+        fusion, rule, thresholds = fit_fusion(candidates, values, references, counts, number)
+    except ConfigurationError as err:
+        logger.warning("The candidate head decides by itself: %s", err)
+        return ScoreModel()
+    return ScoreModel(None, fusion, rule, thresholds)
 
 
 def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
