@@ -40,6 +40,7 @@ from .modules.seq2seq import (
     choose_attention,
     embedding_tie,
     find_start_token,
+    freeze_unsaved,
     resize_embeddings,
     shares_embeddings,
     shift_right,
@@ -116,6 +117,7 @@ class XLGenForConditionalGeneration(
         super().__init__(config)
         self.backbone = make_backbone(config.backbone) if backbone is None else backbone
         self.backbone.config = config.backbone
+        freeze_unsaved(self.backbone)
         if config.variant == "bcl":
             self.cluster_head = nn.Linear(config.hidden_size, config.num_clusters)
             if config.conditioning == "memory":

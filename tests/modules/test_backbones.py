@@ -206,3 +206,10 @@ def test_generation_settings_of_another_task_are_not_taken_over(build, tmp_path)
     kept = model.generation_config.to_diff_dict()
     assert not set(settings) & set(kept)
     assert kept["eos_token_id"] == processor.eos_token_id
+
+
+def test_what_a_family_does_not_save_is_not_trained(build):
+    model, processor = build("marian")
+    model.train()(**processor(TEXTS, return_tensors="pt"), labels=targets_of(processor)).loss.backward()
+    assert model.backbone.model.encoder.embed_positions.weight.grad is None
+    assert model.backbone.model.encoder.embed_tokens.weight.grad is not None

@@ -15,6 +15,7 @@ __all__ = [
     "choose_attention",
     "embedding_tie",
     "find_start_token",
+    "freeze_unsaved",
     "refuse_separate_vocabularies",
     "resize_embeddings",
     "shares_embeddings",
@@ -132,6 +133,20 @@ def choose_attention(backbone: PreTrainedModel) -> None:
     for module in backbone.modules():
         if isinstance(module, PreTrainedModel):
             module.config._attn_implementation_internal = module.get_correct_attn_implementation(None)
+
+
+def freeze_unsaved(backbone: PreTrainedModel) -> None:
+    """Keep parameters that a family never saves, such as Marian's table of positions, out of training.
+
+    What training made of them would be lost in the saved model.
+
+    Args:
+        backbone: a model; it is changed.
+    """
+    unsaved = set(getattr(backbone, "_keys_to_ignore_on_save", None) or ())
+    for name, parameter in backbone.named_parameters():
+        if name in unsaved:
+            parameter.requires_grad_(False)
 
 
 def shares_embeddings(backbone: PreTrainedModel) -> bool:
