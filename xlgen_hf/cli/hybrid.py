@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..configuration_xlgen import XLGenConfig
     from ..labels.space import LabelSpace
     from ..processing_xlgen import XLGenProcessor
-    from ..ranking.label_trees import LabelTrees
     from ..ranking.sources import SavedSource
     from ..training.label_trees import TreeKind
 

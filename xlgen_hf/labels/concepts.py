@@ -6,16 +6,34 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import TypedDict
 
 from ..errors import LabelSpaceError
 from ..files.schema import Fields, mapping_of, string, strings
 
-__all__ = ["CONCEPT_FORM", "Concept", "distinct_labels", "short_id"]
+__all__ = ["CONCEPT_FORM", "Concept", "ConceptContent", "distinct_labels", "short_id"]
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})  # one for all concepts: a vocabulary may have a million
+_NO_TEXTS: Mapping[str, str] = MappingProxyType({})  # one for all concepts: a vocabulary may have a million
+_NO_ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
-CONCEPT_FORM = Fields(
+
+class _Named(TypedDict):
+    id: str
+    label: str
+    names: dict[str, str]
+
+
+class ConceptContent(_Named, total=False):
+    """A concept with its label as JSON holds it."""
+
+    aliases: dict[str, list[str]]
+    broader: list[str]
+    related: list[str]
+    definition: dict[str, str]
+    notation: str
+
+
+CONCEPT_FORM = Fields[ConceptContent](
     {
         "id": string(visible=True),
         "label": string(visible=True),
@@ -49,10 +67,10 @@ class Concept:
 
     id: str
     names: Mapping[str, str]
-    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NOTHING)
+    aliases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NO_ALIASES)
     broader: tuple[str, ...] = ()
     related: tuple[str, ...] = ()
-    definition: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    definition: Mapping[str, str] = field(default_factory=lambda: _NO_TEXTS)
     notation: str = ""
 
     def name(self, languages: Sequence[str]) -> str:
@@ -66,35 +84,38 @@ class Concept:
         aliases = (alias for of_language in self.aliases.values() for alias in of_language)
         return list(dict.fromkeys([*self.names.values(), *aliases]))
 
-    def to_dict(self, label: str) -> dict[str, Any]:
+    def to_dict(self, label: str) -> ConceptContent:
         """The concept as JSON holds it, without what is empty.
 
         Args:
             label: what it is called as a label.
         """
-        content = {
-            "id": self.id,
-            "label": label,
-            "names": dict(self.names),
-            "aliases": {language: list(aliases) for language, aliases in self.aliases.items()},
-            "broader": list(self.broader),
-            "related": list(self.related),
-            "definition": dict(self.definition),
-            "notation": self.notation,
-        }
-        return {name: value for name, value in content.items() if value}
+        content: ConceptContent = {"id": self.id, "label": label, "names": dict(self.names)}
+        if self.aliases:
+            content["aliases"] = {language: list(aliases) for language, aliases in self.aliases.items()}
+        if self.broader:
+            content["broader"] = list(self.broader)
+        if self.related:
+            content["related"] = list(self.related)
+        if self.definition:
+            content["definition"] = dict(self.definition)
+        if self.notation:
+            content["notation"] = self.notation
+        return content
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Concept:
+    def from_dict(cls, content: ConceptContent) -> Concept:
         """Make it from what [`to_dict`] gave."""
-        aliases = content.get("aliases")
+        aliases = content.get("aliases", {})
         return cls(
             content["id"],
             content["names"],
-            _NOTHING if not aliases else {language: tuple(of_language) for language, of_language in aliases.items()},
+            _NO_ALIASES
+            if not aliases
+            else {language: tuple(of_language) for language, of_language in aliases.items()},
             tuple(content.get("broader", ())),
             tuple(content.get("related", ())),
-            content.get("definition") or _NOTHING,
+            content.get("definition") or _NO_TEXTS,
             content.get("notation", ""),
         )
 

@@ -6,11 +6,12 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import TypedDict
 
 from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from ..files.json_lines import read_jsonl, write_jsonl
 from ..files.schema import Fields, integer, named_after, string
-from .concepts import CONCEPT_FORM, Concept, distinct_labels
+from .concepts import CONCEPT_FORM, Concept, ConceptContent, distinct_labels
 
 __all__ = ["VOCABULARY_FILE", "VOCABULARY_SETTINGS_FILE", "Vocabulary", "vocabulary_labels"]
 
@@ -18,7 +19,14 @@ VOCABULARY_FILE = "vocabulary.jsonl"
 VOCABULARY_SETTINGS_FILE = "vocabulary.json"
 
 _SHOWN = 5
-_FORM = Fields(
+
+
+class _Settings(TypedDict):
+    language: str
+    concepts: int
+
+
+_FORM = Fields[_Settings](
     {"language": string(), "concepts": integer(minimum=1)}, format_version=1, made_by="xlgen train --vocabulary"
 )
 
@@ -240,7 +248,7 @@ class Vocabulary:
 
     # ------------------------------------------------------------------------------------------------ saving
 
-    def lines(self) -> Iterator[dict[str, object]]:
+    def lines(self) -> Iterator[ConceptContent]:
         """The concepts with their labels as JSON holds them."""
         return (one.to_dict(self.labels[one.id]) for one in self)
 
@@ -273,11 +281,9 @@ class Vocabulary:
         labels: dict[str, str] = {}
         concepts = []
         for number, content in read_jsonl(path):
-            problem = CONCEPT_FORM.problem(content, "")
-            if problem or not isinstance(content, dict):
-                raise ModelFolderError(f"{path}, line {number}: {problem}")
-            concepts.append(Concept.from_dict(content))
-            labels[content["id"]] = content["label"]
+            checked = CONCEPT_FORM.check(content, f"{path}, line {number}")
+            concepts.append(Concept.from_dict(checked))
+            labels[checked["id"]] = checked["label"]
         with named_after(path):
             found = cls(concepts, wanted["language"], labels=labels)
         problem = found._problem(wanted["concepts"], set(label_names))
