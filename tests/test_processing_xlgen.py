@@ -9,8 +9,10 @@ import pytest
 from tiny import make_bert_tokenizer, make_clusters, make_t5_tokenizer
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
+from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.labels.tokens import TruncationReport
+from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
 
@@ -161,3 +163,17 @@ def test_broken_folders_are_refused(tmp_path, file, content, message):
 def test_a_folder_of_another_model_is_refused(checkpoints):
     with pytest.raises(ModelFolderError, match=r"processor_config\.json is missing"):
         XLGenProcessor.from_pretrained(checkpoints["t5"])
+
+
+def test_a_vocabulary_is_saved_with_the_labels_and_goes_with_them(tmp_path):
+    names = ("art", "music")
+    vocabulary = Vocabulary([Concept("c1", {"en": "art", "de": "Kunst"}), Concept("c2", {"en": "music"})], "en")
+    _processor(names, vocabulary=vocabulary).save_pretrained(tmp_path)
+    loaded = XLGenProcessor.from_pretrained(tmp_path)
+    assert loaded.vocabulary is not None and list(loaded.vocabulary) == list(vocabulary)
+    loaded.add_labels(["pottery"])
+    loaded.save_pretrained(tmp_path)
+    assert XLGenProcessor.from_pretrained(tmp_path).vocabulary is not None
+    _processor(names).save_pretrained(tmp_path)
+    assert XLGenProcessor.from_pretrained(tmp_path).vocabulary is None
+    assert not list(tmp_path.glob("vocabulary*"))

@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from .data.options import RowOptions
     from .data.rows import load_rows
     from .data.transforms import drop_labels
+    from .data.vocabulary_files import read_vocabulary, write_vocabulary
     from .decoding.decoded_sets import DecodingOptions
     from .hub.datasets import push_dataset
     from .hub.push import push_metric, push_model
     from .labels.clustering import fit_clusters
     from .labels.clusters import LabelClusters
+    from .labels.concepts import Concept
     from .labels.space import LabelSpace
     from .labels.trie import LabelTrie
+    from .labels.vocabulary import Vocabulary
     from .loading import load_model, load_predictor
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .pipeline import XLGenPipeline
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
     from .training.trainer import XLGenTrainer
 
 __all__ = [
+    "Concept",
     "DataCollatorForXLGen",
     "DecisionRule",
     "DecodingOptions",
@@ -52,6 +56,7 @@ __all__ = [
     "LabelTrie",
     "Predictor",
     "RowOptions",
+    "Vocabulary",
     "XLGenConfig",
     "XLGenForConditionalGeneration",
     "XLGenPipeline",
@@ -70,10 +75,13 @@ __all__ = [
     "push_dataset",
     "push_metric",
     "push_model",
+    "read_vocabulary",
+    "write_vocabulary",
 ]
 
 # Public name -> the module that defines it; a test holds this table, the imports above and __all__ together.
 _MODULES = {
+    "Concept": "labels.concepts",
     "DataCollatorForXLGen": "training.collator",
     "DecisionRule": "ranking.decisions",
     "DecodingOptions": "decoding.decoded_sets",
@@ -85,6 +93,7 @@ _MODULES = {
     "LabelTrie": "labels.trie",
     "Predictor": "prediction.predictor",
     "RowOptions": "data.options",
+    "Vocabulary": "labels.vocabulary",
     "XLGenConfig": "configuration_xlgen",
     "XLGenForConditionalGeneration": "modeling_xlgen",
     "XLGenPipeline": "pipeline",
@@ -102,6 +111,8 @@ _MODULES = {
     "push_dataset": "hub.datasets",
     "push_metric": "hub.push",
     "push_model": "hub.push",
+    "read_vocabulary": "data.vocabulary_files",
+    "write_vocabulary": "data.vocabulary_files",
 }
 
 

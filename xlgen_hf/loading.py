@@ -10,6 +10,7 @@ from .files.model_checks import local_model
 from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
 from .files.saving import plain_folder, read_folder
 from .labels.space import LabelSpace
+from .labels.vocabulary import Vocabulary
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
@@ -87,7 +88,7 @@ def _load_source(folder: Path, device: str | None) -> Predictor:
         raise ModelFolderError(f"{folder} holds {sorted(sources)} and nothing that weighs them; keep one of them.")
     if device is not None and isinstance(source, LabelRetriever):
         source.encoder[0].to(device)
-    return Predictor(label_space, source, score_model)
+    return Predictor(label_space, source, score_model, vocabulary=Vocabulary.load(folder, label_space.names))
 
 
 def _holds_source(folder: Path) -> bool:

@@ -31,11 +31,15 @@ _DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
 
 
-class ScoredLabel(TypedDict):
-    """A predicted label, in the form that `text-classification` has."""
-
+class _LabelAndScore(TypedDict):
     label: str
     score: float
+
+
+class ScoredLabel(_LabelAndScore, total=False):
+    """A predicted label, in the form that `text-classification` has, with the id of its concept if it has one."""
+
+    id: str
 
 
 class _Settings(TypedDict, total=False):
@@ -164,8 +168,12 @@ class XLGenPipeline(Pipeline):
 
     def postprocess(self, model_outputs: LabelPrediction) -> list[ScoredLabel]:
         """A prediction in the form that `text-classification` has."""
-        ranked = zip(model_outputs.labels, model_outputs.scores, strict=True)
-        return [{"label": label, "score": score} for label, score in ranked]
+        ids = model_outputs.ids or [None] * len(model_outputs.labels)
+        ranked = zip(model_outputs.labels, model_outputs.scores, ids, strict=True)
+        return [
+            {"label": label, "score": score} if one is None else {"label": label, "score": score, "id": one}
+            for label, score, one in ranked
+        ]
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
         """Write model and processor into one folder."""

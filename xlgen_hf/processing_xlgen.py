@@ -22,6 +22,7 @@ from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
 from .labels.tokens import LabelTokenizer, TruncationReport, frame_of, plain_token_ids
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
+from .labels.vocabulary import Vocabulary
 from .ranking.score_model import ScoreModel
 from .ranking.sources import SavedSource
 from .retrieval.candidate_inputs import CandidateInputs, InputCandidates
@@ -62,6 +63,7 @@ class XLGenProcessor(PushToHubMixin):
         max_target_length: maximum number of tokens of a target, the end token included.
         candidates: for `rcl`, finds the candidate labels that are read with each text.
         score_model: how candidates are scored and decided on; scores as the model gives them if None.
+        vocabulary: the concepts that labels stand for, if any.
 
     Attributes:
         label_tokenizer: spells labels, clusters and levels in tokens.
@@ -79,6 +81,7 @@ class XLGenProcessor(PushToHubMixin):
         max_target_length: int = 256,
         candidates: CandidateInputs | None = None,
         score_model: ScoreModel | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         sizes = {
             "clusters are": None if clusters is None else len(clusters.assignment),
@@ -94,6 +97,7 @@ class XLGenProcessor(PushToHubMixin):
         self.label_space = label_space
         self.clusters = clusters
         self.candidates = candidates
+        self.vocabulary = vocabulary
         self.max_source_length = max_source_length
         self._score_model = score_model or ScoreModel()
         self.label_tokenizer = LabelTokenizer(
@@ -300,6 +304,8 @@ class XLGenProcessor(PushToHubMixin):
             self.label_space.save(folder)
             if self.clusters is not None:
                 self.clusters.save(folder)
+            if self.vocabulary is not None:
+                self.vocabulary.save(folder)
             save_sources(folder, self._sources)
             self._score_model.save(folder)
             self.label_tokenizer.trie.save(folder, self.label_tokenizer.trie_digest)
@@ -328,10 +334,11 @@ class XLGenProcessor(PushToHubMixin):
         sources = load_sources(folder, len(label_space))
         candidates = _load_candidates(folder, settings["candidates"], sources)
         score_model = _load_score_model(folder, sources)
+        vocabulary = Vocabulary.load(folder, label_space.names)
         tokenizer = load_tokenizer(folder)
         lengths = (settings["max_source_length"], settings["max_target_length"])
         try:
-            processor = cls(tokenizer, label_space, clusters, *lengths, candidates, score_model)
+            processor = cls(tokenizer, label_space, clusters, *lengths, candidates, score_model, vocabulary)
         except ConfigurationError as err:
             raise ModelFolderError(f"{folder}: {err}") from err
         if (folder / LABEL_TRIE_FILE).exists():

@@ -10,7 +10,7 @@ import typer
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, EncoderSettings, LabelSettings
 from .options import Device, Labels, Overwrite, takes_settings
-from .rows import takes_row_options
+from .rows import chosen_vocabulary, takes_row_options
 
 if TYPE_CHECKING:
     from ..labels.clusters import LabelClusters
@@ -63,12 +63,13 @@ def cluster(
     decode_order: DecodeOrder,
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
-    from ..data.rows import load_label_names, load_rows
+    from ..data.rows import load_rows
     from ..files.outputs import claim_folder
     from ..labels.clustering import fit_clusters
     from ..labels.space import LabelSpace
+    from ..labels.vocabulary import vocabulary_labels
 
-    vocabulary = load_label_names(labels) if labels is not None else None
+    vocabulary = vocabulary_labels(chosen_vocabulary(labels, rows))
     documents = load_rows(train_file, rows, split="train")
     label_lists = list(documents["labels"])
     space = LabelSpace.from_label_lists(label_lists, vocabulary, decode_order, seed)

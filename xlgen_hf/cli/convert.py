@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.options import RowOptions
-from .rows import takes_row_options
+from .rows import chosen_vocabulary, takes_row_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -64,8 +64,8 @@ def convert(
 ) -> None:
     """Convert rows between formats, split them, remove labels. What a format cannot hold is refused by name."""
     from ..data.conversion import format_of, write_rows
-    from ..data.rows import load_label_names
     from ..data.suspicion import label_counts
+    from ..labels.vocabulary import vocabulary_labels
     from .console import print_table, results
 
     format_of(output, to)  # before the rows are read
@@ -77,7 +77,7 @@ def convert(
         parts = {name: part.remove_columns(group_column) for name, part in parts.items()}
     if join_lines:
         parts = {name: _joined(part) for name, part in parts.items()}
-    vocabulary = () if labels is None else load_label_names(labels)
+    vocabulary = vocabulary_labels(chosen_vocabulary(labels, rows)) or ()
     files = write_rows(parts, output, to, vocabulary=vocabulary, overwrite=overwrite)
     results().print(f"Written to {output}, files: {len(files):,}", markup=False, soft_wrap=True)
     shown = [[name or "all", f"{len(part):,}", f"{len(label_counts(part)):,}"] for name, part in parts.items()]

@@ -30,7 +30,7 @@ _DATA, _SYSTEMS, _ABLATIONS, _XLGEN = "Data and report", "Systems", "Ablations",
 _SPLITS = ("train", "validation", "test")
 
 
-@takes_row_options(leave_out=("id_column", "keep_columns"))
+@takes_row_options(leave_out=("id_column", "keep_columns", "vocabulary", "language"))
 def experiment(
     context: typer.Context,
     output_dir: Annotated[

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from ..labels.space import LabelSpace
     from ..modeling_xlgen import XLGenForConditionalGeneration
     from ..processing_xlgen import XLGenProcessor
-    from ..ranking.label_trees import LabelTrees
     from ..ranking.sources import SavedSource
     from ..training.label_trees import TreeKind
 
@@ -83,10 +82,10 @@ def hybrid(
         torch.set_num_threads(cpu_threads)
     with claim_folder(output_dir, command="xlgen hybrid", overwrite=overwrite):
         generator, processor = _load(model, predict_with, candidate_scores)
+        rows = _with_concepts(rows, processor)
         sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
         validation = load_rows(validation_file, rows, split="validation")
-        trees = _label_trees(linear, train_file, rows, processor.label_space)
-        sources |= {} if trees is None else {"label_trees": trees}
+        sources |= _label_trees(linear, train_file, rows, processor.label_space)
         score_model = fuse_sources(
             model_source(generator, processor),
             sources,
@@ -103,6 +102,12 @@ def hybrid(
                 write_report(aside, hybrid_report(report, generator, processor, validation))
         write_local_card(output_dir)
     print_written(output_dir, "Model")
+
+
+def _with_concepts(rows: RowOptions, processor: XLGenProcessor) -> RowOptions:
+    """Options with which rows may name the concepts of the model's vocabulary in any way."""
+    chosen = rows.vocabulary is not None or rows.label_names is not None
+    return rows if chosen else rows.changed(vocabulary=processor.vocabulary)
 
 
 def _load(
@@ -151,8 +156,8 @@ def _sources(
 
 def _label_trees(
     name: TreeKind | None, train_file: str | None, options: RowOptions, space: LabelSpace
-) -> LabelTrees | None:
-    """Label trees that are trained on the rows of a file, if any are wanted."""
+) -> dict[str, SavedSource]:
+    """Label trees that are trained on the rows of a file, by the name of the source; none if none are wanted."""
     from ..data.rows import load_rows
     from ..errors import ConfigurationError
     from ..labels.space import LabelSpace
@@ -161,7 +166,7 @@ def _label_trees(
     if (name is None) != (train_file is None):
         raise ConfigurationError("--linear and --train-file go together: label trees are trained on those rows.")
     if name is None or train_file is None:
-        return None
+        return {}
     rows = load_rows(train_file, options, split="train")
     counts = LabelSpace.from_label_lists(rows["labels"]).train_label_counts()
     if counts != space.train_label_counts():
@@ -170,4 +175,5 @@ def _label_trees(
             "saw the validation rows, or labels that the model's training dropped, get too much weight.",
             train_file, sum(counts.values()), int(space.counts.sum()),
         )  # fmt: skip
-    return fit_label_trees(space, rows["text"][:], [space.encode(labels) for labels in rows["labels"]], name)
+    label_ids = [space.encode(labels) for labels in rows["labels"]]
+    return {"label_trees": fit_label_trees(space, rows["text"][:], label_ids, name)}

@@ -14,12 +14,13 @@ from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
 from .console import print_written
 from .options import CpuThreads, Labels, Overwrite, given_names, takes_settings
-from .rows import takes_row_options, warn_of_shared_texts
+from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..labels.space import LabelSpace
+    from ..labels.vocabulary import Vocabulary
     from ..ranking.label_trees import LabelTrees
     from ..ranking.score_model import ScoreModel
     from ..ranking.scored_labels import ScoredLabels
@@ -35,7 +36,7 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "seed",
+    "lexical", "aliases", "seed",
 )  # fmt: skip
 
 
@@ -82,6 +83,10 @@ def index(
         bool,
         typer.Option(help="Let character n-grams count as well, as far as they help on the validation rows."),
     ] = True,
+    aliases: Annotated[
+        bool,
+        typer.Option("--aliases", help="Let aliases and names in other languages of the vocabulary count as well."),
+    ] = False,
     cpu_threads: CpuThreads = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
     overwrite: Overwrite = False,
@@ -100,7 +105,7 @@ def index(
     """
     import torch
 
-    from ..data.rows import load_label_names, load_rows
+    from ..data.rows import load_rows
     from ..files.outputs import claim_folder
 
     settings = _settings(method, context)
@@ -112,11 +117,21 @@ def index(
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
     }
     warn_of_shared_texts(splits, train_file, rows)
-    names = None if labels is None else load_label_names(labels)
+    vocabulary = _vocabulary(labels, rows, aliases=aliases)
     sources = {"train": train_file, "validation": validation_file or ""}
     with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
-        _make(output_dir, settings, splits, names, sources, cpu_threads)
+        _make(output_dir, settings, splits, vocabulary, sources, cpu_threads)
     print_written(output_dir, "Index")
+
+
+def _vocabulary(labels: str | None, rows: RowOptions, *, aliases: bool) -> Vocabulary | list[str] | None:
+    from ..errors import ConfigurationError
+    from ..labels.vocabulary import Vocabulary
+
+    vocabulary = chosen_vocabulary(labels, rows)
+    if aliases and not isinstance(vocabulary, Vocabulary):
+        raise ConfigurationError("--aliases has no effect without concepts; give --vocabulary.")
+    return vocabulary
 
 
 def _settings(method: str, context: typer.Context) -> dict[str, Any]:
@@ -129,7 +144,7 @@ def _make(
     output_dir: Path,
     settings: dict[str, Any],
     splits: dict[str, Dataset | None],
-    vocabulary: list[str] | None,
+    vocabulary: Vocabulary | list[str] | None,
     sources: dict[str, str],
     threads: int | None,
 ) -> None:
@@ -137,6 +152,7 @@ def _make(
     from ..data.transforms import labelled_rows
     from ..hub.local_cards import write_local_card
     from ..labels.space import LabelSpace
+    from ..labels.vocabulary import Vocabulary, vocabulary_labels
     from ..prediction.predictor import Predictor
     from ..retrieval.model_sources import save_source_alone
     from ..training.index_report import describe_index, is_finished_index, write_index_report
@@ -148,16 +164,17 @@ def _make(
         logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
         return
     train, validation = labelled_rows(splits["train"]), splits["validation"]
-    space = LabelSpace.from_label_lists(train["labels"], vocabulary)
+    space = LabelSpace.from_label_lists(train["labels"], vocabulary_labels(vocabulary))
+    concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     source: SavedSource
     if settings["method"] == "retrieval":
-        source = _make_retriever(_Data(space, train, validation, output_dir / "cache"), settings)
+        source = _make_retriever(_Data(space, train, validation, output_dir / "cache", concepts), settings)
     else:
         source = _make_label_trees(space, train, settings["method"], threads)
     name = "retrieval" if settings["method"] == "retrieval" else "label_trees"
     score_model = _score_model(source, space, validation)
-    save_source_alone(output_dir, space, name, source, score_model)
-    predictor = Predictor(space, source, score_model)
+    save_source_alone(output_dir, space, name, source, score_model, concepts)
+    predictor = Predictor(space, source, score_model, vocabulary=concepts)
     seconds = time.monotonic() - started
     write_index_report(output_dir, settings, description, splits, sources, predictor, seconds=seconds)
     write_local_card(output_dir)
@@ -171,6 +188,7 @@ class _Data(NamedTuple):
     rows: Dataset
     validation: Dataset | None
     cache: Path
+    vocabulary: Vocabulary | None
 
 
 def _check_options(method: str, given: set[str], output_dir: Path) -> None:
@@ -207,6 +225,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         contrastive=contrastive,
         settings=RetrievalSettings(max_length=settings["max_length"]),
         lexical=settings["lexical"],
+        aliases=data.vocabulary if settings["aliases"] else None,
         seed=settings["seed"],
     )
     shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.options import RowOptions
-from .rows import takes_row_options
+from .rows import chosen_vocabulary, takes_row_options
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -43,11 +43,11 @@ def inspect(
 ) -> None:
     """Look at a data set before training: sizes, long tail, duplicates, leakage, look-alikes, lengths."""
     from ..data.inspection import inspect_rows
-    from ..data.rows import load_label_names
     from ..errors import ConfigurationError
     from ..evaluation.plots import check_picture
     from ..files.outputs import claim_files, refuse_existing
     from ..files.serialization import write_json
+    from ..labels.vocabulary import vocabulary_labels
 
     if plot is not None:
         check_picture(plot)
@@ -60,7 +60,7 @@ def inspect(
     splits = _read(source, {name: file for name, file in files.items() if file is not None}, rows)
     found = inspect_rows(
         splits,
-        vocabulary=() if labels is None else load_label_names(labels),
+        vocabulary=vocabulary_labels(chosen_vocabulary(labels, rows)) or (),
         tokenizer=None if tokenizer is None else _tokenizer(tokenizer),
         max_length=max_length,
     )

@@ -34,6 +34,9 @@ _NOT_DECIDING = ("output_file", "overwrite")  # options that rows do not depend 
 Predict: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
 """Predicts texts."""
 
+Answer: TypeAlias = "Callable[[LabelPrediction], LabelPrediction]"
+"""Brings a prediction into the form that the options ask for."""
+
 
 class _Settings(TypedDict):
     """How texts are predicted, by one model or by an ensemble."""
@@ -44,7 +47,7 @@ class _Settings(TypedDict):
     batch_size: int
 
 
-@takes_row_options
+@takes_row_options(leave_out=("vocabulary", "language"))
 def predict(
     model: Annotated[
         list[str],
@@ -105,6 +108,23 @@ def predict(
     allow: Annotated[Path | None, typer.Option(help="Labels to choose from, one name per line.")] = None,
     deny: Annotated[Path | None, typer.Option(help="Labels never to predict, one name per line.")] = None,
     cluster: Annotated[list[str] | None, typer.Option(help="Choose from the labels of this cluster alone.")] = None,
+    branch: Annotated[
+        list[str] | None,
+        typer.Option(help="Choose from this concept and those below it alone; its id, or a name of it alone."),
+    ] = None,
+    without_branch: Annotated[
+        list[str] | None, typer.Option(help="Never predict this concept and those below it.")
+    ] = None,
+    output_language: Annotated[
+        str | None,
+        typer.Option(
+            help="Language of the predicted labels, such as en; needs a model with a vocabulary.",
+            show_default="that of the training",
+        ),
+    ] = None,
+    with_parents: Annotated[
+        bool, typer.Option("--with-parents", help="Add the broader concepts of each label.")
+    ] = False,
     cluster_threshold: Annotated[
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
@@ -132,9 +152,10 @@ def predict(
     settings: _Settings = {
         "decoding": decoding,
         "rule": chosen_rule(members[0], top_k, threshold, objective, expected_f1=expected_f1),
-        "allowed": _choose_labels(members[0], allow, deny, cluster),
+        "allowed": _choose_labels(members[0], allow, deny, cluster, branch, without_branch),
         "batch_size": batch_size,
     }
+    answer = _answer(members[0], output_language, with_parents=with_parents)
     if len(members) > 1:
         predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
     else:
@@ -142,7 +163,7 @@ def predict(
 
     def run(start: int) -> Iterator[list[dict[str, object]]]:
         for first, found in _predictions(predict_texts, texts, start):
-            yield join_columns([one.to_dict() for one in found], texts, rows, first)
+            yield join_columns([answer(one).to_dict() for one in found], texts, rows, first)
 
     if output_file is None:
         _print(run(0))
@@ -224,7 +245,12 @@ def _load(name: str, device: str | None, add_labels: Path | None, cluster_thresh
 
 
 def _choose_labels(
-    predictor: Predictor, allow: Path | None, deny: Path | None, clusters: list[str] | None
+    predictor: Predictor,
+    allow: Path | None,
+    deny: Path | None,
+    clusters: list[str] | None,
+    branches: list[str] | None,
+    other_branches: list[str] | None,
 ) -> np.ndarray | None:
     """Ids of the labels that may be predicted, None for all."""
     import numpy as np
@@ -241,9 +267,28 @@ def _choose_labels(
         chosen[space.encode(load_label_names(deny))] = False
     if clusters:
         chosen &= np.isin(np.arange(len(space)), predictor.labels_of_clusters(clusters))
+    if branches:
+        chosen &= np.isin(np.arange(len(space)), predictor.labels_of_branches(branches))
+    if other_branches:
+        chosen[predictor.labels_of_branches(other_branches)] = False
     if not chosen.any():
-        raise ConfigurationError("--allow, --deny and --cluster leave no label to predict.")
+        raise ConfigurationError("--allow, --deny, --cluster and branches leave no label to predict.")
     return None if chosen.all() else np.flatnonzero(chosen)
+
+
+def _answer(predictor: Predictor, language: str | None, *, with_parents: bool) -> Answer:
+    """What brings a prediction into the form that the options ask for."""
+    from ..errors import ConfigurationError
+    from ..prediction.results import as_concepts
+
+    vocabulary = predictor.vocabulary
+    if language is None and not with_parents:
+        return lambda prediction: prediction
+    if vocabulary is None:
+        option = "--with-parents" if language is None else f"--output-language {language}"
+        raise ConfigurationError(f"{option}: the model has no vocabulary; train it, or index, with --vocabulary.")
+    shown = vocabulary if language is None else vocabulary.in_language(language)
+    return partial(as_concepts, vocabulary=shown, parents=with_parents)
 
 
 def _predictions(predict: Predict, rows: Dataset, start: int) -> Iterator[tuple[int, list[LabelPrediction]]]:

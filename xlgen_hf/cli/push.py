@@ -72,7 +72,7 @@ def _model(
 
 
 @push.command("dataset", epilog=_TOKEN, cls=Command)
-@takes_row_options(leave_out=("id_column", "keep_columns"))
+@takes_row_options(leave_out=("id_column", "keep_columns", "vocabulary", "language"))
 def _dataset(
     train_file: Annotated[str, typer.Option(help="Training rows: JSON Lines, CSV, Parquet or a folder.")],
     repo_id: RepoId,

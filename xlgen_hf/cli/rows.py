@@ -18,14 +18,16 @@ from ..settings import from_values
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["ROWS_PANEL", "takes_row_options", "warn_of_shared_texts"]
+    from ..labels.vocabulary import Vocabulary
+
+__all__ = ["ROWS_PANEL", "chosen_vocabulary", "takes_row_options", "warn_of_shared_texts"]
 
 logger = logging.getLogger(__name__)
 
 ROWS_PANEL = "Columns and formats"
 """Where the help lists these options."""
 
-_TYPES: dict[str, object] = {"layout": Layout, "label_names": Path | None}
+_TYPES: dict[str, object] = {"layout": Layout, "label_names": Path | None, "vocabulary": Path | None}
 
 
 def takes_row_options(
@@ -83,6 +85,28 @@ def warn_of_shared_texts(splits: Mapping[str, Dataset | None], train_file: str, 
         except DataError as err:
             logger.warning("The test rows are not compared with the training rows: %s", err)
     log_split_suspicions(given)
+
+
+def chosen_vocabulary(labels: str | Path | None, rows: RowOptions) -> Vocabulary | list[str] | None:
+    """What the label space holds besides the labels of the rows: concepts, or names; None for nothing.
+
+    Args:
+        labels: the option `--labels`.
+        rows: the options of the rows, with their vocabulary.
+
+    Raises:
+        ConfigurationError: if both are given.
+        DataError: if the file cannot be read.
+    """
+    from ..data.rows import load_label_names
+    from ..data.vocabulary_files import vocabulary_of
+    from ..errors import ConfigurationError
+
+    if labels is None:
+        return vocabulary_of(rows)
+    if rows.vocabulary is not None:
+        raise ConfigurationError("--labels and --vocabulary both say what can be predicted; give one of them.")
+    return load_label_names(labels)
 
 
 def _parameter(field: Field[object]) -> inspect.Parameter:

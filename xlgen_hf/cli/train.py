@@ -13,7 +13,7 @@ from ..settings import check_effect, definitions, from_values, no_effect
 from ..training.settings import TrainerSettings, TrainingSettings
 from .config import Config, more_words, write_config
 from .options import CpuThreads, Labels, Overwrite, given_names, option_names, takes_settings
-from .rows import takes_row_options, warn_of_shared_texts
+from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
     from ..training.arguments import XLGenTrainingArguments
@@ -67,14 +67,14 @@ def train(
     import torch
     from accelerate import PartialState
 
-    from ..data.rows import load_label_names, load_rows
+    from ..data.rows import load_rows
     from ..training.run import train_model
 
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
     own = {name: value for name, value in values.items() if name in definitions(TrainingSettings)}
     sources = {"train": train_file} | ({} if validation_file is None else {"validation": validation_file})
-    vocabulary = None if labels is None else load_label_names(labels)
+    vocabulary = chosen_vocabulary(labels, rows)
     settings = from_values(TrainingSettings, {**own, "vocabulary": vocabulary, "sources": sources})
     settings.check_effect(given_names(context))
     settings.check_folders()

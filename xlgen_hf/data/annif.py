@@ -58,10 +58,11 @@ def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:
         DataError: if there is no vocabulary, or it does not name a URI.
     """
     names = _vocabulary(path.parent, options)
-    if names is None:
+    if names is None and options.vocabulary is None:
         raise DataError(
             "The labels are URIs, which say nothing to a language model. Put a vocabulary (URI, tab, name) named "
-            f"{' or '.join(ANNIF_VOCABULARIES)} next to the file, or give one (label_names=..., --label-names).",
+            f"{' or '.join(ANNIF_VOCABULARIES)} next to the file, or give one (vocabulary=..., --vocabulary, or "
+            "label_names=..., --label-names).",
             file=path,
         )
     lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, options.encoding) if line.strip())
@@ -77,14 +78,21 @@ def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:
 
 
 def _vocabulary(folder: Path, options: RowOptions) -> dict[str, str] | None:
-    """URI -> label name, of the file that the user names or that lies next to the documents."""
+    """URI -> label name, of the file that the user names or that lies next to the documents.
+
+    None where there is no such file, and where the labels become concepts later, see `RowOptions.vocabulary`.
+    """
+    if options.vocabulary is not None:
+        return None
     if options.label_names is not None:
         return read_label_ids(options.label_names)
     found = next((folder / name for name in ANNIF_VOCABULARIES if (folder / name).is_file()), None)
     return None if found is None else read_label_ids(found)
 
 
-def _name_of(uri: str, names: dict[str, str], path: Path, number: int | None) -> str:
+def _name_of(uri: str, names: dict[str, str] | None, path: Path, number: int | None) -> str:
+    if names is None:
+        return clean_id(uri)
     name = names.get(clean_id(uri))
     if not name:
         raise DataError(f"The vocabulary does not name {uri}.", file=path, row=number)
@@ -114,7 +122,9 @@ def read_documents(folder: Path, options: RowOptions) -> Iterator[Block]:
     URIs get their names from a vocabulary next to the documents (or their folder), else from the subject files.
     """
     files = [_Document(*pair) for pair in document_files(folder)]
-    names = _vocabulary(folder, options) or _vocabulary(folder.parent, options) or _names_in(files, folder, options)
+    names = _vocabulary(folder, options) or _vocabulary(folder.parent, options)
+    if names is None and options.vocabulary is None:
+        names = _names_in(files, folder, options)
     without = 0
     for part in batches(enumerate(files, 1), _AT_ONCE):
         texts = [_read_text(document.text, options) for _, document in part]
@@ -147,7 +157,7 @@ def _subject_lines(path: Path, options: RowOptions) -> Iterator[tuple[str, str]]
             yield uri, name
 
 
-def _subjects_of(document: _Document, names: dict[str, str], options: RowOptions) -> list[str]:
+def _subjects_of(document: _Document, names: dict[str, str] | None, options: RowOptions) -> list[str]:
     if document.subjects is None:
         return []
     lines = _subject_lines(document.subjects, options)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DataError
+from ..labels.concepts import short_id
 from .text_files import iter_lines, line_list
 
 __all__ = ["clean_id", "distinct_names", "read_label_ids"]
@@ -87,7 +88,7 @@ def distinct_names(ids: Sequence[str], names: Sequence[str], file: str | Path) -
     shared = [name for name, count in counts.items() if count > 1]
     if not shared:
         return names
-    short = [label_id.rstrip("/").replace("#", "/").rpartition("/")[2] for label_id in ids]
+    short = [short_id(label_id) for label_id in ids]
     for suffixes in (short, ids):
         made = [
             f"{name} ({suffix})" if counts[name] > 1 else name for name, suffix in zip(names, suffixes, strict=True)

@@ -10,12 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .blocks import MISSING, Block
+from .concept_labels import ConceptLabels
 from .label_cells import DEFAULT_SEPARATOR, CellError, recognise_separator, split_cell
 from .label_ids import clean_id, read_label_ids
 from .label_lists import LabelLists, label_lists, lists_of_lengths
 from .one_hot import NotBinaryError, one_hot_labels
 from .options import RowOptions
 from .values import encoded, fail, first_null, is_strings, kind_of, label_problem, no_column, shown, to_list
+from .vocabulary_files import vocabulary_of
 
 __all__ = ["LabelReader"]
 
@@ -35,6 +37,7 @@ class LabelReader:
         repeated: labels that rows repeat, and that were left out.
         single_cells: whether every row so far had one label at most, in a cell that no separator splits.
         separator: what separates the labels of a cell; None as long as there was no cell.
+        concepts: what makes labels of the names of concepts; None without a vocabulary.
     """
 
     def __init__(self, options: RowOptions, require_labels: bool) -> None:
@@ -45,6 +48,8 @@ class LabelReader:
         self.separator: str | None = None
         self._in_cells: bool | None = None
         self._ids = None if options.label_names is None else read_label_ids(options.label_names)
+        vocabulary = vocabulary_of(options)
+        self.concepts = None if vocabulary is None else ConceptLabels(vocabulary)
 
     def read(self, block: Block, name: str) -> LabelLists:
         """The labels of a block's rows, each once per row.
@@ -78,6 +83,8 @@ class LabelReader:
             entry = int(blank.argmax())
             message = f"There is a label without visible text: {lists.names[entry].as_py()!r}. Leave it out."
             fail(block, lists.row_of(entry), message)
+        if self.concepts is not None:
+            lists = self.concepts.resolved(block, lists)
         once = lists.each_once()
         self.repeated += len(lists.names) - len(once.names)
         return once
@@ -112,7 +119,7 @@ class LabelReader:
         known = self._ids
         if known is None and pa.types.is_integer(lists.names.type):
             if block.classes is None:
-                if len(lists.names):
+                if len(lists.names) and self.concepts is None:
                     fail(block, lists.row_of(0), label_problem(lists.names[0].as_py()))
                 return lists._replace(names=lists.names.cast(pa.string()))
             known = {str(number): name for number, name in enumerate(block.classes)}
@@ -151,7 +158,7 @@ class LabelReader:
         flat = [label for labels in lists for label in labels]
         rows = np.repeat(np.arange(len(lists)), lengths)
         kinds = set(map(type, flat))
-        if self._ids is not None and kinds <= {str, int}:
+        if (self._ids is not None or self.concepts is not None) and kinds <= {str, int}:
             flat = [str(label) for label in flat]
         elif kinds - {str}:
             entry = next((i for i, label in enumerate(flat) if not isinstance(label, str)), None)

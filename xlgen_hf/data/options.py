@@ -7,10 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from ..errors import ConfigurationError
 from ..settings import from_values
+
+if TYPE_CHECKING:
+    from ..labels.vocabulary import Vocabulary
 
 __all__ = ["DEFAULT_LABELS", "DEFAULT_TEXT", "Layout", "RowOptions", "shown_names"]
 
@@ -38,6 +41,10 @@ class RowOptions:
             takes each cell as one label. Where a row has a list of labels, it splits each of them.
         label_names: a file with the names of label ids: one name per line (the ids are line numbers from 0), or
             `.tsv`, `.csv`, `.json`, `.jsonl` with an id and a name for each.
+        vocabulary: concepts that rows name by id, by preferred name in any language, by alias or by notation: a
+            [`Vocabulary`], or a file that `read_vocabulary` reads. They become the vocabulary's labels; names that
+            are ambiguous and unknown ids are left out, all of it is counted and reported.
+        language: language of the vocabulary's labels; it need not be given where all names have the same.
         id_column: the column that identifies a row; it is kept.
         keep_columns: further columns to keep.
         layout: `rows` (one row per text), `long` (one row per text and label; rows of one text, or of one id, become
@@ -46,7 +53,8 @@ class RowOptions:
         delimiter: text between the cells of CSV. By default it is recognised.
 
     Raises:
-        ConfigurationError: if the layout or the encoding does not exist, or the delimiter is not one character.
+        ConfigurationError: if the layout or the encoding does not exist, the delimiter is not one character, or the
+            vocabulary is given together with names of label ids, or its language without it.
     """
 
     text_column: tuple[str, ...] = field(
@@ -63,6 +71,15 @@ class RowOptions:
     label_names: str | Path | None = field(
         default=None,
         metadata={"help": "Names of label ids: a name per line (the ids are 0, 1, ...), or a table of ids and names."},
+    )
+    vocabulary: str | Path | Vocabulary | None = field(
+        default=None,
+        metadata={
+            "help": "Concepts that the labels name, by id or any name: SKOS (.ttl, .rdf, .jsonld), .jsonl, .csv, .tsv."
+        },
+    )
+    language: str | None = field(
+        default=None, metadata={"help": "Language of the vocabulary's names that become labels, such as de."}
     )
     id_column: str | None = field(default=None, metadata={"help": "Column that identifies a row; it is kept."})
     keep_columns: tuple[str, ...] = field(
@@ -89,6 +106,12 @@ class RowOptions:
             raise ConfigurationError(f"delimiter={self.delimiter!r}; it must be one character, such as ';' or '\\t'.")
         if self.encoding is not None:
             _check_encoding(self.encoding)
+        if self.vocabulary is not None and self.label_names is not None:
+            raise ConfigurationError("vocabulary and label_names both say what labels are called; give one of them.")
+        if self.language is not None and (self.vocabulary is None or not isinstance(self.vocabulary, (str, Path))):
+            raise ConfigurationError(
+                f"language={self.language!r} has no effect without a file for vocabulary; give one, or leave it out."
+            )
 
     @property
     def texts(self) -> tuple[str, ...]:

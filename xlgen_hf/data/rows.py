@@ -301,6 +301,8 @@ def _report(shaper: RowShaper, source: str) -> None:
         logger.warning("%s: empty texts: %d of %d, e.g. row %d.", source, empty.count, shaper.rows, empty.example)
     if repeated:
         logger.warning("%s: labels that a row repeats, which count once: %d.", source, repeated)
+    if shaper.label_reader.concepts is not None:
+        shaper.label_reader.concepts.report(source)
 
 
 def _report_ids(rows: Dataset, column: str, source: str) -> None:

@@ -19,9 +19,9 @@ from ..errors import ConfigurationError, ModelFolderError, SaveError
 from .atomic import atomic_path, save_errors
 from .outputs import Record, claim_file, differences, refuse_existing
 from .schema import Fields, anything, boolean, mapping_of, string
-from .serialization import JSON
+from .serialization import JSON, parse_json, read_errors
 
-__all__ = ["PartialOutput", "digest", "is_begun", "write_jsonl"]
+__all__ = ["PartialOutput", "digest", "is_begun", "read_jsonl", "write_jsonl"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,24 @@ def write_jsonl(path: str | Path, rows: Iterable[Mapping[str, object]]) -> int:
             file.write(_line(row))
             count += 1
     return count
+
+
+def read_jsonl(path: str | Path) -> Iterator[tuple[int, JSON]]:
+    """Parse the lines of a JSON Lines file of a model folder, with their numbers from 1.
+
+    Args:
+        path: the file, not compressed.
+
+    Raises:
+        ModelFolderError: if it is missing, unreadable, not UTF-8, not JSON, or holds NaN or infinity.
+    """
+    path = Path(path)
+    with read_errors(path, "JSON Lines in UTF-8"), path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield number, parse_json(line)
+            except (ValueError, RecursionError) as err:
+                raise ValueError(f"line {number}: {err}") from err
 
 
 @contextmanager

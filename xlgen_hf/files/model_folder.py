@@ -102,6 +102,8 @@ PARTS = (
             "label_clusters.json",
             "label_clusters.safetensors",
             "label_trie.safetensors",
+            "vocabulary.json",
+            "vocabulary.jsonl",
         ),
         (PROCESSOR_FILE, "label_space.json"),
     ),

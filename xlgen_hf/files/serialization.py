@@ -16,7 +16,16 @@ from safetensors.numpy import save_file
 from ..errors import ModelFolderError
 from .atomic import atomic_path
 
-__all__ = ["JSON", "map_tensors", "read_errors", "read_json", "read_tensors", "write_json", "write_tensors"]
+__all__ = [
+    "JSON",
+    "map_tensors",
+    "parse_json",
+    "read_errors",
+    "read_json",
+    "read_tensors",
+    "write_json",
+    "write_tensors",
+]
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 """A parsed JSON value; `schema` checks that it is what a reader needs, and says so to the type checker."""
@@ -75,8 +84,17 @@ def read_json(path: str | Path) -> JSON:
     """
     path = Path(path)
     with read_errors(path, "JSON in UTF-8"):
-        content: JSON = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-        return content
+        return parse_json(path.read_text(encoding="utf-8"))
+
+
+def parse_json(text: str) -> JSON:
+    """Parse JSON as the standard has it.
+
+    Raises:
+        ValueError: if it is not JSON, or holds NaN or infinity.
+    """
+    content: JSON = json.loads(text, parse_constant=_refuse_constant)
+    return content
 
 
 def _refuse_constant(name: str) -> NoReturn:

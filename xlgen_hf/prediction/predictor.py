@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
+from ..labels.vocabulary import Vocabulary
 from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
@@ -57,6 +58,7 @@ class Predictor:
         source: the source of candidates whose own set is predicted where it has one.
         score_model: how candidates are scored and decided on; its sources are further ones.
         cluster_names: names of the clusters that may guide the source.
+        vocabulary: the concepts that labels stand for; predictions have their ids then.
     """
 
     def __init__(
@@ -65,11 +67,13 @@ class Predictor:
         source: CandidateSource,
         score_model: ScoreModel | None = None,
         cluster_names: Sequence[str] = (),
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.label_space = label_space
         self.source = source
         self.score_model = score_model or ScoreModel()
         self.cluster_names = list(cluster_names)
+        self.vocabulary = vocabulary
         if not isinstance(source, Generator) and self.score_model.rule.kind == "own":
             self.score_model = replace(self.score_model, rule=_UNTUNED)
 
@@ -78,7 +82,8 @@ class Predictor:
         """The predictor of an XLGen model and its processor."""
         clusters = processor.clusters
         names = [] if clusters is None else clusters.names
-        return cls(processor.label_space, model_source(model, processor), processor.score_model, names)
+        source = model_source(model, processor)
+        return cls(processor.label_space, source, processor.score_model, names, processor.vocabulary)
 
     def with_labels(self, names: Iterable[str]) -> Predictor:
         """A predictor of labels with these names as well; no training is needed.
@@ -102,7 +107,8 @@ class Predictor:
             raise ConfigurationError(f"{type(self.source).__name__} cannot take new labels.")
         extended = self.label_space.extended(names)
         new = extended.names[len(self.label_space) :]
-        return Predictor(extended, self.source.extended(new) if new else self.source, self.score_model)
+        source = self.source.extended(new) if new else self.source
+        return Predictor(extended, source, self.score_model, vocabulary=self.vocabulary)
 
     def labels_of_clusters(self, names: Sequence[str]) -> np.ndarray:
         """Label ids of the clusters with these names, sorted.
@@ -114,6 +120,22 @@ class Predictor:
         if clusters is None:
             raise ConfigurationError(f"The model has no clusters, so none of the names {list(names)}.")
         return clusters.labels_of(names)
+
+    def labels_of_branches(self, concepts: Iterable[str]) -> np.ndarray:
+        """Label ids of concepts and of all narrower ones, sorted.
+
+        Args:
+            concepts: their ids, or names that mean one concept.
+
+        Raises:
+            ConfigurationError: if the model has no vocabulary.
+            LabelSpaceError: if one names no concept, or may name several.
+        """
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            raise ConfigurationError("The model has no vocabulary, so no hierarchy; train it with --vocabulary.")
+        found = {one for name in concepts for one in vocabulary.branch(vocabulary.find_one(name))}
+        return np.sort(self.label_space.encode(vocabulary.labels[one] for one in found)).astype(np.int64)
 
     def predict(
         self,
@@ -314,12 +336,16 @@ class Predictor:
             ranked: what they were decided from.
         """
         novel: list[list[NovelLabel]] = to_novel_labels(ranked.novel, self.label_space.names)
-        return [
+        predictions = [
             LabelPrediction(
                 self.label_space.decode(labels), scores, [self.cluster_names[one] for one in clusters], names
             )
             for (labels, scores), clusters, names in zip(scored.sets(), ranked.clusters, novel, strict=True)
         ]
+        if self.vocabulary is not None:
+            for one in predictions:
+                one.ids = [self.vocabulary.ids.get(label) for label in one.labels]
+        return predictions
 
 
 def candidate_values(

@@ -31,7 +31,7 @@ class LexicalIndex:
     Args:
         idf: weight of each hashed run, 0 for those that count for nothing, `(2**20,)`.
         documents: weights of the `N` training texts, rows of length 1 or 0, `(N, 2**20)`, sparse.
-        names: weights of the label names, rows of length 1 or 0, `(L, 2**20)`, sparse.
+        names: weights of the label names, further names included, rows of length 1 or 0, `(L, 2**20)`, sparse.
 
     Source: character n-grams as terms, McNamee and Mayfield, "Character N-Gram Tokenization for European Language Text
     Retrieval", Information Retrieval 7, 2004.
@@ -84,12 +84,20 @@ class LexicalIndex:
         similarity = (queries @ self._of_names).multiply(held @ self._shares)
         return similarity.toarray().clip(0, 1)
 
-    def extended(self, names: Sequence[str]) -> LexicalIndex:
-        """An index that also knows new label names, appended in the given order; the weights of the others stay."""
+    def extended(self, names: Sequence[str], place: int | None = None) -> LexicalIndex:
+        """An index that also knows new label names, in the given order; the weights of the others stay.
+
+        Args:
+            names: the new names.
+            place: number of the present names that come before them; all if None.
+        """
         hashed = _hashed(names)
         idf = self.idf.copy()
         idf[np.unique(hashed.indices[self.idf[hashed.indices] == 0])] = self.idf.max(initial=1.0)
-        return LexicalIndex(idf, self.documents, vstack([self.names, _weighted(hashed, idf)], format="csr"))
+        parts = [self.names[:place], _weighted(hashed, idf)]
+        if place is not None:
+            parts.append(self.names[place:])
+        return LexicalIndex(idf, self.documents, vstack(parts, format="csr"))
 
     # ------------------------------------------------------------------------------------------------ saving
 

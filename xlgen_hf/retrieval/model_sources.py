@@ -9,6 +9,7 @@ from ..errors import ConfigurationError
 from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER
 from ..files.saving import replace_files
 from ..labels.space import LabelSpace
+from ..labels.vocabulary import Vocabulary
 from ..ranking.score_model import ScoreModel
 from ..ranking.sources import SavedSource
 from .retriever import RETRIEVER_SETTINGS_FILE, LabelRetriever
@@ -54,7 +55,12 @@ def load_sources(folder: Path, num_labels: int) -> dict[str, SavedSource]:
 
 
 def save_source_alone(
-    folder: Path, label_space: LabelSpace, name: str, source: SavedSource, score_model: ScoreModel
+    folder: Path,
+    label_space: LabelSpace,
+    name: str,
+    source: SavedSource,
+    score_model: ScoreModel,
+    vocabulary: Vocabulary | None = None,
 ) -> None:
     """Write a folder that predicts with one source and no generator.
 
@@ -64,12 +70,15 @@ def save_source_alone(
         name: `retrieval` or `label_trees`.
         source: the source.
         score_model: how its candidates are scored and decided on.
+        vocabulary: the concepts that labels stand for, if any.
 
     Raises:
         SaveError: if the disk is full, or the folder cannot be written.
     """
     with replace_files(folder) as aside:
         label_space.save(aside)
+        if vocabulary is not None:
+            vocabulary.save(aside)
         save_sources(aside, {name: source})
         score_model.save(aside)
 

@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 RETRIEVER_SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
+_FURTHER = "further_names"  # the tensor with the label ids of further names
 _SIMILARITIES_AT_ONCE = 20_000_000
 _KINDS: dict[str, type] = {
     "documents": np.float16,
@@ -47,13 +48,15 @@ class LabelRetriever:
     Args:
         encoder: the encoder and its tokenizer.
         documents: embeddings of the `N` training texts, rows of length 1, `(N, H)`.
-        names: embeddings of the label names, rows of length 1, `(L, H)`.
+        names: embeddings of the label names and, after them, of the further names, rows of length 1, `(L + A, H)`.
         labels: which text has which label, `(N, L)`, sparse, 1 where it has.
         fingerprints: of the training texts, `(N,)`, int64; equal where texts are equal.
         settings: how similarities become scores.
-        lexical: texts and label names by their spelling, which then count too; None leaves them out.
+        lexical: texts and the same names by their spelling, which then count too; None leaves them out.
         recipe: how texts become embeddings: pooling, and the prompts of queries (texts to predict labels for) and of
             passages (training texts and label names).
+        further: label ids of the `A` further names, ascending, `(A,)`: aliases, and names in other languages. The one
+            most like a text counts for its label. None for none.
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
     text.
@@ -69,6 +72,7 @@ class LabelRetriever:
         settings: RetrievalSettings | None = None,
         lexical: LexicalIndex | None = None,
         recipe: EmbeddingRecipe | None = None,
+        further: np.ndarray | None = None,
     ) -> None:
         self.encoder = encoder
         self.documents = np.asarray(documents, dtype=np.float32)
@@ -78,10 +82,12 @@ class LabelRetriever:
         self.settings = settings or RetrievalSettings()
         self.lexical = lexical
         self.recipe = recipe or EmbeddingRecipe()
+        self.further = np.asarray([] if further is None else further, dtype=np.int32)
+        self._named_further, self._first_further = np.unique(self.further, return_index=True)
 
     def __len__(self) -> int:
         """The number of labels `L`."""
-        return len(self.names)
+        return len(self.names) - len(self.further)
 
     @property
     def width(self) -> int:
@@ -99,6 +105,7 @@ class LabelRetriever:
         recipe: EmbeddingRecipe | None = None,
         settings: RetrievalSettings | None = None,
         lexical: bool = False,
+        further: Sequence[tuple[int, str]] = (),
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> LabelRetriever:
@@ -112,6 +119,7 @@ class LabelRetriever:
             recipe: how texts become embeddings; see [`recipe_of`] if None.
             settings: how similarities become scores.
             lexical: index texts and names by their spelling, too; it counts as far as the settings, or [`tune`], say.
+            further: label ids and further names of theirs, ids ascending; see the class.
             cache_dir: where embeddings are kept between runs.
             progress: show progress bars on a terminal.
 
@@ -132,11 +140,13 @@ class LabelRetriever:
             cache_dir=cache_dir,
             progress=progress,
         )
-        documents, names = embed(list(texts)), embed(list(label_space.names))
+        all_names = [*label_space.names, *(name for _, name in further)]
+        documents, names = embed(list(texts)), embed(all_names)
         matrix, spelled = _label_matrix(label_ids, len(label_space)), None
         if lexical:
-            spelled = LexicalIndex.fit(texts, label_space.names)
-        return cls(loaded, documents, names, matrix, _fingerprints(texts), settings, spelled, recipe)
+            spelled = LexicalIndex.fit(texts, all_names)
+        ids = np.array([label for label, _ in further], dtype=np.int32)
+        return cls(loaded, documents, names, matrix, _fingerprints(texts), settings, spelled, recipe, ids)
 
     # ------------------------------------------------------------------------------------------------ searching
 
@@ -238,7 +248,7 @@ class LabelRetriever:
                 nearest names of each kind are found, and a label that is good in the sum and far down in both may be
                 missed.
         """
-        step = max(1, _SIMILARITIES_AT_ONCE // (len(self) + len(self.documents)))
+        step = max(1, _SIMILARITIES_AT_ONCE // (len(self.names) + len(self.documents)))
         choices = [np.arange(len(self)), *allowed]
         blocks = []
         for begin in range(0, len(queries), step):
@@ -259,12 +269,12 @@ class LabelRetriever:
     ) -> RetrievedCandidates:
         queries = queries.astype(np.float32)
         near = [self._nearest(queries @ self.documents.T, hidden)]
-        of_names = [(queries @ self.names.T).clip(0, 1)]
+        of_names = [self._of_labels((queries @ self.names.T).clip(0, 1))]
         if self.lexical is not None and texts is not None:
             spelled = self.lexical.encode(texts)
             cosine = self.lexical.document_similarity(spelled)
             near.append(self._nearest(np.where(cosine > 0, cosine, -np.inf), hidden))
-            of_names.append(self.lexical.name_similarity(spelled))
+            of_names.append(self._of_labels(self.lexical.name_similarity(spelled)))
         row = np.arange(len(queries))
         keys = []
         nearness = of_names if settings is None else [settings.weigh_names(of_names)]
@@ -280,6 +290,15 @@ class LabelRetriever:
         text, labels = np.divmod(np.unique(np.concatenate(keys)), len(self))
         return RetrievedCandidates(text, labels, [one[text, labels] for one in of_names], near)
 
+    def _of_labels(self, of_names: np.ndarray) -> np.ndarray:
+        """Similarities of names, `(Q, L + A)` -> those of labels, `(Q, L)`: of its names the most similar counts."""
+        if not len(self.further):
+            return of_names
+        best = of_names[:, : len(self)]
+        further = np.maximum.reduceat(of_names[:, len(self) :], self._first_further, axis=1)
+        best[:, self._named_further] = np.maximum(best[:, self._named_further], further)
+        return best
+
     def _nearest(self, similarity: np.ndarray, hidden: csr_matrix | None) -> Neighbors:
         """The training texts that count: numbers and similarities, `(Q, neighbors)` each, best first."""
         if hidden is not None:
@@ -292,16 +311,17 @@ class LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
         kept = self.lexical if lexical else None
         known = (self.documents, self.names, self.labels, self.fingerprints)
-        return LabelRetriever(self.encoder, *known, settings, kept, self.recipe)
+        return LabelRetriever(self.encoder, *known, settings, kept, self.recipe, self.further)
 
     def extended(self, names: Sequence[str]) -> LabelRetriever:
         """A retriever that also knows new labels, appended in the given order, by their names."""
         new = self.embed(names, side="passage")
         labels = csr_matrix((self.labels.data, self.labels.indices, self.labels.indptr),
                             shape=(self.labels.shape[0], len(self) + len(new)))  # fmt: skip
-        lexical = None if self.lexical is None else self.lexical.extended(names)
-        known = (self.documents, np.concatenate([self.names, new]), labels, self.fingerprints)
-        return LabelRetriever(self.encoder, *known, self.settings, lexical, self.recipe)
+        lexical = None if self.lexical is None else self.lexical.extended(names, len(self))
+        all_names = np.concatenate([self.names[: len(self)], new, self.names[len(self) :]])
+        known = (self.documents, all_names, labels, self.fingerprints)
+        return LabelRetriever(self.encoder, *known, self.settings, lexical, self.recipe, self.further)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -321,6 +341,7 @@ class LabelRetriever:
             "label_start": self.labels.indptr.astype(np.int64),
             "label_ids": self.labels.indices.astype(np.int32),
             "fingerprints": self.fingerprints,
+            **({_FURTHER: self.further} if len(self.further) else {}),
             **({} if self.lexical is None else self.lexical.tensors()),
         }
         write_tensors(folder / _TENSORS_FILE, tensors)
@@ -354,11 +375,11 @@ class LabelRetriever:
         start, ids = tensors["label_start"], tensors["label_ids"]
         labels = csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(start) - 1, num_labels))
         try:
-            lexical = LexicalIndex.from_tensors(tensors, len(labels.indptr) - 1, num_labels)
+            lexical = LexicalIndex.from_tensors(tensors, len(labels.indptr) - 1, len(tensors["names"]))
         except ValueError as err:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
-        return cls(encoder, *known, settings, lexical, recipe)
+        return cls(encoder, *known, settings, lexical, recipe, tensors.get(_FURTHER))
 
 
 def _fingerprints(texts: Sequence[str]) -> np.ndarray:
@@ -382,8 +403,9 @@ def _tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | No
     documents, names, start, ids, fingerprints = (tensors[name] for name in _KINDS)
     if documents.ndim != 2 or names.ndim != 2 or documents.shape[1] != names.shape[1]:
         return f"'documents' {documents.shape} and 'names' {names.shape} must be matrices of one width."
-    if len(names) != num_labels:
-        return f"{len(names)} label names are indexed, the label space has {num_labels} labels."
+    problem = _names_problem(len(names), tensors.get(_FURTHER, np.zeros(0, np.int32)), num_labels)
+    if problem:
+        return problem
     if not (np.isfinite(documents).all() and np.isfinite(names).all()):
         return "embeddings hold NaN or infinity."
     if fingerprints.shape != (len(documents),):
@@ -392,4 +414,15 @@ def _tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | No
         return "'label_start' does not say where each text's labels begin."
     if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < num_labels:
         return f"'label_ids' leave the label space of {num_labels} labels."
+    return None
+
+
+def _names_problem(number: int, further: np.ndarray, num_labels: int) -> str | None:
+    """Say what is wrong with the number of names, or with the labels of the further ones, if anything."""
+    if further.ndim != 1 or further.dtype != np.int32 or (np.diff(further) < 0).any():
+        return f"{_FURTHER!r} must be a list of ascending int32."
+    if len(further) and not 0 <= int(further[0]) <= int(further[-1]) < num_labels:
+        return f"{_FURTHER!r} leave the label space of {num_labels} labels."
+    if number != num_labels + len(further):
+        return f"{number - len(further)} label names are indexed, the label space has {num_labels} labels."
     return None

@@ -15,6 +15,7 @@ from ..files.model_checks import load_config, local_model, try_tokenizer
 from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters
 from ..labels.space import LabelSpace
+from ..labels.vocabulary import Vocabulary, vocabulary_labels
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..modules.backbone import longest_sequence
 from ..processing_xlgen import XLGenProcessor
@@ -81,6 +82,7 @@ def _make_candidates(
             passage_prompt=settings.passage_prompt,
             contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
             lexical=settings.lexical,
+            aliases=settings.vocabulary if settings.aliases and isinstance(settings.vocabulary, Vocabulary) else None,
             seed=seed,
         )
     return CandidateInputs.fit(
@@ -121,10 +123,12 @@ def prepare_model(
     if settings.start_from is not None:
         load_config(local_model(settings.start_from, {}))  # a wrong name is refused now, not after hours
     tokenizer, lengths = _tokenizer_and_lengths(settings)
-    label_space = LabelSpace.from_label_lists(rows["labels"], settings.vocabulary, settings.decode_order, seed)
+    names = vocabulary_labels(settings.vocabulary)
+    label_space = LabelSpace.from_label_lists(rows["labels"], names, settings.decode_order, seed)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
     candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
-    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates)
+    vocabulary = settings.vocabulary if isinstance(settings.vocabulary, Vocabulary) else None
+    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=vocabulary)
     options = settings.model_options()
     if options["max_labels"] is None:
         options["max_labels"] = max(settings.min_labels, *map(len, rows["labels"]))

@@ -12,6 +12,7 @@ from ..data.rows import row_facts
 from ..errors import ModelFolderError
 from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.training_report import TrainingReport, read_report, write_report
+from ..labels.vocabulary import Vocabulary
 from ..prediction.predictor import Predictor
 from ..retrieval.model_sources import SOURCE_FOLDERS
 from ..version import __version__
@@ -22,14 +23,14 @@ __all__ = ["describe_index", "is_finished_index", "write_index_report"]
 
 
 def describe_index(
-    settings: Mapping[str, object], rows: Mapping[str, Dataset | None], vocabulary: Sequence[str] | None
+    settings: Mapping[str, object], rows: Mapping[str, Dataset | None], vocabulary: Vocabulary | Sequence[str] | None
 ) -> dict[str, object]:
     """All that decides what an index is, as JSON holds it.
 
     Args:
         settings: the options of the command that have an effect, by name.
         rows: split -> rows, None where there are none.
-        vocabulary: further label names, if any.
+        vocabulary: concepts, or further label names, if any.
     """
     return {
         "settings": json.loads(json.dumps(dict(settings), default=str)),

@@ -30,6 +30,7 @@ from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
 from ..files.serialization import JSON
 from ..labels.space import LabelSpace
+from ..labels.vocabulary import Vocabulary
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
 from .checkpoints import newest_checkpoint, remove_checkpoints
@@ -258,6 +259,7 @@ def fit_retriever(
     contrastive: ContrastiveSettings | None = None,
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
+    aliases: Vocabulary | None = None,
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -273,6 +275,7 @@ def fit_retriever(
         contrastive: how the encoder is trained; it stays as it is if None, or with 0 epochs.
         settings: how similarities become scores.
         lexical: let spelling count as well, as far as the validation rows, or the settings, say.
+        aliases: vocabulary whose aliases and names in other languages count as names of its labels as well.
         seed: of the training.
 
     Raises:
@@ -285,6 +288,9 @@ def fit_retriever(
     if contrastive is not None and contrastive.epochs > 0:
         place = folder / _ENCODER_FOLDER
         train_encoder(loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, seed=seed)
+    further = () if aliases is None else aliases.further_names(label_space.index)
+    if further:
+        logger.info("Aliases and names in other languages that count in retrieval: %d.", len(further))
     retriever = LabelRetriever.fit(
         label_space,
         texts,
@@ -293,6 +299,7 @@ def fit_retriever(
         recipe=recipe,
         settings=settings,
         lexical=lexical,
+        further=further,
         cache_dir=folder / "embeddings",
     )
     if validation_rows is not None:

@@ -16,6 +16,7 @@ from ..files.model_folder import REPORT_FILE, model_files
 from ..files.schema import Fields, anything, mapping_of
 from ..files.serialization import JSON
 from ..files.training_report import read_report
+from ..labels.vocabulary import Vocabulary
 from .arguments import XLGenTrainingArguments
 from .checkpoints import newest_checkpoint
 from .report import deciding_arguments
@@ -140,6 +141,10 @@ def digest_of_rows(rows: Dataset) -> str:
     return f"{len(rows)} rows, {digest.hexdigest()[:12]}"
 
 
-def digest_of_names(names: Sequence[str]) -> str:
-    """What tells a list of names from others: their number and a digest."""
-    return f"{len(names)} names, {hashlib.blake2b(json.dumps(list(names)).encode(), digest_size=6).hexdigest()}"
+def digest_of_names(names: Vocabulary | Sequence[str]) -> str:
+    """What tells a list of names, or a vocabulary, from others: their number and a digest."""
+    lines = names.lines() if isinstance(names, Vocabulary) else [list(names)]
+    digest = hashlib.blake2b(digest_size=6)
+    for line in lines:
+        digest.update(json.dumps(line).encode())
+    return f"{len(names)} names, {digest.hexdigest()}"

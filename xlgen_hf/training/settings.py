@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import ConfigurationError
+from ..labels.vocabulary import Vocabulary
 from ..settings import (
     DEFAULT_BACKBONE,
     ClusterSettings,
@@ -77,7 +78,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         variant: `base`, `bcl`, `mcg` or `rcl`.
         start_from: trained XLGen model, of any variant, whose weights the training starts from; its backbone must be
             the same.
-        vocabulary: names beyond those of the training rows.
+        vocabulary: concepts, or names, whose labels are predicted in addition to those of the training rows.
         clusters: folder that `xlgen cluster` wrote; clusters are made if None.
         encoder: checkpoint that embeds documents for clusters and retrieval; if None the backbone, or all-MiniLM-L6-v2
             where that is a decoder-only language model.
@@ -89,6 +90,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
         lexical: `rcl`: let character n-grams count in a retriever that is made, see [`LexicalIndex`].
+        aliases: `rcl`: let aliases, and names in other languages, of the vocabulary's concepts count in a retriever
+            that is made: the best of a concept's names counts.
         num_input_candidates: `rcl`: number of candidate labels that the model reads with a text.
         max_source_length: maximum number of tokens of an input.
         max_target_length: maximum number of tokens of a target.
@@ -119,7 +122,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         group=_BACKBONE,
         published=False,
     )
-    vocabulary: list[str] | None = None
+    vocabulary: Vocabulary | list[str] | None = None
     clusters: str | Path | None = setting(
         None,
         help="Folder that `xlgen cluster` wrote.",
@@ -171,6 +174,13 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         variants=("rcl",),
         unless=("retriever",),
     )
+    aliases: bool = setting(
+        False,
+        help="Let aliases and names in other languages count in a new retriever; needs a vocabulary.",
+        group=_RETRIEVAL,
+        variants=("rcl",),
+        unless=("retriever",),
+    )
     num_input_candidates: int = setting(
         16,
         help="Number of candidate labels that the model reads with a text.",
@@ -210,6 +220,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             [name for name, one in definitions(TrainingSettings).items() if vars(self)[name] != one.default]
         )
         check_label_bounds(self.min_labels, self.max_labels)
+        if self.aliases and not isinstance(self.vocabulary, Vocabulary):
+            raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
 
     def check_effect(self, given: Iterable[str]) -> None:
         """Refuse settings without effect, also where the given value is the default.

@@ -1,0 +1,190 @@
+"""`--vocabulary` from training rows to predicted concepts: what index, train and predict make of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tiny import ROWS
+
+from xlgen_hf.cli.main import main
+from xlgen_hf.data.vocabulary_files import write_vocabulary
+from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.model_folder import MODEL_FILES, files_of_model, matches
+from xlgen_hf.labels.concepts import Concept
+from xlgen_hf.labels.vocabulary import Vocabulary
+from xlgen_hf.loading import load_predictor
+from xlgen_hf.training import run
+from xlgen_hf.training.run_record import describe_run
+
+NAMES = sorted({label for row in ROWS for label in row["labels"]})
+GERMAN = {"music": "Musik", "organ": "Orgel", "history": "Geschichte", "church music": "Kirchenmusik"}
+BROADER = {"church music": "music", "organ": "church music", "modern art": "art"}
+VOCABULARY = Vocabulary(
+    [
+        Concept(
+            f"c:{name}".replace(" ", "-"),
+            {"en": name, **({"de": GERMAN[name]} if name in GERMAN else {})},
+            broader=tuple(f"c:{BROADER[name]}".replace(" ", "-") for _ in (1,) if name in BROADER),
+        )
+        for name in [*NAMES, "pottery"]
+    ],
+    "en",
+)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Rows that name concepts by id or in German, texts, and the vocabulary."""
+    rows = [
+        {**row, "labels": [GERMAN.get(name, f"c:{name}".replace(" ", "-")) for name in row["labels"]]} for row in ROWS
+    ]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": "organ music"}, {"text": "pottery"}])
+    write_vocabulary(tmp_path / "vocabulary.jsonl", VOCABULARY)
+    return tmp_path
+
+
+@pytest.fixture
+def index(files, checkpoints):
+    def make(*options: str) -> int:
+        return main([
+            "index", "--train-file", str(files / "rows.jsonl"), "--vocabulary", str(files / "vocabulary.jsonl"),
+            "--language", "en", "--encoder", checkpoints["bert"], "--epochs", "0", "--output-dir",
+            str(files / "index"), *options,
+        ])  # fmt: skip
+
+    return make
+
+
+def predict(files, *options: str) -> list[dict]:
+    out = files / "out.jsonl"
+    words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl"), "--overwrite"]
+    assert main([*words, "--output-file", str(out), "--top-k", "4", *options]) == 0
+    return [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+
+
+def test_answers_are_concepts(files, index):
+    assert index("--aliases") == 0
+    predictor = load_predictor(str(files / "index"))
+    assert predictor.vocabulary is not None and list(predictor.vocabulary) == list(VOCABULARY)
+    assert set(predictor.label_space.names) == set(VOCABULARY.ids)
+    kept = [name for name in files_of_model(files / "index") if "vocabulary" in name]
+    assert kept == ["vocabulary.json", "vocabulary.jsonl"] and all(matches(name, MODEL_FILES) for name in kept)
+
+    plain = predict(files)
+    for row in plain:
+        assert row["ids"] == [VOCABULARY.ids[label] for label in row["labels"]] and "parents" not in row
+    german = predict(files, "--output-language", "de", "--with-parents")
+    for row, before in zip(german, plain, strict=True):
+        assert row["ids"] == before["ids"] and row["scores"] == before["scores"]
+        assert row["labels"] == [GERMAN.get(label, label) for label in before["labels"]]
+        for label, parents in zip(before["labels"], row["parents"], strict=True):
+            above = [BROADER[label]] if label in BROADER else []
+            assert parents == [{"id": VOCABULARY.ids[one], "label": GERMAN.get(one, one)} for one in above]
+
+
+def test_branches(files, index):
+    assert index() == 0
+    branch = {"music", "church music", "organ"}
+    for row in predict(files, "--branch", "Musik"):
+        assert set(row["labels"]) == branch
+    for row in predict(files, "--branch", "c:music", "--without-branch", "c:church-music"):
+        assert row["labels"] == ["music"]
+    for row in predict(files, "--without-branch", "music"):
+        assert not set(row["labels"]) & branch
+
+
+def test_new_labels_have_no_concept(files, index):
+    assert index() == 0
+    (files / "new.txt").write_text("organ music\n", encoding="utf-8")
+    options = ["--add-labels", str(files / "new.txt"), "--top-k", "20"]
+    found = predict(files, *options)[0]
+    place = found["labels"].index("organ music")
+    assert [number for number, one in enumerate(found["ids"]) if one is None] == [place]
+    german = predict(files, *options, "--output-language", "de", "--with-parents")[0]
+    assert german["labels"][place] == "organ music" and german["parents"][place] == []
+
+
+def test_csv_and_parquet(files, index):
+    assert index() == 0
+    for name in ("out.csv", "out.parquet"):
+        words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl")]
+        assert main([*words, "--output-file", str(files / name), "--with-parents"]) == 0
+    assert (files / "out.csv").read_text(encoding="utf-8").splitlines()[0].endswith("ids,parents")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--output-language", "fi"], "no name in the language 'fi'"),
+        (["--branch", "nothing"], "'nothing' names no concept"),
+        (["--branch", "art", "--without-branch", "art"], "--allow, --deny, --cluster and branches leave no label"),
+    ],
+)
+def test_what_cannot_be_asked_for(files, index, options, message, capsys):
+    assert index() == 0
+    words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl"), *options]
+    assert main(words) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--output-language", "de"], ["--with-parents"], ["--branch", "c:art"]])
+def test_a_model_without_a_vocabulary_says_so(files, checkpoints, option, capsys):
+    words = ["index", "--train-file", str(files / "rows.jsonl"), "--encoder", checkpoints["bert"], "--epochs", "0"]
+    assert main([*words, "--output-dir", str(files / "index")]) == 0
+    assert all("ids" not in row for row in predict(files))
+    words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl"), *option]
+    assert main(words) == 1
+    assert "the model has no vocabulary" in capsys.readouterr().err.replace("The", "the")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--labels", "x.txt"], "--labels and --vocabulary both say"),
+        (["--label-names", "x.txt"], "vocabulary and label_names both say"),
+    ],
+)
+def test_options_of_index_that_contradict_each_other(index, options, message, capsys):
+    assert index(*options) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_aliases_need_a_vocabulary(files, checkpoints, capsys):
+    words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--aliases"]
+    assert main(["index", *words, "--encoder", checkpoints["bert"]]) == 1
+    assert "--aliases has no effect without concepts; give --vocabulary" in capsys.readouterr().err
+    assert main(["train", *words, "--use-cpu"]) == 1
+    assert "aliases=True: only a vocabulary has aliases" in capsys.readouterr().err
+
+
+def test_training_takes_the_vocabulary(files, monkeypatch):
+    taken = {}
+
+    def take(settings, args, train_rows, validation_rows=None, *, on_start):
+        taken.update(settings=settings, args=args, rows={"train": train_rows})
+        return None, None, {}
+
+    monkeypatch.setattr(run, "train_model", take)
+    words = ["train", "--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "model"), "--use-cpu"]
+    words += ["--vocabulary", str(files / "vocabulary.jsonl"), "--language", "de", "--aliases"]
+    assert main(words) == 0
+    vocabulary = taken["settings"].vocabulary
+    assert isinstance(vocabulary, Vocabulary) and vocabulary.language == "de" and taken["settings"].aliases
+    assert set(taken["rows"]["train"]["labels"][0]) == {"Musik", "Geschichte", "Kirchenmusik"}
+    before = describe_run(taken["settings"], taken["args"], taken["rows"])
+    assert main([*words[:-2], "en", "--aliases"]) == 0
+    assert describe_run(taken["settings"], taken["args"], taken["rows"])["labels"] != before["labels"]
+
+
+@pytest.mark.parametrize("command", ["inspect", "convert"])
+def test_other_commands_read_concepts(files, command, capsys):
+    options = ["--vocabulary", str(files / "vocabulary.jsonl"), "--language", "de"]
+    words = {"inspect": ["inspect", "--train-file", str(files / "rows.jsonl")],
+             "convert": ["convert", str(files / "rows.jsonl"), str(files / "rows.csv")]}[command]  # fmt: skip
+    assert main([*words, *options]) == 0
+    if command == "convert":
+        assert "Musik|Geschichte|Kirchenmusik" in (files / "rows.csv").read_text(encoding="utf-8")
+    else:
+        assert "of them in the vocabulary only: 1" in capsys.readouterr().out

@@ -1,0 +1,111 @@
+"""Rows that name the concepts of a vocabulary: by id, by any name, in every format; counted and reported."""
+
+from __future__ import annotations
+
+import logging
+
+import pyarrow as pa
+import pytest
+from datasets import Dataset
+
+from xlgen_hf import load_rows
+from xlgen_hf.data.vocabulary_files import write_vocabulary
+from xlgen_hf.errors import ConfigurationError, DataError
+from xlgen_hf.labels.concepts import Concept
+from xlgen_hf.labels.vocabulary import Vocabulary
+
+E = "http://example.org/"
+VOCABULARY = Vocabulary(
+    [
+        Concept(E + "1", {"en": "mercury", "de": "Merkur"}, broader=(E + "3",)),
+        Concept(E + "2", {"en": "mercury", "de": "Quecksilber"}, {"en": ("quicksilver",)}),
+        Concept(E + "3", {"en": "planets"}, notation="52"),
+    ],
+    "en",
+)
+PLANET, METAL = "mercury (planets)", "mercury (2)"
+
+
+def labels_of(rows, **options) -> list[list[str]]:
+    return load_rows(rows, vocabulary=VOCABULARY, **options)["labels"][:]
+
+
+def test_every_way_to_name_a_concept(caplog):
+    caplog.set_level(logging.INFO)
+    rows = [
+        {"text": "a", "labels": [E + "1", "Quecksilber", "quicksilver", PLANET]},
+        {"text": "b", "labels": ["planets", f"<{E}3>", 52]},
+        {"text": "c", "labels": ["mercury", "planets", "mercury"]},
+        {"text": "d", "labels": ["comets", E + "99", "planets"]},
+    ]
+    assert labels_of(rows) == [[PLANET, METAL], ["planets"], ["planets"], ["comets", "planets"]]
+    for part in (
+        "labels that name a concept: 9 of 13; by an id or another name than the label: 5",
+        f"names that several concepts have, .*: 2 (different ones: 1), e.g. 'mercury' may be {E}1, {E}2 (row 3)",
+        f"ids that the vocabulary does not have, .*: 1 (different ones: 1), e.g. '{E}99' (row 4)",
+        "names that no concept has, .*: 1 (different ones: 1), e.g. 'comets' (row 4)",
+        "labels that a row repeats, which count once: 4",
+    ):
+        start, _, end = part.partition(".*")
+        assert any(start in line and end in line for line in caplog.text.splitlines()), part
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"text": "a", "labels": "quicksilver|planets"}],
+        [{"text": "a", "labels": "quicksilver; planets", "label_separator": ";"}],
+        Dataset.from_dict({"text": ["a"], "labels": [[E + "2", "52"]]}),
+        pa.table({"text": ["a", "a"], "labels": [E + "2", "planets"]}),
+        [{"text": "a", "labels": [E + "2", 52]}],
+    ],
+)
+def test_every_form_of_rows(rows):
+    assert labels_of(rows) == [[METAL, "planets"]]
+
+
+def test_numbers_are_ids_and_columns_are_names(tmp_path):
+    numbered = Vocabulary([Concept("0", {"": "zero"}), Concept("1", {"": "one"})])
+    rows = Dataset.from_dict({"text": ["a", "b"], "labels": [[0, 1], [7]]})
+    assert load_rows(rows, vocabulary=numbered)["labels"][:] == [["zero", "one"], []]
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text,{E}1,Quecksilber,planets\na,1,0,1\nb,0,1,0\n", encoding="utf-8")
+    assert labels_of(path) == [[PLANET, "planets"], [METAL]]
+
+
+def test_annif_corpora_need_no_further_vocabulary(tmp_path):
+    (tmp_path / "train.tsv").write_text(f"Orbits\t<{E}1> <{E}3>\nMetals\t<{E}2>\n", encoding="utf-8")
+    assert labels_of(tmp_path / "train.tsv") == [[PLANET, "planets"], [METAL]]
+    for name, content in (("a.txt", "Orbits"), ("a.key", "Merkur\n"), ("b.txt", "Metals"), ("b.tsv", f"<{E}2>\tx\n")):
+        (tmp_path / "documents").mkdir(exist_ok=True)
+        (tmp_path / "documents" / name).write_text(content, encoding="utf-8")
+    assert labels_of(tmp_path / "documents") == [[PLANET], [METAL]]
+
+
+def test_a_vocabulary_of_other_rows_is_refused():
+    with pytest.raises(DataError, match=r"None of the 2 labels names one of the 3 concepts .*'art' \(row 1\)"):
+        labels_of([{"text": "a", "labels": ["art", "history"]}])
+
+
+def test_a_file_is_read_once(tmp_path, caplog):
+    path = tmp_path / "v.jsonl"
+    write_vocabulary(path, VOCABULARY)
+    rows = [{"text": "a", "labels": ["quicksilver"]}]
+    assert load_rows(rows, vocabulary=path, language="de")["labels"][:] == [["Quecksilber"]]
+    assert load_rows(rows, vocabulary=path)["labels"][:] == [[METAL]]  # the labels that the file has
+    caplog.clear()
+    assert load_rows(rows, vocabulary=str(path))["labels"][:] == [[METAL]] and "names that several" not in caplog.text
+    write_vocabulary(path, VOCABULARY.in_language("de"))
+    assert load_rows(rows, vocabulary=path)["labels"][:] == [["Quecksilber"]]
+
+
+def test_options_that_contradict_each_other(tmp_path):
+    rows = [{"text": "a", "labels": ["planets"]}]
+    with pytest.raises(ConfigurationError, match="vocabulary and label_names both say"):
+        labels_of(rows, label_names="x.tsv")
+    with pytest.raises(ConfigurationError, match="language='de' has no effect without a file"):
+        labels_of(rows, language="de")
+    with pytest.raises(ConfigurationError, match="language='de' has no effect"):
+        load_rows(rows, language="de")
+    with pytest.raises(DataError, match=r"none\.ttl: There is no such file"):
+        load_rows(rows, vocabulary=tmp_path / "none.ttl")

@@ -1,0 +1,267 @@
+"""Vocabularies from files: SKOS, JSON Lines, tables, lists of names; what is repaired, refused and reported."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xlgen_hf.data.vocabulary_files import read_vocabulary, write_vocabulary
+from xlgen_hf.errors import ConfigurationError, DataError, MissingExtraError
+from xlgen_hf.labels.concepts import Concept
+from xlgen_hf.labels.vocabulary import Vocabulary
+
+TURTLE = """
+@prefix skos: <http://www.w3.org/2004/02/skos/core#> .
+@prefix owl: <http://www.w3.org/2002/07/owl#> .
+@prefix e: <http://example.org/> .
+e:1 a skos:Concept ; skos:prefLabel "mercury"@en , "Merkur"@de ; skos:related e:2 .
+e:2 a skos:Concept ; skos:prefLabel "mercury"@en ; skos:altLabel "quicksilver"@en ; skos:hiddenLabel "quiksilver"@en ;
+    skos:broader e:4 , e:9 ; skos:definition "a metal"@en , "a poison"@en ; skos:notation "13.8" .
+e:3 a skos:Concept ; skos:prefLabel "planet"@EN , "planets"@en ; skos:narrower e:1 ; skos:broader e:4 .
+e:4 a skos:Concept ; skos:prefLabel "things"@en ; skos:broader e:3 ; skos:altLabel e:3 .
+e:5 a skos:Concept ; skos:altLabel "without a name"@en .
+e:6 a skos:Concept ; skos:prefLabel "old"@en ; owl:deprecated true .
+e:7 a skos:Collection ; skos:prefLabel "a collection"@en .
+"""
+
+
+def write(path, content):
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+def test_skos(tmp_path, caplog):
+    pytest.importorskip("rdflib", reason="the extra `skos` is not installed")
+    found = read_vocabulary(write(tmp_path / "v.ttl", TURTLE), "en")
+    e = "http://example.org/"
+    assert [one.id for one in found] == [e + number for number in "1234"]
+    assert found.labels[e + "1"] == "mercury (planet)" and found.labels[e + "2"] == "mercury (things)"
+    assert found.concepts[e + "1"] == Concept(
+        e + "1", {"de": "Merkur", "en": "mercury"}, {}, (e + "3",), (e + "2",), {}, ""
+    )
+    assert found.concepts[e + "2"] == Concept(
+        e + "2", {"en": "mercury"}, {"en": ("quicksilver", "quiksilver")}, (e + "4",), (), {"en": "a metal a poison"},
+        "13.8",
+    )  # fmt: skip
+    assert found.concepts[e + "3"].aliases == {"en": ("planets",)}
+    for part in (
+        f"several preferred names in one language.*: 1, e.g. {e}3",
+        f"without a preferred name.*: 1, e.g. {e}5",
+        f"marked as deprecated.*: 1, e.g. {e}6",
+        f"references to concepts that the vocabulary does not have.*: 1, e.g. {e}9 in {e}2",
+        f"loops of broader concepts.*: 1, e.g. {e}3, {e}4",
+        f"values that are not texts.*: 1, e.g. {e}3 of {e}4",
+        r"names that several concepts share: 1.*mercury \(planet\)",
+    ):
+        assert _logged(caplog, part), part
+
+
+def _logged(caplog, pattern):
+    import re
+
+    return any(re.search(pattern, record.getMessage()) for record in caplog.records)
+
+
+def test_skos_needs_rdflib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rdflib", None)
+    with pytest.raises(MissingExtraError, match=r"`rdflib` is not installed.*xlgen-hf\[skos\]"):
+        read_vocabulary(write(tmp_path / "v.ttl", TURTLE), "en")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("v.ttl", "e:1 a", "v.ttl: Not valid turtle"),
+        ("v.rdf", "<rdf", "v.rdf: Not valid xml"),
+        ("v.nt", "<http://a> <http://b> <http://c> .\n", "There is no skos:Concept in the file"),
+        ("v.jsonld", "{", "v.jsonld: Not valid JSON"),
+        ("v.jsonld", '{"@graph": [{"@context": ["http://example.org/c"]}]}', "elsewhere, at 'http://example.org/c'"),
+        ("v.jsonld", '{"@context": {"@import": "c.jsonld"}}', "The context is elsewhere, at 'c.jsonld'"),
+    ],
+)
+def test_skos_that_cannot_be_read(tmp_path, name, content, message):
+    pytest.importorskip("rdflib", reason="the extra `skos` is not installed")
+    with pytest.raises(DataError, match=message):
+        read_vocabulary(write(tmp_path / name, content))
+
+
+# ---------------------------------------------------------------------------------------------------- JSON Lines
+
+
+def test_json_lines_as_people_write_them(tmp_path, caplog):
+    lines = [
+        {"id": 1, "label": " music ", "altLabel": ["art of sound"], "group": "x"},
+        {
+            "uri": "2",
+            "prefLabel": {"de": ["Orgel", "Kirchenorgel"], "pt-BR": "órgão"},
+            "broader": "1",
+            "related": None,
+        },
+        {"identifier": "3", "label_de": "Klavier", "alias": {"en": ["piano", "piano"]}, "definition": "loud and soft"},
+        {"id": "4", "altLabel": "no name"},
+        {"id": "5", "label_de": "Flöte", "parents": ["1", "4"]},
+    ]
+    path = write(tmp_path / "v.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    found = read_vocabulary(path, "de")
+    assert list(found) == [
+        Concept("1", {"": "music"}, {"": ("art of sound",)}),
+        Concept("2", {"de": "Orgel", "pt-br": "órgão"}, {"de": ("Kirchenorgel",)}, ("1",)),
+        Concept("3", {"de": "Klavier"}, {"en": ("piano",)}, definition={"": "loud and soft"}),
+        Concept("5", {"de": "Flöte"}, broader=("1",)),
+    ]
+    for part in (
+        r"several preferred names in one language.*: 1, e.g. 2 \(row 2\)",
+        r"without a preferred name.*: 1, e.g. 4 \(row 4\)",
+        r"fields that are not read: 1, e.g. 'group' \(row 1\)",
+        r"does not have.*: 1, e.g. 4 in 5 \(row 5\)",
+        r"without a name in the language 'de': 1 of 4.*'music' of 1",
+    ):
+        assert _logged(caplog, part), part
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"id": "1", "label": "b"}', "row 2: Duplicate id '1'; the first is in row 1"),
+        ('{"label": "b"}', "row 2: A concept has no id"),
+        ('{"id": "2", "label": 1.5}', "row 2: 'label' is 1.5; a text"),
+        ('{"id": "2", "names": {"d e": "b"}}', "row 2: 'd e' of the concept '2' is not the tag of a language"),
+        ("[]", "row 2: An object with an id and names is expected"),
+        ("{", "row 2: Not valid JSON"),
+        ('{"id": "2", "label": "a (1)"}\n{"id": "3", "label": "a"}', "v.jsonl: Several concepts are called 'a'"),
+    ],
+)
+def test_lines_that_cannot_be_used(tmp_path, line, message):
+    path = write(tmp_path / "v.jsonl", '{"id": "1", "label": "a"}\n' + line + "\n")
+    with pytest.raises(DataError, match=message):
+        read_vocabulary(path)
+
+
+def test_a_loop_is_reported_with_its_lines(tmp_path, caplog):
+    path = write(
+        tmp_path / "v.jsonl", '{"id": "1", "label": "a", "broader": "2"}\n\n{"id": "2", "label": "b", "broader": "1"}'
+    )
+    assert read_vocabulary(path).branch("1") == {"1", "2"}
+    assert _logged(caplog, r"loops of broader concepts, .*: 1, e.g. 1 \(row 1\), 2 \(row 3\)")
+
+
+# ---------------------------------------------------------------------------------------------------- tables, names
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("v.tsv", "<http://e/1>\tmusic\t78\n<http://e/2>\t\"organ\n", [
+            Concept("http://e/1", {"": "music"}, notation="78"), Concept("http://e/2", {"": '"organ'}),
+        ]),
+        ("v.csv", 'uri,notation,label_en,label_fi\nhttp://e/1,78,"music, art",\nhttp://e/2,,organ,urut\n', [
+            Concept("http://e/1", {"en": "music, art"}, notation="78"),
+            Concept("http://e/2", {"en": "organ", "fi": "urut"}),
+        ]),
+        ("v.csv", "name_en;id;alias_en;broader\nmusic;1;tunes|sounds|a, b;\norgan;2;;1\n", [
+            Concept("1", {"en": "music"}, {"en": ("tunes", "sounds", "a, b")}),
+            Concept("2", {"en": "organ"}, {}, ("1",)),
+        ]),
+        ("v.txt", "music\n\norgan\n", [Concept("music", {"": "music"}), Concept("organ", {"": "organ"})]),
+    ],
+)  # fmt: skip
+def test_tables_and_names(tmp_path, name, content, expected):
+    path = write(tmp_path / name, content)
+    assert list(read_vocabulary(path, "en" if "en" in expected[0].names else None)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("v.csv", "id,colour\n1,red\n", r"no column of names such as label or label_en, only \['id', 'colour'\]"),
+        ("v.csv", "id,label\n1,a,b\n", "row 2: The row has 3 cells, the header 2"),
+        ("v.csv", 'id,label\n1,"a\n', "Not valid CSV"),
+        ("v.tsv", "http://e/1\n", "row 1: A URI, a name and perhaps a notation are expected"),
+        ("v.tsv", "", "The file is empty"),
+        ("v.tsv", "http://e/1\t \n", "no concept with a preferred name"),
+        ("v.pdf", "x", "must end in one of .ttl, .rdf"),
+        ("v.txt", "", "no concept"),
+    ],
+)
+def test_tables_that_cannot_be_read(tmp_path, name, content, message):
+    with pytest.raises(DataError, match=message):
+        read_vocabulary(write(tmp_path / name, content))
+
+
+# ---------------------------------------------------------------------------------------------------- round trips
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp")), min_size=1, max_size=8).map(
+    str.strip
+).filter(bool)  # fmt: skip
+LANGUAGE = st.sampled_from(["", "de", "en", "pt-br"])
+
+
+@st.composite
+def vocabularies(draw) -> Vocabulary:
+    ids = draw(st.lists(TEXT.filter(lambda one: not one.startswith("<")), min_size=1, max_size=5, unique=True))
+    if draw(st.booleans()):
+        ids = [f"http://example.org/{number}" for number in range(len(ids))]
+    others = st.lists(st.sampled_from(ids), unique=True, max_size=3).map(tuple)
+    concepts = []
+    for one in sorted(ids):
+        names = {"en": f"{draw(TEXT)} {one}", **draw(st.dictionaries(LANGUAGE, TEXT, max_size=3))}
+        aliases = draw(st.dictionaries(LANGUAGE, st.sets(TEXT, min_size=1, max_size=3), max_size=2))
+        kept = {language: tuple(sorted(of - {names.get(language)})) for language, of in aliases.items()}
+        concepts.append(
+            Concept(
+                one,
+                names,
+                {language: of for language, of in kept.items() if of},
+                draw(others),
+                draw(others),
+                draw(st.dictionaries(LANGUAGE, TEXT, max_size=2)),
+                draw(st.just("") | TEXT),
+            )
+        )
+    return Vocabulary(concepts, "en")
+
+
+@settings(max_examples=25, deadline=None)
+@given(vocabularies())
+@pytest.mark.parametrize("ending", ["jsonl", "jsonl.gz", "ttl", "rdf", "jsonld", "nt.gz"])
+def test_what_is_written_is_read_again(tmp_path_factory, ending, vocabulary):
+    if "jsonl" not in ending.split("."):
+        pytest.importorskip("rdflib", reason="the extra `skos` is not installed")
+    logging.disable(logging.WARNING)
+    try:
+        path = tmp_path_factory.mktemp("v") / f"v.{ending}"
+        write_vocabulary(path, vocabulary)
+        again = read_vocabulary(path, "en")
+        assert sorted(again, key=lambda one: one.id) == [
+            Concept(
+                one.id, one.names, one.aliases, *map(_sorted(ending), (one.broader, one.related)), one.definition,
+                one.notation,
+            )
+            for one in vocabulary
+        ]  # fmt: skip
+        assert again.labels == vocabulary.labels
+        if "jsonl" in ending.split("."):
+            assert read_vocabulary(path).labels == vocabulary.labels
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _sorted(ending):
+    """RDF has no order."""
+    return tuple if "jsonl" in ending.split(".") else lambda ids: tuple(sorted(ids))
+
+
+def test_a_label_that_was_written_is_read_without_a_language(tmp_path):
+    before = Vocabulary(
+        [Concept("1", {"de": "a", "en": "b"}), Concept("2", {"de": "a", "en": "c"}), Concept("3", {"en": "d"})], "de"
+    )
+    write_vocabulary(tmp_path / "v.jsonl", before)
+    after = read_vocabulary(tmp_path / "v.jsonl")
+    assert after.labels == {"1": "a (1)", "2": "a (2)", "3": "d"} and after.language in ("de", "en")
+    with pytest.raises(ConfigurationError, match=r"ends in one of \.ttl"):
+        write_vocabulary(tmp_path / "v.csv", before)

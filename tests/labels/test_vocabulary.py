@@ -1,0 +1,191 @@
+"""Vocabularies: labels of concepts, what a name may mean, the hierarchy, and the files in a model's folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from xlgen_hf.errors import ConfigurationError, LabelSpaceError, ModelFolderError
+from xlgen_hf.labels.concepts import Concept
+from xlgen_hf.labels.vocabulary import Vocabulary, vocabulary_labels
+
+URI = "http://example.org/"
+
+
+def make_vocabulary(language: str = "en") -> Vocabulary:
+    return Vocabulary(
+        [
+            Concept("planet", {"en": "planets", "de": "Planeten"}, notation="52.1"),
+            Concept("metal", {"en": "metals"}, {"en": ("metallic elements",)}),
+            Concept(URI + "1", {"en": "mercury", "de": "Merkur"}, broader=("planet",), related=(URI + "2",)),
+            Concept(URI + "2", {"en": "mercury", "de": "Quecksilber"}, {"en": ("quicksilver", "hg")}, ("metal",)),
+            Concept("hg", {"en": "hydrogen gas"}, definition={"en": "a gas"}),
+        ],
+        language,
+    )
+
+
+def test_concepts_of_one_name_stay_apart():
+    assert list(make_vocabulary().labels.values()) == [
+        "planets", "metals", "mercury (planets)", "mercury (metals)", "hydrogen gas",
+    ]  # fmt: skip
+    german = make_vocabulary("DE")
+    assert german.labels[URI + "1"] == "Merkur" and german.labels["metal"] == "metals"
+    assert german.named_otherwise() == ["metal", "hg"]
+    assert make_vocabulary().same_names() == {"mercury": [URI + "1", URI + "2"]} and not german.same_names()
+
+
+def test_the_last_part_of_an_id_and_then_the_id_tell_concepts_apart():
+    same = [Concept(one, {"en": "bank"}) for one in ("http://a/1", "http://b/1", "http://b/2#x")]
+    assert list(Vocabulary(same).labels.values()) == ["bank (http://a/1)", "bank (http://b/1)", "bank (x)"]
+    with pytest.raises(LabelSpaceError, match=r"Several concepts are called 'bank'.*Give them different names"):
+        Vocabulary([Concept("1", {"en": "bank"}), Concept("2", {"en": "bank"}), Concept("3", {"en": "bank (1)"})])
+
+
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("mercury (planets)", (URI + "1",)),  # a label
+        (URI + "2", (URI + "2",)),
+        (f"<{URI}2>", (URI + "2",)),
+        ("Quecksilber", (URI + "2",)),
+        ("quicksilver", (URI + "2",)),
+        ("52.1", ("planet",)),
+        ("hg", ("hg",)),  # an id before an alias
+        ("mercury", (URI + "1", URI + "2")),
+        ("tin", ()),
+    ],
+)
+def test_what_a_name_means(name, found):
+    assert make_vocabulary().find(name) == found
+
+
+def test_one_concept_of_a_name():
+    assert make_vocabulary().find_one("Merkur") == URI + "1"
+    with pytest.raises(LabelSpaceError, match=r"'mercury' may be one of the concepts .*give the id"):
+        make_vocabulary().find_one("mercury")
+    with pytest.raises(LabelSpaceError, match="'tin' names no concept"):
+        make_vocabulary().find_one("tin")
+
+
+def test_branches_end_where_the_hierarchy_has_a_loop():
+    parents = {"a": ("c",), "b": ("a", "x"), "c": ("b",), "d": ("d", "c"), "e": ()}
+    found = Vocabulary([Concept(one, {"": one}, broader=above) for one, above in parents.items()])
+    assert found.branch("b") == {"a", "b", "c", "d"} and found.branch("d") == {"d"} and found.branch("e") == {"e"}
+    assert found.loops() == [["a", "b", "c"], ["d"]]
+    assert found.parents("b") == ["a"]
+    with pytest.raises(LabelSpaceError, match="'x' is not the id of a concept"):
+        found.branch("x")
+
+
+def test_what_a_vocabulary_must_be():
+    with pytest.raises(ConfigurationError, match=r"several languages: 'en', 'de'\. Choose .*--language en"):
+        Vocabulary(make_vocabulary())
+    with pytest.raises(ConfigurationError, match="no name in the language 'fi'; choose one of 'en', 'de'"):
+        make_vocabulary("fi")
+    with pytest.raises(LabelSpaceError, match="'a' is the id of two concepts"):
+        Vocabulary([Concept("a", {"": "x"}), Concept("a", {"": "y"})])
+    with pytest.raises(LabelSpaceError, match="'a' is a concept without a name"):
+        Vocabulary([Concept("a", {})])
+    with pytest.raises(LabelSpaceError, match="at least one concept"):
+        Vocabulary([])
+    with pytest.raises(LabelSpaceError, match="2 concepts come with 1 different labels"):
+        Vocabulary([Concept("a", {"": "x"}), Concept("b", {"": "y"})], labels={"a": "x", "b": "x"})
+
+
+def test_further_names_are_those_that_are_not_the_label():
+    found = make_vocabulary()
+    ids = {label: number for number, label in enumerate(sorted(found.ids))}
+    assert [(sorted(found.ids)[label], name) for label, name in found.further_names(ids)] == [
+        ("mercury (metals)", "mercury"), ("mercury (metals)", "Quecksilber"), ("mercury (metals)", "quicksilver"),
+        ("mercury (metals)", "hg"), ("mercury (planets)", "mercury"), ("mercury (planets)", "Merkur"),
+        ("metals", "metallic elements"), ("planets", "Planeten"),
+    ]  # fmt: skip
+    assert vocabulary_labels(found) == list(found.labels.values()) and vocabulary_labels(["a"]) == ["a"]
+
+
+# ---------------------------------------------------------------------------------------------------- files
+
+
+def test_saved_and_loaded(tmp_path):
+    assert Vocabulary.load(tmp_path, ["a"]) is None
+    before = make_vocabulary("de")
+    before.save(tmp_path)
+    after = Vocabulary.load(tmp_path, [*before.ids, "a label without a concept"])
+    assert after is not None
+    assert list(after) == list(before) and after.labels == before.labels and after.language == "de"
+
+
+def _change(line, **values):
+    return {**line, **values}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda lines: lines[:-1], "it has 4 concepts; vocabulary.json says 5"),
+        (lambda lines: [*lines[:-1], lines[0]], "'planet' is the id of two concepts"),
+        (lambda lines: [_change(lines[0], names=["x"]), *lines[1:]], "line 1: 'names' is .'x'.; it must be an object"),
+        (lambda lines: [*lines[:-1], _change(lines[-1], label="other")], "'other', which is not a label of the model"),
+        (lambda lines: [*lines[:-1], _change(lines[-1], related=["no"])], "'hg' refers to 'no', which is not"),
+        (lambda lines: [*lines[:-1], _change(lines[-1], more=1)], "line 5: 'more' is not a field of it"),
+    ],
+)
+def test_damaged_files_are_refused(tmp_path, change, message):
+    vocabulary = make_vocabulary()
+    vocabulary.save(tmp_path)
+    path = tmp_path / "vocabulary.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    path.write_text("".join(json.dumps(line) + "\n" for line in change(lines)), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=message):
+        Vocabulary.load(tmp_path, vocabulary.ids)
+
+
+def test_lines_that_are_not_json_are_named(tmp_path):
+    make_vocabulary().save(tmp_path)
+    path = tmp_path / "vocabulary.jsonl"
+    path.write_text(path.read_text(encoding="utf-8") + "{\n", encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"vocabulary.jsonl is not JSON Lines in UTF-8: line 6"):
+        Vocabulary.load(tmp_path, make_vocabulary().ids)
+    path.unlink()
+    with pytest.raises(ModelFolderError, match=r"vocabulary.jsonl is missing"):
+        Vocabulary.load(tmp_path, make_vocabulary().ids)
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=3)
+    | st.sampled_from([URI + "1", "\ud800", "planets"]),
+    lambda inside: (
+        st.lists(inside, max_size=2) | st.dictionaries(st.sampled_from(["en", "de", "id"]), inside, max_size=2)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(0, 4),
+    st.sampled_from(["id", "label", "names", "aliases", "broader", "related", "definition", "x"]),
+    JSON,
+)
+def test_any_change_of_a_line_loads_or_is_refused(tmp_path_factory, number, field, value):
+    folder = tmp_path_factory.mktemp("vocabulary")
+    vocabulary = make_vocabulary()
+    vocabulary.save(folder)
+    path = folder / "vocabulary.jsonl"
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines[number][field] = value
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    try:
+        found = Vocabulary.load(folder, vocabulary.ids)
+    except ModelFolderError as err:
+        assert "vocabulary.jsonl" in str(err)
+    else:
+        assert found is not None and len(found) == 5 and set(found.ids) <= set(vocabulary.ids)
+        assert found.find("planets") and found.branch("planet")

@@ -1,0 +1,312 @@
+"""Vocabularies: concepts with names in several languages, aliases and a hierarchy, and which label each of them is."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TypedDict
+
+from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
+from ..files.json_lines import read_jsonl, write_jsonl
+from ..files.schema import Fields, integer, named_after, string
+from .concepts import CONCEPT_FORM, Concept, ConceptContent, distinct_labels
+
+__all__ = ["VOCABULARY_FILE", "VOCABULARY_SETTINGS_FILE", "Vocabulary", "vocabulary_labels"]
+
+VOCABULARY_FILE = "vocabulary.jsonl"
+VOCABULARY_SETTINGS_FILE = "vocabulary.json"
+
+_SHOWN = 5
+
+
+class _Settings(TypedDict):
+    language: str
+    concepts: int
+
+
+_FORM = Fields[_Settings](
+    {"language": string(), "concepts": integer(minimum=1)}, format_version=1, made_by="xlgen train --vocabulary"
+)
+
+
+class Vocabulary:
+    """The concepts that labels stand for.
+
+    A concept is a label under its preferred name in one language; where it has none in that language, under its name
+    in another one. Concepts that share a name stay apart: `mercury (planets)`, `mercury (metals)`, see
+    [`distinct_labels`].
+
+    Args:
+        concepts: the concepts, each with an id of its own and at least one name. Ids of broader and related concepts
+            that are not among them are passed over.
+        language: language of the labels, a tag such as `de`; the only one that the names have if None.
+        labels: id -> label, where the labels are known; made from the names if None.
+
+    Attributes:
+        concepts: id -> concept.
+        language: language of the labels.
+        labels: id -> label.
+        ids: label -> id.
+
+    Raises:
+        ConfigurationError: if the names have several languages and none was chosen, or not the chosen one.
+        LabelSpaceError: if an id is duplicate, a concept has no name, or labels are not different.
+    """
+
+    def __init__(
+        self, concepts: Iterable[Concept], language: str | None = None, *, labels: Mapping[str, str] | None = None
+    ) -> None:
+        self.concepts: dict[str, Concept] = {}
+        for one in concepts:
+            if one.id in self.concepts or not one.names:
+                what = "is the id of two concepts" if one.id in self.concepts else "is a concept without a name"
+                raise LabelSpaceError(f"{one.id!r} {what}.")
+            self.concepts[one.id] = one
+        if not self.concepts:
+            raise LabelSpaceError("A vocabulary needs at least one concept.")
+        self.language = self._checked_language(language)
+        self.labels = distinct_labels(self.concepts, self._order) if labels is None else dict(labels)
+        self.ids = {label: concept_id for concept_id, label in self.labels.items()}
+        if self.labels.keys() != self.concepts.keys() or len(self.ids) < len(self.labels):
+            raise LabelSpaceError(
+                f"{len(self.concepts)} concepts come with {len(self.ids)} different labels; each needs one of its own."
+            )
+
+    def _checked_language(self, language: str | None) -> str:
+        known = list(self.languages)
+        shown = ", ".join(repr(one) if one else "'' (none)" for one in known)
+        if language is None and len(known) > 1:
+            raise ConfigurationError(
+                f"The vocabulary has names in several languages: {shown}. Choose that of the labels "
+                f"(language={known[0]!r}, --language {known[0]})."
+            )
+        chosen = known[0] if language is None else language.lower()
+        if chosen not in self.languages:
+            raise ConfigurationError(
+                f"The vocabulary has no name in the language {language!r}; choose one of {shown}."
+            )
+        return chosen
+
+    @cached_property
+    def languages(self) -> dict[str, int]:
+        """Language -> number of preferred names in it, the most frequent first."""
+        counts = Counter(language for one in self.concepts.values() for language in one.names)
+        return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+    @property
+    def _order(self) -> list[str]:
+        """The languages, that of the labels first."""
+        return [self.language, *(one for one in self.languages if one != self.language)]
+
+    def __len__(self) -> int:
+        """The number of concepts."""
+        return len(self.concepts)
+
+    def __iter__(self) -> Iterator[Concept]:
+        """The concepts in their order."""
+        return iter(self.concepts.values())
+
+    def __repr__(self) -> str:
+        """Size and languages."""
+        return f"Vocabulary({len(self)} concepts, names in {list(self.languages)}, labels in {self.language!r})"
+
+    def in_language(self, language: str) -> Vocabulary:
+        """The same concepts with labels in another language.
+
+        Raises:
+            ConfigurationError: if no concept has a name in it.
+        """
+        return Vocabulary(self.concepts.values(), language)
+
+    def named_otherwise(self) -> list[str]:
+        """Ids of the concepts without a name in the language of the labels."""
+        return [one.id for one in self if self.language not in one.names]
+
+    def same_names(self) -> dict[str, list[str]]:
+        """Name -> ids of the concepts that share it, in the language of the labels."""
+        groups: dict[str, list[str]] = {}
+        for one in self:
+            groups.setdefault(one.name(self._order), []).append(one.id)
+        return {name: ids for name, ids in groups.items() if len(ids) > 1}
+
+    def further_names(self, label_ids: Mapping[str, int]) -> list[tuple[int, str]]:
+        """Names of the concepts other than their labels, in every language, each with the id of its label, by id.
+
+        Args:
+            label_ids: label -> label id; concepts whose label is not among them are left out.
+        """
+        pairs = ((label_ids[label], one, label) for one, label in self.labels.items() if label in label_ids)
+        return [
+            (label_id, name)
+            for label_id, concept_id, label in sorted(pairs)
+            for name in self.concepts[concept_id].all_names()
+            if name != label
+        ]
+
+    # ------------------------------------------------------------------------------------------------ finding
+
+    def find(self, name: str) -> tuple[str, ...]:
+        """Ids of the concepts that a name may mean: one if it is clear, several if it is ambiguous, none if unknown.
+
+        What is found first counts: a label, an id (also in angle brackets), a preferred name in the language of the
+        labels, one in another language, an alias, a notation.
+        """
+        name = name.strip()
+        found = self._keys.get(name)
+        if found is None and name.startswith("<") and name.endswith(">"):
+            found = self._keys.get(name[1:-1])
+        return () if found is None else (found,) if isinstance(found, str) else found
+
+    def find_one(self, name: str) -> str:
+        """The id of the concept that a name means.
+
+        Raises:
+            LabelSpaceError: if it means none, or several.
+        """
+        found = self.find(name)
+        if len(found) == 1:
+            return found[0]
+        what = f"may be one of the concepts {list(found[:_SHOWN])}" if found else "names no concept of the vocabulary"
+        raise LabelSpaceError(f"{name!r} {what}; give the id of a concept.")
+
+    @cached_property
+    def _keys(self) -> dict[str, str | tuple[str, ...]]:
+        """Whatever a concept may be called by -> its id, or the ids of several."""
+        keys: dict[str, str | tuple[str, ...]] = {**{one: one for one in self.concepts}, **self.ids}
+        for level in (self._own_names, self._other_names, self._aliases, self._notations):
+            new: dict[str, str | tuple[str, ...]] = {}
+            for key, concept_id in level():
+                if key and key not in keys:
+                    before = new.setdefault(key, concept_id)
+                    several = (before,) if isinstance(before, str) else before
+                    if concept_id not in several:
+                        new[key] = (*several, concept_id)
+            keys |= new
+        return keys
+
+    def _own_names(self) -> Iterator[tuple[str, str]]:
+        return ((one.names[self.language], one.id) for one in self if self.language in one.names)
+
+    def _other_names(self) -> Iterator[tuple[str, str]]:
+        return ((name, one.id) for one in self for name in one.names.values())
+
+    def _aliases(self) -> Iterator[tuple[str, str]]:
+        return ((alias, one.id) for one in self for aliases in one.aliases.values() for alias in aliases)
+
+    def _notations(self) -> Iterator[tuple[str, str]]:
+        return ((one.notation, one.id) for one in self)
+
+    # ------------------------------------------------------------------------------------------------ hierarchy
+
+    @cached_property
+    def _narrower(self) -> dict[str, list[str]]:
+        narrower: dict[str, list[str]] = {}
+        for one in self:
+            for parent in one.broader:
+                narrower.setdefault(parent, []).append(one.id)
+        return narrower
+
+    def branch(self, concept_id: str) -> set[str]:
+        """Ids of a concept and of all below it; a loop in the hierarchy is followed once.
+
+        Raises:
+            LabelSpaceError: if there is no such concept.
+        """
+        if concept_id not in self.concepts:
+            raise LabelSpaceError(f"{concept_id!r} is not the id of a concept of the vocabulary.")
+        found, waiting = {concept_id}, deque([concept_id])
+        while waiting:
+            new = [one for one in self._narrower.get(waiting.popleft(), ()) if one not in found]
+            found.update(new)
+            waiting.extend(new)
+        return found
+
+    def parents(self, concept_id: str) -> list[str]:
+        """Ids of the broader concepts of a concept that the vocabulary has."""
+        return [one for one in self.concepts[concept_id].broader if one in self.concepts]
+
+    def loops(self) -> list[list[str]]:
+        """Groups of concepts that are broader than themselves, by way of each other or directly."""
+        import numpy as np
+        from scipy.sparse import csr_matrix
+        from scipy.sparse.csgraph import connected_components
+
+        place = {concept_id: number for number, concept_id in enumerate(self.concepts)}
+        pairs = [(place[one.id], place[parent]) for one in self for parent in one.broader if parent in place]
+        itself = {one for one, parent in pairs if one == parent}
+        rows, columns = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+        graph = csr_matrix((np.ones(len(pairs), bool), (rows, columns)), (len(self), len(self)))
+        _, group = connected_components(graph, connection="strong")
+        looped = np.flatnonzero(np.bincount(group)[group] > 1)
+        groups: dict[int, list[int]] = {}
+        for one in sorted({*looped.tolist(), *itself}):
+            groups.setdefault(int(group[one]), []).append(one)
+        ids = list(self.concepts)
+        return [[ids[one] for one in members] for members in groups.values()]
+
+    # ------------------------------------------------------------------------------------------------ saving
+
+    def lines(self) -> Iterator[ConceptContent]:
+        """The concepts with their labels as JSON holds them."""
+        return (one.to_dict(self.labels[one.id]) for one in self)
+
+    def save(self, folder: str | Path) -> None:
+        """Write `vocabulary.json` and `vocabulary.jsonl` into a model's folder.
+
+        Raises:
+            SaveError: if the disk is full, or the folder cannot be written.
+        """
+        write_jsonl(Path(folder) / VOCABULARY_FILE, self.lines())
+        _FORM.write(
+            Path(folder) / VOCABULARY_SETTINGS_FILE, {"language": self.language, "concepts": len(self.concepts)}
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path, label_names: Iterable[str]) -> Vocabulary | None:
+        """Read and check what [`save`] wrote; None if the folder has no vocabulary.
+
+        Args:
+            folder: a model's folder.
+            label_names: the names of its label space, which must hold the concepts' labels.
+
+        Raises:
+            ModelFolderError: if a file is missing or damaged, or does not fit the others.
+        """
+        settings, path = Path(folder) / VOCABULARY_SETTINGS_FILE, Path(folder) / VOCABULARY_FILE
+        if not settings.exists() and not path.exists():
+            return None
+        wanted = _FORM.read(settings)
+        labels: dict[str, str] = {}
+        concepts = []
+        for number, content in read_jsonl(path):
+            checked = CONCEPT_FORM.check(content, f"{path}, line {number}")
+            concepts.append(Concept.from_dict(checked))
+            labels[checked["id"]] = checked["label"]
+        with named_after(path):
+            found = cls(concepts, wanted["language"], labels=labels)
+        problem = found._problem(wanted["concepts"], set(label_names))
+        if problem:
+            raise ModelFolderError(f"{path}: {problem}")
+        return found
+
+    def _problem(self, number: int, label_names: set[str]) -> str | None:
+        """Say what does not fit the other files, if anything."""
+        if len(self) != number:
+            return f"it has {len(self)} concepts; {VOCABULARY_SETTINGS_FILE} says {number}."
+        missing = next((one for one, label in self.labels.items() if label not in label_names), None)
+        if missing is not None:
+            return f"the concept {missing!r} is called {self.labels[missing]!r}, which is not a label of the model."
+        for one in self:
+            unknown = next((other for other in (*one.broader, *one.related) if other not in self.concepts), None)
+            if unknown is not None:
+                return f"the concept {one.id!r} refers to {unknown!r}, which is not a concept of it."
+        return None
+
+
+def vocabulary_labels(vocabulary: Vocabulary | Sequence[str] | None) -> list[str] | None:
+    """The labels of a vocabulary, which may be a list of names; None for none."""
+    if vocabulary is None:
+        return None
+    return list(vocabulary.labels.values() if isinstance(vocabulary, Vocabulary) else vocabulary)
