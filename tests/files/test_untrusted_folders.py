@@ -17,7 +17,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
+from transformers import Qwen3Config
 
+from xlgen_hf.configuration_xlgen import XLGenConfig
 from xlgen_hf.errors import ModelFolderError, XLGenError
 from xlgen_hf.files.model_checks import load_config
 from xlgen_hf.labels.clusters import LabelClusters
@@ -47,6 +49,15 @@ def little_memory():
     resource.setrlimit(resource.RLIMIT_AS, (size + 2**30, before[1]))
     yield
     resource.setrlimit(resource.RLIMIT_AS, before)
+
+
+def test_a_bound_on_layers_may_exceed_their_number(tmp_path):
+    """Qwen notes from which layer on attention is windowed, which models of few layers never reach."""
+    backbone = Qwen3Config(vocab_size=20, hidden_size=8, num_hidden_layers=2, max_window_layers=28)
+    XLGenConfig(backbone=backbone, variant="base").save_pretrained(tmp_path)
+    assert load_config(tmp_path, most_layers=2).backbone.max_window_layers == 28
+    with pytest.raises(ModelFolderError, match="num_hidden_layers=2; at most 1 fit the weights"):
+        load_config(tmp_path, most_layers=1)
 
 
 @pytest.fixture

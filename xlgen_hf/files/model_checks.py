@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _MOST_CLASSES = 100_000
+_BOUNDS = {"max_window_layers"}  # layers below which others are told apart (Qwen); a model may have fewer
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
 _SHORTEST, _LONGEST = 4, 1_000_000  # tokens of an input or target
 _TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -206,7 +207,7 @@ def _hostile_values(config: Mapping[str, JSON], most_layers: int) -> Iterator[st
     for name, value in config.items():
         if isinstance(value, dict):
             yield from _hostile_values(value, most_layers)
-        elif "layer" in name and type(value) is int and value > most_layers:
+        elif "layer" in name and name not in _BOUNDS and type(value) is int and value > most_layers:
             yield f"{name}={value}; at most {most_layers} fit the weights."
         elif name == "num_labels" and type(value) is int and value > _MOST_CLASSES:
             yield f"{name}={value}; XLGen has no classes of that kind."
