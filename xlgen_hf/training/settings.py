@@ -220,8 +220,6 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             [name for name, one in definitions(TrainingSettings).items() if vars(self)[name] != one.default]
         )
         check_label_bounds(self.min_labels, self.max_labels)
-        if self.aliases and not isinstance(self.vocabulary, Vocabulary):
-            raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
 
     def check_effect(self, given: Iterable[str]) -> None:
         """Refuse settings without effect, also where the given value is the default.
@@ -235,11 +233,13 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         check_effect(TrainingSettings, vars(self), given)
 
     def check_folders(self) -> None:
-        """Refuse, before anything is computed, folders that are not there or of another kind.
+        """Refuse, before anything is computed, folders that are missing or of another kind, and aliases of nothing.
 
         Raises:
-            ConfigurationError: if one is missing, or lacks its main file.
+            ConfigurationError: if one is missing, or lacks its main file, or there are no concepts to take aliases of.
         """
+        if self.aliases and not isinstance(self.vocabulary, Vocabulary):
+            raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
         from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER  # heavy for `--help`
 
         for name, command in (("clusters", "xlgen cluster"), ("retriever", "xlgen index")):
