@@ -64,7 +64,9 @@ def test_every_setting_can_be_given_where_it_has_an_effect(variant):
         if definition.choices:
             value = next(choice for choice in definition.choices if choice != definition.default)
         value = (definition.default or 0) + 1 if value is None else value
-        value = {"dropout": 0.5, "predicted_rate": 1.0, "name_weight": 1.0}.get(name, value)
+        value = {"dropout": 0.5, "candidate_threshold": 0.5, "predicted_rate": 1.0, "name_weight": 1.0}.get(
+            name, value
+        )
         value = 0.75 if about.maximum == 1 else value
         settings = TrainingSettings(**{"variant": variant, **about.needs, name: value})
         assert no_effect(definition, vars(settings)) is None
