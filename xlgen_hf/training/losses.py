@@ -54,7 +54,7 @@ def loss_sums(output: XLGenOutput, inputs: Batch) -> LossSums:
         numbers = [(counted & ~of_clusters).sum(), (counted & of_clusters).sum()]
     else:
         numbers = [counted.sum(), counted.any(1).sum() if "cluster_bits" in inputs else none]
-    has_candidates = output.candidate_loss is not None
+    has_candidates = output.get("candidate_loss") is not None
     numbers.append((inputs["candidate_targets"] != IGNORED).sum() if has_candidates else none)
     losses = [output.get(name) for name in LOSSES]
     some = next(loss for loss in losses if loss is not None)
