@@ -278,9 +278,9 @@ def test_hub_data_set_that_cannot_be_had(monkeypatch):
     ("name", "message"),
     [
         ("rows.jsonl", "rows.jsonl: There is no such file"),
-        ("./rows", "rows: Files of this name cannot be read; names end in .jsonl"),
-        ("a/b/c", "a/b/c: Files of this name cannot be read"),
-        ("/no/where", "/no/where: Files of this name cannot be read"),
+        ("./rows", "rows: There is no such file or folder"),
+        ("a/b/c", "a/b/c: There is no such file or folder"),
+        ("/no/where", "/no/where: There is no such file or folder"),
     ],
 )
 def test_missing_file_is_not_looked_for_on_the_hub(monkeypatch, name, message):

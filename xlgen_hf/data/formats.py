@@ -54,9 +54,12 @@ def read_file(path: Path, options: RowOptions) -> Iterator[Block]:
         options: the columns to read, and how.
 
     Raises:
-        DataError: if the file cannot be read as what its name says; from the first block on.
+        DataError: if the file is missing or its name has no reader; from the first block on, if it cannot be read as
+            what its name says.
     """
     reader = reader_of(path)
+    if not path.exists():
+        raise DataError("There is no such file or folder.", file=path)
     if reader is None:
         advice = " Save it as .xlsx." if path.suffix.lower() == ".xls" else ""
         raise DataError(
