@@ -308,7 +308,7 @@ def without_imports(source: str) -> list[str]:
         is_guard = isinstance(node, ast.Try) and isinstance(node.body[0], ast.Import | ast.ImportFrom)
         is_stand_in = isinstance(node, ast.Assign) and (
             "absent(" in ast.unparse(node.value)
-            or (isinstance(node.value, ast.Constant | ast.UnaryOp) and node.lineno < 60)
+            or (isinstance(node.value, ast.Constant | ast.UnaryOp | ast.Tuple) and node.lineno < 60)
         )
         if is_import or is_type_checking or is_guard or is_stand_in:
             lines[node.lineno - 1 : node.end_lineno] = [""] * (node.end_lineno - node.lineno + 1)

@@ -45,7 +45,7 @@ def _free_port() -> str:
 @pytest.fixture
 def files(tmp_path):
     """25 training rows, so that of two processes with 3 rows each, one has none in the last batch; 13 to validate."""
-    rows = [{**row, "text": f"{row['text']} {'art ' * (number % 5)}"} for number in range(4) for row in ROWS][:25]
+    rows = [{**row, "text": f"{row['text']} {'art ' * (number + 1)}"} for number in range(4) for row in ROWS][:25]
     write_jsonl(tmp_path / "rows.jsonl", rows)
     write_jsonl(tmp_path / "validation.jsonl", [*ROWS, *ROWS[:5]])
     (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")

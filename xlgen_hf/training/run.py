@@ -64,9 +64,9 @@ def train_model(
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     settings.check_folders()
+    _check_retriever(settings, args)
     settings = settings.resolved()
     settings.check_lora()
-    _check_retriever(settings, args)
     rows = {"train": train_rows, "validation": validation_rows}
     output_dir = Path(args.output_dir)
     is_known = start_record(output_dir, describe_run(settings, args, rows), write=args.should_save)

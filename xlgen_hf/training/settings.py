@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigurationError
-from ..labels.vocabulary import Vocabulary
 from ..settings import (
     DEFAULT_BACKBONE,
     ClusterSettings,
@@ -27,6 +26,11 @@ from ..settings import (
     setting,
     uses,
 )
+
+if TYPE_CHECKING:
+    from ..labels.vocabulary import Vocabulary
+else:
+    Vocabulary = object  # for whoever evaluates the types of settings: help does without what a vocabulary imports
 
 __all__ = ["ContrastiveSettings", "TrainerSettings", "TrainingSettings"]
 
@@ -238,7 +242,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         Raises:
             ConfigurationError: if one is missing, or lacks its main file, or there are no concepts to take aliases of.
         """
-        if self.aliases and not isinstance(self.vocabulary, Vocabulary):
+        if self.aliases and (self.vocabulary is None or isinstance(self.vocabulary, list)):
             raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
         from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER  # heavy for `--help`
 
