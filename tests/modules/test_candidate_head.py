@@ -17,6 +17,7 @@ from xlgen_hf.modules.candidate_head import CandidateHead, candidate_loss, candi
 from xlgen_hf.modules.candidate_pointer import NOTHING, CandidatePointer, spelled_candidates
 from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.retrieval.candidate_inputs import SCORES
+from xlgen_hf.retrieval.weighing import PARTS
 from xlgen_hf.training.collator import DataCollatorForXLGen, ShareCollator, encode_dataset
 from xlgen_hf.training.losses import LOSSES, loss_sums
 
@@ -86,7 +87,7 @@ def test_the_loss_is_the_cross_entropy_by_hand():
     assert loss.item() == pytest.approx(sum(by_hand) / 4, rel=1e-6)
     loss.backward()
     assert torch.isfinite(logits.grad).all() and logits.grad[targets == -100].eq(0).all()
-    assert float(candidate_loss(logits, torch.full_like(targets, -100))) == 0
+    assert candidate_loss(logits, torch.full_like(targets, -100)).item() == 0
 
 
 # ------------------------------------------------------------------------------------------------ in a model
@@ -109,7 +110,7 @@ def test_text_name_and_scores_of_the_retriever_count(make):
     made = make()
     (encoded,) = made.processor.encode_texts(TEXTS[:1])
     inputs = made.processor.pad([made.processor.build_input(encoded)], candidates=[encoded.candidates])
-    assert inputs["candidate_scores"].shape == (1, 3, len(SCORES)) and len(SCORES) == NUM_CANDIDATE_SCORES
+    assert inputs["candidate_scores"].shape == (1, 3, NUM_CANDIDATE_SCORES) and SCORES == ("retrieval", *PARTS)
     found = made.processor.candidates.find(TEXTS[:1])
     np.testing.assert_allclose(inputs["candidate_scores"][0, :, 0], found.scores, rtol=1e-6)
     np.testing.assert_allclose(inputs["candidate_scores"][0, :, 2], found.parts[SCORES[2]], rtol=1e-6)

@@ -15,12 +15,11 @@ from ..labels.tokens import TruncationReport
 from ..ranking.fusion import MAX_CANDIDATES
 from ..ranking.scored_labels import ScoredLabels
 from .retriever import LabelRetriever
-from .weighing import PARTS
 
 __all__ = ["SCORES", "CandidateInputs", "InputCandidates"]
 
-SCORES = ("retrieval", *PARTS)
-"""What the retriever says of a candidate: its score, and the parts that it is made of."""
+SCORES = ("retrieval", "neighbors", "names", "lexical_neighbors", "lexical_names")
+"""What the retriever says of a candidate: its score, and the parts that it is made of (`PARTS`)."""
 
 
 class _Content(TypedDict):
@@ -151,7 +150,7 @@ class CandidateInputs:
         found = self.find(texts, training=training)
         levels = np.searchsorted(self.levels, found.scores, side="right").tolist()
         labels = found.labels.tolist()
-        parts = np.stack([found.scores, *(found.parts[name] for name in PARTS)], axis=1)
+        parts = np.stack([found.scores, *(found.parts[name] for name in SCORES[1:])], axis=1)
         scores = parts.astype(np.float32).tolist()  # as encoded rows keep them, so that both ways give the same
         selected = []
         for first, last, room in zip(found.start[:-1].tolist(), found.start[1:].tolist(), rooms, strict=True):
