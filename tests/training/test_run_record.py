@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from tiny import ROWS
@@ -15,11 +16,11 @@ from xlgen_hf.files.json_lines import write_jsonl
 def train(checkpoints, tmp_path, capsys):
     """A function that trains for some steps and gives exit code and messages."""
 
-    def run(*more, rows=ROWS):
+    def run(*more, rows=ROWS, folder="model"):
         write_jsonl(tmp_path / "rows.jsonl", rows)
         code = main([
             "train", "--train-file", str(tmp_path / "rows.jsonl"), "--backbone", checkpoints["t5"],
-            "--variant", "base", "--output-dir", str(tmp_path / "model"), "--use_cpu", "True", "--max_steps", "3",
+            "--variant", "base", "--output-dir", str(tmp_path / folder), "--use_cpu", "True", "--max_steps", "3",
             "--save_strategy", "steps", "--save_steps", "2", *more,
         ])  # fmt: skip
         return code, capsys.readouterr().err
@@ -47,6 +48,16 @@ def test_checkpoints_of_a_finished_run_are_kept_where_they_are_asked_for(train, 
     code, said = train()  # which asks for the same result
     assert code == 0 and "there is nothing to do" in said
     assert (tmp_path / "model" / "checkpoint-3").is_dir()
+
+
+def test_checkpoints_that_a_kill_has_left_are_removed(train, tmp_path):
+    """Between the report, which is written last, and the removal of the checkpoints."""
+    assert train()[0] == 0
+    assert train("--keep-checkpoints", folder="other")[0] == 0
+    shutil.copytree(tmp_path / "other" / "checkpoint-3", tmp_path / "model" / "checkpoint-3")
+    code, said = train()
+    assert code == 0 and "there is nothing to do" in said
+    assert not (tmp_path / "model" / "checkpoint-3").exists()
 
 
 def test_a_trained_folder_has_its_card(train, tmp_path):

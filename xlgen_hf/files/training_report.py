@@ -52,6 +52,7 @@ class TrainingReport(TypedDict, total=False):
         seconds: time that the training took.
         peak_memory, peak_gpu_memory: the most bytes that the process held, and those on a GPU.
         hardware: what it ran on.
+        keeps_checkpoints: whether the training was to leave its checkpoints in the folder.
         hybrid: whether the model was fused with other sources after its training.
         kind: what an index is made of: `retrieval`, `bonsai` or `parabel`.
         run: all that decides what an index is, by which the same command sees that there is nothing to do.
@@ -71,6 +72,7 @@ class TrainingReport(TypedDict, total=False):
     peak_memory: int | None
     peak_gpu_memory: int | None
     hardware: str
+    keeps_checkpoints: bool
     hybrid: bool
     kind: str
     run: dict[str, object]
@@ -103,6 +105,7 @@ _FORM = Fields[TrainingReport](
         "peak_memory": optional(_COUNT),
         "peak_gpu_memory": optional(_COUNT),
         "hardware": string(),
+        "keeps_checkpoints": boolean(),
         "hybrid": boolean(),
         "kind": string(),
         "run": mapping_of(anything()),

@@ -104,6 +104,7 @@ def write_training_report(
         "peak_memory": peak_memory(),
         "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
         "hardware": hardware(),
+        "keeps_checkpoints": args.keep_checkpoints,
     }
     write_report(folder, report)
 

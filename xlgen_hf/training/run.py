@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, set_seed
 from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
+from ..files.training_report import read_report
 from ..hub.local_cards import write_local_card
 from ..labels.space import LabelSpace
 from ..loading import load_model
@@ -73,6 +74,8 @@ def train_model(
     complete = finished_scores(output_dir) if is_known else None
     if complete is not None:
         logger.info("%s holds the finished result of this run; there is nothing to do.", output_dir)
+        if args.should_save and not read_report(output_dir).get("keeps_checkpoints", True):
+            _remove_checkpoints(args)  # of a run that was killed between its report and their removal
         return *load_model(str(output_dir)), complete
     if args.should_save and on_start is not None:
         on_start()
@@ -114,9 +117,13 @@ def _train(
     if args.push_to_hub:
         trainer.push_to_hub()
     if args.should_save and not args.keep_checkpoints:
-        remove_checkpoints(args.output_dir)
-        remove_encoder_checkpoints(retriever_cache(_cache_of(args)))
+        _remove_checkpoints(args)
     return model, trainer.processing_class, scores
+
+
+def _remove_checkpoints(args: XLGenTrainingArguments) -> None:
+    remove_checkpoints(args.output_dir)
+    remove_encoder_checkpoints(retriever_cache(_cache_of(args)))
 
 
 def _finish(trainer: XLGenTrainer, settings: TrainingSettings, *, has_validation: bool) -> dict[str, float]:
