@@ -50,14 +50,16 @@ def test_checkpoints_of_a_finished_run_are_kept_where_they_are_asked_for(train, 
     assert (tmp_path / "model" / "checkpoint-3").is_dir()
 
 
-def test_checkpoints_that_a_kill_has_left_are_removed(train, tmp_path):
-    """Between the report, which is written last, and the removal of the checkpoints."""
+def test_what_a_kill_after_the_report_has_left_undone_is_done(train, tmp_path):
     assert train()[0] == 0
     assert train("--keep-checkpoints", folder="other")[0] == 0
     shutil.copytree(tmp_path / "other" / "checkpoint-3", tmp_path / "model" / "checkpoint-3")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "model" / "README.md").unlink()
     code, said = train()
     assert code == 0 and "there is nothing to do" in said
     assert not (tmp_path / "model" / "checkpoint-3").exists()
+    assert (tmp_path / "model" / "README.md").read_text(encoding="utf-8") == card
 
 
 def test_a_trained_folder_has_its_card(train, tmp_path):

@@ -14,6 +14,7 @@ from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
 from ..files.training_report import read_report
+from ..hub.card_text import CARD_FILE
 from ..hub.local_cards import write_local_card
 from ..labels.space import LabelSpace
 from ..loading import load_model
@@ -74,8 +75,8 @@ def train_model(
     complete = finished_scores(output_dir) if is_known else None
     if complete is not None:
         logger.info("%s holds the finished result of this run; there is nothing to do.", output_dir)
-        if args.should_save and not read_report(output_dir).get("keeps_checkpoints", True):
-            _remove_checkpoints(args)  # of a run that was killed between its report and their removal
+        if args.should_save:
+            _tidy(args)
         return *load_model(str(output_dir)), complete
     if args.should_save and on_start is not None:
         on_start()
@@ -119,6 +120,15 @@ def _train(
     if args.should_save and not args.keep_checkpoints:
         _remove_checkpoints(args)
     return model, trainer.processing_class, scores
+
+
+def _tidy(args: XLGenTrainingArguments) -> None:
+    """Do what comes after the report, as far as the run was killed before it."""
+    folder = Path(args.output_dir)
+    if not (folder / CARD_FILE).exists():
+        write_local_card(folder)
+    if not read_report(folder).get("keeps_checkpoints", True):
+        _remove_checkpoints(args)
 
 
 def _remove_checkpoints(args: XLGenTrainingArguments) -> None:
