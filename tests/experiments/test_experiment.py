@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -212,6 +213,7 @@ def test_a_cell_ends_with_the_process_that_started_it(tmp_path):
     (tmp_path / "cells" / "one").mkdir(parents=True)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "begun\n"
+        time.sleep(0.5)  # it waits by now, so that what ends it has to end a wait
         process.stdin.close()  # what a SIGKILL of the starter does
         assert process.wait(timeout=60) == 130
     assert not list((tmp_path / "cells").glob(".*"))

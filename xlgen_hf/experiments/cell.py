@@ -338,7 +338,10 @@ def _end_with_starter() -> None:
     """Interrupt this process when the one that started it closes its end of stdin, be it by dying."""
     while os.read(0, 1):
         pass
-    _thread.interrupt_main()
+    if hasattr(signal, "pthread_kill"):  # which also ends a wait, as interrupt_main does not
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -12,7 +12,6 @@ import torch
 
 from ...decoding.decoded_sets import DecodingOptions
 from ...errors import ConfigurationError
-from ...files.model_folder import REPORT_FILE
 from ...files.schema import read_object
 from ...files.serialization import write_json
 from ...labels.space import LabelSpace
@@ -70,22 +69,25 @@ class XLGenSystem:
         if self.model is not None:
             model, processor = self._load(self.model)
             self._check_labels(processor.label_space, data.label_space)
-        elif self._is_finished(data):
-            model, processor = self._load(str(data.folder))
         else:
+            self._check_folder(data)
             space = data.label_space
             unseen = [name for name, count in zip(space.names, space.counts, strict=True) if not count]
             settings = replace(self.settings, vocabulary=unseen)
             args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})  # type: ignore[arg-type]
             model, processor, _ = train_model(settings, args, data.train, data.validation)
+            model.to(self._device)  # a finished run is loaded from its folder
         # Its calibrator fits the search that training chose; the comparison calibrates every system alike.
         self._trained = (model.eval(), processor.with_score_model(ScoreModel()))
         self._space = data.label_space
 
     def _load(self, folder: str) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
         logger.info("%s holds a finished model; it is reused.", folder)
-        device = "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
-        return load_model(folder, device=device)
+        return load_model(folder, device=self._device)
+
+    @property
+    def _device(self) -> str:
+        return "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
 
     def _check_labels(self, own: LabelSpace, given: LabelSpace) -> None:
         """Refuse a model of other training rows: it would have seen labels that this setting drops."""
@@ -116,12 +118,8 @@ class XLGenSystem:
             raise ConfigurationError("The system is not fitted; call fit first.")
         return self._trained
 
-    def _is_finished(self, data: SystemData) -> bool:
-        """Whether the folder holds the whole model of a training with these settings."""
-        self._check_folder(data)
-        return (data.folder / REPORT_FILE).is_file()
-
     def _check_folder(self, data: SystemData) -> None:
+        """Refuse a folder of a training with other settings."""
         given = {"settings": _plain(vars(self.settings)), "arguments": _plain(self.arguments), "seed": data.seed}
         path = data.folder / _MARKER
         if not path.is_file():
