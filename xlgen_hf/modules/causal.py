@@ -11,8 +11,9 @@ back over a window of positions would count.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -170,7 +171,7 @@ def continue_prompt(backbone: PreTrainedModel, memory: XLGenMemory, inputs: dict
         **_positions(backbone, mask, done),
         **cache_argument(kept),
     }
-    if "logits_to_keep" in _arguments(backbone):
+    if "logits_to_keep" in _arguments(type(backbone).forward):
         inputs["logits_to_keep"] = own.shape[1]
     return _as_seq2seq(backbone(**inputs), own.shape[1])
 
@@ -196,14 +197,15 @@ def _as_seq2seq(out: ModelOutput, length: int) -> Seq2SeqLMOutput:
     )
 
 
-def _arguments(model: PreTrainedModel) -> Mapping[str, inspect.Parameter]:
-    """The arguments of a model's forward pass."""
-    return inspect.signature(model.forward).parameters
+@cache  # it is asked at every step of a search
+def _arguments(forward: Callable[..., object]) -> frozenset[str]:
+    """Names of the arguments of a forward pass."""
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _positions(backbone: PreTrainedModel, mask: torch.Tensor, done: int = 0) -> dict[str, torch.Tensor]:
     """Positions of the tokens from `done` on, without those of the padding; some families count for themselves."""
-    if "position_ids" not in _arguments(backbone):
+    if "position_ids" not in _arguments(type(backbone).forward):
         return {}
     return {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)[:, done:]}
 
