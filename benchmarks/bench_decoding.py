@@ -27,11 +27,11 @@ from xlgen_hf.labels.trie import LabelTrie
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
-_SEPARATOR, _END, _PIECES = 32_100, 1, 32_000
+_SEPARATOR, _END, _SUBWORDS = 32_100, 1, 32_000
 
 
 def synthetic_labels(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and lengths of `count` different labels: one to five pieces, frequent ones more often, and a number."""
+    """Tokens and lengths of `count` different labels: one to five tokens, frequent ones more often, and a number."""
     random = np.random.default_rng(seed)
     words = random.integers(1, 6, count)
     lengths = words + 3
@@ -41,7 +41,7 @@ def synthetic_labels(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]
     for offset, value in enumerate((np.arange(count) % 1000, np.arange(count) // 1000, _SEPARATOR)):
         tokens[start + words + offset] = value if np.isscalar(value) else value + 10
         is_word[start + words + offset] = False
-    tokens[is_word] = 10 + random.zipf(1.3, int(words.sum())) % _PIECES
+    tokens[is_word] = 10 + random.zipf(1.3, int(words.sum())) % _SUBWORDS
     return tokens, lengths
 
 
@@ -85,7 +85,7 @@ def bench_constraint(args: argparse.Namespace) -> list[dict[str, Any]]:
         vocab_size=32_128, d_model=512, d_kv=64, d_ff=2048, num_layers=6, num_heads=8, decoder_start_token_id=0
     )
     model = T5ForConditionalGeneration(config).eval()
-    inputs = {"input_ids": torch.randint(10, _PIECES, (16, 32)), "attention_mask": torch.ones(16, 32).long()}
+    inputs = {"input_ids": torch.randint(10, _SUBWORDS, (16, 32)), "attention_mask": torch.ones(16, 32).long()}
 
     def generate(trie: LabelTrie | None) -> None:
         processors = LogitsProcessorList()

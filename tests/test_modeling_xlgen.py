@@ -76,7 +76,7 @@ def test_restricted_output_is_a_slice_of_the_full_one(make_model, family, restri
         full = model.backbone(**{k: v for k, v in batch.items() if k != "labels"}, decoder_input_ids=(
             model.prepare_decoder_input_ids_from_labels(batch["labels"])
         )).logits  # fmt: skip
-    expected = full[..., model.label_pieces] if restrict else full
+    expected = full[..., model.output_token_ids] if restrict else full
     torch.testing.assert_close(logits, expected)
 
 
@@ -88,7 +88,7 @@ def test_loss_is_the_mean_over_counted_tokens(make_model, family):
         output = model(**batch)
     log_probs = output.logits.log_softmax(-1)
     picked = [
-        log_probs[row, step, model.label_pieces.tolist().index(token)]
+        log_probs[row, step, model.output_token_ids.tolist().index(token)]
         for row, target in enumerate(batch["labels"].tolist())
         for step, token in enumerate(target)
         if token != -100

@@ -194,7 +194,7 @@ def test_adapter_folders_serve_too(make_model, tmp_path):
 def test_processor_of_another_model_is_refused(saved, make_model, tmp_path):
     _, processor = make_model("bert", "base")
     processor.save_pretrained(saved[0])
-    with pytest.raises(ModelFolderError, match="model and processor differ in pieces of labels, number of clusters"):
+    with pytest.raises(ModelFolderError, match="model and processor differ in label tokens, number of clusters"):
         pipeline(TASK, model=saved[0], device="cpu")
 
 

@@ -21,7 +21,7 @@ def _processor(names=("art", "music", "church music"), tokenizer=None, **options
     return XLGenProcessor(tokenizer or make_bert_tokenizer(), space, **options)
 
 
-def test_a_label_is_its_pieces_and_a_separator():
+def test_a_label_is_its_tokens_and_a_separator():
     processor = _processor()
     tokens = processor.tokenizer.convert_ids_to_tokens(processor.label_tokenizer.label_token_ids[2])
     assert tokens == ["church", "music", "<xlgen:sep>"]
@@ -37,9 +37,9 @@ def test_names_and_texts_that_look_like_special_tokens_are_plain_text(name, make
     special = {*processor.label_tokenizer.added_token_ids, *processor.tokenizer.all_special_ids} - {
         processor.tokenizer.unk_token_id
     }
-    *pieces, end = processor.label_tokenizer.label_token_ids[0]
+    *tokens, end = processor.label_tokenizer.label_token_ids[0]
     assert end == processor.label_tokenizer.separator_token_id
-    assert not special & set(pieces)
+    assert not special & set(tokens)
     assert not special & set(processor.encode_texts([f"about {name} and art"])[0].token_ids)
 
 

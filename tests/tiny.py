@@ -48,7 +48,7 @@ VOCABULARY = ["music history", "art history"]  # never seen in training
 _WORDS = sorted({word for row in ROWS for word in row["text"].split()} | {"output", "history", "1", "2", "3"})
 
 
-_PIECES = [
+_SUBWORDS = [
     "(",
     ")",
     ",",
@@ -61,7 +61,7 @@ _PIECES = [
 
 
 def _tokenizer(specials: dict[str, str], template: str) -> PreTrainedTokenizerFast:
-    words = list(dict.fromkeys([*specials.values(), *_WORDS, *_PIECES]))
+    words = list(dict.fromkeys([*specials.values(), *_WORDS, *_SUBWORDS]))
     tokenizer = Tokenizer(
         models.WordPiece({w: i for i, w in enumerate(words)}, unk_token=specials["unk_token"])  # type: ignore[arg-type]
     )

@@ -82,8 +82,8 @@ class XLGenConfig(PreTrainedConfig):
             head on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters;
             `rcl` conditions on candidate labels that the processor's retriever finds for the text.
         num_clusters: clusters `C` of the label space; 0 for `base` and `rcl`.
-        num_label_pieces: pieces `R` that occur in label sequences, to which the output layer is restricted; None keeps
-            the whole vocabulary.
+        num_output_tokens: tokens that occur in label sequences, `R`, to which the output layer is restricted;
+            None keeps the whole vocabulary.
         separator_token_id: token that ends each label.
         first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base` and `rcl`.
         num_label_vectors: labels that have a vector, for `rcl` with `memory`; None otherwise.
@@ -113,7 +113,7 @@ class XLGenConfig(PreTrainedConfig):
     backbone: PreTrainedConfig | dict | None = None
     variant: str = "base"
     num_clusters: int = 0
-    num_label_pieces: int | None = None
+    num_output_tokens: int | None = None
     separator_token_id: int | None = None
     first_cluster_token_id: int | None = None
     num_label_vectors: int | None = None
@@ -231,7 +231,7 @@ class XLGenConfig(PreTrainedConfig):
 
     @property
     def copies_candidates(self) -> bool:
-        """Whether pieces of labels are copied from the candidates in the input."""
+        """Whether label tokens are copied from the candidates in the input."""
         return self.variant == "rcl" and self.copy_candidates and self.first_level_token_id is not None
 
     @property

@@ -107,11 +107,14 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
         ModelFolderError: if they have not.
     """
     config = model.config
-    pieces = model.label_pieces.tolist() if config.num_label_pieces is not None else None
+    output_tokens = model.output_token_ids.tolist() if config.num_output_tokens is not None else None
     pairs: dict[str, tuple[object, object]] = {
         "separator token": (config.separator_token_id, processor.label_tokenizer.separator_token_id),
         "end token": (config.eos_token_id, processor.eos_token_id),
-        "pieces of labels": (pieces, None if pieces is None else processor.label_tokenizer.output_token_ids()),
+        "label tokens": (
+            output_tokens,
+            None if output_tokens is None else processor.label_tokenizer.output_token_ids(),
+        ),
     }
     if config.variant == "rcl":
         found = processor.candidates

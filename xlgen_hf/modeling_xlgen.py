@@ -131,8 +131,8 @@ class XLGenForConditionalGeneration(
             self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_input_candidates or 1)
         if config.candidate_head:
             self.candidate_head = CandidateHead(config.hidden_size, NUM_CANDIDATE_SCORES)
-        if config.num_label_pieces is not None:
-            self.register_buffer("label_pieces", torch.zeros(config.num_label_pieces, dtype=torch.long))
+        if config.num_output_tokens is not None:
+            self.register_buffer("output_token_ids", torch.zeros(config.num_output_tokens, dtype=torch.long))
         self.kept_rows: LastValue[KeptRows] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
@@ -172,7 +172,7 @@ class XLGenForConditionalGeneration(
             processor: made with the tokenizer of the same checkpoint; gives label space and clusters.
             variant: `base`, `bcl`, `mcg` or `rcl`.
             decoder_layers: layers of the decoder that an encoder checkpoint gets.
-            restrict_output: score only the pieces that occur in labels, in training and decoding.
+            restrict_output: score only the tokens that occur in labels, in training and decoding.
             dropout: dropout everywhere in the backbone; the checkpoint's own if None.
             dtype: of the weights.
             options: further fields of [`XLGenConfig`].
@@ -190,11 +190,11 @@ class XLGenForConditionalGeneration(
             name, processor.tokenizer, decoder_layers=decoder_layers, dropout=dropout, dtype=dtype
         )
         check_lengths(name, backbone.config, processor)
-        pieces = processor.label_tokenizer.output_token_ids() if restrict_output else None
+        output_tokens = processor.label_tokenizer.output_token_ids() if restrict_output else None
         config = XLGenConfig(
             backbone=backbone.config,
             variant=variant,
-            num_label_pieces=None if pieces is None else len(pieces),
+            num_output_tokens=None if output_tokens is None else len(output_tokens),
             separator_token_id=processor.label_tokenizer.separator_token_id,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
             tie_encoder_decoder=shares_embeddings(backbone),
@@ -208,8 +208,8 @@ class XLGenForConditionalGeneration(
         # What the checkpoint generates for its own task (lengths, forced and forbidden tokens) is not for label sets.
         ids = ("pad_token_id", "eos_token_id", "decoder_start_token_id")
         model.generation_config = GenerationConfig(**{name: getattr(config, name) for name in ids})
-        if pieces is not None:
-            model.label_pieces.copy_(torch.tensor(pieces))
+        if output_tokens is not None:
+            model.output_token_ids.copy_(torch.tensor(output_tokens))
         start_from_processor(model, processor)
         model.forget_untied()
         check_decoding(model, processor, name)
@@ -218,7 +218,7 @@ class XLGenForConditionalGeneration(
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
         if isinstance(module, XLGenForConditionalGeneration):
-            for name in ("label_pieces", "label_vectors"):
+            for name in ("output_token_ids", "label_vectors"):
                 if hasattr(module, name):
                     init.zeros_(getattr(module, name))
 
@@ -412,7 +412,7 @@ class XLGenForConditionalGeneration(
             kwargs: passed to the backbone.
 
         Returns:
-            Logits over the vocabulary `(B, T, V)`; with `labels` and a restricted output layer, over the label pieces
+            Logits over the vocabulary `(B, T, V)`; with `labels` and a restricted output layer, over the label tokens
             `(B, T, R)`. They are log-probabilities where candidates are copied. The loss is the weighted sum of
             generation, cluster and candidate loss; where generation has no weight and there are `candidate_targets`,
             the decoder does not run, and there are no logits.
@@ -479,7 +479,7 @@ class XLGenForConditionalGeneration(
         """Generation loss, cluster loss and their weighted sum, as far as there are targets."""
         if labels is None:
             return {"loss": None}
-        target = self.piece_positions(labels)
+        target = self.output_positions(labels)
         clusters = None
         if cluster_rows is not None:
             generation = token_loss(logits, target, ~cluster_rows)

@@ -228,7 +228,7 @@ ATTACKS = {
     "positions": (_edit("config.json", backbone__encoder__max_position_embeddings=HUGE), "in the weights it is"),
     "vocabulary": (_edit("config.json", backbone__encoder__vocab_size=HUGE), "in the weights it is"),
     "clusters": (_edit("config.json", num_clusters=HUGE), "last cluster token is .*, outside of the vocabulary"),
-    "pieces": (_edit("config.json", num_label_pieces=HUGE), "num_label_pieces=1000000000000, of"),
+    "output tokens": (_edit("config.json", num_output_tokens=HUGE), "num_output_tokens=1000000000000, of"),
     "separator": (_edit("config.json", separator_token_id=-3), "separator_token_id is -3, outside"),
     "code": (_edit("config.json", attn_implementation="evil/kernel"), "is code from the Hub, which is not run"),
     "variant": (_edit("config.json", variant="gpt"), "config.json: no configuration of an XLGen model"),
@@ -246,7 +246,10 @@ ATTACKS = {
     "missing shard": (_index({"a": "model-7.safetensors"}), "model-7.safetensors is missing"),
     "empty index": (_index({}), "'weight_map' is empty"),
     "wrong shape": (_weights(lambda t: t.update({"cluster_head.weight": torch.zeros(2, 2)})), r"it is \(2, 2\)"),
-    "other pieces": (_weights(lambda t: t["label_pieces"].add_(1)), "model and processor differ in pieces of labels"),
+    "other output tokens": (
+        _weights(lambda t: t["output_token_ids"].add_(1)),
+        "model and processor differ in label tokens",
+    ),
     "NaN in weights": (
         _weights(lambda t: t["cluster_head.bias"].fill_(torch.nan)),
         "cluster_head.bias hold NaN",

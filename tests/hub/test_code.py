@@ -212,7 +212,7 @@ def folder_of(tmp_path):
     """A function that makes a folder with some of a model's files, as far as the code that it needs goes by them."""
 
     def make(*names: str, **config) -> Path:
-        (tmp_path / "config.json").write_text(json.dumps({"num_label_pieces": 5, **config}))
+        (tmp_path / "config.json").write_text(json.dumps({"num_output_tokens": 5, **config}))
         for name in names:
             (tmp_path / name).parent.mkdir(exist_ok=True)
             (tmp_path / name).write_text(json.dumps({"calibrator": [], "fusion": {}}))
@@ -274,7 +274,7 @@ def test_copies_hold_what_the_model_needs(files_for):
     files = files_for("label_clusters.json")
     clustered = set(files)
     assert clustered - plain == {"labels_clusters.py"}
-    everything = set(files_for(*EVERYTHING, num_label_pieces=None))
+    everything = set(files_for(*EVERYTHING, num_output_tokens=None))
     assert everything >= clustered | {"ranking_fusion.py", "ranking_label_trees.py", "prediction_open_vocabulary.py"}
     assert everything >= {"retrieval_retriever.py", "retrieval_lexical.py", "encoders_embedding.py"}
     assert not clustered & {"ranking_fusion.py", "retrieval_lexical.py", "retrieval_retriever.py"}

@@ -212,9 +212,9 @@ def test_candidates_below_the_threshold_are_hidden(make):
     torch.testing.assert_close(after.candidate_logits, before.candidate_logits)
     is_hidden = probabilities < made.model.config.candidate_threshold
     assert is_hidden.any() and not is_hidden.all()
-    assert after.candidate_pieces[0][is_hidden].eq(NOTHING).all()
-    assert torch.equal(after.candidate_pieces[0][~is_hidden], before.candidate_pieces[0][~is_hidden])
-    sizes = (before.candidate_pieces[0] != NOTHING).sum(-1)
+    assert after.candidate_tokens[0][is_hidden].eq(NOTHING).all()
+    assert torch.equal(after.candidate_tokens[0][~is_hidden], before.candidate_tokens[0][~is_hidden])
+    sizes = (before.candidate_tokens[0] != NOTHING).sum(-1)
     assert int(before.attention_mask.sum() - after.attention_mask.sum()) == int(sizes[is_hidden].sum())
 
 

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlgen_hf.modules.candidate_pointer import NOTHING, CandidatePointer, next_pieces, spelled_candidates
+from xlgen_hf.modules.candidate_pointer import NOTHING, CandidatePointer, next_tokens, spelled_candidates
 
 SEPARATOR, END, START = 9, 2, 1
 LEVELS = range(20, 28)
@@ -39,7 +39,7 @@ def _expected(tokens, candidates):
 @given(st.lists(names, min_size=1, max_size=5, unique_by=tuple), st.lists(names, max_size=4), names)
 def test_candidates_go_on_where_they_begin_like_the_label_that_is_spelled(candidates, labels, begun):
     tokens = [START, *(token for label in labels for token in (*label, SEPARATOR)), *begun]
-    found = next_pieces(torch.tensor([tokens]), _padded(candidates), SEPARATOR)[0]
+    found = next_tokens(torch.tensor([tokens]), _padded(candidates), SEPARATOR)[0]
     assert found.shape == (len(tokens), len(candidates))
     for length in range(1, len(tokens) + 1):
         assert found[length - 1].tolist() == _expected(tokens[:length], candidates)
@@ -52,9 +52,9 @@ def test_candidates_are_read_from_the_input(rows):
     longest = max(map(len, inputs))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in inputs])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in inputs])
-    places, pieces = spelled_candidates(ids, mask, LEVELS, SEPARATOR, END)
+    places, names = spelled_candidates(ids, mask, LEVELS, SEPARATOR, END)
     for row, (_, found) in enumerate(rows):
-        spelled = [[t for t in name if t != NOTHING] for name in pieces[row].tolist()]
+        spelled = [[t for t in name if t != NOTHING] for name in names[row].tolist()]
         assert [name for name in spelled if name] == [[*name, SEPARATOR] for name in found]
         assert ids[row, places[row, : len(found)]].tolist() == list(LEVELS[: len(found)])
 
@@ -70,28 +70,30 @@ def _pointer(width=4, number=3):
 def test_a_mixture_is_a_distribution_and_favours_what_is_copied():
     pointer = _pointer()
     logits, states, keys = torch.randn(2, 5, 11), torch.randn(2, 5, 4), torch.randn(2, 3, 4)
-    pieces = torch.tensor([[3, 3, NOTHING], [NOTHING] * 3, [4, 5, 6], [7, 7, 7], [NOTHING, 10, 0]]).expand(2, -1, -1)
-    mixed = pointer(logits, states, keys, pieces, pieces.clamp(min=0))
+    following = torch.tensor([[3, 3, NOTHING], [NOTHING] * 3, [4, 5, 6], [7, 7, 7], [NOTHING, 10, 0]]).expand(
+        2, -1, -1
+    )
+    mixed = pointer(logits, states, keys, following, following.clamp(min=0))
     torch.testing.assert_close(mixed.exp().sum(-1), torch.ones(2, 5))
     plain = logits.log_softmax(-1)
     torch.testing.assert_close(mixed[:, 1], plain[:, 1])  # nothing to copy
-    # Whatever the weights of the candidates, a piece that all of them share gets the whole gate.
+    # Whatever the weights of the candidates, a token that all of them share gets the whole gate.
     gate = pointer.gate(states)[:, 3, 0].sigmoid()
     torch.testing.assert_close(mixed[:, 3, 7].exp(), gate + (1 - gate) * plain[:, 3, 7].exp())
     torch.testing.assert_close(mixed[:, 3, 0], (1 - gate).log() + plain[:, 3, 0])
 
 
 def test_gradients_are_those_of_the_formula():
-    """Shared pieces, candidates that do not go on, and rows without any: no gradient is lost or counted twice."""
+    """Shared tokens, candidates that do not go on, and rows without any: no gradient is lost or counted twice."""
     pointer = _pointer().double()
     logits, states, keys = (torch.randn(*s, dtype=torch.double) for s in ((1, 3, 6), (1, 3, 4), (1, 3, 4)))
-    pieces = torch.tensor([[[2, 2, NOTHING], [NOTHING] * 3, [1, 3, 1]]])
+    following = torch.tensor([[[2, 2, NOTHING], [NOTHING] * 3, [1, 3, 1]]])
 
     def plain(logits, states):
         probability = logits.softmax(-1)
         rows = []
         for step in range(3):
-            row = pieces[0, step]
+            row = following[0, step]
             kept = [k for k in range(3) if row[k] != NOTHING]
             if not kept:
                 rows.append(probability[0, step])
@@ -103,7 +105,7 @@ def test_gradients_are_those_of_the_formula():
         return torch.stack(rows)[None].log()
 
     def mixed(logits, states):
-        return pointer(logits, states, keys, pieces, pieces.clamp(min=0)).double()
+        return pointer(logits, states, keys, following, following.clamp(min=0)).double()
 
     of_both = []
     for function in (mixed, plain):

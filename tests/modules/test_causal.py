@@ -59,7 +59,7 @@ def _log_probs(model, batch):
     """Log-probability of each target token, 0 for padding, `(B, T)`."""
     target = batch["labels"]
     logits = model(**batch).logits
-    columns = model.piece_columns(target)
+    columns = model.output_columns(target)
     return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(target < 0, 0)
 
 
@@ -83,8 +83,8 @@ def test_scores_are_those_of_the_language_model(make_causal, family):
         target = target[target >= 0]
         prompt = batch["input_ids"][row][batch["attention_mask"][row] > 0]
         ids = torch.cat([prompt, torch.tensor([start]), target[:-1]])[None]
-        logits = plain(input_ids=ids).logits[0, len(prompt) :, model.label_pieces].log_softmax(-1)
-        expected = logits.gather(1, model.piece_columns(target)[:, None])[:, 0]
+        logits = plain(input_ids=ids).logits[0, len(prompt) :, model.output_token_ids].log_softmax(-1)
+        expected = logits.gather(1, model.output_columns(target)[:, None])[:, 0]
         torch.testing.assert_close(found[row, : len(target)], expected, atol=2e-5, rtol=1e-4)
 
 
@@ -229,8 +229,8 @@ def test_retrieved_candidates(checkpoints, label_space, family, conditioning):
         assert score == pytest.approx(float(torch.tensor(log_prob).exp()), rel=1e-3)
     if conditioning == "tokens":
         assert encoded.memory.candidate_logits.shape[0] == len(TEXTS)
-        pieces = encoded.memory.candidate_pieces[0, 0]
-        assert pieces[pieces >= 0].tolist() in processor.label_tokenizer.label_token_ids
+        tokens = encoded.memory.candidate_tokens[0, 0]
+        assert tokens[tokens >= 0].tolist() in processor.label_tokenizer.label_token_ids
     assert len(model.predict(TEXTS, processor)) == len(TEXTS)
 
 

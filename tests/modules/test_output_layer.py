@@ -28,7 +28,7 @@ def _full_logits(model, batch):
     """Logits of the label tokens by way of the whole vocabulary."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     decoder_input = model.prepare_decoder_input_ids_from_labels(batch["labels"])
-    return model.backbone(**inputs, decoder_input_ids=decoder_input).logits[..., model.label_pieces]
+    return model.backbone(**inputs, decoder_input_ids=decoder_input).logits[..., model.output_token_ids]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -50,7 +50,7 @@ def _log_probs(made, text, sequences, *, end=True):
         target = torch.tensor([processor.label_tokenizer.build_target(labels)[: None if end else -1]])
         with torch.no_grad():
             logits = model(encoder_outputs=memory, labels=target).logits.log_softmax(-1)
-        found.append(float(logits.gather(2, model.piece_positions(target)[:, :, None]).sum()))
+        found.append(float(logits.gather(2, model.output_positions(target)[:, :, None]).sum()))
     return found
 
 

@@ -193,7 +193,7 @@ def test_beams_of_generate_copy_from_their_own_candidates(make):
         length = int((sequence == processor.eos_token_id).nonzero()[0]) + 1
         target = sequence[None, :length]
         log_probs = model(encoder_outputs=_memory(made, [text]), labels=target).logits.log_softmax(-1)
-        columns = model.piece_positions(target)[:, :, None]
+        columns = model.output_positions(target)[:, :, None]
         assert float(log_probs.gather(2, columns).sum()) == pytest.approx(float(score), abs=1e-3)
 
 
@@ -213,7 +213,7 @@ def test_steps_with_a_cache_equal_one_pass(make):
 def test_copying_can_be_left_out(make):
     model, processor = make(copy_candidates=False)
     assert not hasattr(model, "candidate_pointer")
-    assert _memory(make(copy_candidates=False)).candidate_pieces is None
+    assert _memory(make(copy_candidates=False)).candidate_tokens is None
     assert all(one.labels for one in model.predict(TEXTS, processor))
 
 

@@ -134,8 +134,8 @@ class LabelSetLogitsProcessor(LogitsProcessor):
             if not len(rows):
                 continue
             edge, is_open = self._constraint.open_edges(self._state.select(rows))
-            if is_root:  # nearly all pieces may open a label: close the others
-                part = scores[rows].masked_fill_(self._no_first_piece(edge[0], scores), -torch.inf)
+            if is_root:  # nearly all tokens may open a label: close the others
+                part = scores[rows].masked_fill_(self._no_first_token(edge[0], scores), -torch.inf)
                 row, column = (~is_open).nonzero(as_tuple=True)
                 part[row, self._constraint.edge_token[column].long()] = -torch.inf
             else:
@@ -149,7 +149,7 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         masked[end, self.eos_token_id] = scores[end, self.eos_token_id]
         return masked
 
-    def _no_first_piece(self, edge: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def _no_first_token(self, edge: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Columns of tokens that open no label, `(V,)`."""
         assert self._constraint is not None
         if self._closed_at_root is None:
@@ -164,15 +164,15 @@ class LabelNamesLogitsProcessor(LogitsProcessor):
     Args:
         separator_token_id: token that ends each label.
         eos_token_id: the end token.
-        piece_ids: tokens that names are made of, separator and end token left out.
+        name_token_ids: tokens that names are made of, separator and end token left out.
         min_labels: minimum number of labels of a sequence.
     """
 
     def __init__(
-        self, separator_token_id: int, eos_token_id: int, piece_ids: torch.Tensor, *, min_labels: int = 1
+        self, separator_token_id: int, eos_token_id: int, name_token_ids: torch.Tensor, *, min_labels: int = 1
     ) -> None:
         self.separator, self.end = separator_token_id, eos_token_id
-        self.pieces = piece_ids
+        self.name_token_ids = name_token_ids
         self.min_labels = min_labels
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
@@ -181,7 +181,7 @@ class LabelNamesLogitsProcessor(LogitsProcessor):
         ended = (generated == self.end).any(1)
         between = torch.ones_like(ended) if not generated.shape[1] else generated[:, -1] == self.separator
         masked = torch.full_like(scores, -torch.inf)
-        masked[:, self.pieces] = scores[:, self.pieces].masked_fill(ended[:, None], -torch.inf)
+        masked[:, self.name_token_ids] = scores[:, self.name_token_ids].masked_fill(ended[:, None], -torch.inf)
         masked[:, self.separator] = scores[:, self.separator].masked_fill(between | ended, -torch.inf)
         enough = (generated == self.separator).sum(1) >= self.min_labels
         may_end = ended | (between & enough)

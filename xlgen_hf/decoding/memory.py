@@ -59,7 +59,7 @@ class XLGenMemory(ModelOutput):
         cluster_logits: logits of the clusters, `(B, C)`; `bcl` only.
         cluster_bits: the bits that conditioned the memory, `(B, C)`; `bcl` only.
         candidate_keys: memory of each candidate, `(B, K, H)`; `rcl` that copies only.
-        candidate_pieces: pieces of each candidate, its separator last, padded with -1, `(B, K, P)`.
+        candidate_tokens: tokens of each candidate's name, its separator last, padded with -1, `(B, K, P)`.
         candidate_logits: by the candidate head, minus infinity where there is no candidate, `(B, K)`.
         prompt: what a decoder-only backbone has kept of the prompts, see [`shared_prompt`]; None where it has not run.
     """
@@ -69,7 +69,7 @@ class XLGenMemory(ModelOutput):
     cluster_logits: torch.Tensor | None = None
     cluster_bits: torch.Tensor | None = None
     candidate_keys: torch.Tensor | None = None
-    candidate_pieces: torch.Tensor | None = None
+    candidate_tokens: torch.Tensor | None = None
     candidate_logits: torch.Tensor | None = None
     prompt: EncoderDecoderCache | None = None
 

@@ -328,7 +328,7 @@ def _tokenize(texts: Sequence[str], source: _EncoderSource, max_length: int) -> 
             f"max_length={max_length} leaves no room for text: {source.name} takes {source.max_positions()} tokens, "
             f"{special} of them special."
         )
-    pieces: list[np.ndarray] = []
+    parts: list[np.ndarray] = []
     lengths: list[int] = []
     truncated = 0
     for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
@@ -338,10 +338,10 @@ def _tokenize(texts: Sequence[str], source: _EncoderSource, max_length: int) -> 
             ids[row] = tokenizer(chunk[row], truncation=True, max_length=limit)["input_ids"]
             truncated += 1
         lengths += map(len, ids)
-        pieces.append(np.fromiter((token for one in ids for token in one), dtype=np.int32))
+        parts.append(np.fromiter((token for one in ids for token in one), dtype=np.int32))
     if truncated:
         logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
-    flat = np.concatenate(pieces) if pieces else np.empty(0, dtype=np.int32)
+    flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
     return _Tokens(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
 
 

@@ -81,7 +81,7 @@ PROCESSOR_FORM = Fields[ProcessorSettings](
         "auto_map": anything(),  # where the modules are in a repository with code; for transformers
     },
     optional=["auto_map"],
-    format_version=2,
+    format_version=3,
     made_by="xlgen train",
 )
 """The form of `processor_config.json`."""
@@ -232,8 +232,8 @@ def _check_token_ids(path: Path, config: XLGenConfig) -> None:
     for name, token in ids.items():
         if token is not None and not 0 <= token < size:
             raise ModelFolderError(f"{path}: {name} is {token}, outside of the vocabulary of {size} tokens.")
-    if config.num_label_pieces is not None and not 1 <= config.num_label_pieces <= size:
-        raise ModelFolderError(f"{path}: num_label_pieces={config.num_label_pieces}, of {size} tokens.")
+    if config.num_output_tokens is not None and not 1 <= config.num_output_tokens <= size:
+        raise ModelFolderError(f"{path}: num_output_tokens={config.num_output_tokens}, of {size} tokens.")
 
 
 def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:

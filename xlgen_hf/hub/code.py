@@ -73,7 +73,7 @@ def _has_causal_backbone(folder: Path) -> bool:
 
 
 def _has_open_vocabulary(folder: Path) -> bool:
-    return read_object(folder / _CONFIG_FILE).get("num_label_pieces") is None
+    return read_object(folder / _CONFIG_FILE).get("num_output_tokens") is None
 
 
 # What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or

@@ -82,21 +82,21 @@ def _features(scores: torch.Tensor) -> torch.Tensor:
     return torch.cat([scores, logarithmic, relative, rank[None, :, None].expand(len(scores), -1, 1)], dim=-1)
 
 
-def candidate_spans(places: torch.Tensor, pieces: torch.Tensor, length: int) -> torch.Tensor:
+def candidate_spans(places: torch.Tensor, names: torch.Tensor, length: int) -> torch.Tensor:
     """Which tokens of an input are those of which candidate, `(B, K, S)`, bool: its level and its name.
 
     Args:
-        places, pieces: see `spelled_candidates`, `(B, K)` and `(B, K, P)`.
+        places, names: see `spelled_candidates`, `(B, K)` and `(B, K, P)`.
         length: tokens of the input, `S`.
     """
-    size = (pieces != NOTHING).sum(-1)  # the level stands in for the separator
+    size = (names != NOTHING).sum(-1)  # the level stands in for the separator
     position = torch.arange(length, device=places.device)
     first = places[:, :, None]
     return (position >= first) & (position < first + size[:, :, None])
 
 
 def hide_candidates(
-    is_hidden: torch.Tensor, spans: torch.Tensor, mask: torch.Tensor, pieces: torch.Tensor
+    is_hidden: torch.Tensor, spans: torch.Tensor, mask: torch.Tensor, names: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Hide candidates from the decoder, which neither attends to them nor copies from them.
 
@@ -104,13 +104,13 @@ def hide_candidates(
         is_hidden: the candidates to hide, `(B, K)`, bool.
         spans: their tokens, see [`candidate_spans`].
         mask: of the input, `(B, S)`.
-        pieces: see `spelled_candidates`, `(B, K, P)`.
+        names: see `spelled_candidates`, `(B, K, P)`.
 
     Returns:
-        Mask and pieces without them.
+        Mask and names without them.
     """
     chosen = is_hidden[:, :, None]
-    return mask.masked_fill((spans & chosen).any(1), 0), pieces.masked_fill(chosen, NOTHING)
+    return mask.masked_fill((spans & chosen).any(1), 0), names.masked_fill(chosen, NOTHING)
 
 
 def candidate_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

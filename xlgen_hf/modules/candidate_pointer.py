@@ -1,17 +1,17 @@
-"""XLGen-RCL: copies the next piece of a label from the candidates in the input, as far as they go on like that."""
+"""XLGen-RCL: copies the next token of a label from the candidates in the input, as far as they go on like that."""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
 
-__all__ = ["NOTHING", "CandidatePointer", "next_pieces", "spelled_candidates"]
+__all__ = ["NOTHING", "CandidatePointer", "next_tokens", "spelled_candidates"]
 
-NOTHING = -1  # fills up pieces, and stands where a candidate does not go on
+NOTHING = -1  # fills up names, and stands where a candidate does not go on
 
 
 class CandidatePointer(nn.Module):
-    """Mixes the generator's distribution of the next piece with one that is copied from candidate labels.
+    """Mixes the generator's distribution of the next token with one that is copied from candidate labels.
 
     A candidate can be copied from while what has been spelled of the current label is its beginning, and as long as it
     is not among the labels spelled before. Its weight among those that can is a softmax over the match of decoder
@@ -34,7 +34,7 @@ class CandidatePointer(nn.Module):
 
     @torch.no_grad()
     def reset(self) -> None:
-        """Start from a copy as probable as a generated piece, and from candidates that count by their rank alone."""
+        """Start from a copy as probable as a generated token, and from candidates that count by their rank alone."""
         for parameter in (*self.query.parameters(), *self.gate.parameters()):
             parameter.zero_()
         weight = self.rank_weight.weight
@@ -45,7 +45,7 @@ class CandidatePointer(nn.Module):
         logits: torch.Tensor,
         states: torch.Tensor,
         keys: torch.Tensor,
-        pieces: torch.Tensor,
+        following: torch.Tensor,
         columns: torch.Tensor,
         weights: torch.Tensor | None = None,
     ) -> torch.Tensor:
@@ -55,7 +55,7 @@ class CandidatePointer(nn.Module):
             logits: of the generator, `(N, T, R)`.
             states: the decoder's last hidden states, `(N, T, H)`.
             keys: memory of each candidate, `(N, K, H)`.
-            pieces: next piece by each candidate, -1 where it does not go on, `(N, T, K)`; see [`next_pieces`].
+            following: next token by each candidate, -1 where it does not go on, `(N, T, K)`; see [`next_tokens`].
             columns: its column in the logits, anything where there is none, `(N, T, K)`.
             weights: logarithms of further weights of the candidates, `(N, K)`; all alike if None.
 
@@ -63,7 +63,7 @@ class CandidatePointer(nn.Module):
             Log-probabilities of the mixture, `(N, T, R)`, float32.
         """
         log_probs = logits.float().log_softmax(-1)
-        goes_on = pieces != NOTHING
+        goes_on = following != NOTHING
         match = self.query(states) @ keys.transpose(1, 2) / keys.shape[-1] ** 0.5
         match = match + self.rank_weight(torch.arange(keys.shape[1], device=keys.device))[:, 0]
         if weights is not None:
@@ -71,8 +71,8 @@ class CandidatePointer(nn.Module):
         match = match.float().masked_fill(~goes_on, torch.finfo(torch.float).min)
         gate = self.gate(states)[:, :, 0].float().masked_fill(~goes_on.any(-1), -torch.inf)
         copied = match.softmax(-1) * goes_on * gate.sigmoid()[:, :, None]
-        # Candidates may share their next piece: their copies add up, and one of them stands for all.
-        same = (pieces[..., :, None] == pieces[..., None, :]) & goes_on[..., None, :]
+        # Candidates may share their next token: their copies add up, and one of them stands for all.
+        same = (following[..., :, None] == following[..., None, :]) & goes_on[..., None, :]
         together = (same * copied[..., None, :]).sum(-1)
         is_first = goes_on & ~same.tril(-1).any(-1)
         mixed = log_probs - nn.functional.softplus(gate)[:, :, None]
@@ -86,7 +86,7 @@ class CandidatePointer(nn.Module):
 def spelled_candidates(
     input_ids: torch.Tensor, mask: torch.Tensor, levels: range, separator: int, end: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Find the candidates in inputs: a token for their level, then the pieces of their name.
+    """Find the candidates in inputs: a token for their level, then the tokens of their name.
 
     Args:
         input_ids, mask: the inputs, `(B, S)`.
@@ -95,52 +95,52 @@ def spelled_candidates(
         end: token that may end an input.
 
     Returns:
-        Where each candidate's level stands, 0 where there is none, `(B, K)`, and its pieces, the separator last,
-        padded with -1, `(B, K, P)`. At least one candidate wide.
+        Where each candidate's level stands, 0 where there is none, `(B, K)`, and the tokens of its name, the separator
+        last, padded with -1, `(B, K, P)`. At least one candidate wide.
     """
     is_level = (input_ids >= levels.start) & (input_ids < levels.stop) & (mask > 0)
     number = is_level.cumsum(1) - 1
     inside = (number >= 0) & (mask > 0) & (input_ids != end)
     position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     start = position.masked_fill(~is_level, 0).cummax(1).values
-    offset = position - start - 1  # of a piece in its name
+    offset = position - start - 1  # of a token in its name
     most = max(int(number.max()) + 1, 1)
     longest = max(int(offset.masked_fill(~inside, 0).max()) + 1, 1)
     places = input_ids.new_zeros(len(input_ids), most)
     row, column = is_level.nonzero(as_tuple=True)
     places[row, number[row, column]] = column
-    pieces = input_ids.new_full((len(input_ids), most, longest + 1), NOTHING)
+    names = input_ids.new_full((len(input_ids), most, longest + 1), NOTHING)
     row, column = (inside & ~is_level).nonzero(as_tuple=True)
-    pieces[row, number[row, column], offset[row, column]] = input_ids[row, column]
-    length = (pieces != NOTHING).sum(-1, keepdim=True)
-    return places, pieces.scatter(-1, length, torch.where(length > 0, separator, NOTHING))
+    names[row, number[row, column], offset[row, column]] = input_ids[row, column]
+    length = (names != NOTHING).sum(-1, keepdim=True)
+    return places, names.scatter(-1, length, torch.where(length > 0, separator, NOTHING))
 
 
 @torch.no_grad()
-def next_pieces(tokens: torch.Tensor, pieces: torch.Tensor, separator: int) -> torch.Tensor:
+def next_tokens(tokens: torch.Tensor, names: torch.Tensor, separator: int) -> torch.Tensor:
     """What each candidate would have next, after each beginning of the decoder's tokens.
 
     Args:
         tokens: what the decoder was given, the start token first, `(N, T)`.
-        pieces: see [`spelled_candidates`], `(N, K, P)`.
+        names: see [`spelled_candidates`], `(N, K, P)`.
         separator: token that ends a label.
 
     Returns:
-        The next piece, `(N, T, K)`; -1 where the candidate does not begin as the label that is being spelled, or is
+        The next token, `(N, T, K)`; -1 where the candidate does not begin as the label that is being spelled, or is
         among the labels spelled before.
     """
     found = []
-    count = torch.zeros(pieces.shape[:2], dtype=torch.long, device=pieces.device)  # pieces that agree so far
+    count = torch.zeros(names.shape[:2], dtype=torch.long, device=names.device)  # tokens that agree so far
     agrees = torch.ones_like(count, dtype=torch.bool)
     spelled = torch.zeros_like(agrees)
     for step, token in enumerate(tokens.T):
         if step:
-            expected = pieces.gather(2, count.clamp(max=pieces.shape[2] - 1)[:, :, None])[:, :, 0]
+            expected = names.gather(2, count.clamp(max=names.shape[2] - 1)[:, :, None])[:, :, 0]
             agrees = agrees & (expected == token[:, None])
             between = (token == separator)[:, None]
             spelled = spelled | (agrees & between)
             agrees = agrees | between
             count = (count + 1).masked_fill(between, 0)
-        following = pieces.gather(2, count.clamp(max=pieces.shape[2] - 1)[:, :, None])[:, :, 0]
+        following = names.gather(2, count.clamp(max=names.shape[2] - 1)[:, :, None])[:, :, 0]
         found.append(following.masked_fill(~agrees | spelled, NOTHING))
     return torch.stack(found, dim=1)

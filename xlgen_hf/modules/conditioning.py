@@ -195,7 +195,7 @@ def _encode_prompt(
     memory = prompt.memory()
     if prompt.ids is not None:
         found = _with_candidates(model, prompt.hidden, prompt.ids, prompt.mask, candidate_scores)
-        memory.candidate_keys, memory.candidate_pieces = found.candidate_keys, found.candidate_pieces
+        memory.candidate_keys, memory.candidate_tokens = found.candidate_keys, found.candidate_tokens
         memory.candidate_logits = found.candidate_logits
     return memory
 
@@ -269,17 +269,17 @@ def _with_candidates(
     config = model.config
     assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
     ends = (config.separator_token_id, config.eos_token_id)
-    places, pieces = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
+    places, names = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
     memory = XLGenMemory(hidden, mask)
     if config.candidate_head:
-        spans = candidate_spans(places, pieces, input_ids.shape[1])
+        spans = candidate_spans(places, names, input_ids.shape[1])
         memory.candidate_logits = model.candidate_head(hidden, mask, spans, scores)
         if config.candidate_threshold:
             hidden_ones = memory.candidate_logits.detach().sigmoid() < config.candidate_threshold
-            memory.attention_mask, pieces = hide_candidates(hidden_ones, spans, mask, pieces)
+            memory.attention_mask, names = hide_candidates(hidden_ones, spans, mask, names)
     if config.copies_candidates:
         if config.is_causal:  # a state knows what is before it, so that a name's last token stands for the candidate
-            places = places + ((pieces >= 0).sum(-1) - 1).clamp(min=0)
+            places = places + ((names >= 0).sum(-1) - 1).clamp(min=0)
         memory.candidate_keys = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
-        memory.candidate_pieces = pieces
+        memory.candidate_tokens = names
     return memory

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import LastValue, XLGenMemory
 from ..processing_xlgen import XLGenProcessor
-from .candidate_pointer import CandidatePointer, next_pieces
+from .candidate_pointer import CandidatePointer, next_tokens
 from .causal import continue_prompt
 from .compatibility import cache_argument, cache_of
 
@@ -40,7 +40,7 @@ class OutputModel(Protocol):
 
     config: XLGenConfig
     backbone: PreTrainedModel
-    label_pieces: torch.Tensor
+    output_token_ids: torch.Tensor
     label_vectors: torch.Tensor
     candidate_pointer: CandidatePointer
     kept_rows: LastValue[KeptRows]
@@ -48,7 +48,7 @@ class OutputModel(Protocol):
     def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object) -> Seq2SeqLMOutput:
         """See [`RestrictedOutputMixin`]."""
 
-    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
+    def output_columns(self, tokens: torch.Tensor) -> torch.Tensor:
         """See [`RestrictedOutputMixin`]."""
 
     def candidate_weights(self, memory: XLGenMemory) -> torch.Tensor | None:
@@ -83,11 +83,11 @@ class RestrictedOutputMixin:
             names = torch.as_tensor(processor.candidates.retriever.names).to(self.label_vectors)
             self.label_vectors = names
             self.config.num_label_vectors = len(names)
-        if self.config.num_label_pieces is None:
+        if self.config.num_output_tokens is None:
             return
-        pieces = torch.as_tensor(processor.label_tokenizer.output_token_ids(), device=self.label_pieces.device)
-        self.label_pieces = torch.cat([self.label_pieces, pieces]).unique()  # sorted
-        self.config.num_label_pieces = len(self.label_pieces)
+        tokens = torch.as_tensor(processor.label_tokenizer.output_token_ids(), device=self.output_token_ids.device)
+        self.output_token_ids = torch.cat([self.output_token_ids, tokens]).unique()  # sorted
+        self.config.num_output_tokens = len(self.output_token_ids)
         self.kept_rows.clear()
 
     def decode_step(
@@ -108,7 +108,7 @@ class RestrictedOutputMixin:
         out = self.run_decoder(memory, tokens, **inputs)
         logits = out.logits[:, -1].float()
         # Where candidates are copied, the mixture is normalised already.
-        return logits if memory.candidate_pieces is not None else logits.log_softmax(-1), cache_of(out)
+        return logits if memory.candidate_tokens is not None else logits.log_softmax(-1), cache_of(out)
 
     def run_decoder(
         self: OutputModel, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object
@@ -123,39 +123,39 @@ class RestrictedOutputMixin:
         Returns:
             The backbone's output, with logits over the label tokens; log-probabilities where candidates are copied.
         """
-        listed = None if tokens is None else memory.candidate_pieces
+        listed = None if tokens is None else memory.candidate_tokens
         if listed is not None:
             inputs["output_hidden_states"] = True
         out = _run_restricted(self, lambda: _run_backbone(self, memory, inputs))
         if listed is not None and tokens is not None:
             assert memory.candidate_keys is not None and self.config.separator_token_id is not None
-            pieces = next_pieces(tokens, listed, self.config.separator_token_id)[:, -out.logits.shape[1] :]
-            columns, states = self.piece_columns(pieces), out.decoder_hidden_states[-1]
+            following = next_tokens(tokens, listed, self.config.separator_token_id)[:, -out.logits.shape[1] :]
+            columns, states = self.output_columns(following), out.decoder_hidden_states[-1]
             weights = self.candidate_weights(memory)
-            out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, pieces, columns, weights)
+            out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, following, columns, weights)
         return out
 
     def full_logits(self: OutputModel, logits: torch.Tensor) -> torch.Tensor:
         """Logits of the label tokens `(B, T, R)` -> of the vocabulary `(B, T, V)`, minus infinity for the rest."""
-        if self.config.num_label_pieces is None:
+        if self.config.num_output_tokens is None:
             return logits
         full = logits.new_full((*logits.shape[:-1], self.config.vocab_size), -torch.inf)
-        full[..., self.label_pieces] = logits
+        full[..., self.output_token_ids] = logits
         return full
 
-    def piece_positions(self: OutputModel, tokens: torch.Tensor) -> torch.Tensor:
+    def output_positions(self: OutputModel, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids -> their positions in the logits that `forward` gives with `labels`; -100 stays.
 
-        The check waits for the device; where tokens come from the trie, [`piece_columns`] does without it.
+        The check waits for the device; where tokens come from the trie, [`output_columns`] does without it.
 
         Raises:
             ValueError: if a token occurs in no label, so that a restricted output layer cannot score it.
         """
-        if self.config.num_label_pieces is None:
+        if self.config.num_output_tokens is None:
             return tokens
-        position = self.piece_columns(tokens)
+        position = self.output_columns(tokens)
         ignored = tokens == IGNORED
-        unknown = (self.label_pieces[position] != tokens) & ~ignored
+        unknown = (self.output_token_ids[position] != tokens) & ~ignored
         if bool(unknown.any()):
             raise ValueError(
                 f"Target tokens {tokens[unknown].unique()[:5].tolist()} occur in no label; the output layer is "
@@ -164,11 +164,11 @@ class RestrictedOutputMixin:
             )
         return torch.where(ignored, IGNORED, position)
 
-    def piece_columns(self: OutputModel, tokens: torch.Tensor) -> torch.Tensor:
+    def output_columns(self: OutputModel, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids -> their columns in the logits; some column for tokens that have none."""
-        if self.config.num_label_pieces is None:
+        if self.config.num_output_tokens is None:
             return tokens.clamp(min=0)
-        return torch.searchsorted(self.label_pieces, tokens.clamp(min=0)).clamp(max=len(self.label_pieces) - 1)
+        return torch.searchsorted(self.output_token_ids, tokens.clamp(min=0)).clamp(max=len(self.output_token_ids) - 1)
 
 
 @dataclass
@@ -263,7 +263,7 @@ def _run_backbone(model: OutputModel, memory: XLGenMemory, inputs: dict[str, obj
 def _run_restricted(model: OutputModel, run_backbone: Callable[[], Seq2SeqLMOutput]) -> Seq2SeqLMOutput:
     """Run the backbone with its output layer restricted to the label tokens."""
     layer = model.backbone.get_output_embeddings()
-    numbers = None if model.config.num_label_pieces is None else model.label_pieces
+    numbers = None if model.config.num_output_tokens is None else model.output_token_ids
     # An adapter's wrapper leaves out the layer's bias (peft 0.21), so its rows are computed here even if they are all.
     if numbers is None and not _is_wrapped(layer):
         return run_backbone()

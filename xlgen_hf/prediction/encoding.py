@@ -48,7 +48,7 @@ class GeneratorModel(Protocol):
     ) -> tuple[torch.Tensor, Cache | None]:
         """Log-probabilities of the next token of each decoder row, and the cache."""
 
-    def piece_columns(self, tokens: torch.Tensor) -> torch.Tensor:
+    def output_columns(self, tokens: torch.Tensor) -> torch.Tensor:
         """Token ids of labels -> their columns in the log-probabilities."""
 
 

@@ -331,10 +331,10 @@ class Generator(ModelSource):
         self, trie: LabelTrie, *, make_ranks: Callable[[], np.ndarray] | None = None, **bounds: int
     ) -> LabelSetConstraint:
         """A constraint over a trie. Making one reads the whole trie, so those of a trie are kept with it."""
-        device, width = self.model.device, self.model.config.num_label_pieces
+        device, width = self.model.device, self.model.config.num_output_tokens
 
         def columns() -> torch.Tensor:
-            return self.model.piece_columns(torch.as_tensor(trie.edge_token, device=device)).to(torch.int32)
+            return self.model.output_columns(torch.as_tensor(trie.edge_token, device=device)).to(torch.int32)
 
         def constraint() -> LabelSetConstraint:
             of_edges = trie.kept(("columns", device, width), columns)
@@ -354,7 +354,7 @@ class Generator(ModelSource):
         rows = DecoderRows(self.model.decode_step, memory)
         device = self.model.device
         start, end = self.model.config.start_token, self.processor.eos_token_id
-        end_column = int(self.model.piece_columns(torch.tensor(end, device=device)))
+        end_column = int(self.model.output_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
         generator = torch.Generator(device).manual_seed(options.seed) if options.num_samples else None

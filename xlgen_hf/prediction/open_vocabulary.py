@@ -27,7 +27,7 @@ _NAMES_AT_ONCE = 1024  # rows of the similarity matrix
 class _SpellingModel(GeneratorModel, Protocol):
     """A model that generates freely."""
 
-    label_pieces: torch.Tensor
+    output_token_ids: torch.Tensor
     generate: Callable[..., torch.Tensor]
     __call__: Callable[..., Seq2SeqLMOutput]
 
@@ -109,10 +109,10 @@ def _spell(generator: Generator, batch: TextBatch) -> list[list[tuple[str, float
 
 def _spelling_tokens(model: _SpellingModel, processor: XLGenProcessor) -> torch.Tensor:
     """Tokens that names are made of: those of the output layer, without the special ones."""
-    if model.config.num_label_pieces is None:
+    if model.config.num_output_tokens is None:
         tokens = torch.arange(len(processor.tokenizer), device=model.device)
     else:
-        tokens = model.label_pieces
+        tokens = model.output_token_ids
     added = processor.label_tokenizer.added_token_ids
     special = [*added, *processor.tokenizer.all_special_ids, processor.eos_token_id]
     return tokens[~torch.isin(tokens, torch.tensor(special, device=tokens.device))]
@@ -124,7 +124,7 @@ def _token_log_probs(model: _SpellingModel, sequences: torch.Tensor, memory: XLG
     after = is_end.cumsum(1) - is_end > 0
     target = sequences.masked_fill(after, -100)
     logits = model(encoder_outputs=memory, labels=target).logits.float()
-    columns = model.piece_columns(target.clamp(min=0))
+    columns = model.output_columns(target.clamp(min=0))
     return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(after, 0.0)
 
 

@@ -15,7 +15,7 @@ __all__ = ["start_from"]
 
 logger = logging.getLogger(__name__)
 
-_OF_LABELS = ("label_pieces", "label_vectors")  # follow from the labels, not from training
+_OF_LABELS = ("output_token_ids", "label_vectors")  # follow from the labels, not from training
 _OF_CLUSTERS = "cluster_"
 
 
