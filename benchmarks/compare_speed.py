@@ -46,7 +46,8 @@ print(time.perf_counter() - began)
 def seconds(checkout: str, folder: str, texts: str, kind: str) -> float:
     environment = {**os.environ, "PYTHONPATH": checkout, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", _WORKER, folder, texts, kind]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    # From within the checkout: Python looks for modules in the current folder before PYTHONPATH.
+    done = subprocess.run(command, cwd=checkout, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return float(done.stdout.split()[-1])
 
 
@@ -57,15 +58,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="*", default=["bcl", "mcg", "rcl", "hybrid"])
     given = parser.parse_args()
-    old, old_models, new, new_models = given.checkouts
+    old, old_models, new, new_models = map(os.path.abspath, given.checkouts)
+    texts = os.path.abspath(given.texts)
     found = {}
     print("| work | model | new / old, median of rounds | range |")
     print("|---|---|---|---|")
     for kind in ("predict", "step"):
         for model in given.models if kind == "predict" else [name for name in given.models if name in ("bcl", "mcg")]:
             ratios = [
-                seconds(new, f"{new_models}/{model}", given.texts, kind)
-                / seconds(old, f"{old_models}/{model}", given.texts, kind)
+                seconds(new, f"{new_models}/{model}", texts, kind)
+                / seconds(old, f"{old_models}/{model}", texts, kind)
                 for _ in range(given.rounds)
             ]
             found[f"{kind} {model}"] = ratios
