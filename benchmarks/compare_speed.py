@@ -66,8 +66,7 @@ def main() -> None:
     for kind in ("predict", "step"):
         for model in given.models if kind == "predict" else [name for name in given.models if name in ("bcl", "mcg")]:
             ratios = [
-                seconds(new, f"{new_models}/{model}", texts, kind)
-                / seconds(old, f"{old_models}/{model}", texts, kind)
+                seconds(new, f"{new_models}/{model}", texts, kind) / seconds(old, f"{old_models}/{model}", texts, kind)
                 for _ in range(given.rounds)
             ]
             found[f"{kind} {model}"] = ratios

@@ -376,6 +376,8 @@ class EncoderSettings:
     Attributes:
         query_prompt: put before texts to predict labels for; the checkpoint's own if None.
         passage_prompt: put before training texts and label names; the checkpoint's own if None.
+        trim_vocabulary: keep those tokens of the checkpoint alone that the rows and the labels consist of, and single
+            characters: a multilingual one becomes several times smaller.
     """
 
     query_prompt: str | None = setting(
@@ -392,6 +394,12 @@ class EncoderSettings:
         default_text="the encoder's own",
         variants=("bcl", "mcg", "rcl"),
         unless=("clusters", "retriever"),
+    )
+    trim_vocabulary: bool = setting(
+        False,
+        help="Keep only the tokens that rows and labels consist of, and single characters: a multilingual checkpoint "
+        "becomes several times smaller.",
+        unless=("start_from",),
     )
 
 

@@ -208,3 +208,15 @@ def test_the_trained_encoder_leaves_no_checkpoint(make_index, capsys):
 def test_texts_in_two_splits_are_warned_about(files, make_index, caplog):
     make_index("retrieval")  # its validation rows are its training rows
     assert "8 of 8 texts of validation are texts of train, too" in caplog.text
+
+
+def test_a_trimmed_vocabulary_predicts_the_same_from_a_smaller_folder(files, make_index):
+    """Texts that were indexed are cut as before, so nothing changes for them."""
+    write_jsonl(files / "rows.jsonl", ROWS[:3])
+    (files / "labels.txt").write_text("\n".join(sorted({label for row in ROWS[:3] for label in row["labels"]})))
+    write_jsonl(files / "texts.jsonl", [{"text": ROWS[number % 3]["text"]} for number in range(len(TEXTS))])
+    make_index("retrieval")
+    whole, size = _predict(files), (files / "index" / "retriever" / "model.safetensors").stat().st_size
+    make_index("retrieval", "--trim-vocabulary", "--overwrite")
+    assert _predict(files) == whole
+    assert (files / "index" / "retriever" / "model.safetensors").stat().st_size < size

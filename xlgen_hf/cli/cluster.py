@@ -22,7 +22,9 @@ _SHOWN = 15  # clusters in the printed table
 
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
-@takes_settings(ClusterSettings, EncoderSettings, LabelSettings, group="Clusters", leave_out=("query_prompt",))
+@takes_settings(
+    ClusterSettings, EncoderSettings, LabelSettings, group="Clusters", leave_out=("query_prompt", "trim_vocabulary")
+)
 def cluster(
     train_file: Annotated[
         str,

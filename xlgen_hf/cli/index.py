@@ -36,7 +36,7 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "aliases", "seed",
+    "lexical", "aliases", "trim_vocabulary", "seed",
 )  # fmt: skip
 
 
@@ -98,6 +98,7 @@ def index(
     rows: RowOptions,
     query_prompt: str | None,
     passage_prompt: str | None,
+    trim_vocabulary: bool,
 ) -> None:
     """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with.
 
@@ -206,7 +207,9 @@ def _check_options(method: str, given: set[str], output_dir: Path) -> None:
 
 def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
     """A retriever of the training rows; prints what it finds for some of them."""
+    from ..encoders.trimming import trim_checkpoint
     from ..retrieval.retriever import RetrievalSettings
+    from ..training.build import texts_to_keep_tokens_of
     from ..training.retriever import fit_retriever
 
     length = min(settings["max_length"], ContrastiveSettings.max_length)
@@ -214,11 +217,16 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         settings["epochs"], settings["batch_size"], settings["learning_rate"], settings["temperature"],
         max_length=length,
     )  # fmt: skip
+    encoder = settings["encoder"]
+    if settings["trim_vocabulary"]:
+        texts = texts_to_keep_tokens_of(data.space, (data.rows, data.validation), data.vocabulary)
+        prompts = filter(None, (settings["query_prompt"], settings["passage_prompt"]))
+        encoder = trim_checkpoint(encoder, [*texts, *prompts], data.cache)
     retriever = fit_retriever(
         data.space,
         data.rows,
         data.validation,
-        settings["encoder"],
+        encoder,
         data.cache,
         query_prompt=settings["query_prompt"],
         passage_prompt=settings["passage_prompt"],

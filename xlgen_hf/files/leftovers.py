@@ -20,9 +20,11 @@ from .outputs import sole_writer
 
 __all__ = [
     "ABOUT_EMBEDDINGS_FILE",
+    "ABOUT_TRIMMED_FILE",
     "CHECKPOINT_FILE",
     "CHECKPOINT_PREFIX",
     "EMBEDDINGS_PREFIX",
+    "TRIMMED_PREFIX",
     "UNFINISHED",
     "Leftover",
     "find_leftovers",
@@ -39,13 +41,18 @@ UNFINISHED = ".unfinished-"
 EMBEDDINGS_PREFIX = "embeddings-"
 ABOUT_EMBEDDINGS_FILE = "about.json"
 """In a folder of cached embeddings: what they are of."""
+TRIMMED_PREFIX = "trimmed-"
+ABOUT_TRIMMED_FILE = "trimmed.json"
+"""In a folder of a checkpoint whose vocabulary was trimmed: what it was made of."""
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINT_PREFIX}\d+")
 _HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\.old)?")
 _EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
+_TRIMMED = re.compile(rf"{TRIMMED_PREFIX}[0-9a-f]{{32}}")
 # Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
 _HOLDERS = re.compile(r"cache|retriever|embeddings|encoder(-[0-9a-f]+)?")
 _RESULT_FILE = "result.json"  # of a finished run of an experiment
+_Kind = Literal["checkpoint", "embeddings", "trimmed"]
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -55,13 +62,14 @@ class Leftover:
 
     Attributes:
         path: the folder.
-        kind: `embeddings` are computed again where they are needed; a `checkpoint` serves to continue a run.
+        kind: `embeddings`, and a checkpoint whose vocabulary was `trimmed`, are made again where they are needed; a
+            `checkpoint` serves to continue a run.
         size: bytes of its files.
         is_needed: whether it is the checkpoint of a run that is not finished.
     """
 
     path: Path
-    kind: Literal["checkpoint", "embeddings"]
+    kind: _Kind
     size: int
     is_needed: bool
 
@@ -93,11 +101,13 @@ def find_leftovers(folder: str | Path) -> list[Leftover]:
     return sorted(found, key=lambda one: one.path)
 
 
-def _kind(path: Path) -> Literal["checkpoint", "embeddings"] | None:
+def _kind(path: Path) -> _Kind | None:
     if path.is_symlink():
         return None
     if _EMBEDDINGS.fullmatch(path.name) and (path / ABOUT_EMBEDDINGS_FILE).is_file():
         return "embeddings"
+    if _TRIMMED.fullmatch(path.name) and (path / ABOUT_TRIMMED_FILE).is_file():
+        return "trimmed"
     is_whole = _CHECKPOINT.fullmatch(path.name) is not None and (path / CHECKPOINT_FILE).is_file()
     return "checkpoint" if is_whole or _HALF_CHECKPOINT.fullmatch(path.name) else None
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from datasets import Dataset
@@ -10,6 +12,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
+from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
 from ..files.model_checks import load_config, local_model, try_tokenizer
 from ..labels.clustering import fit_clusters
@@ -25,7 +28,7 @@ from .retriever import ContrastiveSettings, fit_retriever
 from .settings import TrainingSettings
 from .warm_start import start_from
 
-__all__ = ["prepare_model", "retriever_cache"]
+__all__ = ["prepare_model", "retriever_cache", "texts_to_keep_tokens_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -122,9 +125,11 @@ def prepare_model(
     """
     if settings.start_from is not None:
         load_config(local_model(settings.start_from, {}))  # a wrong name is refused now, not after hours
-    tokenizer, lengths = _tokenizer_and_lengths(settings)
     names = vocabulary_labels(settings.vocabulary)
     label_space = LabelSpace.from_label_lists(rows["labels"], names, settings.decode_order, seed)
+    if settings.trim_vocabulary:
+        settings = _with_trimmed_checkpoints(settings, label_space, (rows, validation_rows), cache_dir)
+    tokenizer, lengths = _tokenizer_and_lengths(settings)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
     candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
     vocabulary = settings.vocabulary if isinstance(settings.vocabulary, Vocabulary) else None
@@ -144,6 +149,25 @@ def prepare_model(
     if settings.start_from is not None:
         start_from(model, processor, settings.start_from)
     return model, processor
+
+
+def texts_to_keep_tokens_of(
+    label_space: LabelSpace, splits: Iterable[Dataset | None], vocabulary: Vocabulary | list[str] | None
+) -> list[str]:
+    """Texts, label names, and further names of concepts, whose tokens a trimmed vocabulary keeps."""
+    texts = [text for split in splits if split is not None for text in split["text"]]
+    further = vocabulary.further_names(label_space.index) if isinstance(vocabulary, Vocabulary) else ()
+    return [*texts, *label_space.names, *(name for _, name in further)]
+
+
+def _with_trimmed_checkpoints(
+    settings: TrainingSettings, label_space: LabelSpace, splits: Iterable[Dataset | None], cache_dir: Path
+) -> TrainingSettings:
+    texts = texts_to_keep_tokens_of(label_space, splits, settings.vocabulary)
+    texts += filter(None, (settings.query_prompt, settings.passage_prompt))
+    backbone = trim_checkpoint(settings.backbone, texts, cache_dir)
+    encoder = None if settings.encoder is None else trim_checkpoint(settings.encoder, texts, cache_dir)
+    return replace(settings, backbone=backbone, encoder=encoder)
 
 
 def _tokenizer_and_lengths(settings: TrainingSettings) -> tuple[PreTrainedTokenizerBase, tuple[int, int]]:
