@@ -376,8 +376,7 @@ class EncoderSettings:
     Attributes:
         query_prompt: put before texts to predict labels for; the checkpoint's own if None.
         passage_prompt: put before training texts and label names; the checkpoint's own if None.
-        trim_vocabulary: keep those tokens of the checkpoint alone that the rows and the labels consist of, and single
-            characters: a multilingual one becomes several times smaller.
+        trim_vocabulary: keep only the tokens that rows and labels consist of, and characters; see [`trim_checkpoint`].
     """
 
     query_prompt: str | None = setting(
@@ -397,8 +396,7 @@ class EncoderSettings:
     )
     trim_vocabulary: bool = setting(
         False,
-        help="Keep only the tokens that rows and labels consist of, and single characters: a multilingual checkpoint "
-        "becomes several times smaller.",
+        help="Keep only the tokens of rows and labels: multilingual checkpoints become several times smaller.",
         unless=("start_from",),
     )
 
