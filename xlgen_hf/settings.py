@@ -395,9 +395,7 @@ class EncoderSettings:
         unless=("clusters", "retriever"),
     )
     trim_vocabulary: bool = setting(
-        False,
-        help="Keep only the tokens of rows and labels: multilingual checkpoints become several times smaller.",
-        unless=("start_from",),
+        False, help="Keep only tokens of rows and labels: multilingual models shrink.", unless=("start_from",)
     )
 
 
