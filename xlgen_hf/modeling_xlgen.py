@@ -479,13 +479,13 @@ class XLGenForConditionalGeneration(
         """Generation loss, cluster loss and their weighted sum, as far as there are targets."""
         if labels is None:
             return {"loss": None}
-        target = self.output_positions(labels)
+        target, smoothing = self.output_positions(labels), self.label_smoothing if self.training else 0.0
         clusters = None
         if cluster_rows is not None:
-            generation = token_loss(logits, target, ~cluster_rows)
-            clusters = token_loss(logits, target, cluster_rows)
+            generation = token_loss(logits, target, ~cluster_rows, smoothing)
+            clusters = token_loss(logits, target, cluster_rows, smoothing)
         else:
-            generation = token_loss(logits, target)
+            generation = token_loss(logits, target, smoothing=smoothing)
         if cluster_logits is not None and cluster_bits is not None:
             clusters = functional.binary_cross_entropy_with_logits(cluster_logits.float(), cluster_bits.float())
         loss = self.config.generation_loss_weight * generation

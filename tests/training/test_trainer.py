@@ -192,7 +192,7 @@ def test_rows_without_labels_are_left_out_and_counted(make_model, tmp_path, capl
     rows = Dataset.from_list([{"text": "art", "labels": ["art"]}, {"text": "x", "labels": []}])
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
         trainer = _trainer(make_model, rows, tmp_path, "base")
-    assert "1 of 2 training rows have no labels" in caplog.text
+    assert "Training data: rows without labels: 1 of 2, e.g. row 2." in caplog.text
     assert len(trainer.train_dataset) == 1
 
 

@@ -6,11 +6,11 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from datasets import Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Dataset, DatasetDict, Features, IterableDataset, List, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
 from ..errors import DataError
@@ -23,7 +23,7 @@ from .options import RowOptions
 from .row_store import RowStore, merge_long
 from .shaping import RowShaper
 from .suspicion import log_suspicions, row_suspicions
-from .tables import dataset_blocks, frame_blocks
+from .tables import dataset_blocks, frame_blocks, stream_table_blocks
 from .text_files import line_list
 
 if TYPE_CHECKING:
@@ -36,9 +36,11 @@ __all__ = [
     "RowSource",
     "load_label_names",
     "load_rows",
+    "report_rows",
     "row_facts",
     "rows_sha256",
     "source_splits",
+    "stream_blocks",
 ]
 
 logger = logging.getLogger(__name__)
@@ -68,6 +70,7 @@ def load_rows(
     require_text: bool = True,
     allow_empty_text: bool | None = None,
     suspicions: bool = True,
+    name: str | None = None,
     **changes: object,
 ) -> Dataset:
     r"""Read and check rows of text and labels.
@@ -79,7 +82,8 @@ def load_rows(
         source: a file (`.jsonl`, `.json`, `.csv`, `.tsv`, each also with `.gz`; `.parquet`, `.arrow`, `.xlsx`; where
             labels are not required, also `.txt`, one text per line); a folder with a file for each split, or that
             `save_to_disk` wrote, or in one of the layouts of `xlgen_hf.data.folders`; the id of a data set on the Hub;
-            or rows in memory: a data set, several by split, a data frame, an Arrow table, or dictionaries.
+            or rows in memory: a data set of `datasets` or torch, a stream of rows (all of it is read), several data
+            sets by split, a data frame, an Arrow table, or dictionaries.
         options: the columns to read, and how; see `RowOptions`.
         split: the part to read of a source with several: `train`, `validation` (also found as `valid`, `val`,
             `validate`, `dev`) or `test`. A file is read whole whatever this says.
@@ -89,6 +93,7 @@ def load_rows(
         allow_empty_text: whether a text may be empty or white space. By default this is so where labels or texts are
             not required: there is nothing to learn from such a row, but asking for its prediction is not a mistake.
         suspicions: whether to log what looks wrong in rows that must have texts and labels.
+        name: what errors and the log call the source; its path, or "the given rows", by default.
         **changes: fields of `RowOptions` that are other than in `options`, such as `labels_column="subjects"`.
 
     Returns:
@@ -109,14 +114,14 @@ def load_rows(
     shaper = RowShaper(
         options, require_labels=require_labels, require_text=require_text, allow_empty_text=allow_empty_text
     )
-    name = _name_of(source)
+    name = name or _name_of(source)
     store = RowStore()
-    for block in _blocks(source, split, options, require_labels):
+    for block in _blocks(source, name, split, options, require_labels):
         store.add(shaper.shape(block))
     if not store.rows:
         raise DataError("There are no rows.", file=name)
     rows = _merge(store.dataset(), shaper, options, name)
-    _report(shaper, name)
+    report_rows(shaper, name)
     if options.id_column is not None:
         _report_ids(rows, options.id_column, name)
     if suspicions and require_labels and require_text:
@@ -166,17 +171,42 @@ def _name_of(source: RowSource) -> str:
     return str(source) if isinstance(source, (str, Path)) else _GIVEN
 
 
-def _blocks(source: RowSource, split: str | None, options: RowOptions, require_labels: bool) -> Iterator[Block]:
+def _blocks(
+    source: RowSource, name: str, split: str | None, options: RowOptions, require_labels: bool
+) -> Iterator[Block]:
     splits = _found_splits(source, options, require_labels)
     if splits is not None:
-        return splits[choose_split(list(splits), split, _name_of(source))]()
+        return splits[choose_split(list(splits), split, name)]()
     if isinstance(source, (str, Path)):
         return read_file(Path(source).expanduser(), options)
-    if isinstance(source, Dataset):
-        return dataset_blocks(source, _GIVEN, options)
-    if hasattr(source, "__arrow_c_stream__"):  # data frames of pandas and Polars, Arrow tables
-        return frame_blocks(source, _GIVEN, options)
-    return _dictionary_blocks(source, options)
+    makes_rows = isinstance(source, Dataset) and source.format["type"] == "custom"  # by a transform
+    if isinstance(source, Dataset) and not makes_rows:
+        return dataset_blocks(source, name, options)
+    if hasattr(source, "__arrow_c_stream__") and not makes_rows:  # data frames of pandas and Polars, Arrow tables
+        return frame_blocks(source, name, options)
+    return stream_blocks(source, name, options)
+
+
+def stream_blocks(source: object, name: str, options: RowOptions, size: int | None = None) -> Iterator[Block]:
+    """Blocks of rows that are read one after another: a stream, dictionaries, or a data set of torch.
+
+    Args:
+        source: the rows.
+        name: what errors call them.
+        options: the columns to read.
+        size: most rows of a block; `BLOCK_ROWS` if None.
+
+    Raises:
+        DataError: if these are not rows.
+    """
+    if isinstance(source, IterableDataset):
+        if source.features is not None:
+            return stream_table_blocks(source, name, options, size)
+        epoch, source = source.epoch, source.with_format(None)
+        source.set_epoch(epoch)  # which a copy does not have
+    elif not isinstance(source, Iterable) and isinstance(source, Sized) and hasattr(source, "__getitem__"):
+        source = map(source.__getitem__, range(len(source)))  # of torch: it need not end by itself
+    return _dictionary_blocks(source, name, options, size)
 
 
 def _found_splits(source: RowSource, options: RowOptions, require_labels: bool) -> Splits | None:
@@ -236,18 +266,16 @@ def _hub_label_names(name: str) -> list[str]:
         ) from err
 
 
-def _dictionary_blocks(rows: Iterable[object], options: RowOptions) -> Iterator[Block]:
-    try:
-        iterator = iter(rows)
-    except TypeError as err:
-        raise DataError(f"Rows cannot be read from {type(rows).__name__}.", file=_GIVEN) from err
-    for part in batches(enumerate(iterator, 1)):
+def _dictionary_blocks(source: object, name: str, options: RowOptions, size: int | None) -> Iterator[Block]:
+    if not isinstance(source, Iterable):
+        raise DataError(f"Rows cannot be read from {type(source).__name__}.", file=name)
+    for part in batches(enumerate(source, 1), size):
         wrong = next(((number, row) for number, row in part if not isinstance(row, Mapping)), None)
         if wrong is not None:
             message = f"The row is {type(wrong[1]).__name__}; a dictionary with a text and labels is expected."
-            raise DataError(message, file=_GIVEN, row=wrong[0])
+            raise DataError(message, file=name, row=wrong[0])
         yield block_of_rows(
-            _GIVEN, [number for number, _ in part], [row for _, row in part if isinstance(row, Mapping)], options
+            name, [number for number, _ in part], [row for _, row in part if isinstance(row, Mapping)], options
         )
 
 
@@ -286,8 +314,13 @@ def _merge(rows: Dataset, shaper: RowShaper, options: RowOptions, name: str) -> 
     return merged
 
 
-def _report(shaper: RowShaper, source: str) -> None:
-    """Log what was counted."""
+def report_rows(shaper: RowShaper, source: str) -> None:
+    """Log what was let pass or repaired.
+
+    Args:
+        shaper: what has read the rows.
+        source: what to call them.
+    """
     without, empty, repeated = shaper.without_labels, shaper.empty_texts, shaper.label_reader.repeated
     if without.count and shaper.require_labels:
         logger.warning(

@@ -19,7 +19,7 @@ from .options import RowOptions, shown_names
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
-    from datasets import Dataset
+    from datasets import Dataset, IterableDataset
 
 __all__ = [
     "EXCEL_SUFFIXES",
@@ -29,6 +29,7 @@ __all__ = [
     "read_excel",
     "read_parquet",
     "saved_splits",
+    "stream_table_blocks",
 ]
 
 logger = logging.getLogger(__name__)
@@ -171,6 +172,25 @@ def dataset_blocks(dataset: Dataset, name: str, options: RowOptions) -> Iterator
     selected = dataset.select_columns(wanted).with_format("arrow")
     with _arrow_errors(name, "a data set"):
         yield from _arrow_blocks(name, selected.iter(batch_size=_block_rows(len(wanted))), classes)
+
+
+def stream_table_blocks(
+    dataset: IterableDataset, name: str, options: RowOptions, size: int | None = None
+) -> Iterator[Block]:
+    """Blocks of a stream of `datasets` whose columns are known; what its source raises is passed on as it is.
+
+    Args:
+        dataset: the stream.
+        name: what errors call it.
+        options: the columns to read.
+        size: most rows of a block; `BLOCK_ROWS` if None.
+    """
+    wanted = _wanted_columns(list(dataset.features), options, name)
+    classes = _names_of_feature(dataset.features.get(options.labels))
+    rows = min(size or BLOCK_ROWS, _block_rows(len(wanted)))
+    selected = dataset.select_columns(wanted).with_format("arrow")
+    selected.set_epoch(dataset.epoch)  # which a copy does not have
+    yield from _arrow_blocks(name, selected.iter(batch_size=rows), classes)
 
 
 def saved_splits(folder: Path) -> dict[str, Dataset]:

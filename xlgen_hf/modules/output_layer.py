@@ -71,7 +71,13 @@ class OutputRows(NamedTuple):
 
 
 class RestrictedOutputMixin:
-    """Runs the backbone of an XLGen model, with the rows of its output layer that label sequences need."""
+    """Runs the backbone of an XLGen model, with the rows of its output layer that label sequences need.
+
+    Attributes:
+        label_smoothing: fraction of the targets' probability that all label tokens share in training, in [0, 1).
+    """
+
+    label_smoothing: float = 0.0
 
     def widen_output(self: OutputModel, processor: XLGenProcessor) -> None:
         """Make room for labels that joined the processor after the model was built: their tokens and vectors.
@@ -330,17 +336,22 @@ def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tens
     return OutputRows(weight[kept], added_here + (0 if bias is None else bias), added.shape[-1])
 
 
-def token_loss(logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None) -> torch.Tensor:
+def token_loss(
+    logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None, smoothing: float = 0.0
+) -> torch.Tensor:
     """Mean cross-entropy of target tokens, shape `()`; 0 without any.
 
     Args:
         logits: `(B, T, R)`.
         target: columns of the target tokens, -100 where no loss counts, `(B, T)`.
         rows: rows that count, `(B,)`, bool; all if None.
+        smoothing: fraction of the targets' probability that all `R` columns share, in [0, 1).
     """
     counted = target != IGNORED
     if rows is not None:
         counted &= rows[:, None]
     # Only counted positions go through the softmax: the padding of a batch is often half of it.
-    loss = functional.cross_entropy(logits[counted].float(), target[counted], reduction="sum")
+    loss = functional.cross_entropy(
+        logits[counted].float(), target[counted], reduction="sum", label_smoothing=smoothing
+    )
     return loss / counted.sum().clamp(min=1)

@@ -12,6 +12,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 from ..errors import ConfigurationError
 from ..settings import check_values, definitions
 from .settings import TrainerSettings
+from .unsupported import check_supported
 
 __all__ = ["XLGenTrainingArguments", "check_processes"]
 
@@ -21,17 +22,20 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
     """Arguments of [`XLGenTrainer`].
 
     [`TrainerSettings`] has those that are XLGen's own, and the defaults that differ from `Seq2SeqTrainingArguments`.
-    Other defaults that differ: `predict_with_generate` True, `remove_unused_columns` False (the collator picks its
-    columns), `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names` ["labels"];
-    `dataloader_pin_memory` is off on a CPU.
+    Other defaults that differ: `predict_with_generate` True, `remove_unused_columns` False (it has no effect: the
+    collator picks its columns), `metric_for_best_model` micro_f1 (so `greater_is_better` True), `label_names`
+    ["labels"]; `dataloader_pin_memory` is off on a CPU.
+
+    Arguments of transformers that would have no effect, or fail when the training has begun, are refused; the page
+    Training of the documentation lists them.
 
     Raises:
-        ConfigurationError: if a value is out of range, or this machine cannot do what is asked for.
+        ConfigurationError: if a value is out of range or not supported, or this machine cannot do what is asked for.
     """
 
     predict_with_generate: bool = field(default=True, metadata={"help": "Evaluate by generating label sets."})
     remove_unused_columns: bool | None = field(
-        default=False, metadata={"help": "Keep it off: the collator picks its columns."}
+        default=False, metadata={"help": "No effect: the collator picks its columns."}
     )
     metric_for_best_model: str | None = field(
         default="micro_f1", metadata={"help": "Metric that picks the best model."}
@@ -54,6 +58,12 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
             known = ", ".join(["none", "all", *get_available_reporting_integrations()])
             raise ConfigurationError(
                 f"report_to={unknown[0]!r}; it must be one of {known}, or a tracker that is installed first."
+            )
+        check_supported(self)
+        if self.fp16 and self.device.type == "cpu":
+            raise ConfigurationError(
+                "fp16: only a GPU computes in float16. Leave fp16 out, or compute in bfloat16 on the CPU: bf16 and "
+                "use_cpu (--bf16 --use-cpu)."
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn

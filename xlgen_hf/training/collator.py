@@ -5,22 +5,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import NoReturn, TypedDict
 
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
 
 from ..configuration_xlgen import Variant
+from ..data.options import RowOptions
+from ..data.rows import RowSource, load_rows
 from ..data.transforms import LABEL_SIDE
-from ..errors import ConfigurationError, DataError
+from ..errors import ConfigurationError, DataError, LabelSpaceError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import TruncationReport
 from ..modules.output_layer import IGNORED
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..retrieval.candidate_inputs import InputCandidates
 
-__all__ = ["Batch", "DataCollatorForXLGen", "EncodedRow", "ShareCollator", "encode_dataset", "pad_rows"]
+__all__ = [
+    "Batch",
+    "DataCollatorForXLGen",
+    "EncodedRow",
+    "RowEncoder",
+    "ShareCollator",
+    "encode_dataset",
+    "is_encoded",
+    "pad_rows",
+    "reading_options",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -66,79 +78,96 @@ class Batch(TypedDict, total=False):
 
 
 def encode_dataset(
-    dataset: Dataset,
+    source: RowSource,
     processor: XLGenProcessor,
     what: str = "Data",
     *,
+    row_options: RowOptions | None = None,
     allow_unknown: bool = False,
+    require_labels: bool = True,
     training: bool = False,
 ) -> Dataset:
-    """Tokenize texts and look labels up, once for the whole training.
+    """Read rows as `load_rows` does, tokenize texts and look labels up, once for the whole training.
 
     Args:
-        dataset: rows with `text` and `labels`.
+        source: rows that `load_rows` reads.
         processor: of the model that will be trained.
-        what: how the report of losses calls these rows.
+        what: how errors and the report of losses call these rows.
+        row_options: the columns to read, and how; by default `text` and `labels`.
         allow_unknown: take labels outside the label space for references that no prediction can meet, and report
             their number, instead of refusing them; for rows that evaluate.
-        training: rows that are trained on, so that none of them may retrieve itself (`rcl`).
+        require_labels: if false, the column of labels may be missing; for rows that are only predicted.
+        training: rows that are trained on: none of them may retrieve itself (`rcl`), and those without labels are left
+            out and counted.
 
     Returns:
         Rows with `text_ids` (tokens of the text), `candidate_ids`, `candidate_levels` and `candidate_scores` (`rcl`),
-        `label_ids`, `unknown_ids` (ids from `L` on for labels outside the label space), `row` (the row's number),
-        `label_side` and `length` (tokens of input and target together). What truncation loses is logged with its
+        `label_ids`, `unknown_ids` (ids from `L` on for labels outside the label space), `row` (the row's number, from
+        0), `label_side` and `length` (tokens of input and target together). What truncation loses is logged with its
         fraction of all texts and labels; training rows whose labels are all too long for a target are left out.
 
     Raises:
-        DataError: if no training row has a label that fits.
-        LabelSpaceError: if a label is not in the label space, unless `allow_unknown`.
+        DataError: if a row is not as `load_rows` wants it, or no training row has a label that fits; names the row.
+        LabelSpaceError: if a label is not in the label space, unless `allow_unknown`; names the row.
     """
-    encode = _RowEncoder(processor, allow_unknown, training)
-    encoded = dataset.map(
+    options = reading_options(source, row_options)
+    rows = load_rows(source, options, name=what, require_labels=require_labels, suspicions=False)
+    encode = RowEncoder(processor, what, allow_unknown, training)
+    encoded = rows.map(
         encode,
         batched=True,
         batch_size=_MAP_BATCH,
         with_indices=True,
-        remove_columns=dataset.column_names,
+        remove_columns=rows.column_names,
         features=_ENCODED,
         keep_in_memory=True,
         load_from_cache_file=False,  # a cached answer would skip the report
         desc=f"Tokenizing {what.lower()}",
     )
-    if training:
-        processor.label_tokenizer.report_oversized(encode.report)
-    encode.report.log(what)
-    if encode.unknown:
-        _report_unknown(what, list(encode.unknown))
-    if encode.report.rows_lost and not len(encoded):
-        raise DataError(
-            f"{what}: no row has a label that fits into a target of {processor.max_target_length} tokens. Raise "
-            "max_target_length."
-        )
+    encode.log()
+    if training and not len(encoded):
+        encode.fail_without_rows()
     return encoded
 
 
+def is_encoded(rows: object) -> bool:
+    """Whether rows come from [`encode_dataset`]."""
+    return isinstance(rows, Dataset) and "text_ids" in rows.column_names
+
+
+def reading_options(source: object, row_options: RowOptions | None) -> RowOptions:
+    """How rows are read that are to be encoded: the mark of label-side rows is kept where there is one."""
+    options = row_options or RowOptions()
+    has_mark = LABEL_SIDE in (getattr(source, "column_names", None) or ())
+    return options.changed(keep_columns=(*options.keep_columns, LABEL_SIDE)) if has_mark else options
+
+
 @dataclass
-class _RowEncoder:
+class RowEncoder:
     """Encodes rows batch by batch, and keeps count of what is lost.
 
     Attributes:
-        processor, allow_unknown, training: see [`encode_dataset`].
+        processor, what, allow_unknown, training: see [`encode_dataset`].
         report: what truncation has lost so far.
         unknown: labels outside the label space so far, by the ids that stand for them.
     """
 
     processor: XLGenProcessor
+    what: str
     allow_unknown: bool
     training: bool
     report: TruncationReport = field(default_factory=TruncationReport)
     unknown: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
-        """Rows and their numbers -> the columns of encoded rows."""
+        """Rows of `load_rows` and their numbers, from 0 -> the columns of encoded rows."""
+        if self.training:
+            rows, numbers = _labelled(rows, numbers)
+        if not numbers:
+            return {name: [] for name in _ENCODED}
         processor, report, training = self.processor, self.report, self.training
         texts = processor.encode_texts(rows["text"], report, training=training)
-        found = [self._look_up(labels) for labels in rows["labels"]]
+        found = [self._look_up(labels, number) for labels, number in zip(rows["labels"], numbers, strict=True)]
         order = processor.label_space.order
         targets = [processor.label_tokenizer.build_target(order(ids), report) for ids, _ in found]
         # A row whose labels are all too long would teach to end at once.
@@ -156,12 +185,38 @@ class _RowEncoder:
             "length": [len(processor.build_input(texts[row])) + len(targets[row]) for row in kept],
         }
 
-    def _look_up(self, labels: list[str]) -> tuple[list[int], list[int]]:
+    def _look_up(self, labels: list[str], number: int) -> tuple[list[int], list[int]]:
         space = self.processor.label_space
-        if not self.allow_unknown:
+        if self.allow_unknown:
+            known, others = space.encode_known(labels)
+            return known, [self.unknown.setdefault(name, len(space) + len(self.unknown)) for name in others]
+        try:
             return space.encode(labels), []
-        known, others = space.encode_known(labels)
-        return known, [self.unknown.setdefault(name, len(space) + len(self.unknown)) for name in others]
+        except LabelSpaceError as err:
+            raise LabelSpaceError(f"{self.what}, row {number + 1}: {err}") from err
+
+    def log(self) -> None:
+        """Log what was lost so far."""
+        if self.training:
+            self.processor.label_tokenizer.report_oversized(self.report)
+        self.report.log(self.what)
+        if self.unknown:
+            _report_unknown(self.what, list(self.unknown))
+
+    def fail_without_rows(self) -> NoReturn:
+        """Raise the error of training rows none of which can be trained on."""
+        if not self.report.rows_lost:
+            raise DataError(f"{self.what}: no row has labels, so there is nothing to train on.")
+        raise DataError(
+            f"{self.what}: no row has a label that fits into a target of {self.processor.max_target_length} tokens. "
+            "Raise max_target_length."
+        )
+
+
+def _labelled(rows: dict[str, list], numbers: list[int]) -> tuple[dict[str, list], list[int]]:
+    """The rows that have labels; the others teach nothing."""
+    kept = [row for row, labels in enumerate(rows["labels"]) if labels]
+    return {name: [column[row] for row in kept] for name, column in rows.items()}, [numbers[row] for row in kept]
 
 
 def _report_unknown(what: str, names: list[str]) -> None:
@@ -216,7 +271,16 @@ class DataCollatorForXLGen:
     epoch: int = 0
 
     def __call__(self, features: Sequence[EncodedRow]) -> Batch:
-        """Rows of [`encode_dataset`] -> one batch."""
+        """Rows of [`encode_dataset`] -> one batch.
+
+        Raises:
+            DataError: if they are other rows.
+        """
+        if features and "text_ids" not in features[0]:
+            raise DataError(
+                f"The collator was given rows with {sorted(features[0])}; it makes batches of encoded rows. Encode "
+                "them first: xlgen_hf.training.collator.encode_dataset(rows, processor)."
+            )
         order = self.processor.label_space.order
         ordered = [order(f["label_ids"], epoch=self.epoch, row=f["row"]) for f in features]
         if self.variant == "mcg":

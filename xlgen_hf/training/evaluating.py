@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypedDict
+from typing import TypedDict
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerControl
 from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
 
+from ..data.options import RowOptions
+from ..data.rows import RowSource
 from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
 from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
@@ -21,33 +23,28 @@ from ..modules.output_layer import IGNORED
 from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.generator import Generator
 from ..prediction.predictor import Predictor
-from ..processing_xlgen import EncodedText, XLGenProcessor
+from ..processing_xlgen import EncodedText
 from ..ranking.sources import union
-from .collator import Batch, DataCollatorForXLGen, encode_dataset, pad_rows
+from .collator import Batch, DataCollatorForXLGen, pad_rows
+from .inputs import EvaluationRows, encode_evaluation_rows, encode_test_rows
 from .losses import LOSSES, LossSums, loss_sums
 from .resuming import ResumableTrainer
+from .unsupported import needs_metric
 
 __all__ = [
     "EvaluatedRows",
     "EvaluatingTrainer",
-    "EvaluationRows",
-    "encode_evaluation_rows",
     "has_adapter",
-    "is_encoded",
     "ragged",
     "share_of",
 ]
-
-EvaluationRows: TypeAlias = "Dataset | dict[str, Dataset] | None"
-"""Rows that evaluate a training: one set, several by name, or none."""
-
-_ENCODED_COLUMN = "text_ids"
 
 
 class _LoadingOptions(TypedDict):
     num_workers: int
     pin_memory: bool
     prefetch_factor: int | None
+    multiprocessing_context: str | None
 
 
 @dataclass
@@ -98,9 +95,11 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
 
     Attributes:
         evaluation_collator: makes the batches of evaluation rows.
+        row_options: how rows are read that are not encoded yet.
     """
 
     evaluation_collator: DataCollatorForXLGen
+    row_options: RowOptions | None
     control: TrainerControl
 
     def base_model(self) -> XLGenForConditionalGeneration:
@@ -119,19 +118,26 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             "candidate_loss": config.candidate_loss_weight,
         }
 
-    def get_eval_dataloader(self, eval_dataset: EvaluationRows | str = None) -> DataLoader:
-        """Batches of this process's share of the evaluation rows, with what generation and scoring need."""
+    def get_eval_dataloader(self, eval_dataset: EvaluationRows = None) -> DataLoader:
+        """Batches of this process's share of the evaluation rows, with what generation and scoring need.
+
+        Args:
+            eval_dataset: rows, or the name of one of several sets; those of the trainer if None.
+        """
         if isinstance(eval_dataset, str):
             eval_dataset = self.eval_dataset[eval_dataset]
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        rows = encode_evaluation_rows(rows, self.processing_class)
+        given = self.eval_dataset if eval_dataset is None else eval_dataset
+        rows = encode_evaluation_rows(given, self.processing_class, self.row_options)
         return self.evaluation_batches(rows, self.args.process_index, self.args.world_size)
 
-    def get_test_dataloader(self, test_dataset: Dataset) -> DataLoader:
-        """Batches of this process's share of rows to predict, with what generation and scoring need."""
-        return self.get_eval_dataloader(test_dataset)
+    def get_test_dataloader(self, test_dataset: RowSource) -> DataLoader:
+        """Batches of this process's share of rows to predict; without labels they are only predicted."""
+        rows = encode_test_rows(test_dataset, self.processing_class, self.row_options)
+        return self.evaluation_batches(rows, self.args.process_index, self.args.world_size)
 
-    def evaluation_batches(self, rows: EvaluationRows, process: int = 0, processes: int = 1) -> DataLoader:
+    def evaluation_batches(
+        self, rows: Dataset | dict[str, Dataset] | None, process: int = 0, processes: int = 1
+    ) -> DataLoader:
         """Batches of a process's share of encoded rows; by default all of them.
 
         Args:
@@ -171,8 +177,12 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
 
         Returns:
             Predicted and true label ids `(N, longest)`, padded with -100 and in the order of the rows, and the scores;
-            the same in each process.
+            the same in each process. Where no row has labels: predicted ones alone.
+
+        Raises:
+            ConfigurationError: if `evaluate` or `predict` was given more of the search than `num_beams`.
         """
+        self._check_search()
         loss_only = self.args.prediction_loss_only if prediction_loss_only is None else prediction_loss_only
         self.prepare_evaluation()
         self.callback_handler.eval_dataloader = dataloader
@@ -185,10 +195,13 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
     def _scored(self, found: EvaluatedRows, prefix: str) -> EvalLoopOutput:
         """Scores of all rows, with the prefix before their names."""
         metrics: dict[str, float] = {}
+        predictions = references = None
+        if found.predicted and not any(found.references):
+            predictions = pad_rows(found.predicted).numpy()
+            return EvalLoopOutput(predictions=predictions, label_ids=None, metrics=metrics, num_samples=found.rows)
         loss = found.loss(self.loss_weights())
         if loss is not None:
             metrics[f"{prefix}_loss"] = loss
-        predictions = references = None
         if found.predicted:
             predictions, references = (pad_rows(rows).numpy() for rows in (found.predicted, found.references))
         if self.compute_metrics is not None and predictions is not None:
@@ -196,12 +209,31 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             metrics |= {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in scores.items()}
         return EvalLoopOutput(predictions=predictions, label_ids=references, metrics=metrics, num_samples=found.rows)
 
+    def _check_search(self) -> None:
+        """Refuse arguments of `generate` that the search of label sets does not have."""
+        given = {name for name, value in getattr(self, "_gen_kwargs", {}).items() if value is not None}
+        if given - {"num_beams"}:
+            name = min(given - {"num_beams"})
+            raise ConfigurationError(
+                f"{name}: evaluation searches label sets with num_beams alone. Set min_labels and max_labels of the "
+                "model's config, and max_target_length of the processor, for anything else."
+            )
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
+        """Whether an evaluation is the best so far; never where nothing asks for it and the metric is not there."""
+        name = f"eval_{str(self.args.metric_for_best_model).removeprefix('eval_')}"
+        if name not in metrics and not needs_metric(self.args):
+            return False
+        is_best: bool = super()._determine_best_metric(metrics=metrics, trial=trial)
+        return is_best
+
     def loading_options(self) -> _LoadingOptions:
         """What the arguments say of the loading of rows."""
         return {
             "num_workers": self.args.dataloader_num_workers,
             "pin_memory": self.args.dataloader_pin_memory,
             "prefetch_factor": self.args.dataloader_prefetch_factor,
+            "multiprocessing_context": self.args.dataloader_multiprocessing_context,
         }
 
     def prepare_evaluation(self) -> None:
@@ -270,17 +302,3 @@ def ragged(matrix: np.ndarray) -> list[list[int]]:
 def has_adapter(model: PreTrainedModel) -> bool:
     """Whether a model is a `PeftModel`, told without an import of peft."""
     return hasattr(model, "active_peft_config")
-
-
-def is_encoded(dataset: Dataset) -> bool:
-    """Whether rows come from [`encode_dataset`]."""
-    return _ENCODED_COLUMN in dataset.column_names
-
-
-def encode_evaluation_rows(dataset: EvaluationRows, processor: XLGenProcessor) -> EvaluationRows:
-    """Encode rows, or a dictionary of such, unless they are encoded; labels outside the label space are reported."""
-    if isinstance(dataset, dict):
-        return {name: encode_evaluation_rows(rows, processor) for name, rows in dataset.items()}
-    if dataset is None or is_encoded(dataset):
-        return dataset
-    return encode_dataset(dataset, processor, "Evaluation data", allow_unknown=True)

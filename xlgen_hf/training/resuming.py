@@ -123,16 +123,18 @@ class ResumableTrainer(Trainer):
     def _checkpoint_to_resume(self, wanted: str | bool | None) -> Checkpoint | None:
         if not wanted:
             return None
-        if wanted is True:
-            newest = newest_checkpoint(self.args.output_dir)
-            if newest is None:
-                raise ConfigurationError(f"{self.args.output_dir} has no complete checkpoint to resume from.")
-            return newest
-        checkpoint = read_checkpoint(wanted)
+        checkpoint = newest_checkpoint(self.args.output_dir) if wanted is True else read_checkpoint(wanted)
+        if checkpoint is None and wanted is True:
+            raise ConfigurationError(f"{self.args.output_dir} has no complete checkpoint to resume from.")
         if checkpoint is None:
             raise ModelFolderError(
                 f"{wanted} is not a complete checkpoint of this version. Resume from another one, or start again in "
                 "another output folder."
+            )
+        if not (checkpoint.folder / _LOSSES_FILE).exists():
+            raise ModelFolderError(
+                f"{checkpoint.folder} holds the model alone, as save_only_model asks for; no training can continue "
+                "from it. Start again in another output folder, without save_only_model."
             )
         return checkpoint
 

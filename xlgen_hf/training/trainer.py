@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from accelerate.utils import broadcast_object_list
 from datasets import Dataset
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction
 
-from ..data.transforms import labelled_rows
+from ..data.options import RowOptions
+from ..data.rows import RowSource
 from ..errors import ConfigurationError, HubError
 from ..evaluation.scoring import score_ids
 from ..files.saving import replace_files
@@ -25,10 +26,14 @@ from ..hub.push import PushReport, push_model
 from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments, check_processes
-from .collator import Batch, DataCollatorForXLGen, ShareCollator, encode_dataset
-from .evaluating import EvaluatingTrainer, encode_evaluation_rows, has_adapter, is_encoded, ragged
+from .collator import Batch, DataCollatorForXLGen, ShareCollator
+from .evaluating import EvaluatingTrainer, has_adapter, ragged
+from .inputs import EvaluationRows, encode_evaluation_rows, encode_training_rows
 from .losses import LOSSES, loss_sums
+from .partners import check_best_metric, check_epochs, check_partners, check_stream, prepare_model
 from .sampler import LengthBucketSampler
+from .searching import SearchingTrainer
+from .streaming import EncodedStream
 from .tuning import tune_model
 
 if TYPE_CHECKING:
@@ -41,7 +46,6 @@ __all__ = ["XLGenTrainer"]
 logger = logging.getLogger(__name__)
 
 _DECISIONS = ("min_labels", "num_beams", "pool")  # fields of the config that `tune_model` sets
-_UNUSED = "pooler"  # BERT's, which only its classifiers read
 
 
 class _EpochCallback(TrainerCallback):
@@ -55,7 +59,8 @@ class _EpochCallback(TrainerCallback):
     ) -> None:
         """Set the epoch that collator and sampler draw for, and anneal the cluster loss."""
         epoch = int(state.epoch or 0)
-        self.trainer.data_collator.epoch = epoch
+        if isinstance(self.trainer.data_collator, DataCollatorForXLGen):
+            self.trainer.data_collator.epoch = epoch
         if isinstance(self.trainer.train_sampler, LengthBucketSampler):
             self.trainer.train_sampler.set_epoch(epoch)
         model = self.trainer.base_model()
@@ -63,7 +68,7 @@ class _EpochCallback(TrainerCallback):
             model.cluster_loss_scale = 1.0 / (epoch + 1)
 
 
-class XLGenTrainer(EvaluatingTrainer):
+class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     """Trains an XLGen model.
 
     Several processes (`torchrun`, `accelerate launch`) share each batch of `per_device_train_batch_size` times their
@@ -72,19 +77,28 @@ class XLGenTrainer(EvaluatingTrainer):
     Args:
         model: the model, or an adapter on one (see `xlgen_hf.training.lora`).
         args: the arguments.
-        train_dataset: rows with `text` and `labels` (or rows from [`encode_dataset`]); rows without labels are left
-            out and counted.
-        eval_dataset: rows of the same kind, or a dictionary of such; labels outside the label space are reported and
-            count as missed.
         processing_class: the model's processor.
-        kwargs: further arguments of `Seq2SeqTrainer`.
+        train_dataset: rows in memory in any form that `load_rows` reads (data sets of `datasets` or torch, lists of
+            dictionaries, data frames, ...), or a stream of rows (an `IterableDataset` of `datasets` or torch); rows
+            without labels are left out and counted. Rows from [`encode_dataset`] are taken as they are.
+        eval_dataset: rows of the same kinds but streams, or a dictionary of such; labels outside the label space are
+            reported and count as missed.
+        row_options: the columns of these rows, and how they are read; by default `text` and `labels`.
+        model_init: a function that makes the model, instead of `model`; of no argument, or of the trial of
+            [`hyperparameter_search`]. Every training begins with a new one.
+        kwargs: further arguments of `Seq2SeqTrainer`. A `data_collator` gets the rows of [`encode_dataset`];
+            `compute_metrics` gets label ids, those from `L` on for labels outside the label space, padded with -100;
+            `compute_loss_func` gets the model's output, the columns of its logits that are the targets `(B, T)`, -100
+            where no loss counts, and `num_items_in_batch` (`eval_loss` stays the model's own). There are no logits for
+            `preprocess_logits_for_metrics`, which is refused.
 
     Evaluation generates label sets (by the model's own search, or with `generation_num_beams`) and reports micro and
     macro F1 with the project's metric, by shot where training counts are known. Each process evaluates its share of
     the rows, and all get the scores of all rows. `eval_loss` is the mean over the label tokens of all rows.
 
     Raises:
-        ConfigurationError: if processor, adapter or arguments cannot be trained with.
+        ConfigurationError: if processor, model, adapter or arguments cannot be trained with.
+        DataError: if a row is not as `load_rows` wants it; names the row.
     """
 
     optimizer: torch.optim.Optimizer | None
@@ -95,45 +109,66 @@ class XLGenTrainer(EvaluatingTrainer):
 
     def __init__(
         self,
-        model: XLGenForConditionalGeneration,
-        args: XLGenTrainingArguments,
+        model: XLGenForConditionalGeneration | None = None,
+        args: XLGenTrainingArguments | None = None,
         *,
-        processing_class: XLGenProcessor,
-        train_dataset: Dataset | None = None,
-        eval_dataset: Dataset | dict[str, Dataset] | None = None,
+        processing_class: XLGenProcessor | None = None,
+        train_dataset: RowSource | None = None,
+        eval_dataset: EvaluationRows = None,
+        row_options: RowOptions | None = None,
+        model_init: Callable[..., XLGenForConditionalGeneration] | None = None,
         **kwargs: object,
     ) -> None:
-        if not isinstance(processing_class, XLGenProcessor):
-            raise ConfigurationError(
-                f"processing_class is a {type(processing_class).__name__}; an XLGenProcessor is needed."
-            )
-        _check_arguments(args)
-        _check_adapter(model)
-        collator = DataCollatorForXLGen(
-            processing_class,
-            model.config.variant,
-            clusters_only_rate=args.clusters_only_rate,
-            cluster_noise=args.cluster_noise,
-            seed=args.seed,
-        )
+        processor, args = check_partners(processing_class, args, kwargs)
+        check_processes(args.world_size)
+        if model is not None:
+            prepare_model(model, args)
+        self.row_options = row_options
         self.evaluation_collator = DataCollatorForXLGen(
-            processing_class, model.config.variant, references=True, clusters_only_rate=0, cluster_noise=0
+            processor, references=True, clusters_only_rate=0, cluster_noise=0
         )
-        kwargs.setdefault("data_collator", collator)
-        kwargs.setdefault("compute_metrics", self._label_set_metrics)
+        self._has_own_collator = kwargs.get("data_collator") is None
+        has_own_metrics = kwargs.get("compute_metrics") is None
+        if self._has_own_collator:
+            kwargs["data_collator"] = DataCollatorForXLGen(processor)
+        if has_own_metrics:
+            kwargs["compute_metrics"] = self._label_set_metrics
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
-        _freeze_unused(model)
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
+        training_rows = encode_training_rows(train_dataset, processor, row_options)
+        if isinstance(training_rows, EncodedStream):
+            check_stream(args)
         super().__init__(
             model=model,
             args=args,
-            processing_class=processing_class,
-            train_dataset=_encode_training_rows(train_dataset, processing_class),
-            eval_dataset=encode_evaluation_rows(eval_dataset, processing_class),
+            processing_class=processor,
+            train_dataset=training_rows,
+            eval_dataset=encode_evaluation_rows(eval_dataset, processor, row_options),
+            model_init=model_init,
             **kwargs,
         )
+        if isinstance(training_rows, EncodedStream):
+            check_epochs(self.base_model().config)
+        self.label_smoother = None  # the model smooths, over the tokens that it scores
+        self._configure_collators()
+        if has_own_metrics:
+            check_best_metric(args, self.eval_dataset, set(self._score([[0]], [[0]])))
         self.add_callback(_EpochCallback(self))
+
+    def call_model_init(self, trial: object = None) -> PreTrainedModel:
+        """A new model from `model_init`, ready to be trained."""
+        model = super().call_model_init(trial)
+        prepare_model(model, self.args)
+        return model
+
+    def _configure_collators(self) -> None:
+        """Let the collators make what model and arguments want now; both may change from training to training."""
+        self.evaluation_collator.variant = variant = self.base_model().config.variant
+        if self._has_own_collator:
+            self.data_collator.variant = variant
+            for name in ("clusters_only_rate", "cluster_noise", "seed"):
+                setattr(self.data_collator, name, getattr(self.args, name))
 
     # ------------------------------------------------------------------------------------------------ training
 
@@ -142,8 +177,9 @@ class XLGenTrainer(EvaluatingTrainer):
         if self.optimizer is None:
             model = self.model if model is None else model
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
-            self.optimizer = optimizer_class(self._parameter_groups(model), **options)
-        return self.optimizer
+            self.optimizer_cls_and_kwargs = (optimizer_class, {**options, "params": self._parameter_groups(model)})
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        return optimizer
 
     def _parameter_groups(self, model: PreTrainedModel) -> list[dict[str, object]]:
         decayed = set(self.get_decay_parameter_names(model))
@@ -163,12 +199,17 @@ class XLGenTrainer(EvaluatingTrainer):
         ]
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
-        """Batches of similar lengths, or just a random order; both follow from seed and epoch alone."""
+        """Batches of similar lengths, a random order, or that of the data; all follow from seed and epoch alone."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
-        if not self.args.length_bucketing and self.args.train_sampling_strategy != "random":
-            return super()._get_train_sampler(dataset)
-        lengths = dataset["length"][:] if self.args.length_bucketing else [0] * len(dataset)
-        return LengthBucketSampler(lengths, self._global_batch_size, self.args.data_seed or self.args.seed)
+        strategy = self.args.train_sampling_strategy
+        if isinstance(dataset, EncodedStream):
+            return None  # it has an order
+        if strategy == "sequential":
+            return SequentialSampler(dataset)
+        in_buckets = self.args.length_bucketing or strategy == "group_by_length"
+        lengths = dataset["length"][:] if in_buckets else [0] * len(dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        return LengthBucketSampler(lengths, self._global_batch_size, seed)
 
     @property
     def _global_batch_size(self) -> int:
@@ -179,6 +220,7 @@ class XLGenTrainer(EvaluatingTrainer):
         """Training batches; of several processes, each gets its share of every batch."""
         if self.train_dataset is None:
             raise ConfigurationError("Training needs a train_dataset.")
+        self._configure_collators()
         self.train_sampler = self._get_train_sampler()
         return DataLoader(
             self.train_dataset,
@@ -192,11 +234,18 @@ class XLGenTrainer(EvaluatingTrainer):
     def compute_loss(
         self, model: PreTrainedModel, inputs: Batch, return_outputs: bool = False, **kwargs: object
     ) -> torch.Tensor | tuple[torch.Tensor, XLGenOutput]:
-        """The model's loss, or this process's part of the loss of the whole batch; keeps its parts for the log."""
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        """The model's loss, or this process's part of the loss of the whole batch; keeps its parts for the log.
+
+        With a `compute_loss_func`: what that gives.
+        """
+        if self.compute_loss_func is None:
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        else:
+            outputs = model(**inputs)
+            loss = self._given_loss(outputs, inputs, kwargs.get("num_items_in_batch"))
         if model.training:
             parts = {name: outputs.get(name) for name in LOSSES}
-            if self.args.world_size > 1:
+            if self.args.world_size > 1 and self.compute_loss_func is None:
                 means = loss_sums(outputs, inputs).means(
                     lambda counts: self.accelerator.reduce(counts, "sum"), self.args.world_size
                 )
@@ -206,6 +255,12 @@ class XLGenTrainer(EvaluatingTrainer):
                 if value is not None:
                     self._loss_parts.setdefault(name, []).append(value.detach())
         return (loss, outputs) if return_outputs else loss
+
+    def _given_loss(self, outputs: XLGenOutput, inputs: Batch, num_items: object) -> torch.Tensor:
+        """The loss of `compute_loss_func`, times the processes: it is divided by the items of all of them."""
+        columns = self.base_model().output_positions(inputs["labels"])
+        loss: torch.Tensor = self.compute_loss_func(outputs, columns, num_items_in_batch=num_items)
+        return loss if num_items is None else loss * self.accelerator.num_processes
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of generation loss and cluster loss since the last log of a loss."""
@@ -343,45 +398,3 @@ class XLGenTrainer(EvaluatingTrainer):
         self.processing_class = self.processing_class.with_score_model(score_model)
         least: int = config.min_labels
         return least
-
-
-def _freeze_unused(model: PreTrainedModel) -> None:
-    """Leave out of the training what no loss reaches: where the candidate head alone is trained, the decoder too."""
-    kept = {id(parameter) for parameter in model.get_encoder().parameters()}
-    head_alone = not model.config.generation_loss_weight
-    for name, parameter in model.named_parameters():
-        of_decoder = id(parameter) not in kept and "candidate_head" not in name.split(".")
-        if _UNUSED in name.split(".") or (head_alone and of_decoder):
-            parameter.requires_grad_(False)
-
-
-def _check_arguments(args: XLGenTrainingArguments) -> None:
-    """Refuse arguments that would train or push something else than what they seem to say."""
-    check_processes(args.world_size)
-    strategies = ("random", "sequential")
-    if args.world_size > 1 and not args.length_bucketing and args.train_sampling_strategy not in strategies:
-        raise ConfigurationError(
-            f"train_sampling_strategy={str(args.train_sampling_strategy)!r}: several processes can share batches that "
-            f"are {' or '.join(strategies)}, or made by length_bucketing."
-        )
-    if args.push_to_hub and args.hub_strategy not in ("end", "every_save"):
-        raise ConfigurationError(
-            f"hub_strategy={str(args.hub_strategy.value)!r} would upload optimizer states, which are pickles; only "
-            "models go to the Hub. Choose 'end' or 'every_save'."
-        )
-
-
-def _check_adapter(model: PreTrainedModel) -> None:
-    """Refuse an adapter that nobody could load."""
-    if has_adapter(model) and not model.active_peft_config.base_model_name_or_path:
-        raise ConfigurationError(
-            "The adapter's base is in no folder, so nobody could load the adapter. Make the adapter with "
-            "xlgen_hf.training.lora.add_lora, which saves the base, or on a model that from_pretrained has loaded."
-        )
-
-
-def _encode_training_rows(dataset: Dataset | None, processor: XLGenProcessor) -> Dataset | None:
-    if dataset is None or is_encoded(dataset):
-        return dataset
-    kept = labelled_rows(dataset)
-    return encode_dataset(kept, processor, "Training data", training=True)

@@ -1,0 +1,193 @@
+"""What users give a trainer of their own: a function that makes models, losses, metrics, callbacks, collators."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from datasets import Dataset
+from tiny import ROWS
+from torch.nn import functional
+from transformers import (
+    AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
+    Seq2SeqTrainingArguments,
+    TrainerCallback,
+    default_data_collator,
+)
+
+from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.collator import DataCollatorForXLGen
+from xlgen_hf.training.trainer import XLGenTrainer
+
+
+def _arguments(folder, **arguments):
+    chosen = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "save_strategy": "no", "logging_steps": 1}
+    return XLGenTrainingArguments(str(folder), use_cpu=True, disable_tqdm=True, **{**chosen, **arguments})
+
+
+def _trainer(make_model, folder, variant="base", arguments=None, **options):
+    model, processor = make_model("t5", variant, max_labels=4, dropout=0.0)
+    return XLGenTrainer(
+        model, _arguments(folder, **(arguments or {})), processing_class=processor, train_dataset=ROWS,
+        eval_dataset=ROWS, **options,
+    )  # fmt: skip
+
+
+def _losses(trainer):
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+# ---------------------------------------------------------------------------------------------------- models
+
+
+def test_each_training_has_a_new_model(make_model, tmp_path):
+    _, processor = make_model("bert", "mcg")
+    trainer = XLGenTrainer(
+        args=_arguments(tmp_path), processing_class=processor, train_dataset=ROWS, eval_dataset=ROWS,
+        model_init=lambda: make_model("bert", "mcg", dropout=0.1)[0],
+    )  # fmt: skip
+    trainer.train()
+    first = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    scores = trainer.evaluate()
+    trainer.train()
+    assert all(torch.equal(value, first[name]) for name, value in trainer.model.state_dict().items())
+    assert trainer.evaluate()["eval_micro_f1"] == scores["eval_micro_f1"]
+    assert not trainer.model.backbone.encoder.pooler.dense.weight.requires_grad  # as of a model that was given
+
+
+def test_collators_make_the_batches_of_the_model_that_was_made(make_model, tmp_path):
+    """The same processor with clusters serves models of several variants."""
+    _, processor = make_model("t5", "bcl")
+    made = iter(["base", "bcl"])
+    trainer = XLGenTrainer(
+        args=_arguments(tmp_path), processing_class=processor, train_dataset=ROWS,
+        model_init=lambda: make_model("t5", next(made))[0],
+    )  # fmt: skip
+    assert "cluster_bits" not in next(iter(trainer.get_train_dataloader()))
+    trainer.train()
+    assert "cluster_bits" in next(iter(trainer.get_train_dataloader()))
+    assert "cluster_loss" in trainer.state.log_history[0]
+
+
+# ---------------------------------------------------------------------------------------------------- functions
+
+
+def test_a_loss_of_ones_own(make_model, tmp_path):
+    """It gets targets that fit the logits, and the number of targets of all accumulated batches."""
+
+    def loss(outputs, labels, num_items_in_batch=None):
+        logits = outputs.logits.flatten(0, 1)
+        return functional.cross_entropy(logits, labels.flatten(), reduction="sum") / num_items_in_batch
+
+    own = _losses(_trainer(make_model, tmp_path, compute_loss_func=loss))
+    assert own == pytest.approx(_losses(_trainer(make_model, tmp_path)), rel=1e-4)
+    whole = {"train_sampling_strategy": "sequential"}
+    accumulated = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 4, **whole}
+    assert _losses(_trainer(make_model, tmp_path, arguments=accumulated, compute_loss_func=loss)) == pytest.approx(
+        _losses(_trainer(make_model, tmp_path, arguments=whole)), rel=1e-3
+    )
+
+
+def test_metrics_of_ones_own_get_label_ids(make_model, tmp_path):
+    def metrics(prediction):
+        assert prediction.predictions.shape[0] == prediction.label_ids.shape[0] == len(ROWS)
+        return {"first": float(prediction.label_ids[0, 0])}
+
+    arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True}
+    trainer = _trainer(
+        make_model, tmp_path, arguments={**arguments, "metric_for_best_model": "first"}, compute_metrics=metrics
+    )
+    trainer.train()
+    assert trainer.state.best_metric == trainer.processing_class.label_space.index["music"]
+
+
+class _Witness(TrainerCallback):
+    """Notes what it is told."""
+
+    def __init__(self):
+        self.events = []
+
+    def on_step_end(self, args, state, control, model=None, train_dataloader=None, optimizer=None, **kwargs):
+        assert None not in (model, train_dataloader, optimizer)
+        self.events.append("step")
+
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **kwargs):
+        assert eval_dataloader is not None
+        self.events.append("prediction")
+
+    def on_evaluate(self, args, state, control, metrics=None, **kwargs):
+        self.events.append(sorted(name for name in metrics if name.endswith("micro_f1"))[-1])
+
+    def on_save(self, args, state, control, **kwargs):
+        self.events.append("save")
+
+
+def test_callbacks_are_told(make_model, tmp_path):
+    witness = _Witness()
+    arguments = {"eval_strategy": "epoch", "save_strategy": "epoch"}
+    _trainer(make_model, tmp_path, arguments=arguments, callbacks=[witness]).train()
+    assert witness.events == ["step", "step", "prediction", "eval_micro_f1", "save"]
+
+
+def test_a_collator_of_ones_own_gets_encoded_rows(make_model, tmp_path):
+    seen = []
+
+    class Collator:
+        __slots__ = ("inner",)
+
+        def __call__(self, rows):
+            seen.extend(row["row"] for row in rows)
+            return self.inner(rows)
+
+    collator = Collator()
+    collator.inner = DataCollatorForXLGen(make_model("t5")[1])
+    assert _losses(_trainer(make_model, tmp_path, data_collator=collator)) == _losses(_trainer(make_model, tmp_path))
+    assert sorted(seen) == list(range(len(ROWS)))
+
+
+def test_an_optimizer_and_a_schedule_of_ones_own(make_model, tmp_path):
+    model, processor = make_model("t5")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    trainer = XLGenTrainer(
+        model, _arguments(tmp_path), processing_class=processor, train_dataset=ROWS, optimizers=(optimizer, schedule)
+    )
+    trainer.train()
+    assert trainer.optimizer.optimizer is optimizer
+    assert {entry["learning_rate"] for entry in trainer.state.log_history if "loss" in entry} == {0.1}
+
+
+def test_none_is_the_default(make_model, tmp_path):
+    nothing = dict.fromkeys(("data_collator", "compute_metrics", "compute_loss_func", "callbacks"))
+    trainer = _trainer(make_model, tmp_path, **nothing)
+    trainer.train()
+    assert "eval_micro_f1" in trainer.evaluate()
+
+
+# ---------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize("collator", [DataCollatorForSeq2Seq(None), default_data_collator])
+def test_collators_of_transformers_are_refused(make_model, tmp_path, collator):
+    with pytest.raises(ConfigurationError, match=r"data_collator is \w+ of transformers, which does not know XLGen's"):
+        _trainer(make_model, tmp_path, data_collator=collator)
+
+
+def test_there_are_no_logits_to_preprocess(make_model, tmp_path):
+    with pytest.raises(ConfigurationError, match="preprocess_logits_for_metrics is not supported"):
+        _trainer(make_model, tmp_path, preprocess_logits_for_metrics=lambda logits, labels: logits)
+
+
+def test_partners_of_other_kinds_are_refused(make_model, checkpoints, tmp_path):
+    model, processor = make_model("t5")
+    other = AutoModelForSeq2SeqLM.from_pretrained(checkpoints["t5"])
+    with pytest.raises(ConfigurationError, match="args is a Seq2SeqTrainingArguments; XLGenTrainingArguments are"):
+        XLGenTrainer(model, Seq2SeqTrainingArguments(str(tmp_path), use_cpu=True), processing_class=processor)
+    with pytest.raises(ConfigurationError, match="processing_class is a NoneType; an XLGenProcessor is needed"):
+        XLGenTrainer(model, _arguments(tmp_path), train_dataset=Dataset.from_list(ROWS))
+    with pytest.raises(ConfigurationError, match="model is a T5ForConditionalGeneration; an XLGenForConditionalGener"):
+        XLGenTrainer(other, _arguments(tmp_path), processing_class=processor)
+    with pytest.raises(ConfigurationError, match="model is a T5ForConditionalGeneration; an XLGenForConditionalGener"):
+        XLGenTrainer(None, _arguments(tmp_path), processing_class=processor, model_init=lambda: other)
