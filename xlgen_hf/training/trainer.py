@@ -179,6 +179,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             optimizer_class, options = self.get_optimizer_cls_and_kwargs(self.args, model)
             self.optimizer_cls_and_kwargs = (optimizer_class, {**options, "params": self._parameter_groups(model)})
         optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        self.optimizer_cls_and_kwargs = None  # it would keep the parameters of a model that is replaced
         return optimizer
 
     def _parameter_groups(self, model: PreTrainedModel) -> list[dict[str, object]]:
