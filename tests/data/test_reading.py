@@ -9,7 +9,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset, List, Value
+from torch.utils.data import Subset
 
 from xlgen_hf import RowOptions, load_rows
 from xlgen_hf.data import row_store
@@ -368,7 +369,10 @@ def test_rows_in_memory():
     for source in (
         dictionaries,
         iter(dictionaries),
+        IterableDataset.from_generator(lambda: iter(dictionaries)),
+        Subset(dictionaries, [0, 1]),
         Dataset.from_list(dictionaries),
+        Dataset.from_list(dictionaries).to_iterable_dataset(),
         pd.DataFrame(dictionaries),
         pa.Table.from_pylist(dictionaries),
         {"train": Dataset.from_list(dictionaries)},

@@ -202,9 +202,10 @@ def stream_blocks(source: object, name: str, options: RowOptions, size: int | No
     if isinstance(source, IterableDataset):
         if source.features is not None:
             return stream_table_blocks(source, name, options, size)
-        epoch, source = source.epoch, source.with_format(None)
-        source.set_epoch(epoch)  # which a copy does not have
-    elif not isinstance(source, Iterable) and isinstance(source, Sized) and hasattr(source, "__getitem__"):
+        plain = source.with_format(None)
+        plain.set_epoch(source.epoch)  # which a copy does not have
+        return _dictionary_blocks(plain, name, options, size)
+    if not isinstance(source, Iterable) and isinstance(source, Sized) and hasattr(source, "__getitem__"):
         source = map(source.__getitem__, range(len(source)))  # of torch: it need not end by itself
     return _dictionary_blocks(source, name, options, size)
 

@@ -102,6 +102,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     """
 
     optimizer: torch.optim.Optimizer | None
+    optimizer_cls_and_kwargs: tuple[type[torch.optim.Optimizer], dict[str, object]] | None
     data_collator: DataCollatorForXLGen
     train_sampler: Sampler | None = None
 
