@@ -55,6 +55,9 @@ __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
 logger = logging.getLogger(__name__)
 
+# In the names of the parameters that adapters of peft add to layers.
+_ADAPTER_PARTS = (".lora_", ".trainable_tokens_", ".ia3_", ".vera_", ".hada_", ".lokr_", ".oft_")
+
 
 def _start_token(backbone: PreTrainedModel, processor: XLGenProcessor) -> int:
     """The token that opens a target: of a decoder-only backbone the separator, as it stands between two labels."""
@@ -262,8 +265,7 @@ class XLGenForConditionalGeneration(
     def is_fresh(self, parameter_name: str) -> bool:
         """Whether a parameter has seen no pretraining; those of an adapter (peft) never have."""
         name = parameter_name.removeprefix("base_model.model.")
-        is_adapter = ".lora_" in name or ".trainable_tokens_" in name
-        return is_adapter or name.startswith(tuple(self.config.fresh_modules or ()))
+        return any(part in name for part in _ADAPTER_PARTS) or name.startswith(tuple(self.config.fresh_modules or ()))
 
     # ------------------------------------------------------------------------------------------------ prediction
 

@@ -341,12 +341,15 @@ def adapter(make_model, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peft_type": "IA3"}, "'peft_type' is 'IA3'; it must be one of"),
+        ({"peft_type": "IA3"}, "is not what XLGen's adapters have; make one without it"),
+        ({"peft_type": ["LORA"]}, r"peft_type=\['LORA'\] is not a method that"),
+        ({"rank_pattern": {"(a+)+": 2}}, r"rank_pattern has '\(a\+\)\+', a regular expression with repeats"),
+        ({"rank_pattern": {"q": 10**9}}, r"rank_pattern\['q'\]=1000000000, above the base's width of 16"),
         ({"r": 10**9}, r"r=1000000000, above the base's width of 16"),
         ({"r": "2"}, "'r' is '2'; it must be an integer >= 1"),
         ({"r": None}, "'r' is None; it must be an integer >= 1"),
         ({"lora_alpha": float("1e300")}, r"'lora_alpha' is 1e\+300; it must be a number >= 0 and <= 1000000"),
-        ({"target_modules": "(a+)+$"}, r"'target_modules' is '\(a\+\)\+\$'; it must be a list"),
+        ({"target_modules": 3}, "'target_modules' is 3; it must be a list .* or a string"),
         ({"target_modules": ["../../etc/passwd"]}, "does not fit its base"),
         ({"modules_to_save": [1]}, r"'modules_to_save\[0\]' is 1; it must be a string"),
         ({"trainable_token_indices": {"backbone.shared": [10**12]}}, "row 1000000000000 of .* lies outside"),
@@ -365,6 +368,15 @@ def test_hostile_adapter_settings(adapter, changes, message):
     with pytest.raises(ModelFolderError, match=message) as caught:
         XLGenForConditionalGeneration.from_pretrained(adapter)
     assert "adapter_config.json" in str(caught.value)
+
+
+def test_a_regular_expression_of_layers_is_not_run(adapter):
+    """The file of weights says which layers there are."""
+    path = adapter / "adapter_config.json"
+    before = XLGenForConditionalGeneration.from_pretrained(adapter).state_dict()
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"target_modules": "(.*.*)*b(x+x+)+y"}))
+    after = XLGenForConditionalGeneration.from_pretrained(adapter).state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_hostile_adapter_weights(adapter):

@@ -1,87 +1,43 @@
-"""Loading of LoRA adapters: checked before use, put on their base, and merged into it."""
+"""Adapters of peft: checked before use and before training, put on their base, and merged into it."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TypedDict
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
+from torch import nn
 from transformers import PreTrainedModel
 
-from ..configuration_xlgen import XLGenConfig
-from ..errors import MissingExtraError, ModelFolderError
+from ..errors import ConfigurationError, MissingExtraError, ModelFolderError
 from ..files.adapter_base import base_of
 from ..files.model_checks import load_config
 from ..files.model_folder import ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE, CONFIG_FILE
-from ..files.schema import (
-    Fields,
-    boolean,
-    choice,
-    either,
-    integer,
-    list_of,
-    mapping_of,
-    number,
-    optional,
-    read_object,
-    shown,
-    strings,
-)
+from ..files.schema import read_object
 from ..files.serialization import read_errors
+from .adapter_settings import AdapterSettings, as_saved, check_settings, check_sizes
 
-__all__ = ["load_adapter", "require_peft"]
+if TYPE_CHECKING:
+    from peft import PeftConfig, PeftModel
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+__all__ = ["attach_adapter", "check_adapter", "enable_adapters", "load_adapter", "require_peft", "switch_adapters"]
 
 _PICKLE = "adapter_model.bin"
 _DECODING = ("min_labels", "max_labels", "num_beams", "pool", "max_clusters", "cluster_threshold")
-_MOST_LAYERS = 10_000  # names in a list of them
-_FACTOR = 1e6  # no adapter is larger than its base by more
-# Initialisations that do nothing to the base, and those whose change of it is made again from the base alone.
-_INITS = ("gaussian", "orthogonal", "eva", "mica", "pissa", "olora")
-_NAMES = strings(max_length=_MOST_LAYERS)  # of a regular expression nobody could say how long it takes
+_PREFIX = "base_model.model."  # of the names in a file of weights
+_OF_BASE = ".base_layer."  # in the names of what peft saves of an embedding matrix or output layer that is adapted
+_CHANGE_BASE = ("mica", "olora", "pissa")  # initialisations that move a part of the base into the adapter
+# What peft raises for settings or weights that make no sense to it.
+_PEFT_ERRORS = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
-
-class _Required(TypedDict):
-    peft_type: str
-    r: int
-    target_modules: list[str]
-
-
-class _Content(_Required, total=False):
-    lora_alpha: float | None
-    lora_dropout: float | None
-    modules_to_save: list[str] | None
-    trainable_token_indices: dict[str, list[int]] | None
-    use_rslora: bool | None
-    use_dora: bool | None
-    init_lora_weights: bool | str | None
-
-
-# The settings that are taken.
-_TAKEN = {
-    "r": integer(minimum=1),
-    "target_modules": _NAMES,
-    "lora_alpha": optional(number(minimum=0, maximum=_FACTOR)),
-    "lora_dropout": optional(number(minimum=0, below=1)),
-    "modules_to_save": optional(_NAMES),
-    "trainable_token_indices": optional(mapping_of(list_of(integer(), unique=True))),
-    "fan_in_fan_out": optional(boolean()),
-    "use_rslora": optional(boolean()),
-    "use_dora": optional(boolean()),
-    "init_lora_weights": optional(either(boolean(), choice(*_INITS))),
-}
-_FORM = Fields[_Content](
-    {"peft_type": choice("LORA"), **_TAKEN},
-    optional=[name for name in _TAKEN if name not in ("r", "target_modules")],
-    others=True,
-)
-# Initialisations that change the base by data or random numbers that nobody has when the adapter is loaded.
-_NOT_REPEATABLE = ("corda", "loftq", "lora_ga", "pissa_niter_")
-_WITHOUT_EFFECT = {
-    "auto_mapping", "base_model_name_or_path", "inference_mode", "peft_type", "peft_version", "revision", "task_type",
-}  # fmt: skip
+_Tensors = dict[str, torch.Tensor]
 
 
 def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: object) -> PreTrainedModel:
@@ -97,91 +53,142 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
         ModelFolderError: if files of adapter or base are damaged, or do not fit each other.
     """
     peft = require_peft()
-    content = _checked_content(peft, folder / ADAPTER_CONFIG_FILE)
+    path = folder / ADAPTER_CONFIG_FILE
+    settings = check_settings(peft, read_object(path), path)
     options.pop("config", None)  # the Auto classes read it from the adapter's folder; weights go by the base's
     where = base_of(folder)
     base = model_class.from_pretrained(where.name, **{**options, "revision": where.revision})
-    _check_against_base(folder / ADAPTER_CONFIG_FILE, content, base.config)
+    check_sizes(settings, base.config.hidden_size, base.config.vocab_size, path)
     if (folder / CONFIG_FILE).is_file():
         own = load_config(folder)
         for name in _DECODING:
             setattr(base.config, name, getattr(own, name))
     untied = base.get_output_embeddings().weight is not base.get_input_embeddings().weight
-    if content.get("init_lora_weights") == "eva":  # it drew from data once; the base is as it was
-        content["init_lora_weights"] = True
-    taken = {name: value for name, value in content.items() if name in _TAKEN and value is not None}
-    settings = peft.LoraConfig(task_type="SEQ_2_SEQ_LM", **taken)
+    tensors = _read_weights(folder)
     try:
-        with torch.random.fork_rng(devices=[]):  # what is drawn here is replaced by the adapter's weights
-            adapted = peft.get_peft_model(base, settings)  # which takes from the base what its initialisation took
-    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as err:
-        raise ModelFolderError(f"{folder / ADAPTER_CONFIG_FILE} does not fit its base: {err}") from err
-    expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
-    peft.set_peft_model_state_dict(adapted, _checked_weights(folder, expected))
-    if untied:
+        with _adding_layers():
+            # It takes from the base what its initialisation took.
+            adapted = peft.get_peft_model(base, _config(peft, settings, tensors))
+        expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
+    except _PEFT_ERRORS as err:
+        raise ModelFolderError(f"{path} does not fit its base: {err}") from err
+    _check_weights(folder, tensors, {**expected, **_of_base(adapted, tensors)})
+    problem = _sharing_problem(peft, adapted)
+    if problem is not None:
+        raise ModelFolderError(f"{path}: {problem}")
+    wrapped = any(_is_copied(peft, layer) for layer in (base.get_output_embeddings(), base.get_input_embeddings()))
+    if untied or wrapped:
         base.config.tie_word_embeddings = False  # a T5 v1.1; peft would find it out, and warn
-    merged = adapted.merge_and_unload().eval()
+    try:
+        peft.set_peft_model_state_dict(adapted, tensors)
+        merged: PreTrainedModel = adapted.merge_and_unload().eval()
+    except _PEFT_ERRORS as err:
+        raise ModelFolderError(f"{folder} cannot be merged into its base: {err}") from err
     merged.name_or_path = str(folder)
     return merged
 
 
-def _checked_content(peft: ModuleType, path: Path) -> _Content:
-    """The settings of an adapter after a check of their types; what peft knows and does not count here is refused."""
-    content = read_object(path)
-    init = content.get("init_lora_weights")
-    if isinstance(init, str) and init.startswith(_NOT_REPEATABLE):
+def attach_adapter(model: PreTrainedModel, folder: Path, name: str, *, is_trainable: bool = False) -> None:
+    """Put an adapter into the layers of a model, in addition to those that are there; see `set_adapter`.
+
+    Args:
+        model: the adapter's base.
+        folder: the adapter's folder.
+        name: the adapter's name in the model. The first one is active from here on, others after `set_adapter`.
+        is_trainable: whether its weights get gradients.
+
+    Raises:
+        MissingExtraError: if peft is not installed.
+        ModelFolderError: if files of the adapter are damaged, or do not fit the model.
+    """
+    peft, path = require_peft(), folder / ADAPTER_CONFIG_FILE
+    settings = check_settings(peft, read_object(path), path)
+    check_sizes(settings, model.config.hidden_size, model.config.vocab_size, path)
+    init = settings.values.get("init_lora_weights")
+    if init in _CHANGE_BASE:
         raise ModelFolderError(
-            f"{path}: init_lora_weights={shown(init)} has changed the base in a way that cannot be repeated: by data, "
-            "or by random numbers. Save the adapter with `path_initial_model_for_weight_conversion` of peft, which "
-            "makes a plain one of it."
+            f"{path}: init_lora_weights={init!r} takes a part of the base into the adapter, so the base cannot serve "
+            "other adapters. Load it alone, with from_pretrained."
         )
-    checked = _FORM.check(content, path)
-    usual = peft.LoraConfig().to_dict()
-    for name, value in content.items():
-        unusual = value is not None and value != usual.get(name) and value not in ({}, [])
-        if unusual and name not in _TAKEN and name not in _WITHOUT_EFFECT:
-            raise ModelFolderError(
-                f"{path}: {name}={shown(value)} is not what XLGen's adapters have; make one without it."
-            )
-    return checked
+    tensors = {key.removeprefix(_PREFIX): value for key, value in _read_weights(folder).items()}
+    config = _config(peft, settings, tensors)
+    config.inference_mode, config.base_model_name_or_path = not is_trainable, base_of(folder).name
+    before = next((list(layer.active_adapters) for layer in _adapter_layers(peft, model)), [])
+    try:
+        with _adding_layers():
+            peft.inject_adapter_in_model(config, model, name)
+        expected = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
+        _check_weights(folder, tensors, {**expected, **_of_base(model, tensors)})
+        peft.set_peft_model_state_dict(model, tensors, adapter_name=name)
+    except _PEFT_ERRORS as err:
+        if isinstance(err, ModelFolderError):
+            raise
+        raise ModelFolderError(f"{path} does not fit the model: {err}") from err
+    model._hf_peft_config_loaded = True  # by which transformers knows that `set_adapter` has something to set
+    switch_adapters(model, before or [name])
+    if not is_trainable:
+        model.eval()  # the layers are new, and their dropout is on
+        for layer in _adapter_layers(peft, model):
+            layer.requires_grad_(False)
 
 
-def _check_against_base(path: Path, content: _Content, config: XLGenConfig) -> None:
-    if content["r"] > config.hidden_size:
-        raise ModelFolderError(f"{path}: r={content['r']}, above the base's width of {config.hidden_size}.")
-    for name, rows in (content.get("trainable_token_indices") or {}).items():
-        outside = [row for row in rows if not 0 <= row < config.vocab_size]
-        if outside:
-            raise ModelFolderError(
-                f"{path}: row {outside[0]} of {name} lies outside of the base's vocabulary of {config.vocab_size}."
-            )
+def switch_adapters(model: PreTrainedModel, names: str | list[str]) -> None:
+    """Let some of the adapters in a model's layers count, and no other.
+
+    Args:
+        model: the model, with adapters that [`attach_adapter`] put into its layers.
+        names: their names.
+
+    Raises:
+        ConfigurationError: if there is no such adapter.
+    """
+    wanted, known = [names] if isinstance(names, str) else list(names), sorted(getattr(model, "peft_config", {}))
+    unknown = sorted(set(wanted) - set(known))
+    if unknown or not wanted:
+        raise ConfigurationError(f"The model has no adapter {unknown}; it has {known}. Load one with load_adapter.")
+    for layer in _adapter_layers(require_peft(), model):
+        layer.set_adapter(wanted)
 
 
-def _checked_weights(folder: Path, expected: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The weights of an adapter, if they are those that its settings ask for."""
-    path = folder / ADAPTER_WEIGHTS_FILE
-    if not path.exists() and (folder / _PICKLE).is_file():
-        raise ModelFolderError(
-            f"{folder} has its weights in {_PICKLE}, a pickle, which can run any code; it is not read. Have them "
-            f"saved as {ADAPTER_WEIGHTS_FILE}."
+def enable_adapters(model: PreTrainedModel, enabled: bool) -> None:
+    """Let the active adapters in a model's layers count, or none.
+
+    Args:
+        model: the model.
+        enabled: whether they count.
+
+    Raises:
+        ConfigurationError: if the model has no adapters.
+    """
+    if not getattr(model, "peft_config", {}):
+        raise ConfigurationError("The model has no adapters. Load one with load_adapter.")
+    for layer in _adapter_layers(require_peft(), model):
+        layer.enable_adapters(enabled)
+
+
+def check_adapter(model: PeftModel) -> None:
+    """Refuse an adapter that could be trained, but not loaded afterwards with the same predictions.
+
+    Args:
+        model: the model with its adapters.
+
+    Raises:
+        ConfigurationError: if not exactly one adapter is active, or that one is not as XLGen loads them.
+    """
+    peft, active = require_peft(), list(model.active_adapters)
+    if len(active) != 1:
+        raise ConfigurationError(
+            f"The adapters {active} are active; a training writes the folder of one. Choose it with model.set_adapter."
         )
-    with read_errors(path, "a safetensors file"), safe_open(path, "pt") as weights:
-        names = set(weights.keys())
-        if names != set(expected):
-            odd = sorted(names ^ set(expected))
-            raise ModelFolderError(
-                f"{path} does not fit {ADAPTER_CONFIG_FILE} and the base: {len(odd)} weights are in one of them "
-                f"alone, e.g. {odd[0]}."
-            )
-        for name, value in expected.items():
-            shape = tuple(weights.get_slice(name).get_shape())
-            if shape != tuple(value.shape):
-                raise ModelFolderError(f"{path}: {name} is {shape}; {tuple(value.shape)} fits the base.")
-        tensors = {name: weights.get_tensor(name) for name in names}
-    broken = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
-    if broken:
-        raise ModelFolderError(f"{path}: {broken[0]} holds NaN or infinity.")
-    return tensors
+    what = f"The adapter {active[0]!r}"
+    try:
+        settings = check_settings(peft, as_saved(model.peft_config[active[0]]), what)
+        check_sizes(settings, model.config.hidden_size, model.config.vocab_size, what)
+        problem = _sharing_problem(peft, model)
+        if problem is not None:
+            raise ModelFolderError(f"{what}: {problem}")
+    except ModelFolderError as err:
+        raise ConfigurationError(f"{err} It is refused now, as it could not be loaded after the training.") from err
 
 
 def require_peft() -> ModuleType:
@@ -194,3 +201,129 @@ def require_peft() -> ModuleType:
         return import_module("peft")
     except ImportError as err:
         raise MissingExtraError("peft", "lora") from err
+
+
+# ---------------------------------------------------------------------------------------------------- weights
+
+
+def _config(peft: ModuleType, settings: AdapterSettings, tensors: _Tensors) -> PeftConfig:
+    """The settings as peft takes them; where patterns name the layers, the weights do it in their place."""
+    values = dict(settings.values)
+    if values.get("init_lora_weights") == "eva":  # it drew from data once; the base is as it was
+        values["init_lora_weights"] = True
+    if settings.layers_by_pattern:
+        shapes = _layers(settings.method.part, tensors)
+        for name in ("exclude_modules", "layers_to_transform", "layers_pattern"):
+            values.pop(name, None)
+        values["target_modules"] = sorted(shapes)
+        if "feedforward_modules" in values:  # IA3 scales their inputs, `(1, inputs)`, and others' outputs
+            values["feedforward_modules"] = sorted(name for name, shape in shapes.items() if shape[0] == 1)
+    config: PeftConfig = getattr(peft, settings.method.config)(task_type="SEQ_2_SEQ_LM", **values)
+    return config
+
+
+def _layers(part: str, tensors: _Tensors) -> dict[str, tuple[int, ...]]:
+    """Names of the layers that a file has weights for -> the shape of one of these weights."""
+    names = {name: name.removeprefix(_PREFIX).partition(f".{part}")[0] for name in tensors if f".{part}" in name}
+    return {layer: tuple(tensors[name].shape) for name, layer in names.items()}
+
+
+def _read_weights(folder: Path) -> _Tensors:
+    """The weights of an adapter, which are finite and no pickle."""
+    path = folder / ADAPTER_WEIGHTS_FILE
+    if not path.exists() and (folder / _PICKLE).is_file():
+        raise ModelFolderError(
+            f"{folder} has its weights in {_PICKLE}, a pickle, which can run any code; it is not read. Have them "
+            f"saved as {ADAPTER_WEIGHTS_FILE}."
+        )
+    with read_errors(path, "a safetensors file"), safe_open(path, "pt") as weights:
+        tensors = {name: weights.get_tensor(name) for name in weights.keys()}
+    broken = sorted(name for name, value in tensors.items() if not torch.isfinite(value).all())
+    if broken:
+        raise ModelFolderError(f"{path}: {broken[0]} holds NaN or infinity.")
+    return tensors
+
+
+def _of_base(model: nn.Module, tensors: _Tensors) -> _Tensors:
+    """The weights of the base that an adapter's file holds as well."""
+    state = model.state_dict() if any(_OF_BASE in name for name in tensors) else {}
+    return {name: state[name] for name in tensors if _OF_BASE in name and name in state}
+
+
+def _check_weights(folder: Path, tensors: _Tensors, expected: _Tensors) -> None:
+    """Check that the weights of an adapter are those that its settings ask for."""
+    path = folder / ADAPTER_WEIGHTS_FILE
+    odd = sorted(set(tensors) ^ set(expected))
+    if odd:
+        raise ModelFolderError(
+            f"{path} does not fit {ADAPTER_CONFIG_FILE} and the base: {len(odd)} weights are in one of them alone, "
+            f"e.g. {odd[0]}."
+        )
+    for name, value in expected.items():
+        shape = tuple(tensors[name].shape)
+        if shape != tuple(value.shape):
+            raise ModelFolderError(f"{path}: {name} is {shape}; {tuple(value.shape)} fits the base.")
+
+
+# ---------------------------------------------------------------------------------------------------- layers
+
+
+@contextmanager
+def _adding_layers() -> Iterator[None]:
+    """Leaves the generator of random numbers alone: what is drawn is replaced by the adapter's weights."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several adapters are meant
+        warnings.filterwarnings("ignore", "The following rank_pattern keys")  # AdaLoRA's are of weights, not of layers
+        yield
+
+
+def _adapter_layers(peft: ModuleType, model: nn.Module) -> list[BaseTunerLayer]:
+    """The layers that hold adapters: those of a method, and those that are trained as a whole or in some rows."""
+    kinds = (peft.tuners.tuners_utils.BaseTunerLayer, peft.utils.other.AuxiliaryTrainingWrapper)
+    return [module for module in model.modules() if isinstance(module, kinds)]
+
+
+def _is_copied(peft: ModuleType, layer: nn.Module) -> bool:
+    """Whether an adapter holds a whole copy of a layer (`modules_to_save`)."""
+    return isinstance(layer, peft.utils.ModulesToSaveWrapper)
+
+
+def _sharing_problem(peft: ModuleType, model: PeftModel) -> str | None:
+    """What is wrong with adapted layers that share their weights with others, or lie inside of each other.
+
+    A merge would change the others as well, or leave them as they were; then predictions differ.
+    """
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module in model.named_modules():
+        weight = module._parameters.get("weight")
+        if weight is not None:
+            owners.setdefault(id(weight), []).append((name, module))
+    output = model.get_output_embeddings()
+    of_output = {id(module) for module in output.modules()}
+    for name, module in model.named_modules():
+        if _is_copied(peft, module):
+            if {"modules_to_save", "original_module"} & set(name.split(".")):
+                return f"modules_to_save names layers inside of others ({name}), which peft cannot load."
+            sharing = owners.get(id(module.original_module._parameters.get("weight")), [])
+            left = [
+                other
+                for other, one in sharing
+                if not other.endswith(".original_module") and id(one) not in of_output and module is not output
+            ]
+        elif isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer) and not _trains_rows(peft, module):
+            weight = module.get_base_layer()._parameters.get("weight")
+            left = [other for other, _ in owners.get(id(weight), []) if not other.startswith(f"{name}.")]
+        else:
+            continue
+        if left:
+            return (
+                f"{name.removeprefix(_PREFIX)} shares its weights with {left[0].removeprefix(_PREFIX)}, which the "
+                "adapter would change or miss when it is merged. Leave it out; trainable_token_indices trains rows of "
+                "both."
+            )
+    return None
+
+
+def _trains_rows(peft: ModuleType, module: nn.Module) -> bool:
+    """Whether a layer is that of `trainable_token_indices`, which copes with weights that layers share."""
+    return isinstance(module, peft.tuners.trainable_tokens.TrainableTokensLayer)

@@ -192,11 +192,13 @@ class _Run:
     """One run of a backbone, as its output layer sees it.
 
     Attributes:
+        layer: the output layer; an adapter's wrapper holds another one.
         rows: the rows to compute; None where the layer is of a kind that has no plain weights to take rows of.
         numbers: numbers of these rows, `(R,)`; all if None.
         states: what the output layer was given, where its logits are computed after the run.
     """
 
+    layer: nn.Module
     rows: OutputRows | None
     numbers: torch.Tensor | None
     states: torch.Tensor | None = None
@@ -211,9 +213,9 @@ class _RowwiseLayer(nn.Module):
     def forward(self, states: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """Hidden states `(B, T, H)` -> logits `(B, T, R)`."""
         run = _RUN.get()
-        if run is None or run.rows is None:
+        if run is None or run.layer is not self or run.rows is None:
             logits: torch.Tensor = super().forward(states, *args, **kwargs)
-            return logits if run is None or run.numbers is None else logits[..., run.numbers]
+            return logits if run is None or run.layer is not self or run.numbers is None else logits[..., run.numbers]
         if run.rows.added_columns:
             # The addition expects `V` columns: it gets them without rows, and the logits are computed after the run.
             run.states = states
@@ -273,7 +275,7 @@ def _run_restricted(model: OutputModel, run_backbone: Callable[[], Seq2SeqLMOutp
     # An adapter's wrapper leaves out the layer's bias (peft 0.21), so its rows are computed here even if they are all.
     if numbers is None and not _is_wrapped(layer):
         return run_backbone()
-    run = _Run(_rows_of(model, layer, numbers), numbers)
+    run = _Run(layer, _rows_of(model, layer, numbers), numbers)
     with _computing(layer, run):
         out = run_backbone()
     if run.rows is not None and run.states is not None:
@@ -302,10 +304,15 @@ def _rows_of(model: OutputModel, layer: nn.Module, numbers: torch.Tensor | None)
         return _take_rows(layer, numbers, added)
     # The tensors are kept with the rows, so that none of them can give its id to another one.
     sources = [*_sources(layer), *([] if added is None else [added])]
-    kind = (_own_class(_plain(layer)), getattr(layer, "disable_adapters", False))
+    kind = (_own_class(_plain(layer)), *_adapter_state(layer))
     key = (*kind, *((id(one), one.data_ptr(), one._version) for one in sources))
     rows, _ = model.kept_rows.get(key, lambda: (_take_rows(layer, numbers, added), sources))
     return rows
+
+
+def _adapter_state(layer: nn.Module) -> tuple[bool, tuple[str, ...]]:
+    """Which adapters of a layer count at the moment: whether none does, and which are active."""
+    return getattr(layer, "disable_adapters", False), tuple(getattr(layer, "active_adapters", ()))
 
 
 def _sources(layer: nn.Module) -> list[torch.Tensor]:

@@ -38,8 +38,8 @@ class ModelFilesMixin:
         """Load a model from a folder or the Hub, after a check of its files; no pickle is ever read.
 
         Args:
-            pretrained_model_name_or_path: the folder or Hub id of a model, or of a LoRA adapter, whose weights are
-                then merged into those of its base.
+            pretrained_model_name_or_path: the folder or Hub id of a model, or of an adapter, whose weights are then
+                merged into those of its base.
             args, options: those of `PreTrainedModel.from_pretrained`.
 
         Raises:
@@ -77,6 +77,77 @@ class ModelFilesMixin:
             check_loaded(folder, model, info)
         model.forget_untied()
         return (model, info) if wants_info else model
+
+    def load_adapter(
+        self,
+        peft_model_id: str | Path,
+        adapter_name: str = "default",
+        *,
+        is_trainable: bool = False,
+        **hub_options: object,
+    ) -> None:
+        """Put an adapter into the model's layers, as transformers does it, after a check of its files.
+
+        The first one is active at once, others after `set_adapter`. `from_pretrained` merges an adapter instead.
+
+        Args:
+            peft_model_id: the folder or Hub id of an adapter of this model.
+            adapter_name: its name in the model.
+            is_trainable: whether its weights get gradients.
+            hub_options: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` of huggingface_hub.
+
+        Raises:
+            ModelFolderError: if the files are damaged, or do not fit the model.
+            ConfigurationError: if the model has an adapter of this name, or an option is unknown.
+            MissingExtraError: if peft is not installed.
+        """
+        from .adapters import attach_adapter
+
+        unknown = sorted(set(hub_options) - HUB_OPTIONS)
+        if unknown:
+            raise ConfigurationError(f"load_adapter has no options {unknown}; choose from {sorted(HUB_OPTIONS)}.")
+        if adapter_name in getattr(self, "peft_config", {}):
+            raise ConfigurationError(f"The model has an adapter {adapter_name!r} already; give another adapter_name.")
+        place = local_model(peft_model_id, {**hub_options})
+        read_folder(
+            plain_folder(place),
+            lambda folder: attach_adapter(self, folder, adapter_name, is_trainable=is_trainable),
+        )
+
+    def set_adapter(self, adapter_name: str | list[str]) -> None:
+        """Let one of the adapters that `load_adapter` loaded count, or several added up.
+
+        Those of transformers leave out the rows of new tokens, so this and the next two are methods of the package.
+
+        Args:
+            adapter_name: its name, or their names.
+
+        Raises:
+            ConfigurationError: if the model has no such adapter.
+        """
+        from .adapters import switch_adapters
+
+        switch_adapters(self, adapter_name)
+
+    def disable_adapters(self) -> None:
+        """Let no adapter count, until `enable_adapters`.
+
+        Raises:
+            ConfigurationError: if the model has no adapters.
+        """
+        from .adapters import enable_adapters
+
+        enable_adapters(self, False)
+
+    def enable_adapters(self) -> None:
+        """Let the active adapters count again.
+
+        Raises:
+            ConfigurationError: if the model has no adapters.
+        """
+        from .adapters import enable_adapters
+
+        enable_adapters(self, True)
 
     def save_pretrained(self, save_directory: str | Path, *args: object, **kwargs: object) -> None:
         """Write config and weights; what stands in the folder stays whole until all of it is written.

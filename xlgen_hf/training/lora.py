@@ -34,7 +34,7 @@ from ..settings import Quantization
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
 
-__all__ = ["Quantization", "add_lora", "check_quantization", "lora_config", "save_settings"]
+__all__ = ["Quantization", "add_lora", "check_quantization", "lora_config", "save_active_adapter", "save_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +218,25 @@ def save_settings(model: XLGenForConditionalGeneration, folder: str | Path) -> N
     """
     with replace_files(folder) as aside:
         model.config.save_pretrained(aside)
+
+
+def save_active_adapter(
+    model: PeftModel, folder: str | Path, state_dict: dict[str, torch.Tensor] | None = None
+) -> None:
+    """Write the active adapter of a model into a folder itself, whatever its name; peft has folders for names.
+
+    Args:
+        model: the model with its adapters.
+        folder: the folder.
+        state_dict: weights to save instead of the model's, as a trainer of several devices has gathered them.
+    """
+    (name,) = model.active_adapters
+    model.save_pretrained(str(folder), state_dict=state_dict, selected_adapters=[name])
+    inner = Path(folder) / name
+    if name != "default":
+        for path in inner.iterdir():
+            path.replace(Path(folder) / path.name)
+        inner.rmdir()
 
 
 # ---------------------------------------------------------------------------------------------------- quantized

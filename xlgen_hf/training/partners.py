@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 from ..configuration_xlgen import XLGenConfig
 from ..errors import ConfigurationError
 from ..modeling_xlgen import XLGenForConditionalGeneration
+from ..modules.adapters import check_adapter
 from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments
 from .evaluating import has_adapter
@@ -73,11 +74,7 @@ def prepare_model(model: PreTrainedModel, args: XLGenTrainingArguments) -> None:
             f"model is a {type(base).__name__}; an XLGenForConditionalGeneration is needed, as from_backbone makes "
             "it, or model_init, a function that returns one."
         )
-    if has_adapter(model) and not model.active_peft_config.base_model_name_or_path:
-        raise ConfigurationError(
-            "The adapter's base is in no folder, so nobody could load the adapter. Make the adapter with "
-            "xlgen_hf.training.lora.add_lora, which saves the base, or on a model that from_pretrained has loaded."
-        )
+    _check_adapter(model)
     if args.label_smoothing_factor and not base.config.generation_loss_weight:
         raise ConfigurationError(
             f"label_smoothing_factor={args.label_smoothing_factor} is about generated tokens, and "
@@ -85,6 +82,24 @@ def prepare_model(model: PreTrainedModel, args: XLGenTrainingArguments) -> None:
         )
     base.label_smoothing = args.label_smoothing_factor
     _freeze_unused(model)
+
+
+def _check_adapter(model: PreTrainedModel) -> None:
+    """Refuse an adapter that nobody could load."""
+    if not has_adapter(model):
+        if hasattr(model, "peft_config"):
+            raise ConfigurationError(
+                f"The {type(model).__name__} has an adapter outside of a PeftModel (by its own add_adapter, or mixed "
+                "with others), which cannot be resumed from a checkpoint. Put the same settings on the model "
+                "with peft.get_peft_model(model, settings), or use xlgen_hf.add_lora."
+            )
+        return
+    check_adapter(model)
+    if not model.active_peft_config.base_model_name_or_path:
+        raise ConfigurationError(
+            "The adapter's base is in no folder, so nobody could load the adapter. Make the adapter with "
+            "xlgen_hf.training.lora.add_lora, which saves the base, or on a model that from_pretrained has loaded."
+        )
 
 
 def _freeze_unused(model: PreTrainedModel) -> None:

@@ -29,6 +29,7 @@ from .arguments import XLGenTrainingArguments, check_processes
 from .collator import Batch, DataCollatorForXLGen, ShareCollator
 from .evaluating import EvaluatingTrainer, has_adapter, ragged
 from .inputs import EvaluationRows, encode_evaluation_rows, encode_training_rows
+from .lora import save_active_adapter
 from .losses import LOSSES, loss_sums
 from .partners import check_best_metric, check_epochs, check_partners, check_stream, prepare_model
 from .sampler import LengthBucketSampler
@@ -284,9 +285,11 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             return
         with replace_files(output_dir or self.args.output_dir) as folder:
             model = self.accelerator.unwrap_model(self.model, keep_torch_compile=False)
-            model.save_pretrained(folder, state_dict=state_dict)
-            if has_adapter(self.model):
-                self.model.config.save_pretrained(folder)
+            if has_adapter(model):
+                save_active_adapter(model, folder, state_dict)
+                model.config.save_pretrained(folder)
+            else:
+                model.save_pretrained(folder, state_dict=state_dict)
             self.processing_class.save_pretrained(folder)
             arguments = json.loads(self.args.to_json_string())
             told = {name: value for name, value in arguments.items() if not name.endswith("_token")}
