@@ -29,7 +29,8 @@ def load_model(
     Args:
         name: a folder, or a Hub id.
         device: where the model goes; it stays on the CPU if None.
-        hub_options: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` of huggingface_hub.
+        hub_options: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` of huggingface_hub, and
+            `variant` of transformers, for weights that `save_pretrained(..., variant="fp16")` saved.
 
     Raises:
         ModelFolderError: if files are damaged, or do not belong together.

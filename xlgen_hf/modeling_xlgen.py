@@ -11,9 +11,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 from transformers import (
-    AutoConfig,
-    AutoModelForSeq2SeqLM,
-    AutoProcessor,
     Cache,
     GenerationConfig,
     GenerationMixin,
@@ -27,6 +24,7 @@ from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
+from .modules.auto_classes import register_auto_classes
 from .modules.backbone import load_backbone, make_backbone
 from .modules.candidate_head import CandidateHead, candidate_loss
 from .modules.candidate_pointer import CandidatePointer
@@ -497,6 +495,4 @@ class XLGenForConditionalGeneration(
 
 
 if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models
-    AutoConfig.register(XLGenConfig.model_type, XLGenConfig, exist_ok=True)
-    AutoModelForSeq2SeqLM.register(XLGenConfig, XLGenForConditionalGeneration, exist_ok=True)
-    AutoProcessor.register(XLGenConfig, XLGenProcessor, exist_ok=True)
+    register_auto_classes(XLGenForConditionalGeneration)

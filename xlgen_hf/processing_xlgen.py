@@ -10,7 +10,6 @@ from functools import cached_property
 from pathlib import Path
 
 from transformers import BatchEncoding, PreTrainedTokenizerBase
-from transformers.utils import PushToHubMixin
 
 from .configuration_xlgen import NUM_LEVELS
 from .encoders.embedding import Encoder
@@ -18,6 +17,7 @@ from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import PROCESSOR_FORM, ProcessorSettings, load_tokenizer, local_model, read_processor_settings
 from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
 from .files.saving import plain_folder, read_folder, replace_files
+from .hub.push_mixin import PushProcessorMixin
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
 from .labels.tokens import LabelTokenizer, TruncationReport, frame_of, plain_token_ids
@@ -49,7 +49,7 @@ class EncodedText:
     candidates: InputCandidates = field(default_factory=InputCandidates)
 
 
-class XLGenProcessor(PushToHubMixin):
+class XLGenProcessor(PushProcessorMixin):
     """Tokenizer, label space and clusters of one model, and the way between texts, label sets and token ids.
 
     Texts and label names are always read as plain text: a name that looks like a special token, or like the separator,

@@ -271,7 +271,9 @@ class Handler(BaseHTTPRequestHandler):
         for line in lines:
             self._change(files, line["key"], line["value"])
         branch = f"refs/pr/{len(repository.branches)}" if as_request else revision
-        made = repository.add(branch, Commit(files, header["summary"], head.oid))
+        made = repository.add(
+            branch, Commit(files, header["summary"], head.oid, description=header.get("description", ""))
+        )
         url = f"{self.url}/{'' if kind == 'model' else kind + 's/'}{name}"
         content = {"success": True, "commitOid": made.oid, "commitUrl": f"{url}/commit/{made.oid}"}
         if as_request:

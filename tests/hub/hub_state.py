@@ -56,6 +56,7 @@ class Commit:
     title: str
     parent: str | None
     oid: str = ""
+    description: str = ""
 
     def __post_init__(self) -> None:
         state = [self.title, self.parent, sorted((p, b.sha256) for p, b in self.files.items()), time.time_ns()]
@@ -87,7 +88,8 @@ class Repository:
     def history(self, branch: str) -> list[dict[str, Any]]:
         rows, commit = [], self.commits.get(self.branches.get(branch, ""))
         while commit is not None:
-            rows.append({"oid": commit.oid, "title": commit.title, "files": sorted(commit.files)})
+            row = {"oid": commit.oid, "title": commit.title, "description": commit.description}
+            rows.append({**row, "files": sorted(commit.files)})
             commit = self.commits.get(commit.parent or "")
         return rows[::-1]
 

@@ -127,8 +127,11 @@ def test_branch_and_pull_request(hub, folder):
     report = push_model(folder, "acme/tiny", create_pr=True, dataset="acme/titles")
     assert "/discussions/" in report.url
     assert len(hub.history("acme/tiny")) == 2
-    with pytest.raises(ConfigurationError, match="revision='v2' and create_pr=True"):
-        HubTarget("acme/tiny", revision="v2", create_pr=True)
+    before = hub.history("acme/tiny", branch="v2")
+    push_model(folder, "acme/tiny", create_pr=True, revision="v2", message="For v2")
+    assert hub.history("acme/tiny", branch="v2") == before
+    *_, parent, request = hub.history("acme/tiny", branch="refs/pr/3")
+    assert (parent["oid"], request["title"]) == (before[-1]["oid"], "For v2")
 
 
 def test_private_repository_is_for_its_owner(hub, folder, tmp_path):

@@ -27,6 +27,9 @@ Revision = Annotated[str | None, typer.Option(help="Branch; created if it does n
 CreatePr = Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead of a commit.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List what would go up, and stop. Needs no network.")]
 Message = Annotated[str | None, typer.Option(help="Message of the commit.", show_default="says what goes up")]
+Description = Annotated[
+    str | None, typer.Option(help="What the message of the commit has below its first line.", show_default="nothing")
+]
 License = Annotated[str | None, typer.Option("--license", help="Licence as the Hub spells it, such as apache-2.0.")]
 
 
@@ -50,10 +53,21 @@ def _model(
     with_code: Annotated[
         bool, typer.Option("--with-code", help="Add the code that loads it where xlgen-hf is not installed.")
     ] = False,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="A further tag of the card; more than one with --tag A --tag B.")
+    ] = None,
+    language: Annotated[
+        list[str] | None, typer.Option(help="Language of the texts as an ISO code, such as en, for the card.")
+    ] = None,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Of the model's files, only those that fit a pattern, such as '*.json'.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="Leave out files that fit a pattern.")] = None,
     private: Private = False,
     revision: Revision = None,
     create_pr: CreatePr = False,
     message: Message = None,
+    description: Description = None,
     dry_run: DryRun = False,
 ) -> None:
     """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
@@ -64,7 +78,9 @@ def _model(
 
     report = push_model(
         model, repo_id, base_repo_id=base_repo_id, scores=scores, dataset=dataset, license_id=license_id,
-        with_code=with_code, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
+        with_code=with_code, tags=tag, language=language, allow_patterns=include, ignore_patterns=exclude,
+        private=private, revision=revision, create_pr=create_pr, message=message, description=description,
+        dry_run=dry_run,
     )  # fmt: skip
     if report.base is not None:
         _print_report(report.base)
@@ -88,6 +104,7 @@ def _dataset(
     revision: Revision = None,
     create_pr: CreatePr = False,
     message: Message = None,
+    description: Description = None,
     dry_run: DryRun = False,
     *,
     rows: RowOptions,
@@ -99,7 +116,8 @@ def _dataset(
     splits = {name: file for name, file in given.items() if file is not None}
     report = push_dataset(
         splits, repo_id, options=rows, vocabulary=labels, license_id=license_id, source=source, language=language,
-        private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run,
+        private=private, revision=revision, create_pr=create_pr, message=message, description=description,
+        dry_run=dry_run,
     )  # fmt: skip
     _print_report(report)
 
@@ -111,14 +129,16 @@ def _metric(
     revision: Revision = None,
     create_pr: CreatePr = False,
     message: Message = None,
+    description: Description = None,
     dry_run: DryRun = False,
 ) -> None:
     """Put the metric xmc_f1 up as a Space, from which `evaluate.load` loads it."""
     from ..hub.push import push_metric
 
     report = push_metric(
-        repo_id, private=private, revision=revision, create_pr=create_pr, message=message, dry_run=dry_run
-    )
+        repo_id, private=private, revision=revision, create_pr=create_pr, message=message, description=description,
+        dry_run=dry_run,
+    )  # fmt: skip
     _print_report(report)
 
 

@@ -26,7 +26,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPI
 from ..configuration_xlgen import XLGenConfig
 from ..errors import HubError, ModelFolderError, XLGenError
 from .downloads import HUB_OPTIONS, download, hub_options
-from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, weight_files
+from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, variant_of, weight_files
 from .saving import current_folder
 from .schema import Fields, anything, boolean, integer, read_object, shown, string
 from .serialization import JSON, read_errors
@@ -112,11 +112,11 @@ def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Pa
         return current_folder(folder)
     if folder.is_file():
         raise ModelFolderError(f"{folder} is a file, where the folder of a model is needed.")
-    of_hub = hub_options(options)
+    of_hub, variant = hub_options(options), None if parts else variant_of(options)
     for key in (*HUB_OPTIONS, "_commit_hash"):
         options.pop(key, None)
     try:
-        return download(str(name), download_patterns(*parts), of_hub)
+        return download(str(name), download_patterns(*parts, variant=variant), of_hub)
     except HubError as err:
         near = _similar_folder(folder)
         if near is None:
@@ -236,24 +236,25 @@ def _check_token_ids(path: Path, config: XLGenConfig) -> None:
         raise ModelFolderError(f"{path}: num_output_tokens={config.num_output_tokens}, of {size} tokens.")
 
 
-def _weight_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
+def _weight_shapes(folder: Path, variant: str | None = None) -> dict[str, tuple[int, ...]]:
     """Shape of each weight, read from the heads of the files."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in weight_files(folder):
+    for path in weight_files(folder, variant):
         with read_errors(path, "a safetensors file"), safe_open(path, "numpy") as weights:
             shapes |= {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
     return shapes
 
 
-def check_model(cls: type, folder: Path, config: object) -> None:
+def check_model(cls: type, folder: Path, config: object, variant: str | None = None) -> None:
     """Check that weights and config fit each other, before anything of the config's sizes is made.
 
     Args:
         cls: class of the model.
         folder: its folder.
         config: the configuration to use; that of the folder if None.
+        variant: the variant of the weights; the plain ones if None.
     """
-    shapes = _weight_shapes(folder)
+    shapes = _weight_shapes(folder, variant)
     own = load_config(folder, most_layers=len(shapes))
     config = own if config is None else config
     with load_errors(folder), torch.device("meta"):

@@ -6,13 +6,14 @@ what a reader watches while it loads. The rest of a folder (checkpoints, logs, c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TypedDict
 
-from ..errors import ModelFolderError
+from ..errors import ConfigurationError, ModelFolderError
 from .schema import Fields, mapping_of, string
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "MODEL_FILES",
     "PARTS",
     "PROCESSOR_FILE",
+    "PROCESSOR_FILES",
     "REPORT_FILE",
     "RETRIEVER_FOLDER",
     "SCORE_MODEL_FILE",
@@ -32,6 +34,8 @@ __all__ = [
     "matches",
     "model_files",
     "obsolete_files",
+    "processor_files",
+    "variant_of",
     "weight_files",
 ]
 
@@ -47,6 +51,8 @@ RETRIEVER_FOLDER = "retriever"
 _WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
 _WEIGHTS = (_WEIGHTS_FILE, "model-*-of-*.safetensors", _INDEX_FILE)
+_VARIANTS = ("model.*.safetensors", "model.safetensors.index.*.json")
+_VARIANT = re.compile(r"\w[\w-]*")
 _TOKENIZER = (
     "added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json",
     "spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
@@ -91,6 +97,8 @@ PARTS = (
         (*_WEIGHTS, ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE),
         ("model*.safetensors", "pytorch_model*.bin*", "adapter_model.*"),
     ),
+    # `save_pretrained(..., variant="fp16")` adds weights of another precision to those that are there.
+    Part("variants", _VARIANTS, ()),
     Part("config", (CONFIG_FILE,), (CONFIG_FILE,)),
     Part("generation", ("generation_config.json",), ("generation_config.json",)),
     Part("tokenizer", _TOKENIZER, ("tokenizer_config.json",)),
@@ -121,7 +129,26 @@ PARTS = (
 MODEL_FILES = tuple(pattern for part in PARTS for pattern in part.files)
 """Patterns of the files of a model or adapter that go to the Hub."""
 
+PROCESSOR_FILES = tuple(
+    pattern for part in PARTS if part.name in ("tokenizer", "processor", "scores") for pattern in part.files
+)
+"""Patterns of those that a processor writes."""
+
 _FOLDERS = sorted({pattern.rpartition("/")[0] for part in PARTS for pattern in (*part.files, *part.leftovers)})
+
+
+def variant_of(options: Mapping[str, object]) -> str | None:
+    """The variant of the weights that the options of a `from_pretrained` call ask for.
+
+    Raises:
+        ConfigurationError: if it is not a name.
+    """
+    variant = options.get("variant")
+    if variant is None or (isinstance(variant, str) and _VARIANT.fullmatch(variant)):
+        return variant
+    raise ConfigurationError(
+        f"variant={variant!r}; give a name of letters and digits, such as 'fp16', or leave it out."
+    )
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
@@ -134,14 +161,28 @@ def matches(path: str, patterns: Iterable[str]) -> bool:
     return any(path.count("/") == pattern.count("/") and fnmatchcase(path, pattern) for pattern in patterns)
 
 
-def download_patterns(*parts: str) -> list[str]:
+def download_patterns(*parts: str, variant: str | None = None) -> list[str]:
     """What is downloaded of a repository, as `snapshot_download` takes it.
 
     Args:
         parts: names of parts; all that a model has if none is named.
+        variant: the variant of the weights that is wanted in their place.
     """
-    wanted = [part for part in PARTS if part.name in parts or not parts]
-    return [pattern for part in wanted for pattern in part.files]
+    wanted = [part for part in PARTS if part.name in parts or (not parts and part.name != "variants")]
+    patterns = [pattern for part in wanted for pattern in part.files]
+    if variant is None:
+        return patterns
+    _, shards, _ = _WEIGHTS
+    others = (_weights_file(variant), shards.replace("model-", f"model.{variant}-"), _index_file(variant))
+    return [*(pattern for pattern in patterns if pattern not in _WEIGHTS), *others]
+
+
+def _weights_file(variant: str | None) -> str:
+    return _WEIGHTS_FILE if variant is None else f"model.{variant}.safetensors"
+
+
+def _index_file(variant: str | None) -> str:
+    return _INDEX_FILE if variant is None else f"model.safetensors.index.{variant}.json"
 
 
 def files_of_model(folder: Path) -> list[str]:
@@ -211,6 +252,15 @@ def model_files(folder: Path) -> dict[str, Path]:
     return files
 
 
+def processor_files(folder: Path) -> dict[str, Path]:
+    """The files of a processor that go to the Hub, by their path in the folder.
+
+    Args:
+        folder: a folder that a processor alone has written.
+    """
+    return {name: folder / name for name in files_of_model(folder) if matches(name, PROCESSOR_FILES)}
+
+
 def _refuse_foreign_link(folder: Path, path: Path) -> None:
     """Refuse a link that leads out of the folder, but for the Hub's cache, whose files are links to `../../blobs`."""
     place, target = folder.resolve(), path.resolve()
@@ -220,18 +270,24 @@ def _refuse_foreign_link(folder: Path, path: Path) -> None:
         )
 
 
-def weight_files(folder: Path) -> list[Path]:
+def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
     """The files that hold the weights of a model, whether they are there or not.
 
     Args:
         folder: its folder.
+        variant: the variant of them (`fp16`), as `save_pretrained` was given it; the plain ones if None.
 
     Raises:
         ModelFolderError: if there are none, or only a pickle, or the index of several files makes no sense.
     """
-    if (folder / _WEIGHTS_FILE).is_file():
-        return [folder / _WEIGHTS_FILE]
-    index = folder / _INDEX_FILE
+    if (folder / _weights_file(variant)).is_file():
+        return [folder / _weights_file(variant)]
+    index = folder / _index_file(variant)
+    if not index.is_file() and variant is not None:
+        there = [name for name in _names(folder) if matches(name, _VARIANTS)]
+        raise ModelFolderError(
+            f"{folder} has no weights of the variant {variant!r}; of other variants it has {there or 'none'}."
+        )
     if not index.is_file():
         pickles = sorted(path.name for path in folder.glob("*.bin"))
         if pickles:

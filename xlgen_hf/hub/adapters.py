@@ -20,7 +20,7 @@ from ..files.adapter_base import AdapterBase, base_of
 from ..files.model_folder import ADAPTER_CONFIG_FILE, MODEL_FILES, model_files
 from ..files.schema import read_object
 from ..files.training_report import read_report
-from .card_text import CARD_FILE, merge_cards
+from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
 from .cards import BASE_TAG, CardFacts, adapter_card, base_card
 from .code import add_code, code_in_repository
 from .commits import Content, HubTarget, PushReport, fitting, hub_errors, prepare_repository, push_files
@@ -32,7 +32,9 @@ _UNKNOWN_COMMIT = "0" * 40  # of a dry run; as long as the one that goes up, so 
 _NOT_CONTENT = {".gitattributes", CARD_FILE}
 
 
-def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, facts: CardFacts) -> PushReport:
+def push_adapter(
+    folder: Path, target: HubTarget, base_repo_id: str | None, facts: CardFacts, labels: CardLabels
+) -> PushReport:
     """Put an adapter up, and before it the base, where that is a folder here.
 
     Args:
@@ -41,6 +43,7 @@ def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, fact
             adapter is.
         base_repo_id: the base's repository; that of the adapter with `-base` after its name if None.
         facts: for the cards.
+        labels: for the adapter's card.
 
     Returns:
         What went up of the adapter, and as its `base` what went up of that.
@@ -65,7 +68,7 @@ def push_adapter(folder: Path, target: HubTarget, base_repo_id: str | None, fact
             f"base_repo_id={base_repo_id!r}, but the adapter's base is on the Hub already, as {base.name!r}. Leave "
             "base_repo_id out."
         )
-    card = adapter_card(folder, target.repo_id, base_model=base.name, **facts)
+    card = label_card(adapter_card(folder, target.repo_id, base_model=base.name, **facts), **labels)
     return replace(push_model_files(files, target, "Upload XLGen adapter", card, folder), base=pushed)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
 
 import jinja2
 import yaml
@@ -14,7 +15,18 @@ from huggingface_hub.utils import yaml_dump
 from ..errors import ConfigurationError
 from ..files.resources import resource_folder
 
-__all__ = ["BEGIN", "CARD_FILE", "END", "compose_card", "escape", "merge_cards", "render", "split_card"]
+__all__ = [
+    "BEGIN",
+    "CARD_FILE",
+    "END",
+    "CardLabels",
+    "compose_card",
+    "escape",
+    "label_card",
+    "merge_cards",
+    "render",
+    "split_card",
+]
 
 CARD_FILE = "README.md"
 BEGIN = "<!-- xlgen: generated from here. Each push writes this part again; text before and after it stays. -->"
@@ -77,6 +89,36 @@ def compose_card(metadata: Mapping[str, object], title: str, generated: str) -> 
         generated: Markdown.
     """
     return _whole(metadata, f"# {escape(title)}\n\n{BEGIN}\n\n{generated}\n\n{END}\n")
+
+
+class CardLabels(TypedDict):
+    """What a user adds to the metadata of a card.
+
+    Attributes:
+        tags: tags.
+        language: languages of the texts, as ISO codes.
+    """
+
+    tags: list[str]
+    language: list[str]
+
+
+def label_card(card: str, *, tags: Sequence[str], language: Sequence[str]) -> str:
+    """Add to the metadata of a card; what is there stays.
+
+    Args:
+        card: the card.
+        tags: see [`CardLabels`].
+        language: see [`CardLabels`].
+
+    Raises:
+        ConfigurationError: if the card's metadata is no YAML.
+    """
+    added = {name: list(values) for name, values in (("tags", tags), ("language", language)) if values}
+    if not added:
+        return card
+    metadata, body = split_card(card)
+    return _whole(_merge_metadata(added, metadata), body)
 
 
 def _whole(metadata: Mapping[str, object], body: str) -> str:

@@ -26,6 +26,7 @@ _PROCESSOR_FILE = "processor_config.json"
 _SCORE_MODEL_FILE = "score_model.json"
 _AUTO_MAP = {
     "AutoConfig": "configuration_xlgen.XLGenConfig",
+    "AutoModel": "modeling_xlgen.XLGenForConditionalGeneration",
     "AutoModelForSeq2SeqLM": "modeling_xlgen.XLGenForConditionalGeneration",
     "AutoProcessor": "processing_xlgen.XLGenProcessor",
 }
@@ -82,14 +83,20 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "files.schema.Fields.write": lambda folder: False,
     "files.tensor_schema.Tensors.write": lambda folder: False,
     "hub.push_mixin.PushModelMixin.push_to_hub": lambda folder: False,
+    "hub.push_mixin.PushProcessorMixin.push_to_hub": lambda folder: False,
     "modeling_xlgen.XLGenForConditionalGeneration.from_backbone": lambda folder: False,
     "modeling_xlgen.XLGenForConditionalGeneration.is_fresh": lambda folder: False,
     "modules.output_layer.RestrictedOutputMixin.widen_output": lambda folder: False,
+    "modules.persistence.ModelFilesMixin.disable_adapters": lambda folder: False,
+    "modules.persistence.ModelFilesMixin.enable_adapters": lambda folder: False,
+    "modules.persistence.ModelFilesMixin.load_adapter": lambda folder: False,
     "modules.persistence.ModelFilesMixin.save_pretrained": lambda folder: False,
+    "modules.persistence.ModelFilesMixin.set_adapter": lambda folder: False,
     "pipeline.XLGenPipeline.save_pretrained": lambda folder: False,
     "processing_xlgen.XLGenProcessor.add_labels": lambda folder: False,
     "processing_xlgen.XLGenProcessor.save_pretrained": lambda folder: False,
     "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
+    "modules.auto_classes": lambda folder: False,
     "modules.adapters": lambda folder: False,
     "modules.backbone.load_backbone": lambda folder: False,
     "modules.backbone.longest_sequence": lambda folder: False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.utils import filter_repo_objects
 
 from ..errors import ConfigurationError, HubError, XLGenError
 from ..files.downloads import HTTP_ERRORS, without_tokens
@@ -37,6 +38,7 @@ __all__ = [
     "hub_errors",
     "prepare_repository",
     "push_files",
+    "require_file",
 ]
 
 logger = logging.getLogger(__name__)
@@ -55,31 +57,37 @@ class HubTarget:
 
     Attributes:
         repo_id: `owner/name`, or `name` alone for the user's own namespace.
-        private: make the repository private where it does not exist yet. A public one that exists is refused.
+        private: make the repository private where it does not exist yet; as the organisation has it if None. A public
+            one that exists is refused if True.
         revision: branch; made from the main branch where it does not exist yet. The main branch if None.
-        token: of a user with the right to write; by default that of the environment or of `hf auth login`.
-        create_pr: open a pull request instead of a commit to the branch.
+        token: of a user with the right to write; by default, or if True, that of the environment or of
+            `hf auth login`.
+        create_pr: open a pull request against the branch instead of a commit to it.
         dry_run: only plan what would go; the Hub is not asked.
         message: message of the commit.
-
-    Raises:
-        ConfigurationError: if both a branch and a pull request are wanted.
+        description: what the message has below its first line, or the text of the pull request.
+        allow_patterns: of the files that would go, only those that fit one of these; `*` also fits `/`.
+        ignore_patterns: but for those that fit one of these. What is left out stays in the repository as it is.
     """
 
     repo_id: str
-    private: bool = False
+    private: bool | None = False
     revision: str | None = None
-    token: str | None = None
+    token: str | bool | None = None
     create_pr: bool = False
     dry_run: bool = False
     message: str | None = None
+    description: str | None = None
+    allow_patterns: Sequence[str] | str | None = None
+    ignore_patterns: Sequence[str] | str | None = None
 
-    def __post_init__(self) -> None:
-        if self.create_pr and self.revision is not None:
-            raise ConfigurationError(
-                f"revision={self.revision!r} and create_pr=True; a pull request is made against the main branch. "
-                "Leave one of them out."
-            )
+    def chosen(self, paths: Iterable[str]) -> list[str]:
+        """The paths that the patterns let through."""
+        patterns = [
+            one if one is None or isinstance(one, str) else list(one)
+            for one in (self.allow_patterns, self.ignore_patterns)
+        ]
+        return list(filter_repo_objects(paths, allow_patterns=patterns[0], ignore_patterns=patterns[1]))
 
     def __repr__(self) -> str:
         """Everything but the token."""
@@ -89,12 +97,15 @@ class HubTarget:
 class TargetOptions(TypedDict, total=False):
     """The fields of [`HubTarget`] but the first, as options of a push."""
 
-    private: bool
+    private: bool | None
     revision: str | None
-    token: str | None
+    token: str | bool | None
     create_pr: bool
     dry_run: bool
     message: str | None
+    description: str | None
+    allow_patterns: Sequence[str] | str | None
+    ignore_patterns: Sequence[str] | str | None
 
 
 @dataclass(frozen=True)
@@ -161,7 +172,7 @@ def push_files(
     target: HubTarget,
     repo_type: str,
     *,
-    card: Callable[[str | None], str],
+    card: Callable[[str | None], str] | None,
     owned: Owned,
 ) -> PushReport:
     """Make files the content of a repository, in one commit; files that have not changed are not uploaded again.
@@ -170,15 +181,16 @@ def push_files(
         files: path in the repository -> a file here, or content.
         target: the repository.
         repo_type: `model`, `dataset` or `space`.
-        card: makes the card out of the one in the repository, None where there is none.
+        card: makes the card out of the one in the repository, None where there is none; leaves it alone if None.
         owned: picks the files that the commit deletes, out of those in the repository that are not among `files`.
             Everything else in it stays.
 
     Raises:
+        ConfigurationError: if the patterns of the target leave no file.
         HubError: if the Hub refuses or cannot be reached. No commit was made then, except where the connection broke
             while the Hub was answering; pushing again is right in either case.
     """
-    plan = _plan({**files, CARD_FILE: card(None).encode()}, target, repo_type)
+    plan = _plan(_with_card(files, card, None), target, repo_type)
     if target.dry_run:
         return PushReport(plan)
     with hub_errors(target, repo_type):
@@ -186,7 +198,7 @@ def push_files(
         target = _prepare(api, target, repo_type)
         head, info = _commit(api, target, repo_type, files, card, owned)
     url = str(info.repo_url) if info.pr_url is None else info.pr_url
-    plan = replace(plan, repo_id=target.repo_id, private=target.private)
+    plan = replace(plan, repo_id=target.repo_id, private=bool(target.private))
     return PushReport(plan, url, info.oid, changed=info.oid != head)
 
 
@@ -194,8 +206,19 @@ def _plan(files: Mapping[str, Content], target: HubTarget, repo_type: str) -> Dr
     sizes = {
         path: len(content) if isinstance(content, bytes) else content.stat().st_size for path, content in files.items()
     }
-    planned = tuple(PlannedFile(path, sizes[path]) for path in sorted(sizes))
-    return DryRunPlan(target.repo_id, repo_type, target.revision or "main", target.private, planned)
+    planned = tuple(PlannedFile(path, sizes[path]) for path in target.chosen(sorted(sizes)))
+    if not planned:
+        raise ConfigurationError(
+            f"allow_patterns={target.allow_patterns!r} and ignore_patterns={target.ignore_patterns!r} leave none of "
+            f"the files {sorted(sizes)}."
+        )
+    return DryRunPlan(target.repo_id, repo_type, target.revision or "main", bool(target.private), planned)
+
+
+def _with_card(
+    files: Mapping[str, Content], card: Callable[[str | None], str] | None, old: str | None
+) -> dict[str, Content]:
+    return {**files, **({} if card is None else {CARD_FILE: card(old).encode()})}
 
 
 def prepare_repository(target: HubTarget, repo_type: str) -> HubTarget:
@@ -213,6 +236,25 @@ def prepare_repository(target: HubTarget, repo_type: str) -> HubTarget:
     """
     with hub_errors(target, repo_type):
         return _prepare(HfApi(token=target.token), target, repo_type)
+
+
+def require_file(target: HubTarget, repo_type: str, names: Collection[str], advice: str) -> None:
+    """Refuse a repository that holds none of some files, or does not exist.
+
+    Args:
+        target: the repository.
+        repo_type: `model`, `dataset` or `space`.
+        names: the files, one of which is needed.
+        advice: what to do otherwise.
+
+    Raises:
+        HubError: if there is none of the files, or the Hub refuses or cannot be reached.
+    """
+    with hub_errors(target, repo_type):
+        api = HfApi(token=target.token)
+        known = api.list_repo_files(target.repo_id, repo_type=repo_type, revision=target.revision)
+    if not set(names) & set(known):
+        raise HubError(f"The {repo_type} {target.repo_id} holds none of {sorted(names)}. {advice}")
 
 
 def _prepare(api: HfApi, target: HubTarget, repo_type: str) -> HubTarget:
@@ -245,7 +287,7 @@ def _commit(
     target: HubTarget,
     repo_type: str,
     files: Mapping[str, Content],
-    card: Callable[[str | None], str],
+    card: Callable[[str | None], str] | None,
     owned: Owned,
 ) -> tuple[str | None, CommitInfo]:
     """Commit on top of the state that the card was merged with; the head before, and the commit.
@@ -259,11 +301,12 @@ def _commit(
         first = first or there.sha
         known = set(api.list_repo_files(target.repo_id, repo_type=repo_type, revision=there.sha))
         read = partial(_read_file, api, target, repo_type, there.sha)
-        old = read(CARD_FILE) if CARD_FILE in known else None
-        whole = {**files, CARD_FILE: card(old).encode()}
-        operations: list[_Operation] = [CommitOperationAdd(path, _source(content)) for path, content in whole.items()]
+        whole = _with_card(files, card, read(CARD_FILE) if CARD_FILE in known and card is not None else None)
+        operations: list[_Operation] = [
+            CommitOperationAdd(path, _source(whole[path])) for path in target.chosen(whole)
+        ]
         stale = set(owned(known - set(whole), read))
-        operations += [CommitOperationDelete(path) for path in sorted(stale)]
+        operations += [CommitOperationDelete(path) for path in sorted(target.chosen(stale))]
         try:
             return first, _create_commit(api, target, repo_type, operations, there.sha)
         except HTTP_ERRORS as err:
@@ -288,7 +331,8 @@ def _create_commit(
         warnings.simplefilter("ignore", UserWarning)
         return api.create_commit(
             target.repo_id, operations, commit_message=target.message or "Upload", repo_type=repo_type,
-            revision=target.revision, create_pr=target.create_pr, parent_commit=parent,
+            commit_description=target.description, revision=target.revision, create_pr=target.create_pr,
+            parent_commit=parent,
         )  # fmt: skip
 
 
@@ -334,7 +378,7 @@ def hub_errors(target: HubTarget, repo_type: str) -> Iterator[None]:
     except _CAUGHT as err:
         answer = " ".join(str(err).split()) or type(err).__name__
         message = f"Pushing the {repo_type} {target.repo_id!r} failed: {answer} {_hint(err)}"
-        clean = without_tokens(message, target.token)
+        clean = without_tokens(message, target.token if isinstance(target.token, str) else None)
         # An error that quotes the token must not hang on ours either: tracebacks print the whole chain.
         raise HubError(clean) from (err if clean == message else None)
 

@@ -3,20 +3,37 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from ..errors import ConfigurationError
 from ..files.adapter_base import is_adapter
-from ..files.model_folder import matches, model_files
+from ..files.model_folder import (
+    ADAPTER_CONFIG_FILE,
+    CONFIG_FILE,
+    PROCESSOR_FILES,
+    matches,
+    model_files,
+    processor_files,
+)
 from ..files.resources import resource_folder
 from .adapters import push_adapter, push_model_files
-from .card_text import CARD_FILE, merge_cards
+from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
 from .cards import CardFacts, metric_card, model_card, read_scores
 from .code import add_code
-from .commits import Content, DryRunPlan, HubTarget, PlannedFile, PushReport, TargetOptions, fitting, push_files
+from .commits import (
+    Content,
+    DryRunPlan,
+    HubTarget,
+    PlannedFile,
+    PushReport,
+    TargetOptions,
+    fitting,
+    push_files,
+    require_file,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,6 +48,7 @@ __all__ = [
     "Saves",
     "push_metric",
     "push_model",
+    "push_processor",
 ]
 
 _METRIC_FILES = ("*.py", "*.md", "requirements.txt")
@@ -40,7 +58,7 @@ _METRIC = "xmc_f1"
 class Saves(Protocol):
     """A model or a processor: writes itself into a folder."""
 
-    def save_pretrained(self, save_directory: str) -> object:
+    def save_pretrained(self, save_directory: str, **options: object) -> object:
         """Write all files into the folder."""
 
 
@@ -52,6 +70,9 @@ class ModelOptions(TypedDict, total=False):
     scores: str | Path | Mapping[str, object] | None
     dataset: str | None
     license_id: str | None
+    tags: Sequence[str] | str | None
+    language: Sequence[str] | str | None
+    max_shard_size: int | str | None
 
 
 class PushOptions(ModelOptions, TargetOptions, total=False):
@@ -68,6 +89,9 @@ def push_model(
     scores: str | Path | Mapping[str, object] | None = None,
     dataset: str | None = None,
     license_id: str | None = None,
+    tags: Sequence[str] | str | None = None,
+    language: Sequence[str] | str | None = None,
+    max_shard_size: int | str | None = None,
     **target: Unpack[TargetOptions],
 ) -> PushReport:
     """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
@@ -85,6 +109,10 @@ def push_model(
         scores: test scores for the card, or the JSON file of them that `xlgen evaluate --output-file` wrote.
         dataset: name or Hub id of the data that the scores and the training are about.
         license_id: licence of the weights, as the Hub spells it (`apache-2.0`).
+        tags: further tags of the card.
+        language: language of the texts, or several, as ISO codes, for the card.
+        max_shard_size: maximum size of a file of weights (`"5GB"`) where a model object is given; larger weights go
+            into several. A folder goes up as it is.
         **target: further fields of [`HubTarget`].
 
     Returns:
@@ -92,38 +120,88 @@ def push_model(
 
     Raises:
         ModelFolderError: if the folder is not a complete model.
-        ConfigurationError: if a model object comes without its processor, or `base_repo_id` without an adapter whose
-            base is a folder here.
+        ConfigurationError: if a model object comes without its processor, `base_repo_id` without an adapter whose
+            base is a folder here, `max_shard_size` with a folder or an adapter, or the patterns leave no file.
         HubError: if the Hub refuses or cannot be reached.
     """
     place = HubTarget(repo_id, **target)
     facts: CardFacts = {"scores": read_scores(scores), "dataset": dataset, "license_id": license_id}
+    labels: CardLabels = {"tags": _listed(tags), "language": _listed(language)}
     if isinstance(model, (str, Path)):
-        return _push_folder(Path(model).expanduser(), place, base_repo_id, with_code, facts)
+        if max_shard_size is not None:
+            raise ConfigurationError(
+                f"max_shard_size={max_shard_size!r}, but the folder {model} goes up as it is. Leave it out, or save "
+                "the model with model.save_pretrained(folder, max_shard_size=...) first."
+            )
+        return _push_folder(Path(model).expanduser(), place, base_repo_id, with_code, facts, labels)
     if processor is None:
         raise ConfigurationError(
             "The model comes without its processor, and is of no use on the Hub alone; give processor=..."
         )
+    labels["tags"] = [*labels["tags"], *_listed(getattr(model, "model_tags", None))]  # of `add_model_tags`
     with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
+        if max_shard_size is None:
+            model.save_pretrained(folder)
+        else:
+            model.save_pretrained(folder, max_shard_size=max_shard_size)
         processor.save_pretrained(folder)
-        return _push_folder(Path(folder), place, base_repo_id, with_code, facts)
+        if max_shard_size is not None and is_adapter(folder):
+            raise ConfigurationError(f"max_shard_size={max_shard_size!r}, but an adapter is one file. Leave it out.")
+        return _push_folder(Path(folder), place, base_repo_id, with_code, facts, labels)
+
+
+def _listed(values: Sequence[str] | str | None) -> list[str]:
+    return [values] if isinstance(values, str) else list(values or ())
 
 
 def _push_folder(
-    folder: Path, target: HubTarget, base_repo_id: str | None, with_code: bool, facts: CardFacts
+    folder: Path,
+    target: HubTarget,
+    base_repo_id: str | None,
+    with_code: bool,
+    facts: CardFacts,
+    labels: CardLabels,
 ) -> PushReport:
     if is_adapter(folder):
         if with_code:
             raise ConfigurationError(
                 "An adapter loads with peft and its base model, so its repository holds no code. Merge it first."
             )
-        return push_adapter(folder, target, base_repo_id, facts)
+        return push_adapter(folder, target, base_repo_id, facts, labels)
     if base_repo_id is not None:
         raise ConfigurationError(f"base_repo_id={base_repo_id!r}, but {folder} is not an adapter. Leave it out.")
     files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=with_code)}
     card = model_card(folder, target.repo_id, with_code=with_code, **facts)
-    return push_model_files(files, target, "Upload XLGen model", card, folder)
+    return push_model_files(files, target, "Upload XLGen model", label_card(card, **labels), folder)
+
+
+def push_processor(
+    processor: Saves, repo_id: str, *, tags: Sequence[str] | str | None = None, **target: Unpack[TargetOptions]
+) -> PushReport:
+    """Put tokenizer, label space, clusters and score model into the repository of their model, in one commit.
+
+    Args:
+        processor: the model's processor.
+        repo_id: `owner/name` of a repository that holds an XLGen model or adapter.
+        tags: further tags of the card, which stays as it is otherwise.
+        **target: further fields of [`HubTarget`].
+
+    Returns:
+        The files and the commit.
+
+    Raises:
+        HubError: if the repository holds no model, or the Hub refuses or cannot be reached.
+    """
+    place, listed = HubTarget(repo_id, **target), _listed(tags)
+    if not place.dry_run:
+        require_file(place, "model", (CONFIG_FILE, ADAPTER_CONFIG_FILE), "Push the model with its processor instead.")
+    with tempfile.TemporaryDirectory() as folder:
+        processor.save_pretrained(folder)
+        return push_files(
+            dict(processor_files(Path(folder))), replace(place, message=place.message or "Upload XLGen processor"),
+            "model", card=(lambda there: label_card(there or "", tags=listed, language=[])) if listed else None,
+            owned=fitting(*PROCESSOR_FILES),
+        )  # fmt: skip
 
 
 def push_metric(repo_id: str, metric: str = _METRIC, **target: Unpack[TargetOptions]) -> PushReport:

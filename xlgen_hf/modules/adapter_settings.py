@@ -328,8 +328,11 @@ def check_sizes(settings: AdapterSettings, width: int, vocab_size: int, where: s
         if isinstance(rank, int) and rank > most:
             by = "" if settings.method.widest == 1 else f"{settings.method.widest} times "
             raise ModelFolderError(f"{where}: {name}={rank}, above {by}the base's width of {width}.")
-    rows = values.get("trainable_token_indices") or {}
-    for name, numbers in (rows if isinstance(rows, dict) else {"the embedding matrix": rows}).items():
+    rows = values.get("trainable_token_indices")
+    by_layer: dict[str, list[int]] = rows if isinstance(rows, dict) else {}
+    if isinstance(rows, list):
+        by_layer = {"the embedding matrix": rows}
+    for name, numbers in by_layer.items():
         outside = [row for row in numbers if not 0 <= row < vocab_size]
         if outside:
             raise ModelFolderError(

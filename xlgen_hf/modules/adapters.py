@@ -128,8 +128,7 @@ def attach_adapter(model: PreTrainedModel, folder: Path, name: str, *, is_traina
     switch_adapters(model, before or [name])
     if not is_trainable:
         model.eval()  # the layers are new, and their dropout is on
-        for layer in _adapter_layers(peft, model):
-            layer.requires_grad_(False)
+        model.requires_grad_(False)
 
 
 def switch_adapters(model: PreTrainedModel, names: str | list[str]) -> None:

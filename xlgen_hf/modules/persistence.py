@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from ..errors import ConfigurationError
 from ..files.downloads import HUB_OPTIONS
 from ..files.model_checks import check_loaded, check_model, load_errors, local_model
-from ..files.model_folder import ADAPTER_CONFIG_FILE
+from ..files.model_folder import ADAPTER_CONFIG_FILE, variant_of
 from ..files.saving import plain_folder, read_folder, replace_files
 
 __all__ = ["ModelFilesMixin", "SavedModel"]
@@ -68,7 +68,7 @@ class ModelFilesMixin:
             from .adapters import load_adapter  # needs peft, and knows this module
 
             return load_adapter(cls, folder, **{**options, **of_hub})
-        check_model(cls, folder, options.get("config"))
+        check_model(cls, folder, options.get("config"), variant_of(options))
         wants_info = options.pop("output_loading_info", False)
         options = {**options, "use_safetensors": True, "output_loading_info": True}
         with load_errors(folder):
@@ -158,9 +158,13 @@ class ModelFilesMixin:
 
         Raises:
             SaveError: if the disk is full, or the folder cannot be written.
+            ConfigurationError: if the model should also be pushed.
         """
         if kwargs.get("push_to_hub"):
-            kwargs.setdefault("repo_id", Path(save_directory).name)
+            raise ConfigurationError(
+                "save_pretrained(push_to_hub=True) would put the model up without its processor. Call "
+                "model.push_to_hub(repo_id, processor=processor), which takes the same options."
+            )
         with replace_files(save_directory) as aside:
             super().save_pretrained(str(aside), *args, **kwargs)  # type: ignore[misc]
 

@@ -304,6 +304,10 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         private: bool | None = None,
         create_pr: bool = False,
         dry_run: bool = False,
+        commit_description: str | None = None,
+        allow_patterns: Sequence[str] | str | None = None,
+        ignore_patterns: Sequence[str] | str | None = None,
+        license: str | None = None,
         **kwargs: Unpack[ModelOptions],
     ) -> PushReport | None:
         """Save model and processor, and put them up with a card in one commit.
@@ -316,7 +320,10 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             private: make a new repository private, instead of `args.hub_private_repo`.
             create_pr: open a pull request instead of a commit to the branch.
             dry_run: only plan what would go; the Hub is not asked.
-            kwargs: further options of `xlgen_hf.hub.push.push_model`.
+            commit_description: what the message has below its first line, or the text of the pull request.
+            allow_patterns, ignore_patterns: which of the model's files go, see `xlgen_hf.hub.commits.HubTarget`.
+            license: the base class's name for `license_id`.
+            kwargs: further options of `xlgen_hf.push_model`: `tags`, `language`, `dataset`, `scores`, ...
 
         Returns:
             Files and commit; None on processes other than the first.
@@ -327,15 +334,19 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
+        kwargs["license_id"] = kwargs.get("license_id") or license
         return push_model(
             str(self.args.output_dir),
             self._repository(),
             message=commit_message,
             token=token or self.args.hub_token,
             revision=revision or self.args.hub_revision,
-            private=bool(self.args.hub_private_repo if private is None else private),
+            private=self.args.hub_private_repo if private is None else private,
             create_pr=create_pr,
             dry_run=dry_run,
+            description=commit_description,
+            allow_patterns=allow_patterns,
+            ignore_patterns=ignore_patterns,
             **kwargs,
         )
 
