@@ -13,7 +13,7 @@ __all__ = ["merge"]
 
 
 def merge(
-    model: Annotated[str, typer.Option(help="Folder of a LoRA adapter, or its id on the Hub.")],
+    model: Annotated[str, typer.Option(help="Folder of an adapter, or its id on the Hub.")],
     output_dir: Annotated[Path, typer.Option(file_okay=False, help="Folder for the merged model.")],
     overwrite: Overwrite = False,
 ) -> None:

@@ -171,7 +171,7 @@ def adapter_card(
     dataset: str | None = None,
     license_id: str | None = None,
 ) -> str:
-    """The card of a LoRA adapter.
+    """The card of an adapter.
 
     Args:
         folder: the adapter's folder.
@@ -190,6 +190,7 @@ def adapter_card(
     modules = adapter.get("target_modules")
     more = {
         "backbone": report.get("backbone"),
+        "method": adapter.get("peft_type"),
         **{key: adapter.get(key) for key in ("r", "lora_alpha", "lora_dropout")},
         "target_modules": sorted(map(str, modules)) if isinstance(modules, list) else [],
     }
