@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from safetensors import safe_open
@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from peft import PeftConfig, PeftModel
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-__all__ = ["attach_adapter", "check_adapter", "enable_adapters", "load_adapter", "require_peft", "switch_adapters"]
+__all__ = [
+    "AdapterFiles",
+    "attach_adapter",
+    "check_adapter",
+    "enable_adapters",
+    "load_adapter",
+    "read_adapter",
+    "require_peft",
+    "switch_adapters",
+]
 
 _PICKLE = "adapter_model.bin"
 _DECODING = ("min_labels", "max_labels", "num_beams", "pool", "max_clusters", "cluster_threshold")
@@ -52,27 +61,25 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
         MissingExtraError: if peft is not installed.
         ModelFolderError: if files of adapter or base are damaged, or do not fit each other.
     """
-    peft = require_peft()
-    path = folder / ADAPTER_CONFIG_FILE
-    settings = check_settings(peft, read_object(path), path)
+    peft, path = require_peft(), folder / ADAPTER_CONFIG_FILE
+    files = read_adapter(folder)
     options.pop("config", None)  # the Auto classes read it from the adapter's folder; weights go by the base's
     where = base_of(folder)
     base = model_class.from_pretrained(where.name, **{**options, "revision": where.revision})
-    check_sizes(settings, base.config.hidden_size, base.config.vocab_size, path)
+    check_sizes(files.settings, base.config.hidden_size, base.config.vocab_size, path)
     if (folder / CONFIG_FILE).is_file():
         own = load_config(folder)
         for name in _DECODING:
             setattr(base.config, name, getattr(own, name))
     untied = base.get_output_embeddings().weight is not base.get_input_embeddings().weight
-    tensors = _read_weights(folder)
     try:
         with _adding_layers():
             # It takes from the base what its initialisation took.
-            adapted = peft.get_peft_model(base, _config(peft, settings, tensors))
+            adapted = peft.get_peft_model(base, _config(peft, files.settings, files.tensors))
         expected = peft.get_peft_model_state_dict(adapted, save_embedding_layers=False)
     except _PEFT_ERRORS as err:
         raise ModelFolderError(f"{path} does not fit its base: {err}") from err
-    _check_weights(folder, tensors, {**expected, **_of_base(adapted, tensors)})
+    _check_weights(folder, files.tensors, {**expected, **_of_base(adapted, files.tensors)})
     problem = _sharing_problem(peft, adapted)
     if problem is not None:
         raise ModelFolderError(f"{path}: {problem}")
@@ -80,7 +87,7 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
     if untied or wrapped:
         base.config.tie_word_embeddings = False  # a T5 v1.1; peft would find it out, and warn
     try:
-        peft.set_peft_model_state_dict(adapted, tensors)
+        peft.set_peft_model_state_dict(adapted, files.tensors)
         merged: PreTrainedModel = adapted.merge_and_unload().eval()
     except _PEFT_ERRORS as err:
         raise ModelFolderError(f"{folder} cannot be merged into its base: {err}") from err
@@ -88,21 +95,48 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
     return merged
 
 
-def attach_adapter(model: PreTrainedModel, folder: Path, name: str, *, is_trainable: bool = False) -> None:
+class AdapterFiles(NamedTuple):
+    """What the files of an adapter say.
+
+    Attributes:
+        folder: the adapter's folder.
+        settings: its settings, after the check.
+        tensors: its weights, by their names in the file; finite.
+    """
+
+    folder: Path
+    settings: AdapterSettings
+    tensors: _Tensors
+
+
+def read_adapter(folder: Path) -> AdapterFiles:
+    """Read and check the files of an adapter.
+
+    Args:
+        folder: its folder.
+
+    Raises:
+        MissingExtraError: if peft is not installed.
+        ModelFolderError: if a file is missing or damaged, or asks for what is not loaded.
+    """
+    path = folder / ADAPTER_CONFIG_FILE
+    settings = check_settings(require_peft(), read_object(path), path)
+    return AdapterFiles(folder, settings, _read_weights(folder))
+
+
+def attach_adapter(model: PreTrainedModel, files: AdapterFiles, name: str, *, is_trainable: bool = False) -> None:
     """Put an adapter into the layers of a model, in addition to those that are there; see `set_adapter`.
 
     Args:
         model: the adapter's base.
-        folder: the adapter's folder.
+        files: the adapter's.
         name: the adapter's name in the model. The first one is active from here on, others after `set_adapter`.
         is_trainable: whether its weights get gradients.
 
     Raises:
-        MissingExtraError: if peft is not installed.
-        ModelFolderError: if files of the adapter are damaged, or do not fit the model.
+        ModelFolderError: if the files do not fit the model.
     """
-    peft, path = require_peft(), folder / ADAPTER_CONFIG_FILE
-    settings = check_settings(peft, read_object(path), path)
+    peft, path, settings = require_peft(), files.folder / ADAPTER_CONFIG_FILE, files.settings
     check_sizes(settings, model.config.hidden_size, model.config.vocab_size, path)
     init = settings.values.get("init_lora_weights")
     if init in _CHANGE_BASE:
@@ -110,19 +144,19 @@ def attach_adapter(model: PreTrainedModel, folder: Path, name: str, *, is_traina
             f"{path}: init_lora_weights={init!r} takes a part of the base into the adapter, so the base cannot serve "
             "other adapters. Load it alone, with from_pretrained."
         )
-    tensors = {key.removeprefix(_PREFIX): value for key, value in _read_weights(folder).items()}
+    tensors = {key.removeprefix(_PREFIX): value for key, value in files.tensors.items()}
     config = _config(peft, settings, tensors)
-    config.inference_mode, config.base_model_name_or_path = not is_trainable, base_of(folder).name
+    config.inference_mode, config.base_model_name_or_path = not is_trainable, base_of(files.folder).name
     before = next((list(layer.active_adapters) for layer in _adapter_layers(peft, model)), [])
     try:
         with _adding_layers():
             peft.inject_adapter_in_model(config, model, name)
         expected = peft.get_peft_model_state_dict(model, adapter_name=name, save_embedding_layers=False)
-        _check_weights(folder, tensors, {**expected, **_of_base(model, tensors)})
+        _check_weights(files.folder, tensors, {**expected, **_of_base(model, tensors)})
         peft.set_peft_model_state_dict(model, tensors, adapter_name=name)
+    except ModelFolderError:
+        raise
     except _PEFT_ERRORS as err:
-        if isinstance(err, ModelFolderError):
-            raise
         raise ModelFolderError(f"{path} does not fit the model: {err}") from err
     model._hf_peft_config_loaded = True  # by which transformers knows that `set_adapter` has something to set
     switch_adapters(model, before or [name])

@@ -101,7 +101,7 @@ class ModelFilesMixin:
             ConfigurationError: if the model has an adapter of this name, or an option is unknown.
             MissingExtraError: if peft is not installed.
         """
-        from .adapters import attach_adapter
+        from .adapters import attach_adapter, read_adapter
 
         unknown = sorted(set(hub_options) - HUB_OPTIONS)
         if unknown:
@@ -109,10 +109,8 @@ class ModelFilesMixin:
         if adapter_name in getattr(self, "peft_config", {}):
             raise ConfigurationError(f"The model has an adapter {adapter_name!r} already; give another adapter_name.")
         place = local_model(peft_model_id, {**hub_options})
-        read_folder(
-            plain_folder(place),
-            lambda folder: attach_adapter(self, folder, adapter_name, is_trainable=is_trainable),
-        )
+        files = read_folder(plain_folder(place), read_adapter)
+        attach_adapter(self, files, adapter_name, is_trainable=is_trainable)
 
     def set_adapter(self, adapter_name: str | list[str]) -> None:
         """Let one of the adapters that `load_adapter` loaded count, or several added up.
