@@ -220,3 +220,16 @@ def test_a_trimmed_vocabulary_predicts_the_same_from_a_smaller_folder(files, mak
     make_index("retrieval", "--trim-vocabulary", "--overwrite")
     assert _predict(files) == whole
     assert (files / "index" / "retriever" / "model.safetensors").stat().st_size < size
+
+
+def test_training_rows_have_their_ids_or_numbers(files, make_index):
+    """Rows without labels are not indexed, and keep their numbers."""
+    rows = [{"text": "nothing", "labels": [], "id": None}]
+    rows += [{**row, "id": f"doc {number}"} for number, row in enumerate(ROWS)]
+    write_jsonl(files / "rows.jsonl", rows)
+    names = load_predictor(str(make_index("retrieval"))).source.document_names
+    assert list(names.ids) == [str(number) for number in range(2, len(rows) + 1)] and names.beginnings is None
+    names = load_predictor(str(make_index("retrieval", "--id-column", "id"))).source.document_names
+    assert list(names.ids) == [f"doc {number}" for number in range(len(ROWS))]
+    names = load_predictor(str(make_index("retrieval", "--keep-beginnings", "9"))).source.document_names
+    assert names.ids[0] == "2" and list(names.beginnings) == [row["text"][:9] for row in ROWS]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..ranking.score_model import ScoreModel
     from ..ranking.scored_labels import ScoredLabels
     from ..ranking.sources import SavedSource
+    from ..retrieval.documents import DocumentNames
     from ..retrieval.retriever import LabelRetriever
     from ..training.label_trees import TreeKind
 
@@ -36,11 +37,11 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "aliases", "trim_vocabulary", "seed",
+    "lexical", "aliases", "id_column", "keep_beginnings", "trim_vocabulary", "seed",
 )  # fmt: skip
 
 
-@takes_row_options(leave_out=("id_column", "keep_columns"))
+@takes_row_options(leave_out=("keep_columns",))
 @takes_settings(
     EncoderSettings,
     ContrastiveSettings,
@@ -87,6 +88,15 @@ def index(
         bool,
         typer.Option("--aliases", help="Let aliases and names in other languages of the vocabulary count as well."),
     ] = False,
+    keep_beginnings: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1000,
+            help="Characters of each training text that the index keeps, to show them as evidence. With 0 the folder"
+            " holds no text, only ids.",
+        ),
+    ] = 0,
     cpu_threads: CpuThreads = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
     overwrite: Overwrite = False,
@@ -160,7 +170,8 @@ def _make(
     from ..training.retriever import remove_encoder_checkpoints
 
     started = time.monotonic()
-    description = describe_index(settings, splits, vocabulary)
+    names = _document_names(splits["train"], settings) if settings["method"] == "retrieval" else None
+    description = describe_index(settings, splits, vocabulary, None if names is None else names.ids)
     if is_finished_index(output_dir, description):
         logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
         return
@@ -169,7 +180,8 @@ def _make(
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     source: SavedSource
     if settings["method"] == "retrieval":
-        source = _make_retriever(_Data(space, train, validation, output_dir / "cache", concepts), settings)
+        data = _Data(space, train, validation, output_dir / "cache", concepts, names)
+        source = _make_retriever(data, settings)
     else:
         source = _make_label_trees(space, train, settings["method"], threads)
     name = "retrieval" if settings["method"] == "retrieval" else "label_trees"
@@ -190,6 +202,23 @@ class _Data(NamedTuple):
     validation: Dataset | None
     cache: Path
     vocabulary: Vocabulary | None
+    document_names: DocumentNames | None
+
+
+def _document_names(rows: Dataset | None, settings: dict[str, Any]) -> DocumentNames:
+    """What evidence calls the training rows that have labels: by the column of ids, or by their number."""
+    from ..retrieval.documents import DocumentNames
+
+    assert rows is not None
+    column, characters = settings["id_column"], settings["keep_beginnings"]
+    labelled = [number for number, labels in enumerate(rows["labels"]) if labels]
+    ids = [number + 1 for number in range(len(rows))] if column is None else rows[column][:]
+    texts = rows["text"][:] if characters else []
+    return DocumentNames.of(
+        ("" if ids[row] is None else str(ids[row]) for row in labelled),
+        [texts[row] for row in labelled] if characters else [],
+        characters,
+    )
 
 
 def _check_options(method: str, given: set[str], output_dir: Path) -> None:
@@ -234,6 +263,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         settings=RetrievalSettings(max_length=settings["max_length"]),
         lexical=settings["lexical"],
         aliases=data.vocabulary if settings["aliases"] else None,
+        document_names=data.document_names,
         seed=settings["seed"],
     )
     shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]

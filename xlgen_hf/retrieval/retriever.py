@@ -22,6 +22,7 @@ from ..files.serialization import read_tensors, write_tensors
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
+from .documents import DocumentNames
 from .lexical import LexicalIndex
 from .weighing import Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings, write_settings
 
@@ -57,6 +58,7 @@ class LabelRetriever:
             passages (training texts and label names).
         further: label ids of the `A` further names, ascending, `(A,)`: aliases, and names in other languages. The one
             most like a text counts for its label. None for none.
+        document_names: what evidence calls the training texts; by their place in the index, from 1, if None.
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
     text.
@@ -73,6 +75,7 @@ class LabelRetriever:
         lexical: LexicalIndex | None = None,
         recipe: EmbeddingRecipe | None = None,
         further: np.ndarray | None = None,
+        document_names: DocumentNames | None = None,
     ) -> None:
         self.encoder = encoder
         self.documents = np.asarray(documents, dtype=np.float32)
@@ -83,6 +86,7 @@ class LabelRetriever:
         self.lexical = lexical
         self.recipe = recipe or EmbeddingRecipe()
         self.further = np.asarray([] if further is None else further, dtype=np.int32)
+        self.document_names = document_names
         self._named_further, self._first_further = np.unique(self.further, return_index=True)
 
     def __len__(self) -> int:
@@ -106,6 +110,7 @@ class LabelRetriever:
         settings: RetrievalSettings | None = None,
         lexical: bool = False,
         further: Sequence[tuple[int, str]] = (),
+        document_names: DocumentNames | None = None,
         cache_dir: str | Path | None = None,
         progress: bool = True,
     ) -> LabelRetriever:
@@ -120,6 +125,7 @@ class LabelRetriever:
             settings: how similarities become scores.
             lexical: index texts and names by their spelling, too; it counts as far as the settings, or [`tune`], say.
             further: label ids and further names of theirs, ids ascending; see the class.
+            document_names: what evidence calls the texts; see the class.
             cache_dir: where embeddings are kept between runs.
             progress: show progress bars on a terminal.
 
@@ -146,7 +152,8 @@ class LabelRetriever:
         if lexical:
             spelled = LexicalIndex.fit(texts, all_names)
         ids = np.array([label for label, _ in further], dtype=np.int32)
-        return cls(loaded, documents, names, matrix, _fingerprints(texts), settings, spelled, recipe, ids)
+        known = (documents, names, matrix, _fingerprints(texts))
+        return cls(loaded, *known, settings, spelled, recipe, ids, document_names)
 
     # ------------------------------------------------------------------------------------------------ searching
 
@@ -311,7 +318,19 @@ class LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
         kept = self.lexical if lexical else None
         known = (self.documents, self.names, self.labels, self.fingerprints)
-        return LabelRetriever(self.encoder, *known, settings, kept, self.recipe, self.further)
+        return self._changed(*known, settings, kept)
+
+    def _changed(
+        self,
+        documents: np.ndarray,
+        names: np.ndarray,
+        labels: csr_matrix,
+        fingerprints: np.ndarray,
+        settings: RetrievalSettings,
+        lexical: LexicalIndex | None,
+    ) -> LabelRetriever:
+        known = (documents, names, labels, fingerprints, settings, lexical)
+        return LabelRetriever(self.encoder, *known, self.recipe, self.further, self.document_names)
 
     def extended(self, names: Sequence[str]) -> LabelRetriever:
         """A retriever that also knows new labels, appended in the given order, by their names."""
@@ -321,7 +340,7 @@ class LabelRetriever:
         lexical = None if self.lexical is None else self.lexical.extended(names, len(self))
         all_names = np.concatenate([self.names[: len(self)], new, self.names[len(self) :]])
         known = (self.documents, all_names, labels, self.fingerprints)
-        return LabelRetriever(self.encoder, *known, self.settings, lexical, self.recipe, self.further)
+        return self._changed(*known, self.settings, lexical)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -343,6 +362,7 @@ class LabelRetriever:
             "fingerprints": self.fingerprints,
             **({_FURTHER: self.further} if len(self.further) else {}),
             **({} if self.lexical is None else self.lexical.tensors()),
+            **({} if self.document_names is None else self.document_names.tensors()),
         }
         write_tensors(folder / _TENSORS_FILE, tensors)
         write_settings(folder / RETRIEVER_SETTINGS_FILE, self.settings, self.recipe)
@@ -375,11 +395,12 @@ class LabelRetriever:
         start, ids = tensors["label_start"], tensors["label_ids"]
         labels = csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(start) - 1, num_labels))
         try:
-            lexical = LexicalIndex.from_tensors(tensors, len(labels.indptr) - 1, len(tensors["names"]))
+            lexical = LexicalIndex.from_tensors(tensors, labels.shape[0], len(tensors["names"]))
+            document_names = DocumentNames.from_tensors(tensors, labels.shape[0])
         except ValueError as err:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
-        return cls(encoder, *known, settings, lexical, recipe, tensors.get(_FURTHER))
+        return cls(encoder, *known, settings, lexical, recipe, tensors.get(_FURTHER), document_names)
 
 
 def _fingerprints(texts: Sequence[str]) -> np.ndarray:

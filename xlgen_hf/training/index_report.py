@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from datasets import Dataset
 
 from ..data.rows import row_facts
 from ..errors import ModelFolderError
+from ..files.json_lines import digest
 from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.training_report import TrainingReport, read_report, write_report
 from ..labels.vocabulary import Vocabulary
@@ -23,7 +24,10 @@ __all__ = ["describe_index", "is_finished_index", "write_index_report"]
 
 
 def describe_index(
-    settings: Mapping[str, object], rows: Mapping[str, Dataset | None], vocabulary: Vocabulary | Sequence[str] | None
+    settings: Mapping[str, object],
+    rows: Mapping[str, Dataset | None],
+    vocabulary: Vocabulary | Sequence[str] | None,
+    document_ids: Iterable[str] | None = None,
 ) -> dict[str, object]:
     """All that decides what an index is, as JSON holds it.
 
@@ -31,11 +35,13 @@ def describe_index(
         settings: the options of the command that have an effect, by name.
         rows: split -> rows, None where there are none.
         vocabulary: concepts, or further label names, if any.
+        document_ids: ids of the training rows that are kept, if any.
     """
     return {
         "settings": json.loads(json.dumps(dict(settings), default=str)),
         "rows": {name: digest_of_rows(part) for name, part in rows.items() if part is not None},
         "vocabulary": None if vocabulary is None else digest_of_names(vocabulary),
+        "document_ids": None if document_ids is None else digest(document_ids),
     }
 
 

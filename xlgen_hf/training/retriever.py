@@ -31,6 +31,7 @@ from ..files.json_lines import digest
 from ..files.serialization import JSON
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
+from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
 from .checkpoints import newest_checkpoint, remove_checkpoints
@@ -260,6 +261,7 @@ def fit_retriever(
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
     aliases: Vocabulary | None = None,
+    document_names: DocumentNames | None = None,
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -276,6 +278,7 @@ def fit_retriever(
         settings: how similarities become scores.
         lexical: let spelling count as well, as far as the validation rows, or the settings, say.
         aliases: vocabulary whose aliases and names in other languages count as names of its labels as well.
+        document_names: what evidence calls the training rows; by their number, from 1, if None.
         seed: of the training.
 
     Raises:
@@ -300,6 +303,7 @@ def fit_retriever(
         settings=settings,
         lexical=lexical,
         further=further,
+        document_names=document_names,
         cache_dir=folder / "embeddings",
     )
     if validation_rows is not None:
