@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
 
-from xlgen_hf.retrieval.lexical import LexicalIndex
+from xlgen_hf.retrieval.lexical import LexicalIndex, hashed_runs
 
 TEXTS = ["a history of organ music", "modern printing", "the sheep of Iceland"]
 NAMES = ["organ music", "printing", "sheep", "snow", "book printing"]
@@ -81,3 +82,33 @@ def test_similarities_are_shares_of_one_and_survive_saving(texts, names):
 
 def test_there_may_be_no_index():
     assert LexicalIndex.from_tensors({"names": np.zeros(3)}, 1, 1) is None
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("aä bΣ.ıİ\n本"))
+def test_places_of_runs_are_those_of_the_index(text):
+    """Of any text the same n-grams as scikit-learn's, each where it stands."""
+    runs, spans = hashed_runs(text)
+    nothing = csr_matrix((0, 2**20), dtype=np.float32)
+    encoded = LexicalIndex(np.ones(2**20), nothing, nothing).encode([text])  # every n-gram counts alike
+    known, counts = np.unique(runs, return_counts=True)
+    weights = np.log(counts) + 1
+    assert np.array_equal(known, np.sort(encoded.indices))
+    expected = weights / np.linalg.norm(weights)
+    np.testing.assert_allclose(encoded.toarray()[0, known], expected, rtol=1e-5)
+    assert ((spans[:, 1] > spans[:, 0]) & (spans >= 0).all(1) & (spans <= len(text)).all(1)).all()
+
+
+def test_pairs_are_as_similar_as_in_the_whole(index):
+    queries = index.encode(TEXTS)
+    whole = index.name_similarity(queries)
+    text, names = np.divmod(np.arange(whole.size), whole.shape[1])
+    np.testing.assert_allclose(index.pair_similarity(queries[text], names), whole.reshape(-1), atol=1e-6)
+
+
+def test_weights_of_runs_add_up_to_the_cosine(index):
+    """Of a text that holds every n-gram once."""
+    runs, _ = hashed_runs("sheep")
+    queries = index.encode(["sheep"])
+    names = np.arange(index.names.shape[0])
+    weights = index.run_weights(runs, names).sum(axis=1) / np.sqrt((index.idf[runs] ** 2).sum())
+    np.testing.assert_allclose(weights, (queries @ index.names.T).toarray()[0], atol=1e-6)

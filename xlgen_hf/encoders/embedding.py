@@ -33,6 +33,7 @@ from ..files.tensor_schema import Tensors, tensor
 from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
 from .recipe import EmbeddingRecipe, Pooling, Side, read_recipe
+from .token_vectors import TokenVectors
 
 __all__ = [
     "SHARD_TEXTS",
@@ -118,6 +119,7 @@ def embed_texts(
     cache_dir: str | Path | None = None,
     device: str | torch.device | None = None,
     progress: bool = True,
+    token_vectors: TokenVectors | None = None,
 ) -> np.ndarray:
     """Embed texts by an encoder's last hidden states over each text's own tokens, pooled as its checkpoint says.
 
@@ -137,6 +139,7 @@ def embed_texts(
         device: where to compute; by default the device of a loaded model, else a GPU where there is one. A loaded
             model is moved there.
         progress: show a progress bar on stderr where that is a terminal.
+        token_vectors: is filled with the hidden states of the tokens that are computed, none out of the cache.
 
     Returns:
         Embeddings in the order of `texts`, `(N, H)`, float32.
@@ -150,7 +153,9 @@ def embed_texts(
     source = _EncoderSource.open(encoder, recipe)
     prompt = source.recipe.prompt(side)
     tokens = _tokenize([prompt + text for text in texts] if prompt else texts, source, max_length)
-    run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress)
+    if token_vectors is not None:
+        token_vectors.locate(texts, source.tokenizer, prompt, tokens.lengths)
+    run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress, token_vectors)
     embeddings = run.embeddings()
     if normalize:
         length = np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -372,6 +377,7 @@ class _Run:
     device: str | torch.device | None
     folder: Path | None
     progress: bool
+    token_vectors: TokenVectors | None = None
 
     def embeddings(self) -> np.ndarray:
         """Compute the missing shards, and put all rows into the order of the texts: `(N, H)`, float32."""
@@ -438,6 +444,8 @@ class _Run:
         pad_id = self.source.tokenizer.pad_token_id or 0  # without one any id will do: the mask hides it
         ids, mask = (value.to(model.device) for value in self.tokens.padded(rows, pad_id))
         hidden = model(input_ids=ids, attention_mask=mask).last_hidden_state.float()  # (B, S, H)
+        if self.token_vectors is not None:
+            self.token_vectors.add(rows, hidden)
         return pool(hidden, mask, self.source.recipe.pooling).cpu().numpy()
 
     def _write(self, number: int, values: np.ndarray) -> None:

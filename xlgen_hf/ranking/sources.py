@@ -25,12 +25,16 @@ class TextBatch(Sequence[str]):
         texts: the texts.
         depth: labels of a text that anybody will ask a source for; a search that is shared is made that deep.
         allowed: ids of the labels to choose from, sorted; all if None.
+        explained: whether evidence will be asked for; what it needs of intermediate results is kept then.
     """
 
-    def __init__(self, texts: Sequence[str], depth: int = 0, allowed: np.ndarray | None = None) -> None:
+    def __init__(
+        self, texts: Sequence[str], depth: int = 0, allowed: np.ndarray | None = None, *, explained: bool = False
+    ) -> None:
         self.texts = list(texts)
         self.depth = depth
         self.allowed = allowed
+        self.explained = explained
         self._computed: dict[tuple[int, Hashable], object] = {}
         self._owners: list[object] = []  # kept alive, so that no other object gets the id of one
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-__all__ = ["LexicalIndex"]
+__all__ = ["LexicalIndex", "hashed_runs"]
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +20,7 @@ _MOST_NAMES = 0.03  # runs in more of the names say little, and cost most of the
 _FEW_NAMES = 20  # with fewer names than this a run is never too frequent
 _MOST_RUNS = 256  # of a training text, those of the greatest weight
 _TEXTS_AT_ONCE = 2_000
+_WORD = re.compile(r"\S+")
 _KINDS: dict[str, type] = {"start": np.int64, "runs": np.int32, "weights": np.float16}
 
 
@@ -84,6 +87,36 @@ class LexicalIndex:
         similarity = (queries @ self._of_names).multiply(held @ self._shares)
         return similarity.toarray().clip(0, 1)
 
+    def pair_similarity(self, queries: csr_matrix, names: np.ndarray) -> np.ndarray:
+        """What [`name_similarity`] says of some pairs, `(P,)`.
+
+        Args:
+            queries: encoded texts, one for each pair, `(P, 2**20)`.
+            names: the name of each pair, a row of `names`, `(P,)`.
+        """
+        of_names, held = self.names[names], queries.copy()
+        held.data = np.ones_like(held.data)
+        cosine, share = queries.multiply(of_names).sum(axis=1), held.multiply(of_names.power(2)).sum(axis=1)
+        return (np.asarray(cosine) * np.asarray(share)).reshape(-1).clip(0, 1)
+
+    def run_weights(self, hashed: np.ndarray, names: np.ndarray) -> np.ndarray:
+        """How much n-grams count for the similarity of a text with some names, `(n, G)`; 0 where a name lacks one.
+
+        Args:
+            hashed: the n-grams, hashed, see [`hashed_runs`], `(G,)`.
+            names: rows of `names`, `(n,)`.
+        """
+        weights = np.zeros((len(names), len(hashed)))
+        for row, name in enumerate(names.tolist()):
+            first, last = self.names.indptr[name : name + 2]
+            runs = self.names.indices[first:last]
+            order = np.argsort(runs)
+            place = order[np.searchsorted(runs[order], hashed).clip(max=max(len(runs) - 1, 0))] if len(runs) else []
+            if len(runs):
+                known = runs[place] == hashed
+                weights[row, known] = (self.names.data[first:last][place] * self.idf[hashed])[known]
+        return weights
+
     def extended(self, names: Sequence[str], place: int | None = None) -> LexicalIndex:
         """An index that also knows new label names, in the given order; the weights of the others stay.
 
@@ -136,6 +169,34 @@ def _hashed(texts: Sequence[str]) -> csr_matrix:
         analyzer="char_wb", ngram_range=_RUNS, n_features=_BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
     )
     return csr_matrix(vectorizer.transform(texts))
+
+
+def hashed_runs(text: str) -> tuple[np.ndarray, np.ndarray]:
+    """The n-grams of a text as the index has them, and where they stand.
+
+    Returns:
+        The hashed n-grams in the order of the text, `(G,)`, and where each begins and ends, `(G, 2)`, in characters.
+    """
+    runs: list[str] = []
+    spans: list[tuple[int, int]] = []
+    shortest, longest = _RUNS
+    for word in _WORD.finditer(text):
+        begin, end = word.span()
+        padded = f" {word[0].lower()} "
+        for length in range(shortest, min(longest, len(padded)) + 1):
+            for place in range(len(padded) - length + 1):
+                runs.append(padded[place : place + length])
+                first = begin + max(place - 1, 0)
+                spans.append((min(first, end - 1), min(begin + place - 1 + length, end)))  # lowered, it may be longer
+    return np.array([_hash(run) for run in runs], dtype=np.int64), np.array(spans, dtype=np.int64).reshape(-1, 2)
+
+
+@lru_cache(maxsize=2**16)
+def _hash(run: str) -> int:
+    """The number of an n-gram, as scikit-learn's vectorizer has it."""
+    from sklearn.utils import murmurhash3_32
+
+    return abs(int(murmurhash3_32(run, seed=0))) % _BUCKETS
 
 
 def _weighted(hashed: csr_matrix, idf: np.ndarray) -> csr_matrix:

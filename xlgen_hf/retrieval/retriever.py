@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..configuration_xlgen import hidden_size
 from ..encoders.embedding import embed_texts, load_encoder, recipe_of
 from ..encoders.recipe import EmbeddingRecipe, Side
+from ..encoders.token_vectors import TokenVectors
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_checks import check_encoder
 from ..files.serialization import read_tensors, write_tensors
@@ -157,8 +158,15 @@ class LabelRetriever:
 
     # ------------------------------------------------------------------------------------------------ searching
 
-    def embed(self, texts: Sequence[str], *, side: Side = "query", progress: bool = False) -> np.ndarray:
-        """Embeddings of texts, as queries or passages, `(B, H)`, rows of length 1."""
+    def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        side: Side = "query",
+        progress: bool = False,
+        token_vectors: TokenVectors | None = None,
+    ) -> np.ndarray:
+        """Embeddings of texts, as queries or passages, `(B, H)`, rows of length 1; see [`embed_texts`]."""
         return embed_texts(
             list(texts),
             self.encoder,
@@ -166,6 +174,7 @@ class LabelRetriever:
             side=side,
             max_length=self.settings.max_length,
             progress=progress,
+            token_vectors=token_vectors,
         )
 
     def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
@@ -187,15 +196,28 @@ class LabelRetriever:
         """
         if k < 1:
             raise ConfigurationError(f"k={k}; it must be an integer >= 1.")
-        batch = TextBatch.of(texts)
+        return self.searched(TextBatch.of(texts), k, allowed).weigh(self.settings, self.labels, k, allowed)
+
+    def searched(self, batch: TextBatch, k: int = 1, allowed: np.ndarray | None = None) -> RetrievedCandidates:
+        """What [`rank`] weighs; see there for the arguments."""
         sets = {one.tobytes(): one for one in (batch.allowed, allowed) if one is not None}
         searches: dict[int, RetrievedCandidates] = batch.once(self, ("searches", *sets), dict)
         depth = next((depth for depth in searches if depth >= k), max(k, batch.depth))
         if depth not in searches:
-            queries = batch.once(self, "queries", lambda: self._embed_new(texts, self._same_texts(texts)))
-            choices = list(sets.values())
-            searches[depth] = self.find(queries, depth, allowed=choices, texts=list(texts), settings=self.settings)
-        return searches[depth].weigh(self.settings, self.labels, k, allowed)
+            queries, choices = self.queries(batch), list(sets.values())
+            searches[depth] = self.find(queries, depth, allowed=choices, texts=batch.texts, settings=self.settings)
+        return searches[depth]
+
+    def queries(self, batch: TextBatch) -> np.ndarray:
+        """Embeddings of the texts of a batch, `(B, H)`, made once."""
+        vectors = self.token_vectors(batch) if batch.explained else None
+        return batch.once(
+            self, "queries", lambda: self._embed_new(batch.texts, self._same_texts(batch.texts), token_vectors=vectors)
+        )
+
+    def token_vectors(self, batch: TextBatch) -> TokenVectors:
+        """Hidden states of the tokens of a batch that is to be explained; there once it has been searched."""
+        return batch.once(self, "token vectors", TokenVectors)
 
     def rank_training_texts(self, texts: Sequence[str], k: int, *, progress: bool = False) -> ScoredLabels:
         """What [`rank`] finds for texts that may be among the indexed ones, with none of them finding itself.
@@ -210,14 +232,23 @@ class LabelRetriever:
         found = self.find(queries, k, hidden=same, texts=list(texts), settings=self.settings)
         return found.weigh(self.settings, self.labels, k)
 
-    def _embed_new(self, texts: Sequence[str], same: csr_matrix, *, progress: bool = False) -> np.ndarray:
+    def _embed_new(
+        self,
+        texts: Sequence[str],
+        same: csr_matrix,
+        *,
+        progress: bool = False,
+        token_vectors: TokenVectors | None = None,
+    ) -> np.ndarray:
         """Embeddings of texts, `(Q, H)`; those of the index serve again, where queries have no other prompt."""
         if not self.recipe.is_symmetric:
-            return self.embed(texts, progress=progress)
+            return self.embed(texts, progress=progress, token_vectors=token_vectors)
         known = np.diff(same.indptr) > 0
+        new = ~known if token_vectors is None else np.ones(len(texts), dtype=bool)  # tokens come from embedding alone
         queries = np.empty((len(texts), self.width), dtype=np.float32)
+        to_embed = [texts[i] for i in np.flatnonzero(new).tolist()]
+        queries[new] = self.embed(to_embed, progress=progress, token_vectors=token_vectors)
         queries[known] = self.documents[same.indices[same.indptr[:-1][known]]]
-        queries[~known] = self.embed([texts[i] for i in np.flatnonzero(~known).tolist()], progress=progress)
         return queries
 
     def _same_texts(self, texts: Sequence[str]) -> csr_matrix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +21,7 @@ __all__ = [
     "RetrievalSettings",
     "RetrievedCandidates",
     "best_columns",
+    "neighbor_weights",
     "read_settings",
     "write_settings",
 ]
@@ -78,10 +79,8 @@ class RetrievedCandidates:
             allowed: ids of the labels to choose from; all if None.
         """
         parts = self._parts(settings, labels)
-        lexical = (settings.lexical_neighbor_weight, settings.lexical_name_weight) if len(self.near) > 1 else (0, 0)
-        weights = (1.0, settings.name_weight, *lexical)
-        weighed = np.stack([parts[name] ** (settings.name_power if name == "names" else 1) for name in PARTS])
-        scores = np.average(weighed, axis=0, weights=weights).clip(0, 1)
+        added, total = settings.weigh_parts(parts, lexical=len(self.near) > 1)
+        scores = (added.sum(axis=0) / total).clip(0, 1)
         order = np.lexsort((self.labels, -scores, self.text))
         if allowed is not None:
             order = order[np.isin(self.labels[order], allowed)]
@@ -105,13 +104,19 @@ class RetrievedCandidates:
         """Weight of each candidate among the neighbours, `(M,)`."""
         if not len(self.text):  # scipy gives no array for no entries
             return np.zeros(0)
-        documents, similarity = near
-        top = np.maximum(similarity[:, :1], -1)  # where every text is hidden, none is near
-        weight = np.exp((similarity - top) / temperature)
-        weight /= weight.sum(1, keepdims=True).clip(1e-30)
+        documents, weight = near[0], neighbor_weights(near, temperature)
         ends = np.arange(len(documents) + 1) * documents.shape[1]
         weights = csr_matrix((weight.reshape(-1), documents.reshape(-1), ends), (len(documents), labels.shape[0]))
         return np.asarray((weights @ labels)[self.text, self.labels]).reshape(-1).clip(0, 1)
+
+
+def neighbor_weights(near: Neighbors, temperature: float) -> np.ndarray:
+    """What each near text weighs among those of its query: softmax of similarity / temperature, `(Q, neighbors)`."""
+    _, similarity = near
+    top = np.maximum(similarity[:, :1], -1)  # where every text is hidden, none is near
+    weight = np.exp((similarity - top) / temperature)
+    weight /= weight.sum(1, keepdims=True).clip(1e-30)
+    return weight
 
 
 def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -177,6 +182,18 @@ class RetrievalSettings:
     def __post_init__(self) -> None:
         """Check the values."""
         check_values(RetrievalSettings, vars(self))
+
+    def weigh_parts(self, parts: Mapping[str, np.ndarray], *, lexical: bool) -> tuple[np.ndarray, float]:
+        """What each part adds to the scores of `M` labels, `(4, M)` as in `PARTS`, and what the sums are divided by.
+
+        Args:
+            parts: the parts by name, `(M,)` each, in [0, 1].
+            lexical: whether character n-grams are indexed.
+        """
+        of_lexical = (self.lexical_neighbor_weight, self.lexical_name_weight) if lexical else (0.0, 0.0)
+        weights = np.array([1.0, self.name_weight, *of_lexical])
+        weighed = np.stack([parts[name] ** (self.name_power if name == "names" else 1) for name in PARTS])
+        return weighed * weights[:, None], float(weights.sum())
 
     def weigh_names(self, of_names: Sequence[np.ndarray]) -> np.ndarray:
         """What a label scores by its name alone, up to a constant factor; one kind of similarity ranks as it is.
