@@ -45,7 +45,10 @@ def arguments(files, *more):
 def test_scores_are_those_of_the_metric(files, tmp_path):
     scores = run_evaluate(**files, output_file=tmp_path / "scores.json", k=[1, 2])
     calibration = {"expected_calibration_error": 0.25, "mean_score": 0.75}  # 3 of 6 labels are true
-    assert scores == score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2]) | calibration
+    expected = score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2]) | calibration
+    assert {name: value for name, value in scores.items() if not re.search("_at_coverage_|_risk_", name)} == expected
+    assert scores["example_f1_at_coverage_50"] == pytest.approx(scores["example_f1"])  # all are equally sure
+    assert scores["example_f1_risk_coverage_area"] == pytest.approx(1 - scores["example_f1"])
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
 
 

@@ -22,6 +22,12 @@ _RANKING = {
     "psndcg": "PSnDCG",
     "coverage": "coverage",
 }
+_QUALITIES = {"example_f1": "F1 of a text", "best_label": "best label is right"}
+_SELECTIVE = ("at_coverage_50", "at_coverage_80", "risk_coverage_area", "least_risk_coverage_area")
+_PROMISES = {
+    "expected_f1_calibration_error": "calibration error of expected F1",
+    "best_label_probability_calibration_error": "calibration error of the best label's probability",
+}
 
 
 @takes_row_options(leave_out=("keep_columns",))
@@ -47,7 +53,8 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Draw the scores of rare and frequent labels: .png, .svg or .pdf. Where predictions have `scores`, a"
-            " reliability diagram is drawn next to it, under the same name with `_reliability`."
+            " reliability diagram and risk-coverage curves are drawn next to it, under the same name with"
+            " `_reliability` and `_risk_coverage`."
         ),
     ] = None,
     per_label_file: Annotated[Path | None, typer.Option(help="Write one row per label as JSON Lines.")] = None,
@@ -129,10 +136,17 @@ def print_scores(scores: Mapping[str, float]) -> None:
             "Labels of the references by training documents", header, [_shot_row(scores, one) for one in buckets]
         )
     print_table("Labels of a text", ["", "mean"], _size_rows(scores))
+    if "example_f1_risk_coverage_area" in scores:
+        selective = [
+            [shown, *(_value(scores, f"{name}_{part}") for part in _SELECTIVE)] for name, shown in _QUALITIES.items()
+        ]
+        header = ["the surest texts first", "50 % of them", "80 %", "area under risk", "least area"]
+        print_table("The least sure texts left to people", header, selective)
     if "expected_calibration_error" in scores:
         rows = [
             ["mean score", _value(scores, "mean_score")],
             ["expected calibration error", _value(scores, "expected_calibration_error")],
+            *([shown, _value(scores, name)] for name, shown in _PROMISES.items() if name in scores),
         ]
         print_table("Scores", ["of the predicted labels only; the file has none of others", "value"], rows)
 

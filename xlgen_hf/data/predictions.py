@@ -7,9 +7,10 @@ import gzip
 import io
 import json
 import logging
+import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 __all__ = [
+    "CONFIDENCE_FIELDS",
     "PREDICTION_FORMATS",
     "Predictions",
     "check_prediction_file",
@@ -41,6 +43,9 @@ logger = logging.getLogger(__name__)
 
 PREDICTION_FORMATS = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 """Ends of the names of files that predictions can be written to."""
+
+CONFIDENCE_FIELDS = ("expected_f1", "best_label_probability")
+"""Fields of a prediction that say how far it can be trusted."""
 
 _FIELDS = ("labels", "scores", "clusters", "novel_labels")  # of a prediction
 
@@ -230,11 +235,14 @@ class Predictions:
         labels: label names of each text, best first.
         scores: a score for each label, where every row has them.
         ids: the value of the id column of each row, where one is asked for.
+        confidence: what the rows say of how far they can be trusted, by the names in `CONFIDENCE_FIELDS`, where every
+            row does.
     """
 
     labels: list[list[str]]
     scores: list[list[float]] | None = None
     ids: list[object] | None = None
+    confidence: Mapping[str, list[float]] = field(default_factory=dict)
 
 
 def read_predictions(path: str | Path, options: RowOptions | None = None) -> Predictions:
@@ -249,17 +257,21 @@ def read_predictions(path: str | Path, options: RowOptions | None = None) -> Pre
     """
     options = options or RowOptions()
     # Predictions have no text; their labels stand in for it, so that a reader finds all that it needs.
-    columns = [options.labels, "scores", *([options.id_column] if options.id_column else [])]
+    columns = [options.labels, "scores", *CONFIDENCE_FIELDS, *([options.id_column] if options.id_column else [])]
     reading = options.changed(text_column=options.labels, keep_columns=columns[1:], layout="rows")
     labels: list[list[str]] = []
     scores: list[list[float]] = []
     ids: list[object] = []
     cells = _Cells(options)
+    confidence: dict[str, list[float]] = {name: [] for name in CONFIDENCE_FIELDS}
     for block in read_file(Path(path), reading):
+        for name, values in confidence.items():
+            values += _fractions(block, name)
         _read_block(block, options, cells, labels, scores, ids)
     if not labels:
         raise DataError("There are no rows.", file=path)
-    return Predictions(labels, scores or None, ids if options.id_column else None)
+    known = {name: values for name, values in confidence.items() if len(values) == len(labels)}
+    return Predictions(labels, scores or None, ids if options.id_column else None, known)
 
 
 class _Cells:
@@ -325,6 +337,22 @@ def _read_block(
             message = f"There is no column {options.id_column!r} of ids, only {shown_names(block.columns)}."
             raise DataError(message, file=block.file)
         ids += to_list(block.columns[options.id_column])
+
+
+def _fractions(block: Block, name: str) -> list[float]:
+    """The numbers of a column; none where a row lacks it."""
+    found: list[float] = []
+    for row, value in enumerate(to_list(block.columns[name]) if name in block.columns else ()):
+        if value is None or value is MISSING or value == "":
+            continue
+        try:
+            number = float(value) if isinstance(value, (str, int, float)) else math.nan
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= 1:
+            fail(block, row, f"`{name}` must be a number from 0 to 1, got {shown(value)}.")
+        found.append(number)
+    return found
 
 
 def _checked_scores(block: Block, row: int, scores: object, count: int) -> list[float]:

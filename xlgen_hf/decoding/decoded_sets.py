@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import get_args
@@ -14,7 +15,7 @@ from ..errors import ConfigurationError
 from ..ranking.scored_labels import Combination, ScoredLabels, combine
 from .search import LabelSets
 
-__all__ = ["MAX_BEAMS", "DecodedSet", "DecodingOptions", "to_decoded"]
+__all__ = ["MAX_BEAMS", "DecodedSet", "DecodingOptions", "scored_sets", "to_decoded"]
 
 MAX_BEAMS = 1000
 """Beams or samples of a text; more would be a mistake, and take all memory."""
@@ -142,6 +143,14 @@ class DecodedSet:
             self.complete or size is not None,
             self.candidates,
         )
+
+
+def scored_sets(decoded: Iterable[DecodedSet]) -> ScoredLabels:
+    """The candidates of decoded sets with their probabilities; the sets themselves are chosen."""
+    return ScoredLabels.from_rows(
+        (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
+        for one in decoded
+    )
 
 
 def to_decoded(sets: LabelSets, clusters: list[list[int]], options: DecodingOptions) -> list[DecodedSet]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,7 +21,8 @@ from ..files.json_lines import write_jsonl
 from ..files.outputs import claim_files, refuse_existing
 from ..files.serialization import write_json
 from ..ranking.reliability import ReliabilityTable, reliability_table, table_calibration_error
-from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_shot_buckets
+from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_risk_coverage, plot_shot_buckets
+from .risk_coverage import RiskCoverage, confidence_scores, risk_curves
 from .scoring import score_labels
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ __all__ = ["run_evaluate"]
 
 logger = logging.getLogger(__name__)
 
+_PICTURES = ("", "_reliability", "_risk_coverage")  # ends of their names
 _MOST_GROUPS = 200  # of one field
 _NO_VALUE = "(none)"
 _SHOWN_IDS = 3
@@ -66,7 +69,8 @@ def run_evaluate(
 
     Predictions with `scores` also get `expected_calibration_error`, over 15 bins of equally many decisions, and the
     `mean_score` of the decisions. Both are about the labels that were predicted: labels that were not have no score
-    in the file.
+    in the file. They also get the areas under their risk-coverage curves, see `xlgen_hf.evaluation.risk_coverage`:
+    texts count in the order of their `expected_f1` and `best_label_probability`, without these of their best score.
 
     Args:
         predictions: rows with `labels`, the best first, in a file that `load_rows` reads, perhaps with `scores`, one
@@ -74,7 +78,8 @@ def run_evaluate(
         references: rows with the true labels, in the same order; texts are not needed.
         train_file: training rows.
         output_file: where to write the scores as JSON.
-        plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram is drawn next to it.
+        plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram and risk-coverage
+            curves are drawn next to it.
         rows: how references and training rows are read. Where it names an id column, predictions have it, too, and
             are matched to references by it, whatever their order.
         by: columns of the references; texts are scored again for each value of each of them. A text whose value is a
@@ -99,7 +104,7 @@ def run_evaluate(
         check_picture(plot)
         if train_file is None:
             raise ConfigurationError("A plot shows labels by their training documents; give the training rows too.")
-    pictures = () if plot is None else (plot, _reliability_picture(Path(plot)))
+    pictures = [] if plot is None else [_picture(Path(plot), Path, ending) for ending in _PICTURES]
     outputs = [Path(path) for path in (output_file, per_label_file, *pictures) if path is not None]
     for path in outputs:
         refuse_existing(path, overwrite=overwrite)  # before the work, and again when the writing begins
@@ -119,6 +124,8 @@ def run_evaluate(
     reliability = _reliability(given, true.labels, predictions)
     if reliability is not None:
         scores |= _calibration_scores(reliability)
+    curves = risk_curves(given, true.labels)
+    scores |= confidence_scores(given, true.labels, curves)
     if by:
         scores["groups"] = _group_scores(given, true, train, options)
     with claim_files(outputs, command="xlgen evaluate", overwrite=overwrite) as place:
@@ -127,14 +134,27 @@ def run_evaluate(
         if output_file is not None:
             write_json(place(output_file), scores)
         if plot is not None:
-            plot_shot_buckets({Path(predictions).stem: scores}, place(plot), title=Path(predictions).name)
-        if plot is not None and reliability is not None:
-            plot_reliability(reliability, place(_reliability_picture(Path(plot))), title=Path(predictions).name)
+            _draw(scores, reliability, curves, Path(predictions), partial(_picture, Path(plot), place))
     return scores
 
 
-def _reliability_picture(plot: Path) -> Path:
-    return plot.with_stem(f"{plot.stem}_reliability")
+def _draw(
+    scores: Mapping[str, float],
+    reliability: ReliabilityTable | None,
+    curves: Mapping[str, RiskCoverage],
+    predictions: Path,
+    picture: Callable[[str], Path],
+) -> None:
+    """Draw the pictures that there is something for; `picture` says where each goes."""
+    plot_shot_buckets({predictions.stem: scores}, picture(""), title=predictions.name)
+    if reliability is not None:
+        plot_reliability(reliability, picture("_reliability"), title=predictions.name)
+    if curves:
+        plot_risk_coverage(curves, picture("_risk_coverage"), title=predictions.name)
+
+
+def _picture(plot: Path, place: Callable[[str | Path], Path], ending: str) -> Path:
+    return place(plot.with_stem(f"{plot.stem}{ending}"))
 
 
 def _write_table(columns: Mapping[str, Sequence[object]], path: str | Path) -> None:
@@ -190,7 +210,8 @@ def _in_order(
         raise DataError(f"There is a prediction for {unused!r}, which no reference has.", file=predictions)
     order = [place[key] for key in keys]
     scores = None if given.scores is None else [given.scores[row] for row in order]
-    return Predictions([given.labels[row] for row in order], scores, [found[row] for row in order])
+    confidence = {name: [values[row] for row in order] for name, values in given.confidence.items()}
+    return Predictions([given.labels[row] for row in order], scores, [found[row] for row in order], confidence)
 
 
 def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:

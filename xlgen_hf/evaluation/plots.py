@@ -12,18 +12,27 @@ from ..data.inspection import SHOT_BUCKETS
 from ..errors import ConfigurationError, MissingExtraError
 from ..files.atomic import atomic_path
 from ..ranking.reliability import ReliabilityTable, table_calibration_error
+from .risk_coverage import RiskCoverage
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PLOT_SHOTS", "check_picture", "plot_reliability", "plot_shot_buckets", "save_figure"]
+__all__ = [
+    "PLOT_SHOTS",
+    "check_picture",
+    "plot_reliability",
+    "plot_risk_coverage",
+    "plot_shot_buckets",
+    "save_figure",
+]
 
 PLOT_SHOTS = tuple(SHOT_BUCKETS)
 """Buckets of labels by training count that together hold every label."""
 
 _BUCKET = re.compile(r"^([\d+-]+)_shot_labels$")
 _NAMES = {"macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_f1_harmonic": "Harmonic mean of macro P and macro R"}
+_RISKS = {"example_f1": "1 - F1 of a text", "best_label": "best label is wrong"}
 _OVERALL = ("macro_f1", "micro_f1")  # also scored over all labels
 _SUFFIXES = (".png", ".svg", ".pdf")
 _BLUE, _ORANGE = "#0072B2", "#E69F00"  # told apart by the colour-blind, and as dark and light in print (Okabe and Ito)
@@ -161,6 +170,40 @@ def plot_reliability(table: ReliabilityTable, path: str | Path, *, title: str | 
     axes.grid(color="0.9", zorder=0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="upper left", fontsize=9)
+    if title:
+        axes.set_title(title, loc="left")
+    save_figure(figure, path)
+
+
+def plot_risk_coverage(curves: Mapping[str, RiskCoverage], path: str | Path, *, title: str | None = None) -> None:
+    """Draw the risk of the texts that a system is surest of, against how many they are.
+
+    Args:
+        curves: name of a quality (`example_f1`, `best_label`) -> what
+            `xlgen_hf.evaluation.risk_coverage.risk_coverage` returns.
+        path: the picture to write: .png, .svg or .pdf.
+        title: line above the picture.
+
+    Raises:
+        MissingExtraError: if matplotlib is not installed.
+        ConfigurationError: if there is no such kind of picture.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")  # inches
+    axes = figure.subplots()
+    for color, (name, curve) in zip((_BLUE, _ORANGE), curves.items(), strict=False):
+        coverage = curve["coverage"]
+        axes.plot(coverage, curve["risk"], color=color, zorder=3, label=f"{_RISKS[name]}, area {curve['area']:.3f}")
+        axes.plot(coverage, curve["best"], color=color, linestyle=":", linewidth=1, zorder=2, label="  best order")
+        axes.hlines(curve["risk"][-1], 0, 1, color=color, linestyle="--", linewidth=1, label="  random order")
+    axes.set_xlabel("Coverage: fraction of the texts, the surest first; the others are left to people")
+    axes.set_ylabel("Mean over these texts")
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    axes.grid(color="0.9", zorder=0)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
     if title:
         axes.set_title(title, loc="left")
     save_figure(figure, path)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..decoding.constraints import LabelSetConstraint
-from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
+from ..decoding.decoded_sets import DecodedSet, DecodingOptions, scored_sets, to_decoded
 from ..decoding.memory import XLGenMemory
 from ..decoding.search import DecoderRows, LabelSets, beam_search, greedy_or_sample
 from ..decoding.teacher_forcing import score_candidates
@@ -62,11 +62,7 @@ class Generator(ModelSource):
         Returns:
             Candidates with their probabilities, not calibrated; the set that the model generated is chosen.
         """
-        decoded = self.decoded(texts, k, allowed)
-        return ScoredLabels.from_rows(
-            (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
-            for one in decoded
-        )
+        return scored_sets(self.decoded(texts, k, allowed))
 
     def decoded(self, texts: Sequence[str], k: int = 0, allowed: np.ndarray | None = None) -> list[DecodedSet]:
         """The label sets that [`rank`] is made of; their search runs once for a [`TextBatch`], whatever `k`."""

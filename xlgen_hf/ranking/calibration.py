@@ -19,6 +19,7 @@ __all__ = [
     "CalibratorContent",
     "Curve",
     "ScoreCalibrator",
+    "apply_curve",
     "logit",
 ]
 
@@ -103,7 +104,7 @@ class ScoreCalibrator:
         scores = np.empty_like(scored.scores)
         for place, curve in enumerate(self.maps):
             mine = bucket == place
-            scores[mine] = _apply_map(curve, scored.scores[mine])
+            scores[mine] = apply_curve(curve, scored.scores[mine])
         return scored.with_scores(scores)
 
     def to_dict(self) -> CalibratorContent:
@@ -122,7 +123,8 @@ def logit(scores: np.ndarray) -> np.ndarray:
     return np.log(clipped / (1 - clipped))
 
 
-def _apply_map(curve: Curve, scores: np.ndarray) -> np.ndarray:
+def apply_curve(curve: Curve, scores: np.ndarray) -> np.ndarray:
+    """Scores -> probabilities."""
     if "slope" in curve:
         exponent = curve["slope"] * logit(scores) + curve["intercept"]
         return 1 / (1 + np.exp(-exponent.clip(-500, 500)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -12,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ..errors import ConfigurationError, DataError
-from .calibration import FREQUENCY_BOUNDS, Calibration, Curve, ScoreCalibrator, logit
+from .calibration import FREQUENCY_BOUNDS, Calibration, Curve, ScoreCalibrator, apply_curve, logit
+from .confidence import ConfidenceModel, promised_f1
 from .decisions import DecisionRule
 from .fusion import Fusion, feature_names, feature_values
 from .reliability import expected_calibration_error
@@ -28,7 +30,15 @@ from .thresholds import (
     tuned_threshold,
 )
 
-__all__ = ["calibrated_model", "choose_adjustment", "fit_calibrator", "fit_fusion", "ranked_model"]
+__all__ = [
+    "calibrated_model",
+    "choose_adjustment",
+    "fit_calibrator",
+    "fit_confidence",
+    "fit_fusion",
+    "ranked_model",
+    "with_confidence",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +130,73 @@ def ranked_model(scored: ScoredLabels, references: Sequence[Sequence[int]], trai
     rules = score_rules(calibrated, references)
     rule = rules.rule(int(np.argmax(rules.micro)))
     logger.info("%s has the best micro F1 on the validation rows: %.4f.", rule, rules.micro.max())
-    return ScoreModel(calibrator=model.calibrator, thresholds=model.thresholds, rule=rule)
+    ruled = ScoreModel(calibrator=model.calibrator, thresholds=model.thresholds, rule=rule)
+    return with_confidence(ruled, calibrated, references)
+
+
+def with_confidence(model: ScoreModel, scored: ScoredLabels, references: Sequence[Sequence[int]]) -> ScoreModel:
+    """A score model that also says how far the prediction for a text can be trusted.
+
+    Args:
+        model: decides by its rule.
+        scored: what it decides from for `N` validation texts: candidates with final scores, its own set chosen.
+        references: each text's label ids.
+
+    Returns:
+        The model as it is, and a warning, where the rows teach nothing.
+    """
+    try:
+        confidence = fit_confidence(model.rule.apply(scored), references, chosen_alone=model.rule.kind == "own")
+    except DataError as err:
+        logger.warning("The model cannot say how far a prediction can be trusted: %s", err)
+        return model
+    return replace(model, confidence=confidence)
+
+
+def fit_confidence(
+    decided: ScoredLabels, references: Sequence[Sequence[int]], *, chosen_alone: bool = False
+) -> ConfidenceModel:
+    """Learn from validation rows how far predictions can be trusted.
+
+    Args:
+        decided: candidates of `N` texts with final scores, the predicted ones chosen.
+        references: each text's label ids.
+        chosen_alone: see [`ConfidenceModel`].
+
+    Raises:
+        DataError: if no text has a label.
+    """
+    correct = decided.correct(references)
+    size, right = (
+        np.bincount(decided.text, values, len(decided)) for values in (decided.chosen, decided.chosen & correct)
+    )
+    f1 = 2 * right / np.maximum(size + np.array([len(ids) for ids in references]), 1)
+    best = np.zeros(len(decided), dtype=bool)
+    best[decided.text[decided.chosen][::-1]] = correct[decided.chosen][::-1]  # the first one, written last, stays
+    predicted = size > 0
+    if not predicted.any():
+        raise DataError(f"None of {len(decided)} texts has a label.")
+    promised = promised_f1(decided, chosen_alone=chosen_alone)[predicted]
+    of_sets, of_best = (_fit_fractions(promised, values[predicted]) for values in (f1, best.astype(np.float64)))
+    logger.info(
+        "Expected F1 of a text's labels: calibration error %.4f on the validation rows.",
+        expected_calibration_error(apply_curve(of_sets, promised), f1[predicted]),
+    )
+    return ConfidenceModel(of_sets, of_best, chosen_alone)
+
+
+def _fit_fractions(scores: np.ndarray, fractions: np.ndarray) -> Curve:
+    """The rising logistic curve nearest to values from 0 to 1: each row counts for both outcomes, by its part.
+
+    One more row of each outcome is shared out among all, as Platt does it, so that few rows never give certainty.
+    """
+    wanted = (fractions * len(fractions) + 1) / (len(fractions) + 2)
+    inputs, outcomes = np.tile(logit(scores), 2)[:, None], np.repeat([1, 0], len(scores))
+    fitted = LogisticRegression(C=1e3).fit(inputs, outcomes, np.concatenate([wanted, 1 - wanted]))
+    slope = float(fitted.coef_[0, 0])
+    if slope < 0:  # the least bad rising curve is a constant
+        return {"slope": 0.0, "intercept": float(logit(wanted.mean()))}
+    return {"slope": slope, "intercept": float(fitted.intercept_[0])}
 
 
 def fit_fusion(

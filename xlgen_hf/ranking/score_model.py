@@ -13,6 +13,7 @@ from ..errors import ConfigurationError
 from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.schema import Fields, choice, integer, mapping_of, named_after, number, optional, strings
 from .calibration import CALIBRATOR_FORM, CalibratorContent, ScoreCalibrator
+from .confidence import CONFIDENCE_FORM, ConfidenceContent, ConfidenceModel
 from .decisions import DecisionRule, Kind, Objective
 from .fusion import MAX_CANDIDATES, Fusion
 from .scored_labels import ScoredLabels
@@ -35,11 +36,15 @@ class _FusionContent(TypedDict):
     sources: list[str]
 
 
-class _Content(TypedDict):
+class _Decisions(TypedDict):
     rule: _RuleContent
     thresholds: dict[str, float]
     calibrator: CalibratorContent | None
     fusion: _FusionContent | None
+
+
+class _Content(_Decisions, total=False):
+    confidence: ConfidenceContent
 
 
 _FUSION = Fields[_FusionContent](
@@ -59,7 +64,9 @@ _FORM = Fields[_Content](
         "thresholds": mapping_of(number(minimum=0, maximum=1), names=get_args(Objective)),
         "calibrator": optional(CALIBRATOR_FORM),
         "fusion": optional(_FUSION),
+        "confidence": CONFIDENCE_FORM,
     },
+    optional=("confidence",),
     format_version=1,
     made_by="xlgen train",
 )
@@ -76,6 +83,7 @@ class ScoreModel:
         thresholds: measure of quality (`micro`, `macro`, `example`) -> the score from which a label is predicted for
             its sake; tuned with the rule that a text keeps its best label.
         sources: further sources of the fusion by name, `retrieval` and `label_trees`.
+        confidence: says how far the prediction for a text can be trusted; None without validation rows.
 
     Raises:
         ConfigurationError: if there are sources and no fusion that weighs them, or a threshold is out of range.
@@ -86,6 +94,7 @@ class ScoreModel:
     rule: DecisionRule = field(default_factory=DecisionRule)
     thresholds: Mapping[str, float] = field(default_factory=dict)
     sources: Mapping[str, SavedSource] = field(default_factory=dict)
+    confidence: ConfidenceModel | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit each other."""
@@ -129,6 +138,8 @@ class ScoreModel:
             "calibrator": None if self.calibrator is None else self.calibrator.to_dict(),
             "fusion": None if fusion is None else _described(fusion, sorted(self.sources)),
         }
+        if self.confidence is not None:
+            content["confidence"] = self.confidence.to_dict()
         _FORM.write(Path(folder) / SCORE_MODEL_FILE, content)
 
     @classmethod
@@ -161,7 +172,14 @@ def _parsed(content: _Content, sources: Mapping[str, SavedSource]) -> ScoreModel
         DecisionRule(**content["rule"]),
         content["thresholds"],
         {name: sources[name] for name in weighed},
+        _confidence_of(content.get("confidence"), content["rule"]["kind"]),
     )
+
+
+def _confidence_of(content: ConfidenceContent | None, rule: Kind) -> ConfidenceModel | None:
+    if content is None:
+        return None
+    return ConfidenceModel(content["expected_f1"], content["best_label"], chosen_alone=rule == "own")
 
 
 def _described(fusion: Fusion, sources: list[str]) -> _FusionContent:

@@ -9,14 +9,14 @@ from typing import TypeVar, get_args
 import numpy as np
 
 from ..configuration_xlgen import Pool
-from ..decoding.decoded_sets import DecodedSet, DecodingOptions, to_decoded
+from ..decoding.decoded_sets import DecodedSet, DecodingOptions, scored_sets, to_decoded
 from ..errors import ConfigurationError
 from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.encoding import Encoded, GeneratorModel
 from ..prediction.generator import Generator
 from ..prediction.predictor import candidate_values
 from ..processing_xlgen import EncodedText, XLGenProcessor
-from ..ranking.fitting import calibrated_model, fit_fusion
+from ..ranking.fitting import calibrated_model, fit_fusion, with_confidence
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import SavedSource, TextBatch, union
@@ -77,16 +77,14 @@ def tune_model(
     shown = _rounded({f"{beams} ({pool})": value for (beams, pool), value in micro.items()})
     logger.info("num_beams=%d, pool=%s has the best micro F1 on the evaluation rows: %s", *best, shown)
     chosen = found[best]
+    own, counts = scored_sets(chosen), processor.label_space.counts
     if processor.candidates is not None:
         start = 0
         for texts, encoded in zip(batches, _encoded(generator, batches), strict=True):
             generator.add_input_candidates(chosen[start : start + len(texts)], encoded)
             start += len(texts)
-    scored = ScoredLabels.from_rows(
-        (list(one.candidates), list(one.candidates.values()), [label in one.labels for label in one.candidates])
-        for one in chosen
-    )
-    return calibrated_model(scored, references, processor.label_space.counts)
+    tuned = calibrated_model(scored_sets(chosen), references, counts)
+    return with_confidence(tuned, tuned.calibrate(own, counts), references)
 
 
 def _tune_head(ranker: CandidateRanker, batches: Batches, references: Sequence[Sequence[int]]) -> ScoreModel:
@@ -99,7 +97,8 @@ def _tune_head(ranker: CandidateRanker, batches: Batches, references: Sequence[S
     except ConfigurationError as err:
         logger.warning("The candidate head decides by itself: %s", err)
         return ScoreModel()
-    return ScoreModel(None, fusion, rule, thresholds)
+    model = ScoreModel(None, fusion, rule, thresholds)
+    return with_confidence(model, fusion.fuse(candidates, values, counts), references)
 
 
 def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
@@ -164,4 +163,5 @@ def fuse_sources(
         blocks.append(ScoredLabels(candidates.start, candidates.labels, candidates.scores, candidates.chosen, values))
     found = ScoredLabels.concatenated(blocks).take(np.argsort(order))
     fusion, rule, thresholds = fit_fusion(found, found.parts, references, counts, candidates_per_source)
-    return ScoreModel(calibrator, fusion, rule, thresholds, sources)
+    model = ScoreModel(calibrator, fusion, rule, thresholds, sources)
+    return with_confidence(model, fusion.fuse(found, found.parts, counts), references)
