@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .loading import load_model, load_predictor
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .pipeline import XLGenPipeline
-    from .prediction.evidence import ExplainedText, explain
+    from .prediction.evidence import LabelEvidence
     from .prediction.predictor import Predictor
     from .prediction.results import LabelPrediction
     from .processing_xlgen import XLGenProcessor
@@ -48,8 +48,8 @@ __all__ = [
     "DataCollatorForXLGen",
     "DecisionRule",
     "DecodingOptions",
-    "ExplainedText",
     "LabelClusters",
+    "LabelEvidence",
     "LabelPrediction",
     "LabelRetriever",
     "LabelSpace",
@@ -66,7 +66,6 @@ __all__ = [
     "__version__",
     "add_lora",
     "drop_labels",
-    "explain",
     "fit_clusters",
     "load_model",
     "load_predictor",
@@ -85,8 +84,8 @@ _MODULES = {
     "DataCollatorForXLGen": "training.collator",
     "DecisionRule": "ranking.decisions",
     "DecodingOptions": "decoding.decoded_sets",
-    "ExplainedText": "prediction.evidence",
     "LabelClusters": "labels.clusters",
+    "LabelEvidence": "prediction.evidence",
     "LabelPrediction": "prediction.results",
     "LabelRetriever": "retrieval.retriever",
     "LabelSpace": "labels.space",
@@ -102,7 +101,6 @@ _MODULES = {
     "XLGenTrainingArguments": "training.arguments",
     "add_lora": "training.lora",
     "drop_labels": "data.transforms",
-    "explain": "prediction.evidence",
     "fit_clusters": "labels.clustering",
     "load_model": "loading",
     "load_predictor": "loading",

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -20,7 +18,6 @@ from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
 from .configuration_xlgen import NUM_CANDIDATE_SCORES, XLGenConfig
-from .decoding.decoded_sets import DecodingOptions
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
@@ -43,11 +40,8 @@ from .modules.seq2seq import (
     shares_embeddings,
     shift_right,
 )
-from .prediction.generator import Generator
-from .prediction.predictor import Predictor
-from .prediction.results import LabelPrediction
+from .prediction.prediction_mixin import PredictionMixin
 from .processing_xlgen import XLGenProcessor
-from .ranking.decisions import DecisionRule
 
 __all__ = ["XLGenForConditionalGeneration", "XLGenOutput"]
 
@@ -85,6 +79,7 @@ class XLGenOutput(Seq2SeqLMOutput):
 
 class XLGenForConditionalGeneration(
     PushModelMixin,
+    PredictionMixin,
     ConditionedEncoderMixin,
     RestrictedOutputMixin,
     ModelFilesMixin,
@@ -266,69 +261,6 @@ class XLGenForConditionalGeneration(
         return any(part in name for part in _ADAPTER_PARTS) or name.startswith(tuple(self.config.fresh_modules or ()))
 
     # ------------------------------------------------------------------------------------------------ prediction
-
-    def predict(
-        self,
-        texts: Sequence[str],
-        processor: XLGenProcessor,
-        *,
-        decoding: DecodingOptions | None = None,
-        rule: DecisionRule | None = None,
-        allowed: np.ndarray | None = None,
-        open_vocabulary: bool = False,
-        batch_size: int = 64,
-        progress: bool = False,
-    ) -> list[LabelPrediction]:
-        """Predict the label sets of texts; see [`Predictor.predict`].
-
-        Args:
-            texts: the texts, in any order.
-            processor: the model's processor; its score model calibrates and fuses scores.
-            decoding: how to search; the model's own way if None.
-            rule: which of the scored labels are predicted; the model's own rule if None.
-            allowed: ids of the labels to choose from; all if None.
-            open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
-            batch_size: texts in a batch.
-            progress: show a progress bar on a terminal.
-
-        Returns:
-            A prediction for each text, its labels sorted by score.
-        """
-        return Predictor.from_model(self, processor).predict(
-            texts,
-            decoding=decoding,
-            rule=rule,
-            allowed=allowed,
-            open_vocabulary=open_vocabulary,
-            batch_size=batch_size,
-            progress=progress,
-        )
-
-    def score(
-        self,
-        texts: Sequence[str],
-        candidates: Sequence[Sequence[str]],
-        processor: XLGenProcessor,
-        *,
-        given: Sequence[Sequence[str]] | None = None,
-        batch_size: int = 64,
-    ) -> list[list[float]]:
-        """Score candidate labels of texts by teacher forcing, without a search; see [`Generator.score_texts`].
-
-        Args:
-            texts: the texts.
-            candidates: names of labels to score for each text; any number, of the label space.
-            processor: the model's processor.
-            given: labels that each text is known, or was predicted, to have; none if None.
-            batch_size: texts in a batch.
-
-        Returns:
-            Probabilities in the order of the candidates, in [0, 1].
-
-        Raises:
-            LabelSpaceError: if a name is not in the label space.
-        """
-        return Generator(self, processor).score_texts(texts, candidates, given, batch_size)
 
     def generate(
         self,

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_predictor
@@ -233,3 +236,69 @@ def test_training_rows_have_their_ids_or_numbers(files, make_index):
     assert list(names.ids) == [f"doc {number}" for number in range(len(ROWS))]
     names = load_predictor(str(make_index("retrieval", "--keep-beginnings", "9"))).source.document_names
     assert names.ids[0] == "2" and list(names.beginnings) == [row["text"][:9] for row in ROWS]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+@pytest.mark.parametrize("method", SOURCES)
+def test_evidence_is_written_in_every_format(files, make_index, method, suffix):
+    make_index(method)
+    out = files / f"out{suffix}"
+    arguments = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl"), "--evidence"]
+    assert main([*arguments, "--output-file", str(out)]) == 0
+    if suffix == ".jsonl":
+        found = [json.loads(line)["evidence"] for line in out.read_text(encoding="utf-8").splitlines()]
+    elif suffix == ".csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            found = [json.loads(row["evidence"]) for row in csv.DictReader(file)]
+    else:
+        found = pq.read_table(out).column("evidence").to_pylist()
+    expected = load_predictor(str(files / "index")).predict(TEXTS, evidence=True)
+    assert [[one["label"] for one in of_text] for of_text in found] == [one.labels for one in expected]
+    assert {one["places"][name] for of_text in found for one in of_text for name in one["places"]} >= {1, 2}
+    assert any(one["names"] and one["documents"] for of_text in found for one in of_text) == (method == "retrieval")
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_texts_for_a_person_are_marked_in_every_format(files, make_index, capsys, suffix):
+    folder = make_index("retrieval")
+    out = files / f"out{suffix}"
+    arguments = ["predict", "--model", str(folder), "--input-file", str(files / "texts.jsonl")]
+    predictor = load_predictor(str(folder))
+    expected = [one.expected_f1 for one in predictor.predict(TEXTS)]
+    bound = sorted(expected)[2]
+    assert main([*arguments, "--output-file", str(out), "--abstain-below", str(bound)]) == 0
+    if suffix == ".jsonl":
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    elif suffix == ".csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            names = ("expected_f1", "best_label_probability", "abstain")
+            rows = [{name: json.loads(row[name].lower()) for name in names} for row in csv.DictReader(file)]
+    else:
+        rows = pq.read_table(out).to_pylist()
+    assert [row["expected_f1"] for row in rows] == pytest.approx(expected)
+    assert [row["abstain"] for row in rows] == [value < bound for value in expected]
+    assert 0 < sum(row["abstain"] for row in rows) < len(rows)
+    assert all(0 <= row["best_label_probability"] <= 1 for row in rows)
+    assert "abstain" not in predictor.predict(TEXTS)[0].to_dict()
+    capsys.readouterr()
+    assert main(["tag", TEXTS[0], "--model", str(folder)]) == 0
+    assert "expected F1 0." in capsys.readouterr().out
+    rows_file = str(files / "rows.jsonl")
+    assert main([*arguments[:3], "--input-file", rows_file, "--output-file", str(out), "--overwrite"]) == 0
+    assert main(["evaluate", "--predictions", str(out), "--references", rows_file]) == 0
+    assert "The least sure texts left to people" in capsys.readouterr().out
+
+
+def test_no_text_is_marked_where_nothing_is_known(files, make_index, capsys):
+    folder = make_index("retrieval", validation=False)
+    predictor = load_predictor(str(folder))
+    (found,) = predictor.predict(TEXTS[:1])
+    assert (found.expected_f1, found.best_label_probability, found.abstain) == (None, None, None)
+    with pytest.raises(ConfigurationError, match=r"none can be marked for a person\. Train it, or make the index"):
+        predictor.predict(TEXTS, abstain_below=0.5)
+    with pytest.raises(ConfigurationError, match=r"abstain_below=1\.5; it must be a number from 0 to 1"):
+        predictor.predict(TEXTS, abstain_below=1.5)
+    arguments = ["predict", "--input-file", str(files / "texts.jsonl"), *["--model", str(folder)] * 2]
+    for option in (["--abstain-below", "0.5"], ["--evidence"]):
+        assert main([*arguments, *option]) == 1
+        assert f"{option[0]} works with one --model, not with an ensemble." in capsys.readouterr().err

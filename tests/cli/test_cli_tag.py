@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import re
 
 import pytest
 from tiny import ROWS
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.loading import load_predictor
-from xlgen_hf.prediction.evidence import explain
 from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.score_model import ScoreModel
@@ -39,17 +39,22 @@ def test_a_text_is_answered_readably(index, capsys):
     shown = capsys.readouterr()
     lines = shown.out.splitlines()
     found = load_predictor(index).predict(TEXTS[:1], rule=DecisionRule("top_k", 2))[0]
-    assert len(lines) == 2 and "Loading" not in shown.err
-    for line, label, score in zip(lines, found.labels, found.scores, strict=True):
+    assert "Loading" not in shown.err
+    of_labels = [line for line in lines if not line.startswith("   ")]
+    for line, label, score in zip(of_labels, found.labels, found.scores, strict=True):
         assert line.split("  ")[1:3] == [f"{score:.2f}", label]
         assert "name " in line and "training row" in line
+    assert re.fullmatch(r"        words: .*organ.*", lines[1])
+    assert re.fullmatch(r"        training texts: \d \(\d\.\d\d\), .*", lines[2])
 
 
 def test_stdin_gives_a_text_per_line(index, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join([TEXTS[0], "", TEXTS[1]]) + "\n"))
     assert main(["tag", "--model", index, "--top-k", "1"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert (lines[0], lines[2], lines[3]) == (TEXTS[0], "", TEXTS[1]) and len(lines) == 5
+    blank = lines.index("")
+    assert (lines[0], lines[blank + 1]) == (TEXTS[0], TEXTS[1])
+    assert sum(line.startswith("  0.") for line in lines) == 2
 
 
 def test_json_has_all_evidence(index, capsys):
@@ -60,9 +65,13 @@ def test_json_has_all_evidence(index, capsys):
     assert [row["text"] for row in rows] == TEXTS
     for row in rows:
         assert min(row["scores"]) >= 0.2
-        assert row["training_rows"] == [counts[label] for label in row["labels"]]
+        assert [evidence["training_rows"] for evidence in row["evidence"]] == [counts[one] for one in row["labels"]]
+        assert [evidence["label"] for evidence in row["evidence"]] == row["labels"]
         for evidence in row["evidence"]:
-            assert set(evidence) == {"neighbors", "names", "lexical_neighbors", "lexical_names"}
+            assert set(evidence["scores"]) == {"retrieval", "neighbors", "names", "lexical_neighbors", "lexical_names"}
+            for match in evidence["names"]:
+                assert match["words"] == [row["text"][begin:end] for begin, end in match["spans"]]
+            assert all(set(one) == {"id", "similarity", "share"} for one in evidence["documents"])
 
 
 def test_a_model_that_reads_candidates_says_what_retrieval_found(make_model, retriever, tmp_path, capsys):
@@ -70,14 +79,13 @@ def test_a_model_that_reads_candidates_says_what_retrieval_found(make_model, ret
     candidates = CandidateInputs.fit(retriever, [row["text"] for row in ROWS], num_input_candidates=4, progress=False)
     processor.candidates = candidates
     predictor = Predictor.from_model(model.eval(), processor)
-    (answer,) = explain(predictor, TEXTS[:1], rule=DecisionRule("top_k", 8))
+    (answer,) = predictor.predict(TEXTS[:1], rule=DecisionRule("top_k", 8), evidence=True)
     found = candidates.find(TEXTS[:1])
     known = dict(zip(found.labels.tolist(), found.scores.tolist(), strict=True))
-    for label, evidence in zip(answer.prediction.labels, answer.evidence, strict=True):
-        score = known.get(processor.label_space.index[label], 0.0)
-        assert evidence["retrieval"] == pytest.approx(score, abs=1e-4)
-    assert any(evidence["retrieval"] for evidence in answer.evidence)
-    assert [answer.prediction] == predictor.predict(TEXTS[:1], rule=DecisionRule("top_k", 8))
+    for evidence in answer.evidence:
+        score = known.get(processor.label_space.index[evidence.label])
+        assert score is None or evidence.scores["retrieval"] == pytest.approx(score, abs=1e-4)
+    assert any(evidence.scores["retrieval"] for evidence in answer.evidence)
 
 
 @pytest.mark.parametrize(

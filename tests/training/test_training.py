@@ -54,7 +54,7 @@ def test_train_predict_evaluate(files, checkpoints, capsys, variant):
     predicted = [json.loads(line) for line in (files / "out.jsonl").read_text(encoding="utf-8").splitlines()]
     assert len(predicted) == len(texts)
     for row in predicted:
-        assert set(row) == {"labels", "scores", "clusters", "novel_labels"}
+        assert set(row) == {"labels", "scores", "clusters", "novel_labels", "expected_f1", "best_label_probability"}
         assert len(row["labels"]) == len(row["scores"]) == len(set(row["labels"])) >= 1
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert bool(row["clusters"]) == (variant != "base")

@@ -47,6 +47,14 @@ class _Settings(TypedDict):
     batch_size: int
 
 
+class _OfOneModel(TypedDict):
+    """What is asked of one model, and not of an ensemble."""
+
+    open_vocabulary: bool
+    evidence: bool
+    abstain_below: float | None
+
+
 @takes_row_options(leave_out=("vocabulary", "language"))
 def predict(
     model: Annotated[
@@ -130,6 +138,22 @@ def predict(
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
     ] = None,
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
+    evidence: Annotated[
+        bool,
+        typer.Option(
+            "--evidence",
+            help="Add what speaks for each label: words of the text that match its names, training texts like it, and"
+            " what each source says.",
+        ),
+    ] = False,
+    abstain_below: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Mark texts whose expected F1 is lower for a person, in the field `abstain`.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
     device: Device = None,
     *,
@@ -143,9 +167,11 @@ def predict(
     from ..data.predictions import join_columns
     from ..data.rows import load_rows
 
-    _check_ensemble(model, ensemble, open_vocabulary=open_vocabulary)
-    if output_file is not None:
-        _check_output(output_file, overwrite=overwrite)
+    further: _OfOneModel = {
+        "open_vocabulary": open_vocabulary, "evidence": evidence, "abstain_below": abstain_below,
+    }  # fmt: skip
+    _check_ensemble(model, ensemble, further)
+    _check_output(output_file, overwrite=overwrite)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     texts = load_rows(input_file, rows, split="test", require_labels=False)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
@@ -156,10 +182,9 @@ def predict(
         "batch_size": batch_size,
     }
     answer = _answer(members[0], output_language, with_parents=with_parents)
+    predict_texts = partial(members[0].predict, **further, **settings)
     if len(members) > 1:
         predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
-    else:
-        predict_texts = partial(members[0].predict, open_vocabulary=open_vocabulary, **settings)
 
     def run(start: int) -> Iterator[list[dict[str, object]]]:
         for first, found in _predictions(predict_texts, texts, start):
@@ -180,8 +205,10 @@ def predict(
     )
 
 
-def _check_output(path: Path, *, overwrite: bool) -> None:
+def _check_output(path: Path | None, *, overwrite: bool) -> None:
     """Refuse an output before the work; whether a run of the same command was finishing it is checked later."""
+    if path is None:
+        return
     from ..data.predictions import check_prediction_file
     from ..files.json_lines import is_begun
     from ..files.outputs import refuse_existing
@@ -190,11 +217,13 @@ def _check_output(path: Path, *, overwrite: bool) -> None:
     refuse_existing(path, overwrite=overwrite or is_begun(path))
 
 
-def _check_ensemble(models: list[str], ensemble: str | None, *, open_vocabulary: bool) -> None:
+def _check_ensemble(models: list[str], ensemble: str | None, further: _OfOneModel) -> None:
     from ..errors import ConfigurationError
 
-    if len(models) > 1 and open_vocabulary:
-        raise ConfigurationError("--open-vocabulary works with one --model, not with an ensemble.")
+    wanted = [name for name, value in further.items() if value not in (None, False)]
+    if len(models) > 1 and wanted:
+        option = f"--{wanted[0].replace('_', '-')}"
+        raise ConfigurationError(f"{option} works with one --model, not with an ensemble.")
     if len(models) == 1 and ensemble is not None:
         raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
 

@@ -11,18 +11,19 @@ from .answering import chosen_rule, load_on_device
 from .options import Device, UsageProblem
 
 if TYPE_CHECKING:
-    from ..prediction.evidence import ExplainedText
+    from ..prediction.evidence import LabelEvidence
+    from ..prediction.results import LabelPrediction
 
 __all__ = ["tag"]
 
 _STDIN = "-"
 _TEXT_SHOWN = 100
-# Evidence that is shown -> what people read. What is left out is the sum of others, or a place in an order.
+# Scores that are shown -> what people read. What is left out is the sum of others.
 _SHOWN = {
     "names": "name",
-    "lexical_names": "spelling of the name",
+    "lexical_names": "name by n-grams",
     "neighbors": "similar texts",
-    "lexical_neighbors": "texts spelled alike",
+    "lexical_neighbors": "similar texts by n-grams",
     "label_trees": "label trees",
     "candidate_head": "candidate head",
     "teacher_forced": "generator",
@@ -54,17 +55,15 @@ def tag(
     wanted = _texts(texts or [])  # before anything heavy is loaded
     from transformers.utils import logging
 
-    from ..prediction.evidence import explain
-
     logging.disable_progress_bar()  # of weights that load: the answer is all there is to see
     predictor = load_on_device(model, device)
-    answers = explain(predictor, wanted, rule=chosen_rule(predictor, top_k, threshold))
-    for number, answer in enumerate(answers):
+    answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True)
+    for number, (text, answer) in enumerate(zip(wanted, answers, strict=True)):
         if json:
-            _print_json(answer)
+            _print_json(text, answer)
             continue
         if len(answers) > 1:
-            typer.echo(f"{'' if number == 0 else chr(10)}{_shortened(answer.text)}")
+            typer.echo(f"{'' if number == 0 else chr(10)}{_shortened(text)}")
         _print_labels(answer)
 
 
@@ -81,30 +80,57 @@ def _texts(given: list[str]) -> list[str]:
     return texts
 
 
-def _print_json(answer: ExplainedText) -> None:
+def _print_json(text: str, answer: LabelPrediction) -> None:
     import json
 
-    typer.echo(json.dumps(answer.to_dict(), ensure_ascii=False))
+    typer.echo(json.dumps({"text": text, **answer.to_dict()}, ensure_ascii=False))
 
 
-def _print_labels(answer: ExplainedText) -> None:
-    """Print a line for each label: score, name, evidence."""
-    found = answer.prediction
-    if not found.labels:
+def _print_labels(answer: LabelPrediction) -> None:
+    """Print each label: score, name, what sources say of it; below, the words that match, and training texts."""
+    if not answer.labels:
         typer.echo("  no label")
-    width = max(map(len, found.labels), default=0)
-    for label, score, rows, evidence in zip(
-        found.labels, found.scores, answer.training_rows, answer.evidence, strict=True
-    ):
-        reasons = [f"{shown} {evidence[name]:.2f}" for name, shown in _SHOWN.items() if _speaks(evidence, name)]
+    width = max(map(len, answer.labels), default=0)
+    for label, score, evidence in zip(answer.labels, answer.scores, answer.evidence or (), strict=True):
+        said = [f"{shown} {evidence.scores[name]:.2f}" for name, shown in _SHOWN.items() if _speaks(evidence, name)]
+        rows = evidence.training_rows
         seen = "no training row" if not rows else f"{rows:,} training row{'s' if rows > 1 else ''}"
-        typer.echo(f"  {score:.2f}  {label:<{width}}  {', '.join([*reasons, seen])}")
-    if found.clusters:
-        typer.echo(f"  guided by the clusters: {'; '.join(found.clusters)}")
+        typer.echo(f"  {score:.2f}  {label:<{width}}  {', '.join([*said, seen])}")
+        for line in (_matches(evidence), _documents(evidence)):
+            if line:
+                typer.echo(f"        {line}")
+    if answer.clusters:
+        typer.echo(f"  guided by the clusters: {'; '.join(answer.clusters)}")
+    if answer.expected_f1 is not None and answer.best_label_probability is not None:
+        right = f"the first label is right with probability {answer.best_label_probability:.2f}"
+        typer.echo(f"  expected F1 {answer.expected_f1:.2f}; {right}")
 
 
-def _speaks(evidence: dict[str, float], name: str) -> bool:
-    return evidence.get(name, 0.0) >= _LEAST_SHOWN
+def _speaks(evidence: LabelEvidence, name: str) -> bool:
+    return evidence.scores.get(name, 0.0) >= _LEAST_SHOWN
+
+
+def _matches(evidence: LabelEvidence) -> str:
+    """Words of the text that match names of the label, each once; the names where they are aliases."""
+    words: dict[str, list[str]] = {}
+    for one in evidence.names:
+        known = words.setdefault(one.name, [])
+        known += [word for word in map(_shortened, one.words) if not any(word in other for other in known)]
+    found = [
+        f"{', '.join(matched)}{'' if name == evidence.label else f' (as {name!r})'}"
+        for name, matched in words.items()
+        if matched
+    ]
+    return f"words: {'; '.join(found)}" if found else ""
+
+
+def _documents(evidence: LabelEvidence) -> str:
+    """Training texts by id, with their similarity, and their beginning where the index has it."""
+    shown = [
+        f"{one.id} ({max(one.similarity.values()):.2f}{f', {one.beginning!r}' if one.beginning else ''})"
+        for one in evidence.documents
+    ]
+    return f"training texts: {', '.join(shown)}" if shown else ""
 
 
 def _shortened(text: str) -> str:

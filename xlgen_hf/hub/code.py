@@ -109,9 +109,11 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "modules.candidate_pointer": _is_there("retriever"),
     "prediction.open_vocabulary.find_novel_names": _has_open_vocabulary,
     "ranking.calibration.ScoreCalibrator": _scores_by("calibrator"),
+    "ranking.confidence.ConfidenceModel": _scores_by("confidence"),
     "ranking.fusion.Fusion": _scores_by("fusion"),
     "ranking.label_trees.LabelTrees": _is_there("label_trees"),
     "retrieval.candidate_inputs.CandidateInputs": _is_there("retriever"),
+    "retrieval.evidence.retrieval_evidence": _is_there("retriever"),
     "retrieval.retriever.LabelRetriever": _is_there("retriever"),
 }
 

@@ -1,93 +1,193 @@
-"""Why a label was predicted: what each source says of it, and how often training saw it."""
+"""Why a label was predicted: what sources say of it, names that match the text, training texts like it, clusters."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
-from ..ranking.decisions import DecisionRule
+from ..labels.space import LabelSpace
+from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource
+from ..ranking.sources import CandidateSource, TextBatch
+from ..retrieval.evidence import DocumentEvidence, NameEvidence, RetrievalEvidence, retrieval_evidence
+from ..retrieval.retriever import LabelRetriever
 from .encoding import ModelSource
-from .predictor import Predictor
-from .results import LabelPrediction
+from .generator import Generator
 
-__all__ = ["ExplainedText", "explain"]
+__all__ = ["LabelEvidence", "explain_batch"]
+
+_DIGITS = 4  # of numbers in JSON
+_TINY = 1e-9
 
 
-@dataclass
-class ExplainedText:
-    """The predicted labels of a text with what speaks for each.
+@dataclass(frozen=True)
+class LabelEvidence:
+    """What speaks for a predicted label.
 
     Attributes:
-        text: the text.
-        prediction: its labels and scores.
-        training_rows: number of training rows of each label.
-        evidence: for each label what the sources say of it, by name, in [0, 1]; empty where nothing is known. With
-            retrieval `neighbors` is the weight of the label among similar training texts, `names` the similarity of
-            text and label name; `lexical_neighbors` and `lexical_names` are the same by character n-grams. Fused
-            models also have `retrieval`, `label_trees`, `generated` (what the model itself found) and
-            `teacher_forced`.
+        label: the label.
+        score: its final score: that of the one source, calibrated, or the fused one.
+        scores: what each source says of it, by name, in [0, 1]; of one source alone the final score. With retrieval
+            `retrieval` is its score and `neighbors`, `names`, `lexical_neighbors` and `lexical_names` are the parts of
+            that, see [`RetrievalSettings`]. Fused models also have `label_trees`, `generated` (what the model itself
+            found), `teacher_forced` and `candidate_head`.
+        places: its place among the candidates of each source that found it, from 1; as `input` among the candidates
+            that the model read.
+        names: names of it that resemble words of the text, those that count most first.
+        documents: training texts with the label that are near to the text and count most, at most 3.
+        clusters: names of the clusters that guided the generation and hold the label.
+        training_rows: training rows with the label.
     """
 
-    text: str
-    prediction: LabelPrediction
-    training_rows: list[int]
-    evidence: list[dict[str, float]]
+    label: str
+    score: float
+    scores: dict[str, float]
+    places: dict[str, int]
+    names: list[NameEvidence] = field(default_factory=list)
+    documents: list[DocumentEvidence] = field(default_factory=list)
+    clusters: list[str] = field(default_factory=list)
+    training_rows: int = 0
 
     def to_dict(self) -> dict[str, object]:
-        """The answer as a JSON-ready dictionary: the text, the fields of a prediction, and what speaks for labels."""
+        """As JSON holds it, numbers with 4 digits."""
         return {
-            "text": self.text,
-            **self.prediction.to_dict(),
+            "label": self.label,
+            "score": round(self.score, _DIGITS),
+            "scores": _rounded(self.scores),
+            "places": self.places,
+            "names": [
+                {
+                    "name": one.name,
+                    "by": one.by,
+                    "similarity": round(one.similarity, _DIGITS),
+                    "share": round(one.share, _DIGITS),
+                    "spans": [list(span) for span in one.spans],
+                    "words": one.words,
+                }
+                for one in self.names
+            ],
+            "documents": [
+                {
+                    "id": one.id,
+                    "similarity": _rounded(one.similarity),
+                    "share": round(one.share, _DIGITS),
+                    **({} if one.beginning is None else {"beginning": one.beginning}),
+                }
+                for one in self.documents
+            ],
+            "clusters": self.clusters,
             "training_rows": self.training_rows,
-            "evidence": self.evidence,
         }
 
 
-def explain(
-    predictor: Predictor, texts: Sequence[str], *, rule: DecisionRule | None = None, batch_size: int = 64
-) -> list[ExplainedText]:
-    """Predict the label sets of texts, with what speaks for each label.
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, _DIGITS) for name, value in values.items()}
+
+
+def explain_batch(
+    batch: TextBatch,
+    scored: ScoredLabels,
+    source: CandidateSource,
+    score_model: ScoreModel,
+    label_space: LabelSpace,
+    further_names: Sequence[tuple[int, str]] = (),
+) -> list[list[LabelEvidence]]:
+    """What speaks for the chosen labels of each text of a batch, out of what predicting them has left in the batch.
 
     Args:
-        predictor: predicts.
-        texts: the texts.
-        rule: which of the scored labels are predicted; the model's own rule if None.
-        batch_size: texts in a batch.
-
-    Returns:
-        An answer for each text, with the labels that [`Predictor.predict`] returns.
-
-    Raises:
-        ConfigurationError: if the rule does not fit the model.
+        batch: the texts, to be explained.
+        scored: their candidates, the predicted ones chosen.
+        source: the source of candidates whose own set is predicted where it has one.
+        score_model: its sources are further ones.
+        label_space: the labels.
+        further_names: aliases and names in other languages, as `Vocabulary.further_names` gives them.
     """
-    decided = predictor.decide(texts, rule=rule, batch_size=batch_size)
-    scored = decided.scored
-    parts = {**_read_candidates(predictor.source, texts, scored), **scored.parts}
-    parts = {name: values for name, values in parts.items() if not name.endswith("_rank")}
-    counts = predictor.label_space.counts
-    answers = []
-    for number, prediction in enumerate(predictor.to_predictions(scored, decided)):
-        places = np.arange(scored.start[number], scored.start[number + 1])
-        places = places[scored.chosen[places]]
-        evidence = [{name: round(float(values[place]), 4) for name, values in parts.items()} for place in places]
-        answers.append(ExplainedText(texts[number], prediction, counts[scored.labels[places]].tolist(), evidence))
-    return answers
+    entries = np.flatnonzero(scored.chosen)
+    text, labels = scored.text[entries], scored.labels[entries]
+    retriever = _retriever_of(source, score_model)
+    found = None
+    if retriever is not None:
+        name_of = partial(_indexed_name, retriever, label_space, further_names)
+        found = retrieval_evidence(retriever, batch, text, labels, name_of)
+    parts = {name: values[entries] for name, values in scored.parts.items()}
+    places = _places(source, scored.rank[entries], parts)
+    inputs, guiding = _inputs(source, batch), _guiding_clusters(source, batch, text, labels)
+    evidence: list[list[LabelEvidence]] = [[] for _ in batch]
+    for number, (owner, label) in enumerate(zip(text.tolist(), labels.tolist(), strict=True)):
+        of_retrieval = RetrievalEvidence({}, [], []) if found is None else found[number]
+        score = float(scored.scores[entries[number]])
+        own = {name: float(values[number]) for name, values in parts.items() if not name.endswith("_rank")}
+        of_sources = {**of_retrieval.scores, **own}
+        ranks = {name: int(values[number]) for name, values in places.items() if values[number]}
+        evidence[owner].append(
+            LabelEvidence(
+                label_space.names[label],
+                score,
+                of_sources if score_model.fusion else {_name_of_source(source): score, **of_sources},
+                {**ranks, **({"input": inputs[owner][label]} if label in inputs[owner] else {})},
+                of_retrieval.names,
+                of_retrieval.documents,
+                guiding[number],
+                int(label_space.counts[label]),
+            )
+        )
+    return evidence
 
 
-def _read_candidates(source: CandidateSource, texts: Sequence[str], scored: ScoredLabels) -> dict[str, np.ndarray]:
-    """What retrieval says of the labels that a model predicts out of the candidates that it reads (rcl)."""
-    candidates = source.processor.candidates if isinstance(source, ModelSource) else None
-    if candidates is None or not len(texts):
-        return {}
-    found = candidates.find(texts)
-    span = int(max(scored.labels.max(initial=0), found.labels.max(initial=0))) + 1
-    keys, known = scored.text * span + scored.labels, found.text * span + found.labels
-    order = np.argsort(known)
-    place = np.searchsorted(known[order], keys).clip(max=max(len(known) - 1, 0))
-    is_known = known[order][place] == keys
-    values = {"retrieval": found.scores, **found.parts}
-    return {name: np.where(is_known, part[order][place], 0.0) for name, part in values.items()}
+def _indexed_name(
+    retriever: LabelRetriever, label_space: LabelSpace, further: Sequence[tuple[int, str]], row: int
+) -> str:
+    """What a row of a retriever's names is called: a label, or after those a further name of one."""
+    place = row - len(retriever)
+    if place < 0:
+        return label_space.names[row]
+    label = int(retriever.further[place])
+    is_known = place < len(further) and further[place][0] == label  # not where the vocabulary is another one
+    return further[place][1] if is_known else label_space.names[label]
+
+
+def _retriever_of(source: CandidateSource, score_model: ScoreModel) -> LabelRetriever | None:
+    """The retriever that had a part in a prediction: the source itself, one of the fusion, that of the input."""
+    known = [source, score_model.sources.get("retrieval")]
+    known += [source.processor.retriever] if isinstance(source, ModelSource) else []
+    return next((one for one in known if isinstance(one, LabelRetriever)), None)
+
+
+def _places(source: CandidateSource, rank: np.ndarray, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Place of each label among the candidates of each source, from 1; 0 where a source lacks it."""
+    by_rank = {name.removesuffix("_rank"): values for name, values in parts.items() if name.endswith("_rank")}
+    if not by_rank:
+        return {_name_of_source(source): rank + 1}
+    return {
+        name: np.where(values > 0, np.rint(1 / np.maximum(values, _TINY)), 0).astype(np.int64)
+        for name, values in by_rank.items()
+    }
+
+
+def _name_of_source(source: CandidateSource) -> str:
+    if isinstance(source, ModelSource):
+        return "generated" if isinstance(source, Generator) else "candidate_head"
+    return "retrieval" if isinstance(source, LabelRetriever) else "label_trees"
+
+
+def _inputs(source: CandidateSource, batch: TextBatch) -> list[dict[int, int]]:
+    """Place of each candidate that the model read with a text (rcl), from 1, by label id."""
+    if not isinstance(source, ModelSource):
+        return [{} for _ in batch]
+    read = (text.candidates.labels for text in source.encoded(batch).texts)
+    return [{label: place for place, label in enumerate(labels, 1)} for labels in read]
+
+
+def _guiding_clusters(
+    source: CandidateSource, batch: TextBatch, text: np.ndarray, labels: np.ndarray
+) -> list[list[str]]:
+    """Names of the clusters that guided the generation of a label's text and hold the label, for each label."""
+    clusters = source.processor.clusters if isinstance(source, Generator) else None
+    if clusters is None or not isinstance(source, Generator):
+        return [[] for _ in labels]
+    guiding = source.encoded(batch).clusters
+    own = clusters.assignment[labels].tolist()
+    return [[clusters.names[one]] if one in guiding[of_text] else [] for of_text, one in zip(text, own, strict=True)]

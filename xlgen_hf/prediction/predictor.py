@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -20,9 +21,10 @@ from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, union
 from .candidate_ranker import model_source
 from .encoding import GeneratorModel, ModelSource
+from .evidence import LabelEvidence, explain_batch
 from .generator import Generator, length_batches
 from .open_vocabulary import find_novel_names, to_novel_labels
-from .results import LabelPrediction, NovelLabel
+from .results import LabelPrediction, NovelLabel, add_confidence
 
 __all__ = ["Predictor", "RankedTexts", "candidate_values"]
 
@@ -40,11 +42,13 @@ class RankedTexts:
         scored: the candidates; those of the model's own set are chosen.
         clusters: ids of the clusters that guided each text, most probable first.
         novel: names that are not labels, with their probabilities, of each text; empty in closed vocabulary.
+        evidence: what speaks for each predicted label of each text, best first; None where it was not asked for.
     """
 
     scored: ScoredLabels
     clusters: list[list[int]]
     novel: list[dict[str, float]]
+    evidence: list[list[LabelEvidence]] | None = None
 
 
 class Predictor:
@@ -145,6 +149,8 @@ class Predictor:
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
         open_vocabulary: bool = False,
+        evidence: bool = False,
+        abstain_below: float | None = None,
         batch_size: int = 64,
         progress: bool = False,
     ) -> list[LabelPrediction]:
@@ -156,6 +162,8 @@ class Predictor:
             rule: which of the scored labels are predicted; the model's own rule if None.
             allowed: ids of the labels to choose from; all if None.
             open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
+            evidence: also say what speaks for each label (`evidence`).
+            abstain_below: mark texts whose expected F1 is lower, in [0, 1], for a person (`abstain`); no text if None.
             batch_size: texts in a batch.
             progress: show a progress bar on a terminal.
 
@@ -165,16 +173,33 @@ class Predictor:
         Raises:
             ConfigurationError: if options do not fit the model.
         """
+        confidence = self.score_model.confidence
+        self._check_abstention(abstain_below)
         decided = self.decide(
             texts,
             decoding=decoding,
             rule=rule,
             allowed=allowed,
             open_vocabulary=open_vocabulary,
+            evidence=evidence,
             batch_size=batch_size,
             progress=progress,
         )
-        return self.to_predictions(decided.scored, decided)
+        predictions = self.to_predictions(decided.scored, decided)
+        if confidence is not None:
+            add_confidence(predictions, confidence.estimate(decided.scored), abstain_below)
+        return predictions
+
+    def _check_abstention(self, bound: float | None) -> None:
+        if bound is None:
+            return
+        if not 0 <= bound <= 1:
+            raise ConfigurationError(f"abstain_below={bound!r}; it must be a number from 0 to 1.")
+        if self.score_model.confidence is None:
+            raise ConfigurationError(
+                "The model does not know how far its predictions can be trusted, so none can be marked for a person. "
+                "Train it, or make the index, with validation rows."
+            )
 
     def decide(
         self,
@@ -184,6 +209,7 @@ class Predictor:
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
         open_vocabulary: bool = False,
+        evidence: bool = False,
         batch_size: int = 64,
         progress: bool = False,
     ) -> RankedTexts:
@@ -198,6 +224,7 @@ class Predictor:
             decoding=decoding,
             allowed=allowed,
             open_vocabulary=open_vocabulary,
+            explained=rule if evidence else None,
             batch_size=batch_size,
             progress=progress,
         )
@@ -244,10 +271,14 @@ class Predictor:
         decoding: DecodingOptions | None = None,
         allowed: np.ndarray | None = None,
         open_vocabulary: bool = False,
+        explained: DecisionRule | None = None,
         batch_size: int = 64,
         progress: bool = False,
     ) -> RankedTexts:
-        """What [`predict`] decides from: the candidates, and what guided the generator."""
+        """What [`predict`] decides from: the candidates, and what guided the generator.
+
+        The arguments are those of [`predict`]; the labels that the rule `explained` chooses get evidence.
+        """
         texts = TextBatch.of(texts).texts
         source = self._searching(decoding, open_vocabulary)
         allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
@@ -256,10 +287,12 @@ class Predictor:
         order: list[int] = []
         clusters: list[list[int]] = []
         novel: list[dict[str, float]] = []
+        evidence: list[list[LabelEvidence]] = []
         truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], batch_size):
-                batch = TextBatch([texts[row] for row in rows], self._depth(k), allowed)
+                in_batch = [texts[row] for row in rows]
+                batch = TextBatch(in_batch, self._depth(k), allowed, explained=explained is not None)
                 blocks.append(self._rank_batch(source, batch, k))
                 order += rows
                 if isinstance(source, Generator):
@@ -267,6 +300,8 @@ class Predictor:
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
                     novel += find_novel_names(source, batch) if open_vocabulary else []
+                if explained is not None:
+                    evidence += self._explain(source, batch, explained.apply(blocks[-1]))
                 bar.update(len(rows))
         if truncated:
             logger.warning(
@@ -278,7 +313,16 @@ class Predictor:
             ScoredLabels.concatenated(blocks).take(place),
             [clusters[i] for i in place] if clusters else [[] for _ in texts],
             [novel[i] for i in place] if novel else [{} for _ in texts],
+            None if explained is None else [evidence[i] for i in place],
         )
+
+    def _explain(self, source: CandidateSource, batch: TextBatch, chosen: ScoredLabels) -> list[list[LabelEvidence]]:
+        return explain_batch(batch, chosen, source, self.score_model, self.label_space, self._further_names)
+
+    @cached_property
+    def _further_names(self) -> list[tuple[int, str]]:
+        """Aliases and names in other languages, as an index may hold them, each with its label id."""
+        return [] if self.vocabulary is None else self.vocabulary.further_names(self.label_space.index)
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
         if isinstance(self.source, Generator):
@@ -342,6 +386,8 @@ class Predictor:
             )
             for (labels, scores), clusters, names in zip(scored.sets(), ranked.clusters, novel, strict=True)
         ]
+        for one, reasons in zip(predictions, ranked.evidence or (), strict=False):
+            one.evidence = reasons
         if self.vocabulary is not None:
             for one in predictions:
                 one.ids = [self.vocabulary.ids.get(label) for label in one.labels]
