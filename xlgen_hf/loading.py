@@ -18,7 +18,7 @@ from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import SOURCE_FOLDERS, load_sources
 from .retrieval.retriever import LabelRetriever
 
-__all__ = ["check_pair", "load_model", "load_predictor"]
+__all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
 
 
 def load_model(
@@ -43,7 +43,7 @@ def load_model(
 def _load_pair(
     folder: Path, name: str, device: str | None, hub_options: Mapping[str, object]
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
-    if not (folder / PROCESSOR_FILE).is_file() and _holds_source(folder):
+    if not holds_model(folder) and _holds_source(folder):
         raise ModelFolderError(
             f"{name} holds an index or label trees, where a model is needed that `xlgen train` wrote; "
             "load_predictor, `xlgen predict` and `xlgen tag` take both."
@@ -71,7 +71,7 @@ def load_predictor(name: str, *, device: str | None = None, **hub_options: objec
     place = local_model(name, dict(hub_options))
 
     def load(folder: Path) -> Predictor:
-        if (folder / PROCESSOR_FILE).is_file() or not _holds_source(folder):
+        if holds_model(folder) or not _holds_source(folder):
             return Predictor.from_model(*_load_pair(folder, name, device, hub_options))
         return _load_source(folder, device)
 
@@ -90,6 +90,15 @@ def _load_source(folder: Path, device: str | None) -> Predictor:
     if device is not None and isinstance(source, LabelRetriever):
         source.encoder[0].to(device)
     return Predictor(label_space, source, score_model, vocabulary=Vocabulary.load(folder, label_space.names))
+
+
+def holds_model(folder: Path) -> bool:
+    """Whether a folder holds a model or an adapter, not an index or label trees alone.
+
+    Args:
+        folder: the folder.
+    """
+    return (folder / PROCESSOR_FILE).is_file()
 
 
 def _holds_source(folder: Path) -> bool:

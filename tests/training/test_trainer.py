@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import logging
 
@@ -214,7 +215,7 @@ def test_arguments_parse_and_differ_as_documented(tmp_path):
     mine, theirs = XLGenTrainingArguments(str(tmp_path)), Seq2SeqTrainingArguments(str(tmp_path))
     for field in dataclasses.fields(Seq2SeqTrainingArguments):
         if getattr(mine, field.name) != getattr(theirs, field.name) and field.name not in ("logging_dir", "run_name"):
-            in_table = f"        {field.name}: " in TrainerSettings.__doc__
+            in_table = f"\n    {field.name}: " in inspect.getdoc(TrainerSettings)
             assert in_table or f"`{field.name}`" in XLGenTrainingArguments.__doc__, field.name
 
 

@@ -14,12 +14,16 @@ _AUTO = "auto"
 
 
 def load_on_device(name: str, device: str | None) -> Predictor:
-    """Whatever predicts labels, on a device: by default on a GPU where there is one."""
+    """Whatever predicts labels, on a device: by default on a GPU where there is one, and it can be moved there."""
     import torch
 
+    from ..files.model_checks import local_model
+    from ..files.model_folder import holds_graphs
     from ..loading import load_predictor
 
-    return load_predictor(name, device=device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device is None and torch.cuda.is_available() and not holds_graphs(local_model(name, {})):
+        device = "cuda"
+    return load_predictor(name, device=device or "cpu")
 
 
 def chosen_rule(

@@ -114,11 +114,13 @@ def _load(
     name: str, predict_with: str | None, candidate_scores: str
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Model and processor; the config notes what of the model is fused, and another source has no calibration yet."""
+    from ..encoders.exported import refuse_exported
     from ..errors import ConfigurationError
     from ..loading import load_model
     from ..ranking.score_model import ScoreModel
 
     model, processor = load_model(name)
+    refuse_exported(model.backbone, name)
     config = model.config
     if candidate_scores == "candidate_head" and not config.candidate_head:
         raise ConfigurationError(

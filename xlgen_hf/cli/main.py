@@ -58,6 +58,7 @@ COMMANDS = (
     Command("train", "Fine-tune a model on your texts and labels.", takes_more=True, again=_CONTINUES),
     Command("hybrid", "Fuse a trained model with retrieval and label trees."),
     Command("merge", "Merge a LoRA adapter and its base into a model of its own."),
+    Command("export", "Write a model or index as ONNX graphs, which predict faster on a CPU."),
     Command(
         "predict",
         "Predict the labels of texts.",

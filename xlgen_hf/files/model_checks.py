@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
+from importlib.metadata import distributions
 from math import prod
 from pathlib import Path
 from typing import TypedDict
@@ -24,7 +25,7 @@ from transformers import (
 from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
 
 from ..configuration_xlgen import XLGenConfig
-from ..errors import HubError, ModelFolderError, XLGenError
+from ..errors import HubError, MissingExtraError, ModelFolderError, XLGenError
 from .downloads import HUB_OPTIONS, download, hub_options
 from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, variant_of, weight_files
 from .saving import current_folder
@@ -52,6 +53,8 @@ _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its
 _SHORTEST, _LONGEST = 4, 1_000_000  # tokens of an input or target
 _TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 _TOKENIZER_FILES = ("tokenizer.json", _TOKENIZER_CONFIG_FILE)
+_SUBWORD_MODELS = {".model", ".spm", ".tiktoken"}  # how files of SentencePiece and tiktoken end
+_FIRST_FIELD = b"\n"  # with which the protocol buffers of SentencePiece begin; tiktoken has lines of text
 _SPECIAL_IDS = ("pad_token_id", "unk_token_id", "eos_token_id", "sep_token_id", "bos_token_id", "cls_token_id")
 _TRIED_TEXTS = ("a", "", "Ab, c-1 \u00e4\u4e2d\U0001f600 " * 8)  # what a tokenizer knows, and what none may know
 _TRIED_LENGTH = 16
@@ -373,6 +376,7 @@ def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTr
         config: its config, where that is known; read from the folder if None.
 
     Raises:
+        MissingExtraError: if its files need a package that is not installed.
         ModelFolderError: if its files make no tokenizer, or one that cannot encode.
     """
     found = [name for name in _TOKENIZER_FILES if (folder / name).exists()]  # some tokenizers have other files alone
@@ -387,6 +391,9 @@ def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTr
         ids = {name: getattr(tokenizer, name) for name in _SPECIAL_IDS}
         longest = tokenizer.model_max_length
     except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself
+        for package, extra in _needed_packages(folder):
+            if not any(distributions(name=package)):
+                raise MissingExtraError(package, extra) from err
         raise ModelFolderError(
             f"{folder}: {' or '.join(found) or 'what it holds'} makes no tokenizer: {err or type(err).__name__}"
         ) from err
@@ -399,3 +406,17 @@ def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTr
             f"{settings}: model_max_length is {shown(longest)}; it must be a number >= {_SHORTEST}."
         )
     return tokenizer
+
+
+def _needed_packages(folder: Path) -> list[tuple[str, str]]:
+    """Packages that read the files of a tokenizer, and the extras that bring them; none for a `tokenizer.json`."""
+    if (folder / _TOKENIZER_FILES[0]).is_file():
+        return []
+    needed: list[tuple[str, str]] = []
+    for path in sorted(path for path in folder.glob("*") if path.suffix in _SUBWORD_MODELS):
+        with path.open("rb") as file:
+            is_sentencepiece = file.read(1) == _FIRST_FIELD
+        extra = "sentencepiece" if is_sentencepiece else "tiktoken"
+        needed += [(extra, extra)]
+        needed += [("protobuf", extra)] if is_sentencepiece else []
+    return needed

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from ..errors import ConfigurationError, ModelFolderError
 from .schema import Fields, mapping_of, string
@@ -20,6 +20,8 @@ __all__ = [
     "ADAPTER_CONFIG_FILE",
     "ADAPTER_WEIGHTS_FILE",
     "CONFIG_FILE",
+    "EXPORT_FILE",
+    "GRAPHS_FOLDER",
     "LABEL_TREES_FOLDER",
     "MODEL_FILES",
     "PARTS",
@@ -28,9 +30,14 @@ __all__ = [
     "REPORT_FILE",
     "RETRIEVER_FOLDER",
     "SCORE_MODEL_FILE",
+    "WEIGHTS",
+    "WEIGHTS_FILE",
     "Part",
+    "Precision",
     "download_patterns",
     "files_of_model",
+    "holds_graphs",
+    "is_exported",
     "matches",
     "model_files",
     "obsolete_files",
@@ -42,20 +49,26 @@ __all__ = [
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
+EXPORT_FILE = "export.json"
+GRAPHS_FOLDER = "onnx"
+Precision = Literal["float32", "int8"]  # of the weights of graphs
 PROCESSOR_FILE = "processor_config.json"
 REPORT_FILE = "training_report.json"
 SCORE_MODEL_FILE = "score_model.json"
 LABEL_TREES_FOLDER = "label_trees"
 RETRIEVER_FOLDER = "retriever"
 
-_WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
-_WEIGHTS = (_WEIGHTS_FILE, "model-*-of-*.safetensors", _INDEX_FILE)
+_GRAPHS = (EXPORT_FILE, f"{GRAPHS_FOLDER}/*.onnx")  # instead of most weights, see `xlgen export`
+_SHARDS = "model-*-of-*.safetensors"
+_WEIGHTS = (WEIGHTS_FILE, _SHARDS, _INDEX_FILE, *_GRAPHS)
 _VARIANTS = ("model.*.safetensors", "model.safetensors.index.*.json")
 _VARIANT = re.compile(r"\w[\w-]*")
 _TOKENIZER = (
-    "added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model", "special_tokens_map.json",
-    "spiece.model", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt",
+    "added_tokens.json", "chat_template.jinja", "merges.txt", "sentencepiece.bpe.model", "source.spm",
+    "special_tokens_map.json", "spiece.model", "target.spm", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
 _RETRIEVER = ("retriever.json", "retriever.safetensors")
 _LABEL_TREES = ("label_trees.json", "label_trees.safetensors", "trees/settings.json", "trees/tree*.cbor")
@@ -133,6 +146,8 @@ PROCESSOR_FILES = tuple(
     pattern for part in PARTS if part.name in ("tokenizer", "processor", "scores") for pattern in part.files
 )
 """Patterns of those that a processor writes."""
+WEIGHTS = (*PARTS[0].files, *_below(RETRIEVER_FOLDER, _WEIGHTS))
+"""Patterns of the files of weights, those of a retriever's encoder included."""
 
 _FOLDERS = sorted({pattern.rpartition("/")[0] for part in PARTS for pattern in (*part.files, *part.leftovers)})
 
@@ -172,13 +187,12 @@ def download_patterns(*parts: str, variant: str | None = None) -> list[str]:
     patterns = [pattern for part in wanted for pattern in part.files]
     if variant is None:
         return patterns
-    _, shards, _ = _WEIGHTS
-    others = (_weights_file(variant), shards.replace("model-", f"model.{variant}-"), _index_file(variant))
+    others = (_weights_file(variant), _SHARDS.replace("model-", f"model.{variant}-"), _index_file(variant))
     return [*(pattern for pattern in patterns if pattern not in _WEIGHTS), *others]
 
 
 def _weights_file(variant: str | None) -> str:
-    return _WEIGHTS_FILE if variant is None else f"model.{variant}.safetensors"
+    return WEIGHTS_FILE if variant is None else f"model.{variant}.safetensors"
 
 
 def _index_file(variant: str | None) -> str:
@@ -221,6 +235,24 @@ def obsolete_files(folder: Path, new: Iterable[str]) -> list[str]:
 # ---------------------------------------------------------------------------------------------------- what is needed
 
 
+def is_exported(folder: Path) -> bool:
+    """Whether a folder holds graphs that `xlgen export` wrote, where others hold the weights of a backbone or encoder.
+
+    Args:
+        folder: the folder of a model, or of a retriever in it.
+    """
+    return (folder / EXPORT_FILE).is_file()
+
+
+def holds_graphs(folder: Path) -> bool:
+    """Whether a model's folder, or that of an index, is what `xlgen export` wrote, and so computes on the CPU.
+
+    Args:
+        folder: the folder.
+    """
+    return is_exported(folder) or is_exported(folder / RETRIEVER_FOLDER)
+
+
 def model_files(folder: Path) -> dict[str, Path]:
     """The files of a model or adapter that go to the Hub, by their path in the folder.
 
@@ -243,7 +275,7 @@ def model_files(folder: Path) -> dict[str, Path]:
     if kind == ADAPTER_CONFIG_FILE:
         needed = [ADAPTER_WEIGHTS_FILE]
     else:
-        needed = _shards(folder / _INDEX_FILE) if _INDEX_FILE in files else [_WEIGHTS_FILE]
+        needed = _shards(folder / _INDEX_FILE) if _INDEX_FILE in files else [WEIGHTS_FILE]
     missing = [name for name in needed if name not in files]
     if missing:
         raise ModelFolderError(f"{folder} lacks the weights {missing}; pickled weights are never uploaded.")
@@ -293,9 +325,9 @@ def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
         if pickles:
             raise ModelFolderError(
                 f"{folder} has its weights in {pickles[0]}, a pickle, which can run any code; it is not read. Have "
-                f"them saved as {_WEIGHTS_FILE}."
+                f"them saved as {WEIGHTS_FILE}."
             )
-        raise ModelFolderError(f"{folder} has no {_WEIGHTS_FILE}; is it the folder of an XLGen model?")
+        raise ModelFolderError(f"{folder} has no {WEIGHTS_FILE}; is it the folder of an XLGen model?")
     return [folder / name for name in _shards(index)]
 
 

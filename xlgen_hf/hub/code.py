@@ -102,6 +102,8 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "modules.backbone.longest_sequence": lambda folder: False,
     "modules.causal": _has_causal_backbone,
     "decoding.prompt_cache": _has_causal_backbone,
+    "encoders.exported": lambda folder: False,
+    "modules.exported": lambda folder: False,
     "modules.dry_run": lambda folder: False,
     "modules.seq2seq.find_start_token": lambda folder: False,
     "encoders.embedding.embed_texts": _is_there("retriever"),

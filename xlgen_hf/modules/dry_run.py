@@ -155,12 +155,13 @@ def _type_of(model: DryRunModel) -> str:
 
 
 @torch.no_grad()
-def dry_run(model: DryRunModel, processor: XLGenProcessor) -> DryRun:
+def dry_run(model: DryRunModel, processor: XLGenProcessor, exported: DryRunModel | None = None) -> DryRun:
     """Run two short texts and targets, made of the tokens of labels, through a model's backbone.
 
     Args:
         model: a model; weights, training mode and the state of random number generators stay as they are.
         processor: its processor.
+        exported: what was exported of it: reads the texts too, and decodes them in place of the model.
     """
     with _undisturbed(model):
         memory, padding = _read_texts(model, processor)
@@ -168,10 +169,13 @@ def dry_run(model: DryRunModel, processor: XLGenProcessor) -> DryRun:
         # Copying is part of this library, so that only the backbone's own passes are compared.
         at_once = XLGenMemory(memory.last_hidden_state, memory.attention_mask)
         out = model.run_decoder(at_once, None, decoder_input_ids=tokens, use_cache=False)
+        decoding = model if exported is None else exported
+        if exported is not None:
+            memory, _ = _read_texts(exported, processor)
         cache: Cache | None = None
         steps = []
         for length in range(1, tokens.shape[1] + 1):
-            log_probs, cache = model.decode_step(memory, tokens[:, :length], cache)
+            log_probs, cache = decoding.decode_step(memory, tokens[:, :length], cache)
             steps.append(log_probs)
         return DryRun(padding, Difference.of(out.logits.log_softmax(-1), torch.stack(steps, dim=1)))
 

@@ -21,6 +21,8 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import LastValue, XLGenMemory
+from ..encoders.exported import OnlyPredicts
+from ..errors import ConfigurationError
 from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_tokens
 from .causal import continue_prompt
@@ -84,6 +86,9 @@ class RestrictedOutputMixin:
 
         Args:
             processor: the model's processor, with the new labels. No other thread may use the model meanwhile.
+
+        Raises:
+            ConfigurationError: if an exported model cannot spell them.
         """
         if self.config.has_label_vectors and processor.candidates is not None:
             names = torch.as_tensor(processor.candidates.retriever.names).to(self.label_vectors)
@@ -92,7 +97,14 @@ class RestrictedOutputMixin:
         if self.config.num_output_tokens is None:
             return
         tokens = torch.as_tensor(processor.label_tokenizer.output_token_ids(), device=self.output_token_ids.device)
-        self.output_token_ids = torch.cat([self.output_token_ids, tokens]).unique()  # sorted
+        tokens = torch.cat([self.output_token_ids, tokens]).unique()  # sorted
+        missing = len(tokens) - len(self.output_token_ids)
+        if missing and isinstance(self.backbone, OnlyPredicts):
+            raise ConfigurationError(
+                f"The new labels have {missing} tokens that no label had when the model was exported. Add these "
+                "labels to the model that it was exported from."
+            )
+        self.output_token_ids = tokens
         self.config.num_output_tokens = len(self.output_token_ids)
         self.kept_rows.clear()
 
@@ -239,9 +251,9 @@ def _blank(layer_class: type[nn.Module]) -> nn.Module:
 
 
 def _own_class(layer: nn.Module) -> type[nn.Module]:
-    """The class that a layer had before [`_computing`]."""
-    cls = type(layer)
-    return cls.__bases__[1] if issubclass(cls, _RowwiseLayer) else cls
+    """The class that a layer had before [`_computing`]; tracers of torch put classes of their own before both."""
+    kinds = type(layer).__mro__
+    return kinds[kinds.index(_RowwiseLayer) + 1] if _RowwiseLayer in kinds else type(layer)
 
 
 @contextmanager
@@ -271,6 +283,8 @@ def _run_backbone(model: OutputModel, memory: XLGenMemory, inputs: dict[str, obj
 def _run_restricted(model: OutputModel, run_backbone: Callable[[], Seq2SeqLMOutput]) -> Seq2SeqLMOutput:
     """Run the backbone with its output layer restricted to the label tokens."""
     layer = model.backbone.get_output_embeddings()
+    if layer is None:  # it is in the graph of an exported model, restricted already
+        return run_backbone()
     numbers = None if model.config.num_output_tokens is None else model.output_token_ids
     # An adapter's wrapper leaves out the layer's bias (peft 0.21), so its rows are computed here even if they are all.
     if numbers is None and not _is_wrapped(layer):

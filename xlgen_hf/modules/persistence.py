@@ -8,10 +8,11 @@ from typing import Protocol, TypeVar
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..encoders.exported import OnlyPredicts
 from ..errors import ConfigurationError
 from ..files.downloads import HUB_OPTIONS
 from ..files.model_checks import check_loaded, check_model, load_errors, local_model
-from ..files.model_folder import ADAPTER_CONFIG_FILE, variant_of
+from ..files.model_folder import ADAPTER_CONFIG_FILE, is_exported, variant_of
 from ..files.saving import plain_folder, read_folder, replace_files
 
 __all__ = ["ModelFilesMixin", "SavedModel"]
@@ -44,7 +45,7 @@ class ModelFilesMixin:
 
         Raises:
             ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
-            MissingExtraError: if it is an adapter and peft is not installed.
+            MissingExtraError: if it is an adapter and peft is not installed, or exported and onnxruntime is not.
         """
         # Where the Auto classes find an adapter, they give the name of its base here, and the adapter's in a keyword.
         adapter = options.pop("adapter_kwargs", None)
@@ -68,6 +69,10 @@ class ModelFilesMixin:
             from .adapters import load_adapter  # needs peft, and knows this module
 
             return load_adapter(cls, folder, **{**options, **of_hub})
+        if is_exported(folder):
+            from .exported import load_exported  # needs onnxruntime
+
+            return load_exported(cls, folder, options)
         check_model(cls, folder, options.get("config"), variant_of(options))
         wants_info = options.pop("output_loading_info", False)
         options = {**options, "use_safetensors": True, "output_loading_info": True}
@@ -155,9 +160,13 @@ class ModelFilesMixin:
             args, kwargs: those of `PreTrainedModel.save_pretrained`.
 
         Raises:
+            ConfigurationError: if it is an exported model.
             SaveError: if the disk is full, or the folder cannot be written.
             ConfigurationError: if the model should also be pushed.
         """
+        backbone = getattr(self, "backbone", None)
+        if isinstance(backbone, OnlyPredicts):
+            backbone.save_pretrained()  # says why not
         if kwargs.get("push_to_hub"):
             raise ConfigurationError(
                 "save_pretrained(push_to_hub=True) would put the model up without its processor. Call "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..encoders.exported import refuse_exported
 from ..errors import ConfigurationError
 from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER
 from ..files.saving import replace_files
@@ -87,7 +88,7 @@ def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:
     """Load the retriever that `xlgen index` wrote, for the labels that it was made for.
 
     Raises:
-        ConfigurationError: if it was made for other labels, or the folder holds label trees.
+        ConfigurationError: if it was made for other labels, or exported, or the folder holds label trees.
         ModelFolderError: if a file is missing, damaged, or does not fit the others.
     """
     _check_labels(Path(folder), label_space)
@@ -96,7 +97,9 @@ def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:
         raise ConfigurationError(
             f"{folder} holds label trees, where a retriever is needed: `xlgen index --method retrieval` makes one."
         )
-    return LabelRetriever.load(path, num_labels=len(label_space))
+    retriever = LabelRetriever.load(path, num_labels=len(label_space))
+    refuse_exported(retriever.encoder[0], folder)
+    return retriever
 
 
 def load_indexed_sources(folder: str | Path, label_space: LabelSpace) -> dict[str, SavedSource]:
@@ -107,7 +110,7 @@ def load_indexed_sources(folder: str | Path, label_space: LabelSpace) -> dict[st
         label_space: the labels that it must have been made for.
 
     Raises:
-        ConfigurationError: if it was made for other labels, or the folder holds neither.
+        ConfigurationError: if it was made for other labels, or exported, or the folder holds neither.
         MissingExtraError: if it holds label trees, and Omikuji is not installed.
         ModelFolderError: if a file is missing, damaged, or does not fit the others.
     """
@@ -115,6 +118,8 @@ def load_indexed_sources(folder: str | Path, label_space: LabelSpace) -> dict[st
     found = load_sources(Path(folder), len(label_space))
     if not found:
         raise ConfigurationError(f"{folder} holds neither a retriever nor label trees; `xlgen index` makes them.")
+    if isinstance(retriever := found.get("retrieval"), LabelRetriever):
+        refuse_exported(retriever.encoder[0], folder)
     return found
 
 

@@ -15,10 +15,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import hidden_size
 from ..encoders.embedding import embed_texts, load_encoder, recipe_of
+from ..encoders.exported import load_exported_encoder
 from ..encoders.recipe import EmbeddingRecipe, Side
 from ..encoders.token_vectors import TokenVectors
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_checks import check_encoder
+from ..files.model_folder import is_exported
 from ..files.serialization import read_tensors, write_tensors
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
@@ -416,8 +418,7 @@ class LabelRetriever:
         problem = _tensor_problem(tensors, num_labels)
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
-        check_encoder(folder)
-        encoder = load_encoder(str(folder), recipe)
+        encoder = _load_encoder(folder, recipe)
         width = hidden_size(encoder[0].config)
         if width != tensors["names"].shape[1]:
             raise ModelFolderError(
@@ -432,6 +433,13 @@ class LabelRetriever:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
         return cls(encoder, *known, settings, lexical, recipe, tensors.get(_FURTHER), document_names)
+
+
+def _load_encoder(folder: Path, recipe: EmbeddingRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    if is_exported(folder):
+        return load_exported_encoder(folder)
+    check_encoder(folder)
+    return load_encoder(str(folder), recipe)
 
 
 def _fingerprints(texts: Sequence[str]) -> np.ndarray:

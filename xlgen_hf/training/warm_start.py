@@ -6,6 +6,7 @@ import logging
 
 import torch
 
+from ..encoders.exported import refuse_exported
 from ..errors import ConfigurationError
 from ..loading import load_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
@@ -32,10 +33,11 @@ def start_from(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
         name: folder or Hub id of a trained model with the same backbone.
 
     Raises:
-        ConfigurationError: if the backbones differ.
+        ConfigurationError: if the backbones differ, or the trained model is exported.
         ModelFolderError: if the trained model cannot be loaded.
     """
     trained, trained_processor = load_model(name)
+    refuse_exported(trained.backbone, name)
     same_clusters = _cluster_names(processor) == _cluster_names(trained_processor)
     rows = _common_tokens(processor, trained_processor)
     own, given = model.state_dict(), trained.state_dict()
