@@ -74,15 +74,33 @@ def test_states_of_optimizers_do_not_go_up(hub, make_model, rows, tmp_path, stra
     assert hub.history("acme/trained") is None
 
 
-def test_the_command_pushes_once_with_report_and_card(hub, checkpoints, tmp_path):
+def _train(checkpoints, tmp_path) -> int:
     write_jsonl(tmp_path / "rows.jsonl", ROWS)
-    assert main([
+    return main([
         "train", "--train-file", str(tmp_path / "rows.jsonl"), "--validation-file", str(tmp_path / "rows.jsonl"),
         "--backbone", checkpoints["t5"], "--variant", "base", "--output-dir", str(tmp_path / "model"),
         "--use_cpu", "True", "--max_steps", "2", "--push_to_hub", "True", "--hub_model_id", "acme/trained",
         "--hub_token", Hub.alice, "--hub_strategy", "end",
-    ]) == 0  # fmt: skip
+    ])  # fmt: skip
+
+
+def test_the_command_pushes_once_with_report_and_card(hub, checkpoints, tmp_path):
+    assert _train(checkpoints, tmp_path) == 0
+    assert _train(checkpoints, tmp_path) == 0  # there is nothing to do
     _, commit = hub.history("acme/trained")
     assert set(commit["files"]) == FILES
     assert b"micro_f1" in hub.file("acme/trained", "training_report.json")
     _without_token(tmp_path)
+
+
+def test_a_run_that_was_stopped_before_its_push_is_pushed_when_it_is_repeated(hub, checkpoints, tmp_path, monkeypatch):
+    def stopped(trainer, *args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(XLGenTrainer, "push_to_hub", stopped)
+        assert _train(checkpoints, tmp_path) == 130
+    assert [commit["title"] for commit in hub.history("acme/trained")] == ["initial"]
+    assert _train(checkpoints, tmp_path) == 0
+    _, commit = hub.history("acme/trained")
+    assert set(commit["files"]) == FILES

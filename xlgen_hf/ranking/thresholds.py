@@ -144,14 +144,15 @@ def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) ->
     Plain macro F1 of few validation texts is that of the labels that they happen to hold, nearly all seen often.
 
     Args:
-        references: label ids of the validation texts.
+        references: label ids of the validation texts; ids from `L` on stand for labels outside the label
+            space, which training never saw either.
         counts: training documents of each label, `(L,)`.
 
     Returns:
-        Weights, `(L,)`; of labels that no text holds too.
+        Weights of all `L` labels, also of those that no text holds, and of the ids from `L` on.
     """
-    bucket = np.minimum(counts, 2)
     held = np.unique(np.fromiter((label for ids in references for label in ids), dtype=np.int64))
+    bucket = np.minimum(np.pad(counts, (0, max(0, held.max(initial=-1) + 1 - len(counts)))), 2)
     return 1 / np.maximum(np.bincount(bucket[held], minlength=3), 1)[bucket]
 
 

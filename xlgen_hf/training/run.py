@@ -16,6 +16,7 @@ from ..files.adapter_base import BASE_FOLDER, is_adapter
 from ..files.training_report import read_report
 from ..hub.card_text import CARD_FILE
 from ..hub.local_cards import write_local_card
+from ..hub.push import push_model
 from ..labels.space import LabelSpace
 from ..loading import load_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
@@ -127,6 +128,9 @@ def _tidy(args: XLGenTrainingArguments) -> None:
     folder = Path(args.output_dir)
     if not (folder / CARD_FILE).exists():
         write_local_card(folder)
+    if args.push_to_hub:  # where it is there already, no commit is made
+        private, repository = bool(args.hub_private_repo), args.hub_model_id or folder.name
+        push_model(str(folder), repository, token=args.hub_token, revision=args.hub_revision, private=private)
     if not read_report(folder).get("keeps_checkpoints", True):
         _remove_checkpoints(args)
 
