@@ -316,6 +316,9 @@ def test_plain_and_calibrated_scores_compete():
 def test_rare_labels_weigh_as_much_as_the_others():
     weights = balanced_weights([[0, 3], [1], [4, 3]], np.array([0, 1, 1, 7, 2, 0]))
     assert weights.tolist() == [1, 1, 1, 0.5, 0.5, 1]
+    # Ids after those of the label space: labels of validation rows that training did not see and no vocabulary has.
+    assert balanced_weights([[0, 5]], np.array([1, 0])).tolist() == [1, 1, 1, 1, 1, 1]
+    assert balanced_weights([[]], np.array([1, 0])).tolist() == [1, 1]
 
 
 def test_ids_of_a_setting_are_those_of_the_scores():
