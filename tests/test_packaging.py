@@ -65,7 +65,7 @@ def test_wheel_metadata(wheel):
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert "xlgen = xlgen_hf.cli.main:run" in archive.read(f"{folder}/entry_points.txt").decode()
     extras = {line.split()[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
-    assert {"offline", "test", "lora", "plot", "demo", "tensorboard", "baselines"} <= extras
+    assert {"offline", "test", "lora", "plot", "demo", "serve", "tensorboard", "baselines"} <= extras
 
 
 def test_installed_wheel_finds_its_resources(wheel, tmp_path):

@@ -65,6 +65,7 @@ COMMANDS = (
         again="With --output-file the same command continues where this run stopped.",
     ),
     Command("tag", "Label a text, or a few, and show what speaks for each label."),
+    Command("serve", "Serve models over HTTP, with Annif's interface too."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
     Command(
         "experiment",

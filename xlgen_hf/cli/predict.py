@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
 import typer
 
 from ..data.options import RowOptions
-from .answering import chosen_rule, load_on_device
+from .answering import chosen_rule, load_on_device, option_name
 from .options import Device
 from .rows import takes_row_options
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ..decoding.decoded_sets import DecodingOptions
     from ..prediction.ensemble import Ensemble
+    from ..prediction.options import Answer
     from ..prediction.predictor import Predictor
     from ..prediction.results import LabelPrediction
     from ..ranking.decisions import DecisionRule
@@ -33,9 +34,6 @@ _NOT_DECIDING = ("output_file", "overwrite")  # options that rows do not depend 
 
 Predict: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
 """Predicts texts."""
-
-Answer: TypeAlias = "Callable[[LabelPrediction], LabelPrediction]"
-"""Brings a prediction into the form that the options ask for."""
 
 
 class _Settings(TypedDict):
@@ -282,42 +280,25 @@ def _choose_labels(
     other_branches: list[str] | None,
 ) -> np.ndarray | None:
     """Ids of the labels that may be predicted, None for all."""
-    import numpy as np
-
     from ..data.rows import load_label_names
-    from ..errors import ConfigurationError
+    from ..prediction.options import chosen_labels
 
-    space = predictor.label_space
-    chosen = np.ones(len(space), dtype=bool)
-    if allow is not None:
-        chosen[:] = False
-        chosen[space.encode(load_label_names(allow))] = True
-    if deny is not None:
-        chosen[space.encode(load_label_names(deny))] = False
-    if clusters:
-        chosen &= np.isin(np.arange(len(space)), predictor.labels_of_clusters(clusters))
-    if branches:
-        chosen &= np.isin(np.arange(len(space)), predictor.labels_of_branches(branches))
-    if other_branches:
-        chosen[predictor.labels_of_branches(other_branches)] = False
-    if not chosen.any():
-        raise ConfigurationError("--allow, --deny, --cluster and branches leave no label to predict.")
-    return None if chosen.all() else np.flatnonzero(chosen)
+    return chosen_labels(
+        predictor,
+        allow=None if allow is None else load_label_names(allow),
+        deny=None if deny is None else load_label_names(deny),
+        cluster=clusters,
+        branch=branches,
+        without_branch=other_branches,
+        spelling=option_name,
+    )
 
 
 def _answer(predictor: Predictor, language: str | None, *, with_parents: bool) -> Answer:
     """What brings a prediction into the form that the options ask for."""
-    from ..errors import ConfigurationError
-    from ..prediction.results import as_concepts
+    from ..prediction.options import form_of_answers
 
-    vocabulary = predictor.vocabulary
-    if language is None and not with_parents:
-        return lambda prediction: prediction
-    if vocabulary is None:
-        option = "--with-parents" if language is None else f"--output-language {language}"
-        raise ConfigurationError(f"{option}: the model has no vocabulary; train it, or index, with --vocabulary.")
-    shown = vocabulary if language is None else vocabulary.in_language(language)
-    return partial(as_concepts, vocabulary=shown, parents=with_parents)
+    return form_of_answers(predictor, output_language=language, with_parents=with_parents, spelling=option_name)
 
 
 def _predictions(predict: Predict, rows: Dataset, start: int) -> Iterator[tuple[int, list[LabelPrediction]]]:

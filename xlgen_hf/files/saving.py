@@ -21,7 +21,14 @@ from .atomic import discard, follow_umask, is_unfinished, lock_folder, reason_of
 from .model_folder import files_of_model, obsolete_files
 from .schema import Fields, integer, strings
 
-__all__ = ["current_folder", "finish_interrupted_save", "plain_folder", "read_folder", "replace_files"]
+__all__ = [
+    "current_folder",
+    "finish_interrupted_save",
+    "folder_state",
+    "plain_folder",
+    "read_folder",
+    "replace_files",
+]
 
 _READY = ".xlgen-finished"
 _NEW = ".new"  # in it: the new files, to be moved to their places
@@ -109,6 +116,19 @@ def current_folder(folder: str | Path) -> Path:
 def plain_folder(folder: Path) -> Path:
     """The folder that a save belongs to, given it or what [`current_folder`] said of it."""
     return folder.parent if folder.name == _READY else folder
+
+
+def folder_state(folder: str | Path) -> object:
+    """What tells the files of a model's folder from others that take their places: equal as long as no file changed.
+
+    Args:
+        folder: the folder; one that is missing has no files.
+
+    Raises:
+        ModelFolderError: if the folder holds an interrupted save of elsewhere.
+    """
+    source = current_folder(folder)
+    return (source, *_state(source))
 
 
 def _read_manifest(ready: Path) -> list[str]:

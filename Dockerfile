@@ -1,0 +1,13 @@
+# `xlgen serve` in a container; docs/guides/serving.md shows how to build and run it.
+FROM python:3.12-slim
+# Further options of pip, such as an index with CPU builds of torch, which are smaller.
+ARG PIP_OPTIONS=""
+COPY . /src
+RUN pip install --no-cache-dir $PIP_OPTIONS "/src[serve]" && rm -r /src && useradd --create-home xlgen
+USER xlgen
+EXPOSE 8000
+# It answers when the models are loaded.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5m \
+    CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8000/health', timeout=4)"]
+ENTRYPOINT ["xlgen", "serve", "--host", "0.0.0.0", "--port", "8000"]
+CMD ["--model", "/models/model"]

@@ -1,0 +1,265 @@
+"""Keys, sizes, times and full queues: what is refused, how clients learn it, and that logs hold nothing of texts."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import pytest
+
+from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.loading import load_predictor
+from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.serving.guard import API_KEY_VARIABLE, read_api_keys
+from xlgen_hf.serving.settings import ServingSettings
+
+SECRET = "zebra crossing"
+
+
+class Gate:
+    """Loads a predictor that waits, once the gate is shut, until it is opened, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.open, self.calls = threading.Event(), []
+        self.open.set()
+
+    def load(self, name: str) -> Predictor:
+        predictor = load_predictor(name)
+        predict = predictor.predict
+
+        def waiting(texts, **options):
+            self.calls.append(list(texts))
+            assert self.open.wait(60)
+            if any("fail" in text for text in texts):
+                raise RuntimeError(f"what is wrong with {texts}")
+            return predict(texts, **options)
+
+        predictor.predict = waiting
+        return predictor
+
+    def wait_for_calls(self, number: int) -> None:
+        while len(self.calls) < number:
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def gate():
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+class Posts:
+    """Requests in threads of their own."""
+
+    def __init__(self, client) -> None:
+        self.client, self.threads, self.answers = client, [], {}
+
+    def start(self, text: str, **options) -> None:
+        def post():
+            self.answers[text] = self.client.post("/v1/predict", json={"text": text, **options})
+
+        self.threads.append(threading.Thread(target=post))
+        self.threads[-1].start()
+
+    def wait(self):
+        for thread in self.threads:
+            thread.join(60)
+        return self.answers
+
+
+def wait_for_texts(client, number: int) -> None:
+    """Wait until so many texts wait for the model."""
+    while client.app.state.service.models["tiny"].batcher.waiting < number:
+        time.sleep(0.005)
+
+
+# ---------------------------------------------------------------------------------------------------- batches
+
+
+def test_what_arrives_together_runs_together(serve, gate):
+    client = serve(load=gate.load)
+    single = {text: client.post("/v1/predict", json={"text": text}).json() for text in ("art", "organ", "the piano")}
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    for text in single:
+        posts.start(text)
+    wait_for_texts(client, 3)
+    posts.start("a church", top_k=2)  # other options: not with them
+    wait_for_texts(client, 4)
+    gate.open.set()
+    answers = posts.wait()
+    assert [sorted(call) for call in gate.calls] == [["music"], ["art", "organ", "the piano"], ["a church"]]
+    for text, expected in single.items():
+        (one,), (alone,) = answers[text].json()["predictions"], expected["predictions"]
+        assert one["labels"] == alone["labels"]
+        assert one["scores"] == pytest.approx(alone["scores"], abs=1e-5)
+    assert len(answers["a church"].json()["predictions"][0]["labels"]) == 2
+
+
+def test_samples_run_alone(serve, gate):
+    client = serve(load=gate.load)
+    options = {"num_samples": 2, "seed": 3}
+    expected = client.post("/v1/predict", json={"text": "art", **options}).json()
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    for number, text in enumerate(["music", "organ", "art"]):
+        posts.start(text, **options)
+        if number == 0:
+            gate.wait_for_calls(1)
+    wait_for_texts(client, 2)
+    gate.open.set()
+    assert posts.wait()["art"].json() == expected
+    assert sorted(gate.calls) == [["art"], ["music"], ["organ"]]
+
+
+def test_one_that_fails_does_not_take_others_with_it(serve, gate, caplog):
+    client = serve(load=gate.load)
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    posts.start("art")
+    posts.start(f"fail {SECRET}")
+    wait_for_texts(client, 2)
+    with caplog.at_level(logging.INFO):
+        gate.open.set()
+        answers = posts.wait()
+    assert answers["art"].status_code == answers["music"].status_code == 200
+    failed = answers[f"fail {SECRET}"]
+    assert (failed.status_code, "the log of the server says where" in failed.json()["detail"]) == (500, True)
+    assert "RuntimeError, raised in:" in caplog.text and "test_guard.py" in caplog.text
+    assert "POST /v1/predict 500" in caplog.text
+    assert SECRET not in caplog.text + failed.text
+
+
+# ---------------------------------------------------------------------------------------------------- limits
+
+
+def test_full_queue(serve, gate):
+    client = serve(load=gate.load, queue_size=2, max_texts=2)
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    posts.start("art")
+    wait_for_texts(client, 1)
+    refused = client.post("/v1/predict", json={"texts": ["organ", "piano"]})
+    assert refused.status_code == 429
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert "The queue is full; try again in" in refused.json()["detail"]
+    gate.open.set()
+    assert {answer.status_code for answer in posts.wait().values()} == {200}
+    assert client.post("/v1/predict", json={"texts": ["organ", "piano"]}).status_code == 200
+
+
+def test_too_many_requests_at_once(serve, gate):
+    client = serve(load=gate.load, max_requests=1)
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    refused = client.post("/v1/predict", json={"text": "art"})
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+    assert client.get("/health").status_code == 200
+    gate.open.set()
+    assert posts.wait()["music"].status_code == 200
+
+
+def test_timeout(serve, gate):
+    client = serve(load=gate.load, timeout=0.3)
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    late = client.post("/v1/predict", json={"text": "art"})
+    assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+    assert "No answer within 0.3 s" in late.json()["detail"]
+    assert client.app.state.service.models["tiny"].batcher.waiting == 0  # it has left the queue
+    gate.open.set()
+    assert posts.wait()["music"].status_code == 503
+    assert client.post("/v1/predict", json={"text": "organ"}).status_code == 200
+    assert ["art"] not in gate.calls
+
+
+def test_large_bodies(serve):
+    client = serve(max_body_mb=1, max_characters=10_000_000)
+    large = b'{"text": "' + b"a" * 1_000_000 + b'"}'
+    answer = client.post("/v1/predict", content=large, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        413, "The body is too large; at most 1 MB. Send several requests.",
+    )  # fmt: skip
+    parts = (large[start : start + 100_000] for start in range(0, len(large), 100_000))  # of a length not declared
+    assert client.post("/v1/predict", content=parts).status_code == 413
+
+
+def test_settings_are_checked():
+    with pytest.raises(ConfigurationError, match="timeout=0; it must be a number > 0"):
+        ServingSettings(timeout=0)
+    with pytest.raises(ConfigurationError, match="max_texts=256 is greater than queue_size=9; lower the one or raise"):
+        ServingSettings(queue_size=9)
+
+
+# ---------------------------------------------------------------------------------------------------- keys, CORS
+
+
+def test_api_keys(serve):
+    client = serve(app_options={"api_keys": ["first-key", "second-key"]})
+    body = {"text": "art"}
+    for headers in ({}, {"X-API-Key": "first"}, {"Authorization": "Basic first-key"}, {"X-API-Key": "ключ"}):
+        headers = {name: value.encode() for name, value in headers.items()}
+        answer = client.post("/v1/predict", json=body, headers=headers)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    for headers in ({"X-API-Key": "first-key"}, {"Authorization": "Bearer second-key"}):
+        assert client.post("/v1/predict", json=body, headers=headers).status_code == 200
+    assert client.get("/v1/models").status_code == client.get("/metrics").status_code == 401
+    assert client.get("/health").status_code == client.get("/openapi.json").status_code == 200
+
+
+def test_keys_come_from_a_file_and_the_environment(tmp_path, monkeypatch):
+    monkeypatch.delenv(API_KEY_VARIABLE, raising=False)
+    assert read_api_keys(None) == ()
+    path = tmp_path / "keys"
+    path.write_text("first-key\n\nsecond-key\n")
+    monkeypatch.setenv(API_KEY_VARIABLE, "third-key\n")
+    assert read_api_keys(path) == ("first-key", "second-key", "third-key")
+    monkeypatch.setenv(API_KEY_VARIABLE, "")
+    with pytest.raises(ConfigurationError, match="An API key must have at least 8 characters"):
+        read_api_keys(None)
+    path.write_text("\n")
+    with pytest.raises(ConfigurationError, match="keys holds no API key; write one per line"):
+        read_api_keys(path)
+
+
+def test_cors_is_off_unless_asked(serve):
+    page, other = {"Origin": "https://a.example"}, {"Origin": "https://b.example"}
+    assert "access-control-allow-origin" not in serve().get("/v1/models", headers=page).headers
+    client = serve(app_options={"allow_origins": ["https://a.example"], "api_keys": ["first-key"]})
+    refused = client.get("/v1/models", headers=page)
+    assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (401, "https://a.example")
+    assert "access-control-allow-origin" not in client.get("/v1/models", headers=other).headers
+    asked = {**page, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "X-API-Key"}
+    assert client.options("/v1/predict", headers=asked).status_code == 200
+
+
+def test_logs_hold_nothing_of_texts(client, caplog):
+    with caplog.at_level(logging.DEBUG):
+        client.post("/v1/predict", json={"text": SECRET})
+        client.post("/v1/predict", json={"text": 1, "model": SECRET})
+        client.post("/v1/predict", json={"text": SECRET, "allow": [SECRET]})
+        client.get("/v1/labels", params={"query": SECRET})
+        client.get(f"/{SECRET}")
+        client.post(f"/v1/projects/{SECRET}/suggest", data={"text": SECRET})
+    own = [record.getMessage() for record in caplog.records if record.name.startswith(("xlgen_hf", "uvicorn"))]
+    assert len(own) == 6
+    assert own[0].startswith("POST /v1/predict 200")
+    assert not any("zebra" in line for line in own)

@@ -1,0 +1,118 @@
+"""The ASGI application of a service, and the server that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.middleware.cors import CORSMiddleware
+
+from ..errors import ConfigurationError
+from ..version import __version__
+from . import annif, native
+from .guard import Guard
+from .problems import add_error_handlers
+from .service import Service
+
+__all__ = ["create_app", "open_socket", "run_server"]
+
+_ABOUT = "Extreme multi-label classification: a text gets its labels. Errors are `application/problem+json`."
+
+
+def create_app(service: Service, *, api_keys: Sequence[str] = (), allow_origins: Sequence[str] = ()) -> FastAPI:
+    """The application of a service.
+
+    Args:
+        service: models and limits.
+        api_keys: keys of which each request must carry one; none is needed if there are none.
+        allow_origins: web pages whose scripts may call (CORS), such as `https://example.org`; none by default.
+    """
+    app = FastAPI(title="xlgen-hf", version=__version__, description=_ABOUT, lifespan=_lifespan, redoc_url=None)
+    app.state.service = service
+    app.include_router(native.router)
+    app.include_router(annif.router)
+    add_error_handlers(app)
+    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, api_keys=api_keys)
+    if allow_origins:  # around the guard, so that scripts may read what it refuses
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(allow_origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+        )
+    return app
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Answer, and watch the folders of the models, as long as the server runs."""
+    service: Service = app.state.service
+    tasks = [asyncio.create_task(model.batcher.run()) for model in service.models.values()]
+    if seconds := service.settings.reload_seconds:
+        tasks += [asyncio.create_task(model.watch(seconds)) for model in service.models.values()]
+    app.state.tasks = tasks
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A socket that is bound, before models are loaded, and not yet listening.
+
+    Args:
+        host: address or name.
+        port: port; 0 for a free one.
+
+    Raises:
+        ConfigurationError: if the address cannot be used.
+    """
+    try:
+        (family, kind, protocol, _, address), *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = socket.socket(family, kind, protocol)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as err:
+        raise ConfigurationError(f"{host}, port {port}, cannot be used: {err.strerror or err}.") from err
+    return found
+
+
+def run_server(app: FastAPI, listener: socket.socket, *, timeout: float, started: Callable[[], None]) -> None:
+    """Serve until SIGTERM or Ctrl-C; what runs then is finished first.
+
+    Args:
+        app: the application.
+        listener: the socket.
+        timeout: seconds after which a request is no longer waited for.
+        started: called when requests are answered.
+    """
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,  # which would log paths with their queries
+        server_header=False,
+        timeout_graceful_shutdown=math.ceil(timeout) + 1,
+    )
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    server = _Server(config, started)
+    with contextlib.suppress(KeyboardInterrupt):  # the signal again, after the server has ended in order
+        server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_start = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        self._on_start()
