@@ -1,4 +1,4 @@
-"""Load on `xlgen serve`: many clients with texts of mixed lengths, beside `predict` on the same texts; SERVING.md has figures.
+"""Load on `xlgen serve`: many clients with texts of mixed lengths, beside `predict` on the same texts (SERVING.md).
 
     python benchmarks/load_serving.py --model M --texts test.jsonl --seconds 120 [--kill] [--json figures.json]
 
@@ -146,7 +146,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, object]:
     cuts = statistics.quantiles(clients.times, n=100)
     served = len(clients.times) / seconds
     return {
-        "texts": len(texts), "characters": {"median": statistics.median(map(len, texts)), "most": max(map(len, texts))},
+        "texts": len(texts),
+        "characters": {"median": statistics.median(map(len, texts)), "most": max(map(len, texts))},
         "clients": arguments.clients, "seconds": seconds, "load_average": os.getloadavg()[0],
         "answers": clients.statuses, "wrong": clients.wrong, "exit_code": code,
         "milliseconds": {name: 1000 * cuts[at] for name, at in (("p50", 49), ("p95", 94), ("p99", 98))},

@@ -81,7 +81,8 @@ def serve(
         torch.set_num_threads(cpu_threads)
     service = Service.load(models, partial(load_on_device, device=device), settings, corrections)
     app = create_app(service, api_keys=keys, allow_origins=allow_origin or [])
-    place = f"http://{host}:{listener.getsockname()[1]}"
+    shown = f"[{host}]" if ":" in host else host
+    place = f"http://{shown}:{listener.getsockname()[1]}"
     run_server(
         app,
         listener,

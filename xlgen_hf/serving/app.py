@@ -115,4 +115,5 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and say so."""
         await super().startup(sockets)
-        self._on_start()
+        if not self.should_exit:
+            self._on_start()

@@ -59,7 +59,7 @@ class PredictOptions(_Request):
     pool: Literal["best", "average", "vote", "union"] | None = Field(
         default=None, description="How beams or samples become one set."
     )
-    seed: _Integer = Field(default=0, description="Of the samples.")
+    seed: _Integer = Field(default=0, ge=0, le=2**63 - 1, description="Of the samples.")
     ordered: bool = Field(default=False, description="Keep to the label order of training.")
     min_labels: _Integer | None = Field(default=None, description="Minimum number of labels per text.")
     max_labels: _Integer | None = Field(default=None, description="Maximum number of labels per text.")
@@ -83,7 +83,14 @@ class PredictOptions(_Request):
         Raises:
             ConfigurationError: if an option is above its limit.
         """
-        limits = {"top_k": settings.max_top_k, "num_beams": settings.max_beams, "num_samples": settings.max_beams}
+        labels, beams = settings.max_top_k, settings.max_beams
+        limits = {
+            "top_k": labels,
+            "min_labels": labels,
+            "max_labels": labels,
+            "num_beams": beams,
+            "num_samples": beams,
+        }
         for name, limit in limits.items():
             if (getattr(self, name) or 0) > limit:
                 raise ConfigurationError(f"{name}={getattr(self, name)}; at most {limit} on this server.")

@@ -24,7 +24,7 @@ class ServingSettings:
         max_texts: texts of a request.
         max_characters: characters of a text.
         max_body_mb: megabytes (10^6 bytes) of a request's body.
-        max_top_k: highest `top_k`, and number of suggestions.
+        max_top_k: highest `top_k`, `min_labels` and `max_labels`, number of suggestions, and of candidates to score.
         max_beams: highest `num_beams` and `num_samples`, of which memory and time depend.
         reload_seconds: seconds between two looks at the folders of the models; 0 never looks.
 
@@ -46,7 +46,9 @@ class ServingSettings:
     max_texts: int = setting(256, help="Maximum number of texts of a request.", minimum=1, group=_LIMITS)
     max_characters: int = setting(100_000, help="Maximum length of a text, in characters.", minimum=1, group=_LIMITS)
     max_body_mb: int = setting(4, help="Maximum size of a request's body, in megabytes.", minimum=1, group=_LIMITS)
-    max_top_k: int = setting(100, help="Maximum of `top_k`, and of Annif's `limit`.", minimum=1, group=_LIMITS)
+    max_top_k: int = setting(
+        100, help="Maximum number of labels that a request may ask for.", minimum=1, group=_LIMITS
+    )
     max_beams: int = setting(20, help="Maximum of `num_beams` and `num_samples`.", minimum=1, group=_LIMITS)
     reload_seconds: float = setting(
         5.0, help="Seconds between two looks whether a model's folder changed; 0 never looks.", minimum=0
