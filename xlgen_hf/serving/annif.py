@@ -22,7 +22,17 @@ from .problems import ANNIF_PATHS
 from .requests import PredictOptions, Text, check_texts
 from .service import Service, TheService
 
-__all__ = ["router"]
+__all__ = [
+    "Document",
+    "Documents",
+    "IndexedDocument",
+    "Question",
+    "Subject",
+    "Suggestion",
+    "Suggestions",
+    "SuggestionsOfDocument",
+    "router",
+]
 
 router = APIRouter(tags=["Annif"])
 
@@ -31,22 +41,28 @@ _Limit = Annotated[int, Field(ge=0, description="Maximum number of suggestions."
 _Threshold = Annotated[float, Field(ge=0, le=1, description="Minimum score of a suggestion.")]
 
 
-class _Suggestion(BaseModel):
+class Suggestion(BaseModel):
+    """A subject for a text."""
+
     uri: str
     label: str
     notation: str | None
     score: float
 
 
-class _Suggestions(BaseModel):
-    results: list[_Suggestion]
+class Suggestions(BaseModel):
+    """Subjects for a text, the best first."""
+
+    results: list[Suggestion]
 
 
-class _SuggestionsOfDocument(_Suggestions):
+class SuggestionsOfDocument(Suggestions):
+    """Subjects for a document of a batch."""
+
     document_id: str | None
 
 
-class _Question(BaseModel):
+class Question(BaseModel):
     """A form with a text; Annif's `metadata_...` may be there and says nothing to these models."""
 
     model_config = ConfigDict(extra="ignore")
@@ -57,23 +73,31 @@ class _Question(BaseModel):
     language: Text | None = None
 
 
-class _Document(BaseModel):
+class Document(BaseModel):
+    """A text of a batch; Annif's metadata may be there and says nothing to these models."""
+
     text: Text
     document_id: Text | None = None
 
 
-class _Documents(BaseModel):
-    documents: list[_Document]
+class Documents(BaseModel):
+    """A batch."""
+
+    documents: list[Document]
 
 
-class _Subject(BaseModel):
+class Subject(BaseModel):
+    """A subject that a person chose."""
+
     uri: Text
     label: Text | None = None
 
 
-class _IndexedDocument(BaseModel):
+class IndexedDocument(BaseModel):
+    """A text with its right subjects."""
+
     text: Text
-    subjects: list[_Subject]
+    subjects: list[Subject]
 
 
 @router.get("/v1/")
@@ -95,34 +119,34 @@ async def project(project_id: str, service: TheService) -> dict[str, object]:
 
 
 @router.post(ANNIF_PATHS + "/{project_id}/suggest")
-async def suggest(project_id: str, question: Annotated[_Question, Form()], service: TheService) -> _Suggestions:
+async def suggest(project_id: str, question: Annotated[Question, Form()], service: TheService) -> Suggestions:
     """Suggest subjects for a text."""
     model = service.model(project_id)
     (found,) = await _suggest(model, service, [question.text], question.limit, question.threshold, question.language)
-    return _Suggestions(results=found)
+    return Suggestions(results=found)
 
 
 @router.post(ANNIF_PATHS + "/{project_id}/suggest-batch")
 async def suggest_batch(
     project_id: str,
-    body: _Documents,
+    body: Documents,
     service: TheService,
     limit: Annotated[_Limit, Query()] = 10,
     threshold: Annotated[_Threshold, Query()] = 0.0,
     language: str | None = None,
-) -> list[_SuggestionsOfDocument]:
+) -> list[SuggestionsOfDocument]:
     """Suggest subjects for several texts."""
     model = service.model(project_id)
     texts = [document.text for document in body.documents]
     found = await _suggest(model, service, texts, limit, threshold, language)
     return [
-        _SuggestionsOfDocument(results=results, document_id=document.document_id)
+        SuggestionsOfDocument(results=results, document_id=document.document_id)
         for results, document in zip(found, body.documents, strict=True)
     ]
 
 
 @router.post(ANNIF_PATHS + "/{project_id}/learn", status_code=204)
-async def learn(project_id: str, body: list[_IndexedDocument], service: TheService) -> Response:
+async def learn(project_id: str, body: list[IndexedDocument], service: TheService) -> Response:
     """Keep documents with their right subjects, as rows for `xlgen update --add-rows`."""
     model = service.model(project_id)
     if model.corrections is None:
@@ -161,7 +185,7 @@ def _project(model: ServedModel) -> dict[str, object]:
 
 async def _suggest(
     model: ServedModel, service: Service, texts: Sequence[str], limit: int, threshold: float, language: str | None
-) -> list[list[_Suggestion]]:
+) -> list[list[Suggestion]]:
     check_texts(texts, service.settings)
     if not texts or not limit:
         return [[] for _ in texts]
@@ -170,12 +194,12 @@ async def _suggest(
     return [_suggestions(model.current.predictor, one, threshold) for one in found]
 
 
-def _suggestions(predictor: Predictor, prediction: LabelPrediction, threshold: float) -> list[_Suggestion]:
+def _suggestions(predictor: Predictor, prediction: LabelPrediction, threshold: float) -> list[Suggestion]:
     """The labels of a prediction as subjects; without a vocabulary a label's URI is the label."""
     concepts = {} if predictor.vocabulary is None else predictor.vocabulary.concepts
     ids = prediction.ids or [None] * len(prediction.labels)
     return [
-        _Suggestion(
+        Suggestion(
             uri=label if one is None else one,
             label=label,
             notation=(concepts[one].notation or None) if one in concepts else None,
@@ -186,7 +210,7 @@ def _suggestions(predictor: Predictor, prediction: LabelPrediction, threshold: f
     ]
 
 
-def _label_of(predictor: Predictor, subject: _Subject) -> str:
+def _label_of(predictor: Predictor, subject: Subject) -> str:
     """The label that a subject means: of its concept, of its name, or a new one."""
     known = {} if predictor.vocabulary is None else predictor.vocabulary.labels
     if subject.uri in known:

@@ -18,7 +18,7 @@ from .models import ServedModel
 from .requests import PredictRequest, Score, ScoreRequest, check_texts
 from .service import TheService
 
-__all__ = ["router"]
+__all__ = ["FoundLabel", "ModelInfo", "Predictions", "Scores", "router"]
 
 router = APIRouter()
 
