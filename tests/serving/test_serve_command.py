@@ -128,7 +128,7 @@ def test_what_runs_is_finished_at_sigterm(start, folder):
     def ask(number):
         answers[number] = post(address, {"texts": TEXTS, "threshold": 0.0 if number else None})
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
     url = f"{address}/metrics"
@@ -139,7 +139,7 @@ def test_what_runs_is_finished_at_sigterm(start, folder):
         thread.join(60)
     assert process.wait() == 0
     assert [one["labels"] for one in answers[0]] == expected
-    assert all(len(answers[number]) == len(TEXTS) for number in range(6))
+    assert all(len(answers[number]) == len(TEXTS) for number in range(3))
     with pytest.raises(urllib.error.URLError, match="refused"):
         labels_of(address, TEXTS[0])
 

@@ -9,6 +9,7 @@ from ..settings import check_values, setting
 
 __all__ = ["ServingSettings"]
 
+_WORK = "Work"
 _LIMITS = "Limits"
 
 
@@ -32,7 +33,9 @@ class ServingSettings:
         ConfigurationError: if a value is not allowed, or the queue has no room for one request.
     """
 
-    batch_size: int = setting(64, help="Texts that are predicted together, of one or several requests.", minimum=1)
+    batch_size: int = setting(
+        64, help="Texts that are predicted together, of one or several requests.", minimum=1, group=_WORK
+    )
     queue_size: int = setting(
         1024, help="Texts that may wait for a model; further requests get 429.", minimum=1, group=_LIMITS
     )
@@ -51,7 +54,10 @@ class ServingSettings:
     )
     max_beams: int = setting(20, help="Maximum of `num_beams` and `num_samples`.", minimum=1, group=_LIMITS)
     reload_seconds: float = setting(
-        5.0, help="Seconds between two looks whether a model's folder changed; 0 never looks.", minimum=0
+        5.0,
+        help="Seconds between two looks whether a model's folder changed; 0 never looks.",
+        minimum=0,
+        group=_WORK,
     )
 
     def __post_init__(self) -> None:
