@@ -101,6 +101,21 @@ def test_what_arrives_together_runs_together(serve, gate):
     assert len(answers["a church"].json()["predictions"][0]["labels"]) == 2
 
 
+def test_texts_of_one_batch_are_of_about_one_length(serve, gate):
+    client = serve(load=gate.load)
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    for number, text in enumerate(["a" * 1000, "art", "b" * 1900, "organ", "c" * 2100]):
+        posts.start(text)
+        wait_for_texts(client, number + 1)
+    gate.open.set()
+    posts.wait()
+    assert [[text[0] for text in call] for call in gate.calls] == [["m"], ["a", "b"], ["a", "o"], ["c"]]
+
+
 def test_samples_run_alone(serve, gate):
     client = serve(load=gate.load)
     options = {"num_samples": 2, "seed": 3}

@@ -1,7 +1,7 @@
 """Micro-batches: what waits for a model at the same time is answered together, in a thread of the model's own.
 
 Nothing waits for company: a request that finds the model idle runs at once, and those that arrive while it runs are
-the next batch.
+the next batch. Texts of a batch are of about one length, as all are padded to the longest.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ logger = logging.getLogger(__name__)
 _Row = TypeVar("_Row", contravariant=True)
 _Answer = TypeVar("_Answer", covariant=True)
 _SMOOTHING = 0.3  # weight of the last batch in the time that a text takes
-_LONGEST_RETRY = 60
+_LONGEST_RETRY = 60  # seconds
+_SHORT = 128  # characters of a text up to which its length hardly matters
+_SPREAD = 2.0  # times the length of one text that another of its batch may have
 
 
 class Work(Hashable, Protocol[_Row, _Answer]):
@@ -34,6 +36,9 @@ class Work(Hashable, Protocol[_Row, _Answer]):
     @property
     def is_shared(self) -> bool:
         """Whether rows of several requests may run together: not where one row's answer depends on the others."""
+
+    def length(self, row: _Row) -> int:
+        """Length of a row's text."""
 
     def run(self, predictor: Predictor, rows: Sequence[_Row], batch_size: int) -> Sequence[_Answer]:
         """An answer for each row.
@@ -61,6 +66,7 @@ class QueueFullError(Exception):
 class _Job:
     work: Work[object, object]
     rows: Sequence[object]
+    length: int
     answer: asyncio.Future[Sequence[object]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -106,7 +112,8 @@ class Batcher:
         waiting = self.waiting
         if waiting + len(rows) > self._queue_size:
             raise QueueFullError(min(max(math.ceil(waiting * self._seconds_per_row), 1), _LONGEST_RETRY))
-        job = _Job(cast("Work[object, object]", work), rows)
+        longest = max((work.length(row) for row in rows), default=0)
+        job = _Job(cast("Work[object, object]", work), rows, max(longest, _SHORT))
         self._waiting.append(job)
         self._arrived.set()
         try:
@@ -132,18 +139,19 @@ class Batcher:
                 self._arrived.clear()
 
     def _take(self) -> list[_Job]:
-        """The next job, and those with equal work that fit into one batch with it."""
+        """The job that waits longest, and those with equal work and like lengths that fit into one batch with it."""
         if not self._waiting:
             return []
-        jobs, left = [self._waiting.popleft()], deque[_Job]()
-        room = self._batch_size - len(jobs[0].rows)
-        for job in self._waiting:
-            if jobs[0].work.is_shared and job.work == jobs[0].work and len(job.rows) <= room:
+        first = self._waiting.popleft()
+        jobs, room = [first], self._batch_size - len(first.rows)
+        for job in sorted(self._waiting, key=lambda job: _spread(job, first)):
+            if _spread(job, first) > _SPREAD or room <= 0 or not first.work.is_shared:
+                break
+            if job.work == first.work and len(job.rows) <= room:
                 jobs.append(job)
                 room -= len(job.rows)
-            else:
-                left.append(job)
-        self._waiting = left
+        taken = set(map(id, jobs))
+        self._waiting = deque(job for job in self._waiting if id(job) not in taken)
         return jobs
 
     def _answers(self, jobs: Sequence[_Job]) -> list[Sequence[object] | Exception]:
@@ -156,6 +164,11 @@ class Batcher:
             if len(jobs) == 1:
                 return [err]
             return [outcome for job in jobs for outcome in self._answers([job])]
+
+
+def _spread(one: _Job, other: _Job) -> float:
+    """How many times as long the one's longest text is as the other's, or the other way round."""
+    return max(one.length, other.length) / min(one.length, other.length)
 
 
 def _settle(job: _Job, outcome: Sequence[object] | Exception) -> None:

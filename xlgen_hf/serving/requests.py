@@ -77,6 +77,10 @@ class PredictOptions(_Request):
         """Whether texts of several requests may run together: a sample depends on those drawn before it."""
         return not self.num_samples
 
+    def length(self, row: str) -> int:
+        """Length of a text."""
+        return len(row)
+
     def check(self, settings: ServingSettings) -> None:
         """Refuse what would take too long, or too much memory.
 
@@ -209,6 +213,10 @@ class Score(_Request):
     def is_shared(self) -> bool:
         """Whether texts of several requests may run together."""
         return True
+
+    def length(self, row: ScoreRow) -> int:
+        """Length of a row's text."""
+        return len(row[0])
 
     def run(self, predictor: Predictor, rows: Sequence[ScoreRow], batch_size: int) -> list[list[float]]:
         """Score the candidates of texts.
