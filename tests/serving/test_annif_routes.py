@@ -105,6 +105,8 @@ def test_learn_keeps_rows_for_updates(serve, named_folder, tmp_path):
     assert rows["labels"][1] == ["piano", "rye bread", "art"]
     unknown = client.post(f"{PROJECT}/learn", json=[{"text": "x", "subjects": [{"uri": "urn:new"}]}])
     assert (unknown.status_code, "send its `label` too" in unknown.json()["detail"]) == (400, True)
+    empty = client.post(f"{PROJECT}/learn", json=[{"text": " ", "subjects": [{"uri": "art"}]}])
+    assert (empty.status_code, "A document has no text" in empty.json()["detail"]) == (400, True)
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3
 
 

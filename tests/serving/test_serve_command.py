@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 import urllib.error
@@ -50,6 +51,11 @@ def post(address, body):
     )
     with urllib.request.urlopen(request, timeout=60) as answer:
         return json.load(answer)["predictions"]
+
+
+def metrics_of(address):
+    with urllib.request.urlopen(f"{address}/metrics", timeout=30) as answer:
+        return answer.read().decode()
 
 
 def labels_of(address, text):
@@ -131,8 +137,7 @@ def test_what_runs_is_finished_at_sigterm(start, folder):
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(3)]
     for thread in threads:
         thread.start()
-    url = f"{address}/metrics"
-    while 'xlgen_waiting_texts{model="tiny"} 0.0' in urllib.request.urlopen(url, timeout=30).read().decode():
+    while 'xlgen_waiting_texts{model="tiny"} 0.0' in metrics_of(address):
         time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
     for thread in threads:
@@ -142,6 +147,29 @@ def test_what_runs_is_finished_at_sigterm(start, folder):
     assert all(len(answers[number]) == len(TEXTS) for number in range(3))
     with pytest.raises(urllib.error.URLError, match="refused"):
         labels_of(address, TEXTS[0])
+
+
+def wait_for_waiting(address, number):
+    while f'xlgen_waiting_texts{{model="tiny"}} {number}.0' not in metrics_of(address):
+        time.sleep(0.01)
+
+
+def test_who_leaves_frees_the_queue(start):
+    process, address = start("--batch-size", "1")
+    long = {"texts": TEXTS * 2, "num_beams": 20}
+    busy = [threading.Thread(target=post, args=(address, long)) for _ in range(2)]
+    for thread in busy:
+        thread.start()
+    wait_for_waiting(address, len(TEXTS) * 2)  # the one runs, the other waits
+    body = json.dumps({"text": "art"})
+    head = f"POST /v1/predict HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as connection:
+        connection.sendall(f"{head}\r\n\r\n{body}".encode())
+        wait_for_waiting(address, len(TEXTS) * 2 + 1)
+    process.wait_for("POST /v1/predict 499")
+    wait_for_waiting(address, len(TEXTS) * 2)
+    for thread in busy:
+        thread.join(60)
 
 
 def test_kills_and_restarts_give_no_wrong_answer(start, folder, tmp_path):

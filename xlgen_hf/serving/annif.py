@@ -154,6 +154,8 @@ async def learn(project_id: str, body: list[IndexedDocument], service: TheServic
             403, f"{project_id!r} takes no corrections; start the server with --corrections-file to collect them."
         )
     check_texts([document.text for document in body], service.settings)
+    if not all(document.text.strip() for document in body):
+        raise HTTPException(400, "A document has no text, so nothing can be learned of it; leave it out.")
     predictor = model.current.predictor
     rows = [
         {"text": document.text, "labels": list(dict.fromkeys(_label_of(predictor, one) for one in document.subjects))}

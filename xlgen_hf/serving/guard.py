@@ -10,7 +10,7 @@ import hmac
 import logging
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
 from time import monotonic
 
@@ -32,6 +32,7 @@ API_KEY_VARIABLE = "XLGEN_API_KEY"
 
 _OPEN = {"/health", "/docs", "/openapi.json"}  # what says nothing about models and texts
 _SHORTEST_KEY = 8
+_LEFT = 499  # what is logged and counted where the client left before it had an answer
 _FRAMES = 12  # of an error, the last ones, that are logged
 
 
@@ -79,28 +80,22 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        begin, status = monotonic(), 0
-
-        async def sending(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
+        begin, sending = monotonic(), _Sending(send)
         try:
             await self._answer(scope, receive, sending)
         except HTTPException as refusal:
-            if status:  # the answer had begun: the connection is cut instead
+            if sending.status:  # the answer had begun: the connection is cut instead
                 raise
             await problem(refusal.status_code, refusal.detail, refusal.headers)(scope, receive, sending)
         except Exception as err:
             _log_error(err)
-            if not status:
+            if not sending.status:
                 await problem(500, "Something went wrong; the log of the server says where.")(scope, receive, sending)
-        seconds, route = monotonic() - begin, _route_of(scope)
+        seconds, route, status = monotonic() - begin, _route_of(scope), sending.status or _LEFT
         self._metrics.answered(route, status, seconds)
         logger.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: _Sending) -> None:
         headers = Headers(scope=scope)
         if scope["path"] not in _OPEN:
             self._check_key(headers)
@@ -127,12 +122,12 @@ class Guard:
                 {"WWW-Authenticate": "Bearer"},
             )
 
-    async def _in_time(self, scope: Scope, receive: Receive, send: Send, headers: Headers) -> None:
+    async def _in_time(self, scope: Scope, receive: Receive, send: _Sending, headers: Headers) -> None:
         """Read the body, within its limit, and have it answered, within the time."""
 
         async def answer() -> None:
             body = await self._read(receive, headers)
-            await self._app(scope, _replay(body, receive), send)
+            await _unless_left(self._app(scope, _replay(body), send), receive, send)
 
         try:
             await asyncio.wait_for(answer(), self._settings.timeout)
@@ -159,14 +154,44 @@ class Guard:
         return bytes(body)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    """Give the body that was read, and then what else arrives."""
+class _Sending:
+    """Sends an answer, and keeps its status; 0 before it begins."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        self.status = message.get("status", self.status)
+        await self._send(message)
+
+
+async def _unless_left(answer: Awaitable[None], receive: Receive, send: _Sending) -> None:
+    """Wait for an answer; where the client leaves before, its work is taken out of the queue."""
+    working, leaving = asyncio.ensure_future(answer), asyncio.ensure_future(_wait_for_leaving(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done() or send.status:
+            await working
+    finally:
+        working.cancel()
+        leaving.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _wait_for_leaving(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _replay(body: bytes) -> Receive:
+    """Give the body that was read, and nothing after it."""
     waiting = [body]
 
     async def replayed() -> Message:
-        if waiting:
-            return {"type": "http.request", "body": waiting.pop(), "more_body": False}
-        return await receive()
+        if not waiting:
+            await asyncio.Event().wait()
+        return {"type": "http.request", "body": waiting.pop(), "more_body": False}
 
     return replayed
 
