@@ -202,7 +202,8 @@ def test_timeout(serve, gate):
     assert client.app.state.service.models["tiny"].batcher.waiting == 0  # it has left the queue
     gate.open.set()
     assert posts.wait()["music"].status_code == 503
-    assert client.post("/v1/predict", json={"text": "organ"}).status_code == 200
+    while client.post("/v1/predict", json={"text": "organ"}).status_code != 200:  # what runs is finished first
+        time.sleep(0.05)
     assert ["art"] not in gate.calls
 
 
