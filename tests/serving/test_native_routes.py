@@ -36,6 +36,7 @@ OPTIONS = [
     ({"cluster": ["cluster 1"], "min_labels": 2, "max_labels": 3, "ordered": True},
      ["--cluster", "cluster 1", "--min-labels", "2", "--max-labels", "3", "--ordered"]),
     ({"open_vocabulary": True}, ["--open-vocabulary"]),
+    ({"evidence": True}, ["--evidence"]),
 ]  # fmt: skip
 
 

@@ -71,6 +71,10 @@ class PredictOptions(_Request):
     output_language: Text | None = Field(default=None, description="Language of the predicted labels, such as en.")
     with_parents: bool = Field(default=False, description="Add the broader concepts of each label.")
     open_vocabulary: bool = Field(default=False, description="Also look for names that are not labels yet.")
+    evidence: bool = Field(default=False, description="Add what speaks for each label.")
+    abstain_below: _Number | None = Field(
+        default=None, ge=0, le=1, description="Mark texts whose expected F1 is lower for a person, in `abstain`."
+    )
 
     @property
     def is_shared(self) -> bool:
@@ -141,6 +145,8 @@ class PredictOptions(_Request):
                 without_branch=self.without_branch,
             ),
             open_vocabulary=self.open_vocabulary,
+            evidence=self.evidence,
+            abstain_below=self.abstain_below,
             batch_size=batch_size,
         )
         return [answer(one) for one in found]
