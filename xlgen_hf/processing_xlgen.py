@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from .files.model_checks import PROCESSOR_FORM, ProcessorSettings, load_tokenize
 from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
 from .files.saving import plain_folder, read_folder, replace_files
 from .hub.push_mixin import PushProcessorMixin
+from .labels.changes import LabelChange
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
 from .labels.tokens import LabelTokenizer, TruncationReport, frame_of, plain_token_ids
@@ -149,7 +150,7 @@ class XLGenProcessor(PushProcessorMixin):
     def add_labels(self, names: Iterable[str], encoder: Encoder | None = None) -> list[str]:
         """Let names join the label space, the trie and, placed by their names, the clusters; no training is needed.
 
-        Call `model.widen_output(processor)` afterwards, so that the model can spell them.
+        Call `model.fit_output(processor)` afterwards, so that the model can spell them.
 
         Args:
             names: label names; those that are labels already are left out.
@@ -162,19 +163,38 @@ class XLGenProcessor(PushProcessorMixin):
             LabelSpaceError: if a name is empty.
             CheckpointError: if there are clusters, and their encoder cannot be loaded.
         """
-        extended = self.label_space.extended(names)
-        new = list(extended.names[len(self.label_space) :])
-        if not new:
-            return []
-        clusters = None if self.clusters is None else self.clusters.extended(new, encoder)
-        candidates = None if self.candidates is None else self.candidates.extended(new)
-        score_model = self._score_model.extended(new)
-        if candidates is not None and "retrieval" in score_model.sources:  # the two share one retriever
-            shared: dict[str, SavedSource] = {**score_model.sources, "retrieval": candidates.retriever}
-            score_model = score_model.with_sources(shared)
-        self.clusters, self.candidates, self._score_model = clusters, candidates, score_model
-        self.label_space, self.label_tokenizer = extended, self.label_tokenizer.for_labels(extended)
-        return new
+        change = LabelChange.with_names(self.label_space, names)
+        if not change.is_nothing:
+            self.relabel(change, encoder)
+        return list(change.after.names[len(change.before) :])
+
+    def relabel(self, change: LabelChange, encoder: Encoder | None = None) -> None:
+        """Let all that depends on labels follow a change: trie, clusters, retriever, label trees.
+
+        Call `model.fit_output(processor)` afterwards, so that the model spells these labels.
+
+        Args:
+            change: what has become of the labels.
+            encoder: what embedded the labels for the clusters; the name that the clusters remember if None.
+
+        Raises:
+            CheckpointError: if there are clusters and new labels, and the clusters' encoder cannot be loaded.
+        """
+        clusters = None if self.clusters is None else self.clusters.relabelled(change, encoder)
+        self._take_sources({name: source.relabelled(change) for name, source in self._sources.items()})
+        self.clusters, self.label_space = clusters, change.after
+        self.label_tokenizer = self.label_tokenizer.for_labels(change.after)
+
+    def take_retriever(self, retriever: LabelRetriever) -> None:
+        """Use another retriever of the same labels, such as one with further training texts."""
+        self._take_sources({**self._sources, "retrieval": retriever})
+
+    def _take_sources(self, sources: Mapping[str, SavedSource]) -> None:
+        """Use other sources of the same names; input and fusion share one retriever."""
+        retriever = sources.get("retrieval")
+        if self.candidates is not None and isinstance(retriever, LabelRetriever):
+            self.candidates = self.candidates.with_retriever(retriever)
+        self._score_model = self._score_model.with_sources({name: sources[name] for name in self._score_model.sources})
 
     # ------------------------------------------------------------------------------------------------ encoding
 

@@ -98,7 +98,7 @@ def test_new_labels_join_without_training(make_model, checkpoints, tmp_path, fam
     before = model.predict(TEXTS, processor, decoding=few)
     count = len(processor.label_space)
     assert processor.add_labels(["art", "piano organ printing", "piano organ printing"]) == ["piano organ printing"]
-    model.widen_output(processor)
+    model.fit_output(processor)
     assert (
         len(processor.label_space)
         == len(processor.clusters.assignment)

@@ -17,6 +17,7 @@ from tiny import ROWS
 from xlgen_hf.encoders.embedding import embed_texts, load_encoder, pool
 from xlgen_hf.encoders.recipe import EmbeddingRecipe, read_recipe
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
+from xlgen_hf.labels.changes import LabelChange
 from xlgen_hf.labels.clustering import fit_clusters
 from xlgen_hf.retrieval.retriever import LabelRetriever
 
@@ -177,7 +178,7 @@ def test_a_retriever_keeps_the_recipe(retriever, label_space, tmp_path):
     loaded = LabelRetriever.load(tmp_path / "saved", num_labels=len(label_space))
     assert loaded.recipe == retriever.recipe
     np.testing.assert_array_equal(loaded.embed(["new art"]), retriever.embed(["new art"]))
-    more = loaded.extended(["organ history"])
+    more = loaded.relabelled(LabelChange.with_names(label_space, ["organ history"]))
     np.testing.assert_allclose(more.names[-1], loaded.embed(["organ history"], side="passage")[0], atol=1e-6)
     assert more.with_settings(more.settings).recipe == retriever.recipe
 
@@ -221,4 +222,5 @@ def test_clusters_embed_with_the_prompt_of_passages(checkpoint, label_space):
     read = fit_clusters(label_space, TEXTS, ids, name, num_clusters=2, progress=False)
     np.testing.assert_allclose(read.centroids, given.centroids, atol=1e-6)
     assert (given.metadata["passage_prompt"], "passage_prompt" in read.metadata) == ("history ", False)
-    assert given.extended(["art history"]).assignment[-1] in (0, 1)
+    more = given.relabelled(LabelChange.with_names(label_space, ["organ history"]))
+    assert more.assignment[-1] in (0, 1)

@@ -307,7 +307,6 @@ class TestUse:
     [
         ({"assignment": np.array([0, 1, 2])}, "runs from 0 to 2, outside of 0 to 1"),
         ({"assignment": np.array([0, -1, 1])}, "runs from -1 to 1"),
-        ({"assignment": np.array([0, 0, 0])}, r"Clusters \[1\] have no labels"),
         ({"assignment": np.array([[0, 1]])}, r"\(L,\) int64, not \(1, 2\)"),
         ({"assignment": np.array([0.0, 1.0])}, "not .* float64"),
         ({"assignment": np.array([], dtype=np.int64)}, r"not \(0,\)"),

@@ -276,7 +276,7 @@ def test_bfloat16(make_causal, family):
 def test_new_labels_need_no_training(make_causal):
     model, processor = make_causal("llama")
     processor.add_labels(["organ history"])
-    model.widen_output(processor)
+    model.fit_output(processor)
     scores = model.score(["a history of the organ"], [["organ history"]], processor)
     assert 0 < scores[0][0] <= 1
 

@@ -204,7 +204,7 @@ def test_a_hybrid_is_saved_and_loaded_as_one_folder(make, tmp_path, trees, kind)
 def test_new_labels_join_all_of_it(make, trees):
     made = make(trees, "rcl")
     assert made.processor.add_labels(["modern piano"]) == ["modern piano"]
-    made.model.widen_output(made.processor)
+    made.model.fit_output(made.processor)
     sources = made.processor.score_model.sources
     assert sources["retrieval"] is made.processor.candidates.retriever
     assert len(sources["retrieval"]) == len(made.processor.label_space)

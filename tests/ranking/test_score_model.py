@@ -22,10 +22,7 @@ THRESHOLDS = {"micro": 0.25, "macro": 0.125, "example": 1.0}
 
 
 class _Source:
-    """A source that remembers which labels joined it."""
-
-    def __init__(self, names: tuple[str, ...] = ()) -> None:
-        self.names = names
+    """A source of no labels."""
 
     def rank(self, texts, k, allowed=None):
         raise NotImplementedError
@@ -33,8 +30,8 @@ class _Source:
     def save(self, folder):
         raise NotImplementedError
 
-    def extended(self, names):
-        return _Source((*self.names, *names))
+    def relabelled(self, change):
+        raise NotImplementedError
 
 
 SOURCES = {"retrieval": _Source(), "label_trees": _Source()}
@@ -65,14 +62,12 @@ def test_it_cannot_be_changed():
         ScoreModel().rule = DecisionRule("top_k", 3)
 
 
-def test_new_labels_reach_every_source():
+def test_other_sources_change_nothing_else():
     model = ScoreModel(CALIBRATOR, FUSION, sources=SOURCES)
-    grown = model.extended(["zither"])
-    assert {name: source.names for name, source in grown.sources.items()} == {
-        "retrieval": ("zither",),
-        "label_trees": ("zither",),
-    }
-    assert (grown.calibrator, grown.fusion, model.sources) == (CALIBRATOR, FUSION, SOURCES)
+    others = {"retrieval": _Source(), "label_trees": _Source()}
+    changed = model.with_sources(others)
+    assert (changed.sources, model.sources) == (others, SOURCES)
+    assert (changed.calibrator, changed.fusion) == (CALIBRATOR, FUSION)
 
 
 def test_fused_scores_are_no_probabilities():

@@ -163,7 +163,7 @@ def test_a_plain_text_has_no_candidates(make, conditioning):
 def test_new_labels_can_be_candidates(make, conditioning):
     model, processor = with_weights(make(conditioning), name_weight=100.0)
     assert processor.add_labels(["modern piano"]) == ["modern piano"]
-    model.widen_output(processor)
+    model.fit_output(processor)
     assert len(processor.label_space) - 1 in processor.candidates.find(["modern piano"]).labels
     assert model.predict(["modern piano"], processor)[0].labels
 

@@ -11,6 +11,7 @@ from scipy.sparse import csr_matrix
 from sources import ROW_TEXTS, TEXTS, label_ids, make_retriever
 
 from xlgen_hf.errors import ModelFolderError
+from xlgen_hf.labels.changes import LabelChange
 from xlgen_hf.retrieval.lexical import LexicalIndex
 from xlgen_hf.retrieval.retriever import LabelRetriever, RetrievalSettings
 
@@ -64,7 +65,7 @@ def test_saved_and_loaded(retriever, label_space, tmp_path):
 
 def test_new_labels_come_before_the_further_names(retriever, label_space, checkpoints):
     space = label_space.extended(["pottery"])
-    extended = retriever.extended(["pottery"])
+    extended = retriever.relabelled(LabelChange.with_names(label_space, ["pottery"]))
     assert len(extended) == len(space)
     np.testing.assert_allclose(extended.names[len(space) :], retriever.names[len(label_space) :])
     found = extended.rank(["pottery", "Orgel"], len(space))

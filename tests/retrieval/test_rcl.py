@@ -129,7 +129,7 @@ def test_a_given_label_that_never_fits_takes_no_other_along(make):
     model, processor = sharpened(make())
     long = "organ music in the church and art and piano and more art and printing and history " * 4
     processor.add_labels([long.strip()])
-    model.widen_output(processor)
+    model.fit_output(processor)
     wanted = [["music", "art"]]
     with_long = model.score(TEXTS[:1], wanted, processor, given=[["organ", long.strip(), "history"]])
     assert with_long == model.score(TEXTS[:1], wanted, processor, given=[["organ", "history"]])

@@ -13,6 +13,7 @@ from sources import ROW_TEXTS, TEXTS, label_ids, large_space, make_retriever, ro
 from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.labels.changes import LabelChange
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.ranking.sources import TextBatch
 from xlgen_hf.retrieval.lexical import LexicalIndex
@@ -203,7 +204,7 @@ def test_at_least_one_label_must_be_asked_for(retriever):
 
 
 def test_new_labels_are_found_by_name(retriever, label_space):
-    grown = retriever.extended(["piano history", "organ history"])
+    grown = retriever.relabelled(LabelChange.with_names(label_space, ["piano history", "organ history"]))
     assert len(grown) == len(label_space) + 2
     by_name = grown.find(grown.names[-1:], 1).weigh(grown.settings, grown.labels, 1)
     assert by_name.labels.tolist() == [len(label_space) + 1]
@@ -212,7 +213,7 @@ def test_new_labels_are_found_by_name(retriever, label_space):
 
 def test_new_labels_are_found_by_spelling(lexical_retriever, label_space):
     names = ["xylophone", "zither"]
-    grown = lexical_retriever.extended(names)
+    grown = lexical_retriever.relabelled(LabelChange.with_names(label_space, names))
     similarity = grown.lexical.name_similarity(grown.lexical.encode(["two xylophones", "zithers"]))
     assert similarity.shape == (2, len(label_space) + 2)
     assert similarity.argmax(1).tolist() == [len(label_space), len(label_space) + 1]

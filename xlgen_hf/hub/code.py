@@ -86,7 +86,7 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "hub.push_mixin.PushProcessorMixin.push_to_hub": lambda folder: False,
     "modeling_xlgen.XLGenForConditionalGeneration.from_backbone": lambda folder: False,
     "modeling_xlgen.XLGenForConditionalGeneration.is_fresh": lambda folder: False,
-    "modules.output_layer.RestrictedOutputMixin.widen_output": lambda folder: False,
+    "modules.output_layer.RestrictedOutputMixin.fit_output": lambda folder: False,
     "modules.persistence.ModelFilesMixin.disable_adapters": lambda folder: False,
     "modules.persistence.ModelFilesMixin.enable_adapters": lambda folder: False,
     "modules.persistence.ModelFilesMixin.load_adapter": lambda folder: False,

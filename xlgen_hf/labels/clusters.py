@@ -17,6 +17,7 @@ from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from ..files.atomic import atomic_path
 from ..files.schema import Fields, anything, integer, mapping_of, named_after, string, strings
 from ..files.tensor_schema import Tensors, tensor
+from .changes import LabelChange
 
 __all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters", "digest_of"]
 
@@ -56,7 +57,8 @@ class LabelClusters:
     """A partition of the label space into `C` clusters of related labels.
 
     Args:
-        assignment: the cluster of each label, shape `(L,)`, int64, from 0 to `C - 1`, none of them unused.
+        assignment: the cluster of each label, shape `(L,)`, int64, from 0 to `C - 1`. A cluster whose labels were
+            all removed stays, since models have learned its number.
         centroids: one row of length 1 for each cluster, shape `(C, H)`, float32.
         names: a readable name for each cluster, all different.
         metadata: how the clusters were made; anything that JSON can hold.
@@ -107,9 +109,6 @@ class LabelClusters:
         low, high = int(self.assignment.min()), int(self.assignment.max())
         if low < 0 or high >= count:
             return f"'assignment' runs from {low} to {high}, outside of 0 to {count - 1}."
-        unused = np.flatnonzero(np.bincount(self.assignment, minlength=count) == 0)
-        if unused.size:
-            return f"Clusters {unused[:5].tolist()} have no labels."
         return self._name_problem()
 
     def _name_problem(self) -> str | None:
@@ -119,17 +118,28 @@ class LabelClusters:
         twice = [name for name, times in Counter(self.names).items() if times > 1]
         return f"Cluster names stand twice: {twice[:5]}." if twice else None
 
-    def extended(self, names: Sequence[str], encoder: Encoder | None = None) -> LabelClusters:
-        """The clusters with further labels, each placed by its name: in the cluster with the nearest centroid.
+    def relabelled(self, change: LabelChange, encoder: Encoder | None = None) -> LabelClusters:
+        """The clusters of a changed label space.
+
+        A label stays in its cluster whatever it is called; a new one is placed by its name, in the cluster with the
+        nearest centroid.
 
         Args:
-            names: names of the further labels, which get the ids after the present ones.
+            change: what has become of the labels.
             encoder: what embedded the texts; the name in the metadata if None.
 
         Raises:
-            CheckpointError: if the encoder cannot be loaded.
+            CheckpointError: if there are new labels, and the encoder cannot be loaded.
             ConfigurationError: if its vectors are not those of the centroids.
         """
+        assignment = np.where(change.origin >= 0, self.assignment[change.origin], 0)
+        new = np.flatnonzero(change.origin < 0)
+        if len(new):
+            assignment[new] = self._nearest(change.after.decode(new.tolist()), encoder)
+        return LabelClusters(assignment, self.centroids, self.names, self.metadata)
+
+    def _nearest(self, names: Sequence[str], encoder: Encoder | None) -> np.ndarray:
+        """The cluster with the centroid nearest to each name, `(len(names),)`, int64."""
         encoder = encoder or str(self.metadata.get("encoder"))
         given = self.metadata.get("passage_prompt")
         recipe = recipe_of(encoder, passage_prompt=None if given is None else str(given))
@@ -139,8 +149,7 @@ class LabelClusters:
                 f"The encoder gives vectors of {vectors.shape[1]} numbers, the clusters were made with "
                 f"{self.centroids.shape[1]}. Give the encoder that made them: {self.metadata.get('encoder')!r}."
             )
-        placed = (vectors @ self.centroids.T).argmax(1).astype(np.int64)
-        return LabelClusters(np.concatenate([self.assignment, placed]), self.centroids, self.names, self.metadata)
+        return (vectors @ self.centroids.T).argmax(1).astype(np.int64)
 
     # ------------------------------------------------------------------------------------------------ use
 

@@ -135,7 +135,8 @@ def start_from_processor(model: FreshModel, processor: XLGenProcessor) -> None:
         known = embeddings[: processor.label_tokenizer.separator_token_id].mean(0)
         embeddings[processor.label_tokenizer.added_token_ids] = known
     if model.config.has_label_vectors and processor.candidates is not None:
-        model.label_vectors.copy_(torch.from_numpy(processor.candidates.retriever.names))
+        retriever = processor.candidates.retriever
+        model.label_vectors.copy_(torch.from_numpy(retriever.names[: len(retriever)]))
         if model.label_vectors.shape[1] == model.config.hidden_size:
             nn.init.eye_(model.candidate_projection.weight)
             model.candidate_projection.weight.mul_(_scale(model))

@@ -81,31 +81,32 @@ class RestrictedOutputMixin:
 
     label_smoothing: float = 0.0
 
-    def widen_output(self: OutputModel, processor: XLGenProcessor) -> None:
-        """Make room for labels that joined the processor after the model was built: their tokens and vectors.
+    def fit_output(self: OutputModel, processor: XLGenProcessor) -> None:
+        """Follow the labels of a processor that changed after the model was built: their tokens and vectors.
 
         Args:
-            processor: the model's processor, with the new labels. No other thread may use the model meanwhile.
+            processor: the model's processor, with the changed labels. No other thread may use the model meanwhile.
 
         Raises:
             ConfigurationError: if an exported model cannot spell them.
         """
         if self.config.has_label_vectors and processor.candidates is not None:
-            names = torch.as_tensor(processor.candidates.retriever.names).to(self.label_vectors)
-            self.label_vectors = names
-            self.config.num_label_vectors = len(names)
+            retriever = processor.candidates.retriever
+            self.label_vectors = torch.as_tensor(retriever.names[: len(retriever)]).to(self.label_vectors)
+            self.config.num_label_vectors = len(retriever)
         if self.config.num_output_tokens is None:
             return
-        tokens = torch.as_tensor(processor.label_tokenizer.output_token_ids(), device=self.output_token_ids.device)
-        tokens = torch.cat([self.output_token_ids, tokens]).unique()  # sorted
-        missing = len(tokens) - len(self.output_token_ids)
-        if missing and isinstance(self.backbone, OnlyPredicts):
-            raise ConfigurationError(
-                f"The new labels have {missing} tokens that no label had when the model was exported. Add these "
-                "labels to the model that it was exported from."
-            )
-        self.output_token_ids = tokens
-        self.config.num_output_tokens = len(self.output_token_ids)
+        tokens = processor.label_tokenizer.output_token_ids()
+        if isinstance(self.backbone, OnlyPredicts):  # its graph has the rows of these tokens, whatever labels need
+            missing = len(set(tokens) - set(self.output_token_ids.tolist()))
+            if missing:
+                raise ConfigurationError(
+                    f"The new labels have {missing} tokens that no label had when the model was exported. Add these "
+                    "labels to the model that it was exported from."
+                )
+            return
+        self.output_token_ids = torch.tensor(tokens, device=self.output_token_ids.device)
+        self.config.num_output_tokens = len(tokens)
         self.kept_rows.clear()
 
     def decode_step(

@@ -26,8 +26,8 @@ class GeneratorModel(Protocol):
 
     config: XLGenConfig
 
-    def widen_output(self, processor: XLGenProcessor) -> None:
-        """Make room for labels that joined the processor."""
+    def fit_output(self, processor: XLGenProcessor) -> None:
+        """Follow the labels of a processor that changed."""
 
     @property
     def device(self) -> torch.device:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
+from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..processing_xlgen import XLGenProcessor
@@ -105,14 +106,13 @@ class Predictor:
         if isinstance(self.source, ModelSource):
             model, processor = self.source.model, self.source.processor
             if processor.add_labels(names):
-                model.widen_output(processor)
+                model.fit_output(processor)
             return self.from_model(model, processor)
         if not isinstance(self.source, SavedSource):
             raise ConfigurationError(f"{type(self.source).__name__} cannot take new labels.")
-        extended = self.label_space.extended(names)
-        new = extended.names[len(self.label_space) :]
-        source = self.source.extended(new) if new else self.source
-        return Predictor(extended, source, self.score_model, vocabulary=self.vocabulary)
+        change = LabelChange.with_names(self.label_space, names)
+        source = self.source if change.is_nothing else self.source.relabelled(change)
+        return Predictor(change.after, source, self.score_model, vocabulary=self.vocabulary)
 
     def labels_of_clusters(self, names: Sequence[str]) -> np.ndarray:
         """Label ids of the clusters with these names, sorted.

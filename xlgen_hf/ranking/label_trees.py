@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -19,6 +19,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from ..files.schema import Fields, boolean, integer, strings
 from ..files.tensor_schema import Tensors, tensor
+from ..labels.changes import LabelChange
 from .scored_labels import Row, ScoredLabels
 
 __all__ = ["LabelTrees", "Ranked", "TfidfSettings", "TreeModel", "load_trees", "quiet_omikuji", "rank_by_trees"]
@@ -56,11 +57,12 @@ _FORM = Fields[_Content](
     {"settings": _SETTINGS, "terms": strings(min_length=1, unique=True)}, format_version=1, made_by="xlgen index"
 )
 _TENSORS = Tensors(
-    {"idf": tensor(np.float32, "F"), "labels": tensor(np.int64, "C", minimum=0, maximum="L-1")},
+    {"idf": tensor(np.float32, "F"), "labels": tensor(np.int64, "C", minimum=-1, maximum="L-1")},
     not_empty=["C"],
     made_by="xlgen index",
 )
 _NOTHING: Row = ((), (), ())
+_NO_LABEL = -1
 
 Ranked = list[tuple[list[int], list[float]]]
 """Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
@@ -111,7 +113,8 @@ class LabelTrees:
     Attributes:
         settings: how texts become features.
         vectorizer: a fitted one with these settings.
-        labels: label id of each column of the trees, `(C,)`.
+        labels: label id of each column of the trees, `(C,)`; -1 where the label was removed. Columns of labels that
+            were merged have the same one.
         trees: the model of Omikuji.
         beam_size: nodes per level from which prediction continues, at least 1.
     """
@@ -134,8 +137,8 @@ class LabelTrees:
         Returns:
             Candidates with scores clipped into [0, 1]; none is chosen.
         """
-        is_open = np.ones(len(self.labels), dtype=bool) if allowed is None else np.isin(self.labels, allowed)
-        k = min(k, int(is_open.sum()))
+        is_open = self.labels >= 0 if allowed is None else np.isin(self.labels, allowed)
+        k = min(k, len(np.unique(self.labels[is_open])))
         found = ScoredLabels.from_rows([_NOTHING] * len(texts))
         if not k or not len(texts):
             return found
@@ -152,10 +155,14 @@ class LabelTrees:
 
     def _rows(self, features: csr_matrix, k: int, beam_size: int, is_open: np.ndarray) -> Iterator[Row]:
         """The `k` best open columns of each text that a beam of this size finds."""
-        at_once = k if is_open.all() else len(is_open)
+        one_each = len(np.unique(self.labels)) == len(self.labels)
+        at_once = k if is_open.all() and one_each else len(is_open)
         for columns, scores in rank_by_trees(self.trees, features, at_once, beam_size):
-            kept = np.flatnonzero(is_open[columns])[:k]
-            yield self.labels[columns][kept], np.clip(scores, 0.0, 1.0)[kept], np.zeros(len(kept), dtype=bool)
+            kept, labels = np.flatnonzero(is_open[columns]), self.labels[columns]
+            if not one_each:
+                kept = kept[np.sort(np.unique(labels[kept], return_index=True)[1])]
+            kept = kept[:k]
+            yield labels[kept], np.clip(scores, 0.0, 1.0)[kept], np.zeros(len(kept), dtype=bool)
 
     def save(self, folder: str | Path) -> None:
         """Write features, labels and trees (Omikuji's own files, CBOR) into a folder of its own."""
@@ -174,9 +181,14 @@ class LabelTrees:
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
             self.trees.save(str(folder / _TREES_FOLDER))
 
-    def extended(self, names: Sequence[str]) -> LabelTrees:
-        """The same trees: a label that no training text has is never among what they rank."""
-        return self
+    def relabelled(self, change: LabelChange) -> LabelTrees:
+        """The same trees for a changed label space.
+
+        Of merged labels the best column counts; columns of removed labels are passed over; a label that no training
+        text had is never among what they rank.
+        """
+        labels = np.where(self.labels >= 0, change.target[self.labels], _NO_LABEL)
+        return replace(self, labels=labels)
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LabelTrees:
@@ -195,8 +207,6 @@ class LabelTrees:
         given, terms = content["settings"], content["terms"]
         settings = TfidfSettings(given["longest_ngram"], given["min_df"], given["sublinear"])
         tensors, _ = _TENSORS.read(folder / _TENSORS_FILE, {"F": len(terms), "L": num_labels})
-        if len(np.unique(tensors["labels"])) < len(tensors["labels"]):
-            raise ModelFolderError(f"{folder / _TENSORS_FILE}: the ids in 'labels' must be different.")
         vectorizer = settings.vectorizer(terms)
         vectorizer.idf_ = tensors["idf"]
         trees = load_trees(folder / _TREES_FOLDER, threads=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypedDict, get_args
@@ -120,10 +120,6 @@ class ScoreModel:
             train_counts: training documents of each label id, `(L,)`.
         """
         return scored if self.calibrator is None else self.calibrator.transform(scored, train_counts)
-
-    def extended(self, names: Sequence[str]) -> ScoreModel:
-        """A score model whose sources have labels with these new names as well."""
-        return self.with_sources({name: source.extended(names) for name, source in self.sources.items()})
 
     def with_sources(self, sources: Mapping[str, SavedSource]) -> ScoreModel:
         """The same with other sources of these names."""

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
+from ..labels.changes import LabelChange
 from .scored_labels import ScoredLabels
 
 __all__ = ["CandidateScorer", "CandidateSource", "SavedSource", "TextBatch", "union"]
@@ -96,8 +97,8 @@ class SavedSource(CandidateSource, Protocol):
     def save(self, folder: str | Path) -> None:
         """Write all that ranking needs into a folder of its own."""
 
-    def extended(self, names: Sequence[str]) -> SavedSource:
-        """A source that has labels with these new names as well, appended in the given order."""
+    def relabelled(self, change: LabelChange) -> SavedSource:
+        """The same source for a changed label space; labels that are new to it are found as far as it can."""
 
 
 class CandidateScorer(Protocol):

@@ -119,9 +119,9 @@ class CandidateInputs:
         quantiles = np.quantile(found.scores, np.arange(1, NUM_LEVELS) / NUM_LEVELS)
         return cls(retriever, num_input_candidates, conditioning, tuple(quantiles.tolist()))
 
-    def extended(self, names: Sequence[str]) -> CandidateInputs:
-        """Candidates out of a label space with further names."""
-        return replace(self, retriever=self.retriever.extended(names))
+    def with_retriever(self, retriever: LabelRetriever) -> CandidateInputs:
+        """The same with another retriever, such as one of a changed label space."""
+        return replace(self, retriever=retriever)
 
     def find(self, texts: Sequence[str], *, training: bool = False) -> ScoredLabels:
         """The candidates of each text; in training a text does not find itself."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
@@ -44,9 +44,19 @@ class LexicalIndex:
         self.idf = np.asarray(idf, dtype=np.float32)
         self.documents = documents
         self.names = names
-        self._of_documents = documents.T.tocsr()
-        self._of_names = names.T.tocsr()
-        self._shares = self._of_names.power(2)  # of each run in a name; they add up to 1
+
+    @cached_property
+    def _of_documents(self) -> csr_matrix:
+        return self.documents.T.tocsr()
+
+    @cached_property
+    def _of_names(self) -> csr_matrix:
+        return self.names.T.tocsr()
+
+    @cached_property
+    def _shares(self) -> csr_matrix:
+        """Of each run in a name; they add up to 1."""
+        return self._of_names.power(2)
 
     @classmethod
     def fit(cls, texts: Sequence[str], names: Sequence[str]) -> LexicalIndex:
@@ -55,11 +65,7 @@ class LexicalIndex:
         frequency = np.bincount(hashed.indices, minlength=_BUCKETS)
         counts = (frequency > 0) & (frequency <= max(_FEW_NAMES, _MOST_NAMES * len(names)))
         idf = np.where(counts, np.log((1 + len(names)) / (1 + frequency)) + 1, 0).astype(np.float32)
-        parts = [
-            _heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf))
-            for i in range(0, len(texts), _TEXTS_AT_ONCE)
-        ]
-        documents = vstack(parts, format="csr")
+        documents = vstack(_document_blocks(texts, idf), format="csr")
         full = int((np.diff(documents.indptr) == _MOST_RUNS).sum())
         if full:
             logger.info(
@@ -117,20 +123,29 @@ class LexicalIndex:
                 weights[row, known] = (self.names.data[first:last][place] * self.idf[hashed])[known]
         return weights
 
-    def extended(self, names: Sequence[str], place: int | None = None) -> LexicalIndex:
-        """An index that also knows new label names, in the given order; the weights of the others stay.
+    def with_names(self, kept: np.ndarray, names: Sequence[str]) -> LexicalIndex:
+        """An index of other names; the weights of those that stay do not change.
 
         Args:
-            names: the new names.
-            place: number of the present names that come before them; all if None.
+            kept: number of the present name that each of the names is, `(L,)`; -1 for new ones.
+            names: the new names, in the order of their places.
         """
         hashed = _hashed(names)
         idf = self.idf.copy()
         idf[np.unique(hashed.indices[self.idf[hashed.indices] == 0])] = self.idf.max(initial=1.0)
-        parts = [self.names[:place], _weighted(hashed, idf)]
-        if place is not None:
-            parts.append(self.names[place:])
-        return LexicalIndex(idf, self.documents, vstack(parts, format="csr"))
+        order = np.where(kept >= 0, kept, self.names.shape[0] + np.cumsum(kept < 0) - 1)
+        return LexicalIndex(idf, self.documents, vstack([self.names, _weighted(hashed, idf)], format="csr")[order])
+
+    def with_documents(self, kept: np.ndarray, texts: Sequence[str]) -> LexicalIndex:
+        """An index of other training texts.
+
+        Args:
+            kept: numbers of the present texts that stay, in their order.
+            texts: further ones, which come after them.
+        """
+        present = self.documents if len(kept) == self.documents.shape[0] else self.documents[kept]
+        documents = present if not len(texts) else vstack([present, *_document_blocks(texts, self.idf)], format="csr")
+        return LexicalIndex(self.idf, documents, self.names)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -156,6 +171,12 @@ class LexicalIndex:
             raise ValueError(f"'lexical_idf' must be {_BUCKETS} finite float16 from 0 on.")
         rows = (("documents", num_documents), ("names", num_names))
         return cls(idf, *(_matrix(tensors, name, number) for name, number in rows))
+
+
+def _document_blocks(texts: Sequence[str], idf: np.ndarray) -> list[csr_matrix]:
+    """Weights of training texts, in blocks of rows."""
+    starts = range(0, len(texts), _TEXTS_AT_ONCE)
+    return [_heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf)) for i in starts]
 
 
 def _hashed(texts: Sequence[str]) -> csr_matrix:

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_matrix, vstack
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import hidden_size
@@ -22,6 +23,7 @@ from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_checks import check_encoder
 from ..files.model_folder import is_exported
 from ..files.serialization import read_tensors, write_tensors
+from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
@@ -29,7 +31,7 @@ from .documents import DocumentNames
 from .lexical import LexicalIndex
 from .weighing import Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings, write_settings
 
-__all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
+__all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "NewTexts", "RetrievalSettings"]
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,22 @@ _KINDS: dict[str, type] = {
     "label_ids": np.int32,
     "fingerprints": np.int64,
 }
+
+
+class NewTexts(NamedTuple):
+    """What became of texts that were added to an index.
+
+    Attributes:
+        added: texts that it did not have.
+        corrected: texts that it had with other labels.
+        unchanged: texts that it had with these labels.
+        repeated: texts that came later again, with the labels that counted.
+    """
+
+    added: int
+    corrected: int
+    unchanged: int
+    repeated: int
 
 
 class LabelRetriever:
@@ -365,14 +383,73 @@ class LabelRetriever:
         known = (documents, names, labels, fingerprints, settings, lexical)
         return LabelRetriever(self.encoder, *known, self.recipe, self.further, self.document_names)
 
-    def extended(self, names: Sequence[str]) -> LabelRetriever:
-        """A retriever that also knows new labels, appended in the given order, by their names."""
-        new = self.embed(names, side="passage")
-        labels = csr_matrix((self.labels.data, self.labels.indices, self.labels.indptr),
-                            shape=(self.labels.shape[0], len(self) + len(new)))  # fmt: skip
-        lexical = None if self.lexical is None else self.lexical.extended(names, len(self))
-        all_names = np.concatenate([self.names[: len(self)], new, self.names[len(self) :]])
-        known = (self.documents, all_names, labels, self.fingerprints)
+    def relabelled(self, change: LabelChange) -> LabelRetriever:
+        """The same index for a changed label space.
+
+        New names are embedded, names that were merged into another label become further names of it, and training
+        texts whose labels were all removed are left out.
+        """
+        names, old = change.named_before, len(self)
+        further = np.concatenate([change.target[self.further], change.target[change.merged]])
+        rows = np.concatenate([old + np.arange(len(self.further)), change.merged])
+        order = np.argsort(further, kind="stable")
+        order = order[further[order] >= 0]
+        kept, new = np.concatenate([names, rows[order]]), np.flatnonzero(names < 0)
+        new_names = change.after.decode(new.tolist())
+        vectors = self.names[kept]
+        if len(new):
+            vectors[new] = self.embed(new_names, side="passage")
+        lexical = None if self.lexical is None else self.lexical.with_names(kept, new_names)
+        labels = change.columns_of(self.labels)
+        known = (self.documents, vectors, labels, self.fingerprints)
+        made = LabelRetriever(
+            self.encoder, *known, self.settings, lexical, self.recipe, further[order], self.document_names
+        )
+        lost = (np.diff(labels.indptr) == 0) & (np.diff(self.labels.indptr) > 0)
+        return made._with_texts(np.flatnonzero(~lost)) if lost.any() else made
+
+    def with_texts(self, texts: Sequence[str], label_ids: Sequence[Sequence[int]]) -> tuple[LabelRetriever, NewTexts]:
+        """The index with further training texts; those that it has already get the labels that are given here.
+
+        Args:
+            texts: the texts; of equal ones the last counts.
+            label_ids: the label ids of each.
+
+        Returns:
+            The index, and what became of the texts.
+        """
+        last = {text: row for row, text in enumerate(texts)}
+        same = self._same_texts(list(last))
+        present, sizes = same.indices, np.diff(same.indptr)
+        rows = np.fromiter(last.values(), dtype=np.int64, count=len(last))
+        given = _label_matrix([label_ids[row] for row in rows.tolist()], len(self))
+        owner = np.repeat(np.arange(len(last)), sizes)
+        differs = np.diff(abs(_sorted(self.labels[present]) - _sorted(given[owner])).tocsr().indptr) > 0
+        changed = present[differs]
+        labels = _with_rows(self.labels, changed, given[owner[differs]])
+        new = np.flatnonzero(sizes == 0)
+        added = [texts[row] for row in rows[new].tolist()]
+        known = (self.documents, self.names, labels, self.fingerprints)
+        made = self._changed(*known, self.settings, self.lexical)
+        made = made._with_texts(None, added, given[new])
+        corrected = len(np.unique(owner[differs]))
+        return made, NewTexts(len(new), corrected, len(last) - len(new) - corrected, len(texts) - len(last))
+
+    def _with_texts(
+        self, kept: np.ndarray | None, texts: Sequence[str] = (), labels: csr_matrix | None = None
+    ) -> LabelRetriever:
+        """Some of the training texts, all if None, and further ones with their labels."""
+        kept = np.arange(len(self.documents)) if kept is None else kept
+        parts = [self.documents, self.labels, self.fingerprints]
+        if len(kept) < len(self.documents):
+            parts = [part[kept] for part in parts]
+        documents, matrix, fingerprints = parts
+        if len(texts):
+            documents = np.concatenate([documents, self.embed(texts, side="passage", progress=True)])
+            matrix = vstack([matrix, labels], format="csr")
+            fingerprints = np.concatenate([fingerprints, _fingerprints(texts)])
+        lexical = None if self.lexical is None else self.lexical.with_documents(kept, texts)
+        known = (documents, self.names, matrix, fingerprints)
         return self._changed(*known, self.settings, lexical)
 
     # ------------------------------------------------------------------------------------------------ saving
@@ -453,6 +530,20 @@ def _label_matrix(label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_ma
     start = np.cumsum([0, *map(len, label_ids)])
     ids = np.fromiter((label for row in label_ids for label in row), dtype=np.int32, count=int(start[-1]))
     return csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(label_ids), num_labels))
+
+
+def _sorted(labels: csr_matrix) -> csr_matrix:
+    labels.sort_indices()
+    return labels
+
+
+def _with_rows(matrix: csr_matrix, rows: np.ndarray, new: csr_matrix) -> csr_matrix:
+    """A matrix with other contents of some rows, `(N, L)`."""
+    if not len(rows):
+        return matrix
+    order = np.arange(matrix.shape[0])
+    order[rows] = matrix.shape[0] + np.arange(len(rows))
+    return vstack([matrix, new], format="csr")[order]
 
 
 def _tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | None:

@@ -1,0 +1,121 @@
+"""An index that changes: labels renamed, merged and removed, texts added and corrected."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sources import ROW_TEXTS, label_ids, make_retriever, rows_of
+from tiny import ROWS
+
+from xlgen_hf.labels.changes import LabelChange, LabelEdits
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.retrieval.retriever import LabelRetriever, NewTexts
+
+LEXICAL = pytest.mark.parametrize("lexical", [False, True], ids=["", "lexical"])
+
+
+def _named(retriever, space, texts):
+    return [{space.names[label]: score for label, score in row} for row in rows_of(retriever.rank(texts, len(space)))]
+
+
+def _made(checkpoints, rows, names, lexical):
+    """An index that is made of rows from scratch, and its label space."""
+    space = LabelSpace.from_label_lists([row["labels"] for row in rows], names)
+    ids = [space.encode(row["labels"]) for row in rows]
+    texts = [row["text"] for row in rows]
+    return LabelRetriever.fit(space, texts, ids, checkpoints["bert"], lexical=lexical, progress=False), space
+
+
+@LEXICAL
+def test_new_ids_change_no_score(checkpoints, label_space, lexical):
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=lexical)
+    change = LabelChange.with_counts(label_space, np.arange(len(label_space)) ** 2)
+    assert change.after.names != label_space.names
+    found = retriever.relabelled(change)
+    for before, after in zip(
+        _named(retriever, label_space, ROW_TEXTS), _named(found, change.after, ROW_TEXTS), strict=True
+    ):
+        assert after == pytest.approx(before, abs=1e-6)
+
+
+def test_edits_are_what_an_index_of_edited_rows_is(checkpoints, label_space):
+    retriever = make_retriever(checkpoints["bert"], label_space)
+    edits = LabelEdits([("art", "fine art")], [("organ", "piano")], ["printing (output)"], ["drum"])
+    change = edits.change(label_space, retriever.labels)
+    found = retriever.relabelled(change)
+    names = {"art": "fine art", "organ": "piano"}
+    rows = [{**row, "labels": [names.get(name, name) for name in row["labels"]]} for row in ROWS]
+    rows = [row for row in rows if row["labels"] != ["printing (output)"]]  # whose only label is gone
+    fresh, space = _made(checkpoints, rows, change.after.names, False)
+    assert set(space.names) == set(change.after.names)
+    assert dict(zip(space.names, space.counts, strict=True)) == dict(
+        zip(change.after.names, change.after.counts, strict=True)
+    )
+    assert found.documents.shape == fresh.documents.shape
+    before, after = _named(fresh, space, ROW_TEXTS), _named(found, change.after, ROW_TEXTS)
+    for expected, scores in zip(before, after, strict=True):
+        # The name of the label that was merged is a further name of the other one.
+        assert {name: score for name, score in scores.items() if name != "piano"} == pytest.approx(
+            {name: score for name, score in expected.items() if name != "piano"}, abs=1e-5
+        )
+        assert scores["piano"] >= expected["piano"] - 1e-6
+
+
+@LEXICAL
+def test_further_names_follow_their_labels(checkpoints, label_space, lexical, tmp_path):
+    further = [(label_space.index["organ"], "pipes"), (label_space.index["art"], "painting")]
+    retriever = LabelRetriever.fit(
+        label_space, ROW_TEXTS, label_ids(label_space), checkpoints["bert"], lexical=lexical, further=sorted(further),
+        progress=False,
+    )  # fmt: skip
+    edits = LabelEdits(merged=[("organ", "church music")], removed=["art"])
+    change = edits.change(label_space, retriever.labels)
+    found = retriever.relabelled(change)
+    assert change.after.decode(found.further.tolist()) == ["church music", "church music"]
+    embedded = [retriever.embed([name], side="passage")[0] for name in ("organ", "pipes")]
+    np.testing.assert_allclose(sorted(found.names[-2:].tolist()), sorted(map(list, embedded)), atol=1e-6)
+    found.save(tmp_path)
+    again = LabelRetriever.load(tmp_path, num_labels=len(change.after))
+    for before, after in zip(_named(found, change.after, ROW_TEXTS), _named(again, change.after, ROW_TEXTS)):  # noqa: B905
+        assert after == pytest.approx(before, abs=3e-3)
+
+
+@LEXICAL
+def test_added_texts_are_found_at_once(checkpoints, label_space, lexical):
+    first, more = ROWS[:5], ROWS[5:]
+    retriever, space = _made(checkpoints, first, label_space.names, lexical)
+    ids = [space.encode(row["labels"]) for row in more]
+    found, report = retriever.with_texts([row["text"] for row in more], ids)
+    assert report == NewTexts(added=3, corrected=0, unchanged=0, repeated=0)
+    fresh, _ = _made(checkpoints, ROWS, label_space.names, lexical)
+    assert found.documents == pytest.approx(fresh.documents, abs=1e-6)
+    scores, expected = (_named(found, space, ROW_TEXTS), _named(fresh, label_space, ROW_TEXTS))
+    for one, other in zip(scores, expected, strict=True):
+        assert one == pytest.approx(other, abs=1e-5)
+    assert len(retriever.documents) == 5  # the one that it was made from stays
+
+
+def test_a_text_that_is_there_is_corrected(checkpoints, label_space):
+    retriever = make_retriever(checkpoints["bert"], label_space)
+    space = label_space
+    rows = [
+        ("printing", ["art"]),
+        ("art and music", ["art", "music"]),  # as it is, in another order
+        ("a new text", ["organ"]),
+        ("printing", ["art", "printing (output)"]),  # the last one counts
+    ]
+    found, report = retriever.with_texts([text for text, _ in rows], [space.encode(names) for _, names in rows])
+    assert report == NewTexts(added=1, corrected=1, unchanged=1, repeated=1)
+    assert len(found.documents) == len(ROWS) + 1
+    names = [set(space.decode(row.indices.tolist())) for row in found.labels]
+    assert names == [*({*row["labels"]} for row in ROWS[:6]), {"art", "printing (output)"}, {"art", "modern art"},
+                     {"organ"}]  # fmt: skip
+    again, report = found.with_texts([text for text, _ in rows], [space.encode(names) for _, names in rows])
+    assert report == NewTexts(0, 0, 3, 1) and len(again.documents) == len(found.documents)
+
+
+def test_no_texts_change_nothing(checkpoints, label_space):
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+    found, report = retriever.with_texts([], [])
+    assert report == NewTexts(0, 0, 0, 0)
+    assert found.documents is retriever.documents
