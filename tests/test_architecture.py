@@ -25,8 +25,8 @@ PACKAGE = ROOT / "xlgen_hf"
 ORDER = (
     "errors", "version", "settings", "configuration_xlgen", "files", "encoders", "labels", "ranking", "data",
     "hub", "retrieval", "processing_xlgen", "decoding", "modules", "prediction", "modeling_xlgen", "loading",
-    "exporting", "pipeline", "evaluation", "training", "serving", "experiments", "quickstart", "cli", "_registration",
-    "__init__", "__main__",
+    "exporting", "pipeline", "evaluation", "training", "updating", "serving", "experiments", "quickstart", "cli",
+    "_registration", "__init__", "__main__",
 )  # fmt: skip
 MOST_LINES_OF_FILE = 500
 MOST_LINES_OF_FUNCTION = 40  # of its body, docstring not counted

@@ -7,15 +7,12 @@ from pathlib import Path
 
 from .errors import ModelFolderError
 from .files.model_checks import local_model
-from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
+from .files.model_folder import PROCESSOR_FILE
 from .files.saving import plain_folder, read_folder
-from .labels.space import LabelSpace
-from .labels.vocabulary import Vocabulary
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
-from .ranking.score_model import ScoreModel
-from .retrieval.model_sources import SOURCE_FOLDERS, load_sources
+from .retrieval.model_sources import SOURCE_FOLDERS, load_source_alone
 from .retrieval.retriever import LabelRetriever
 
 __all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
@@ -79,17 +76,10 @@ def load_predictor(name: str, *, device: str | None = None, **hub_options: objec
 
 
 def _load_source(folder: Path, device: str | None) -> Predictor:
-    label_space = LabelSpace.load(folder)
-    sources = load_sources(folder, len(label_space))
-    score_model = ScoreModel.load(folder, {}) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
-    if not sources:
-        raise ModelFolderError(f"{folder} lacks the files of a retriever and of label trees; is it a whole index?")
-    (source, *others) = sources.values()
-    if others:
-        raise ModelFolderError(f"{folder} holds {sorted(sources)} and nothing that weighs them; keep one of them.")
+    label_space, _, source, score_model, vocabulary = load_source_alone(folder)
     if device is not None and isinstance(source, LabelRetriever):
         source.encoder[0].to(device)
-    return Predictor(label_space, source, score_model, vocabulary=Vocabulary.load(folder, label_space.names))
+    return Predictor(label_space, source, score_model, vocabulary=vocabulary)
 
 
 def holds_model(folder: Path) -> bool:

@@ -108,5 +108,5 @@ def test_a_pair_may_hold_the_sign_between_its_names():
     assert split_pair("a=b=c", space, "--merge") == ("a=b", "c")
     assert split_pair("c=d=e", space, "--rename") == ("c", "d=e")
     for wrong in ("c", "=c", "c="):
-        with pytest.raises(LabelSpaceError, match="--rename .*: give a label, the sign ="):
+        with pytest.raises(LabelSpaceError, match=r"--rename .*: give a label, the sign ="):
             split_pair(wrong, space, "--rename")

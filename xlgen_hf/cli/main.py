@@ -64,6 +64,7 @@ COMMANDS = (
         "Predict the labels of texts.",
         again="With --output-file the same command continues where this run stopped.",
     ),
+    Command("update", "Change labels and indexed documents of a model without training; undo it."),
     Command("tag", "Label a text, or a few, and show what speaks for each label."),
     Command("serve", "Serve models over HTTP, with Annif's interface too."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),

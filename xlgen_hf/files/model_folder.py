@@ -30,6 +30,7 @@ __all__ = [
     "REPORT_FILE",
     "RETRIEVER_FOLDER",
     "SCORE_MODEL_FILE",
+    "UPDATES_FILE",
     "WEIGHTS",
     "WEIGHTS_FILE",
     "Part",
@@ -57,6 +58,7 @@ REPORT_FILE = "training_report.json"
 SCORE_MODEL_FILE = "score_model.json"
 LABEL_TREES_FOLDER = "label_trees"
 RETRIEVER_FOLDER = "retriever"
+UPDATES_FILE = "updates.jsonl"
 
 WEIGHTS_FILE = "model.safetensors"
 _INDEX_FILE = "model.safetensors.index.json"
@@ -125,6 +127,7 @@ PARTS = (
             "label_trie.safetensors",
             "vocabulary.json",
             "vocabulary.jsonl",
+            UPDATES_FILE,
         ),
         (PROCESSOR_FILE, "label_space.json"),
     ),

@@ -29,6 +29,7 @@ from .serialization import JSON
 __all__ = [
     "RECORD_FILE",
     "Record",
+    "change_folder",
     "claim_file",
     "claim_files",
     "claim_folder",
@@ -177,11 +178,9 @@ def claim_folder(
         stack.callback(_remove_empty, missing)
         with save_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        stack.enter_context(sole_writer(folder, command=command))
+        stack.enter_context(change_folder(folder, command=command))
         if not overwrite:
             _refuse_others(folder, record)
-        finish_interrupted_save(folder)
-        remove_dead_below(folder)
         if not _is_noted(folder, record):
             _RECORD_FORM.write(folder / RECORD_FILE, record)
         try:
@@ -190,6 +189,29 @@ def claim_folder(
             if _content(folder) == [RECORD_FILE]:  # it has begun nothing
                 (folder / RECORD_FILE).unlink()
             raise
+
+
+@contextmanager
+def change_folder(folder: str | Path, *, command: str) -> Iterator[Path]:
+    """Be the one process that changes what is in a folder.
+
+    A save into it that was interrupted is finished first, and what killed processes left is removed.
+
+    Args:
+        folder: the folder.
+        command: the command, for others' messages.
+
+    Raises:
+        ConfigurationError: if there is no such folder, or another process is writing into it.
+        SaveError: if it cannot be written.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ConfigurationError(f"There is no folder {str(folder)!r} to change.")
+    with sole_writer(folder, command=command):
+        finish_interrupted_save(folder)
+        remove_dead_below(folder)
+        yield folder
 
 
 def _is_noted(folder: Path, record: Record) -> bool:

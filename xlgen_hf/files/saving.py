@@ -25,6 +25,7 @@ __all__ = [
     "current_folder",
     "finish_interrupted_save",
     "folder_state",
+    "link_or_copy",
     "plain_folder",
     "read_folder",
     "replace_files",
@@ -218,15 +219,27 @@ def _prepare(folder: Path, aside: Path) -> None:
     for name in (*new, *obsolete):
         _check_place(folder, name)
     for name in new:
-        (aside / _NEW / name).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(aside / name, aside / _NEW / name)
-        except OSError:  # a file system without hard links
-            shutil.copy2(aside / name, aside / _NEW / name)
+        link_or_copy(aside / name, aside / _NEW / name)
     for name in set(files_of_model(folder)) - {*new, *obsolete}:
         (aside / name).parent.mkdir(parents=True, exist_ok=True)
         os.symlink(Path(*[".."] * (name.count("/") + 1), name), aside / name)
     _FORM.write(aside / _MANIFEST, {"inode": aside.stat().st_ino, "obsolete": obsolete})
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Put a file into a further place on the same disk, without taking room where the file system has hard links.
+
+    Args:
+        source: the file; what a link leads to.
+        target: the further place; its folder is made where it is missing.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source.resolve(), target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def _finish(folder: Path) -> None:

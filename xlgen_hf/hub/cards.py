@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -14,6 +15,7 @@ from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.schema import read_object
 from ..files.serialization import JSON
 from ..files.training_report import Example, RowFacts, TrainingReport, read_report
+from ..files.updates import read_updates
 from ..labels.space import LabelSpace
 from ..version import __version__
 from .card_text import CARD_FILE, compose_card, render, split_card
@@ -55,6 +57,12 @@ _SHOWN_SCORES = {
 }  # fmt: skip
 
 
+_UPDATED = {
+    "added_documents": "documents added:", "corrected": "documents corrected:", "added": "labels added:",
+    "renamed": "labels renamed:", "merged": "labels merged:", "removed": "labels removed:",
+}  # fmt: skip
+
+
 class CardFacts(TypedDict):
     """What a card says that no file of the model does.
 
@@ -92,6 +100,7 @@ class _Facts(TypedDict):
     validation_rows: list[tuple[str, float]]
     validation_shots: list[dict[str, object]]
     examples: list[Example]
+    updates: dict[str, object] | None
 
 
 def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
@@ -302,7 +311,25 @@ def _facts(
         "validation_rows": _score_rows(validation),
         "validation_shots": _shot_rows(validation),
         "examples": report.get("examples", []),
+        "updates": _update_numbers(folder),
     }
+
+
+def _update_numbers(folder: Path) -> dict[str, object] | None:
+    """What updates since the training have changed, in numbers; None where there were none, or all were undone."""
+    records = [one for one in read_updates(folder) if one["undone"] is None]
+    if not records:
+        return None
+    numbers: Counter[str] = Counter()
+    for changes in (one["changes"] for one in records):
+        rows = changes.get("rows")
+        documents = rows if isinstance(rows, dict) else {}
+        of_documents = {"added_documents": documents.get("added"), "corrected": documents.get("corrected")}
+        for name, value in {**changes, **of_documents}.items():
+            if name in _UPDATED:
+                numbers[_UPDATED[name]] += len(value) if isinstance(value, list) else int(str(value or 0))
+    shown = [f"{name} {numbers[name]:,}" for name in _UPDATED.values() if numbers[name]]
+    return {"number": len(records), "last": records[-1]["time"][:10], "changes": ", ".join(shown)}
 
 
 def _chosen_by_validation(report: TrainingReport) -> str:

@@ -156,7 +156,7 @@ class LabelEdits:
             (label,) = space.encode([old])
             if new in space and new not in gone:
                 raise LabelSpaceError(
-                    f"{old!r} cannot be called {new!r}: that is another label. Merge them (--merge) to make one of both."
+                    f"{old!r} cannot be called {new!r}: that is another label. Merge them (--merge) to make them one."
                 )
             names[label] = new
         return LabelSpace(names, space.counts, space.decode_order, space.seed)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from ..encoders.exported import refuse_exported
-from ..errors import ConfigurationError
-from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER
+from ..errors import ConfigurationError, ModelFolderError
+from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER, SCORE_MODEL_FILE
 from ..files.saving import replace_files
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
@@ -17,8 +18,10 @@ from .retriever import RETRIEVER_SETTINGS_FILE, LabelRetriever
 
 __all__ = [
     "SOURCE_FOLDERS",
+    "SourceAlone",
     "load_index",
     "load_indexed_sources",
+    "load_source_alone",
     "load_sources",
     "save_source_alone",
     "save_sources",
@@ -26,6 +29,16 @@ __all__ = [
 
 SOURCE_FOLDERS = {"retrieval": RETRIEVER_FOLDER, "label_trees": LABEL_TREES_FOLDER}
 """Name of a source -> its folder in a model's folder."""
+
+
+class SourceAlone(NamedTuple):
+    """What predicts with one source and no generator; see [`save_source_alone`]."""
+
+    label_space: LabelSpace
+    name: str
+    source: SavedSource
+    score_model: ScoreModel
+    vocabulary: Vocabulary | None
 
 
 def save_sources(folder: Path, sources: Mapping[str, SavedSource]) -> None:
@@ -82,6 +95,24 @@ def save_source_alone(
             vocabulary.save(aside)
         save_sources(aside, {name: source})
         score_model.save(aside)
+
+
+def load_source_alone(folder: Path) -> SourceAlone:
+    """Read what [`save_source_alone`] wrote.
+
+    Raises:
+        MissingExtraError: if there are label trees, and Omikuji is not installed.
+        ModelFolderError: if a file is missing, damaged, or does not fit the others.
+    """
+    label_space = LabelSpace.load(folder)
+    sources = load_sources(folder, len(label_space))
+    score_model = ScoreModel.load(folder, {}) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
+    if not sources:
+        raise ModelFolderError(f"{folder} lacks the files of a retriever and of label trees; is it a whole index?")
+    ((name, source), *others) = sources.items()
+    if others:
+        raise ModelFolderError(f"{folder} holds {sorted(sources)} and nothing that weighs them; keep one of them.")
+    return SourceAlone(label_space, name, source, score_model, Vocabulary.load(folder, label_space.names))
 
 
 def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:

@@ -1,0 +1,296 @@
+"""Updates of a model's folder without training: documents join its index, labels change, and all else follows."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from datasets import Dataset
+
+from ..data.options import RowOptions
+from ..data.rows import RowSource, load_rows
+from ..errors import ConfigurationError, DataError
+from ..files.json_lines import digest
+from ..files.outputs import change_folder
+from ..files.serialization import JSON
+from ..files.updates import UpdateRecord, read_updates, save_update
+from ..files.updates import undo_update as undo_files
+from ..hub.local_cards import write_local_card
+from ..labels.changes import LabelChange, LabelEdits
+from ..labels.vocabulary import Vocabulary
+from ..labels.vocabulary_edits import edit_vocabulary
+from .held import HeldParts, load_parts
+
+__all__ = ["KEPT_UPDATES", "UnknownLabels", "undo_update", "update_model"]
+
+logger = logging.getLogger(__name__)
+
+UnknownLabels = Literal["error", "add", "leave-out"]
+"""What becomes of labels of added rows that the model does not have."""
+KEPT_UPDATES = 3
+"""Updates that can be undone, unless a call says otherwise."""
+_COMMAND = "xlgen update"
+_SHOWN = 5
+_BLOCK = 2**20
+
+
+def update_model(
+    folder: str | Path,
+    edits: LabelEdits | None = None,
+    *,
+    rows: RowSource | None = None,
+    options: RowOptions | None = None,
+    unknown_labels: UnknownLabels = "error",
+    keep_previous: int = KEPT_UPDATES,
+    device: str | None = None,
+) -> UpdateRecord | None:
+    """Change labels and indexed documents of a model's folder, without training.
+
+    Labels are renamed, merged, removed and added, then the rows join the index; a text that it has already gets the
+    labels of its row. Label ids, counts, trie, clusters, label trees and vocabulary follow, and the change is written
+    at one moment, with a journal by which [`undo_update`] takes it back.
+
+    Args:
+        folder: the folder of a model, an adapter, an index or label trees.
+        edits: what to do to labels. Where there is a vocabulary, a label may be named by any name or the id of its
+            concept.
+        rows: documents with labels, as `load_rows` takes them.
+        options: how the rows are read; they may name the concepts of the model's vocabulary in any way.
+        unknown_labels: what becomes of labels of the rows that are not labels of the model: `error`, `add` makes them
+            new ones, `leave-out` counts them.
+        keep_previous: updates that can be undone from now on; their former files take room in the folder.
+        device: where texts and names are embedded; on the CPU if None.
+
+    Returns:
+        The record of the journal; None where there was nothing to change.
+
+    Raises:
+        ConfigurationError: if there is no such folder, another process is writing into it, or it has no index that
+            rows could join.
+        DataError: if rows cannot be read, or name unknown labels.
+        LabelSpaceError: if an edit cannot be done.
+        SaveError: if the disk is full, or the folder cannot be written. The folder is then as it was.
+    """
+    edits, options, folder = edits or LabelEdits(), options or RowOptions(), Path(folder)
+    _check_arguments(unknown_labels, keep_previous)
+    with change_folder(folder, command=_COMMAND):
+        request = _request(edits, rows, options, unknown_labels)
+        done = _already_done(folder, request)
+        if done is not None:
+            return done
+        started = time.monotonic()
+        parts = load_parts(folder)
+        if device is not None and parts.retriever is not None:
+            parts.retriever.encoder[0].to(device)
+        before = _sizes(parts)
+        changes = _apply(parts, edits, rows, options, unknown_labels)
+        if changes is None:
+            return None
+        changes |= {"before": before, "after": _sizes(parts)}
+        with save_update(folder, request, changes, keep=keep_previous) as aside:
+            parts.save(folder, aside)
+            changes["seconds"] = round(time.monotonic() - started, 1)
+        write_local_card(folder)
+        return read_updates(folder)[-1]
+
+
+def undo_update(folder: str | Path) -> UpdateRecord:
+    """Undo the last update of a model's folder that was not undone: its files are what they were before.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        ConfigurationError: if there is no such update, its former files were not kept, or another process is writing
+            into the folder.
+        SaveError: if the folder cannot be written.
+    """
+    with change_folder(folder, command=_COMMAND) as place:
+        record = undo_files(place)
+        write_local_card(place)
+    return record
+
+
+def _check_arguments(unknown_labels: str, keep_previous: int) -> None:
+    if unknown_labels not in get_args(UnknownLabels):
+        raise ConfigurationError(f"unknown_labels={unknown_labels!r}; choose one of {get_args(UnknownLabels)}.")
+    if type(keep_previous) is not int or keep_previous < 0:
+        raise ConfigurationError(f"keep_previous={keep_previous!r}; it must be an integer >= 0.")
+
+
+# ---------------------------------------------------------------------------------------------------- what is asked for
+
+
+def _request(edits: LabelEdits, rows: RowSource | None, options: RowOptions, unknown_labels: str) -> str:
+    """What tells an update from others; of rows in memory nothing is known, so that they are never the same."""
+    content = [json.dumps(vars(edits), default=list), repr(options), unknown_labels]
+    if isinstance(rows, (str, Path)):
+        path = Path(rows)
+        content.append(_file_digest(path) if path.is_file() else str(rows))
+    elif rows is not None:
+        content.append(str(time.time_ns()))
+    return digest(content)
+
+
+def _file_digest(path: Path) -> str:
+    content = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            content.update(block)
+    return content.hexdigest()
+
+
+def _already_done(folder: Path, request: str) -> UpdateRecord | None:
+    """The last update, if it is this one: its command was killed after it, or is given again."""
+    records = [one for one in read_updates(folder) if one["undone"] is None]
+    if not records or records[-1]["request"] != request:
+        return None
+    logger.info("%s holds this update already, as number %d; nothing is done.", folder, records[-1]["number"])
+    write_local_card(folder)
+    return records[-1]
+
+
+def _with_concepts(edits: LabelEdits, parts: HeldParts) -> LabelEdits:
+    """Edits of labels that were named as concepts; new names that a concept has already are left out."""
+    vocabulary, known = parts.vocabulary, {name: name for name in parts.label_space.names}
+    if vocabulary is None:
+        return edits
+
+    def label(name: str) -> str:
+        found = vocabulary.find(name) if name not in known else ()
+        return known.get(vocabulary.labels[found[0]], name) if len(found) == 1 else name
+
+    new = [name for name in edits.added if name in known or not vocabulary.find(name)]
+    if len(new) < len(edits.added):
+        example = next(name for name in edits.added if name not in new)
+        logger.warning(
+            "New labels that are other names of concepts, which have a label: %d, e.g. %r of %r. They are left out.",
+            *(len(edits.added) - len(new), example, label(example)),
+        )
+    return LabelEdits(
+        [(label(old), name) for old, name in edits.renamed],
+        [(label(old), label(other)) for old, other in edits.merged],
+        [label(name) for name in edits.removed],
+        new,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------- doing it
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that join the index.
+
+    Attributes:
+        texts, labels: of those that have labels.
+        unknown: labels that the model does not have, with the number of rows.
+        without_labels: rows that are left out.
+    """
+
+    texts: list[str]
+    labels: list[list[str]]
+    unknown: Counter[str]
+    without_labels: int
+
+
+def _apply(
+    parts: HeldParts, edits: LabelEdits, source: RowSource | None, options: RowOptions, unknown_labels: UnknownLabels
+) -> dict[str, JSON] | None:
+    """Change the parts; what changed, by name, or None for nothing."""
+    space, retriever = parts.label_space, parts.retriever
+    if source is not None and retriever is None:
+        raise ConfigurationError(
+            "The model has no retriever, so documents cannot join it: its weights hold what it has learned. Train it "
+            "again with them, or fuse it with an index (`xlgen index`, `xlgen hybrid`), which takes documents."
+        )
+    edits = _with_concepts(edits, parts)
+    documents = None if retriever is None else retriever.labels
+    change = edits.change(space, documents)
+    vocabulary = None if parts.vocabulary is None or not edits else edit_vocabulary(parts.vocabulary, edits)
+    vocabulary = vocabulary if edits else parts.vocabulary
+    rows = None if source is None else _read_rows(source, options, vocabulary, change.after.index, unknown_labels)
+    if rows is not None and rows.unknown and unknown_labels == "add":
+        edits = replace(edits, added=[*edits.added, *rows.unknown])
+        change = edits.change(space, documents)
+    changes = _label_numbers(edits, change)
+    if not change.is_nothing:
+        parts.relabel(change)
+        parts.vocabulary = vocabulary
+    if rows is not None:
+        changes["rows"] = numbers = _add_rows(parts, rows)
+        if change.is_nothing and not numbers["added"] and not numbers["corrected"]:
+            return None
+    return changes if rows is not None or not change.is_nothing else None
+
+
+def _read_rows(
+    source: RowSource,
+    options: RowOptions,
+    vocabulary: Vocabulary | None,
+    known: dict[str, int],
+    unknown_labels: UnknownLabels,
+) -> _Rows:
+    if options.vocabulary is None and options.label_names is None:
+        options = options.changed(vocabulary=vocabulary)
+    found: Dataset = load_rows(source, options, split="train")
+    texts: list[str] = found["text"][:]
+    labels: list[list[str]] = found["labels"][:]
+    unknown = Counter(name for names in labels for name in names if name not in known)
+    if unknown and unknown_labels == "error":
+        shown = [f"{name!r} ({rows} row{'s' if rows > 1 else ''})" for name, rows in unknown.most_common(_SHOWN)]
+        more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
+        raise DataError(
+            f"Rows name labels that the model does not have: {', '.join(shown)}{more}. Add them (--add-labels, or "
+            "--unknown-labels add for all of them), or leave them out (--unknown-labels leave-out).",
+            file=str(source) if isinstance(source, (str, Path)) else None,
+        )
+    if unknown_labels == "leave-out":
+        labels = [[name for name in names if name not in unknown] for names in labels]
+    kept = [row for row, names in enumerate(labels) if names]
+    return _Rows([texts[i] for i in kept], [labels[i] for i in kept], unknown, len(labels) - len(kept))
+
+
+def _add_rows(parts: HeldParts, rows: _Rows) -> dict[str, JSON]:
+    """Let rows join the index, and the counts follow."""
+    assert parts.retriever is not None
+    before = _column_sums(parts)
+    retriever, texts = parts.retriever.with_texts(rows.texts, [parts.label_space.encode(one) for one in rows.labels])
+    parts.take_retriever(retriever)
+    change = LabelChange.with_counts(parts.label_space, _column_sums(parts) - before)
+    if not change.is_nothing:
+        parts.relabel(change)
+    return {**texts._asdict(), "without_labels": rows.without_labels, "unknown_labels": dict(rows.unknown)}
+
+
+def _column_sums(parts: HeldParts) -> np.ndarray:
+    assert parts.retriever is not None
+    return np.bincount(parts.retriever.labels.indices, minlength=len(parts.label_space)).astype(np.int64)
+
+
+def _label_numbers(edits: LabelEdits, change: LabelChange) -> dict[str, JSON]:
+    known = change.before.index
+    return {
+        "renamed": [list(pair) for pair in edits.renamed],
+        "merged": [list(pair) for pair in edits.merged],
+        "removed": list(edits.removed),
+        "added": [name for name in dict.fromkeys(edits.added) if name not in known],
+    }
+
+
+def _sizes(parts: HeldParts) -> dict[str, JSON]:
+    counts, retriever = parts.label_space.counts, parts.retriever
+    sizes: dict[str, JSON] = {
+        "labels": len(counts),
+        "unseen_labels": int((counts == 0).sum()),
+        "concepts": None if parts.vocabulary is None else len(parts.vocabulary),
+        "documents": None if retriever is None else len(retriever.documents),
+    }
+    return {name: size for name, size in sizes.items() if size is not None}
