@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .hub.datasets import push_dataset
     from .hub.push import push_metric, push_model
     from .labels.clustering import fit_clusters
+    from .labels.changes import LabelEdits
     from .labels.clusters import LabelClusters
     from .labels.concepts import Concept
     from .labels.space import LabelSpace
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from .training.collator import DataCollatorForXLGen
     from .training.lora import add_lora, lora_config
     from .training.trainer import XLGenTrainer
+    from .updating.update import undo_update, update_model
 
 __all__ = [
     "Concept",
@@ -49,6 +51,7 @@ __all__ = [
     "DecisionRule",
     "DecodingOptions",
     "LabelClusters",
+    "LabelEdits",
     "LabelEvidence",
     "LabelPrediction",
     "LabelRetriever",
@@ -75,6 +78,8 @@ __all__ = [
     "push_metric",
     "push_model",
     "read_vocabulary",
+    "undo_update",
+    "update_model",
     "write_vocabulary",
 ]
 
@@ -85,6 +90,7 @@ _MODULES = {
     "DecisionRule": "ranking.decisions",
     "DecodingOptions": "decoding.decoded_sets",
     "LabelClusters": "labels.clusters",
+    "LabelEdits": "labels.changes",
     "LabelEvidence": "prediction.evidence",
     "LabelPrediction": "prediction.results",
     "LabelRetriever": "retrieval.retriever",
@@ -110,6 +116,8 @@ _MODULES = {
     "push_metric": "hub.push",
     "push_model": "hub.push",
     "read_vocabulary": "data.vocabulary_files",
+    "undo_update": "updating.update",
+    "update_model": "updating.update",
     "write_vocabulary": "data.vocabulary_files",
 }
 

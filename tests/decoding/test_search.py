@@ -9,7 +9,7 @@ import torch
 from xlgen_hf.decoding.constraints import LabelSetConstraint
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.decoding.memory import XLGenMemory
-from xlgen_hf.decoding.search import DecoderRows, beam_search, greedy_or_sample
+from xlgen_hf.decoding.search import DecoderRows, SetsBegin, beam_search, greedy_or_sample
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.labels.trie import LabelTrie
 
@@ -50,7 +50,7 @@ def test_greedy_search_takes_the_most_probable_and_tells_where_it_would_end():
 
 def test_closed_labels_are_left_out_of_each_row_alone():
     constraint = LabelSetConstraint(LabelTrie([[3], [4], [5]]), min_labels=2, max_labels=2)
-    sets = greedy_or_sample(_rows(4), constraint, START, END, 8, closed=[[0], [1, 2], [], [0, 1, 2]])
+    sets = greedy_or_sample(_rows(4), constraint, START, END, 8, begin=SetsBegin([[0], [1, 2], [], [0, 1, 2]]))
     assert _labels(sets) == [[[1, 2]], [[0]], [[0, 1]], [[]]]
 
 

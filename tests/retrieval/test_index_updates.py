@@ -9,7 +9,8 @@ from tiny import ROWS
 
 from xlgen_hf.labels.changes import LabelChange, LabelEdits
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.retrieval.retriever import LabelRetriever, NewTexts
+from xlgen_hf.retrieval.index_updates import NewTexts, add_texts
+from xlgen_hf.retrieval.retriever import LabelRetriever
 
 LEXICAL = pytest.mark.parametrize("lexical", [False, True], ids=["", "lexical"])
 
@@ -85,7 +86,7 @@ def test_added_texts_are_found_at_once(checkpoints, label_space, lexical):
     first, more = ROWS[:5], ROWS[5:]
     retriever, space = _made(checkpoints, first, label_space.names, lexical)
     ids = [space.encode(row["labels"]) for row in more]
-    found, report = retriever.with_texts([row["text"] for row in more], ids)
+    found, report = add_texts(retriever, [row["text"] for row in more], ids)
     assert report == NewTexts(added=3, corrected=0, unchanged=0, repeated=0)
     fresh, _ = _made(checkpoints, ROWS, label_space.names, lexical)
     assert found.documents == pytest.approx(fresh.documents, abs=1e-6)
@@ -104,18 +105,18 @@ def test_a_text_that_is_there_is_corrected(checkpoints, label_space):
         ("a new text", ["organ"]),
         ("printing", ["art", "printing (output)"]),  # the last one counts
     ]
-    found, report = retriever.with_texts([text for text, _ in rows], [space.encode(names) for _, names in rows])
+    found, report = add_texts(retriever, [text for text, _ in rows], [space.encode(names) for _, names in rows])
     assert report == NewTexts(added=1, corrected=1, unchanged=1, repeated=1)
     assert len(found.documents) == len(ROWS) + 1
     names = [set(space.decode(row.indices.tolist())) for row in found.labels]
     assert names == [*({*row["labels"]} for row in ROWS[:6]), {"art", "printing (output)"}, {"art", "modern art"},
                      {"organ"}]  # fmt: skip
-    again, report = found.with_texts([text for text, _ in rows], [space.encode(names) for _, names in rows])
+    again, report = add_texts(found, [text for text, _ in rows], [space.encode(names) for _, names in rows])
     assert report == NewTexts(0, 0, 3, 1) and len(again.documents) == len(found.documents)
 
 
 def test_no_texts_change_nothing(checkpoints, label_space):
     retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
-    found, report = retriever.with_texts([], [])
+    found, report = add_texts(retriever, [], [])
     assert report == NewTexts(0, 0, 0, 0)
     assert found.documents is retriever.documents

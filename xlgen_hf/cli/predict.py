@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, TypedDict
 
 import typer
 
@@ -27,13 +27,19 @@ if TYPE_CHECKING:
 
 __all__ = ["CHUNK_SIZE", "predict"]
 
+_LONGEST_WAIT = 60.0  # seconds for another run that collects in the same file
 CHUNK_SIZE = 1024
 """Texts that are sorted by length together; rows are written after each chunk."""
 _MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
-_NOT_DECIDING = ("output_file", "overwrite")  # options that rows do not depend on
+_NOT_DECIDING = ("output_file", "overwrite", "stage_novel")  # options that rows do not depend on
 
-Predict: TypeAlias = "Callable[[list[str]], list[LabelPrediction]]"
-"""Predicts texts."""
+
+class _Predict(Protocol):
+    """Predicts texts, which may have labels already."""
+
+    def __call__(self, texts: Sequence[str], *, given: Sequence[Sequence[str]] | None) -> list[LabelPrediction]:
+        """Labels of each text, beside those that it has."""
+
 
 
 class _Settings(TypedDict):
@@ -135,7 +141,20 @@ def predict(
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
     ] = None,
+    keep_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of labels that the texts have already: only further ones are predicted, going by these."
+        ),
+    ] = None,
     open_vocabulary: Annotated[bool, typer.Option(help="Also look for names that are not labels yet.")] = False,
+    stage_novel: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (.jsonl) in which the names that --open-vocabulary finds collect, with counts and texts, for"
+            " `xlgen update --add-labels`."
+        ),
+    ] = None,
     evidence: Annotated[
         bool,
         typer.Option(
@@ -163,15 +182,15 @@ def predict(
     """
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.predictions import join_columns
-    from ..data.rows import load_rows
 
     further: _OfOneModel = {
         "open_vocabulary": open_vocabulary, "evidence": evidence, "abstain_below": abstain_below,
     }  # fmt: skip
     _check_ensemble(model, ensemble, further)
+    _check_staging(stage_novel, open_vocabulary=open_vocabulary)
     _check_output(output_file, overwrite=overwrite)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
-    texts = load_rows(input_file, rows, split="test", require_labels=False)
+    texts = _load_texts(input_file, rows, keep_column)
     members = [_load(name, device, add_labels, cluster_threshold) for name in model]
     settings: _Settings = {
         "decoding": decoding,
@@ -185,7 +204,7 @@ def predict(
         predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
 
     def run(start: int) -> Iterator[list[dict[str, object]]]:
-        for first, found in _predictions(predict_texts, texts, start):
+        for first, found in _predictions(predict_texts, texts, start, stage_novel, keeps=keep_column is not None):
             yield join_columns([answer(one).to_dict() for one in found], texts, rows, first)
 
     if output_file is None:
@@ -224,6 +243,48 @@ def _check_ensemble(models: list[str], ensemble: str | None, further: _OfOneMode
         raise ConfigurationError(f"{option} works with one --model, not with an ensemble.")
     if len(models) == 1 and ensemble is not None:
         raise ConfigurationError(f"--ensemble {ensemble} fuses several models; give --model more than once.")
+
+
+def _check_staging(path: Path | None, *, open_vocabulary: bool) -> None:
+    """Refuse a file for novel labels that would stay empty, or is something else, before the work."""
+    from ..errors import ConfigurationError
+    from ..prediction.staging import StagedLabels
+
+    if path is None:
+        return
+    if not open_vocabulary:
+        raise ConfigurationError("--stage-novel collects what --open-vocabulary finds; add that.")
+    if path.suffix != ".jsonl":
+        raise ConfigurationError(f"--stage-novel {path}: the name must end in .jsonl.")
+    StagedLabels(path)
+
+
+def _stage(path: Path, texts: Sequence[str], found: list[LabelPrediction]) -> None:
+    """Collect the novel labels of texts in a file, which other runs may be writing to as well."""
+    from ..files.outputs import sole_writer
+    from ..prediction.staging import StagedLabels
+
+    with sole_writer(path, command="xlgen predict", timeout=_LONGEST_WAIT):
+        staged = StagedLabels(path)
+        staged.add(texts, found)
+        staged.save()
+
+
+def _load_texts(source: str, rows: RowOptions, kept: str | None) -> Dataset:
+    """The rows to predict, with the labels that they have already in the column `kept`, if there is one."""
+    from ..data.rows import load_rows
+    from ..errors import ConfigurationError, DataError
+
+    if kept is not None:
+        if rows.labels_column not in (None, kept):
+            raise ConfigurationError(
+                f"--keep-column {kept} and --labels-column {rows.labels_column} name two columns of labels; give one."
+            )
+        rows = rows.changed(labels_column=kept)
+    texts = load_rows(source, rows, split="test", require_labels=False)
+    if kept is not None and not any(map(len, texts["labels"])):
+        raise DataError(f"No row has a label in the column {kept!r} of --keep-column.", file=source)
+    return texts
 
 
 def _ensemble(members: list[Predictor], how: str | None) -> Ensemble:
@@ -301,15 +362,28 @@ def _answer(predictor: Predictor, language: str | None, *, with_parents: bool) -
     return form_of_answers(predictor, output_language=language, with_parents=with_parents, spelling=option_name)
 
 
-def _predictions(predict: Predict, rows: Dataset, start: int) -> Iterator[tuple[int, list[LabelPrediction]]]:
-    """Predict chunk by chunk from row `start` on, in the order of the rows; each with its first row."""
+def _predictions(
+    predict: _Predict, rows: Dataset, start: int, staged: Path | None, *, keeps: bool
+) -> Iterator[tuple[int, list[LabelPrediction]]]:
+    """Predict chunk by chunk from row `start` on, in the order of the rows; each with its first row.
+
+    Args:
+        predict: predicts texts.
+        rows: the rows.
+        start: the row to start with.
+        staged: file in which novel labels collect, if there is one.
+        keeps: whether texts have the labels of their rows already.
+    """
     from tqdm.auto import tqdm
 
     with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
         for first in range(start, len(rows), CHUNK_SIZE):
-            texts = rows[first : first + CHUNK_SIZE]["text"]
-            yield first, predict(texts)
-            bar.update(len(texts))
+            chunk = rows[first : first + CHUNK_SIZE]
+            found = predict(chunk["text"], given=chunk["labels"] if keeps else None)
+            if staged is not None:  # before the rows are written, which a later run would not predict again
+                _stage(staged, chunk["text"], found)
+            yield first, found
+            bar.update(len(chunk["text"]))
 
 
 def _print(chunks: Iterator[list[dict[str, object]]]) -> None:
@@ -323,6 +397,8 @@ def _print(chunks: Iterator[list[dict[str, object]]]) -> None:
 
 def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[str], texts: Dataset) -> dict[str, str]:
     """All that predictions depend on: options, files of the models, labels and texts."""
+    import json
+
     from ..files.json_lines import digest
     from ..files.model_checks import local_model
 
@@ -330,6 +406,7 @@ def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[s
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
     settings = {name: str(value) for name, value in given.items() if name not in _NOT_DECIDING}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+    settings["kept"] = "" if given["keep_column"] is None else digest(json.dumps(row) for row in texts["labels"])
     return {**settings, "labels": digest(labels), "texts": digest(texts["text"])}
 
 

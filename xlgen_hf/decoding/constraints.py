@@ -21,9 +21,9 @@ class SetState:
 
     Attributes:
         node: trie node of the label that is being spelled, `(N,)`; 0 between labels.
-        used: leaves of the labels spelled so far, `(N, U)` with U the maximum number of labels, padded with -1; after
-            them those of labels that were closed from the start.
-        count: number of labels spelled so far, `(N,)`.
+        used: leaves of the labels given or spelled so far, `(N, U)` with U the maximum number of labels, padded with
+            -1; after them those of labels that were closed from the start.
+        count: number of labels given or spelled so far, `(N,)`.
     """
 
     node: torch.Tensor
@@ -79,19 +79,33 @@ class LabelSetConstraint:
             self._leaf_rank = torch.as_tensor(ranks[trie.leaf_label], device=device)
             self._greatest_rank = torch.as_tensor(trie.greatest_below(ranks), device=device)
 
-    def start(self, rows: int, closed: Sequence[Sequence[int]] = ()) -> SetState:
-        """The state of `rows` empty sets.
+    def start(self, rows: int, closed: Sequence[Sequence[int]] = (), given: Sequence[Sequence[int]] = ()) -> SetState:
+        """The state of `rows` sets before the first label is spelled.
 
         Args:
             rows: their number.
             closed: label ids that each row's set must not hold; none if empty. Not with ranks.
+            given: label ids that each row's set holds already, in the order of their ranks if there are some; none if
+                empty. They count in the bounds on the number of labels.
         """
+        if given:
+            held = [self.trie.held(labels) for labels in given]
+            more = [labels[self.max_labels :] for labels in held]
+            closed = [[*of_row, *rest] for of_row, rest in zip(closed or [()] * rows, more, strict=True)]
+        state = self._start_of(rows, closed)
+        for row, labels in enumerate(held if given else ()):
+            kept = labels[: self.max_labels]
+            state.used[row, : len(kept)] = torch.as_tensor(self.trie.label_leaf[kept], device=state.used.device)
+            state.count[row] = len(kept)
+        return state
+
+    def _start_of(self, rows: int, closed: Sequence[Sequence[int]]) -> SetState:
         device = self._start.device
         zeros = torch.zeros(rows, dtype=torch.long, device=device)
         width = max(map(len, closed), default=0)
         used = np.full((rows, self.max_labels + width), _NO_LEAF, dtype=np.int64)
         for row, labels in enumerate(closed):
-            known = np.array([label for label in labels if label < len(self.trie.label_leaf)], dtype=np.int64)
+            known = self.trie.held(labels)
             used[row, self.max_labels : self.max_labels + len(known)] = self.trie.label_leaf[known]
         return SetState(zeros, torch.as_tensor(used, device=device), zeros.clone())
 

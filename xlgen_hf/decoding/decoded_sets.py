@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from typing import get_args
@@ -142,6 +142,17 @@ class DecodedSet:
             self.clusters,
             self.complete or size is not None,
             self.candidates,
+        )
+
+    def without(self, given: Collection[int]) -> DecodedSet:
+        """The set and its candidates without labels that were given."""
+        kept = [place for place, label in enumerate(self.labels) if label not in given]
+        return replace(
+            self,
+            labels=[self.labels[place] for place in kept],
+            log_probs=[self.log_probs[place] for place in kept],
+            would_end=[self.would_end[place] for place in kept],
+            candidates={label: score for label, score in self.candidates.items() if label not in given},
         )
 
 

@@ -14,11 +14,12 @@ from .constraints import LabelSetConstraint, SetState
 from .memory import XLGenMemory
 from .prompt_cache import branched
 
-__all__ = ["DecodeStep", "DecoderRows", "LabelSets", "beam_search", "greedy_or_sample"]
+__all__ = ["DecodeStep", "DecoderRows", "LabelSets", "SetsBegin", "beam_search", "greedy_or_sample"]
 
 # (memory, tokens so far (N, T), cache or None) -> log-probabilities of the next token (N, R), cache
 DecodeStep = Callable[[XLGenMemory, torch.Tensor, Cache | None], tuple[torch.Tensor, Cache | None]]
 
+_SEARCHED = -1  # where the next token is searched for, not given
 _Part = TypeVar("_Part", SetState, torch.Tensor)
 
 
@@ -71,6 +72,32 @@ class DecoderRows:
             self._cache.self_attention_cache.reorder_cache(rows)
 
 
+@dataclass(frozen=True)
+class SetsBegin:
+    """What the sets of `B` texts begin with, before anything is searched; an empty sequence stands for nothing.
+
+    Attributes:
+        closed: label ids that the sets of each text must not hold.
+        given: label ids that they hold already, which count in the bounds on their sizes; see
+            [`LabelSetConstraint.start`].
+        tokens: what the decoder has read of each text's labels, as token ids after the start token.
+    """
+
+    closed: Sequence[Sequence[int]] = ()
+    given: Sequence[Sequence[int]] = ()
+    tokens: Sequence[Sequence[int]] = ()
+
+    def read(self, texts: int, device: torch.device) -> torch.Tensor:
+        """The tokens `(B, P)`, padded with -1."""
+        width = max(map(len, self.tokens), default=0)
+        rows = [[*ids, *[_SEARCHED] * (width - len(ids))] for ids in self.tokens or [()] * texts]
+        return torch.tensor(rows, dtype=torch.long, device=device).view(texts, width)
+
+
+def _repeated(rows: Sequence[Sequence[int]], copies: int) -> list[Sequence[int]]:
+    return [row for row in rows for _ in range(copies)]
+
+
 @dataclass
 class LabelSets:
     """Label sets of `B` texts, `K` of each, most probable first.
@@ -103,8 +130,8 @@ class _Rows:
     complete: torch.Tensor  # (N,)
 
     @classmethod
-    def start(cls, constraint: LabelSetConstraint, rows: int, closed: Sequence[Sequence[int]] = ()) -> _Rows:
-        state = constraint.start(rows, closed)
+    def start(cls, constraint: LabelSetConstraint, rows: int, begin: SetsBegin, copies: int = 1) -> _Rows:
+        state = constraint.start(rows, _repeated(begin.closed, copies), _repeated(begin.given, copies))
         zeros = torch.zeros(rows, device=state.node.device)
         log_probs = torch.zeros(rows, constraint.max_labels, device=state.node.device)
         return cls(state, log_probs, log_probs.bool(), zeros, zeros.clone(), zeros.bool())
@@ -167,7 +194,7 @@ def greedy_or_sample(
     samples: int = 0,
     temperature: float = 1.0,
     generator: torch.Generator | None = None,
-    closed: Sequence[Sequence[int]] = (),
+    begin: SetsBegin | None = None,
 ) -> LabelSets:
     """Find a set for each text greedily, or draw `samples` sets of each from the model's distribution.
 
@@ -180,27 +207,35 @@ def greedy_or_sample(
         samples: sets of each text to draw; 0 for the greedy one.
         temperature: divides the log-probabilities that are drawn from.
         generator: source of the draws.
-        closed: label ids that each text's sets must not hold; none if empty. Not with samples.
+        begin: what the sets begin with; nothing if None.
     """
-    texts = len(rows)
+    texts, copies, begin = len(rows), samples or 1, begin or SetsBegin()
+    read = begin.read(texts, rows.device).repeat_interleave(copies, dim=0)
     if samples:
         rows.select(torch.arange(texts, device=rows.device).repeat_interleave(samples))
-    growing = _Rows.start(constraint, len(rows), closed)
-    found = _Rows.start(constraint, len(rows), closed)
+    growing = _Rows.start(constraint, len(rows), begin, copies)
+    found = _Rows.start(constraint, len(rows), begin, copies)
     places = torch.arange(len(rows), device=rows.device)
     tokens = torch.full_like(places, start_token)
-    for _ in range(max_length):
+    for position in range(max_length):
         log_probs = rows.step(tokens)
+        is_read = read[places, position] != _SEARCHED if position < read.shape[1] else None
         keys = _perturbed(log_probs / temperature, generator) if samples else log_probs
         best, child = (part[:, 0] for part in constraint.best_children(keys, growing.state, 1))
         prefers_end = keys[:, end_column] >= best
         growing.record_end_preference(prefers_end)
         ends = prefers_end & constraint.may_end(growing.state, best)
+        if is_read is not None:
+            ends &= ~is_read
+            child = child.masked_fill(is_read, 0)
         child = child.masked_fill(ends, 0)
         edge = (child - 1).clamp(min=0)
         column = constraint.edge_column[edge].long().masked_fill(ends, end_column)
-        growing.advance(constraint, child, log_probs.gather(1, column[:, None])[:, 0])
+        gain = log_probs.gather(1, column[:, None])[:, 0]
         tokens = constraint.edge_token[edge].long()
+        if is_read is not None:
+            gain, tokens = gain.masked_fill(is_read, 0), torch.where(is_read, read[places, position], tokens)
+        growing.advance(constraint, child, gain)
         if bool(ends.any()):
             growing.complete |= ends
             found.put(places[ends], growing.select(ends))
@@ -226,6 +261,7 @@ def beam_search(
     end_column: int,
     max_length: int,
     num_beams: int,
+    begin: SetsBegin | None = None,
 ) -> LabelSets:
     """Find the `num_beams` most probable sequences of each text that a beam search meets.
 
@@ -239,26 +275,32 @@ def beam_search(
         end_column: column of the end token in the scores.
         max_length: most tokens of a sequence, end token included.
         num_beams: beams `K` of a text.
+        begin: what the sets begin with; nothing if None.
     """
-    texts, device = len(rows), rows.device
+    texts, device, begin = len(rows), rows.device, begin or SetsBegin()
     rows.select(torch.arange(texts, device=device).repeat_interleave(num_beams))
-    growing = _Rows.start(constraint, len(rows))
+    read, growing = begin.read(texts, device), _Rows.start(constraint, len(rows), begin, num_beams)
     growing.score.view(texts, num_beams)[:, 1:] = -torch.inf  # the first step sees equal rows: one of them counts
-    found = _Rows.start(constraint, len(rows))
+    found = _Rows.start(constraint, len(rows), begin, num_beams)
     found.score.fill_(-torch.inf)
     ended, open_texts = found.select(torch.arange(len(rows), device=device)), torch.arange(texts, device=device)
     tokens = torch.full((len(rows),), start_token, device=device)
-    for _ in range(max_length):
+    for position in range(max_length):
         log_probs = rows.step(tokens)
         best, child = constraint.best_children(log_probs, growing.state, num_beams)
         end = log_probs[:, end_column]
         growing.record_end_preference(end >= best[:, 0])
         end = end.masked_fill(~constraint.may_end(growing.state, best[:, 0]), -torch.inf)
+        given = read[open_texts, position].repeat_interleave(num_beams) if position < read.shape[1] else None
+        if given is not None:
+            _hold(given, best, child, end)
         ended = _keep_best(ended, growing, growing.score + end, num_beams)
         parent, child, gain = _best_beams(growing.score[:, None] + best, child, best, num_beams)
         growing = growing.select(parent)
         growing.advance(constraint, child, gain)
         tokens = constraint.edge_token[(child - 1).clamp(min=0)].long()
+        if given is not None:
+            tokens = torch.where(given != _SEARCHED, given, tokens)
         reach = growing.score.view(-1, num_beams)[:, 0]
         done = ended.score.view(-1, num_beams)[:, -1] >= reach
         if not bool(done.any()):
@@ -275,6 +317,13 @@ def beam_search(
     else:
         found.put(_rows_of(open_texts, num_beams), _or_cut(ended, growing, num_beams))
     return _to_sets(found, constraint, texts)
+
+
+def _hold(given: torch.Tensor, best: torch.Tensor, child: torch.Tensor, end: torch.Tensor) -> None:
+    """Let rows whose next token is given, not -1, go on with it alone, by one of their beams; in place."""
+    is_read = given != _SEARCHED
+    best[is_read], child[is_read], end[is_read] = -torch.inf, 0, -torch.inf
+    best[is_read, 0] = 0.0
 
 
 def _rows_of(texts: torch.Tensor, num_beams: int) -> torch.Tensor:

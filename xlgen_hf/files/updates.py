@@ -96,10 +96,9 @@ def save_update(folder: str | Path, request: str, changes: dict[str, JSON], *, k
         yield aside
         if keep:
             _keep_previous(folder, aside, number)
-        record: UpdateRecord = {
-            **{"number": number, "time": _now(), "xlgen_hf": __version__, "request": request, "changes": changes},
-            "undone": None,
-        }
+        record = UpdateRecord(
+            number=number, time=_now(), xlgen_hf=__version__, request=request, changes=changes, undone=None
+        )
         write_jsonl(aside / UPDATES_FILE, [*records, record])
     _forget(folder, [one["number"] for one in _in_force([*records, record])[-keep:]] if keep else [])
 
@@ -141,7 +140,7 @@ def undo_update(folder: str | Path) -> UpdateRecord:
 
 
 def _keep_previous(folder: Path, aside: Path, number: int) -> None:
-    """Put links to the former files aside, all of the parts that are saved; files that did not change stay the same."""
+    """Put links to the former files of all parts that are saved aside; files that did not change stay the same."""
     new = [path.relative_to(aside).as_posix() for path in aside.rglob("*") if path.is_file()]
     present = set(files_of_model(folder))
     for name in sorted({*present.intersection(new), *obsolete_files(folder, new)}):

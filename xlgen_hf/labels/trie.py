@@ -166,6 +166,12 @@ class LabelTrie:
         found[self.leaf_low[nodes]] = nodes
         return found
 
+    def held(self, labels: Sequence[int]) -> list[int]:
+        """Those of some label ids that the trie holds."""
+        ids = np.array([label for label in labels if label < len(self.label_leaf)], dtype=np.int64)
+        kept: list[int] = ids[self.label_leaf[ids] >= 0].tolist()
+        return kept
+
     def paths(self, labels: np.ndarray) -> np.ndarray:
         """The nodes that spell each label, from the root's child to the leaf.
 

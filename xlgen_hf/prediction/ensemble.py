@@ -44,6 +44,7 @@ class Ensemble:
         decoding: DecodingOptions | None = None,
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[str]] | None = None,
         batch_size: int = 64,
         progress: bool = False,
     ) -> list[LabelPrediction]:
@@ -54,6 +55,7 @@ class Ensemble:
             decoding: how generators search; each one's own way if None.
             rule: which of the scored labels are predicted; what `how` chooses if None.
             allowed: ids of the labels to choose from, those of the first member; all if None.
+            given: names of labels that each text has already; only further ones are predicted.
             batch_size: texts in a batch.
             progress: show a progress bar for each member on a terminal.
         """
@@ -62,16 +64,23 @@ class Ensemble:
             wanted = decoding or DecodingOptions()
             decoding = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
         scored, first = [], None
+        held = None if given is None else np.array([len(set(labels)) for labels in given], dtype=np.int64)
         for member, to_first in zip(self.members, self._to_first, strict=True):
             own = None if allowed is None else np.flatnonzero(np.isin(to_first, allowed))
             found = member.rank_texts(
-                texts, rule.num_labels, decoding=decoding, allowed=own, batch_size=batch_size, progress=progress
+                texts,
+                rule.num_labels,
+                decoding=decoding,
+                allowed=own,
+                given=given,
+                batch_size=batch_size,
+                progress=progress,
             )
-            decided = member.score_model.rule.apply(found.scored)
+            decided = member.score_model.rule.apply(found.scored, held, in_all=True)
             scored.append(replace(decided, labels=to_first[decided.labels]))
             first = first or found
         assert first is not None
-        return self.members[0].to_predictions(rule.apply(combine(scored, self.how)), first)
+        return self.members[0].to_predictions(rule.apply(combine(scored, self.how), held), first)
 
 
 def _ids_in(space: LabelSpace, other: LabelSpace) -> np.ndarray:

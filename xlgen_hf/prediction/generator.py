@@ -12,7 +12,7 @@ import torch
 from ..decoding.constraints import LabelSetConstraint
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, scored_sets, to_decoded
 from ..decoding.memory import XLGenMemory
-from ..decoding.search import DecoderRows, LabelSets, beam_search, greedy_or_sample
+from ..decoding.search import DecoderRows, LabelSets, SetsBegin, beam_search, greedy_or_sample
 from ..decoding.teacher_forcing import score_candidates
 from ..errors import ConfigurationError
 from ..labels.trie import LabelTrie
@@ -68,10 +68,11 @@ class Generator(ModelSource):
         """The label sets that [`rank`] is made of; their search runs once for a [`TextBatch`], whatever `k`."""
         batch = TextBatch.of(texts)
         key = ("decoded", None if allowed is None else allowed.tobytes())
-        found = batch.once(self, key, lambda: self.decode(self.encoded(batch), 0, allowed))
+        given = batch.given
+        found = batch.once(self, key, lambda: self.decode(self.encoded(batch), 0, allowed, given))
         if not k:
             return found
-        return batch.once(self, (*key, k), lambda: self._filled(found, self.encoded(batch), k, allowed))
+        return batch.once(self, (*key, k), lambda: self._filled(found, self.encoded(batch), k, allowed, given))
 
     @torch.no_grad()
     def features(
@@ -95,7 +96,7 @@ class Generator(ModelSource):
         return found
 
     def _teacher_forced(self, batch: TextBatch, candidates: ScoredLabels) -> np.ndarray:
-        given = [one.labels for one in self.decoded(batch, 0, batch.allowed)]
+        given = _with_given(self.decoded(batch, 0, batch.allowed), batch.given)
         rows = np.split(candidates.labels, candidates.start[1:-1])
         scores = self.score(self.encoded(batch), [row.tolist() for row in rows], given, floor=_FLOOR)
         return np.array([value for row in scores for value in row], dtype=np.float64)
@@ -120,7 +121,9 @@ class Generator(ModelSource):
     # ------------------------------------------------------------------------------------------------ decoder side
 
     @torch.no_grad()
-    def decode(self, encoded: Encoded, k: int = 0, allowed: np.ndarray | None = None) -> list[DecodedSet]:
+    def decode(
+        self, encoded: Encoded, k: int = 0, allowed: np.ndarray | None = None, given: Sequence[Sequence[int]] = ()
+    ) -> list[DecodedSet]:
         """Search for the label sets of encoded texts.
 
         Args:
@@ -129,19 +132,27 @@ class Generator(ModelSource):
                 the search holds. Further ones are found by greedy search, and are scored at most as high as those
                 before them.
             allowed: ids of the labels to choose from; all if None.
+            given: label ids that each text has already: sets begin with them, and what comes back are the further
+                ones; none if empty.
         """
         options = self.decoding
-        decoded = to_decoded(self.search(encoded, options, allowed), encoded.clusters, options)
+        decoded = to_decoded(self.search(encoded, options, allowed, given), encoded.clusters, options)
         lower, upper = self._bounds(options)
         if _forced_labels(options) > lower:
             decoded = [one.with_bounds(lower, upper) for one in decoded]
+        if given:
+            decoded = [one.without(labels) for one, labels in zip(decoded, given, strict=True)]
         if options.min_candidates:
-            self.add_input_candidates(decoded, encoded, allowed)
-        return self._filled(decoded, encoded, k, allowed) if k else decoded
+            self.add_input_candidates(decoded, encoded, allowed, given)
+        return self._filled(decoded, encoded, k, allowed, given) if k else decoded
 
     @torch.no_grad()
     def search(
-        self, encoded: Encoded, options: DecodingOptions | None = None, allowed: np.ndarray | None = None
+        self,
+        encoded: Encoded,
+        options: DecodingOptions | None = None,
+        allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[int]] = (),
     ) -> LabelSets:
         """All sets that a search finds.
 
@@ -149,6 +160,7 @@ class Generator(ModelSource):
             encoded: what [`encode`] gave for `B` texts.
             options: how to search; the generator's own if None.
             allowed: ids of the labels to choose from; all if None.
+            given: label ids that each text's sets begin with; none if empty. They count in the bounds.
 
         Raises:
             ConfigurationError: if the options ask for more labels at least than at most.
@@ -163,7 +175,20 @@ class Generator(ModelSource):
         trie = self.processor.label_tokenizer.open_trie(allowed)
         ranks = self.processor.label_space.decode_ranks if options.ordered else None
         constraint = self._constraint(trie, min_labels=lower, max_labels=upper, make_ranks=ranks)
-        return self._search(encoded.memory, constraint, options, self.processor.max_target_length)
+        begin = self._begin(given)
+        return self._search(encoded.memory, constraint, options, self.processor.max_target_length, begin)
+
+    def _begin(self, given: Sequence[Sequence[int]], closed: Sequence[Sequence[int]] | None = None) -> SetsBegin:
+        """How sets begin with given labels: the decoder has read them, in decode order, as far as half a target goes.
+
+        Args:
+            given: label ids of each text; none if empty.
+            closed: what its sets must not hold, if the given labels do not count as labels of the sets.
+        """
+        spelled, room = self.processor.label_tokenizer.label_token_ids, self.processor.max_target_length // 2
+        ordered = [self.processor.label_space.order(dict.fromkeys(labels)) for labels in given]
+        tokens = [[token for label in self._fitting(labels, room) for token in spelled[label]] for labels in ordered]
+        return SetsBegin((), ordered, tokens) if closed is None else SetsBegin(closed, (), tokens)
 
     def _bounds(self, options: DecodingOptions) -> tuple[int, int]:
         """Minimum and maximum number of labels of a set."""
@@ -174,7 +199,11 @@ class Generator(ModelSource):
         )
 
     def add_input_candidates(
-        self, decoded: Sequence[DecodedSet], encoded: Encoded, allowed: np.ndarray | None = None
+        self,
+        decoded: Sequence[DecodedSet],
+        encoded: Encoded,
+        allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[int]] = (),
     ) -> None:
         """Score the candidates in the input of each text (rcl), too, by teacher forcing.
 
@@ -185,20 +214,29 @@ class Generator(ModelSource):
             decoded: what was found for the texts; their candidates are changed.
             encoded: the texts.
             allowed: ids of the labels to choose from; all if None.
+            given: label ids that each text has already; none if empty.
         """
         candidates = [text.candidates.labels for text in encoded.texts]
         if not any(candidates):
             return
         is_open = np.zeros(len(self.processor.label_space), dtype=bool)
         is_open[self.processor.label_tokenizer.open_labels(allowed)] = True
-        candidates = [[label for label in labels if is_open[label]] for labels in candidates]
-        scores = self.score(encoded, candidates, [one.labels for one in decoded])
+        candidates = [
+            [label for label in labels if is_open[label] and label not in held]
+            for labels, held in zip(candidates, given or [()] * len(candidates), strict=True)
+        ]
+        scores = self.score(encoded, candidates, _with_given(decoded, given))
         for one, labels, values in zip(decoded, candidates, scores, strict=True):
             for label, value in zip(labels, values, strict=True):
                 one.candidates[label] = max(value, one.candidates.get(label, 0.0))
 
     def _filled(
-        self, decoded: Sequence[DecodedSet], encoded: Encoded, k: int, allowed: np.ndarray | None
+        self,
+        decoded: Sequence[DecodedSet],
+        encoded: Encoded,
+        k: int,
+        allowed: np.ndarray | None,
+        given: Sequence[Sequence[int]],
     ) -> list[DecodedSet]:
         """Sets with at least `k` candidates: further ones come from a greedy search with those at hand closed.
 
@@ -207,16 +245,18 @@ class Generator(ModelSource):
         """
         filled = [replace(one, candidates=dict(one.candidates)) for one in decoded]
         trie = self.processor.label_tokenizer.open_trie(allowed)
-        k = min(k, len(trie))
-        while lacking := [row for row, one in enumerate(filled) if len(one.candidates) < k]:
-            missing = max(k - len(filled[row].candidates) for row in lacking)
+        held = [trie.held(labels) for labels in given] or [[]] * len(filled)
+        most = [min(k, len(trie) - len(labels)) for labels in held]
+        while lacking := [row for row, one in enumerate(filled) if len(one.candidates) < most[row]]:
+            missing = max(most[row] - len(filled[row].candidates) for row in lacking)
             memory = encoded.memory.select(torch.tensor(lacking, device=self.model.device))
             constraint = self._constraint(trie, min_labels=missing, max_labels=missing)
-            closed = [list(filled[row].candidates) for row in lacking]
+            closed = [[*filled[row].candidates, *held[row]] for row in lacking]
+            begin = self._begin([given[row] for row in lacking] if given else (), closed)
             options = DecodingOptions(num_beams=1)
-            sets = self._search(memory, constraint, options, self.processor.max_target_length, closed)
+            sets = self._search(memory, constraint, options, self.processor.max_target_length, begin)
             for row, labels, log_probs in zip(lacking, sets.labels[:, 0], sets.log_probs[:, 0], strict=True):
-                _add_in_order(filled[row].candidates, labels[labels >= 0], log_probs, k)
+                _add_in_order(filled[row].candidates, labels[labels >= 0], log_probs, most[row])
         return filled
 
     @torch.no_grad()
@@ -314,8 +354,13 @@ class Generator(ModelSource):
         """
         spelled = self.processor.label_tokenizer.label_token_ids
         room = self.processor.max_target_length - max((len(spelled[label]) for label in candidates), default=0)
+        return self._fitting(self.processor.label_space.order(given), room)
+
+    def _fitting(self, labels: Sequence[int], room: int) -> list[int]:
+        """The labels that fit into a number of tokens, one after the other; one that does not is left out alone."""
+        spelled = self.processor.label_tokenizer.label_token_ids
         kept = []
-        for label in self.processor.label_space.order(given):
+        for label in labels:
             if len(spelled[label]) <= room:
                 room -= len(spelled[label])
                 kept.append(label)
@@ -345,14 +390,14 @@ class Generator(ModelSource):
         constraint: LabelSetConstraint,
         options: DecodingOptions,
         max_length: int,
-        closed: Sequence[Sequence[int]] = (),
+        begin: SetsBegin | None = None,
     ) -> LabelSets:
         rows = DecoderRows(self.model.decode_step, memory)
         device = self.model.device
         start, end = self.model.config.start_token, self.processor.eos_token_id
         end_column = int(self.model.output_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:
-            return beam_search(rows, constraint, start, end_column, max_length, options.num_beams)
+            return beam_search(rows, constraint, start, end_column, max_length, options.num_beams, begin)
         generator = torch.Generator(device).manual_seed(options.seed) if options.num_samples else None
         return greedy_or_sample(
             rows,
@@ -363,8 +408,13 @@ class Generator(ModelSource):
             samples=options.num_samples,
             temperature=options.temperature,
             generator=generator,
-            closed=closed,
+            begin=begin,
         )
+
+
+def _with_given(decoded: Sequence[DecodedSet], given: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The labels of each text: those that it has already, and those that were found."""
+    return [[*one.labels, *labels] for one, labels in zip(decoded, given or [()] * len(decoded), strict=True)]
 
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -28,6 +28,7 @@ class PredictionMixin:
         decoding: DecodingOptions | None = None,
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[str]] | None = None,
         open_vocabulary: bool = False,
         evidence: bool = False,
         abstain_below: float | None = None,
@@ -42,6 +43,7 @@ class PredictionMixin:
             decoding: how to search; the model's own way if None.
             rule: which of the scored labels are predicted; the model's own rule if None.
             allowed: ids of the labels to choose from; all if None.
+            given: names of labels that each text has already; only further ones are predicted.
             open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
             evidence: also say what speaks for each label (`evidence`).
             abstain_below: mark texts whose expected F1 is lower, in [0, 1], for a person (`abstain`); no text if None.
@@ -56,6 +58,7 @@ class PredictionMixin:
             decoding=decoding,
             rule=rule,
             allowed=allowed,
+            given=given,
             open_vocabulary=open_vocabulary,
             evidence=evidence,
             abstain_below=abstain_below,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -19,7 +20,7 @@ from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource, SavedSource, TextBatch, union
+from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
 from .candidate_ranker import model_source
 from .encoding import GeneratorModel, ModelSource
 from .evidence import LabelEvidence, explain_batch
@@ -32,6 +33,8 @@ __all__ = ["Predictor", "RankedTexts", "candidate_values"]
 logger = logging.getLogger(__name__)
 
 _RANKED = 50  # labels of a text that a retriever or label trees are asked for
+Choose: TypeAlias = Callable[[ScoredLabels, np.ndarray], ScoredLabels]
+"""Chooses among the candidates of texts, given with the numbers of these texts."""
 _UNTUNED = DecisionRule("top_k", 5)  # of a source without label sets of its own and without validation rows
 
 
@@ -148,6 +151,7 @@ class Predictor:
         decoding: DecodingOptions | None = None,
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[str]] | None = None,
         open_vocabulary: bool = False,
         evidence: bool = False,
         abstain_below: float | None = None,
@@ -161,6 +165,10 @@ class Predictor:
             decoding: how a generator searches; its own way if None.
             rule: which of the scored labels are predicted; the model's own rule if None.
             allowed: ids of the labels to choose from; all if None.
+            given: names of labels that each text has already, or names and ids of their concepts. Only further ones
+                are predicted, going by these: a generator has spelled them first, and training texts that have them
+                count more in retrieval. They count in the bounds on the number of labels, and for the number that the
+                model's own rule wants.
             open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
             evidence: also say what speaks for each label (`evidence`).
             abstain_below: mark texts whose expected F1 is lower, in [0, 1], for a person (`abstain`); no text if None.
@@ -180,6 +188,7 @@ class Predictor:
             decoding=decoding,
             rule=rule,
             allowed=allowed,
+            given=given,
             open_vocabulary=open_vocabulary,
             evidence=evidence,
             batch_size=batch_size,
@@ -208,27 +217,35 @@ class Predictor:
         decoding: DecodingOptions | None = None,
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[str]] | None = None,
         open_vocabulary: bool = False,
         evidence: bool = False,
         batch_size: int = 64,
         progress: bool = False,
     ) -> RankedTexts:
         """The candidates of texts, those that [`predict`] returns chosen; see there for the arguments."""
+        is_own = rule is None or rule.kind == "own"
         rule = self._rule(rule)
         if rule.min_candidates:
             wanted = decoding or DecodingOptions()
             decoding = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
+        held = None if given is None else np.array([len(set(labels)) for labels in given], dtype=np.int64)
+
+        def choose(scored: ScoredLabels, rows: np.ndarray) -> ScoredLabels:
+            return rule.apply(scored, None if held is None else held[rows], in_all=is_own)
+
         ranked = self.rank_texts(
             texts,
             rule.num_labels,
             decoding=decoding,
             allowed=allowed,
+            given=given,
             open_vocabulary=open_vocabulary,
-            explained=rule if evidence else None,
+            explained=choose if evidence else None,
             batch_size=batch_size,
             progress=progress,
         )
-        return replace(ranked, scored=rule.apply(ranked.scored))
+        return replace(ranked, scored=choose(ranked.scored, np.arange(len(texts))))
 
     def _rule(self, rule: DecisionRule | None) -> DecisionRule:
         if rule is None or rule.kind == "own":
@@ -270,16 +287,18 @@ class Predictor:
         *,
         decoding: DecodingOptions | None = None,
         allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[str]] | None = None,
         open_vocabulary: bool = False,
-        explained: DecisionRule | None = None,
+        explained: Choose | None = None,
         batch_size: int = 64,
         progress: bool = False,
     ) -> RankedTexts:
         """What [`predict`] decides from: the candidates, and what guided the generator.
 
-        The arguments are those of [`predict`]; the labels that the rule `explained` chooses get evidence.
+        The arguments are those of [`predict`]; the labels that `explained` chooses get evidence.
         """
         texts = TextBatch.of(texts).texts
+        held = self._given_ids(given, len(texts))
         source = self._searching(decoding, open_vocabulary)
         allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
@@ -291,8 +310,9 @@ class Predictor:
         truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], batch_size):
-                in_batch = [texts[row] for row in rows]
-                batch = TextBatch(in_batch, self._depth(k), allowed, explained=explained is not None)
+                of_rows = [held[row] for row in rows] if held else []
+                depth, in_batch = self._depth(k) + max(map(len, of_rows), default=0), [texts[row] for row in rows]
+                batch = TextBatch(in_batch, depth, allowed, of_rows, explained=explained is not None)
                 blocks.append(self._rank_batch(source, batch, k))
                 order += rows
                 if isinstance(source, Generator):
@@ -301,7 +321,7 @@ class Predictor:
                     truncated += sum(not one.complete for one in decoded)
                     novel += find_novel_names(source, batch) if open_vocabulary else []
                 if explained is not None:
-                    evidence += self._explain(source, batch, explained.apply(blocks[-1]))
+                    evidence += self._explain(source, batch, explained(blocks[-1], np.array(rows)))
                 bar.update(len(rows))
         if truncated:
             logger.warning(
@@ -323,6 +343,32 @@ class Predictor:
     def _further_names(self) -> list[tuple[int, str]]:
         """Aliases and names in other languages, as an index may hold them, each with its label id."""
         return [] if self.vocabulary is None else self.vocabulary.further_names(self.label_space.index)
+
+    def _given_ids(self, given: Sequence[Sequence[str]] | None, texts: int) -> list[list[int]]:
+        """Ids of the labels that each text has already; none if no text has one. Others than labels are counted."""
+        if given is None:
+            return []
+        if len(given) != texts:
+            raise ConfigurationError(f"{texts} texts come with given labels for {len(given)}; one list for each.")
+        found = [self.label_space.encode_known(self._labels_of(names)) for names in given]
+        unknown = sum(len(names) for _, names in found)
+        if unknown:
+            example = next(name for _, names in found for name in names)
+            logger.warning(
+                "Given labels that the model does not have, which say nothing to it: %d, e.g. %r.", unknown, example
+            )
+        return [ids for ids, _ in found] if any(ids for ids, _ in found) else []
+
+    def _labels_of(self, names: Sequence[str]) -> list[str]:
+        """Names with the labels of the concepts that some of them mean."""
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            return list(names)
+        concepts = [() if name in self.label_space else vocabulary.find(name) for name in names]
+        return [
+            vocabulary.labels[found[0]] if len(found) == 1 else name
+            for name, found in zip(names, concepts, strict=True)
+        ]
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
         if isinstance(self.source, Generator):
@@ -358,12 +404,12 @@ class Predictor:
         for further in (*self.score_model.sources.values(), source):
             if (np.diff(ranked.start) >= k).all():
                 break
-            ranked = ranked.followed_by(further.rank(batch, k, batch.allowed), k)
+            ranked = ranked.followed_by(rank_further(further, batch, k), k)
         return ranked
 
     def _pool(self, source: CandidateSource, batch: TextBatch) -> ScoredLabels:
         """Sources, union, features, fusion; or the one source, calibrated."""
-        own = source.rank(batch, 0 if isinstance(source, ModelSource) else self._pool_depth, batch.allowed)
+        own = rank_further(source, batch, 0 if isinstance(source, ModelSource) else self._pool_depth)
         own = self.score_model.calibrate(own, self.label_space.counts)
         fusion = self.score_model.fusion
         if fusion is None:
@@ -412,7 +458,7 @@ def candidate_values(
         depth: labels of a text that each further source contributes.
         features: what the model has to say of all candidates, by name; all that it can if None.
     """
-    ranked = {name: other.rank(batch, depth, batch.allowed) for name, other in others.items()}
+    ranked = {name: rank_further(other, batch, depth) for name, other in others.items()}
     if "retrieval" in ranked:
         own = replace(own, parts={})  # a candidate head's parts are what retrieval says of fewer candidates
     name = "generated" if isinstance(source, Generator) else "candidate_head"

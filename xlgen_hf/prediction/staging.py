@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypedDict
@@ -67,7 +67,7 @@ class StagedLabels:
                 one = _FORM.check(content, f"{self.path}, line {line}")
                 self._found[one["label"]] = one
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[StagedLabel]:
         """The labels, those of most texts first."""
         return iter(sorted(self._found.values(), key=lambda one: (-one["count"], one["label"])))
 
@@ -81,13 +81,8 @@ class StagedLabels:
         for text, prediction in zip(texts, predictions, strict=True):
             digest = blake2b(text.encode(), digest_size=8).hexdigest()
             for novel in prediction.novel_labels:
-                one = self._found.setdefault(
-                    novel.label,
-                    {
-                        **{"label": novel.label, "count": 0, "score": 0.0, "nearest": novel.nearest},
-                        **{"examples": [], "texts": []},
-                    },
-                )
+                new = StagedLabel(label=novel.label, count=0, score=0.0, nearest=novel.nearest, examples=[], texts=[])
+                one = self._found.setdefault(novel.label, new)
                 one["score"] = max(one["score"], round(novel.score, 6))
                 if digest not in one["texts"]:
                     one["texts"].append(digest)

@@ -73,15 +73,23 @@ class DecisionRule:
         """
         return 0 if self.kind == "own" else _CANDIDATES
 
-    def apply(self, scored: ScoredLabels) -> ScoredLabels:
-        """Choose among the candidates."""
+    def apply(self, scored: ScoredLabels, given: np.ndarray | None = None, *, in_all: bool = False) -> ScoredLabels:
+        """Choose among the candidates.
+
+        Args:
+            scored: the candidates of `N` texts.
+            given: number of labels that each text has already, which are not among the candidates, `(N,)`; none if
+                None. They count for `min_labels`.
+            in_all: whether they also count for `top_k`, which then says how many labels a text has in all.
+        """
         if self.kind == "own":
             return scored
         rank = scored.rank
+        held = 0 if given is None else given[scored.text]
         if self.kind == "top_k":
-            return scored.choose(rank < self.num_labels)
+            return scored.choose(rank < self.num_labels - (held if in_all else 0))
         if self.kind == "threshold":
-            return scored.choose((rank < self.min_labels) | (scored.scores >= self.value))
+            return scored.choose((rank < self.min_labels - held) | (scored.scores >= self.value))
         return scored.choose(rank < np.maximum(expected_f1_sizes(scored), 1)[scored.text])
 
 

@@ -161,6 +161,24 @@ class ScoredLabels:
         """The same candidates with other scores; among equal ones those that were better stay first."""
         return self.from_entries(self.text, self.labels, scores, self.chosen, len(self), self.parts)
 
+    def without(self, labels: Sequence[Sequence[int]]) -> ScoredLabels:
+        """The candidates without some labels of each text.
+
+        Args:
+            labels: label ids of each text.
+        """
+        return self._kept(~self._are_in(labels))
+
+    def first(self, k: int) -> ScoredLabels:
+        """The `k` best candidates of each text, or as many as there are."""
+        return self._kept(self.rank < k)
+
+    def _kept(self, kept: np.ndarray) -> ScoredLabels:
+        sizes = np.bincount(self.text[kept], minlength=len(self))
+        start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        parts = {name: values[kept] for name, values in self.parts.items()}
+        return ScoredLabels(start, self.labels[kept], self.scores[kept], self.chosen[kept], parts)
+
     def choose(self, chosen: np.ndarray) -> ScoredLabels:
         """The same candidates with another choice among them, `(M,)`."""
         return replace(self, chosen=chosen)
@@ -179,8 +197,12 @@ class ScoredLabels:
         """
         if len(references) != len(self):
             raise DataError(f"{len(self)} texts come with {len(references)} references.")
-        text = np.repeat(np.arange(len(references)), [len(ids) for ids in references])
-        ids = np.array([label for row in references for label in row], dtype=np.int64)
+        return self._are_in(references)
+
+    def _are_in(self, labels: Sequence[Sequence[int]]) -> np.ndarray:
+        """Whether each entry is among the given label ids of its text, `(M,)`, bool."""
+        text = np.repeat(np.arange(len(labels)), [len(ids) for ids in labels])
+        ids = np.array([label for row in labels for label in row], dtype=np.int64)
         span = max(int(self.labels.max(initial=0)), int(ids.max(initial=0))) + 1
         return np.isin(self.text * span + self.labels, text * span + ids)
 

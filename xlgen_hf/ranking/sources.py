@@ -11,7 +11,7 @@ import numpy as np
 from ..labels.changes import LabelChange
 from .scored_labels import ScoredLabels
 
-__all__ = ["CandidateScorer", "CandidateSource", "SavedSource", "TextBatch", "union"]
+__all__ = ["CandidateScorer", "CandidateSource", "SavedSource", "TextBatch", "rank_further", "union"]
 
 _Value = TypeVar("_Value")
 
@@ -26,15 +26,23 @@ class TextBatch(Sequence[str]):
         texts: the texts.
         depth: labels of a text that anybody will ask a source for; a search that is shared is made that deep.
         allowed: ids of the labels to choose from, sorted; all if None.
+        given: label ids that each text has already; none if empty. Sources may go by them.
         explained: whether evidence will be asked for; what it needs of intermediate results is kept then.
     """
 
     def __init__(
-        self, texts: Sequence[str], depth: int = 0, allowed: np.ndarray | None = None, *, explained: bool = False
+        self,
+        texts: Sequence[str],
+        depth: int = 0,
+        allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[int]] = (),
+        *,
+        explained: bool = False,
     ) -> None:
         self.texts = list(texts)
         self.depth = depth
         self.allowed = allowed
+        self.given = [list(labels) for labels in given]
         self.explained = explained
         self._computed: dict[tuple[int, Hashable], object] = {}
         self._owners: list[object] = []  # kept alive, so that no other object gets the id of one
@@ -71,6 +79,20 @@ class TextBatch(Sequence[str]):
             self._computed[key] = make()
             self._owners.append(owner)
         return cast("_Value", self._computed[key])
+
+
+def rank_further(source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:
+    """The best labels of each text out of those that are allowed and that it does not have already.
+
+    Args:
+        source: the source.
+        batch: the texts.
+        k: labels for each text; 0 for what a generator's own search finds.
+    """
+    if not batch.given:
+        return source.rank(batch, k, batch.allowed)
+    found = source.rank(batch, k + max(map(len, batch.given)) if k else 0, batch.allowed).without(batch.given)
+    return found.first(k) if k else found
 
 
 class CandidateSource(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import overload
@@ -11,6 +12,7 @@ import numpy as np
 __all__ = ["DocumentNames", "PackedStrings"]
 
 _PARTS: dict[str, type] = {"start": np.int64, "bytes": np.uint8}
+_NUMBER = re.compile("[0-9]{1,18}")
 _FIELDS = ("document_ids", "document_beginnings")
 
 
@@ -55,6 +57,13 @@ class PackedStrings(Sequence[str]):
         start = np.concatenate([self.start, other.start[1:] + self.start[-1]])
         return PackedStrings(start, np.concatenate([self.content, other.content]))
 
+    def take(self, rows: np.ndarray) -> PackedStrings:
+        """The strings at some positions, in their order, `(n,)`."""
+        sizes = np.diff(self.start)[rows]
+        start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        places = np.repeat(self.start[rows] - start[:-1], sizes) + np.arange(start[-1])
+        return PackedStrings(start, self.content[places])
+
 
 @dataclass(frozen=True)
 class DocumentNames:
@@ -88,6 +97,20 @@ class DocumentNames:
         """The names of these texts and then of others; beginnings where both have them."""
         both = None if self.beginnings is None or other.beginnings is None else self.beginnings + other.beginnings
         return DocumentNames(self.ids + other.ids, both)
+
+    def take(self, rows: np.ndarray) -> DocumentNames:
+        """The names of some of the texts, by their numbers, `(n,)`."""
+        return DocumentNames(self.ids.take(rows), None if self.beginnings is None else self.beginnings.take(rows))
+
+    @property
+    def characters(self) -> int:
+        """The most characters that are kept of a text; 0 where no text is kept."""
+        return 0 if self.beginnings is None else max(map(len, self.beginnings), default=0)
+
+    @property
+    def last_number(self) -> int:
+        """The greatest id that is a number, or the number of texts if that is greater: numbering goes on from it."""
+        return max(len(self), *(int(one) for one in self.ids if _NUMBER.fullmatch(one)), 0)
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What [`from_tensors`] takes."""

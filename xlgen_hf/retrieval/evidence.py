@@ -98,7 +98,7 @@ def retrieval_evidence(
     if not len(labels):
         return []
     matches = _Names(retriever, batch, text, labels)
-    neighbors = [_Neighbors(retriever, near, text, labels) for near in retriever.searched(batch).near]
+    neighbors = [_Neighbors(retriever, near, batch.given, text, labels) for near in retriever.searched(batch).near]
     parts = {name: np.zeros(len(labels)) for name in PARTS}
     for prefix, of_kind, near in zip(("", "lexical_"), matches.similarity, neighbors, strict=False):
         parts[f"{prefix}neighbors"], parts[f"{prefix}names"] = near.parts, of_kind
@@ -123,9 +123,17 @@ class _Neighbors:
         parts: their weight among those near to the text, of each label, `(M,)`.
     """
 
-    def __init__(self, retriever: LabelRetriever, near: Neighbors, text: np.ndarray, labels: np.ndarray) -> None:
+    def __init__(
+        self,
+        retriever: LabelRetriever,
+        near: Neighbors,
+        given: Sequence[Sequence[int]],
+        text: np.ndarray,
+        labels: np.ndarray,
+    ) -> None:
         self._documents, self._similarity = (values.reshape(-1) for values in near)
-        self._weights = neighbor_weights(near, retriever.settings.temperature).reshape(-1)
+        weights = neighbor_weights(near, retriever.settings.temperature, retriever.labels, given)
+        self._weights = weights.reshape(-1)
         of_near, span = retriever.labels[self._documents], retriever.labels.shape[1]
         place = np.repeat(np.arange(len(self._documents)), np.diff(of_near.indptr))
         keys = place // near[0].shape[1] * span + of_near.indices

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import hidden_size
@@ -28,40 +26,17 @@ from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
 from .documents import DocumentNames
+from .index_parts import FURTHER, fingerprints_of, label_matrix, tensor_problem
 from .lexical import LexicalIndex
 from .weighing import Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings, write_settings
 
-__all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "NewTexts", "RetrievalSettings"]
+__all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 
 logger = logging.getLogger(__name__)
 
 RETRIEVER_SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
-_FURTHER = "further_names"  # the tensor with the label ids of further names
 _SIMILARITIES_AT_ONCE = 20_000_000
-_KINDS: dict[str, type] = {
-    "documents": np.float16,
-    "names": np.float16,
-    "label_start": np.int64,
-    "label_ids": np.int32,
-    "fingerprints": np.int64,
-}
-
-
-class NewTexts(NamedTuple):
-    """What became of texts that were added to an index.
-
-    Attributes:
-        added: texts that it did not have.
-        corrected: texts that it had with other labels.
-        unchanged: texts that it had with these labels.
-        repeated: texts that came later again, with the labels that counted.
-    """
-
-    added: int
-    corrected: int
-    unchanged: int
-    repeated: int
 
 
 class LabelRetriever:
@@ -119,6 +94,12 @@ class LabelRetriever:
         """Size `H` of an embedding."""
         return int(self.names.shape[1])
 
+    @property
+    def named_documents(self) -> DocumentNames:
+        """What evidence calls the training texts; their numbers where nothing else was given."""
+        known = self.document_names
+        return DocumentNames.of(map(str, range(1, len(self.documents) + 1)), []) if known is None else known
+
     @classmethod
     def fit(
         cls,
@@ -169,11 +150,11 @@ class LabelRetriever:
         )
         all_names = [*label_space.names, *(name for _, name in further)]
         documents, names = embed(list(texts)), embed(all_names)
-        matrix, spelled = _label_matrix(label_ids, len(label_space)), None
+        matrix, spelled = label_matrix(label_ids, len(label_space)), None
         if lexical:
             spelled = LexicalIndex.fit(texts, all_names)
         ids = np.array([label for label, _ in further], dtype=np.int32)
-        known = (documents, names, matrix, _fingerprints(texts))
+        known = (documents, names, matrix, fingerprints_of(texts))
         return cls(loaded, *known, settings, spelled, recipe, ids, document_names)
 
     # ------------------------------------------------------------------------------------------------ searching
@@ -216,7 +197,8 @@ class LabelRetriever:
         """
         if k < 1:
             raise ConfigurationError(f"k={k}; it must be an integer >= 1.")
-        return self.searched(TextBatch.of(texts), k, allowed).weigh(self.settings, self.labels, k, allowed)
+        batch = TextBatch.of(texts)
+        return self.searched(batch, k, allowed).weigh(self.settings, self.labels, k, allowed, batch.given)
 
     def searched(self, batch: TextBatch, k: int = 1, allowed: np.ndarray | None = None) -> RetrievedCandidates:
         """What [`rank`] weighs; see there for the arguments."""
@@ -232,7 +214,7 @@ class LabelRetriever:
         """Embeddings of the texts of a batch, `(B, H)`, made once."""
         vectors = self.token_vectors(batch) if batch.explained else None
         return batch.once(
-            self, "queries", lambda: self._embed_new(batch.texts, self._same_texts(batch.texts), token_vectors=vectors)
+            self, "queries", lambda: self._embed_new(batch.texts, self.same_texts(batch.texts), token_vectors=vectors)
         )
 
     def token_vectors(self, batch: TextBatch) -> TokenVectors:
@@ -247,7 +229,7 @@ class LabelRetriever:
             k: labels for each text, at least 1.
             progress: show a progress bar on a terminal.
         """
-        same = self._same_texts(texts)
+        same = self.same_texts(texts)
         queries = self._embed_new(texts, same, progress=progress)
         found = self.find(queries, k, hidden=same, texts=list(texts), settings=self.settings)
         return found.weigh(self.settings, self.labels, k)
@@ -271,9 +253,9 @@ class LabelRetriever:
         queries[known] = self.documents[same.indices[same.indptr[:-1][known]]]
         return queries
 
-    def _same_texts(self, texts: Sequence[str]) -> csr_matrix:
+    def same_texts(self, texts: Sequence[str]) -> csr_matrix:
         """Which training text is which of these texts, `(Q, N)`."""
-        given = _fingerprints(texts)
+        given = fingerprints_of(texts)
         order = np.argsort(self.fingerprints, kind="stable")
         first, last = (np.searchsorted(self.fingerprints[order], given, side) for side in ("left", "right"))
         found = [order[low:high] for low, high in zip(first, last, strict=True)]
@@ -368,20 +350,8 @@ class LabelRetriever:
     def with_settings(self, settings: RetrievalSettings, *, lexical: bool = True) -> LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
         kept = self.lexical if lexical else None
-        known = (self.documents, self.names, self.labels, self.fingerprints)
-        return self._changed(*known, settings, kept)
-
-    def _changed(
-        self,
-        documents: np.ndarray,
-        names: np.ndarray,
-        labels: csr_matrix,
-        fingerprints: np.ndarray,
-        settings: RetrievalSettings,
-        lexical: LexicalIndex | None,
-    ) -> LabelRetriever:
-        known = (documents, names, labels, fingerprints, settings, lexical)
-        return LabelRetriever(self.encoder, *known, self.recipe, self.further, self.document_names)
+        known = (self.documents, self.names, self.labels, self.fingerprints, settings, kept, self.recipe, self.further)
+        return LabelRetriever(self.encoder, *known, self.document_names)
 
     def relabelled(self, change: LabelChange) -> LabelRetriever:
         """The same index for a changed label space.
@@ -406,51 +376,25 @@ class LabelRetriever:
             self.encoder, *known, self.settings, lexical, self.recipe, further[order], self.document_names
         )
         lost = (np.diff(labels.indptr) == 0) & (np.diff(self.labels.indptr) > 0)
-        return made._with_texts(np.flatnonzero(~lost)) if lost.any() else made
+        return made.of_documents(np.flatnonzero(~lost)) if lost.any() else made
 
-    def with_texts(self, texts: Sequence[str], label_ids: Sequence[Sequence[int]]) -> tuple[LabelRetriever, NewTexts]:
-        """The index with further training texts; those that it has already get the labels that are given here.
-
-        Args:
-            texts: the texts; of equal ones the last counts.
-            label_ids: the label ids of each.
-
-        Returns:
-            The index, and what became of the texts.
-        """
-        last = {text: row for row, text in enumerate(texts)}
-        same = self._same_texts(list(last))
-        present, sizes = same.indices, np.diff(same.indptr)
-        rows = np.fromiter(last.values(), dtype=np.int64, count=len(last))
-        given = _label_matrix([label_ids[row] for row in rows.tolist()], len(self))
-        owner = np.repeat(np.arange(len(last)), sizes)
-        differs = np.diff(abs(_sorted(self.labels[present]) - _sorted(given[owner])).tocsr().indptr) > 0
-        changed = present[differs]
-        labels = _with_rows(self.labels, changed, given[owner[differs]])
-        new = np.flatnonzero(sizes == 0)
-        added = [texts[row] for row in rows[new].tolist()]
-        known = (self.documents, self.names, labels, self.fingerprints)
-        made = self._changed(*known, self.settings, self.lexical)
-        made = made._with_texts(None, added, given[new])
-        corrected = len(np.unique(owner[differs]))
-        return made, NewTexts(len(new), corrected, len(last) - len(new) - corrected, len(texts) - len(last))
-
-    def _with_texts(
-        self, kept: np.ndarray | None, texts: Sequence[str] = (), labels: csr_matrix | None = None
+    def with_documents(
+        self,
+        documents: np.ndarray,
+        labels: csr_matrix,
+        fingerprints: np.ndarray,
+        lexical: LexicalIndex | None,
+        document_names: DocumentNames,
     ) -> LabelRetriever:
-        """Some of the training texts, all if None, and further ones with their labels."""
-        kept = np.arange(len(self.documents)) if kept is None else kept
-        parts = [self.documents, self.labels, self.fingerprints]
-        if len(kept) < len(self.documents):
-            parts = [part[kept] for part in parts]
-        documents, matrix, fingerprints = parts
-        if len(texts):
-            documents = np.concatenate([documents, self.embed(texts, side="passage", progress=True)])
-            matrix = vstack([matrix, labels], format="csr")
-            fingerprints = np.concatenate([fingerprints, _fingerprints(texts)])
-        lexical = None if self.lexical is None else self.lexical.with_documents(kept, texts)
-        known = (documents, self.names, matrix, fingerprints)
-        return self._changed(*known, self.settings, lexical)
+        """The same index with other training texts; the arguments are those of the class."""
+        known = (documents, self.names, labels, fingerprints, self.settings, lexical, self.recipe, self.further)
+        return LabelRetriever(self.encoder, *known, document_names)
+
+    def of_documents(self, kept: np.ndarray) -> LabelRetriever:
+        """The index of some of its training texts alone, by their numbers, ascending."""
+        lexical = None if self.lexical is None else self.lexical.with_documents(kept, [])
+        parts = (self.documents[kept], self.labels[kept], self.fingerprints[kept])
+        return self.with_documents(*parts, lexical, self.named_documents.take(kept))
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -470,7 +414,7 @@ class LabelRetriever:
             "label_start": self.labels.indptr.astype(np.int64),
             "label_ids": self.labels.indices.astype(np.int32),
             "fingerprints": self.fingerprints,
-            **({_FURTHER: self.further} if len(self.further) else {}),
+            **({FURTHER: self.further} if len(self.further) else {}),
             **({} if self.lexical is None else self.lexical.tensors()),
             **({} if self.document_names is None else self.document_names.tensors()),
         }
@@ -492,7 +436,7 @@ class LabelRetriever:
         settings, recipe = read_settings(folder / RETRIEVER_SETTINGS_FILE)
         path = folder / _TENSORS_FILE
         tensors = read_tensors(path)
-        problem = _tensor_problem(tensors, num_labels)
+        problem = tensor_problem(tensors, num_labels)
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
         encoder = _load_encoder(folder, recipe)
@@ -509,7 +453,7 @@ class LabelRetriever:
         except ValueError as err:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
-        return cls(encoder, *known, settings, lexical, recipe, tensors.get(_FURTHER), document_names)
+        return cls(encoder, *known, settings, lexical, recipe, tensors.get(FURTHER), document_names)
 
 
 def _load_encoder(folder: Path, recipe: EmbeddingRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -517,63 +461,3 @@ def _load_encoder(folder: Path, recipe: EmbeddingRecipe) -> tuple[PreTrainedMode
         return load_exported_encoder(folder)
     check_encoder(folder)
     return load_encoder(str(folder), recipe)
-
-
-def _fingerprints(texts: Sequence[str]) -> np.ndarray:
-    """A number of 64 bits for each text, `(N,)`, int64, the same on every machine."""
-    digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
-
-
-def _label_matrix(label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
-    """Rows of label ids -> `(N, L)`, 1 where a text has a label."""
-    start = np.cumsum([0, *map(len, label_ids)])
-    ids = np.fromiter((label for row in label_ids for label in row), dtype=np.int32, count=int(start[-1]))
-    return csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(label_ids), num_labels))
-
-
-def _sorted(labels: csr_matrix) -> csr_matrix:
-    labels.sort_indices()
-    return labels
-
-
-def _with_rows(matrix: csr_matrix, rows: np.ndarray, new: csr_matrix) -> csr_matrix:
-    """A matrix with other contents of some rows, `(N, L)`."""
-    if not len(rows):
-        return matrix
-    order = np.arange(matrix.shape[0])
-    order[rows] = matrix.shape[0] + np.arange(len(rows))
-    return vstack([matrix, new], format="csr")[order]
-
-
-def _tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | None:
-    """Say what does not fit, if anything."""
-    for name, kind in _KINDS.items():
-        if name not in tensors or tensors[name].dtype != kind:
-            return f"{name!r} must be there, as {np.dtype(kind).name}."
-    documents, names, start, ids, fingerprints = (tensors[name] for name in _KINDS)
-    if documents.ndim != 2 or names.ndim != 2 or documents.shape[1] != names.shape[1]:
-        return f"'documents' {documents.shape} and 'names' {names.shape} must be matrices of one width."
-    problem = _names_problem(len(names), tensors.get(_FURTHER, np.zeros(0, np.int32)), num_labels)
-    if problem:
-        return problem
-    if not (np.isfinite(documents).all() and np.isfinite(names).all()):
-        return "embeddings hold NaN or infinity."
-    if fingerprints.shape != (len(documents),):
-        return f"{len(documents)} texts come with 'fingerprints' {fingerprints.shape}."
-    if start.shape != (len(documents) + 1,) or start[0] != 0 or start[-1] != len(ids) or (np.diff(start) < 0).any():
-        return "'label_start' does not say where each text's labels begin."
-    if ids.size and not 0 <= int(ids.min()) <= int(ids.max()) < num_labels:
-        return f"'label_ids' leave the label space of {num_labels} labels."
-    return None
-
-
-def _names_problem(number: int, further: np.ndarray, num_labels: int) -> str | None:
-    """Say what is wrong with the number of names, or with the labels of the further ones, if anything."""
-    if further.ndim != 1 or further.dtype != np.int32 or (np.diff(further) < 0).any():
-        return f"{_FURTHER!r} must be a list of ascending int32."
-    if len(further) and not 0 <= int(further[0]) <= int(further[-1]) < num_labels:
-        return f"{_FURTHER!r} leave the label space of {num_labels} labels."
-    if number != num_labels + len(further):
-        return f"{number - len(further)} label names are indexed, the label space has {num_labels} labels."
-    return None

@@ -26,6 +26,8 @@ __all__ = [
     "write_settings",
 ]
 
+_GIVEN_STRENGTH = 4.0
+"""A near text with all labels that a query has already counts 1 + this times as much as one with none of them."""
 PARTS = ("neighbors", "names", "lexical_neighbors", "lexical_names")
 
 Neighbors: TypeAlias = "tuple[np.ndarray, np.ndarray]"
@@ -68,7 +70,12 @@ class RetrievedCandidates:
         return cls(text, np.concatenate([block.labels for block in blocks]), of_names, near)
 
     def weigh(
-        self, settings: RetrievalSettings, labels: csr_matrix, k: int, allowed: np.ndarray | None = None
+        self,
+        settings: RetrievalSettings,
+        labels: csr_matrix,
+        k: int,
+        allowed: np.ndarray | None = None,
+        given: Sequence[Sequence[int]] = (),
     ) -> ScoredLabels:
         """Scores of the candidates, and the parts that they are made of (`PARTS`).
 
@@ -77,8 +84,9 @@ class RetrievedCandidates:
             labels: which training text has which label, `(N, L)`, sparse, 1 where it has.
             k: labels of a query that are kept, best first.
             allowed: ids of the labels to choose from; all if None.
+            given: label ids that each query has already; near texts that have them count more. None if empty.
         """
-        parts = self._parts(settings, labels)
+        parts = self._parts(settings, labels, given)
         added, total = settings.weigh_parts(parts, lexical=len(self.near) > 1)
         scores = (added.sum(axis=0) / total).clip(0, 1)
         order = np.lexsort((self.labels, -scores, self.text))
@@ -92,31 +100,59 @@ class RetrievedCandidates:
         kept = {name: values[order] for name, values in parts.items()}
         return ScoredLabels(start, self.labels[order], scores[order], chosen, kept)
 
-    def _parts(self, settings: RetrievalSettings, labels: csr_matrix) -> dict[str, np.ndarray]:
+    def _parts(
+        self, settings: RetrievalSettings, labels: csr_matrix, given: Sequence[Sequence[int]]
+    ) -> dict[str, np.ndarray]:
         """The parts of each candidate's score before they are weighed, `(M,)` each, in [0, 1]."""
         parts = {name: np.zeros(len(self.text)) for name in PARTS}
         for prefix, near, of_names in zip(("", "lexical_"), self.near, self.of_names, strict=False):
-            parts[f"{prefix}neighbors"] = self._shares(near, labels, settings.temperature)
+            parts[f"{prefix}neighbors"] = self._shares(near, labels, settings.temperature, given)
             parts[f"{prefix}names"] = of_names
         return parts
 
-    def _shares(self, near: Neighbors, labels: csr_matrix, temperature: float) -> np.ndarray:
+    def _shares(
+        self, near: Neighbors, labels: csr_matrix, temperature: float, given: Sequence[Sequence[int]]
+    ) -> np.ndarray:
         """Weight of each candidate among the neighbours, `(M,)`."""
         if not len(self.text):  # scipy gives no array for no entries
             return np.zeros(0)
-        documents, weight = near[0], neighbor_weights(near, temperature)
+        documents, weight = near[0], neighbor_weights(near, temperature, labels, given)
         ends = np.arange(len(documents) + 1) * documents.shape[1]
         weights = csr_matrix((weight.reshape(-1), documents.reshape(-1), ends), (len(documents), labels.shape[0]))
         return np.asarray((weights @ labels)[self.text, self.labels]).reshape(-1).clip(0, 1)
 
 
-def neighbor_weights(near: Neighbors, temperature: float) -> np.ndarray:
-    """What each near text weighs among those of its query: softmax of similarity / temperature, `(Q, neighbors)`."""
-    _, similarity = near
+def neighbor_weights(
+    near: Neighbors, temperature: float, labels: csr_matrix, given: Sequence[Sequence[int]] = ()
+) -> np.ndarray:
+    """What each near text weighs among those of its query, `(Q, neighbors)`; they add up to 1.
+
+    It is the softmax of similarity / temperature, times more for texts that have what the query has already.
+
+    Args:
+        near: the near texts.
+        temperature: of the softmax.
+        labels: which training text has which label, `(N, L)`, sparse, 1 where it has.
+        given: label ids that each query has already; none if empty.
+    """
+    documents, similarity = near
     top = np.maximum(similarity[:, :1], -1)  # where every text is hidden, none is near
-    weight = np.exp((similarity - top) / temperature)
+    weight: np.ndarray = np.exp((similarity - top) / temperature)
+    if given:
+        weight *= 1 + _GIVEN_STRENGTH * _held(documents, labels, given)
     weight /= weight.sum(1, keepdims=True).clip(1e-30)
     return weight
+
+
+def _held(documents: np.ndarray, labels: csr_matrix, given: Sequence[Sequence[int]]) -> np.ndarray:
+    """Which fraction of the labels that its query has already each near text has, `(Q, neighbors)`."""
+    start = np.cumsum([0, *map(len, given)])
+    ids = np.array([label for row in given for label in row], dtype=np.int64)
+    fraction = np.repeat(1 / np.maximum(np.diff(start), 1), np.diff(start))
+    wanted = csr_matrix((fraction, ids, start), shape=(len(given), labels.shape[1]))
+    of_near = labels[documents.reshape(-1)]
+    owner = np.repeat(np.arange(len(given)), documents.shape[1])
+    return np.asarray(of_near.multiply(wanted[owner]).sum(axis=1)).reshape(documents.shape)
 
 
 def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

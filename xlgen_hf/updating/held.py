@@ -100,7 +100,7 @@ class _Model(HeldParts):
         self._spelled = self._spelling()
 
     @property
-    def vocabulary(self) -> Vocabulary | None:  # type: ignore[override]
+    def vocabulary(self) -> Vocabulary | None:
         return self._processor.vocabulary
 
     @vocabulary.setter

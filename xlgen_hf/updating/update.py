@@ -26,6 +26,7 @@ from ..hub.local_cards import write_local_card
 from ..labels.changes import LabelChange, LabelEdits
 from ..labels.vocabulary import Vocabulary
 from ..labels.vocabulary_edits import edit_vocabulary
+from ..retrieval.index_updates import add_texts
 from .held import HeldParts, load_parts
 
 __all__ = ["KEPT_UPDATES", "UnknownLabels", "undo_update", "update_model"]
@@ -125,7 +126,7 @@ def _check_arguments(unknown_labels: str, keep_previous: int) -> None:
         raise ConfigurationError(f"keep_previous={keep_previous!r}; it must be an integer >= 0.")
 
 
-# ---------------------------------------------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------------------------------------------- the request
 
 
 def _request(edits: LabelEdits, rows: RowSource | None, options: RowOptions, unknown_labels: str) -> str:
@@ -262,7 +263,7 @@ def _add_rows(parts: HeldParts, rows: _Rows) -> dict[str, JSON]:
     """Let rows join the index, and the counts follow."""
     assert parts.retriever is not None
     before = _column_sums(parts)
-    retriever, texts = parts.retriever.with_texts(rows.texts, [parts.label_space.encode(one) for one in rows.labels])
+    retriever, texts = add_texts(parts.retriever, rows.texts, [parts.label_space.encode(one) for one in rows.labels])
     parts.take_retriever(retriever)
     change = LabelChange.with_counts(parts.label_space, _column_sums(parts) - before)
     if not change.is_nothing:
