@@ -3,9 +3,9 @@
     python benchmarks/bench_update.py first-documents INDEX --pool F --test F [--rows N] [--json F]
     python benchmarks/bench_update.py time INDEX --texts F [--sizes 10000,100000] [--json F]
 
-`first-documents`: of the labels that no document of the index has, those that test rows have and that enough rows of the
-pool have. Their first 1, 2 and 5 documents of the pool join a copy of the index, one update each; F1 of these labels,
-and of all others, on the test rows before and after. `time`: the index is repeated to so many documents (with
+`first-documents`: of the labels that no document of the index has, those that test rows have and that enough rows of
+the pool have. Their first 1, 2 and 5 documents of the pool join a copy of the index, one update each; F1 of these
+labels, and of all others, on the test rows before and after. `time`: the index is repeated to so many documents (with
 fingerprints of their own), and 100 new texts join it. INDEX is a folder that `xlgen index` wrote; it is not changed.
 """
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from .decoding.decoded_sets import DecodingOptions
     from .hub.datasets import push_dataset
     from .hub.push import push_metric, push_model
-    from .labels.clustering import fit_clusters
     from .labels.changes import LabelEdits
+    from .labels.clustering import fit_clusters
     from .labels.clusters import LabelClusters
     from .labels.concepts import Concept
     from .labels.space import LabelSpace

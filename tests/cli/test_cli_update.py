@@ -103,7 +103,7 @@ def test_staged_files_that_cannot_be_used(tmp_path):
         read_new_labels(tmp_path / "nowhere.jsonl")
     damaged = tmp_path / "damaged.jsonl"
     damaged.write_text('{"label": "harp"}\n')
-    with pytest.raises(ModelFolderError, match="damaged.jsonl, line 1"):
+    with pytest.raises(ModelFolderError, match=r"damaged\.jsonl, line 1"):
         read_new_labels(damaged)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(DataError, match="no label of at least 1 texts"):
