@@ -273,6 +273,14 @@ def test_files_that_stay_are_not_kept_twice(index):
     assert not os.path.samefile(index / "label_space.json", index / PREVIOUS_FOLDER / "1" / "label_space.json")
 
 
+def test_links_are_not_followed(index, tmp_path):
+    elsewhere = tmp_path / "elsewhere.json"
+    (index / "label_space.json").rename(elsewhere)
+    (index / "label_space.json").symlink_to(elsewhere)
+    with pytest.raises(ConfigurationError, match=r"label_space\.json is a link, which an update does not follow"):
+        update_model(index, EDITS)
+
+
 def test_another_save_ends_the_journal(index, checkpoints, label_space):
     update_model(index, EDITS)
     retriever = make_retriever(checkpoints["bert"], label_space)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import filecmp
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypedDict
@@ -87,9 +87,11 @@ def save_update(folder: str | Path, request: str, changes: dict[str, JSON], *, k
         keep: number of updates that can be undone; the former files of older ones are removed.
 
     Raises:
+        ConfigurationError: if a file of the folder is a link, as in a cache of the Hub.
         SaveError: if the files cannot be written. The folder is then as it was.
     """
     folder = Path(folder)
+    _refuse_links(folder)
     records = read_updates(folder)
     number = len(records) + 1
     with replace_files(folder) as aside:
@@ -130,6 +132,7 @@ def undo_update(folder: str | Path) -> UpdateRecord:
             "--keep-previous says how many updates can be undone; it counts from the update on that it is given with."
         )
     undone: UpdateRecord = {**last, "undone": _now()}
+    _refuse_links(previous)
     with replace_files(folder) as aside:
         for name in names:
             if name != UPDATES_FILE:
@@ -150,6 +153,16 @@ def _keep_previous(folder: Path, aside: Path, number: int) -> None:
             link_or_copy(folder / name, aside / name)
 
 
+def _refuse_links(folder: Path) -> None:
+    """Refuse a folder whose files are elsewhere, and might be anything of the user's."""
+    for name in files_of_model(folder):
+        if (folder / name).is_symlink():
+            raise ConfigurationError(
+                f"{folder / name} is a link, which an update does not follow. Make a copy of the folder (cp -rL), and "
+                "update that."
+            )
+
+
 def _in_force(records: Sequence[UpdateRecord]) -> list[UpdateRecord]:
     return [one for one in records if one["undone"] is None]
 
@@ -157,10 +170,10 @@ def _in_force(records: Sequence[UpdateRecord]) -> list[UpdateRecord]:
 def _forget(folder: Path, kept: Sequence[int]) -> None:
     """Remove former files but those of some updates."""
     place = folder / PREVIOUS_FOLDER
-    for found in list(place.iterdir()) if place.is_dir() else []:
+    for found in list(place.iterdir()) if place.is_dir() and not place.is_symlink() else []:
         if found.name not in map(str, kept):
             discard(found)
-    if place.is_dir() and not any(place.iterdir()):
+    with suppress(OSError):  # it is not there, or holds something
         os.rmdir(place)
 
 

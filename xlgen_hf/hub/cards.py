@@ -327,7 +327,8 @@ def _update_numbers(folder: Path) -> dict[str, object] | None:
         of_documents = {"added_documents": documents.get("added"), "corrected": documents.get("corrected")}
         for name, value in {**changes, **of_documents}.items():
             if name in _UPDATED:
-                numbers[_UPDATED[name]] += len(value) if isinstance(value, list) else int(str(value or 0))
+                size = len(value) if isinstance(value, list) else value
+                numbers[_UPDATED[name]] += size if isinstance(size, int) else 0
     shown = [f"{name} {numbers[name]:,}" for name in _UPDATED.values() if numbers[name]]
     return {"number": len(records), "last": records[-1]["time"][:10], "changes": ", ".join(shown)}
 

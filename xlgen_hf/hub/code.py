@@ -94,6 +94,8 @@ _NEEDED_BY: dict[str, Callable[[Path], bool]] = {
     "modules.persistence.ModelFilesMixin.set_adapter": lambda folder: False,
     "pipeline.XLGenPipeline.save_pretrained": lambda folder: False,
     "processing_xlgen.XLGenProcessor.add_labels": lambda folder: False,
+    "processing_xlgen.XLGenProcessor.relabel": lambda folder: False,
+    "processing_xlgen.XLGenProcessor.take_retriever": lambda folder: False,
     "processing_xlgen.XLGenProcessor.save_pretrained": lambda folder: False,
     "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
     "modules.auto_classes": lambda folder: False,

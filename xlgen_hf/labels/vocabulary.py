@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
@@ -158,6 +158,16 @@ class Vocabulary:
         if found is None and name.startswith("<") and name.endswith(">"):
             found = self._keys.get(name[1:-1])
         return () if found is None else (found,) if isinstance(found, str) else found
+
+    def labels_of(self, names: Iterable[str], known: Container[str]) -> list[str]:
+        """Names, those that mean one concept replaced by its label; others, and labels, stay as they are.
+
+        Args:
+            names: names and ids of concepts, or labels.
+            known: the labels of the label space.
+        """
+        found = ((name, () if name in known else self.find(name)) for name in names)
+        return [self.labels[ids[0]] if len(ids) == 1 else name for name, ids in found]
 
     def find_one(self, name: str) -> str:
         """The id of the concept that a name means.

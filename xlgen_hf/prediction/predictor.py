@@ -350,7 +350,9 @@ class Predictor:
             return []
         if len(given) != texts:
             raise ConfigurationError(f"{texts} texts come with given labels for {len(given)}; one list for each.")
-        found = [self.label_space.encode_known(self._labels_of(names)) for names in given]
+        space, vocabulary = self.label_space, self.vocabulary
+        named = given if vocabulary is None else [vocabulary.labels_of(names, space) for names in given]
+        found = [space.encode_known(names) for names in named]
         unknown = sum(len(names) for _, names in found)
         if unknown:
             example = next(name for _, names in found for name in names)
@@ -358,17 +360,6 @@ class Predictor:
                 "Given labels that the model does not have, which say nothing to it: %d, e.g. %r.", unknown, example
             )
         return [ids for ids, _ in found] if any(ids for ids, _ in found) else []
-
-    def _labels_of(self, names: Sequence[str]) -> list[str]:
-        """Names with the labels of the concepts that some of them mean."""
-        vocabulary = self.vocabulary
-        if vocabulary is None:
-            return list(names)
-        concepts = [() if name in self.label_space else vocabulary.find(name) for name in names]
-        return [
-            vocabulary.labels[found[0]] if len(found) == 1 else name
-            for name, found in zip(names, concepts, strict=True)
-        ]
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
         if isinstance(self.source, Generator):

@@ -24,6 +24,7 @@ from ..files.updates import UpdateRecord, read_updates, save_update
 from ..files.updates import undo_update as undo_files
 from ..hub.local_cards import write_local_card
 from ..labels.changes import LabelChange, LabelEdits
+from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..labels.vocabulary_edits import edit_vocabulary
 from ..retrieval.index_updates import add_texts
@@ -160,25 +161,22 @@ def _already_done(folder: Path, request: str) -> UpdateRecord | None:
 
 def _with_concepts(edits: LabelEdits, parts: HeldParts) -> LabelEdits:
     """Edits of labels that were named as concepts; new names that a concept has already are left out."""
-    vocabulary, known = parts.vocabulary, {name: name for name in parts.label_space.names}
+    vocabulary, space = parts.vocabulary, parts.label_space
     if vocabulary is None:
         return edits
-
-    def label(name: str) -> str:
-        found = vocabulary.find(name) if name not in known else ()
-        return known.get(vocabulary.labels[found[0]], name) if len(found) == 1 else name
-
-    new = [name for name in edits.added if name in known or not vocabulary.find(name)]
+    new = [name for name in edits.added if name in space or not vocabulary.find(name)]
     if len(new) < len(edits.added):
         example = next(name for name in edits.added if name not in new)
         logger.warning(
-            "New labels that are other names of concepts, which have a label: %d, e.g. %r of %r. They are left out.",
-            *(len(edits.added) - len(new), example, label(example)),
+            "New labels that are names of concepts, which have a label: %d, e.g. %r. They are left out.",
+            *(len(edits.added) - len(new), example),
         )
+    renamed = zip(vocabulary.labels_of((old for old, _ in edits.renamed), space), edits.renamed, strict=True)
+    merged = [vocabulary.labels_of(pair, space) for pair in edits.merged]
     return LabelEdits(
-        [(label(old), name) for old, name in edits.renamed],
-        [(label(old), label(other)) for old, other in edits.merged],
-        [label(name) for name in edits.removed],
+        [(old, new_name) for old, (_, new_name) in renamed],
+        [(old, other) for old, other in merged],
+        vocabulary.labels_of(edits.removed, space),
         new,
     )
 
@@ -215,9 +213,10 @@ def _apply(
     edits = _with_concepts(edits, parts)
     documents = None if retriever is None else retriever.labels
     change = edits.change(space, documents)
-    vocabulary = None if parts.vocabulary is None or not edits else edit_vocabulary(parts.vocabulary, edits)
-    vocabulary = vocabulary if edits else parts.vocabulary
-    rows = None if source is None else _read_rows(source, options, vocabulary, change.after.index, unknown_labels)
+    vocabulary = parts.vocabulary
+    if vocabulary is not None and edits:
+        vocabulary = edit_vocabulary(vocabulary, edits)
+    rows = None if source is None else _read_rows(source, options, vocabulary, change.after, unknown_labels)
     if rows is not None and rows.unknown and unknown_labels == "add":
         edits = replace(edits, added=[*edits.added, *rows.unknown])
         change = edits.change(space, documents)
@@ -236,14 +235,14 @@ def _read_rows(
     source: RowSource,
     options: RowOptions,
     vocabulary: Vocabulary | None,
-    known: dict[str, int],
+    known: LabelSpace,
     unknown_labels: UnknownLabels,
 ) -> _Rows:
-    if options.vocabulary is None and options.label_names is None:
-        options = options.changed(vocabulary=vocabulary)
     found: Dataset = load_rows(source, options, split="train")
     texts: list[str] = found["text"][:]
     labels: list[list[str]] = found["labels"][:]
+    if vocabulary is not None:
+        labels = [vocabulary.labels_of(names, known) for names in labels]
     unknown = Counter(name for names in labels for name in names if name not in known)
     if unknown and unknown_labels == "error":
         shown = [f"{name!r} ({rows} row{'s' if rows > 1 else ''})" for name, rows in unknown.most_common(_SHOWN)]
