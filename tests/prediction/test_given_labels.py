@@ -153,7 +153,8 @@ def test_concepts_may_be_given_by_any_name(checkpoints, label_space):
 
 def test_names_that_are_no_labels_are_counted(predictors, caplog):
     predictor = predictors["index"]
-    assert predictor.predict(["a"], given=[["drum"]]) == predictor.predict(["a"])
+    rule = DecisionRule("top_k", 5)
+    assert predictor.predict(["a"], given=[["drum"]], rule=rule) == predictor.predict(["a"], rule=rule)
     assert "Given labels that the model does not have, which say nothing to it: 1, e.g. 'drum'." in caplog.text
     with pytest.raises(ConfigurationError, match="1 texts come with given labels for 2; one list for each"):
         predictor.predict(["a"], given=[[], []])
