@@ -87,7 +87,8 @@ def repeated(index: Path, folder: Path, size: int) -> None:
     lexical = source.lexical
     if lexical is not None:
         lexical = LexicalIndex(lexical.idf, vstack([lexical.documents] * times, format="csr")[:size], lexical.names)
-    made = source.with_documents(documents, labels, fingerprints, lexical)
+    names = source.named_documents.take(np.arange(size) % len(source.documents))
+    made = source.with_documents(documents, labels, fingerprints, lexical, names)
     sums = np.bincount(made.labels.indices, minlength=len(space))
     change = LabelChange.with_counts(space, sums - space.counts)
     save_source_alone(folder, change.after, name, made.relabelled(change), score_model, vocabulary)

@@ -10,7 +10,9 @@ from tiny import ROWS
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
+from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.results import LabelPrediction, NovelLabel
 from xlgen_hf.prediction.staging import StagedLabels
 from xlgen_hf.ranking.score_model import ScoreModel
@@ -47,6 +49,34 @@ def test_the_numbers_are_printed_and_the_journal_is_listed(index, tmp_path, caps
     assert "piano" in LabelSpace.load(index)
     assert main([*command, "--add-rows", str(rows)]) == 0
     assert "Nothing changed" in capsys.readouterr().out
+
+
+def test_evidence_names_added_documents_until_they_are_taken_back(checkpoints, tmp_path):
+    folder, new = tmp_path / "index", tmp_path / "new.jsonl"
+    write_jsonl(tmp_path / "rows.jsonl", [{"id": f"row-{place}", **row} for place, row in enumerate(ROWS)])
+    write_jsonl(new, [{"id": "corrected by Ada", "text": "zither concerts in spring", "labels": ["music"]}])
+    write_jsonl(tmp_path / "texts.jsonl", [{"text": "zither concerts in spring", "subjects": ["art"]}])
+    index = ["index", "--train-file", str(tmp_path / "rows.jsonl"), "--id-column", "id", "--epochs", "0"]
+    assert main([*index, "--encoder", checkpoints["bert"], "--output-dir", str(folder)]) == 0
+
+    def documents(*options: str) -> set[str]:
+        out = tmp_path / "out.jsonl"
+        predict = ["predict", "--model", str(folder), "--input-file", str(tmp_path / "texts.jsonl"), "--evidence"]
+        assert main([*predict, "--output-file", str(out), "--overwrite", *options]) == 0
+        (row,) = (json.loads(line) for line in out.read_text(encoding="utf-8").splitlines())
+        return {one["id"] for reason in row["evidence"] for one in reason["documents"]}
+
+    before = documents()
+    assert before <= {f"row-{place}" for place in range(len(ROWS))}
+    update = ["update", "--model", str(folder)]
+    assert main([*update, "--add-rows", str(new), "--id-column", "id"]) == 0
+    assert "corrected by Ada" in documents() and "corrected by Ada" in documents("--keep-column", "subjects")
+    new.write_text('{"text": "a zither", "labels": ["art"]}\n', encoding="utf-8")
+    assert main([*update, "--add-rows", str(new)]) == 0
+    assert list(load_predictor(str(folder)).source.document_names.ids)[-2:] == ["corrected by Ada", "10"]
+    for _ in range(2):
+        assert main([*update, "--undo"]) == 0
+    assert documents() == before and len(load_predictor(str(folder)).source.document_names) == len(ROWS)
 
 
 @pytest.mark.parametrize(

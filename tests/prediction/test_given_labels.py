@@ -73,6 +73,17 @@ def test_only_further_labels_are_predicted(predictors, label_space):
                     assert len(labels) == min(rule.num_labels, most - len(given)), kind
 
 
+@pytest.mark.parametrize("rule", [None, DecisionRule("top_k", 3), DecisionRule("threshold", 0.3)])
+def test_evidence_is_of_the_further_labels(predictors, rule):
+    for predictor in predictors.values():
+        plain = predictor.predict(ROW_TEXTS, given=GIVEN, rule=rule, batch_size=3)
+        for one, other in zip(
+            plain, predictor.predict(ROW_TEXTS, given=GIVEN, rule=rule, batch_size=3, evidence=True), strict=True
+        ):
+            assert [reason.label for reason in other.evidence] == other.labels == one.labels
+            assert [reason.score for reason in other.evidence] == pytest.approx(one.scores, abs=1e-6)
+
+
 @pytest.mark.parametrize("search", SEARCHES)
 def test_every_search_begins_with_what_is_given(make_model, search):
     model, processor = sharpened(Made(*make_model("bert", "base", max_labels=5)))

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from sources import ROW_TEXTS, make_retriever
 
 from xlgen_hf.errors import ModelFolderError
+from xlgen_hf.labels.changes import LabelChange
 from xlgen_hf.retrieval.documents import DocumentNames, PackedStrings
 from xlgen_hf.retrieval.retriever import LabelRetriever
 
@@ -20,6 +21,14 @@ IDS = ["kirja-1", "", "本", "4", "é", "6", "7", "8"]
 def retriever(checkpoints, label_space):
     names = DocumentNames.of(IDS, ROW_TEXTS, 9)
     return make_retriever(checkpoints["bert"], label_space, document_names=names)
+
+
+@given(st.lists(st.text("aé本"), min_size=1), st.data())
+def test_some_strings_are_taken(strings, data):
+    rows = data.draw(st.lists(st.integers(0, len(strings) - 1)))
+    taken = PackedStrings.of(strings).take(np.array(rows, dtype=np.int64))
+    assert list(taken) == [strings[row] for row in rows]
+    assert list(taken + PackedStrings.of(["x"])) == [*list(taken), "x"]
 
 
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]))), st.lists(st.text("aé本")))
@@ -42,7 +51,8 @@ def test_names_are_saved_with_the_index(retriever, label_space, tmp_path):
     loaded = LabelRetriever.load(tmp_path, num_labels=len(label_space)).document_names
     assert list(loaded.ids) == IDS
     assert list(loaded.beginnings) == [text[:9] for text in ROW_TEXTS]
-    for changed in (retriever.extended(["pottery"]), retriever.with_settings(retriever.settings)):
+    more = retriever.relabelled(LabelChange.with_names(label_space, ["pottery"]))
+    for changed in (more, retriever.with_settings(retriever.settings)):
         assert changed.document_names is retriever.document_names
 
 
@@ -59,6 +69,11 @@ def test_more_documents_join():
     both = DocumentNames.of(["1", "2"], ["one  text", "two"], 20) + DocumentNames.of(["x"], ["three"], 20)
     assert list(both.ids) == ["1", "2", "x"] and list(both.beginnings or []) == ["one text", "two", "three"]
     assert (both + DocumentNames.of(["y"], [])).beginnings is None and len(both) == 3
+
+
+def test_numbering_goes_on_after_the_greatest_number():
+    assert DocumentNames.of(["7", "b", "٣", "3"], []).last_number == 7
+    assert DocumentNames.of(["b", "c"], []).last_number == 2 and DocumentNames.of([], []).last_number == 0
 
 
 @pytest.mark.parametrize(

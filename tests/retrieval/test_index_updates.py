@@ -8,7 +8,13 @@ from sources import ROW_TEXTS, label_ids, make_retriever, rows_of
 from tiny import ROWS
 
 from xlgen_hf.labels.changes import LabelChange, LabelEdits
+from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.vocabulary import Vocabulary
+from xlgen_hf.labels.vocabulary_edits import edit_vocabulary
+from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.ranking.decisions import DecisionRule
+from xlgen_hf.retrieval.documents import DocumentNames
 from xlgen_hf.retrieval.index_updates import NewTexts, add_texts
 from xlgen_hf.retrieval.retriever import LabelRetriever
 
@@ -113,6 +119,47 @@ def test_a_text_that_is_there_is_corrected(checkpoints, label_space):
                      {"organ"}]  # fmt: skip
     again, report = add_texts(found, [text for text, _ in rows], [space.encode(names) for _, names in rows])
     assert report == NewTexts(0, 0, 3, 1) and len(again.documents) == len(found.documents)
+
+
+@pytest.mark.parametrize("known", [None, DocumentNames.of("abcdefgh", ROW_TEXTS, 9)], ids=["numbers", "names"])
+def test_documents_have_ids(checkpoints, label_space, known, tmp_path):
+    retriever = make_retriever(checkpoints["bert"], label_space, document_names=known)
+    ids = list(known.ids) if known else [str(number) for number in range(1, len(ROWS) + 1)]
+    texts, labels = ["a new text", "printing", "another text"], [label_space.encode(["organ"])] * 3
+    named, _ = add_texts(retriever, texts, labels, ["x", "y", "z"])  # the second one is there already
+    assert list(named.document_names.ids) == [*ids, "x", "z"]
+    numbered, _ = add_texts(named, ["a third one"], labels[:1])
+    assert list(numbered.document_names.ids) == [*ids, "x", "z", str(len(ROWS) + 3)]
+    beginnings = numbered.document_names.beginnings
+    assert beginnings is None if known is None else list(beginnings)[-3:] == ["a new tex", "another t", "a third o"]
+    change = LabelEdits(removed=["organ"]).change(label_space, numbered.labels)
+    found = numbered.relabelled(change)
+    kept = [
+        name for name, row in zip(ids, ROWS, strict=True) if row["labels"] != ["organ"] and row["text"] != texts[1]
+    ]
+    assert list(found.document_names.ids) == kept
+    found.save(tmp_path)
+    assert list(LabelRetriever.load(tmp_path, num_labels=len(change.after)).document_names.ids) == kept
+
+
+def test_evidence_names_what_was_merged(checkpoints, label_space, tmp_path):
+    concepts = [Concept(id=name, names={"en": name, "de": f"{name} (de)"}) for name in label_space.names]
+    vocabulary = Vocabulary(concepts, "en")
+    further = vocabulary.further_names(label_space.index)
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True, further=further)
+    edits = LabelEdits(merged=[("church music", "organ")])
+    change = edits.change(label_space, retriever.labels)
+    retriever.relabelled(change).save(tmp_path)
+    found = LabelRetriever.load(tmp_path, num_labels=len(change.after))
+    names = ["organ (de)", "church music (de)", "church music"]
+    here = found.further == change.after.index["organ"]
+    called = [name for name, one in zip(found.further_names, here, strict=True) if one]
+    assert sorted(called) == sorted(names)
+    predictor = Predictor(change.after, found, vocabulary=edit_vocabulary(vocabulary, edits))
+    for text in names:
+        (one,) = predictor.predict([text], rule=DecisionRule("top_k", 10), evidence=True)
+        (reason,) = (reason for reason in one.evidence if reason.label == "organ")
+        assert {match.name for match in reason.names} == {text}
 
 
 def test_no_texts_change_nothing(checkpoints, label_space):

@@ -25,15 +25,17 @@ def retriever(request, checkpoints, label_space):
     return made.with_settings(replace(made.settings, neighbors=4), lexical=lexical)
 
 
-def _explained(retriever, label_space, texts=TEXTS, k=50, further=FURTHER):
-    batch = TextBatch(texts, explained=True)
+def _explained(retriever, label_space, texts=TEXTS, k=50, further=FURTHER, given=()):
+    batch = TextBatch(texts, given=given, explained=True)
     found = retriever.rank(batch, k)
     names = [*label_space.names, *(name for _, name in further)]
     return found, retrieval_evidence(retriever, batch, found.text, found.labels, names.__getitem__)
 
 
-def test_scores_and_parts_are_those_of_the_ranking(retriever, label_space):
-    found, evidence = _explained(retriever, label_space)
+@pytest.mark.parametrize("given", [(), [[place, 3] for place in range(len(TEXTS))]], ids=["", "given labels"])
+def test_scores_and_parts_are_those_of_the_ranking(retriever, label_space, given):
+    found, evidence = _explained(retriever, label_space, given=given)
+    assert not given or (found.scores != _explained(retriever, label_space)[0].scores).any()
     assert len(evidence) == len(found.labels)
     for name, values in {"retrieval": found.scores, **found.parts}.items():
         np.testing.assert_allclose([one.scores[name] for one in evidence], values, atol=1e-6)

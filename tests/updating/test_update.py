@@ -13,6 +13,7 @@ from sources import ROW_TEXTS, fused, label_ids, make_rcl, make_retriever, make_
 from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError
+from xlgen_hf.files.model_folder import EXPORT_FILE, RETRIEVER_FOLDER
 from xlgen_hf.files.outputs import sole_writer
 from xlgen_hf.files.updates import PREVIOUS_FOLDER, read_updates
 from xlgen_hf.labels.changes import LabelEdits
@@ -46,6 +47,12 @@ def index(checkpoints, label_space, tmp_path) -> Path:
     retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
     save_source_alone(tmp_path / "index", label_space, "retrieval", retriever, ScoreModel())
     return tmp_path / "index"
+
+
+def test_an_exported_index_is_refused(index):
+    (index / RETRIEVER_FOLDER / EXPORT_FILE).write_text("{}")
+    with pytest.raises(ConfigurationError, match="was exported, so that it only predicts"):
+        update_model(index, EDITS)
 
 
 @pytest.fixture

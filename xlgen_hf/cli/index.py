@@ -207,15 +207,16 @@ class _Data(NamedTuple):
 
 def _document_names(rows: Dataset | None, settings: dict[str, Any]) -> DocumentNames:
     """What evidence calls the training rows that have labels: by the column of ids, or by their number."""
+    from ..data.rows import row_ids
     from ..retrieval.documents import DocumentNames
 
     assert rows is not None
     column, characters = settings["id_column"], settings["keep_beginnings"]
     labelled = [number for number, labels in enumerate(rows["labels"]) if labels]
-    ids = [number + 1 for number in range(len(rows))] if column is None else rows[column][:]
+    ids = row_ids(rows, column)
     texts = rows["text"][:] if characters else []
     return DocumentNames.of(
-        ("" if ids[row] is None else str(ids[row]) for row in labelled),
+        (ids[row] for row in labelled),
         [texts[row] for row in labelled] if characters else [],
         characters,
     )

@@ -38,6 +38,7 @@ __all__ = [
     "load_rows",
     "report_rows",
     "row_facts",
+    "row_ids",
     "rows_sha256",
     "source_splits",
     "stream_blocks",
@@ -313,6 +314,19 @@ def _merge(rows: Dataset, shaper: RowShaper, options: RowOptions, name: str) -> 
     lengths = (part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(merged, "labels"))
     shaper.without_labels.count = sum(int((part == 0).sum()) for part in lengths)
     return merged
+
+
+def row_ids(rows: Dataset, column: str | None, after: int = 0) -> list[str]:
+    """What each row is called: by a column, with nothing for a missing value, or by its number.
+
+    Args:
+        rows: what `load_rows` gave.
+        column: the column of ids; None for numbers.
+        after: what the first row's number is one more than.
+    """
+    if column is None:
+        return [str(after + number) for number in range(1, len(rows) + 1)]
+    return ["" if one is None else str(one) for one in rows[column][:]]
 
 
 def report_rows(shaper: RowShaper, source: str) -> None:

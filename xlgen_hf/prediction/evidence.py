@@ -144,6 +144,8 @@ def _indexed_name(
     place = row - len(retriever)
     if place < 0:
         return label_space.names[row]
+    if retriever.further_names is not None:
+        return retriever.further_names[place]
     label = int(retriever.further[place])
     is_known = place < len(further) and further[place][0] == label  # not where the vocabulary is another one
     return further[place][1] if is_known else label_space.names[label]

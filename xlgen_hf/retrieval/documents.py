@@ -64,6 +64,40 @@ class PackedStrings(Sequence[str]):
         places = np.repeat(self.start[rows] - start[:-1], sizes) + np.arange(start[-1])
         return PackedStrings(start, self.content[places])
 
+    def tensors(self, name: str) -> dict[str, np.ndarray]:
+        """What [`from_tensors`] takes, under names that begin with `name`."""
+        return {f"{name}_{part}": values for part, values in zip(_PARTS, (self.start, self.content), strict=True)}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], name: str, number: int) -> PackedStrings | None:
+        """Check and take what [`tensors`] gave; None if there is nothing of it.
+
+        Args:
+            tensors: the tensors of an index.
+            name: what their names begin with.
+            number: how many strings there must be.
+
+        Raises:
+            ValueError: if something is missing, or does not fit; the message says what.
+        """
+        found = [tensors.get(f"{name}_{part}") for part in _PARTS]
+        if all(values is None for values in found):
+            return None
+        for (part, kind), values in zip(_PARTS.items(), found, strict=True):
+            if values is None or values.dtype != kind or values.ndim != 1:
+                raise ValueError(f"'{name}_{part}' must be there, as {np.dtype(kind).name}.")
+        start, content = (values for values in found if values is not None)
+        if len(start) != number + 1 or start[0] != 0 or start[-1] != len(content) or (np.diff(start) < 0).any():
+            raise ValueError(f"'{name}_start' does not say where each of {number} strings begins.")
+        strings = cls(start, content)
+        try:
+            content.tobytes().decode()
+        except UnicodeDecodeError as err:
+            raise ValueError(f"'{name}_bytes' are not UTF-8.") from err
+        if ((content[start[:-1][start[:-1] < len(content)]] & 0xC0) == 0x80).any():  # a character that is cut in two
+            raise ValueError(f"'{name}_start' does not say where each of {number} strings begins.")
+        return strings
+
 
 @dataclass(frozen=True)
 class DocumentNames:
@@ -117,11 +151,7 @@ class DocumentNames:
         found = {"document_ids": self.ids}
         if self.beginnings is not None:
             found["document_beginnings"] = self.beginnings
-        return {
-            f"{name}_{part}": values
-            for name, strings in found.items()
-            for part, values in zip(_PARTS, (strings.start, strings.content), strict=True)
-        }
+        return {part: values for name, one in found.items() for part, values in one.tensors(name).items()}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray], number: int) -> DocumentNames | None:
@@ -134,27 +164,7 @@ class DocumentNames:
         Raises:
             ValueError: if something is missing, or does not fit; the message says what.
         """
-        ids, beginnings = (_strings(tensors, name, number) for name in _FIELDS)
+        ids, beginnings = (PackedStrings.from_tensors(tensors, name, number) for name in _FIELDS)
         if ids is None:
             return None
         return cls(ids, beginnings)
-
-
-def _strings(tensors: Mapping[str, np.ndarray], name: str, number: int) -> PackedStrings | None:
-    found = [tensors.get(f"{name}_{part}") for part in _PARTS]
-    if all(values is None for values in found):
-        return None
-    for (part, kind), values in zip(_PARTS.items(), found, strict=True):
-        if values is None or values.dtype != kind or values.ndim != 1:
-            raise ValueError(f"'{name}_{part}' must be there, as {np.dtype(kind).name}.")
-    start, content = (values for values in found if values is not None)
-    if len(start) != number + 1 or start[0] != 0 or start[-1] != len(content) or (np.diff(start) < 0).any():
-        raise ValueError(f"'{name}_start' does not say where each of {number} strings begins.")
-    strings = PackedStrings(start, content)
-    try:
-        content.tobytes().decode()
-    except UnicodeDecodeError as err:
-        raise ValueError(f"'{name}_bytes' are not UTF-8.") from err
-    if ((content[start[:-1][start[:-1] < len(content)]] & 0xC0) == 0x80).any():  # a character that is cut in two
-        raise ValueError(f"'{name}_start' does not say where each of {number} strings begins.")
-    return strings

@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-__all__ = ["FURTHER", "fingerprints_of", "label_matrix", "tensor_problem"]
+__all__ = ["FURTHER", "FURTHER_CALLED", "fingerprints_of", "label_matrix", "tensor_problem"]
 
 FURTHER = "further_names"
 """The tensor with the label ids of further names."""
+FURTHER_CALLED = "further_called"
+"""What the names of the tensors with these names themselves begin with."""
 _KINDS: dict[str, type] = {
     "documents": np.float16,
     "names": np.float16,

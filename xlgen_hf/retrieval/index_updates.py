@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
+from .documents import DocumentNames
 from .index_parts import fingerprints_of, label_matrix
 from .retriever import LabelRetriever
 
@@ -31,7 +32,10 @@ class NewTexts(NamedTuple):
 
 
 def add_texts(
-    retriever: LabelRetriever, texts: Sequence[str], label_ids: Sequence[Sequence[int]]
+    retriever: LabelRetriever,
+    texts: Sequence[str],
+    label_ids: Sequence[Sequence[int]],
+    ids: Sequence[str] | None = None,
 ) -> tuple[LabelRetriever, NewTexts]:
     """An index with further training texts; those that it has already get the labels that are given here.
 
@@ -39,6 +43,7 @@ def add_texts(
         retriever: the index, which stays as it is.
         texts: the texts; of equal ones the last counts.
         label_ids: the label ids of each.
+        ids: what evidence calls each; numbered on if None. A text that is there already keeps its own.
 
     Returns:
         The index, and what became of the texts.
@@ -53,6 +58,7 @@ def add_texts(
     labels = _with_rows(retriever.labels, same.indices[differs], given[owner[differs]])
     new, corrected = np.flatnonzero(sizes == 0), len(np.unique(owner[differs]))
     documents, fingerprints, lexical = retriever.documents, retriever.fingerprints, retriever.lexical
+    names = retriever.named_documents
     if len(new):
         added = [texts[row] for row in rows[new].tolist()]
         documents = np.concatenate([documents, retriever.embed(added, side="passage", progress=True)])
@@ -60,7 +66,10 @@ def add_texts(
         fingerprints = np.concatenate([fingerprints, fingerprints_of(added)])
         if lexical is not None:
             lexical = lexical.with_documents(np.arange(lexical.documents.shape[0]), added)
-    made = retriever.with_documents(documents, labels, fingerprints, lexical)
+        first = names.last_number + 1
+        called = [str(first + row) if ids is None else ids[row] for row in rows[new].tolist()]
+        names += DocumentNames.of(called, added, names.characters)
+    made = retriever.with_documents(documents, labels, fingerprints, lexical, names)
     return made, NewTexts(len(new), corrected, len(last) - len(new) - corrected, len(texts) - len(last))
 
 

@@ -25,8 +25,8 @@ from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
-from .documents import DocumentNames
-from .index_parts import FURTHER, fingerprints_of, label_matrix, tensor_problem
+from .documents import DocumentNames, PackedStrings
+from .index_parts import FURTHER, FURTHER_CALLED, fingerprints_of, label_matrix, tensor_problem
 from .lexical import LexicalIndex
 from .weighing import Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings, write_settings
 
@@ -55,6 +55,7 @@ class LabelRetriever:
         further: label ids of the `A` further names, ascending, `(A,)`: aliases, and names in other languages. The one
             most like a text counts for its label. None for none.
         document_names: what evidence calls the training texts; by their place in the index, from 1, if None.
+        further_names: the `A` further names themselves; None where they are not known.
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
     text.
@@ -72,6 +73,7 @@ class LabelRetriever:
         recipe: EmbeddingRecipe | None = None,
         further: np.ndarray | None = None,
         document_names: DocumentNames | None = None,
+        further_names: PackedStrings | None = None,
     ) -> None:
         self.encoder = encoder
         self.documents = np.asarray(documents, dtype=np.float32)
@@ -83,6 +85,7 @@ class LabelRetriever:
         self.recipe = recipe or EmbeddingRecipe()
         self.further = np.asarray([] if further is None else further, dtype=np.int32)
         self.document_names = document_names
+        self.further_names = further_names
         self._named_further, self._first_further = np.unique(self.further, return_index=True)
 
     def __len__(self) -> int:
@@ -155,7 +158,8 @@ class LabelRetriever:
             spelled = LexicalIndex.fit(texts, all_names)
         ids = np.array([label for label, _ in further], dtype=np.int32)
         known = (documents, names, matrix, fingerprints_of(texts))
-        return cls(loaded, *known, settings, spelled, recipe, ids, document_names)
+        called = PackedStrings.of(name for _, name in further)
+        return cls(loaded, *known, settings, spelled, recipe, ids, document_names, called)
 
     # ------------------------------------------------------------------------------------------------ searching
 
@@ -351,7 +355,7 @@ class LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
         kept = self.lexical if lexical else None
         known = (self.documents, self.names, self.labels, self.fingerprints, settings, kept, self.recipe, self.further)
-        return LabelRetriever(self.encoder, *known, self.document_names)
+        return LabelRetriever(self.encoder, *known, self.document_names, self.further_names)
 
     def relabelled(self, change: LabelChange) -> LabelRetriever:
         """The same index for a changed label space.
@@ -371,10 +375,10 @@ class LabelRetriever:
             vectors[new] = self.embed(new_names, side="passage")
         lexical = None if self.lexical is None else self.lexical.with_names(kept, new_names)
         labels = change.columns_of(self.labels)
-        known = (self.documents, vectors, labels, self.fingerprints)
-        made = LabelRetriever(
-            self.encoder, *known, self.settings, lexical, self.recipe, further[order], self.document_names
-        )
+        called = self.further_names or PackedStrings.of(change.before.decode(self.further.tolist()))
+        called = (called + PackedStrings.of(change.before.decode(change.merged.tolist()))).take(order)
+        known = (self.documents, vectors, labels, self.fingerprints, self.settings, lexical, self.recipe)
+        made = LabelRetriever(self.encoder, *known, further[order], self.document_names, called)
         lost = (np.diff(labels.indptr) == 0) & (np.diff(self.labels.indptr) > 0)
         return made.of_documents(np.flatnonzero(~lost)) if lost.any() else made
 
@@ -388,7 +392,7 @@ class LabelRetriever:
     ) -> LabelRetriever:
         """The same index with other training texts; the arguments are those of the class."""
         known = (documents, self.names, labels, fingerprints, self.settings, lexical, self.recipe, self.further)
-        return LabelRetriever(self.encoder, *known, document_names)
+        return LabelRetriever(self.encoder, *known, document_names, self.further_names)
 
     def of_documents(self, kept: np.ndarray) -> LabelRetriever:
         """The index of some of its training texts alone, by their numbers, ascending."""
@@ -415,6 +419,7 @@ class LabelRetriever:
             "label_ids": self.labels.indices.astype(np.int32),
             "fingerprints": self.fingerprints,
             **({FURTHER: self.further} if len(self.further) else {}),
+            **(self.further_names.tensors(FURTHER_CALLED) if self.further_names else {}),
             **({} if self.lexical is None else self.lexical.tensors()),
             **({} if self.document_names is None else self.document_names.tensors()),
         }
@@ -450,10 +455,11 @@ class LabelRetriever:
         try:
             lexical = LexicalIndex.from_tensors(tensors, labels.shape[0], len(tensors["names"]))
             document_names = DocumentNames.from_tensors(tensors, labels.shape[0])
+            called = PackedStrings.from_tensors(tensors, FURTHER_CALLED, len(tensors.get(FURTHER, ())))
         except ValueError as err:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
-        return cls(encoder, *known, settings, lexical, recipe, tensors.get(FURTHER), document_names)
+        return cls(encoder, *known, settings, lexical, recipe, tensors.get(FURTHER), document_names, called)
 
 
 def _load_encoder(folder: Path, recipe: EmbeddingRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

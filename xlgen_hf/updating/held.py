@@ -9,7 +9,7 @@ from ..configuration_xlgen import XLGenConfig
 from ..errors import ConfigurationError
 from ..files.adapter_base import is_adapter
 from ..files.model_checks import load_config
-from ..files.model_folder import CONFIG_FILE, PROCESSOR_FILE
+from ..files.model_folder import CONFIG_FILE, PROCESSOR_FILE, holds_graphs
 from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
@@ -65,9 +65,14 @@ def load_parts(folder: Path) -> HeldParts:
         folder: the folder of a model, an adapter, an index or label trees.
 
     Raises:
+        ConfigurationError: if it was exported.
         ModelFolderError: if it is not one of these, or a file is damaged.
         MissingExtraError: if it needs a package that is not installed.
     """
+    if holds_graphs(folder):
+        raise ConfigurationError(
+            f"{folder} was exported, so that it only predicts. Update what it was exported from, and export that again."
+        )
     return _Model(folder) if (folder / PROCESSOR_FILE).is_file() else _SourceAlone(folder)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..data.options import RowOptions
-from ..data.rows import RowSource, load_rows
+from ..data.rows import RowSource, load_rows, row_ids
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import digest
 from ..files.outputs import change_folder
@@ -190,12 +190,14 @@ class _Rows:
 
     Attributes:
         texts, labels: of those that have labels.
+        ids: what evidence calls these.
         unknown: labels that the model does not have, with the number of rows.
         without_labels: rows that are left out.
     """
 
     texts: list[str]
     labels: list[list[str]]
+    ids: list[str]
     unknown: Counter[str]
     without_labels: int
 
@@ -216,7 +218,10 @@ def _apply(
     vocabulary = parts.vocabulary
     if vocabulary is not None and edits:
         vocabulary = edit_vocabulary(vocabulary, edits)
-    rows = None if source is None else _read_rows(source, options, vocabulary, change.after, unknown_labels)
+    rows = None
+    if source is not None and retriever is not None:
+        numbered = retriever.named_documents.last_number
+        rows = _read_rows(source, options, vocabulary, change.after, unknown_labels, numbered)
     if rows is not None and rows.unknown and unknown_labels == "add":
         edits = replace(edits, added=[*edits.added, *rows.unknown])
         change = edits.change(space, documents)
@@ -237,6 +242,7 @@ def _read_rows(
     vocabulary: Vocabulary | None,
     known: LabelSpace,
     unknown_labels: UnknownLabels,
+    numbered: int,
 ) -> _Rows:
     found: Dataset = load_rows(source, options, split="train")
     texts: list[str] = found["text"][:]
@@ -255,14 +261,17 @@ def _read_rows(
     if unknown_labels == "leave-out":
         labels = [[name for name in names if name not in unknown] for names in labels]
     kept = [row for row, names in enumerate(labels) if names]
-    return _Rows([texts[i] for i in kept], [labels[i] for i in kept], unknown, len(labels) - len(kept))
+    ids = row_ids(found, options.id_column, numbered)
+    of_kept = [texts[i] for i in kept], [labels[i] for i in kept], [ids[i] for i in kept]
+    return _Rows(*of_kept, unknown, len(labels) - len(kept))
 
 
 def _add_rows(parts: HeldParts, rows: _Rows) -> dict[str, JSON]:
     """Let rows join the index, and the counts follow."""
     assert parts.retriever is not None
     before = _column_sums(parts)
-    retriever, texts = add_texts(parts.retriever, rows.texts, [parts.label_space.encode(one) for one in rows.labels])
+    label_ids = [parts.label_space.encode(one) for one in rows.labels]
+    retriever, texts = add_texts(parts.retriever, rows.texts, label_ids, rows.ids)
     parts.take_retriever(retriever)
     change = LabelChange.with_counts(parts.label_space, _column_sums(parts) - before)
     if not change.is_nothing:
