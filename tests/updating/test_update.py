@@ -49,12 +49,6 @@ def index(checkpoints, label_space, tmp_path) -> Path:
     return tmp_path / "index"
 
 
-def test_an_exported_index_is_refused(index):
-    (index / RETRIEVER_FOLDER / EXPORT_FILE).write_text("{}")
-    with pytest.raises(ConfigurationError, match="was exported, so that it only predicts"):
-        update_model(index, EDITS)
-
-
 @pytest.fixture
 def make_folder(make_model, checkpoints, label_space, tmp_path):
     """A function that saves a model of some kind."""
@@ -370,3 +364,9 @@ def test_label_ids_of_documents_are_those_of_the_space(index, label_space):
     known = [sorted(label_space.decode(ids)) for ids in label_ids(label_space)]
     assert rows[:6] == known[:6]
     assert rows[-1] == ["music history"]
+
+
+def test_an_exported_index_is_refused(index):
+    (index / RETRIEVER_FOLDER / EXPORT_FILE).write_text("{}")
+    with pytest.raises(ConfigurationError, match="was exported, so that it only predicts"):
+        update_model(index, EDITS)

@@ -71,7 +71,7 @@ def load_parts(folder: Path) -> HeldParts:
     """
     if holds_graphs(folder):
         raise ConfigurationError(
-            f"{folder} was exported, so that it only predicts. Update what it was exported from, and export that again."
+            f"{folder} was exported, so that it only predicts. Update what it was exported from, and export again."
         )
     return _Model(folder) if (folder / PROCESSOR_FILE).is_file() else _SourceAlone(folder)
 
