@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict
 
 import typer
 
@@ -39,7 +39,6 @@ class _Predict(Protocol):
 
     def __call__(self, texts: Sequence[str], *, given: Sequence[Sequence[str]] | None) -> list[LabelPrediction]:
         """Labels of each text, beside those that it has."""
-
 
 
 class _Settings(TypedDict):
