@@ -99,12 +99,12 @@ def test_setup_lists_every_package():
 
 # What a user passes in or gets out.
 PUBLIC = {
-    "Concept", "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "ExplainedText", "LabelClusters",
-    "LabelPrediction", "LabelRetriever", "LabelSpace", "LabelTrie", "Predictor", "RowOptions", "Vocabulary",
-    "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
-    "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "explain", "fit_clusters", "load_model",
+    "Concept", "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelEdits",
+    "LabelEvidence", "LabelPrediction", "LabelRetriever", "LabelSpace", "LabelTrie", "Predictor", "RowOptions",
+    "Vocabulary", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
+    "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model",
     "load_predictor", "load_rows", "lora_config", "push_dataset", "push_metric", "push_model", "read_vocabulary",
-    "write_vocabulary",
+    "undo_update", "update_model", "write_vocabulary",
 }  # fmt: skip
 
 

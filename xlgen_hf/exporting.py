@@ -26,7 +26,6 @@ from .files.model_folder import (
     RETRIEVER_FOLDER,
     WEIGHTS,
     WEIGHTS_FILE,
-    Precision,
     files_of_model,
     holds_graphs,
     matches,
@@ -41,6 +40,7 @@ from .modules.dry_run import Difference, dry_run
 from .modules.exported import CROSS, STEP, filled_cache, load_exported, step_inputs, tensors_of
 from .processing_xlgen import XLGenProcessor
 from .retrieval.retriever import LabelRetriever
+from .settings import Precision
 
 __all__ = ["export_encoder", "export_folder", "export_model", "quantize_graphs"]
 

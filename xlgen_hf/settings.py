@@ -32,6 +32,7 @@ __all__ = [
     "LabelSettings",
     "ModelSettings",
     "Pool",
+    "Precision",
     "Quantization",
     "Setting",
     "Variant",
@@ -53,6 +54,7 @@ Conditioning = Literal["memory", "tokens"]
 ClusterSource = Literal["gold", "predicted", "mixed"]
 DecodeOrder = Literal["freq_forward", "freq_backward", "alphabet", "shuffle"]
 Quantization = Literal["4bit", "8bit"]
+Precision = Literal["float32", "int8"]  # of the weights of exported graphs
 
 _Value = TypeVar("_Value")
 _Made = TypeVar("_Made")
@@ -60,8 +62,7 @@ _Made = TypeVar("_Made")
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 """Checkpoint that models start from, and that embeds texts for clusters and retrieval, where none is named."""
 
-RETRIEVER_LENGTH = 256
-"""Tokens of a text that the encoder of a retriever reads, where nobody chose."""
+RETRIEVER_LENGTH = 256  # tokens of a text that the encoder of a retriever reads, where nobody chose
 
 
 class Setting(str):

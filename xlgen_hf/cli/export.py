@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..files.model_folder import Precision
+from ..settings import Precision
 from .console import print_written
 from .options import Overwrite
 

@@ -17,8 +17,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from ..configuration_xlgen import hidden_size
 from ..errors import ConfigurationError, MissingExtraError, ModelFolderError
 from ..files.model_checks import check_config, load_errors, try_tokenizer
-from ..files.model_folder import EXPORT_FILE, GRAPHS_FOLDER, Precision
+from ..files.model_folder import EXPORT_FILE, GRAPHS_FOLDER
 from ..files.schema import Fields, choice
+from ..settings import Precision
 
 __all__ = [
     "ENCODER",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 from ..errors import ConfigurationError, ModelFolderError
 from .schema import Fields, mapping_of, string
@@ -34,7 +34,6 @@ __all__ = [
     "WEIGHTS",
     "WEIGHTS_FILE",
     "Part",
-    "Precision",
     "download_patterns",
     "files_of_model",
     "holds_graphs",
@@ -52,7 +51,6 @@ ADAPTER_CONFIG_FILE = "adapter_config.json"
 ADAPTER_WEIGHTS_FILE = "adapter_model.safetensors"
 EXPORT_FILE = "export.json"
 GRAPHS_FOLDER = "onnx"
-Precision = Literal["float32", "int8"]  # of the weights of graphs
 PROCESSOR_FILE = "processor_config.json"
 REPORT_FILE = "training_report.json"
 SCORE_MODEL_FILE = "score_model.json"
