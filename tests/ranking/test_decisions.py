@@ -74,8 +74,14 @@ def test_a_threshold_may_keep_the_best_labels(rows, threshold, keep):
         assert len(labels) == max(len(above), min(keep, len(row)))
 
 
-def test_a_tuned_threshold_keeps_the_best_label():
-    assert tuned_threshold(0.4) == DecisionRule("threshold", 0.4, min_labels=1)
+def test_a_tuned_threshold_keeps_the_best_label_and_those_that_rounding_has_moved():
+    rule = tuned_threshold(0.4)
+    assert (rule.kind, rule.value, rule.min_labels) == ("threshold", pytest.approx(0.4, abs=1e-5), 1)
+    rows = [
+        ([1, 2, 3], [0.9, 0.4 - 1e-8, 0.4 - 1e-5], [True] * 3)
+    ]  # the second was the candidate that it was tuned to
+    assert _chosen(rule, ScoredLabels.from_rows(rows)) == [[1, 2]]
+    assert tuned_threshold(0.0).value == 0
     assert _chosen(tuned_threshold(1.0), ScoredLabels.from_rows([([1, 2], [0.1, 0.2], [True, True])])) == [[2]]
 
 

@@ -24,13 +24,18 @@ __all__ = [
     "tuned_threshold",
 ]
 
+_ROUNDING = 1e-6  # by which the score of a text may differ between two computations of it
 MICRO_F1_TOLERANCE = 0.03
 """Maximum fraction of the best micro F1 on validation rows that experiments and hybrids give up for macro F1."""
 
 
 def tuned_threshold(value: float) -> DecisionRule:
-    """The rule of a threshold that was tuned here: a text keeps its best label whatever its score."""
-    return DecisionRule("threshold", value, min_labels=1)
+    """The rule of a threshold that was tuned here: a text keeps its best label whatever its score.
+
+    A tuned threshold is the score of a candidate. Once the model is loaded from its folder, sums may be taken in
+    another order, and that candidate must still pass.
+    """
+    return DecisionRule("threshold", max(value - _ROUNDING, 0.0), min_labels=1)
 
 
 def tune_threshold(
