@@ -215,6 +215,8 @@ def _weights(change):
 
 
 HUGE = 10**12
+_PARTS = [{"SpecialToken": {"id": "[NONE]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+_TEMPLATE = {"type": "TemplateProcessing", "single": _PARTS, "pair": _PARTS, "special_tokens": {}}
 ATTACKS = {
     "deep JSON": (_write("config.json", "[" * 200_000), "config.json is not JSON"),
     "deep labels": (_write("label_space.json", '{"a":' * 200_000), "label_space.json is not JSON"),
@@ -246,6 +248,10 @@ ATTACKS = {
     "missing shard": (_index({"a": "model-7.safetensors"}), "model-7.safetensors is missing"),
     "empty index": (_index({}), "'weight_map' is empty"),
     "wrong shape": (_weights(lambda t: t.update({"cluster_head.weight": torch.zeros(2, 2)})), r"it is \(2, 2\)"),
+    "a template that names no token": (
+        _edit("tokenizer.json", post_processor=_TEMPLATE),
+        "makes no tokenizer: no entry found for key",
+    ),
     "other output tokens": (
         _weights(lambda t: t["output_token_ids"].add_(1)),
         "model and processor differ in label tokens",

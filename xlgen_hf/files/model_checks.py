@@ -390,7 +390,9 @@ def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTr
             tokenizer(text, truncation=True, max_length=_TRIED_LENGTH, verbose=False)
         ids = {name: getattr(tokenizer, name) for name in _SPECIAL_IDS}
         longest = tokenizer.model_max_length
-    except Exception as err:  # of a damaged file the Rust library of tokenizers raises `Exception` itself
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as err:  # of a damaged file the Rust library of tokenizers raises `Exception`, or it panics
         for package, extra in _needed_packages(folder):
             if not any(distributions(name=package)):
                 raise MissingExtraError(package, extra) from err
