@@ -69,7 +69,7 @@ class QuickstartOptions:
             "dropout": 0.0,
             "max_source_length": 128,
             "max_target_length": 64,
-            "num_input_candidates": 24,
+            "num_input_candidates": 12,
             "generation_loss_weight": 0.0,
         }
     )
