@@ -33,7 +33,7 @@ from transformers import (
 )
 
 from ..errors import CheckpointError, ConfigurationError
-from ..files.atomic import save_errors, unfinished_folder
+from ..files.atomic import follow_umask, save_errors, unfinished_folder
 from ..files.leftovers import ABOUT_TRIMMED_FILE, TRIMMED_PREFIX
 from ..files.model_checks import try_tokenizer
 from ..files.serialization import JSON, read_json, write_json
@@ -92,6 +92,7 @@ def trim_checkpoint(name: str, texts: Iterable[str], cache_dir: str | Path) -> s
                 (place / file).parent.mkdir(exist_ok=True)
                 shutil.copyfile(path / file, place / file)
             write_json(place / ABOUT_TRIMMED_FILE, {"checkpoint": name, "tokens": len(kept)})
+            follow_umask(place)
             os.replace(place, folder)
     logger.info("Vocabulary of %s trimmed: %d of %d tokens are kept.", name, len(kept), len(tokens))
     return str(folder)
