@@ -13,6 +13,7 @@ from sources import ROW_TEXTS, fused, label_ids, make_rcl, make_retriever, make_
 from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError
+from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import EXPORT_FILE, RETRIEVER_FOLDER
 from xlgen_hf.files.outputs import sole_writer
 from xlgen_hf.files.updates import PREVIOUS_FOLDER, read_updates
@@ -258,6 +259,17 @@ def test_a_repeated_command_does_nothing(index, tmp_path):
     assert update_model(index, EDITS) == first and _state(index) == state
     undo_update(index)
     assert update_model(index, EDITS)["number"] == 2
+
+
+def test_new_rows_in_the_same_place_are_another_update(index, tmp_path):
+    """A folder of rows keeps its name while its rows change."""
+    place = tmp_path / "rows"
+    place.mkdir()
+    numbers = []
+    for part in (NEW[:1], NEW[:1], NEW[2:]):
+        write_jsonl(place / "train.jsonl", part)
+        numbers.append(update_model(index, rows=place)["number"])
+    assert numbers == [1, 1, 2]
 
 
 def test_what_changes_nothing_writes_nothing(index):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -28,6 +27,7 @@ from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..labels.vocabulary_edits import edit_vocabulary
 from ..retrieval.index_updates import add_texts
+from ..training.run_record import digest_of_rows
 from .held import HeldParts, load_parts
 
 __all__ = ["KEPT_UPDATES", "UnknownLabels", "undo_update", "update_model"]
@@ -40,7 +40,6 @@ KEPT_UPDATES = 3
 """Updates that can be undone, unless a call says otherwise."""
 _COMMAND = "xlgen update"
 _SHOWN = 5
-_BLOCK = 2**20
 
 
 def update_model(
@@ -83,7 +82,8 @@ def update_model(
     edits, options, folder = edits or LabelEdits(), options or RowOptions(), Path(folder)
     _check_arguments(unknown_labels, keep_previous)
     with change_folder(folder, command=_COMMAND):
-        request = _request(edits, rows, options, unknown_labels)
+        found = None if rows is None else load_rows(rows, options, split="train")
+        request = _request(edits, found, options, unknown_labels)
         done = _already_done(folder, request)
         if done is not None:
             return done
@@ -92,7 +92,7 @@ def update_model(
         if device is not None and parts.retriever is not None:
             parts.retriever.encoder[0].to(device)
         before = _sizes(parts)
-        changes = _apply(parts, edits, rows, options, unknown_labels)
+        changes = _apply(parts, edits, found, options, unknown_labels)
         if changes is None:
             return None
         changes |= {"before": before, "after": _sizes(parts)}
@@ -130,23 +130,14 @@ def _check_arguments(unknown_labels: str, keep_previous: int) -> None:
 # ---------------------------------------------------------------------------------------------------- the request
 
 
-def _request(edits: LabelEdits, rows: RowSource | None, options: RowOptions, unknown_labels: str) -> str:
-    """What tells an update from others; of rows in memory nothing is known, so that they are never the same."""
+def _request(edits: LabelEdits, rows: Dataset | None, options: RowOptions, unknown_labels: str) -> str:
+    """What tells an update from others: what was asked for, and the rows themselves, wherever they were read."""
     content = [json.dumps(vars(edits), default=list), repr(options), unknown_labels]
-    if isinstance(rows, (str, Path)):
-        path = Path(rows)
-        content.append(_file_digest(path) if path.is_file() else str(rows))
-    elif rows is not None:
-        content.append(str(time.time_ns()))
+    if rows is not None:
+        content.append(digest_of_rows(rows))
+        if options.id_column is not None:
+            content += map(str, rows[options.id_column])
     return digest(content)
-
-
-def _file_digest(path: Path) -> str:
-    content = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            content.update(block)
-    return content.hexdigest()
 
 
 def _already_done(folder: Path, request: str) -> UpdateRecord | None:
@@ -203,11 +194,11 @@ class _Rows:
 
 
 def _apply(
-    parts: HeldParts, edits: LabelEdits, source: RowSource | None, options: RowOptions, unknown_labels: UnknownLabels
+    parts: HeldParts, edits: LabelEdits, found: Dataset | None, options: RowOptions, unknown_labels: UnknownLabels
 ) -> dict[str, JSON] | None:
     """Change the parts; what changed, by name, or None for nothing."""
     space, retriever = parts.label_space, parts.retriever
-    if source is not None and retriever is None:
+    if found is not None and retriever is None:
         raise ConfigurationError(
             "The model has no retriever, so documents cannot join it: its weights hold what it has learned. Train it "
             "again with them, or fuse it with an index (`xlgen index`, `xlgen hybrid`), which takes documents."
@@ -219,9 +210,9 @@ def _apply(
     if vocabulary is not None and edits:
         vocabulary = edit_vocabulary(vocabulary, edits)
     rows = None
-    if source is not None and retriever is not None:
+    if found is not None and retriever is not None:
         numbered = retriever.named_documents.last_number
-        rows = _read_rows(source, options, vocabulary, change.after, unknown_labels, numbered)
+        rows = _joining_rows(found, options, vocabulary, change.after, unknown_labels, numbered)
     if rows is not None and rows.unknown and unknown_labels == "add":
         edits = replace(edits, added=[*edits.added, *rows.unknown])
         change = edits.change(space, documents)
@@ -236,15 +227,14 @@ def _apply(
     return changes if rows is not None or not change.is_nothing else None
 
 
-def _read_rows(
-    source: RowSource,
+def _joining_rows(
+    found: Dataset,
     options: RowOptions,
     vocabulary: Vocabulary | None,
     known: LabelSpace,
     unknown_labels: UnknownLabels,
     numbered: int,
 ) -> _Rows:
-    found: Dataset = load_rows(source, options, split="train")
     texts: list[str] = found["text"][:]
     labels: list[list[str]] = found["labels"][:]
     if vocabulary is not None:
@@ -255,8 +245,7 @@ def _read_rows(
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise DataError(
             f"Rows name labels that the model does not have: {', '.join(shown)}{more}. Add them (--add-labels, or "
-            "--unknown-labels add for all of them), or leave them out (--unknown-labels leave-out).",
-            file=str(source) if isinstance(source, (str, Path)) else None,
+            "--unknown-labels add for all of them), or leave them out (--unknown-labels leave-out)."
         )
     if unknown_labels == "leave-out":
         labels = [[name for name in names if name not in unknown] for names in labels]
