@@ -92,7 +92,10 @@ def update_model(
         if device is not None and parts.retriever is not None:
             parts.retriever.encoder[0].to(device)
         before = _sizes(parts)
-        changes = _apply(parts, edits, found, options, unknown_labels)
+        try:
+            changes = _apply(parts, edits, found, options, unknown_labels)
+        except DataError as err:
+            raise DataError(str(err), file=str(rows) if isinstance(rows, (str, Path)) else None) from err
         if changes is None:
             return None
         changes |= {"before": before, "after": _sizes(parts)}
