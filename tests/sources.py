@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from tiny import ROWS, VOCABULARY
+from tiny import ROWS, VOCABULARY, make_clusters
 from transformers import AutoTokenizer
 
 from xlgen_hf.labels.space import LabelSpace
@@ -65,20 +65,24 @@ def make_rcl(
     conditioning: str = "tokens",
     number: int = 3,
     *,
+    variant: str = "rcl",
     retriever: LabelRetriever | None = None,
     lengths: tuple[int, int] = (64, 64),
     **options,
 ) -> Made:
-    """An untrained RCL and its processor."""
+    """An untrained RCL, or another variant with candidates beside its clusters, and its processor."""
     retriever = retriever or make_retriever(checkpoint, space, lexical=True)
+    if variant == "bcl":  # it chooses how clusters are read; candidates beside them are tokens
+        options, conditioning = {"conditioning": conditioning, **options}, "tokens"
     candidates = CandidateInputs.fit(
         retriever, ROW_TEXTS, num_input_candidates=number, conditioning=conditioning, progress=False
     )
-    processor = XLGenProcessor(AutoTokenizer.from_pretrained(checkpoint), space, None, *lengths, candidates)
+    clusters = None if variant == "rcl" else make_clusters(space)
+    processor = XLGenProcessor(AutoTokenizer.from_pretrained(checkpoint), space, clusters, *lengths, candidates)
     torch.manual_seed(1)
     options = {"decoder_layers": 1, "max_labels": 5, **options}
     return Made(
-        XLGenForConditionalGeneration.from_backbone(checkpoint, processor, variant="rcl", **options), processor
+        XLGenForConditionalGeneration.from_backbone(checkpoint, processor, variant=variant, **options), processor
     )
 
 

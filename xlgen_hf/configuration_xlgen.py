@@ -80,7 +80,8 @@ class XLGenConfig(PreTrainedConfig):
             language model (Llama, Qwen, GPT-2 ...).
         variant: `base` generates labels from the text; `bcl` also conditions on a multi-hot vector of clusters that a
             head on the encoder predicts; `mcg` first generates cluster tokens, then labels from text and clusters;
-            `rcl` conditions on candidate labels that the processor's retriever finds for the text.
+            `rcl` conditions on candidate labels that the processor's retriever finds for the text, and so do `bcl` and
+            `mcg` that have a `first_level_token_id`.
         num_clusters: clusters `C` of the label space; 0 for `base` and `rcl`.
         num_output_tokens: tokens that occur in label sequences, `R`, to which the output layer is restricted;
             None keeps the whole vocabulary.
@@ -88,9 +89,10 @@ class XLGenConfig(PreTrainedConfig):
         first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base` and `rcl`.
         num_label_vectors: labels that have a vector, for `rcl` with `memory`; None otherwise.
         label_vector_size: width of those vectors.
-        num_input_candidates: maximum number of candidates in the input of a text, for `rcl`.
-        first_level_token_id: lowest of the tokens that stand before the names of candidates, for `rcl` with `tokens`.
-        candidate_head: whether `rcl` with `tokens` has a head that says which candidates apply.
+        num_input_candidates: maximum number of candidates in the input of a text.
+        first_level_token_id: lowest of the tokens that stand before the names of candidates in the input; None
+            without candidates, and for `rcl` with `memory`.
+        candidate_head: whether there is a head that says which of those candidates apply.
         predicts_with: `generator`, or `candidate_head`, which needs one encoder pass and no decoder.
         num_beams: beams of a text, where a call names no number; 1 is greedy search.
         pool: how the sets of these beams become one (see `DecodingOptions`).
@@ -178,6 +180,13 @@ class XLGenConfig(PreTrainedConfig):
             )
         if not self.candidate_head:
             self._refuse_uses_of_the_head()
+        if self.variant == "mcg" and (self.generation_loss_weight == 0 or self.predicts_with == "candidate_head"):
+            raise ConfigurationError(
+                f"generation_loss_weight={self.generation_loss_weight}, predicts_with={self.predicts_with!r}: "
+                "variant='mcg' generates clusters before it reads them, so it needs its decoder. Choose 'bcl' or 'rcl'."
+            )
+        if self.variant == "base" and self.first_level_token_id is not None:
+            raise ConfigurationError("variant='base' with candidates is variant='rcl'; choose that.")
         if self.is_causal and self.candidate_threshold > 0:
             raise ConfigurationError(
                 f"candidate_threshold={self.candidate_threshold} hides candidates after the text was read; a "
@@ -195,8 +204,8 @@ class XLGenConfig(PreTrainedConfig):
         for name, needs_head in needing.items():
             if needs_head:
                 raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r} needs a candidate head. Choose variant='rcl', "
-                    "conditioning='tokens' and a candidate_loss_weight above 0."
+                    f"{name}={getattr(self, name)!r} needs a candidate head. Choose variant='rcl' with "
+                    "conditioning='tokens', or candidates beside clusters, and a candidate_loss_weight above 0."
                 )
 
     @classmethod
@@ -225,6 +234,11 @@ class XLGenConfig(PreTrainedConfig):
         return self.variant in ("bcl", "mcg")
 
     @property
+    def has_candidates(self) -> bool:
+        """Whether the processor gives the model candidate labels to read."""
+        return self.variant == "rcl" or self.first_level_token_id is not None
+
+    @property
     def has_label_vectors(self) -> bool:
         """Whether vectors of candidate labels join the memory."""
         return self.variant == "rcl" and self.conditioning == "memory"
@@ -232,7 +246,7 @@ class XLGenConfig(PreTrainedConfig):
     @property
     def copies_candidates(self) -> bool:
         """Whether label tokens are copied from the candidates in the input."""
-        return self.variant == "rcl" and self.copy_candidates and self.first_level_token_id is not None
+        return self.copy_candidates and self.first_level_token_id is not None
 
     @property
     def reads_candidates(self) -> bool:

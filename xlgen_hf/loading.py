@@ -116,9 +116,13 @@ def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
             None if output_tokens is None else processor.label_tokenizer.output_token_ids(),
         ),
     }
-    if config.variant == "rcl":
-        found = processor.candidates
-        pairs["conditioning"] = (config.conditioning, None if found is None else found.conditioning)
+    found = processor.candidates
+    pairs["candidates"] = (config.has_candidates, found is not None)
+    as_tokens = found is not None and found.conditioning == "tokens"
+    level = processor.label_tokenizer.first_level_token_id if as_tokens else None
+    pairs["first level token"] = (config.first_level_token_id, level)
+    if found is not None and config.variant == "rcl":
+        pairs["conditioning"] = (config.conditioning, found.conditioning)
         if config.has_label_vectors:
             pairs["number of labels"] = (config.num_label_vectors, len(processor.label_space))
     if config.has_clusters:

@@ -261,9 +261,10 @@ def check_label_bounds(min_labels: int, max_labels: int | None) -> None:
         )
 
 
-def uses(definition: Definition, variant: str) -> bool:
-    """Whether a variant uses a setting."""
-    return not definition.about.variants or variant in definition.about.variants
+def uses(definition: Definition, variant: str, candidates: object = False) -> bool:
+    """Whether a variant uses a setting; one that reads `candidates`, too, uses what `rcl` alone has otherwise."""
+    variants = definition.about.variants
+    return not variants or variant in variants or (bool(candidates) and variants == ("rcl",))
 
 
 def check_effect(kind: type, values: Mapping[str, object], given: Iterable[str]) -> None:
@@ -296,7 +297,7 @@ def no_effect(definition: Definition, values: Mapping[str, object]) -> str | Non
         values: values of all settings by name, `variant` among them.
     """
     about, variant = definition.about, values["variant"]
-    if not uses(definition, str(variant)):
+    if not uses(definition, str(variant), values.get("candidates")):
         return f"with variant={variant!r}. Choose variant {' or '.join(about.variants)}"
     for other, value in about.needs.items():
         if values[other] != value:
@@ -322,7 +323,7 @@ def default_conditioning(variant: str) -> Conditioning:
 # ---------------------------------------------------------------------------------------------------- shared settings
 
 _CLUSTERS = "Label clusters (bcl, mcg)"
-_RETRIEVAL = "Retrieved candidates (rcl)"
+_RETRIEVAL = "Retrieved candidates (rcl; bcl and mcg with --candidates)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -408,18 +409,17 @@ class ModelSettings:
         conditioning: how `bcl` passes clusters, and `rcl` candidate labels, to the decoder: `memory` appends a vector
             for each to the encoder's hidden states, `tokens` appends tokens to the input. None: see
             [`default_conditioning`].
-        copy_candidates: let `rcl` with `tokens` copy subword tokens of labels from the candidates.
-        candidate_loss_weight: weight of the loss of `rcl`'s candidate head (binary cross-entropy: which candidates are
-            labels of the text) in addition to the generation loss; with `tokens` only, 0 leaves the head out.
-        generation_loss_weight: weight of `rcl`'s generation loss. 0 trains the candidate head alone, many times
-            faster, and the model predicts with it, without the decoder.
+        copy_candidates: with candidates as tokens, copy subword tokens of labels from the candidates.
+        candidate_loss_weight: weight of the loss of the candidate head (binary cross-entropy: which candidates are
+            labels of the text) beside the generation loss; with candidates as tokens only, 0 leaves the head out.
+        generation_loss_weight: weight of the generation loss of a model that reads candidates. 0 trains the candidate
+            head alone, many times faster, and the model predicts with it; `mcg` needs its decoder.
         candidate_gate: let the head's probabilities weigh the candidates that are copied from.
         candidate_threshold: probability by the head below which a candidate is hidden from the decoder; 0 hides none.
         cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
             `mixed`, a random choice for each text.
         predicted_rate: fraction of texts with predicted clusters under `mixed`.
-        cluster_loss_weight: weight of the cluster loss (`bcl`: cross-entropy of the multi-hot cluster vector; `mcg`:
-            of the cluster sequence) in addition to the generation loss.
+        cluster_loss_weight: weight of the cluster loss (`bcl`: of the multi-hot vector; `mcg`: of the sequence).
         cluster_loss_annealing: divide that weight by the number of the epoch, counted from 1.
         cluster_threshold: probability above which `bcl` predicts a cluster; the best one always counts.
         max_clusters: maximum number of clusters predicted for a text.

@@ -91,7 +91,7 @@ def spelled_candidates(
     Args:
         input_ids, mask: the inputs, `(B, S)`.
         levels: the tokens for levels.
-        separator: token that ends a label.
+        separator: token that ends a label; all tokens of names are below it.
         end: token that may end an input.
 
     Returns:
@@ -100,7 +100,8 @@ def spelled_candidates(
     """
     is_level = (input_ids >= levels.start) & (input_ids < levels.stop) & (mask > 0)
     number = is_level.cumsum(1) - 1
-    inside = (number >= 0) & (mask > 0) & (input_ids != end)
+    # Clusters may stand after the candidates; their tokens come after the separator, those of names before it.
+    inside = (number >= 0) & (mask > 0) & (input_ids != end) & ((input_ids < separator) | is_level)
     position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     start = position.masked_fill(~is_level, 0).cummax(1).values
     offset = position - start - 1  # of a token in its name

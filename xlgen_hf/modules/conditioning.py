@@ -78,13 +78,10 @@ class ConditionedEncoderMixin:
             return _encode_prompt(self, input_ids, attention_mask, inputs_embeds, cluster_bits, *candidates)
         hidden = _run_encoder(self, input_ids, attention_mask, inputs_embeds)
         if self.config.has_label_vectors and candidate_ids is not None:
-            vectors, active = _candidate_vectors(self, candidate_ids, hidden.dtype)
-            return XLGenMemory(*_joined(hidden, attention_mask, vectors, active))
+            return _joined(XLGenMemory(hidden, attention_mask), *_candidate_vectors(self, candidate_ids, hidden.dtype))
         if self.config.variant == "bcl":
-            return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits)
-        if self.config.reads_candidates and input_ids is not None:
-            return _with_candidates(self, hidden, input_ids, attention_mask, candidate_scores)
-        return XLGenMemory(hidden, attention_mask)
+            return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits, candidate_scores)
+        return _with_candidates(self, hidden, input_ids, attention_mask, candidate_scores)
 
     def candidate_weights(self: EncoderModel, memory: XLGenMemory) -> torch.Tensor | None:
         """Logarithms of what candidates weigh when they are copied from, `(B, K)`; None where all weigh alike.
@@ -187,16 +184,16 @@ def _encode_prompt(
         return with_vectors(model.backbone, prompt, *vectors).memory()
     if prompt.hidden is None or not with_states:
         return prompt.memory()
+    guided = prompt
+    logits = bits = None
     if config.variant == "bcl":
         logits, bits = _predict_clusters(model, prompt.hidden, prompt.mask, gold)
-        memory = with_vectors(model.backbone, prompt, *_cluster_vectors(model, bits)).memory()
-        memory.cluster_logits, memory.cluster_bits = logits, bits
-        return memory
-    memory = prompt.memory()
-    if prompt.ids is not None:
-        found = _with_candidates(model, prompt.hidden, prompt.ids, prompt.mask, candidate_scores)
-        memory.candidate_keys, memory.candidate_tokens = found.candidate_keys, found.candidate_tokens
-        memory.candidate_logits = found.candidate_logits
+        guided = with_vectors(model.backbone, prompt, *_cluster_vectors(model, bits))
+    memory = guided.memory()
+    memory.cluster_logits, memory.cluster_bits = logits, bits
+    found = _with_candidates(model, prompt.hidden, prompt.ids, prompt.mask, candidate_scores)
+    memory.candidate_keys, memory.candidate_tokens = found.candidate_keys, found.candidate_tokens
+    memory.candidate_logits = found.candidate_logits
     return memory
 
 
@@ -206,13 +203,17 @@ def _with_clusters(
     input_ids: torch.Tensor | None,
     mask: torch.Tensor,
     gold: torch.Tensor | None,
+    scores: torch.Tensor | None,
 ) -> XLGenMemory:
     """Predict clusters from hidden states `(B, S, H)`, and condition on them or on the gold ones."""
     logits, bits = _predict_clusters(model, hidden, mask, gold)
-    if model.config.conditioning == "tokens":
-        ids, mask = append_cluster_tokens(model.config, input_ids, mask, bits)
-        return XLGenMemory(_run_encoder(model, ids, mask), mask, logits, bits)
-    return XLGenMemory(*_joined(hidden, mask, *_cluster_vectors(model, bits)), logits, bits)
+    as_tokens = model.config.conditioning == "tokens"
+    if as_tokens:
+        input_ids, mask = append_cluster_tokens(model.config, input_ids, mask, bits)
+        hidden = _run_encoder(model, input_ids, mask)
+    memory = _with_candidates(model, hidden, input_ids, mask, scores)
+    memory.cluster_logits, memory.cluster_bits = logits, bits
+    return memory if as_tokens else _joined(memory, *_cluster_vectors(model, bits))
 
 
 def _predict_clusters(
@@ -251,26 +252,32 @@ def _candidate_vectors(
     return vectors + model.candidate_ranks(rank), candidate_ids >= 0
 
 
-def _joined(
-    hidden: torch.Tensor, mask: torch.Tensor, vectors: torch.Tensor, active: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Append vectors `(B, A, H)` to hidden states `(B, S, H)`: `(B, S + A, H)`, and the mask of both."""
-    return torch.cat([hidden, vectors.to(hidden.dtype)], dim=1), torch.cat([mask, active.to(mask.dtype)], dim=1)
+def _joined(memory: XLGenMemory, vectors: torch.Tensor, active: torch.Tensor) -> XLGenMemory:
+    """Append vectors `(B, A, H)`, of which those that are active `(B, A)` count, to a memory `(B, S, H)`."""
+    hidden, mask = memory.last_hidden_state, memory.attention_mask
+    assert hidden is not None and mask is not None
+    memory.last_hidden_state = torch.cat([hidden, vectors.to(hidden.dtype)], dim=1)
+    memory.attention_mask = torch.cat([mask, active.to(mask.dtype)], dim=1)
+    return memory
 
 
 def _with_candidates(
     model: EncoderModel,
     hidden: torch.Tensor,
-    input_ids: torch.Tensor,
+    input_ids: torch.Tensor | None,
     mask: torch.Tensor,
     scores: torch.Tensor | None,
 ) -> XLGenMemory:
-    """Find the candidates in inputs `(B, S)`; the head says which apply, and may hide others from the decoder."""
-    config = model.config
+    """Find the candidates in inputs `(B, S)`, if any; the head says which apply, and may hide others from the decoder.
+
+    Nothing is found without candidates, or where the inputs are embeddings, in which no names can be read.
+    """
+    config, memory = model.config, XLGenMemory(hidden, mask)
+    if input_ids is None or not config.reads_candidates:
+        return memory
     assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
     ends = (config.separator_token_id, config.eos_token_id)
     places, names = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
-    memory = XLGenMemory(hidden, mask)
     if config.candidate_head:
         spans = candidate_spans(places, names, input_ids.shape[1])
         memory.candidate_logits = model.candidate_head(hidden, mask, spans, scores)

@@ -14,6 +14,7 @@ from ..errors import ConfigurationError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import plain_token_ids
 from ..processing_xlgen import XLGenProcessor
+from ..retrieval.candidate_inputs import CandidateInputs
 from ..settings import ModelSettings
 from .backbone import longest_sequence
 from .candidate_head import CandidateHead
@@ -60,23 +61,29 @@ def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str
     clusters, candidates = processor.clusters, processor.candidates
     if variant in ("bcl", "mcg") and clusters is None:
         raise ConfigurationError(f"variant={variant!r} needs label clusters; give the processor some.")
-    if (variant == "rcl") != (candidates is not None):
-        raise ConfigurationError(
-            f"variant={variant!r} with a processor {'without' if candidates is None else 'with'} candidates; rcl "
-            "needs them, and no other variant has a use for them."
-        )
-    if candidates is None:
-        if clusters is None or variant == "base":
-            return {}
-        return {
-            "num_clusters": clusters.num_clusters,
-            "first_cluster_token_id": processor.label_tokenizer.first_cluster_token_id,
-        }
-    options: dict[str, object] = {
-        "conditioning": candidates.conditioning,
-        "num_input_candidates": candidates.num_input_candidates,
-    }
+    if candidates is None and variant == "rcl":
+        raise ConfigurationError("variant='rcl' with a processor without candidates; it needs them.")
+    if candidates is not None and variant == "base":
+        raise ConfigurationError("variant='base' has no use for the processor's candidates; choose 'rcl'.")
+    options: dict[str, object] = {}
+    if variant in ("bcl", "mcg") and clusters is not None:
+        options["num_clusters"] = clusters.num_clusters
+        options["first_cluster_token_id"] = processor.label_tokenizer.first_cluster_token_id
+    return options if candidates is None else {**options, **_candidate_options(variant, processor, candidates, chosen)}
+
+
+def _candidate_options(
+    variant: str, processor: XLGenProcessor, candidates: CandidateInputs, chosen: Mapping[str, object]
+) -> dict[str, object]:
+    """The part of [`variant_options`] that is about candidates."""
+    options: dict[str, object] = {"num_input_candidates": candidates.num_input_candidates}
+    if variant == "rcl":
+        options["conditioning"] = candidates.conditioning
     if candidates.conditioning == "memory":
+        if variant != "rcl":
+            raise ConfigurationError(
+                f"variant={variant!r} reads candidates as tokens; those of the processor are vectors (memory)."
+            )
         retriever = candidates.retriever
         return {**options, "num_label_vectors": len(retriever), "label_vector_size": retriever.width}
     options["first_level_token_id"] = processor.label_tokenizer.first_level_token_id
@@ -117,7 +124,7 @@ def _joint_length(processor: XLGenProcessor) -> int:
     """Most tokens that a decoder-only backbone reads in one row: input, vectors of clusters or candidates, target."""
     vectors = 0 if processor.clusters is None else processor.clusters.num_clusters
     if processor.candidates is not None and processor.candidates.conditioning == "memory":
-        vectors = processor.candidates.num_input_candidates
+        vectors += processor.candidates.num_input_candidates
     return processor.max_source_length + vectors + processor.max_target_length
 
 

@@ -70,7 +70,7 @@ def _make_candidates(
     seed: int,
     cache_dir: Path,
 ) -> CandidateInputs | None:
-    if settings.variant != "rcl":
+    if not settings.reads_candidates:
         return None
     if settings.retriever is not None:
         retriever = load_index(settings.retriever, label_space)
@@ -92,7 +92,7 @@ def _make_candidates(
         retriever,
         rows["text"][:_LEVEL_TEXTS],
         num_input_candidates=settings.num_input_candidates,
-        conditioning=settings.chosen_conditioning(),
+        conditioning=settings.chosen_conditioning() if settings.variant == "rcl" else "tokens",
     )
 
 

@@ -237,7 +237,7 @@ class DataCollatorForXLGen:
     targets with -100. Beside them:
 
     * `bcl`: `cluster_bits`, 1 where a cluster holds one of the row's labels, `(B, C)`, float32.
-    * `rcl` with candidates as tokens: `candidate_scores` `(B, K, F)`, and `candidate_targets` `(B, K)`, 1 where a
+    * with candidates as tokens: `candidate_scores` `(B, K, F)`, and `candidate_targets` `(B, K)`, 1 where a
       candidate is one of the row's labels, padded with -100, which label-side rows have everywhere: there the text
       says it outright.
     * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
@@ -288,9 +288,7 @@ class DataCollatorForXLGen:
         else:
             texts = [_encoded_text(f) for f in features]
             targets = [self.processor.label_tokenizer.build_target(ids) for ids in ordered]
-            batch = self._pad([self.processor.build_input(text) for text in texts], targets, texts)
-            if "candidate_scores" in batch:
-                batch["candidate_targets"] = pad_rows([_candidate_targets(one) for one in features])
+            batch = self._pad([self.processor.build_input(text) for text in texts], targets, texts, features)
         if self.variant == "bcl":
             bits = np.stack([self._clusters.bits(f["label_ids"]) for f in features])
             batch["cluster_bits"] = torch.from_numpy(bits)
@@ -305,7 +303,14 @@ class DataCollatorForXLGen:
             raise ConfigurationError(f"variant={self.variant!r} needs label clusters; the processor has none.")
         return self.processor.clusters
 
-    def _pad(self, inputs: list[list[int]], targets: list[list[int]], texts: Sequence[EncodedText] = ()) -> Batch:
+    def _pad(
+        self,
+        inputs: list[list[int]],
+        targets: list[list[int]],
+        texts: Sequence[EncodedText],
+        features: Sequence[EncodedRow],
+    ) -> Batch:
+        """Inputs and targets as tensors, with the candidates in the texts that were read, and the rows' labels."""
         padded = self.processor.pad(inputs, candidates=[text.candidates for text in texts])
         batch: Batch = {
             "input_ids": padded["input_ids"],
@@ -316,25 +321,31 @@ class DataCollatorForXLGen:
             batch["candidate_ids"] = padded["candidate_ids"]
         if "candidate_scores" in padded:
             batch["candidate_scores"] = padded["candidate_scores"]
+            batch["candidate_targets"] = pad_rows(list(map(_candidate_targets, texts, features)))
         return batch
 
     def _multitask(self, features: Sequence[EncodedRow], ordered: list[list[int]]) -> Batch:
         """The rows of MCG's tasks, those of one text after each other."""
         processor = self.processor
-        inputs, targets, is_cluster_row = [], [], []
+        inputs, targets, texts, of_rows, is_cluster_row = [], [], [], [], []
         for feature, label_ids in zip(features, ordered, strict=True):
             random = np.random.default_rng([self.seed, self.epoch, feature["row"]])
             gold = self._clusters.clusters_of(feature["label_ids"])
             target = processor.label_tokenizer.build_target(label_ids)
-            inputs.append(processor.build_input(feature["text_ids"], self._with_noise(gold, random), "labels"))
-            inputs.append(processor.build_input(feature["text_ids"], task="clusters"))
+            text = _encoded_text(feature)
+            inputs.append(processor.build_input(text, self._with_noise(gold, random), "labels"))
+            inputs.append(processor.build_input(text, task="clusters"))
             targets += [target, processor.label_tokenizer.build_cluster_target(gold)]
+            texts += [text, text]
             is_cluster_row += [False, True]
             if random.random() < self.clusters_only_rate:
-                inputs.append(processor.build_input([], gold, "labels"))
+                nothing = EncodedText([])
+                inputs.append(processor.build_input(nothing, gold, "labels"))
                 targets.append(target)
+                texts.append(nothing)
                 is_cluster_row.append(False)
-        batch = self._pad(inputs, targets)
+            of_rows += [feature] * (len(inputs) - len(of_rows))
+        batch = self._pad(inputs, targets, texts, of_rows)
         batch["cluster_rows"] = torch.tensor(is_cluster_row)
         return batch
 
@@ -381,12 +392,12 @@ def _encoded_text(feature: EncodedRow) -> EncodedText:
     return EncodedText(feature["text_ids"], candidates)
 
 
-def _candidate_targets(feature: EncodedRow) -> list[int]:
+def _candidate_targets(text: EncodedText, feature: EncodedRow) -> list[int]:
     """1 for each candidate that is a label of the row, else 0; none counts where the text is made of label names."""
     if feature[LABEL_SIDE]:
-        return [IGNORED] * max(len(feature["candidate_ids"]), 1)
+        return [IGNORED] * max(len(text.candidates.labels), 1)
     labels = set(feature["label_ids"])
-    return [int(label in labels) for label in feature["candidate_ids"]] or [IGNORED]
+    return [int(label in labels) for label in text.candidates.labels] or [IGNORED]
 
 
 def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -155,7 +155,7 @@ def _finish(trainer: XLGenTrainer, settings: TrainingSettings, *, has_validation
 
 
 def _check_retriever(settings: TrainingSettings, args: XLGenTrainingArguments) -> None:
-    if args.world_size > 1 and settings.variant == "rcl" and settings.retriever is None and settings.retriever_epochs:
+    if args.world_size > 1 and settings.reads_candidates and settings.retriever is None and settings.retriever_epochs:
         raise ConfigurationError(
             "Several processes cannot train a retriever together. Train it first, with `xlgen index`, and name its "
             "folder with --retriever; or take the encoder as it is, with --retriever-epochs 0."
@@ -214,8 +214,7 @@ def _report(
 
 def _label_row_rate(settings: TrainingSettings) -> float:
     """Label-side rows for each training row; they teach to generate, and the candidate head nothing."""
-    generates = settings.variant != "rcl" or settings.generation_loss_weight > 0
-    return settings.label_rows if generates else 0.0
+    return settings.label_rows if settings.generation_loss_weight > 0 else 0.0
 
 
 def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:

@@ -36,7 +36,7 @@ __all__ = ["ContrastiveSettings", "TrainerSettings", "TrainingSettings"]
 
 _BACKBONE = "Backbone"
 _CLUSTERS = "Label clusters (bcl, mcg)"
-_RETRIEVAL = "Retrieved candidates (rcl)"
+_RETRIEVAL = "Retrieved candidates (rcl; bcl and mcg with --candidates)"
 _LORA = "LoRA"
 _TRAINING = "Training"
 _CHECKPOINTS = "Checkpoints and evaluation"
@@ -90,6 +90,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         dropout: dropout of the backbone; the checkpoint's own if None.
         drop_labels: fraction of each training row's labels that is dropped (PU).
         label_rows: label-side rows for each training row; the paper has none.
+        candidates: `bcl`, `mcg`: read retrieved candidate labels, too, as tokens of the input. What is `rcl`'s below is
+            theirs then.
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
@@ -154,6 +156,12 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     )
     label_rows: float = setting(
         0.3, help="Rows made of label names per training row; they teach rare labels.", minimum=0, group="Data"
+    )
+    candidates: bool = setting(
+        False,
+        help="Let the model read retrieved candidate labels beside its clusters, as rcl does without any.",
+        group=_RETRIEVAL,
+        variants=("bcl", "mcg"),
     )
     retriever: str | Path | None = setting(
         None,
@@ -297,6 +305,11 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             require_peft()
             check_quantization(self.quantize)
 
+    @property
+    def reads_candidates(self) -> bool:
+        """Whether the model reads retrieved candidate labels."""
+        return self.candidates or self.variant == "rcl"
+
     def chosen_conditioning(self) -> Conditioning:
         """The conditioning, that of the variant where none was chosen."""
         return self.conditioning or default_conditioning(self.variant)
@@ -304,7 +317,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     def model_options(self) -> dict[str, Any]:
         """The fields of the model's config that the variant uses, as these settings have them; None where unset."""
         known = definitions(TrainingSettings)
-        used = [one.name for one in fields(ModelSettings) if uses(known[one.name], self.variant)]
+        used = [one.name for one in fields(ModelSettings) if uses(known[one.name], self.variant, self.candidates)]
         values = {name: getattr(self, name) for name in used}
         return values | ({"conditioning": self.chosen_conditioning()} if "conditioning" in values else {})
 

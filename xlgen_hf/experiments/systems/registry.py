@@ -79,7 +79,7 @@ class SystemOptions:
         for given, value in self.training.items():
             variant, name = _parts(given)
             check_value(known[name], value)
-            if variant is not None and not uses(known[name], variant):
+            if variant is not None and not uses(known[name], variant, self._candidates(variant)):
                 raise ConfigurationError(
                     f"{given}={value!r} has no effect: {name} is a setting of {', '.join(known[name].about.variants)}."
                 )
@@ -88,9 +88,14 @@ class SystemOptions:
         """The settings of a variant's training."""
         known = _training_settings()
         parts = [(*_parts(name), value) for name, value in self.training.items()]
-        values = {name: value for of, name, value in parts if of is None and uses(known[name], variant)}
+        candidates = self._candidates(variant)
+        values = {name: value for of, name, value in parts if of is None and uses(known[name], variant, candidates)}
         values |= {name: value for of, name, value in parts if of == variant}
         return TrainingSettings(**{**values, "variant": variant})  # type: ignore[arg-type]
+
+    def _candidates(self, variant: str) -> object:
+        """Whether a variant that has clusters is to read candidates, too."""
+        return self.training.get(f"{variant}.candidates", self.training.get("candidates"))
 
     def to_dict(self) -> dict[str, object]:
         """As JSON holds it; `SystemOptions(**...)` makes it again."""
