@@ -183,7 +183,7 @@ class XLGenConfig(PreTrainedConfig):
         if self.variant == "mcg" and (self.generation_loss_weight == 0 or self.predicts_with == "candidate_head"):
             raise ConfigurationError(
                 f"generation_loss_weight={self.generation_loss_weight}, predicts_with={self.predicts_with!r}: "
-                "variant='mcg' generates clusters before it reads them, so it needs its decoder. Choose 'bcl' or 'rcl'."
+                "variant='mcg' generates clusters before it reads them, so it needs its decoder. Choose bcl or rcl."
             )
         if self.variant == "base" and self.first_level_token_id is not None:
             raise ConfigurationError("variant='base' with candidates is variant='rcl'; choose that.")

@@ -217,7 +217,7 @@ def test_a_pair_of_which_one_has_candidates_is_refused(make, make_model):
     guided = make("bcl")
     model, processor = make_model("bert", "bcl")
     for one, other in ((guided.model, processor), (model, guided.processor)):
-        with pytest.raises(ModelFolderError, match="model and processor differ in .*candidates, first level token"):
+        with pytest.raises(ModelFolderError, match=r"model and processor differ in .*candidates, first level token"):
             check_pair(one, other, "a folder")
 
 

@@ -272,7 +272,7 @@ def test_training_can_start_from_another_variant(make_model, checkpoints, rows, 
 
 def test_variant_and_candidates_belong_together(make, checkpoints, label_space):
     made = make()
-    with pytest.raises(ConfigurationError, match="has no use for the processor's candidates; choose .rcl."):
+    with pytest.raises(ConfigurationError, match="has no use for the processor's candidates; choose 'rcl'"):
         XLGenForConditionalGeneration.from_backbone(checkpoints["bert"], made.processor, variant="base")
     plain = XLGenProcessor(made.processor.tokenizer, label_space, None, 64, 64)
     with pytest.raises(ConfigurationError, match="with a processor without candidates; it needs them"):

@@ -327,7 +327,8 @@ class DataCollatorForXLGen:
     def _multitask(self, features: Sequence[EncodedRow], ordered: list[list[int]]) -> Batch:
         """The rows of MCG's tasks, those of one text after each other."""
         processor = self.processor
-        inputs, targets, texts, of_rows, is_cluster_row = [], [], [], [], []
+        inputs, targets, texts, is_cluster_row = [], [], [], []
+        of_rows: list[EncodedRow] = []
         for feature, label_ids in zip(features, ordered, strict=True):
             random = np.random.default_rng([self.seed, self.epoch, feature["row"]])
             gold = self._clusters.clusters_of(feature["label_ids"])

@@ -90,8 +90,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         dropout: dropout of the backbone; the checkpoint's own if None.
         drop_labels: fraction of each training row's labels that is dropped (PU).
         label_rows: label-side rows for each training row; the paper has none.
-        candidates: `bcl`, `mcg`: read retrieved candidate labels, too, as tokens of the input. What is `rcl`'s below is
-            theirs then.
+        candidates: `bcl`, `mcg`: read retrieved candidate labels, too, as tokens of the input. What `rcl` alone has
+            below is theirs then.
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
