@@ -57,6 +57,16 @@ def test_options_are_called_as_those_of_the_command():
     assert set(PredictOptions.model_fields) <= set(inspect.signature(predict).parameters)
 
 
+def test_labels_that_texts_have_already(client, folder):
+    given = [["music", "history"], []]
+    expected = load_predictor(str(folder)).predict(TEXTS[:2], given=given)
+    found = client.post("/v1/predict", json={"texts": TEXTS[:2], "given": given}).json()["predictions"]
+    assert [one["labels"] for one in found] == [one.labels for one in expected]
+    assert not {"music", "history"} & set(found[0]["labels"])
+    for one, other in zip(found, expected, strict=True):
+        assert one["scores"] == pytest.approx(other.scores, abs=1e-5)
+
+
 def test_allowed_labels(client):
     answer = client.post("/v1/predict", json={"text": "art", "top_k": 5, "allow": ["music", "art"], "deny": ["art"]})
     assert answer.json()["predictions"][0]["labels"] == ["music"]
@@ -83,6 +93,7 @@ WRONG = [
     ({"text": "a", "deny": ["\udc00"]}, 422, "deny.0: Value error, half of a surrogate pair"),
     ({"text": "a", "output_language": "en"}, 422, "output_language en: the model has no vocabulary"),
     ({"text": "a", "model": "other"}, 404, "There is no model 'other'; choose one of tiny"),
+    ({"texts": ["a", "b"], "given": [["music"]]}, 422, "2 texts come with given labels for 1; one list for each"),
     ({"texts": ["a"] * 257}, 413, "257 texts; at most 256"),
     ({"texts": ["a", "b" * 100_001]}, 413, "Text 2 has 100001 characters; at most 100000"),
 ]

@@ -192,7 +192,7 @@ async def _suggest(
     if not texts or not limit:
         return [[] for _ in texts]
     options = PredictOptions(top_k=min(limit, service.settings.max_top_k), output_language=language)
-    found = await model.batcher.submit(options, texts)
+    found = await model.batcher.submit(options, [(text, ()) for text in texts])
     return [_suggestions(model.current.predictor, one, threshold) for one in found]
 
 

@@ -60,10 +60,10 @@ class FoundLabel(BaseModel):
 @router.post("/v1/predict", response_model=Predictions, tags=["prediction"])
 async def predict(request: PredictRequest, service: TheService) -> Response:
     """Predict the labels of one or more texts; options are those of `xlgen predict`."""
-    model, texts = service.model(request.model), request.all_texts
-    check_texts(texts, service.settings)
+    model, rows = service.model(request.model), request.rows
+    check_texts([text for text, _ in rows], service.settings)
     request.options.check(service.settings)
-    found = await model.batcher.submit(request.options, texts)
+    found = await model.batcher.submit(request.options, rows)
     return JSONResponse({"model": model.id, "predictions": [one.to_dict() for one in found]})
 
 

@@ -16,7 +16,16 @@ from ..prediction.predictor import Predictor
 from ..prediction.results import LabelPrediction
 from .settings import ServingSettings
 
-__all__ = ["PredictOptions", "PredictRequest", "Score", "ScoreRequest", "ScoreRow", "Text", "check_texts"]
+__all__ = [
+    "PredictOptions",
+    "PredictRequest",
+    "PredictRow",
+    "Score",
+    "ScoreRequest",
+    "ScoreRow",
+    "Text",
+    "check_texts",
+]
 
 
 def _check_characters(text: str) -> str:
@@ -33,6 +42,8 @@ Text = Annotated[str, AfterValidator(_check_characters)]
 _Integer = Annotated[int, Field(strict=True)]
 _Number = Annotated[float, Field(strict=True)]
 _Names: TypeAlias = tuple[Text, ...]
+PredictRow: TypeAlias = tuple[str, _Names]
+"""A text, and the labels that it has already."""
 ScoreRow: TypeAlias = tuple[str, _Names, _Names]
 """A text, its candidates, and the labels that it is known to have."""
 
@@ -81,9 +92,9 @@ class PredictOptions(_Request):
         """Whether texts of several requests may run together: a sample depends on those drawn before it."""
         return not self.num_samples
 
-    def length(self, row: str) -> int:
-        """Length of a text."""
-        return len(row)
+    def length(self, row: PredictRow) -> int:
+        """Length of a row's text."""
+        return len(row[0])
 
     def check(self, settings: ServingSettings) -> None:
         """Refuse what would take too long, or too much memory.
@@ -118,16 +129,17 @@ class PredictOptions(_Request):
         )
         return None if wanted == DecodingOptions(seed=self.seed) else wanted
 
-    def run(self, predictor: Predictor, rows: Sequence[str], batch_size: int) -> list[LabelPrediction]:
-        """Predict texts.
+    def run(self, predictor: Predictor, rows: Sequence[PredictRow], batch_size: int) -> list[LabelPrediction]:
+        """Predict texts; of those that have labels already further ones.
 
         Raises:
             ConfigurationError: if options are not allowed, exclude each other, or do not fit the model.
             LabelSpaceError: if a label or concept is unknown.
         """
         answer = form_of_answers(predictor, output_language=self.output_language, with_parents=self.with_parents)
+        texts, given = zip(*rows, strict=True)
         found = predictor.predict(
-            rows,
+            texts,
             decoding=self.decoding,
             rule=chosen_rule(
                 predictor,
@@ -147,6 +159,7 @@ class PredictOptions(_Request):
             open_vocabulary=self.open_vocabulary,
             evidence=self.evidence,
             abstain_below=self.abstain_below,
+            given=given if any(given) else None,
             batch_size=batch_size,
         )
         return [answer(one) for one in found]
@@ -172,6 +185,23 @@ class _Texts(_Request):
 
 class PredictRequest(_Texts, PredictOptions):
     """Texts to predict, and how."""
+
+    given: tuple[_Names, ...] | None = Field(
+        default=None, description="Labels that each text has already: further ones are predicted, going by these."
+    )
+
+    @property
+    def rows(self) -> list[PredictRow]:
+        """A row for each text.
+
+        Raises:
+            ConfigurationError: if the numbers of texts and given labels differ.
+        """
+        texts = self.all_texts
+        given = ((),) * len(texts) if self.given is None else self.given
+        if len(given) != len(texts):
+            raise ConfigurationError(f"{len(texts)} texts come with given labels for {len(given)}; one list for each.")
+        return list(zip(texts, given, strict=True))
 
     @property
     def options(self) -> PredictOptions:
