@@ -17,6 +17,7 @@ from .settings import (
     Conditioning,
     ModelSettings,
     Pool,
+    PredictsWith,
     Variant,
     check_label_bounds,
     check_values,
@@ -26,7 +27,6 @@ from .settings import (
 __all__ = [
     "NUM_CANDIDATE_SCORES",
     "NUM_LEVELS",
-    "PREDICTS_WITH",
     "ClusterSource",
     "Conditioning",
     "Pool",
@@ -36,7 +36,6 @@ __all__ = [
     "text_part",
 ]
 
-PREDICTS_WITH = ("generator", "candidate_head")
 NUM_CANDIDATE_SCORES = 5  # of a retriever, which the candidate head reads: the score and its four parts
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
@@ -166,7 +165,7 @@ class XLGenConfig(PreTrainedConfig):
 
     def validate_xlgen(self) -> None:
         """Check values and their agreement; runs on construction and when the config is saved."""
-        known = {"variant": get_args(Variant), "pool": get_args(Pool), "predicts_with": PREDICTS_WITH}
+        known = {"variant": get_args(Variant), "pool": get_args(Pool), "predicts_with": get_args(PredictsWith)}
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(choices)}.")

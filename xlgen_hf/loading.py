@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from .errors import ModelFolderError
+from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import local_model
 from .files.model_folder import PROCESSOR_FILE
 from .files.saving import plain_folder, read_folder
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
+from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import SOURCE_FOLDERS, load_source_alone
 from .retrieval.retriever import LabelRetriever
 
@@ -19,22 +20,41 @@ __all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
 
 
 def load_model(
-    name: str, *, device: str | None = None, **hub_options: object
+    name: str, *, device: str | None = None, predict_with: str | None = None, **hub_options: object
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Load a trained model, or an adapter merged into its base, and its processor.
 
     Args:
         name: a folder, or a Hub id.
         device: where the model goes; it stays on the CPU if None.
+        predict_with: `generator` or `candidate_head`, if it is to predict with another part than validation rows
+            chose. Calibration, thresholds and fusion, which were made for that one, are left out then.
         hub_options: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` of huggingface_hub, and
             `variant` of transformers, for weights that `save_pretrained(..., variant="fp16")` saved.
 
     Raises:
+        ConfigurationError: if the model has not learned to predict with that part.
         ModelFolderError: if files are damaged, or do not belong together.
         MissingExtraError: if it is an adapter and peft is not installed.
     """
     place = local_model(name, dict(hub_options))  # model and processor of one commit
-    return read_folder(plain_folder(place), lambda folder: _load_pair(folder, name, device, hub_options))
+    pair = read_folder(plain_folder(place), lambda folder: _load_pair(folder, name, device, hub_options))
+    return pair if predict_with is None else _predicting_with(*pair, predict_with)
+
+
+def _predicting_with(
+    model: XLGenForConditionalGeneration, processor: XLGenProcessor, predict_with: str
+) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    """A model that predicts with another part; what was tuned for the one before is left out."""
+    if predict_with == model.config.predicts_with:
+        return model, processor
+    if predict_with == "generator" and model.config.generation_loss_weight == 0:
+        raise ConfigurationError(
+            "predict_with='generator': only the candidate head of this model was trained (generation_loss_weight=0)."
+        )
+    model.config.predicts_with = predict_with
+    model.config.validate_xlgen()
+    return model, processor.with_score_model(ScoreModel())
 
 
 def _load_pair(
@@ -53,13 +73,15 @@ def _load_pair(
     return (model if device is None else model.to(device)), processor
 
 
-def load_predictor(name: str, *, device: str | None = None, **hub_options: object) -> Predictor:
+def load_predictor(
+    name: str, *, device: str | None = None, predict_with: str | None = None, **hub_options: object
+) -> Predictor:
     """Load whatever predicts labels: an XLGen model or adapter, a retriever, or label trees.
 
     Args:
         name: a folder, or a Hub id.
         device: where the model goes; it stays on the CPU if None.
-        hub_options: see [`load_model`].
+        predict_with, hub_options: see [`load_model`].
 
     Raises:
         ModelFolderError: if it is not one of these folders, or its files are damaged or do not belong together.
@@ -69,7 +91,10 @@ def load_predictor(name: str, *, device: str | None = None, **hub_options: objec
 
     def load(folder: Path) -> Predictor:
         if holds_model(folder) or not _holds_source(folder):
-            return Predictor.from_model(*_load_pair(folder, name, device, hub_options))
+            pair = _load_pair(folder, name, device, hub_options)
+            return Predictor.from_model(*(pair if predict_with is None else _predicting_with(*pair, predict_with)))
+        if predict_with is not None:
+            raise ConfigurationError(f"predict_with={predict_with!r}: {name} holds no model, but an index.")
         return _load_source(folder, device)
 
     return read_folder(plain_folder(place), load)

@@ -33,6 +33,7 @@ __all__ = [
     "ModelSettings",
     "Pool",
     "Precision",
+    "PredictsWith",
     "Quantization",
     "Setting",
     "Variant",
@@ -55,6 +56,7 @@ ClusterSource = Literal["gold", "predicted", "mixed"]
 DecodeOrder = Literal["freq_forward", "freq_backward", "alphabet", "shuffle"]
 Quantization = Literal["4bit", "8bit"]
 Precision = Literal["float32", "int8"]  # of the weights of exported graphs
+PredictsWith = Literal["generator", "candidate_head"]
 
 _Value = TypeVar("_Value")
 _Made = TypeVar("_Made")
@@ -412,12 +414,10 @@ class ModelSettings:
         copy_candidates: with candidates as tokens, copy subword tokens of labels from the candidates.
         candidate_loss_weight: weight of the loss of the candidate head (binary cross-entropy: which candidates are
             labels of the text) beside the generation loss; with candidates as tokens only, 0 leaves the head out.
-        generation_loss_weight: weight of the generation loss of a model that reads candidates. 0 trains the candidate
-            head alone, many times faster, and the model predicts with it; `mcg` needs its decoder.
+        generation_loss_weight: 0 trains the candidate head alone, many times faster; `mcg` needs its decoder.
         candidate_gate: let the head's probabilities weigh the candidates that are copied from.
         candidate_threshold: probability by the head below which a candidate is hidden from the decoder; 0 hides none.
-        cluster_source: clusters that `bcl` conditions on in training: `gold` (the paper), `predicted` by the head, or
-            `mixed`, a random choice for each text.
+        cluster_source: clusters that `bcl` trains with: `gold` (the paper), `predicted`, or `mixed`, either for each.
         predicted_rate: fraction of texts with predicted clusters under `mixed`.
         cluster_loss_weight: weight of the cluster loss (`bcl`: of the multi-hot vector; `mcg`: of the sequence).
         cluster_loss_annealing: divide that weight by the number of the epoch, counted from 1.

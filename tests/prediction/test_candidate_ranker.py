@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import model_files
-from xlgen_hf.loading import load_model
+from xlgen_hf.loading import load_model, load_predictor
 from xlgen_hf.prediction.candidate_ranker import CandidateRanker
 from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.prediction.predictor import Predictor
@@ -21,8 +23,10 @@ from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.retrieval.weighing import PARTS
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.evaluating import ragged
+from xlgen_hf.training.run import train_model
+from xlgen_hf.training.settings import TrainingSettings
 from xlgen_hf.training.trainer import XLGenTrainer
-from xlgen_hf.training.tuning import fuse_sources
+from xlgen_hf.training.tuning import fuse_sources, tune_model
 
 HEAD_ALONE = {"generation_loss_weight": 0.0}
 
@@ -91,7 +95,7 @@ def test_a_model_without_generation_predicts_without_its_decoder(make):
         assert one.scores[: len(best)] == pytest.approx(best, abs=1e-5)
     again = predictor.predict(TEXTS, batch_size=2)
     assert [one.labels for one in again] == [one.labels for one in predictor.predict(TEXTS)]
-    with pytest.raises(ConfigurationError, match="how a generator searches; this model has none"):
+    with pytest.raises(ConfigurationError, match="a generator searches; this model predicts with its candidate head"):
         predictor.predict(TEXTS, decoding=DecodingOptions(num_beams=3))
     with pytest.raises(ConfigurationError, match="Only a generator spells names"):
         predictor.predict(TEXTS, open_vocabulary=True)
@@ -145,6 +149,79 @@ def test_a_hybrid_weighs_the_head_with_its_other_parts(make, head_alone):
         assert found.parts["candidate_head"][mine].tolist() == pytest.approx(expected, abs=1e-5)
 
 
+# ------------------------------------------------------------------------------------------------ head or generator
+
+
+def _micro_f1(sets, references):
+    hits = sum(len(set(one) & set(other)) for one, other in zip(sets, references, strict=True))
+    return 2 * hits / max(sum(map(len, sets)) + sum(map(len, references)), 1)
+
+
+def _tuned(made, references, **options):
+    batches = [made.processor.encode_texts(ROW_TEXTS)]
+    score = partial(_micro_f1, references=references)
+    return tune_model(made.model, made.processor, batches, references, score, num_beams=2, **options)
+
+
+def test_validation_rows_choose_between_head_and_generator(make):
+    made = make()
+    made.model.candidate_head.reset()  # it repeats what retrieval says, while the generator is random
+    truth = label_ids(made.processor.label_space)
+    of_head = _tuned(made, truth)
+    assert made.model.config.predicts_with == "candidate_head" and of_head.fusion is not None
+    generated = [one.labels for one in Generator(*made).decoded(ROW_TEXTS)]
+    of_generator = _tuned(made, generated)
+    assert made.model.config.predicts_with == "generator"
+    assert of_generator.fusion is None and of_generator.calibrator is not None
+
+
+def test_what_predicts_can_be_named(make):
+    made = make()
+    made.model.candidate_head.reset()
+    truth = label_ids(made.processor.label_space)
+    assert _tuned(made, truth, predict_with="generator").fusion is None
+    assert made.model.config.predicts_with == "generator"
+    alone = make(**HEAD_ALONE)
+    assert _tuned(alone, truth).fusion is not None and alone.model.config.predicts_with == "candidate_head"
+
+
+def test_a_loaded_model_can_predict_with_its_other_part(make, tmp_path):
+    made = make()
+    made.model.candidate_head.reset()
+    score_model = _tuned(made, label_ids(made.processor.label_space))
+    made.model.save_pretrained(tmp_path)
+    made.processor.with_score_model(score_model).save_pretrained(tmp_path)
+    assert isinstance(load_predictor(str(tmp_path)).source, CandidateRanker)
+    same = load_predictor(str(tmp_path), predict_with="candidate_head")
+    assert same.score_model.fusion is not None
+    other = load_predictor(str(tmp_path), predict_with="generator")
+    assert isinstance(other.source, Generator) and other.score_model.fusion is None
+    assert other.predict(TEXTS, decoding=DecodingOptions(num_beams=3))[0].labels
+    with pytest.raises(ConfigurationError, match=r"predicts_with='classifier'; it must be one of generator, cand"):
+        load_model(str(tmp_path), predict_with="classifier")
+    alone = make(**HEAD_ALONE)
+    alone.model.save_pretrained(tmp_path / "alone")
+    alone.processor.save_pretrained(tmp_path / "alone")
+    with pytest.raises(ConfigurationError, match="only the candidate head of this model was trained"):
+        load_model(str(tmp_path / "alone"), predict_with="generator")
+
+
+@pytest.mark.parametrize(
+    ("settings", "part"),
+    [
+        ({"variant": "base"}, "candidate_head"),
+        ({"variant": "rcl", "conditioning": "memory"}, "candidate_head"),
+        ({"variant": "rcl", "candidate_loss_weight": 0.0}, "candidate_head"),
+        ({"variant": "mcg", "candidates": True}, "candidate_head"),
+        ({"variant": "rcl", "generation_loss_weight": 0.0}, "generator"),
+    ],
+)
+def test_a_part_that_is_not_trained_is_refused_before_the_training(checkpoints, rows, tmp_path, settings, part):
+    args = XLGenTrainingArguments(str(tmp_path), predict_with=part)
+    with pytest.raises(ConfigurationError, match=f"predict_with='{part}': these settings do not train it"):
+        train_model(TrainingSettings(backbone=checkpoints["bert"], **settings), args, rows, rows)
+
+
 # ------------------------------------------------------------------------------------------------ a model's life
 
 
@@ -196,8 +273,19 @@ def test_commands_train_the_head_alone_and_fuse_it(checkpoints, rows, tmp_path, 
     model, processor = load_model(hybrid)
     assert "candidate_head" in processor.score_model.fusion.weights
     assert all(one.labels for one in model.predict(ROW_TEXTS, processor))
+    capsys.readouterr()
+    assert main([*fuse, "--predict-with", "generator", "--candidate-scores", "candidate_head"]) == 1
+    assert "only the candidate head of this model was trained" in capsys.readouterr().err
+
+
+def test_commands_fuse_a_generator_by_the_scores_of_its_head(make, rows, tmp_path):
+    made, data = make(), tmp_path / "train.jsonl"
+    write_jsonl(data, rows)
+    made.model.save_pretrained(tmp_path / "both")
+    made.processor.save_pretrained(tmp_path / "both")
+    hybrid = str(tmp_path / "hybrid")
+    fuse = ["hybrid", "--model", str(tmp_path / "both"), "--validation-file", str(data), "--output-dir", hybrid]
     assert main([*fuse, "--predict-with", "generator", "--candidate-scores", "candidate_head"]) == 0
-    model, processor = load_model(hybrid)
+    _, processor = load_model(hybrid)
     assert {"generated", "candidate_head"} <= set(processor.score_model.fusion.weights)
     assert "teacher_forced" not in processor.score_model.fusion.weights
-    capsys.readouterr()

@@ -224,7 +224,9 @@ def test_copying_can_be_left_out(make):
 @pytest.mark.parametrize("conditioning", CONDITIONING)
 def test_trained_saved_and_loaded_it_predicts_the_same(make, rows, tmp_path, conditioning, family):
     made = make(conditioning, family=family)
-    arguments = XLGenTrainingArguments(str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4)
+    arguments = XLGenTrainingArguments(
+        str(tmp_path / "run"), max_steps=3, per_device_train_batch_size=4, predict_with="generator"
+    )
     trainer = XLGenTrainer(
         made.model, arguments, processing_class=made.processor, train_dataset=rows, eval_dataset=rows
     )

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 __all__ = ["chosen_rule", "load_on_device", "option_name"]
 
 
-def load_on_device(name: str, device: str | None) -> Predictor:
+def load_on_device(name: str, device: str | None, predict_with: str | None = None) -> Predictor:
     """Whatever predicts labels, on a device: by default on a GPU where there is one, and it can be moved there."""
     import torch
 
@@ -21,7 +21,7 @@ def load_on_device(name: str, device: str | None) -> Predictor:
 
     if device is None and torch.cuda.is_available() and not holds_graphs(local_model(name, {})):
         device = "cuda"
-    return load_predictor(name, device=device or "cpu")
+    return load_predictor(name, device=device or "cpu", predict_with=predict_with)
 
 
 def option_name(name: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..data.options import RowOptions
+from ..settings import PredictsWith
 from .options import Overwrite
 from .rows import takes_row_options
 
@@ -45,7 +46,7 @@ def hybrid(
         int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
     ] = 20,
     predict_with: Annotated[
-        Literal["generator", "candidate_head"] | None,
+        PredictsWith | None,
         typer.Option(
             help="What of the model is fused: its generator, or its candidate head (rcl), which needs no decoder and"
             " is many times faster.",
@@ -113,13 +114,12 @@ def _with_concepts(rows: RowOptions, processor: XLGenProcessor) -> RowOptions:
 def _load(
     name: str, predict_with: str | None, candidate_scores: str
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
-    """Model and processor; the config notes what of the model is fused, and another source has no calibration yet."""
+    """Model and processor; the config notes what of the model is fused."""
     from ..encoders.exported import refuse_exported
     from ..errors import ConfigurationError
     from ..loading import load_model
-    from ..ranking.score_model import ScoreModel
 
-    model, processor = load_model(name)
+    model, processor = load_model(name, predict_with=predict_with)
     refuse_exported(model.backbone, name)
     config = model.config
     if candidate_scores == "candidate_head" and not config.candidate_head:
@@ -127,11 +127,7 @@ def _load(
             "--candidate-scores candidate_head: the model has no candidate head. Choose teacher_forced, or train the "
             "model with --variant rcl and a --candidate-loss-weight above 0."
         )
-    if predict_with is None or predict_with == config.predicts_with:
-        return model, processor
-    config.predicts_with = predict_with
-    config.validate_xlgen()
-    return model, processor.with_score_model(ScoreModel())
+    return model, processor
 
 
 def _sources(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict
 import typer
 
 from ..data.options import RowOptions
+from ..settings import PredictsWith
 from .answering import chosen_rule, load_on_device, option_name
 from .options import Device
 from .rows import takes_row_options
@@ -140,6 +141,10 @@ def predict(
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
     ] = None,
+    predict_with: Annotated[
+        PredictsWith | None,
+        typer.Option(help="Predict with this part of the model.", show_default="what validation rows chose"),
+    ] = None,
     keep_column: Annotated[
         str | None,
         typer.Option(
@@ -190,7 +195,7 @@ def predict(
     _check_output(output_file, overwrite=overwrite)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     texts = _load_texts(input_file, rows, keep_column)
-    members = [_load(name, device, add_labels, cluster_threshold) for name in model]
+    members = [_load(name, device, predict_with, add_labels, cluster_threshold) for name in model]
     settings: _Settings = {
         "decoding": decoding,
         "rule": chosen_rule(members[0], top_k, threshold, objective, expected_f1=expected_f1),
@@ -318,12 +323,14 @@ def _decoding(
     return None if wanted == DecodingOptions(seed=seed) else wanted
 
 
-def _load(name: str, device: str | None, add_labels: Path | None, cluster_threshold: float | None) -> Predictor:
+def _load(
+    name: str, device: str | None, predict_with: str | None, add_labels: Path | None, cluster_threshold: float | None
+) -> Predictor:
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
     from ..prediction.generator import Generator
 
-    predictor = load_on_device(name, device)
+    predictor = load_on_device(name, device, predict_with)
     if cluster_threshold is not None:
         if not isinstance(predictor.source, Generator):
             raise ConfigurationError(f"{name} has no generator, so --cluster-threshold has no effect.")

@@ -114,7 +114,7 @@ def _arguments(
 
     own = {name: values[name] for name in definitions(TrainerSettings)}
     given = given_names(context)
-    check_effect(TrainerSettings, {**own, "variant": values["variant"]}, given)
+    check_effect(TrainerSettings, {**own, **{name: values[name] for name in ("variant", "candidates")}}, given)
     words = [*more_words(context), *context.args]
     args = parse_arguments(
         output_dir, words, option_names(context), has_validation=has_validation, values=own, given=given

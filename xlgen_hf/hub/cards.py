@@ -163,7 +163,8 @@ def model_card(
     more = {
         "with_code": with_code,
         "architecture": _architecture(config),
-        "hybrid": isinstance(fusion, dict),
+        "hybrid": bool(fused),
+        "by_head": config.get("predicts_with") == "candidate_head",
         "label_trees": "label_trees" in fused,
         "retrieval": "retrieval" in fused,
     }

@@ -367,10 +367,12 @@ class Predictor:
                 # A fusion brings candidates of its own, and has learned from those that the search ends with.
                 decoding = replace(decoding, min_candidates=0)
             return self.source.searching(decoding)
+        is_head = isinstance(self.source, ModelSource)
+        why = "this model predicts with its candidate head (predict_with)" if is_head else "this model has none"
         if open_vocabulary:
-            raise ConfigurationError("Only a generator spells names that are not labels; this model has none.")
+            raise ConfigurationError(f"Only a generator spells names that are not labels; {why}.")
         if decoding is not None and decoding != DecodingOptions(min_candidates=decoding.min_candidates):
-            raise ConfigurationError(f"{decoding} is how a generator searches; this model has none.")
+            raise ConfigurationError(f"{decoding} is how a generator searches; {why}.")
         return self.source
 
     @property

@@ -88,9 +88,12 @@ def write_training_report(
         "data": given,
         "arguments": {
             **{name: value for name, value in settings.items() if name not in ("backbone", "variant")},
-            **deciding_arguments(args, cast("Variant", settings["variant"])),
+            **deciding_arguments(
+                args, cast("Variant", settings["variant"]), candidates=bool(settings.get("candidates"))
+            ),
         },
         "decision": {
+            **({"predicts_with": model.config.predicts_with} if model.config.candidate_head else {}),
             "min_labels": model.config.min_labels,
             "num_beams": model.config.num_beams,
             "pool": model.config.pool,
@@ -146,15 +149,18 @@ def _thresholds(thresholds: Mapping[str, float]) -> dict[str, float]:
     return {f"threshold for {name} F1": round(value, 4) for name, value in thresholds.items()}
 
 
-def deciding_arguments(args: XLGenTrainingArguments, variant: Variant) -> dict[str, object]:
+def deciding_arguments(
+    args: XLGenTrainingArguments, variant: Variant, *, candidates: bool = False
+) -> dict[str, object]:
     """The arguments of the trainer that decide the result.
 
     Args:
         args: the arguments.
         variant: variant of the model; arguments that only others use are left out.
+        candidates: whether it reads candidates beside its clusters.
     """
     own = definitions(TrainerSettings)
-    names = [name for name in _ARGUMENTS if name not in own or uses(own[name], variant)]
+    names = [name for name in _ARGUMENTS if name not in own or uses(own[name], variant, candidates)]
     values = {name: getattr(args, name) for name in names if hasattr(args, name)}
     return {name: getattr(value, "value", value) for name, value in values.items()}
 

@@ -68,6 +68,7 @@ def train_model(
     """
     settings.check_folders()
     _check_retriever(settings, args)
+    _check_what_predicts(settings, args)
     settings = settings.resolved()
     settings.check_lora()
     rows = {"train": train_rows, "validation": validation_rows}
@@ -109,6 +110,8 @@ def _train(
         train_dataset=_with_label_rows(train_rows, processor.label_space, _label_row_rate(settings), args.seed),
         eval_dataset=validation_rows,
     )
+    if args.predict_with is not None:
+        trainer.base_model().config.predicts_with = args.predict_with
     checkpoint = _checkpoint_of(Path(args.output_dir), lora=bool(settings.lora))
     run_training(trainer, checkpoint)
     scores = _finish(trainer, settings, has_validation=validation_rows is not None)
@@ -159,6 +162,22 @@ def _check_retriever(settings: TrainingSettings, args: XLGenTrainingArguments) -
         raise ConfigurationError(
             "Several processes cannot train a retriever together. Train it first, with `xlgen index`, and name its "
             "folder with --retriever; or take the encoder as it is, with --retriever-epochs 0."
+        )
+
+
+def _check_what_predicts(settings: TrainingSettings, args: XLGenTrainingArguments) -> None:
+    """Refuse, before anything is computed, predictions by a part of the model that is not trained."""
+    as_vectors = settings.variant == "rcl" and settings.chosen_conditioning() == "memory"
+    has_head = settings.reads_candidates and settings.candidate_loss_weight > 0 and not as_vectors
+    lacks = {
+        "candidate_head": not has_head or settings.variant == "mcg",
+        "generator": settings.generation_loss_weight == 0,
+    }
+    if args.predict_with is not None and lacks[args.predict_with]:
+        raise ConfigurationError(
+            f"predict_with={args.predict_with!r}: these settings do not train it. A candidate head takes "
+            "variant='rcl' or candidates, as tokens, and a candidate_loss_weight above 0; a generator takes a "
+            "generation_loss_weight above 0."
         )
 
 

@@ -65,7 +65,7 @@ def describe_run(
         rows: split -> rows, None where there are none.
     """
     of_settings = {name: value for name, value in vars(settings).items() if name not in ("sources", "vocabulary")}
-    arguments = deciding_arguments(args, settings.variant)
+    arguments = deciding_arguments(args, settings.variant, candidates=settings.candidates)
     arguments[_BATCH] = args.train_batch_size * args.world_size
     content = {
         "settings": of_settings,

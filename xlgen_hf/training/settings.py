@@ -15,6 +15,7 @@ from ..settings import (
     EncoderSettings,
     LabelSettings,
     ModelSettings,
+    PredictsWith,
     Quantization,
     Variant,
     check_effect,
@@ -360,8 +361,10 @@ class TrainerSettings:
         logging_steps: steps between two lines of the log; below 1 a fraction of all steps.
         report_to: experiment tracker.
         tune_decisions: after training, choose on the validation rows how the model searches and decides: the minimum
-            number of labels, greedy search or beams, the calibration of scores, and thresholds.
+            number of labels, greedy search or beams, the calibration of scores, thresholds, and `predict_with`.
         decision_beams: beams that compete with greedy search then; 1 for greedy search alone.
+        predict_with: what a model predicts with that has learned to generate and has a candidate head. If None the
+            better on the validation rows; the generator without any.
     """
 
     num_train_epochs: float = setting(5.0, help="Passes over the training rows.", minimum=0, group=_TRAINING)
@@ -440,4 +443,11 @@ class TrainerSettings:
     )
     decision_beams: int = setting(
         5, help="Beams that compete with greedy search in that choice.", minimum=1, group=_CHECKPOINTS
+    )
+    predict_with: PredictsWith | None = setting(
+        None,
+        help="What the model predicts with.",
+        default_text="what is better on validation rows",
+        group=_RETRIEVAL,
+        variants=("rcl",),
     )

@@ -46,7 +46,7 @@ __all__ = ["XLGenTrainer"]
 
 logger = logging.getLogger(__name__)
 
-_DECISIONS = ("min_labels", "num_beams", "pool")  # fields of the config that `tune_model` sets
+_DECISIONS = ("predicts_with", "min_labels", "num_beams", "pool")  # fields of the config that `tune_model` sets
 
 
 class _EpochCallback(TrainerCallback):
@@ -385,7 +385,8 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     def tune_decisions(self, choices: Sequence[int] = (1, 2, 3, 4, 5, 6)) -> int:
         """Choose, on the evaluation rows, how the model searches and decides, and calibrate its scores.
 
-        See [`tune_model`]; `args.decision_beams` beams compete with greedy search. Every process works on all rows,
+        See [`tune_model`]; `args.decision_beams` beams compete with greedy search, and `args.predict_with` may say
+        what predicts. Every process works on all rows,
         and takes over what the first one chose.
 
         Returns:
@@ -405,6 +406,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             lambda sets: self._score(sets, references)["micro_f1"],
             num_beams=self.args.decision_beams,
             choices=sorted({min(choice, config.max_labels) for choice in choices}),
+            predict_with=self.args.predict_with,
         )
         if self.args.world_size > 1:
             chosen = [{name: getattr(config, name) for name in _DECISIONS}, score_model]

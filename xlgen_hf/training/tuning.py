@@ -42,28 +42,55 @@ def tune_model(
     *,
     num_beams: int = 5,
     choices: Sequence[int] = (1, 2, 3, 4, 5, 6),
+    predict_with: str | None = None,
 ) -> ScoreModel:
     """Choose minimum number of labels and search on validation rows, and calibrate the scores of what is found.
 
     A generator that learned from incomplete label lists stops early; the minimum number of labels makes up for it. The
     most probable of several beams is a short set, and what several beams agree on is better than one of them: so
     greedy search and `num_beams` beams, each way of pooling them, compete with their own label sets. For a model that
-    predicts with its candidate head there is no search to choose: its scores are fused with those of retrieval.
+    predicts with its candidate head there is no search to choose: its scores are fused with those of retrieval. A
+    model that has learned both, and is not told what to predict with, does so with what has the better micro F1.
 
     Args:
-        model: a model in evaluation mode; its config keeps `min_labels`, `num_beams` and `pool`.
+        model: a model in evaluation mode; its config keeps `predicts_with`, `min_labels`, `num_beams` and `pool`.
         processor: its processor.
         batches: encoded texts, batch by batch.
         references: label ids of all texts, in the order of the batches.
         score: micro F1 of label sets in that order.
         num_beams: beams that compete with greedy search; 1 leaves them out.
         choices: minimum numbers of labels to choose from.
+        predict_with: what the model predicts with, `generator` or `candidate_head`; the better of those that it has
+            learned if None.
 
     Returns:
         Calibrator and thresholds; of a candidate head fusion, rule and thresholds.
     """
-    if model.config.predicts_with == "candidate_head":
-        return _tune_head(CandidateRanker(model, processor), batches, references)
+    config, ranker = model.config, CandidateRanker(model, processor)
+    has_both = config.candidate_head and config.generation_loss_weight > 0 and config.variant != "mcg"
+    if (predict_with or config.predicts_with) == "candidate_head" and (predict_with or not has_both):
+        return _tune_head(ranker, batches, references)[0]
+    tuned, micro = _tune_generator(model, processor, batches, references, score, num_beams, choices)
+    if predict_with or not has_both:
+        return tuned
+    of_head, sets = _tune_head(ranker, batches, references)
+    scores = {"generator": micro, "candidate_head": score(sets) if sets else 0.0}
+    config.predicts_with = max(scores, key=lambda name: scores[name])
+    shown = (config.predicts_with, _rounded(scores))
+    logger.info("predicts_with=%s has the best micro F1 on the evaluation rows: %s", *shown)
+    return tuned if config.predicts_with == "generator" else of_head
+
+
+def _tune_generator(
+    model: GeneratorModel,
+    processor: XLGenProcessor,
+    batches: Batches,
+    references: Sequence[Sequence[int]],
+    score: Score,
+    num_beams: int,
+    choices: Sequence[int],
+) -> tuple[ScoreModel, float]:
+    """Score model of a generator, and the micro F1 of the sets by the search that its config then keeps."""
     config, generator = model.config, Generator(model, processor)
     greedy = _greedy(generator, batches, choices)
     scores = {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
@@ -84,11 +111,17 @@ def tune_model(
             generator.add_input_candidates(chosen[start : start + len(texts)], encoded)
             start += len(texts)
     tuned = calibrated_model(scored_sets(chosen), references, counts)
-    return with_confidence(tuned, tuned.calibrate(own, counts), references)
+    return with_confidence(tuned, tuned.calibrate(own, counts), references), micro[best]
 
 
-def _tune_head(ranker: CandidateRanker, batches: Batches, references: Sequence[Sequence[int]]) -> ScoreModel:
-    """Fuse what the head says of its candidates with what retrieval says, which the input brings along."""
+def _tune_head(
+    ranker: CandidateRanker, batches: Batches, references: Sequence[Sequence[int]]
+) -> tuple[ScoreModel, list[list[int]]]:
+    """Fuse what the head says of its candidates with what retrieval says, which the input brings along.
+
+    Returns:
+        The score model, and the label sets that it decides on; none where the rows teach nothing.
+    """
     ranked = ScoredLabels.concatenated([ranker.encode(texts).ranked_candidates() for texts in batches])
     candidates, values = union({"candidate_head": ranked})
     counts, number = ranker.processor.label_space.counts, ranker.model.config.num_input_candidates or 1
@@ -96,9 +129,10 @@ def _tune_head(ranker: CandidateRanker, batches: Batches, references: Sequence[S
         fusion, rule, thresholds = fit_fusion(candidates, values, references, counts, number)
     except ConfigurationError as err:
         logger.warning("The candidate head decides by itself: %s", err)
-        return ScoreModel()
-    model = ScoreModel(None, fusion, rule, thresholds)
-    return with_confidence(model, fusion.fuse(candidates, values, counts), references)
+        return ScoreModel(), []
+    fused = fusion.fuse(candidates, values, counts)
+    model = with_confidence(ScoreModel(None, fusion, rule, thresholds), fused, references)
+    return model, [labels for labels, _ in rule.apply(fused).sets()]
 
 
 def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:

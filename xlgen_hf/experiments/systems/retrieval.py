@@ -12,6 +12,7 @@ import numpy as np
 
 from ...errors import ConfigurationError
 from ...labels.space import LabelSpace
+from ...prediction.candidate_ranker import model_source
 from ...prediction.generator import Generator
 from ...prediction.predictor import Predictor
 from ...ranking.scored_labels import ScoredLabels
@@ -104,8 +105,9 @@ class HybridSystem:
             sources["label_trees"] = replace(trees.ranker, labels=columns)
         else:
             logger.warning("Omikuji (extra baselines) is not installed: the hybrid goes without label trees.")
+        own = model_source(model, processor)
         fused = fuse_sources(
-            Generator(model, processor, self.generator.search),
+            own.searching(self.generator.search) if isinstance(own, Generator) else own,
             sources,
             data.validation["text"][:],
             [space.encode_known(names)[0] for names in data.validation["labels"]],

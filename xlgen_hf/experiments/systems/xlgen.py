@@ -77,8 +77,10 @@ class XLGenSystem:
             args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})  # type: ignore[arg-type]
             model, processor, _ = train_model(settings, args, data.train, data.validation)
             model.to(self._device)  # a finished run is loaded from its folder
-        # Its calibrator fits the search that training chose; the comparison calibrates every system alike.
-        self._trained = (model.eval(), processor.with_score_model(ScoreModel()))
+        # Its calibrator fits the search that training chose; the comparison calibrates every system alike. What a
+        # candidate head says is fused with what retrieval says of the same candidates, which is no calibration.
+        kept = processor.score_model if model.config.predicts_with == "candidate_head" else ScoreModel()
+        self._trained = (model.eval(), processor.with_score_model(kept))
         self._space = data.label_space
 
     def _load(self, folder: str) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
