@@ -24,7 +24,7 @@ PACKAGE = ROOT / "xlgen_hf"
 # Packages and modules of the root, from the ground up: each may import only what stands before it.
 ORDER = (
     "errors", "version", "settings", "configuration_xlgen", "files", "encoders", "labels", "ranking", "data",
-    "hub", "retrieval", "processing_xlgen", "decoding", "modules", "prediction", "modeling_xlgen", "loading",
+    "plots", "hub", "retrieval", "processing_xlgen", "decoding", "modules", "prediction", "modeling_xlgen", "loading",
     "exporting", "pipeline", "evaluation", "training", "updating", "serving", "experiments", "quickstart", "cli",
     "_registration", "__init__", "__main__",
 )  # fmt: skip

@@ -14,7 +14,6 @@ from datasets import Dataset
 
 from .data.rows import load_label_names, load_rows
 from .errors import MissingExtraError
-from .evaluation.plots import plot_shot_buckets
 from .experiments.plots import system_title
 from .experiments.scoring import ScoringSpace, choose_decision, score_decided
 from .experiments.systems.base import System, SystemData
@@ -25,6 +24,7 @@ from .files.json_lines import write_jsonl
 from .files.serialization import write_json
 from .labels.clustering import fit_clusters
 from .labels.space import LabelSpace
+from .plots.scores import plot_shot_buckets
 from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import save_source_alone
 from .settings import DEFAULT_BACKBONE, Variant

@@ -10,7 +10,7 @@ from tiny import make_bert_tokenizer
 from xlgen_hf.data import inspection
 from xlgen_hf.data.inspection import BENCHMARKS, Benchmark, Bucket, Distribution, inspect_rows
 from xlgen_hf.errors import ConfigurationError
-from xlgen_hf.evaluation.inspection_plot import plot_inspection
+from xlgen_hf.plots.inspection import plot_inspection
 
 
 def rows_of(labels, texts):

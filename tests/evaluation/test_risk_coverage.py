@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from xlgen_hf.data.predictions import Predictions
 from xlgen_hf.errors import DataError
-from xlgen_hf.evaluation.risk_coverage import confidence_scores, risk_coverage, risk_curves, score_at_coverage
+from xlgen_hf.evaluation.risk_coverage import confidence_scores, risk_curves
+from xlgen_hf.ranking.risk_coverage import risk_coverage, score_at_coverage
 
 
 def test_worked_out_by_hand():

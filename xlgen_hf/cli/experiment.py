@@ -125,12 +125,12 @@ def experiment(
 
     Each cell, a system on a setting with a seed, runs in a process of its own. The same command runs what is missing.
     """
-    from ..evaluation.plots import check_picture
     from ..experiments.data import ExperimentData, PositiveUnlabelled
     from ..experiments.plan import Plan, plan_cells
     from ..experiments.run import run_cells
     from ..experiments.systems.registry import SystemOptions, system_names
     from ..files.outputs import claim_folder
+    from ..plots.style import check_picture
 
     if figures:
         check_picture(output_dir / "figure.png")

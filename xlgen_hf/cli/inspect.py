@@ -44,10 +44,10 @@ def inspect(
     """Look at a data set before training: sizes, long tail, duplicates, leakage, look-alikes, lengths."""
     from ..data.inspection import inspect_rows
     from ..errors import ConfigurationError
-    from ..evaluation.plots import check_picture
     from ..files.outputs import claim_files, refuse_existing
     from ..files.serialization import write_json
     from ..labels.vocabulary import vocabulary_labels
+    from ..plots.style import check_picture
 
     if plot is not None:
         check_picture(plot)
@@ -69,7 +69,7 @@ def inspect(
         if output_file is not None:
             write_json(place(output_file), found.to_dict())
         if plot is not None:
-            from ..evaluation.inspection_plot import plot_inspection
+            from ..plots.inspection import plot_inspection
 
             plot_inspection(found, place(plot), title=source or train_file)
 

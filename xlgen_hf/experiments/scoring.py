@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from ..evaluation.plots import PLOT_SHOTS
 from ..evaluation.scoring import score_ids
 from ..labels.space import LabelSpace
+from ..plots.scores import PLOT_SHOTS
 from ..ranking.calibration import ScoreCalibrator
 from ..ranking.decisions import DecisionRule
 from ..ranking.fitting import calibrated_model
