@@ -80,6 +80,33 @@ def test_long_tables_end_with_the_rest(run, tmp_path):
     assert "2 more clusters" in shown
 
 
+def test_draws_a_map(run, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    (tmp_path / "labels.txt").write_text("".join(f"{a} {b}\n" for a in WORDS for b in WORDS if a != b))
+    options = (
+        "--num-clusters",
+        3,
+        "--labels",
+        tmp_path / "labels.txt",
+        "--name-weight",
+        1,
+        "--plot",
+        tmp_path / "m.svg",
+    )
+    assert run(*options).exit_code == 0
+    picture, clusters = (tmp_path / "m.svg").read_text(encoding="utf-8"), LabelClusters.load(tmp_path / "out")
+    assert "3 clusters of 33 labels" in picture and clusters.names[0].split(" / ")[0] in picture
+    with pytest.raises(ConfigurationError, match="exists already"):
+        run(*options)
+
+
+def test_a_map_of_few_labels_is_refused(run, tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    with pytest.raises(ConfigurationError, match="These clusters have no map: they are of few labels"):
+        run("--num-clusters", 2, "--plot", tmp_path / "map.png")
+    assert (tmp_path / "out" / "label_clusters.json").is_file() and not (tmp_path / "map.png").exists()
+
+
 def test_same_command_same_clusters(run, tmp_path):
     run("--num-clusters", 2)
     first = LabelClusters.load(tmp_path / "out")

@@ -17,6 +17,7 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError, ModelFolderError
 from xlgen_hf.labels import clustering
+from xlgen_hf.labels.changes import LabelChange
 from xlgen_hf.labels.clustering import (
     cluster_labels,
     default_num_clusters,
@@ -24,8 +25,9 @@ from xlgen_hf.labels.clustering import (
     incidence_matrix,
     k_means,
     label_embeddings,
+    map_labels,
 )
-from xlgen_hf.labels.clusters import LabelClusters, digest_of
+from xlgen_hf.labels.clusters import LabelClusters, LabelMap, digest_of
 from xlgen_hf.labels.space import LabelSpace
 
 JSON, TENSORS = "label_clusters.json", "label_clusters.safetensors"
@@ -326,6 +328,59 @@ def test_parts_that_do_not_fit(changes, match):
         make(**changes)
 
 
+class TestMap:
+    @pytest.fixture(scope="class")
+    def vectors(self):
+        """Labels in three directions, 20 for each."""
+        noise = np.random.default_rng(0).normal(scale=0.1, size=(60, 8))
+        return (np.eye(8)[np.arange(60) % 3] + noise).astype(np.float32)
+
+    def test_labels_of_a_cluster_are_near(self, vectors):
+        found = map_labels(vectors, np.arange(60) % 3, seed=0)
+        assert found.labels.tolist() == list(range(60)) and found.positions.dtype == np.float32
+        distances = np.linalg.norm(found.positions[:, None] - found.positions[None], axis=2)
+        np.fill_diagonal(distances, np.inf)
+        assert (distances.argmin(1) % 3 == np.arange(60) % 3).all()
+        np.testing.assert_array_equal(map_labels(vectors, np.arange(60) % 3, seed=0).positions, found.positions)
+
+    def test_a_large_space_shows_each_clusters_share(self, vectors, monkeypatch):
+        monkeypatch.setattr(clustering, "_MOST_ON_MAP", 30)
+        assignment = np.array([0] * 40 + [1] * 18 + [2] * 2)
+        found = map_labels(vectors, assignment, seed=0).labels
+        assert np.bincount(assignment[found]).tolist() == [20, 9, 1]
+        assert found.tolist() == [*range(20), *range(40, 49), 58]  # the most frequent of each
+
+    def test_few_labels_have_none(self, vectors, fitted):
+        assert map_labels(vectors[:19], np.zeros(19, dtype=np.int64), seed=0) is None
+        assert map_labels(np.tile(vectors[:5], (10, 1)), np.zeros(50, dtype=np.int64), seed=0) is None
+        assert fitted.label_map is None
+
+    def test_round_trip_and_changes_of_labels(self, tmp_path):
+        positions = np.float32([[0, 1], [2, 3]])
+        make(label_map=LabelMap(np.array([0, 2]), positions)).save(tmp_path)
+        loaded = LabelClusters.load(tmp_path)
+        np.testing.assert_array_equal(loaded.label_map.positions, positions)
+        before = LabelSpace(["a", "b", "c"], [3, 2, 1])
+        change = LabelChange(before, LabelSpace(["c", "b"], [2, 1]), np.array([-1, 1, 0]), np.array([2, 1]))
+        changed = loaded.relabelled(change).label_map
+        assert (changed.labels.tolist(), changed.positions.tolist()) == ([0], [[2, 3]])
+        none_left = LabelChange(before, LabelSpace(["b"], [2]), np.array([-1, 0, -1]), np.array([1]))
+        assert loaded.relabelled(none_left).label_map is None
+
+    @pytest.mark.parametrize(
+        ("labels", "positions", "match"),
+        [
+            ([0, 1], [[0, 0]], r"a map of \(1, 2\) positions for \(2,\) labels"),
+            ([1, 0], [[0, 0], [0, 0]], "must rise, within 0 to 2"),
+            ([0, 3], [[0, 0], [0, 0]], "must rise, within 0 to 2"),
+            ([0], [[0, np.nan]], "NaN or infinity"),
+        ],
+    )
+    def test_maps_that_do_not_fit(self, labels, positions, match):
+        with pytest.raises(ConfigurationError, match=match):
+            make(label_map=LabelMap(np.array(labels), np.array(positions, dtype=np.float32)))
+
+
 class TestFiles:
     def test_round_trip(self, fitted, tmp_path):
         assert fitted.save(tmp_path) == tmp_path / JSON
@@ -415,6 +470,7 @@ class TestFiles:
             ("centroids", np.eye(2, 4), "float32"),
             ("assignment", np.array([0, 1, 5]), r"'assignment' holds 5; its values must be <= 1 \(C-1\)"),
             ("assignment", np.array([0, 1, 1], dtype=np.int32), "int64"),
+            ("map_labels", np.array([0, 2]), "tensor 'map_positions' is missing"),
             ("extra", np.zeros(1), "tensor 'extra' does not belong in it"),
         ],
     )

@@ -55,7 +55,12 @@ def cluster(
             show_default="embeddings in the output folder",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of k-means and of the order `shuffle`.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of k-means, of the map, and of the order `shuffle`.")
+    ] = 0,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw a map of the labels with the names of clusters: .png, .svg or .pdf.")
+    ] = None,
     overwrite: Overwrite = False,
     *,
     rows: RowOptions,
@@ -66,11 +71,16 @@ def cluster(
 ) -> None:
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_rows
-    from ..files.outputs import claim_folder
+    from ..files.outputs import claim_files, claim_folder, refuse_existing
     from ..labels.clustering import fit_clusters
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import vocabulary_labels
+    from ..plots.clusters import plot_clusters
+    from ..plots.style import check_picture
 
+    if plot is not None:
+        check_picture(plot)
+        refuse_existing(plot, overwrite=overwrite)
     vocabulary = vocabulary_labels(chosen_vocabulary(labels, rows))
     documents = load_rows(train_file, rows, split="train")
     label_lists = list(documents["labels"])
@@ -92,6 +102,9 @@ def cluster(
         )
         space.save(output_dir)
         clusters.save(output_dir)
+    with claim_files([plot], command="xlgen cluster", overwrite=overwrite) as place:
+        if plot is not None:
+            plot_clusters(clusters, place(plot), title=f"{clusters.num_clusters} clusters of {len(space):,} labels")
     _print_summary(space, clusters, output_dir)
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from ..files.schema import Fields, anything, integer, mapping_of, named_after, s
 from ..files.tensor_schema import Tensors, tensor
 from .changes import LabelChange
 
-__all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters", "digest_of"]
+__all__ = ["CLUSTERS_FILE", "CLUSTER_TENSORS_FILE", "LabelClusters", "LabelMap", "digest_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +47,45 @@ _FORM = Fields[_Content](
     made_by="xlgen cluster",
 )
 _TENSORS = Tensors(
-    {"centroids": tensor(np.float32, "C", "H"), "assignment": tensor(np.int64, "L", minimum=0, maximum="C-1")},
-    not_empty=["C", "H", "L"],
+    {
+        "centroids": tensor(np.float32, "C", "H"),
+        "assignment": tensor(np.int64, "L", minimum=0, maximum="C-1"),
+        "map_labels": tensor(np.int64, "M", minimum=0, maximum="L-1"),
+        "map_positions": tensor(np.float32, "M", 2),
+    },
+    optional=["map_labels", "map_positions"],
+    not_empty=["C", "H", "L", "M"],
     made_by="xlgen cluster",
 )
+
+
+class LabelMap(NamedTuple):
+    """Labels in a plane, related ones near each other: what a picture of the clusters shows.
+
+    Attributes:
+        labels: ids of the `M` labels on the map, rising, `(M,)`, int64; in a large label space not all are.
+        positions: where each is, without unit, `(M, 2)`, float32.
+    """
+
+    labels: np.ndarray
+    positions: np.ndarray
+
+    def problem(self, num_labels: int) -> str | None:
+        """Say what does not fit, if anything."""
+        labels, positions = self
+        if labels.ndim != 1 or labels.dtype != np.int64 or positions.shape != (len(labels), 2):
+            return (
+                f"a map of {positions.shape} positions for {labels.shape} labels; (M, 2) for (M,) int64 is expected."
+            )
+        if (np.diff(labels) <= 0).any() or labels.min(initial=0) < 0 or labels.max(initial=0) >= num_labels:
+            return f"The labels of the map must rise, within 0 to {num_labels - 1}."
+        return None if np.isfinite(positions).all() else "The map's positions hold NaN or infinity."
+
+    def relabelled(self, change: LabelChange) -> LabelMap | None:
+        """The map of a changed label space, without new labels; None where no label of it is left."""
+        kept = np.flatnonzero(np.isin(change.origin, self.labels))
+        places = np.searchsorted(self.labels, change.origin[kept])
+        return LabelMap(kept.astype(np.int64), self.positions[places]) if len(kept) else None
 
 
 class LabelClusters:
@@ -62,6 +97,7 @@ class LabelClusters:
         centroids: one row of length 1 for each cluster, shape `(C, H)`, float32.
         names: a readable name for each cluster, all different.
         metadata: how the clusters were made; anything that JSON can hold.
+        label_map: where labels are on a map, for pictures; None where there is none.
 
     Raises:
         ConfigurationError: if shapes, types or values do not fit each other.
@@ -75,11 +111,13 @@ class LabelClusters:
         centroids: np.ndarray,
         names: Sequence[str],
         metadata: Mapping[str, object] | None = None,
+        label_map: LabelMap | None = None,
     ) -> None:
         self.assignment = np.asarray(assignment)
         self.centroids = np.asarray(centroids)
         self.names = list(names)
         self.metadata = dict(metadata or {})
+        self.label_map = label_map
         problem = self._problem()
         if problem:
             raise ConfigurationError(problem)
@@ -109,7 +147,8 @@ class LabelClusters:
         low, high = int(self.assignment.min()), int(self.assignment.max())
         if low < 0 or high >= count:
             return f"'assignment' runs from {low} to {high}, outside of 0 to {count - 1}."
-        return self._name_problem()
+        no_map = None if self.label_map is None else self.label_map.problem(len(self.assignment))
+        return no_map or self._name_problem()
 
     def _name_problem(self) -> str | None:
         bad = [name for name in self.names if not isinstance(name, str) or not name.strip()]
@@ -136,7 +175,8 @@ class LabelClusters:
         new = np.flatnonzero(change.origin < 0)
         if len(new):
             assignment[new] = self._nearest(change.after.decode(new.tolist()), encoder)
-        return LabelClusters(assignment, self.centroids, self.names, self.metadata)
+        label_map = None if self.label_map is None else self.label_map.relabelled(change)
+        return LabelClusters(assignment, self.centroids, self.names, self.metadata, label_map)
 
     def _nearest(self, names: Sequence[str], encoder: Encoder | None) -> np.ndarray:
         """The cluster with the centroid nearest to each name, `(len(names),)`, int64."""
@@ -202,6 +242,8 @@ class LabelClusters:
     def save(self, folder: str | Path) -> Path:
         """Write `label_clusters.json` and `label_clusters.safetensors` into `folder`; return the former's path."""
         tensors = {"assignment": self.assignment, "centroids": self.centroids}
+        if self.label_map is not None:
+            tensors |= {"map_labels": self.label_map.labels, "map_positions": self.label_map.positions}
         path = Path(folder) / CLUSTERS_FILE
         content: _Content = {
             "num_labels": len(self.assignment),
@@ -246,7 +288,11 @@ class LabelClusters:
         if content["digest"] != digest_of(tensors):
             raise ModelFolderError(f"{tensors_path} was not written together with {path}. Make the clusters again.")
         with named_after(f"{tensors_path} or {path.name}"):
-            clusters = cls(tensors["assignment"], tensors["centroids"], content["names"], content["metadata"])
+            has_map = "map_labels" in tensors
+            label_map = LabelMap(tensors["map_labels"], tensors["map_positions"]) if has_map else None
+            clusters = cls(
+                tensors["assignment"], tensors["centroids"], content["names"], content["metadata"], label_map
+            )
         if num_labels is not None and num_labels != len(clusters.assignment):
             raise ModelFolderError(
                 f"{path}: clusters of {len(clusters.assignment)} labels, but the label space has {num_labels}."
