@@ -49,6 +49,7 @@ class TrainingReport(TypedDict, total=False):
         best_checkpoint: whether validation rows chose the checkpoint.
         scores: scores on the validation rows, by name.
         examples: predictions for the first validation rows.
+        history: losses, and scores on the validation rows during the training, by name, with `step` and `epoch`.
         seconds: time that the training took.
         peak_memory, peak_gpu_memory: the most bytes that the process held, and those on a GPU.
         hardware: what it ran on.
@@ -68,6 +69,7 @@ class TrainingReport(TypedDict, total=False):
     best_checkpoint: bool
     scores: dict[str, float]
     examples: list[Example]
+    history: list[dict[str, float]]
     seconds: float | None
     peak_memory: int | None
     peak_gpu_memory: int | None
@@ -101,6 +103,7 @@ _FORM = Fields[TrainingReport](
         "best_checkpoint": boolean(),
         "scores": mapping_of(number()),
         "examples": list_of(_EXAMPLE),
+        "history": list_of(mapping_of(number())),
         "seconds": optional(number(minimum=0)),
         "peak_memory": optional(_COUNT),
         "peak_gpu_memory": optional(_COUNT),

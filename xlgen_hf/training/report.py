@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +21,7 @@ from ..processing_xlgen import XLGenProcessor
 from ..settings import Variant, definitions, uses
 from ..version import __version__
 from .arguments import XLGenTrainingArguments
+from .losses import LOSSES
 from .settings import TrainerSettings
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 _EXAMPLES = 3
+_KEPT_LOGS = ("step", "epoch", "loss", *LOSSES, "eval_loss", "eval_micro_f1", "eval_macro_f1")
+_MOST_LOGS = 500  # of losses; a picture shows no more
 _HYBRID_SOURCE = (
     "macro F1 on the validation rows, never, once and more often seen labels alike, near the best micro F1"
 )
@@ -59,6 +63,7 @@ def write_training_report(
     processor: XLGenProcessor,
     scores: dict[str, float],
     seconds: float | None,
+    logs: Sequence[Mapping[str, object]] = (),
 ) -> None:
     """Write `training_report.json`.
 
@@ -72,6 +77,7 @@ def write_training_report(
         processor: its processor.
         scores: scores on the validation rows.
         seconds: time that training took, clusters included; None where it is not known, as of a resumed run.
+        logs: what the trainer logged during the training (`state.log_history`).
     """
     validation = rows.get("validation")
     given = {
@@ -103,6 +109,7 @@ def write_training_report(
         "best_checkpoint": bool(args.load_best_model_at_end),
         "scores": scores,
         "examples": [] if validation is None else examples_of(Predictor.from_model(model, processor), validation),
+        "history": _history(logs),
         "seconds": None if seconds is None else round(seconds, 1),
         "peak_memory": peak_memory(),
         "peak_gpu_memory": torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None,
@@ -110,6 +117,18 @@ def write_training_report(
         "keeps_checkpoints": args.keep_checkpoints,
     }
     write_report(folder, report)
+
+
+def _history(logs: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
+    """What a report keeps of the log: all evaluations, and losses as often as a picture can show."""
+    rows = [
+        {name: round(float(value), 5) for name in _KEPT_LOGS if isinstance(value := log.get(name), int | float)}
+        for log in logs
+    ]
+    rows = [{name: value for name, value in row.items() if math.isfinite(value)} for row in rows]
+    losses = [row for row in rows if "loss" in row]
+    kept = {id(row) for row in losses[:: -(-len(losses) // _MOST_LOGS) or 1]}
+    return [row for row in rows if id(row) in kept or "eval_loss" in row]
 
 
 def hybrid_report(

@@ -114,10 +114,11 @@ def _train(
         trainer.base_model().config.predicts_with = args.predict_with
     checkpoint = _checkpoint_of(Path(args.output_dir), lora=bool(settings.lora))
     run_training(trainer, checkpoint)
+    logs = list(trainer.state.log_history)  # of the training alone: what follows decides in another way
     scores = _finish(trainer, settings, has_validation=validation_rows is not None)
     seconds = None if checkpoint else time.monotonic() - started
     if args.should_save:
-        _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds)
+        _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds, logs)
         write_local_card(Path(args.output_dir))
     if args.push_to_hub:
         trainer.push_to_hub()
@@ -217,6 +218,7 @@ def _report(
     rows: dict[str, Dataset | None],
     scores: dict[str, float],
     seconds: float | None,
+    logs: list[dict[str, float]],
 ) -> None:
     write_training_report(
         Path(trainer.args.output_dir),
@@ -228,6 +230,7 @@ def _report(
         processor=trainer.processing_class,
         scores=scores,
         seconds=seconds,
+        logs=logs,
     )
 
 

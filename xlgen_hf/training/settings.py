@@ -430,7 +430,7 @@ class TrainerSettings:
         published=False,
     )
     logging_steps: float = setting(
-        500, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,
+        0.02, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,
         published=False,
     )  # fmt: skip
     report_to: str | None = setting(
