@@ -11,8 +11,8 @@ from xlgen_hf import RowOptions
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError, DataError
 from xlgen_hf.evaluation.evaluate import run_evaluate
-from xlgen_hf.evaluation.plots import PLOT_SHOTS, plot_shot_buckets
 from xlgen_hf.evaluation.scoring import score_labels
+from xlgen_hf.plots.scores import PLOT_SHOTS, plot_shot_buckets
 
 TRAIN = [["cats"], ["cats", "dogs"], ["birds"], ["cats", "fish"]]
 REFERENCES = [["cats", "dogs"], ["snails"], ["birds", "fish"], []]
@@ -46,7 +46,9 @@ def test_scores_are_those_of_the_metric(files, tmp_path):
     scores = run_evaluate(**files, output_file=tmp_path / "scores.json", k=[1, 2])
     calibration = {"expected_calibration_error": 0.25, "mean_score": 0.75}  # 3 of 6 labels are true
     expected = score_labels(PREDICTIONS, REFERENCES, train_references=TRAIN, k=[1, 2]) | calibration
-    assert {name: value for name, value in scores.items() if not re.search("_at_coverage_|_risk_", name)} == expected
+    assert {
+        name: value for name, value in scores.items() if not re.search("_at_coverage_|risk_coverage|reliability", name)
+    } == expected
     assert scores["example_f1_at_coverage_50"] == pytest.approx(scores["example_f1"])  # all are equally sure
     assert scores["example_f1_risk_coverage_area"] == pytest.approx(1 - scores["example_f1"])
     assert json.loads((tmp_path / "scores.json").read_text(encoding="utf-8")) == scores
@@ -103,16 +105,38 @@ def test_no_labels_have_no_calibration(files):
 
 def test_draws_the_reliability_of_scores(files, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    import matplotlib as mpl
-
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        run_evaluate(**files, plot=tmp_path / "b.svg")
+    run_evaluate(**files, plot=tmp_path / "b.svg")
     picture = (tmp_path / "b_reliability.svg").read_text(encoding="utf-8")
     for text in ("predictions.jsonl", "Expected calibration error 0.250", "6 decisions", "perfectly calibrated"):
         assert text in picture
     write_rows(files["predictions"], [{"labels": row} for row in PREDICTIONS])
     run_evaluate(**files, plot=tmp_path / "c.svg")
     assert not (tmp_path / "c_reliability.svg").exists()
+
+
+def test_other_systems_are_scored_and_drawn_next_to_these(files, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    others = tmp_path / "baseline"
+    others.mkdir()
+    same_name = write_rows(others / "predictions.jsonl", [{"labels": row} for row in REFERENCES])
+    nothing = write_rows(others / "nothing.jsonl", [{"labels": []} for _ in REFERENCES])
+    more = ("--baseline", same_name, "--baseline", nothing)
+    saved = ("--plot", tmp_path / "b.svg", "--output-file", tmp_path / "scores.json")
+    assert main(arguments(files, *more, *saved)) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"baseline/predictions\s+1\.000\s+1\.000", out) and re.search(r"nothing\s+0\.000\s+0\.000", out)
+    scores = json.loads((tmp_path / "scores.json").read_text(encoding="utf-8"))
+    assert {name: found["micro_f1"] for name, found in scores["baselines"].items()} == {
+        "baseline/predictions": 1.0, "nothing": 0.0,
+    }  # fmt: skip
+    alone = run_evaluate(**files, shots=PLOT_SHOTS)
+    assert {name: value for name, value in scores.items() if name != "baselines"} == alone
+    assert {len(alone["reliability"][name]) for name in ("low", "high", "mean_score", "accuracy", "count")} == {1}
+    assert "baseline/predictions" in (tmp_path / "b.svg").read_text(encoding="utf-8")
+    with pytest.raises(ConfigurationError, match="have the same name; rename one"):
+        run_evaluate(**files, baselines=[same_name, same_name])
+    with pytest.raises(DataError, match=r"1 predictions for the 4 rows of .*; give one for each row"):
+        run_evaluate(**files, baselines=[write_rows(others / "short.jsonl", [{"labels": []}])])
 
 
 def test_prints_tables(files, capsys):
@@ -177,17 +201,14 @@ def test_draws_the_buckets(files, tmp_path, suffix):
 
 def test_the_picture_says_what_it_shows(files, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    import matplotlib as mpl
-
     scores = run_evaluate(**files, shots=["0", "1"], bootstrap=5)
-    with mpl.rc_context({"svg.fonttype": "none"}):
-        for score in ("macro_f1", "micro_f1", "macro_f1_harmonic"):
-            plot_shot_buckets({"one": scores, "two": scores}, tmp_path / "b.svg", score=score, title="Here")
-            picture = (tmp_path / "b.svg").read_text(encoding="utf-8")
-            values = (f"{scores[f'{shot}_shot_{score}']:.3f}" for shot in (0, 1))
-            for text in ("Here", "one", "two", "1 label", "3 labels", *values):
-                assert text in picture
-            assert ("all labels" in picture) == (score in scores)
+    for score in ("macro_f1", "micro_f1", "macro_f1_harmonic"):
+        plot_shot_buckets({"one": scores, "two": scores}, tmp_path / "b.svg", score=score, title="Here")
+        picture = (tmp_path / "b.svg").read_text(encoding="utf-8")
+        values = (f"{scores[f'{shot}_shot_{score}']:.3f}" for shot in (0, 1))
+        for text in ("Here", "one", "two", "1 label", "3 labels", *values):
+            assert text in picture
+        assert ("all labels" in picture) == (score in scores)
 
 
 def test_pictures_that_cannot_be_drawn(files, tmp_path):

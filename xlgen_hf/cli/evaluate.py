@@ -11,7 +11,7 @@ import typer
 from ..data.options import RowOptions
 from .rows import takes_row_options
 
-__all__ = ["evaluate", "print_groups", "print_scores"]
+__all__ = ["evaluate", "print_groups", "print_scores", "print_systems"]
 
 _RANKING = {
     "precision": "precision",
@@ -57,6 +57,13 @@ def evaluate(
             " `_reliability` and `_risk_coverage`."
         ),
     ] = None,
+    baseline: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Predictions of another system for the same rows, scored and drawn next to these; give it again for a"
+            " further system."
+        ),
+    ] = None,
     per_label_file: Annotated[Path | None, typer.Option(help="Write one row per label as JSON Lines.")] = None,
     k: Annotated[str, typer.Option(help="Cut-offs of the ranking scores, separated by commas.")] = "1,3,5",
     shots: Annotated[
@@ -94,6 +101,7 @@ def evaluate(
         output_file,
         plot,
         per_label_file=per_label_file,
+        baselines=baseline or (),
         k=_numbers(k, "--k"),
         shots=None if shots is None else [part.strip() for part in shots.split(",") if part.strip()],
         bootstrap=bootstrap,
@@ -106,6 +114,7 @@ def evaluate(
     )
     print_scores(scores)
     print_groups(scores.get("groups", {}))
+    print_systems({predictions.stem: scores, **scores.get("baselines", {})})
 
 
 def _numbers(text: str, option: str) -> list[int]:
@@ -161,6 +170,18 @@ def print_groups(groups: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Non
             [value, f"{found['texts']:,}", *(_value(found, name) for name in names)] for value, found in scores.items()
         ]
         print_table(f"Texts by {field}", [field, "texts", "micro F1", "macro F1", "example F1"], rows)
+
+
+def print_systems(systems: Mapping[str, Mapping[str, float]]) -> None:
+    """Print the main scores of several systems on stdout, where there are several."""
+    from .console import print_table
+
+    parts = {"micro_f1": "micro F1", "macro_f1": "macro F1", "example_f1": "example F1"}
+    parts |= {f"{bucket}_shot_macro_f1": f"{bucket}-shot macro F1" for bucket in ("0", "1")}
+    shown = [part for part in parts if all(part in scores for scores in systems.values())]
+    if len(systems) > 1:
+        rows = [[system, *(_value(found, part) for part in shown)] for system, found in systems.items()]
+        print_table("Next to other systems", ["predictions", *(parts[part] for part in shown)], rows)
 
 
 def _is_score(name: str, prefix: str) -> bool:

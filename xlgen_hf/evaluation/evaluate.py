@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,9 +21,13 @@ from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
 from ..files.outputs import claim_files, refuse_existing
 from ..files.serialization import write_json
+from ..plots.scores import PLOT_SHOTS, plot_shot_buckets
+from ..plots.style import check_picture
+from ..plots.trust import plot_reliability, plot_risk_coverage
 from ..ranking.reliability import ReliabilityTable, reliability_table, table_calibration_error
-from .plots import PLOT_SHOTS, check_picture, plot_reliability, plot_risk_coverage, plot_shot_buckets
-from .risk_coverage import RiskCoverage, confidence_scores, risk_curves
+from ..ranking.risk_coverage import RiskCoverage
+from .details import score_details
+from .risk_coverage import confidence_scores, risk_curves
 from .scoring import score_labels
 
 if TYPE_CHECKING:
@@ -42,11 +47,15 @@ class _References(NamedTuple):
     """The rows that predictions are scored against.
 
     Attributes:
+        name: what messages call them.
         labels: the true labels of each row, an Arrow column.
+        ids: of each row; None where the order tells which prediction is whose.
         groups: field -> value -> rows that have it, from 0.
     """
 
+    name: str
     labels: pa.ChunkedArray
+    ids: Sequence[object] | None
     groups: dict[str, dict[str, np.ndarray]]
 
 
@@ -60,6 +69,7 @@ def run_evaluate(
     rows: RowOptions | None = None,
     by: Sequence[str] = (),
     per_label_file: str | Path | None = None,
+    baselines: Sequence[str | Path] = (),
     k: Sequence[int] = (1, 3, 5),
     shots: Sequence[int | str] | None = None,
     overwrite: bool = False,
@@ -85,6 +95,7 @@ def run_evaluate(
         by: columns of the references; texts are scored again for each value of each of them. A text whose value is a
             list belongs to the group of each element.
         per_label_file: where to write the scores of each label as JSON Lines.
+        baselines: predictions of other systems for the same rows. They are scored alike, and drawn next to these.
         k: cut-offs of the ranking scores.
         shots: buckets of labels by training count; by default 0 and 1, with `plot` buckets that hold all labels.
         overwrite: whether files that are there already are replaced.
@@ -92,7 +103,8 @@ def run_evaluate(
 
     Returns:
         Scores by name; with `by` also `groups`, field -> value -> scores by name, each with its own intervals where
-        `bootstrap` asks for them, and the number of `texts`.
+        `bootstrap` asks for them, and the number of `texts`; with `baselines` the scores of each by its file's name;
+        and what the pictures are drawn from (`xlgen_hf.files.score_details.ScoreDetails`).
 
     Raises:
         DataError: if rows cannot be read, matched or scored.
@@ -109,25 +121,23 @@ def run_evaluate(
     for path in outputs:
         refuse_existing(path, overwrite=overwrite)  # before the work, and again when the writing begins
     rows = rows or RowOptions()
-    given, true = _matched(predictions, references, rows, by)
+    true = _references(references, rows, by)
+    given = _matched(predictions, true, rows.id_column)
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
     _warn_of_look_alikes(given.labels, true.labels)
     options |= {"k": k, "shots": shots if shots is not None else (PLOT_SHOTS if plot is not None else (0, 1))}
-    scores = score_labels(
-        given.labels,
-        true.labels,
-        train_references=None if train is None else train.with_format("arrow")["labels"][:],
-        per_label=per_label_file is not None,
-        **options,
-    )
+    scores = _all_scores(given, true, train, {**options, "per_label": per_label_file is not None})
     table = scores.pop("per_label", {})
     reliability = _reliability(given, true.labels, predictions)
     if reliability is not None:
         scores |= _calibration_scores(reliability)
     curves = risk_curves(given, true.labels)
-    scores |= confidence_scores(given, true.labels, curves)
+    scores |= confidence_scores(given, true.labels, curves) | score_details(reliability, curves)
     if by:
         scores["groups"] = _group_scores(given, true, train, options)
+    if baselines:
+        others = {name: _matched(path, true, rows.id_column) for name, path in _named(predictions, baselines).items()}
+        scores["baselines"] = {name: _all_scores(one, true, train, options) for name, one in others.items()}
     with claim_files(outputs, command="xlgen evaluate", overwrite=overwrite) as place:
         if per_label_file is not None:
             _write_table(table, place(per_label_file))
@@ -139,18 +149,20 @@ def run_evaluate(
 
 
 def _draw(
-    scores: Mapping[str, float],
+    scores: Mapping[str, Any],
     reliability: ReliabilityTable | None,
     curves: Mapping[str, RiskCoverage],
     predictions: Path,
     picture: Callable[[str], Path],
 ) -> None:
     """Draw the pictures that there is something for; `picture` says where each goes."""
-    plot_shot_buckets({predictions.stem: scores}, picture(""), title=predictions.name)
+    systems = {predictions.stem: scores, **scores.get("baselines", {})}
+    plot_shot_buckets(systems, picture(""), title=f"{predictions.name}: macro F1 of rare and frequent labels")
     if reliability is not None:
-        plot_reliability(reliability, picture("_reliability"), title=predictions.name)
+        plot_reliability(reliability, picture("_reliability"), title=f"{predictions.name}: do scores come true?")
     if curves:
-        plot_risk_coverage(curves, picture("_risk_coverage"), title=predictions.name)
+        title = f"{predictions.name}: what is left when people take the least sure texts"
+        plot_risk_coverage(curves, picture("_risk_coverage"), title=title)
 
 
 def _picture(plot: Path, place: Callable[[str | Path], Path], ending: str) -> Path:
@@ -168,28 +180,38 @@ def _rows_without_texts(source: RowSource, split: str, rows: RowOptions, keep: S
     return load_rows(source, rows, split=split, require_text=False, keep_columns=tuple(keep))
 
 
-def _matched(
-    predictions: str | Path, references: RowSource, rows: RowOptions, by: Sequence[str]
-) -> tuple[Predictions, _References]:
-    """Predictions in the order of the references."""
-    true = _rows_without_texts(references, "test", rows, by)
-    given = read_predictions(predictions, RowOptions(id_column=rows.id_column))
-    if rows.id_column is not None:
-        given = _in_order(given, true[rows.id_column][:], predictions, references)
-    if len(given.labels) != len(true):
-        message = f"{len(given.labels)} predictions for the {len(true)} rows of {_named(references)}"
-        raise DataError(f"{message}; give one for each row.", file=predictions)
+def _references(source: RowSource, rows: RowOptions, by: Sequence[str]) -> _References:
+    true = _rows_without_texts(source, "test", rows, by)
     groups = {field: _groups(true, field) for field in by}
-    return given, _References(true.with_format("arrow")["labels"][:], groups)
+    ids = None if rows.id_column is None else true[rows.id_column][:]
+    name = str(source) if isinstance(source, (str, Path)) else "the references"
+    return _References(name, true.with_format("arrow")["labels"][:], ids, groups)
 
 
-def _named(source: RowSource) -> str:
-    return str(source) if isinstance(source, (str, Path)) else "the references"
+def _matched(predictions: str | Path, true: _References, id_column: str | None) -> Predictions:
+    """Predictions in the order of the references."""
+    given = read_predictions(predictions, RowOptions(id_column=id_column))
+    if true.ids is not None:
+        given = _in_order(given, true.ids, predictions, true.name)
+    if len(given.labels) != len(true.labels):
+        message = f"{len(given.labels)} predictions for the {len(true.labels)} rows of {true.name}"
+        raise DataError(f"{message}; give one for each row.", file=predictions)
+    return given
 
 
-def _in_order(
-    given: Predictions, wanted: Sequence[object], predictions: str | Path, references: RowSource
-) -> Predictions:
+def _named(predictions: str | Path, baselines: Sequence[str | Path]) -> dict[str, str | Path]:
+    """The files of other systems by names that tell them apart: their own, with their folders' where they share it."""
+    paths = [Path(path) for path in (predictions, *baselines)]
+    stems = Counter(path.stem for path in paths)
+    names = {path.stem if stems[path.stem] == 1 else f"{path.parent.name}/{path.stem}": path for path in paths}
+    if len(names) < len(paths):
+        raise ConfigurationError(
+            f"Several of the files {[str(path) for path in paths]} have the same name; rename one."
+        )
+    return {name: path for name, path in names.items() if path != paths[0]}
+
+
+def _in_order(given: Predictions, wanted: Sequence[object], predictions: str | Path, references: str) -> Predictions:
     """Predictions in the order of the ids; as text, since CSV has no numbers."""
     found = given.ids or []
     ids = [str(one) for one in found]
@@ -201,7 +223,7 @@ def _in_order(
     missing = [key for key in keys if key not in place]
     if missing:
         raise DataError(
-            f"{len(missing)} of the {len(keys)} ids of {_named(references)} have no prediction, e.g. "
+            f"{len(missing)} of the {len(keys)} ids of {references} have no prediction, e.g. "
             f"{missing[:_SHOWN_IDS]}; give one for each row.",
             file=predictions,
         )
@@ -234,6 +256,13 @@ def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:
 
 
 # ---------------------------------------------------------------------------------------------------- scores
+
+
+def _all_scores(
+    given: Predictions, true: _References, train: Dataset | None, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    train_labels = None if train is None else train.with_format("arrow")["labels"][:]
+    return score_labels(given.labels, true.labels, train_references=train_labels, **options)
 
 
 def _group_scores(
