@@ -9,7 +9,7 @@ folder stays as it is.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..files.adapter_base import AdapterBase, base_of
 from ..files.model_folder import ADAPTER_CONFIG_FILE, MODEL_FILES, model_files
 from ..files.schema import read_object
 from ..files.training_report import read_report
+from .card_pictures import PICTURES
 from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
 from .cards import BASE_TAG, CardFacts, adapter_card, base_card
 from .code import add_code, code_in_repository
@@ -33,7 +34,12 @@ _NOT_CONTENT = {".gitattributes", CARD_FILE}
 
 
 def push_adapter(
-    folder: Path, target: HubTarget, base_repo_id: str | None, facts: CardFacts, labels: CardLabels
+    folder: Path,
+    target: HubTarget,
+    base_repo_id: str | None,
+    facts: CardFacts,
+    labels: CardLabels,
+    pictures: Mapping[str, bytes],
 ) -> PushReport:
     """Put an adapter up, and before it the base, where that is a folder here.
 
@@ -44,6 +50,7 @@ def push_adapter(
         base_repo_id: the base's repository; that of the adapter with `-base` after its name if None.
         facts: for the cards.
         labels: for the adapter's card.
+        pictures: of the adapter's card.
 
     Returns:
         What went up of the adapter, and as its `base` what went up of that.
@@ -54,7 +61,7 @@ def push_adapter(
         HubError: if the Hub refuses or cannot be reached, the base's repository holds something else, or is private
             while the adapter's is not.
     """
-    files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=False)}
+    files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=False), **pictures}
     base, pushed = base_of(folder), None
     if base.is_folder:
         if not target.dry_run:  # what is wrong with the adapter's repository is told before anything goes up
@@ -68,7 +75,8 @@ def push_adapter(
             f"base_repo_id={base_repo_id!r}, but the adapter's base is on the Hub already, as {base.name!r}. Leave "
             "base_repo_id out."
         )
-    card = label_card(adapter_card(folder, target.repo_id, base_model=base.name, **facts), **labels)
+    card = adapter_card(folder, target.repo_id, base_model=base.name, pictures=pictures, **facts)
+    card = label_card(card, **labels)
     return replace(push_model_files(files, target, "Upload XLGen adapter", card, folder), base=pushed)
 
 
@@ -96,7 +104,7 @@ def push_model_files(
 
 
 def _model_and_code(paths: Collection[str], read: Callable[[str], str]) -> Iterator[str]:
-    yield from fitting(*MODEL_FILES)(paths, read)
+    yield from fitting(*MODEL_FILES, *PICTURES)(paths, read)
     yield from code_in_repository(paths, read)
 
 

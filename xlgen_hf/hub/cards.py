@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
 
@@ -101,6 +101,7 @@ class _Facts(TypedDict):
     validation_shots: list[dict[str, object]]
     examples: list[Example]
     updates: dict[str, object] | None
+    pictures: Collection[str]
 
 
 def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
@@ -138,6 +139,7 @@ def model_card(
     dataset: str | None = None,
     license_id: str | None = None,
     with_code: bool = False,
+    pictures: Collection[str] = (),
 ) -> str:
     """The card of a model.
 
@@ -148,6 +150,7 @@ def model_card(
         dataset: name or Hub id of the data; that of the training report if None.
         license_id: licence, as the Hub spells it.
         with_code: whether the repository loads without this package.
+        pictures: those that lie beside the card, see `xlgen_hf.hub.card_pictures`.
 
     Raises:
         ModelFolderError: if a file of the folder cannot be read.
@@ -155,7 +158,7 @@ def model_card(
     config = read_object(folder / "config.json")
     report = read_report(folder)
     variant, base = config.get("variant"), report.get("backbone")
-    facts = _facts(folder, repo_id, report, scores or {}, dataset, _text(variant), base)
+    facts = _facts(folder, repo_id, report, scores or {}, dataset, _text(variant), base, pictures)
     scoring = folder / SCORE_MODEL_FILE
     fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
     sources = fusion.get("sources") if isinstance(fusion, dict) else None
@@ -180,6 +183,7 @@ def adapter_card(
     scores: Mapping[str, float] | None = None,
     dataset: str | None = None,
     license_id: str | None = None,
+    pictures: Collection[str] = (),
 ) -> str:
     """The card of an adapter.
 
@@ -190,13 +194,14 @@ def adapter_card(
         scores: scores on test rows, by name.
         dataset: name or Hub id of the data; that of the training report if None.
         license_id: licence, as the Hub spells it.
+        pictures: those that lie beside the card, see `xlgen_hf.hub.card_pictures`.
 
     Raises:
         ModelFolderError: if a file of the folder cannot be read.
     """
     adapter = read_object(folder / "adapter_config.json")
     report = read_report(folder)
-    facts = _facts(folder, repo_id, report, scores or {}, dataset, report.get("variant"), base_model)
+    facts = _facts(folder, repo_id, report, scores or {}, dataset, report.get("variant"), base_model, pictures)
     modules = adapter.get("target_modules")
     more = {
         "backbone": report.get("backbone"),
@@ -286,6 +291,7 @@ def _facts(
     dataset: str | None,
     variant: str | None,
     base_model: str | None,
+    pictures: Collection[str] = (),
 ) -> _Facts:
     """What both templates show."""
     space = LabelSpace.load(folder)
@@ -313,6 +319,7 @@ def _facts(
         "validation_shots": _shot_rows(validation),
         "examples": report.get("examples", []),
         "updates": _update_numbers(folder),
+        "pictures": pictures,
     }
 
 

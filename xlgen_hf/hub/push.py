@@ -19,7 +19,9 @@ from ..files.model_folder import (
     processor_files,
 )
 from ..files.resources import resource_folder
+from ..files.schema import read_object
 from .adapters import push_adapter, push_model_files
+from .card_pictures import draw_pictures
 from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
 from .cards import CardFacts, metric_card, model_card, read_scores
 from .code import add_code
@@ -106,7 +108,8 @@ def push_model(
         base_repo_id: where the base of an adapter goes; `repo_id` with `-base` after it if None. Adapters of the same
             base may share a repository.
         with_code: add the modules that load the model where this package is not installed, for `trust_remote_code`.
-        scores: test scores for the card, or the JSON file of them that `xlgen evaluate --output-file` wrote.
+        scores: test scores for the card, or the JSON file of them that `xlgen evaluate --output-file` wrote. Where
+            matplotlib is installed, the card also shows pictures of them, of the clusters and of the training.
         dataset: name or Hub id of the data that the scores and the training are about.
         license_id: licence of the weights, as the Hub spells it (`apache-2.0`).
         tags: further tags of the card.
@@ -125,7 +128,8 @@ def push_model(
         HubError: if the Hub refuses or cannot be reached.
     """
     place = HubTarget(repo_id, **target)
-    facts: CardFacts = {"scores": read_scores(scores), "dataset": dataset, "license_id": license_id}
+    scored = read_object(scores) if isinstance(scores, (str, Path)) else dict(scores or {})
+    facts: CardFacts = {"scores": read_scores(scored), "dataset": dataset, "license_id": license_id}
     labels: CardLabels = {"tags": _listed(tags), "language": _listed(language)}
     if isinstance(model, (str, Path)):
         if max_shard_size is not None:
@@ -133,7 +137,7 @@ def push_model(
                 f"max_shard_size={max_shard_size!r}, but the folder {model} goes up as it is. Leave it out, or save "
                 "the model with model.save_pretrained(folder, max_shard_size=...) first."
             )
-        return _push_folder(Path(model).expanduser(), place, base_repo_id, with_code, facts, labels)
+        return _push_folder(Path(model).expanduser(), place, base_repo_id, with_code, facts, labels, scored)
     if processor is None:
         raise ConfigurationError(
             "The model comes without its processor, and is of no use on the Hub alone; give processor=..."
@@ -147,7 +151,7 @@ def push_model(
         processor.save_pretrained(folder)
         if max_shard_size is not None and is_adapter(folder):
             raise ConfigurationError(f"max_shard_size={max_shard_size!r}, but an adapter is one file. Leave it out.")
-        return _push_folder(Path(folder), place, base_repo_id, with_code, facts, labels)
+        return _push_folder(Path(folder), place, base_repo_id, with_code, facts, labels, scored)
 
 
 def _listed(values: Sequence[str] | str | None) -> list[str]:
@@ -161,18 +165,27 @@ def _push_folder(
     with_code: bool,
     facts: CardFacts,
     labels: CardLabels,
+    scored: Mapping[str, object],
 ) -> PushReport:
     if is_adapter(folder):
         if with_code:
             raise ConfigurationError(
                 "An adapter loads with peft and its base model, so its repository holds no code. Merge it first."
             )
-        return push_adapter(folder, target, base_repo_id, facts, labels)
+        return push_adapter(folder, target, base_repo_id, facts, labels, _pictures(folder, target, scored))
     if base_repo_id is not None:
         raise ConfigurationError(f"base_repo_id={base_repo_id!r}, but {folder} is not an adapter. Leave it out.")
     files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=with_code)}
-    card = model_card(folder, target.repo_id, with_code=with_code, **facts)
+    pictures = _pictures(folder, target, scored)
+    files |= pictures
+    card = model_card(folder, target.repo_id, with_code=with_code, pictures=pictures, **facts)
     return push_model_files(files, target, "Upload XLGen model", label_card(card, **labels), folder)
+
+
+def _pictures(folder: Path, target: HubTarget, scored: Mapping[str, object]) -> dict[str, bytes]:
+    """The pictures of the card, as far as the target's patterns let them through."""
+    drawn = draw_pictures(folder, target.repo_id.rpartition("/")[2], scored)
+    return {path: drawn[path] for path in target.chosen(drawn)}
 
 
 def push_processor(

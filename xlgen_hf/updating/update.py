@@ -102,7 +102,7 @@ def update_model(
         with save_update(folder, request, changes, keep=keep_previous) as aside:
             parts.save(folder, aside)
             changes["seconds"] = round(time.monotonic() - started, 1)
-        write_local_card(folder)
+        write_local_card(folder, draw=False)
         return read_updates(folder)[-1]
 
 
@@ -119,7 +119,7 @@ def undo_update(folder: str | Path) -> UpdateRecord:
     """
     with change_folder(folder, command=_COMMAND) as place:
         record = undo_files(place)
-        write_local_card(place)
+        write_local_card(place, draw=False)
     return record
 
 
@@ -149,7 +149,7 @@ def _already_done(folder: Path, request: str) -> UpdateRecord | None:
     if not records or records[-1]["request"] != request:
         return None
     logger.info("%s holds this update already, as number %d; nothing is done.", folder, records[-1]["number"])
-    write_local_card(folder)
+    write_local_card(folder, draw=False)
     return records[-1]
 
 
