@@ -103,8 +103,9 @@ PUBLIC = {
     "LabelEvidence", "LabelPrediction", "LabelRetriever", "LabelSpace", "LabelTrie", "Predictor", "RowOptions",
     "Vocabulary", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
     "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model",
-    "load_predictor", "load_rows", "lora_config", "push_dataset", "push_metric", "push_model", "read_vocabulary",
-    "undo_update", "update_model", "write_vocabulary",
+    "load_predictor", "load_rows", "lora_config", "plot_clusters", "plot_reliability", "plot_risk_coverage",
+    "plot_shot_buckets", "plot_training", "push_dataset", "push_metric", "push_model", "read_vocabulary",
+    "reliability_table", "risk_coverage", "undo_update", "update_model", "write_vocabulary",
 }  # fmt: skip
 
 

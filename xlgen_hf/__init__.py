@@ -33,11 +33,17 @@ if TYPE_CHECKING:
     from .loading import load_model, load_predictor
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .pipeline import XLGenPipeline
+    from .plots.clusters import plot_clusters
+    from .plots.scores import plot_shot_buckets
+    from .plots.training import plot_training
+    from .plots.trust import plot_reliability, plot_risk_coverage
     from .prediction.evidence import LabelEvidence
     from .prediction.predictor import Predictor
     from .prediction.results import LabelPrediction
     from .processing_xlgen import XLGenProcessor
     from .ranking.decisions import DecisionRule
+    from .ranking.reliability import reliability_table
+    from .ranking.risk_coverage import risk_coverage
     from .retrieval.retriever import LabelRetriever
     from .training.arguments import XLGenTrainingArguments
     from .training.collator import DataCollatorForXLGen
@@ -74,10 +80,17 @@ __all__ = [
     "load_predictor",
     "load_rows",
     "lora_config",
+    "plot_clusters",
+    "plot_reliability",
+    "plot_risk_coverage",
+    "plot_shot_buckets",
+    "plot_training",
     "push_dataset",
     "push_metric",
     "push_model",
     "read_vocabulary",
+    "reliability_table",
+    "risk_coverage",
     "undo_update",
     "update_model",
     "write_vocabulary",
@@ -112,10 +125,17 @@ _MODULES = {
     "load_predictor": "loading",
     "load_rows": "data.rows",
     "lora_config": "training.lora",
+    "plot_clusters": "plots.clusters",
+    "plot_reliability": "plots.trust",
+    "plot_risk_coverage": "plots.trust",
+    "plot_shot_buckets": "plots.scores",
+    "plot_training": "plots.training",
     "push_dataset": "hub.datasets",
     "push_metric": "hub.push",
     "push_model": "hub.push",
     "read_vocabulary": "data.vocabulary_files",
+    "reliability_table": "ranking.reliability",
+    "risk_coverage": "ranking.risk_coverage",
     "undo_update": "updating.update",
     "update_model": "updating.update",
     "write_vocabulary": "data.vocabulary_files",
