@@ -329,7 +329,7 @@ def test_parts_that_do_not_fit(changes, match):
 
 
 class TestMap:
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def vectors(self):
         """Labels in three directions, 20 for each."""
         noise = np.random.default_rng(0).normal(scale=0.1, size=(60, 8))

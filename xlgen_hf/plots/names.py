@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["label_ends", "place_names", "spread_out"]
 
 _LINE_HEIGHT = 1.35  # of a font's size
-_HALO = 2.0  # points of white around names on a map
+_BACKGROUND = {"facecolor": "white", "alpha": 0.65, "linewidth": 0, "pad": 0.5}  # of names on a map
 _SHIFTS = ((0, 0), (0, 1), (0, -1), (0, 2), (0, -2), (0.6, 0.6), (-0.6, 0.6), (0.6, -0.6), (-0.6, -0.6))
 
 
@@ -78,19 +78,13 @@ def place_names(figure: Figure, axes: Axes, places: np.ndarray, names: Sequence[
     Returns:
         Which names are written.
     """
-    from matplotlib.patheffects import withStroke
-
-    axes.get_figure(
-        root=True
-    ).draw_without_rendering()  # so that the layout is known, and with it how large a name is in it
+    figure.draw_without_rendering()  # see `label_ends`
     border = axes.get_window_extent()
     taken: list[Bbox] = []
     written = []
     for number, (place, name) in enumerate(zip(places, names, strict=True)):
-        text = axes.text(
-            place[0], place[1], name, ha="center", va="center", fontsize=size, fontweight="bold", zorder=5
-        )
-        text.set_path_effects([withStroke(linewidth=_HALO, foreground="white")])
+        text = axes.text(place[0], place[1], name, ha="center", va="center", fontsize=size, weight="bold", zorder=5)
+        text.set_bbox(_BACKGROUND)  # an outline would turn the text of an .svg into shapes
         box = text.get_window_extent().padded(1)
         moves = [np.array([right * box.width, up * box.height]) for right, up in _SHIFTS]
         free = (move for move in moves if _is_free(box.translated(*move), border, taken))

@@ -42,6 +42,7 @@ _MORE_FONTS = (
     "Hiragino Sans", "Apple SD Gothic Neo", "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Bengali",
     "Noto Sans Tamil", "Noto Sans Thai", "Nirmala UI", "Leelawadee UI",
 )  # fmt: skip
+_TITLE_CHARACTERS = 12  # in an inch
 _NO_GLYPH = "\N{REPLACEMENT CHARACTER}"
 _STYLE: Mapping[str, object] = {
     "font.size": 9, "axes.titlesize": 10, "axes.labelsize": 9, "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
@@ -125,7 +126,7 @@ def sheet(path: str | Path, width: float, height: float, *, title: str | None = 
         figure = Figure(figsize=(width, height), layout="constrained")
         drawn = Sheet(figure, holds_text=suffix == ".svg")
         if title:
-            figure.suptitle(drawn.text(title, 90), x=0.005, ha="left")
+            figure.suptitle(drawn.text(title, round(_TITLE_CHARACTERS * width)), x=0.005, ha="left")
         yield drawn
         with atomic_path(Path(path)) as aside:
             if suffix == ".png":
