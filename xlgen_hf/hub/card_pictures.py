@@ -34,7 +34,7 @@ PICTURES = tuple(
 
 _FEWEST_LOSSES = 5  # points of a curve that is worth a picture
 _FEWEST_BUCKETS = 3  # of a bar chart
-_Draw = Callable[[Path], None]
+_Draw = Callable[[Path], object]
 
 
 def draw_pictures(folder: Path, name: str, scores: Mapping[str, object] | None = None) -> dict[str, bytes]:

@@ -22,6 +22,7 @@ from transformers import (
 )
 
 from ..errors import Terminated
+from .losses import LOSSES
 from .resuming import ResumableTrainer
 
 __all__ = ["TrainingProgress", "run_training"]
@@ -29,7 +30,7 @@ __all__ = ["TrainingProgress", "run_training"]
 logger = logging.getLogger(__name__)
 
 _TIMED_STEPS = 20  # steps after which the rest of the training is estimated
-_LOGGED = ("loss", "generation_loss", "cluster_loss")
+_LOGGED = ("loss", *LOSSES)
 
 
 class _Bar(ProgressCallback):
