@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypedDict
 
@@ -87,6 +89,20 @@ class _Resumption(TrainerCallback):
             self.trainer.evaluate_and_save(self.checkpoint)
 
 
+@contextmanager
+def _steps_for_fractions(args: TrainingArguments, max_steps: int) -> Iterator[None]:
+    """Give steps where arguments are fractions of all: the base class would warn that they are not a checkpoint's."""
+    given = {name: getattr(args, name) for name in ("logging_steps", "eval_steps", "save_steps")}
+    for name, value in given.items():
+        if value is not None and value < 1:
+            setattr(args, name, math.ceil(max_steps * value))
+    try:
+        yield
+    finally:
+        for name, value in given.items():
+            setattr(args, name, value)
+
+
 class ResumableTrainer(Trainer):
     """A `Trainer` with checkpoints that are complete or not there, see `xlgen_hf.training.checkpoints`.
 
@@ -143,8 +159,9 @@ class ResumableTrainer(Trainer):
         steps: int = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
         return steps
 
-    def _init_training_state(self, *args: object, **kwargs: object) -> tuple[int, int]:
-        start: tuple[int, int] = super()._init_training_state(*args, **kwargs)
+    def _init_training_state(self, max_steps: int, *args: object, **kwargs: object) -> tuple[int, int]:
+        with _steps_for_fractions(self.args, max_steps):
+            start: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
         self._note_best(Path(self.args.output_dir))  # the folder of the run may have been moved
         if self.state.global_step >= self.state.max_steps:
             logger.info("The training is complete: step %d of %d.", self.state.global_step, self.state.max_steps)
