@@ -248,6 +248,13 @@ def at_once(tree: ast.AST) -> Iterator[ast.Import | ast.ImportFrom]:
             yield from at_once(node)
 
 
+def test_one_package_draws():
+    """All pictures have one style, since no other package can draw."""
+    for module, tree in modules().items():
+        names = {ast.unparse(node).split()[1].split(".")[0] for node in ast.walk(tree) if is_import(node)}
+        assert module.startswith("plots.") or not names & {"matplotlib", "PIL"}, module
+
+
 # Refuses what of this package's modules imports something heavy; what transformers imports is its own business.
 PREDICT = """
 import json, sys

@@ -85,6 +85,13 @@ def test_a_card_that_is_only_written_again_keeps_its_pictures(folder):
     assert f"]({OF_THE_FOLDER[1]})" in (folder / "README.md").read_text(encoding="utf-8")
 
 
+def test_no_room_for_pictures(folder, caplog):
+    (folder / "images").write_text("a file of the user's")
+    write_local_card(folder)
+    assert "The card goes without pictures: " in caplog.text
+    assert (folder / "README.md").is_file() and (folder / "images").read_text() == "a file of the user's"
+
+
 def test_without_matplotlib_there_are_none(folder, monkeypatch):
     monkeypatch.setattr(
         card_pictures, "find_spec", lambda name: None if name == "matplotlib" else importlib.util.find_spec(name)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, SaveError
 from ..files.adapter_base import base_of, is_adapter
 from ..files.atomic import atomic_path
 from ..files.model_folder import PROCESSOR_FILE
@@ -36,7 +36,10 @@ def write_local_card(folder: str | Path, *, draw: bool = True) -> None:
     folder = Path(folder)
     path, name = folder / CARD_FILE, folder.resolve().name
     if draw and (folder / PROCESSOR_FILE).is_file():
-        _write_pictures(folder, draw_pictures(folder, name))
+        try:
+            _write_pictures(folder, draw_pictures(folder, name))
+        except (OSError, SaveError) as err:  # such as a file called `images`
+            logger.warning("The card goes without pictures: %s", err)
     before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
     try:
         card = merge_cards(_card(folder, name), before)
