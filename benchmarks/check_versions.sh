@@ -29,5 +29,5 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TOKENIZERS_PARALLELISM=false PYTHONDON
   tests/test_modeling_xlgen.py tests/test_processing_xlgen.py tests/test_settings.py tests/decoding tests/encoders \
   tests/evaluation/test_scoring.py tests/hub/test_hub.py tests/labels tests/modules tests/ranking \
   tests/data/test_conversion.py tests/data/test_reading.py tests/data/test_vocabulary_files.py tests/files/test_schema.py \
-  tests/training/test_causal_training.py tests/training/test_lora.py tests/training/test_retriever_training.py \
-  tests/cli/test_cli_predict.py
+  tests/training/test_causal_training.py tests/training/test_hyperparameter_search.py tests/training/test_lora.py \
+  tests/training/test_retriever_training.py tests/cli/test_cli_predict.py

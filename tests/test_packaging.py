@@ -65,7 +65,7 @@ def test_wheel_metadata(wheel):
     assert f"{folder}/licenses/LICENSE" in archive.namelist()
     assert "xlgen = xlgen_hf.cli.main:run" in archive.read(f"{folder}/entry_points.txt").decode()
     extras = {line.split()[1] for line in metadata.splitlines() if line.startswith("Provides-Extra")}
-    assert {"offline", "test", "lora", "plot", "demo", "serve", "tensorboard", "baselines"} <= extras
+    assert {"offline", "test", "lora", "plot", "demo", "serve", "tensorboard", "baselines", "optuna"} <= extras
 
 
 def test_installed_wheel_finds_its_resources(wheel, tmp_path):
@@ -95,6 +95,42 @@ def test_setup_lists_every_package():
     listed = set(setup["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "xlgen_hf").rglob("__init__.py")}
     assert listed == found | {"xlgen_hf.evaluate_metrics", "xlgen_hf.hub_cards"}
+
+
+def test_extras_are_documented_and_bring_what_errors_say():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    extras = setup["options.extras_require"]
+    page = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    table = {
+        name
+        for line in page.splitlines()
+        if line.startswith("| `")
+        for name in re.findall(r"`(\w+)`", line.split("|")[1])
+    }
+    assert set(extras) == table
+    calls = [
+        [argument.value for argument in node.args if isinstance(argument, ast.Constant)]
+        for path in (ROOT / "xlgen_hf").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "MissingExtraError"
+    ]
+    named = [values for values in calls if len(values) == 2 and values[1]]  # the others are made of variables
+    assert ["optuna", "optuna"] in named
+    assert not [(package, extra) for package, extra in named if package not in re.findall(r"[\w-]+", extras[extra])]
+
+
+def test_figures_of_the_readme_are_absolute_as_soon_as_there_is_an_address():
+    """A package index shows the README without the repository beside it. Today no public address is known."""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    lines = setup["metadata"]["project_urls"].strip().splitlines()
+    addresses = [line.partition("=")[2].strip() for line in lines if not line.startswith("Paper")]
+    figures = re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert figures
+    assert not addresses or all(figure.startswith("https://") for figure in figures), (
+        f"setup.cfg names {addresses}: put the address of the files before the path of each figure in README.md"
+    )
 
 
 # What a user passes in or gets out.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from tiny import ROWS
 
-from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.errors import ConfigurationError, MissingExtraError
+from xlgen_hf.training import searching
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.trainer import XLGenTrainer
 
@@ -32,7 +33,8 @@ def _space(trial):
 
 
 def _sampler():
-    return pytest.importorskip("optuna").samplers.RandomSampler(seed=0)
+    optuna = pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
+    return optuna.samplers.RandomSampler(seed=0)
 
 
 def test_the_best_trial_is_found_and_can_be_repeated(make_model, tmp_path):
@@ -96,7 +98,7 @@ def test_each_trial_has_its_checkpoints(make_model, tmp_path):
     ],
 )
 def test_values_that_are_not_arguments(make_model, tmp_path, space, message):
-    pytest.importorskip("optuna")
+    pytest.importorskip("optuna", reason="the extra `optuna` is not installed")
     with pytest.raises(ConfigurationError, match=message):
         _trainer(make_model, tmp_path).hyperparameter_search(space, n_trials=1)
 
@@ -111,3 +113,10 @@ def test_what_a_search_needs(make_model, tmp_path):
         _trainer(make_model, tmp_path, None, eval_strategy="no").hyperparameter_search()
     with pytest.raises(ConfigurationError, match="n_jobs=2: a trainer trains one model at a time"):
         _trainer(make_model, tmp_path).hyperparameter_search(n_jobs=2)
+
+
+@pytest.mark.parametrize("backend", [None, "optuna"])
+def test_missing_optuna_names_the_extra(make_model, tmp_path, monkeypatch, backend):
+    monkeypatch.setattr(searching, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"`optuna` is not installed.*xlgen-hf\[optuna\]"):
+        _trainer(make_model, tmp_path).hyperparameter_search(n_trials=1, backend=backend)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from difflib import get_close_matches
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from transformers import Trainer
 from transformers.trainer_utils import BestRun, TrainOutput
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, MissingExtraError
 from ..settings import check_values
 from .settings import TrainerSettings
 
@@ -48,7 +49,7 @@ class SearchingTrainer(Trainer):
             compute_objective: what counts of an evaluation's scores; by default `args.metric_for_best_model`.
             n_trials: number of trials.
             direction: `maximize` or `minimize`; by default what `args.greater_is_better` says.
-            backend: `optuna`, `ray` or `wandb`, by default the first that is installed. Tried with optuna.
+            backend: `optuna` (also for None), `ray` or `wandb`. Tried with optuna.
             hp_name: name of a trial's folder in `args.output_dir`.
             kwargs: further options of the backend, such as `pruner` or `study_name` of optuna.
 
@@ -58,7 +59,8 @@ class SearchingTrainer(Trainer):
         Raises:
             ConfigurationError: if there are no `model_init` or evaluation rows, or `hp_space` names no argument or a
                 value that is not allowed.
-            RuntimeError: if the backend is not installed.
+            MissingExtraError: if optuna is to be used and not installed.
+            RuntimeError: if another backend is to be used and not installed.
         """
         if self.model_init is None:
             raise ConfigurationError(
@@ -69,6 +71,9 @@ class SearchingTrainer(Trainer):
             raise ConfigurationError("The trials are compared on evaluation rows; give the trainer an eval_dataset.")
         if kwargs.get("n_jobs", 1) != 1:
             raise ConfigurationError(f"n_jobs={kwargs['n_jobs']}: a trainer trains one model at a time; leave it out.")
+        backend = backend or "optuna"  # not what of the three happens to be installed: wandb often is, to log runs
+        if backend == "optuna" and find_spec("optuna") is None:
+            raise MissingExtraError("optuna", "optuna")
         if direction is None:
             direction = "maximize" if self.args.greater_is_better else "minimize"
         before = dict(vars(self.args))
