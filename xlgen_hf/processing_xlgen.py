@@ -23,7 +23,7 @@ from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
 from .labels.tokens import LabelTokenizer, TruncationReport, frame_of, plain_token_ids
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
-from .labels.vocabulary import Vocabulary
+from .labels.vocabulary import VOCABULARY_FILE, VOCABULARY_SETTINGS_FILE, Vocabulary
 from .ranking.score_model import ScoreModel
 from .ranking.sources import SavedSource
 from .retrieval.candidate_inputs import CandidateInputs, InputCandidates
@@ -354,7 +354,8 @@ class XLGenProcessor(PushProcessorMixin):
         sources = load_sources(folder, len(label_space))
         candidates = _load_candidates(folder, settings["candidates"], sources)
         score_model = _load_score_model(folder, sources)
-        vocabulary = Vocabulary.load(folder, label_space.names)
+        has_vocabulary = (folder / VOCABULARY_FILE).exists() or (folder / VOCABULARY_SETTINGS_FILE).exists()
+        vocabulary = Vocabulary.load(folder, label_space.names) if has_vocabulary else None
         tokenizer = load_tokenizer(folder)
         lengths = (settings["max_source_length"], settings["max_target_length"])
         try:

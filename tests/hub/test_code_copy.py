@@ -8,6 +8,7 @@ import pytest
 
 from xlgen_hf.hub.absent import absent
 from xlgen_hf.hub.code_copy import copied_files
+from xlgen_hf.version import __version__
 
 SOURCES = {
     "model.py": """
@@ -29,6 +30,8 @@ SOURCES = {
             from .parts.gone import Gone
 
         KEPT, SIZE = 1, 2
+        Name: TypeAlias = str
+        '''A text on it.'''
         # What is not used goes,
         # and what describes it.
         UNUSED = json.dumps(3)
@@ -36,6 +39,17 @@ SOURCES = {
 
 
         def run(hint: Hint, module: nn.Module) -> Gone:
+            '''Make things of parts.
+
+            In this order,
+            and no other.
+
+            Args:
+                hint: the first.
+
+            Raises:
+                Wrong: if there are none.
+            '''
             # A comment.
             from .parts.heavy import make
 
@@ -52,7 +66,21 @@ SOURCES = {
 
 
         class One(Wrong):
+            '''One.
+
+            Attributes:
+                left: what is left.
+
+            Args:
+                left: the same.
+            '''
+
             def kept(self):
+                '''What is kept.
+
+                Returns:
+                    What is used.
+                '''
                 return Tool().used()
 
 
@@ -114,7 +142,14 @@ from .errors import Wrong
 
 
 class One(Wrong):
+    '''One.
+
+    Attributes:
+        left: what is left.
+    '''
+
     def kept(self):
+        '''What is kept.'''
         return Tool().used()
 
 
@@ -154,6 +189,11 @@ KEPT, SIZE = 1, 2
 
 
 def run(hint: Hint, module: nn.Module) -> Gone:
+    '''Make things of parts.
+
+    In this order,
+    and no other.
+    '''
     # A comment.
     make = absent("make")
 
@@ -178,10 +218,11 @@ def test_imports_are_rewritten(copy):
     assert set(files) == {"absent.py", "errors.py", "model.py", "parts_first.py", "parts_heavy.py"}
     assert "LEVEL" not in files["errors.py"]
     assert "class Heavy" not in files["parts_heavy.py"]
-    first, _, rest = files["model.py"].partition("\n")
+    first, second, rest = files["model.py"].split("\n", 2)
     assert first.endswith("small/model.py")
+    assert second.startswith(f"# Version {__version__};")
     assert rest == START + COPIED.lstrip()
-    assert files["parts_first.py"].partition("\n")[2] == START + FIRST.lstrip()
+    assert files["parts_first.py"].split("\n", 2)[2] == START + FIRST.lstrip()
 
 
 def test_imports_that_a_flat_copy_cannot_have_are_refused(copy):

@@ -3,7 +3,9 @@
 transformers fetches the modules that a module imports, and follows only `from .name import ...`. So packages are
 flattened (`labels/space.py` becomes `labels_space.py`). A copy is for some names of some modules. It holds what these
 use (`code_graph`): other definitions are left out, and modules without any that is used. What is kept stays as it is
-written, with comments and docstrings; imports are rewritten at their positions in the syntax tree.
+written, with comments, for whoever reads it before trusting it; imports are rewritten at their positions in the syntax
+tree. Docstrings end before their sections on arguments, results and errors, which are for those who write programs
+with the package; the head of each file names the version that has them.
 
 In place of a method, a class or a function that is left out and yet bound to a name, there is a stand-in that raises
 an `ImportError` when it is used (`absent.py`). The same goes for libraries that only some models need, because
@@ -18,6 +20,7 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 
+from ..version import __version__
 from .code_graph import CodeGraph, Import, Module, bound_name, is_own, walk
 
 __all__ = ["FIRST_LINE", "copied_files"]
@@ -31,6 +34,7 @@ _STAND_INS = Path(__file__).with_name(_ABSENT)
 _NEEDED = {"huggingface_hub", "numpy", "safetensors", "scipy", "torch", "tqdm", "transformers"}
 _PIP_NAMES = {"sklearn": "scikit-learn"}
 _LINE_WIDTH = 119
+_SECTIONS = ("Args:", "Raises:", "Returns:", "Yields:")
 
 _Texts = dict[ast.stmt, str]
 
@@ -54,12 +58,15 @@ def copied_files(
     """
     graph = CodeGraph(package, is_left_out, entries)
     copied = {f"{_flat(name)}.py": _rewritten(graph, graph.read(name)) for name in graph.used}
-    copied[_ABSENT] = _first_line(_STAND_INS, Path(__file__).parents[2]) + _STAND_INS.read_text(encoding="utf-8")
+    copied[_ABSENT] = _head(_STAND_INS, Path(__file__).parents[2]) + _STAND_INS.read_text(encoding="utf-8")
     return dict(sorted(copied.items()))
 
 
-def _first_line(path: Path, root: Path) -> str:
-    return f"{FIRST_LINE}{path.relative_to(root).as_posix()}\n"
+def _head(path: Path, root: Path) -> str:
+    place = path.relative_to(root).as_posix()
+    return (
+        f"{FIRST_LINE}{place}\n# Version {__version__}; its docstrings also describe arguments, results and errors.\n"
+    )
 
 
 def _flat(name: str) -> str:
@@ -73,7 +80,9 @@ def _rewritten(graph: CodeGraph, module: Module) -> str:
     methods = graph.unused_methods(module)
     texts |= {method: f"{method.name} = {_stand_in(method.name)}" for method in methods}
     for statement in (one for top in kept for one in walk(top, methods)):
-        if is_own(statement):
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef):
+            texts |= _short_docstring(module, statement)
+        elif is_own(statement):
             aliases = statement.names
             if statement in kept:
                 aliases = [alias for alias in aliases if bound_name(alias) in graph.used[module.name]]
@@ -83,7 +92,21 @@ def _rewritten(graph: CodeGraph, module: Module) -> str:
     if any("absent(" in text for text in texts.values()):
         first = module.tree.body[1]
         texts[first] = f"{texts.get(first) or ast.unparse(first)}\n\nfrom .{_ABSENT[:-3]} import absent"
-    return _first_line(graph.path(module.name), graph.package.parent) + _with_texts(module, texts)
+    return _head(graph.path(module.name), graph.package.parent) + _with_texts(module, texts)
+
+
+def _short_docstring(module: Module, definition: ast.ClassDef | ast.FunctionDef) -> _Texts:
+    """A docstring without its sections, if it has any."""
+    first = definition.body[0]
+    if not _is_text(first):
+        return {}
+    lines = module.source.splitlines()[first.lineno - 1 : first.end_lineno]
+    end = next((i for i, line in enumerate(lines) if line.strip() in _SECTIONS), None)
+    if end is None:
+        return {}
+    kept = "\n".join(line[first.col_offset :] for line in lines[:end]).rstrip()
+    quotes = lines[-1].rstrip()[-3:]
+    return {first: kept + ("\n" if "\n" in kept else "") + quotes}
 
 
 # ------------------------------------------------------------------------------------------------ imports
@@ -172,7 +195,7 @@ def _lines_of(module: Module, statement: ast.stmt, lines: list[str], *, dropped:
     while first > 0 and lines[first - 1].startswith("#"):
         first -= 1
     after = [one for one in module.tree.body if one.lineno > last][:1]
-    if isinstance(statement, ast.Assign) and after and _is_text(after[0]):
+    if isinstance(statement, ast.Assign | ast.AnnAssign) and after and _is_text(after[0]):
         last = after[0].end_lineno or last
     if last == len(lines) or not lines[last].strip():  # one of the gaps before and after goes as well
         while first > 0 and not lines[first - 1].strip():

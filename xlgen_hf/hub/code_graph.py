@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
@@ -135,20 +135,14 @@ class CodeGraph:
 
     def _methods(self, module: str, node: ast.ClassDef) -> list[ast.FunctionDef]:
         """The methods of a class that may be unused."""
-        is_alone = not node.bases and node.name not in self._bases and node.name not in self.entries.get(module, ())
+        is_base = node.name in _bases(self.package)
+        is_alone = not node.bases and not is_base and node.name not in self.entries.get(module, ())
         return [
             one
             for one in node.body
             if isinstance(one, ast.FunctionDef)
             and (self.is_left_out(f"{module}.{node.name}.{one.name}") or (is_alone and not one.name.startswith("__")))
         ]
-
-    @cached_property
-    def _bases(self) -> set[str]:
-        """Names of all classes of the package from which others are derived."""
-        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in self.package.rglob("*.py")]
-        classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
-        return {ast.unparse(base).rpartition(".")[2] for node in classes for base in node.bases}
 
     def _uses(self, module: Module, name: str) -> Iterator[tuple[str, str]]:
         """Modules and names of them that a name of a module uses."""
@@ -193,6 +187,14 @@ class _Filled(ast.NodeTransformer):
 def _read(name: str, path: Path) -> Module:
     source = path.read_text(encoding="utf-8")
     return Module(name, source, ast.parse(source, str(path)))
+
+
+@cache
+def _bases(package: Path) -> frozenset[str]:
+    """Names of all classes of a package from which others are derived."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in package.rglob("*.py")]
+    classes = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    return frozenset(ast.unparse(base).rpartition(".")[2] for node in classes for base in node.bases)
 
 
 @cache

@@ -418,7 +418,9 @@ class Predictor:
             scored: candidates, the predicted ones chosen.
             ranked: what they were decided from.
         """
-        novel: list[list[NovelLabel]] = to_novel_labels(ranked.novel, self.label_space.names)
+        novel: list[list[NovelLabel]] = [[] for _ in ranked.novel]
+        if any(ranked.novel):
+            novel = to_novel_labels(ranked.novel, self.label_space.names)
         predictions = [
             LabelPrediction(
                 self.label_space.decode(labels), scores, [self.cluster_names[one] for one in clusters], names
