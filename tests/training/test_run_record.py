@@ -28,12 +28,33 @@ def train(checkpoints, tmp_path, capsys):
     return run
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Where finished runs are kept, and their folders there by the options of the run."""
+    return tmp_path_factory.mktemp("finished"), {}
+
+
+@pytest.fixture
+def trained(train, finished, tmp_path):
+    """A function that leaves a finished run in a folder; runs with the same options are trained once for all tests."""
+
+    def run(*more, folder="model"):
+        place, runs = finished
+        if more not in runs:
+            assert train(*more, folder=folder)[0] == 0
+            runs[more] = shutil.copytree(tmp_path / folder, place / str(len(runs)))
+        else:
+            shutil.copytree(runs[more], tmp_path / folder)
+
+    return run
+
+
 def _state(folder):
     return {path.relative_to(folder): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_finished_run_is_not_repeated(train, tmp_path):
-    assert train()[0] == 0
+def test_a_finished_run_is_not_repeated(train, trained, tmp_path):
+    trained()
     before = _state(tmp_path / "model")
     code, said = train()
     assert code == 0
@@ -42,17 +63,17 @@ def test_a_finished_run_is_not_repeated(train, tmp_path):
     assert list((tmp_path / "model").glob("*checkpoint-*")) == []
 
 
-def test_checkpoints_of_a_finished_run_are_kept_where_they_are_asked_for(train, tmp_path):
-    assert train("--keep-checkpoints")[0] == 0
+def test_checkpoints_of_a_finished_run_are_kept_where_they_are_asked_for(train, trained, tmp_path):
+    trained("--keep-checkpoints")
     assert {path.name for path in (tmp_path / "model").glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-3"}
     code, said = train()  # which asks for the same result
     assert code == 0 and "there is nothing to do" in said
     assert (tmp_path / "model" / "checkpoint-3").is_dir()
 
 
-def test_what_a_kill_after_the_report_has_left_undone_is_done(train, tmp_path):
-    assert train()[0] == 0
-    assert train("--keep-checkpoints", folder="other")[0] == 0
+def test_what_a_kill_after_the_report_has_left_undone_is_done(train, trained, tmp_path):
+    trained()
+    trained("--keep-checkpoints", folder="other")
     shutil.copytree(tmp_path / "other" / "checkpoint-3", tmp_path / "model" / "checkpoint-3")
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     (tmp_path / "model" / "README.md").unlink()
@@ -62,15 +83,15 @@ def test_what_a_kill_after_the_report_has_left_undone_is_done(train, tmp_path):
     assert (tmp_path / "model" / "README.md").read_text(encoding="utf-8") == card
 
 
-def test_a_trained_folder_has_its_card(train, tmp_path):
-    assert train()[0] == 0
+def test_a_trained_folder_has_its_card(trained, tmp_path):
+    trained()
     card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert "# model\n" in card and 'from_pretrained("model")' in card and str(tmp_path) not in card
 
 
-def test_what_was_not_finished_is_done_again(train, tmp_path):
+def test_what_was_not_finished_is_done_again(train, trained, tmp_path):
     """The report is written last: without it decisions, scores and the model are made again; no step is trained."""
-    assert train("--keep-checkpoints")[0] == 0
+    trained("--keep-checkpoints")
     before = (tmp_path / "model" / "model.safetensors").read_bytes()
     (tmp_path / "model" / "training_report.json").unlink()
     code, said = train("--keep-checkpoints")
@@ -99,8 +120,8 @@ def _renamed():
         ([], _renamed(), "train rows (8 rows, "),
     ],
 )
-def test_another_run_is_refused(train, tmp_path, more, rows, message):
-    assert train()[0] == 0
+def test_another_run_is_refused(train, trained, tmp_path, more, rows, message):
+    trained()
     before = _state(tmp_path / "model")
     code, said = train(*more, rows=rows)
     assert code == 1
@@ -108,8 +129,8 @@ def test_another_run_is_refused(train, tmp_path, more, rows, message):
     assert _state(tmp_path / "model") == before
 
 
-def test_a_model_of_an_unknown_run_is_left_alone(train, tmp_path):
-    assert train()[0] == 0
+def test_a_model_of_an_unknown_run_is_left_alone(train, trained, tmp_path):
+    trained()
     (tmp_path / "model" / "run.json").unlink()
     before = _state(tmp_path / "model")
     code, said = train()
