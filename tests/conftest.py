@@ -146,6 +146,12 @@ def make_model(checkpoints, label_space, made_models):
     return make
 
 
+@pytest.fixture(scope="module")
+def made() -> dict:
+    """What tests of a module have made so far, by name: what several of them read, and none of them changes."""
+    return {}
+
+
 # ---------------------------------------------------------------------------------------------------- a Hub
 
 

@@ -168,10 +168,10 @@ def test_type_checkers_see_the_same_names():
         assert name in module.__all__
 
 
-@pytest.mark.parametrize("first", ["", "import transformers\n"])
-def test_import_is_light_and_registers_with_transformers_where_that_is_there(first):
+def test_import_is_light_and_registers_with_transformers_when_that_is_needed():
+    """Where transformers is imported already, it registers at once: see `tests/test_pipeline.py`."""
     script = (
-        f"{first}import sys, xlgen_hf\n"
+        "import sys, xlgen_hf\n"
         "print('torch' in sys.modules, 'transformers' in sys.modules, 'xlgen_hf.modeling_xlgen' in sys.modules)\n"
         "xlgen_hf.XLGenForConditionalGeneration\n"
         "from transformers import AutoConfig\n"
@@ -179,7 +179,7 @@ def test_import_is_light_and_registers_with_transformers_where_that_is_there(fir
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     before, after = done.stdout.splitlines()
-    assert before == ("True True True" if first else "False False False")
+    assert before == "False False False"
     assert after == "xlgen"
 
 

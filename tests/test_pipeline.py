@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,13 +25,16 @@ TEXTS = ["a history of church music", "modern art", "", "the piano " * 40, "orga
 
 
 @pytest.fixture
-def saved(make_model, tmp_path):
-    """A folder with a model, and what the model predicts."""
-    model, processor = make_model("bert", "bcl")
-    model.config.min_labels = 3
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    return str(tmp_path / "model"), model.predict(TEXTS, processor)
+def saved(make_model, made, tmp_path_factory):
+    """A folder with a model, the same for all tests, and what the model predicts."""
+    if "saved" not in made:
+        folder = tmp_path_factory.mktemp("model")
+        model, processor = make_model("bert", "bcl")
+        model.config.min_labels = 3
+        model.save_pretrained(folder)
+        processor.save_pretrained(folder)
+        made["saved"] = str(folder), model.predict(TEXTS, processor)
+    return made["saved"]
 
 
 def _rows(predictions):
@@ -57,15 +61,16 @@ def test_every_kind_of_input(saved):
     assert len(one) >= 3
     _same([one], expected[:1])
     data = Dataset.from_dict({"text": TEXTS})
-    for batch_size in (1, 2, 64):
-        for texts in (TEXTS, tuple(TEXTS), data["text"], [{"text": text} for text in TEXTS]):
-            found = classify(texts, batch_size=batch_size)
-            assert isinstance(found, list)
-            _same(found, expected)
-        for texts in ((text for text in TEXTS), KeyDataset(data, "text"), data):
-            found = classify(texts, batch_size=batch_size)
-            assert iter(found) is found
-            _same(list(found), expected)
+    others = (tuple(TEXTS), data["text"], [{"text": text} for text in TEXTS])
+    for texts, batch_size in [(TEXTS, 1), (TEXTS, 2), (TEXTS, 64), *((texts, 2) for texts in others)]:
+        found = classify(texts, batch_size=batch_size)
+        assert isinstance(found, list)
+        _same(found, expected)
+    lazy = [((text for text in TEXTS), 1), ((text for text in TEXTS), 64), (KeyDataset(data, "text"), 2), (data, 2)]
+    for texts, batch_size in lazy:
+        found = classify(texts, batch_size=batch_size)
+        assert iter(found) is found
+        _same(list(found), expected)
     assert classify([]) == []
 
 
@@ -193,15 +198,17 @@ def test_adapter_folders_serve_too(make_model, tmp_path):
 
 def test_processor_of_another_model_is_refused(saved, make_model, tmp_path):
     _, processor = make_model("bert", "base")
-    processor.save_pretrained(saved[0])
+    folder = shutil.copytree(saved[0], tmp_path / "model")
+    processor.save_pretrained(folder)
     with pytest.raises(ModelFolderError, match="model and processor differ in label tokens, number of clusters"):
-        pipeline(TASK, model=saved[0], device="cpu")
+        pipeline(TASK, model=str(folder), device="cpu")
 
 
 @pytest.mark.parametrize("imports", [
     "import xlgen_hf\nfrom transformers import pipeline",
     "from transformers import pipeline\nimport xlgen_hf",
-    "import transformers, xlgen_hf\npipeline = transformers.pipeline",
+    "import transformers, xlgen_hf, sys\nassert 'xlgen_hf.modeling_xlgen' in sys.modules  # it registers at once\n"
+    "assert transformers.AutoConfig.for_model('xlgen')\npipeline = transformers.pipeline",
 ])  # fmt: skip
 def test_task_is_known_in_any_order_of_the_imports(saved, imports):
     folder, predicted = saved

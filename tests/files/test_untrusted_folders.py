@@ -7,8 +7,6 @@ import json
 import pickle
 import resource
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from processes import run_forked
 from safetensors.torch import load_file, save_file
 from transformers import Qwen3Config
 
@@ -307,7 +306,7 @@ def test_huge_numbers_cost_no_memory(folder):
         "        assert not isinstance(err.__cause__, MemoryError), err\n"
         "        print('refused')\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_forked(folder.parent, script)
     assert done.stdout.split() == ["refused"] * len(ATTACKS), done.stderr[-2000:]
 
 

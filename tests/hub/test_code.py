@@ -92,8 +92,7 @@ print(json.dumps(found))
 """
 PIPELINE = f"""
 from transformers import pipeline
-found = [pipeline({TASK!r}, model=name, trust_remote_code=True, device="cpu")({TEXTS!r}) for name in NAMES]
-print(json.dumps(found))
+by_pipeline = [pipeline({TASK!r}, model=name, trust_remote_code=True, device="cpu")({TEXTS!r}) for name in NAMES]
 """
 
 
@@ -114,17 +113,12 @@ def test_model_runs_where_the_package_is_missing(hub, make_folder, environment):
     assert run_without_package(script, environment) == expected
 
 
-def test_pipeline_runs_where_the_package_is_missing(hub, make_folder, environment):
-    folder = make_folder("bcl", min_labels=2)
-    push_model(folder, "alice/bcl", with_code=True)
-    local = snapshot_download("alice/bcl", local_dir=environment["HF_HOME"] + "/local")
-    script = f"NAMES = {['alice/bcl', str(local)]}\n{PIPELINE}"
-    assert run_without_package(script, environment, UNNEEDED) == [ranked(folder)] * 2
-
-
 SAVE = """
+def explain(text):
+    model.predict([text], processor, evidence=True)
+
 errors = []
-for do in (model.save_pretrained, processor.save_pretrained, model.push_to_hub, model.from_backbone):
+for do in (model.save_pretrained, processor.save_pretrained, model.push_to_hub, model.from_backbone, explain):
     try:
         do("somewhere")
     except ImportError as err:
@@ -132,16 +126,21 @@ for do in (model.save_pretrained, processor.save_pretrained, model.push_to_hub, 
 """
 
 
-def test_snippet_of_the_card_runs_and_the_rest_says_what_it_needs(hub, make_folder, environment):
-    folder = make_folder("base")
+def test_pipeline_and_the_snippet_of_the_card_run_and_the_rest_says_what_it_needs(hub, make_folder, environment):
+    """A pipeline of the repository and one of a folder; in the same process, which costs seconds, the snippet."""
+    folder, of_pipeline = make_folder("base"), make_folder("bcl", min_labels=2)
     push_model(folder, "alice/base", with_code=True)
+    push_model(of_pipeline, "alice/bcl", with_code=True)
+    local = snapshot_download("alice/bcl", local_dir=environment["HF_HOME"] + "/local")
     snippet = hub.file("alice/base", "README.md").decode().split("```python\n")[2].split("```")[0]
     predict = f"[one.to_dict() for one in model.predict({TEXTS!r}, processor)]"
-    script = f"{snippet}\n{SAVE}\nprint(json.dumps([{predict}, errors]))\n"
-    found, errors = run_without_package(script, environment, UNNEEDED)
+    script = f"NAMES = {['alice/bcl', str(local)]}\n{PIPELINE}\n{snippet}\n{SAVE}\n"
+    script += f"print(json.dumps([{predict}, errors, by_pipeline]))\n"
+    found, errors, by_pipeline = run_without_package(script, environment, UNNEEDED)
     assert found == predicted(folder)
+    assert by_pipeline == [ranked(of_pipeline)] * 2
     assert [error.split()[0] for error in errors] == [
-        "save_pretrained", "save_pretrained", "push_to_hub", "from_backbone",
+        "save_pretrained", "save_pretrained", "push_to_hub", "from_backbone", "explain_batch",
     ]  # fmt: skip
     assert all(error.endswith("run `pip install xlgen-hf`.") for error in errors)
 
@@ -226,12 +225,6 @@ def folder_of(tmp_path):
         return tmp_path
 
     return make
-
-
-@pytest.fixture(scope="module")
-def made():
-    """Copies that tests of this module have asked for so far: making one takes a second."""
-    return {}
 
 
 @pytest.fixture

@@ -34,17 +34,19 @@ SEARCHES = {
 
 
 @pytest.fixture
-def predictors(make_model, checkpoints, label_space):
-    """Predictors of every kind."""
+def predictors(make_model, checkpoints, label_space, made):
+    """Predictors of every kind, the same in all tests."""
+    if made:
+        return made
     retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
     models = {kind: sharpened(Made(*make_model("bert", kind, max_labels=5))) for kind in ("base", "bcl", "mcg")}
     models["rcl"] = sharpened(make_rcl(checkpoints["bert"], label_space))
     models["head"] = make_rcl(checkpoints["bert"], label_space, predicts_with="candidate_head", candidate_head=True)
     models["hybrid"] = fused(sharpened(make_rcl(checkpoints["bert"], label_space)), make_trees(label_space))
-    found = {kind: Predictor.from_model(*made) for kind, made in models.items()}
-    found["index"] = Predictor(label_space, retriever)
-    found["label trees"] = Predictor(label_space, make_trees(label_space))
-    return found
+    made |= {kind: Predictor.from_model(*model) for kind, model in models.items()}
+    made["index"] = Predictor(label_space, retriever)
+    made["label trees"] = Predictor(label_space, make_trees(label_space))
+    return made
 
 
 def _names(predictions):

@@ -54,8 +54,10 @@ def make_model_pair(make_model, variant):
 
 @pytest.mark.parametrize("make", [_retriever, _trees, _base, _rcl, _head, _hybrid])
 @pytest.mark.parametrize("rule", RULES)
-def test_a_prediction_with_evidence_is_the_same(checkpoints, label_space, make_model, make, rule):
-    predictor, scores, places = make(checkpoints, label_space, make_model)
+def test_a_prediction_with_evidence_is_the_same(checkpoints, label_space, make_model, made, make, rule):
+    if make not in made:
+        made[make] = make(checkpoints, label_space, make_model)
+    predictor, scores, places = made[make]
     plain = predictor.predict(TEXTS, rule=rule, batch_size=2)
     explained = predictor.predict(TEXTS, rule=rule, batch_size=2, evidence=True)
     counts = dict(zip(label_space.names, label_space.counts.tolist(), strict=True))

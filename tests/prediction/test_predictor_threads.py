@@ -23,8 +23,8 @@ KINDS = ("base", "bcl", "mcg", "rcl", "rcl with vectors", "hybrid", "hybrid with
 
 
 @pytest.fixture
-def make(make_model, checkpoints, label_space):
-    """A function that makes a predictor of each kind."""
+def make(make_model, checkpoints, label_space, made):
+    """A function that gives a predictor of each kind, the same to all tests."""
 
     def make_predictor(kind: str) -> Predictor:
         if kind == "retrieval":
@@ -34,12 +34,12 @@ def make(make_model, checkpoints, label_space):
         if kind in ("base", "bcl", "mcg"):
             return Predictor.from_model(*sharpened(Made(*make_model("bert", kind, max_labels=4))))
         conditioning = "memory" if kind == "rcl with vectors" else "tokens"
-        made = sharpened(make_rcl(checkpoints["bert"], label_space, conditioning))
+        model = sharpened(make_rcl(checkpoints["bert"], label_space, conditioning))
         if kind.startswith("hybrid"):
-            made = fused(made, make_trees(label_space) if kind == "hybrid with trees" else None)
-        return Predictor.from_model(*made)
+            model = fused(model, make_trees(label_space) if kind == "hybrid with trees" else None)
+        return Predictor.from_model(*model)
 
-    return make_predictor
+    return lambda kind: made.get(kind) or made.setdefault(kind, make_predictor(kind))
 
 
 def _saved(predictor: Predictor, kind: str, folder) -> str:

@@ -22,8 +22,8 @@ KINDS = ("base", "bcl", "rcl", "hybrid", "retriever", "label trees")
 
 
 @pytest.fixture
-def make(make_model, checkpoints, label_space):
-    """A function that makes a predictor of each kind."""
+def make(make_model, checkpoints, label_space, made):
+    """A function that gives a predictor of each kind, the same to all tests."""
 
     def make_predictor(kind: str) -> Predictor:
         if kind == "retriever":
@@ -32,10 +32,10 @@ def make(make_model, checkpoints, label_space):
             return Predictor(label_space, make_trees(label_space))
         if kind in ("base", "bcl"):
             return Predictor.from_model(*sharpened(Made(*make_model("bert", kind, max_labels=5))))
-        made = sharpened(make_rcl(checkpoints["bert"], label_space, number=4))
-        return Predictor.from_model(*(fused(made) if kind == "hybrid" else made))
+        model = sharpened(make_rcl(checkpoints["bert"], label_space, number=4))
+        return Predictor.from_model(*(fused(model) if kind == "hybrid" else model))
 
-    return make_predictor
+    return lambda kind: made.get(kind) or made.setdefault(kind, make_predictor(kind))
 
 
 @pytest.mark.parametrize("kind", KINDS)

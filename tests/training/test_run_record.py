@@ -28,23 +28,16 @@ def train(checkpoints, tmp_path, capsys):
     return run
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """Where finished runs are kept, and their folders there by the options of the run."""
-    return tmp_path_factory.mktemp("finished"), {}
-
-
 @pytest.fixture
-def trained(train, finished, tmp_path):
+def trained(train, made, tmp_path, tmp_path_factory):
     """A function that leaves a finished run in a folder; runs with the same options are trained once for all tests."""
 
     def run(*more, folder="model"):
-        place, runs = finished
-        if more not in runs:
-            assert train(*more, folder=folder)[0] == 0
-            runs[more] = shutil.copytree(tmp_path / folder, place / str(len(runs)))
+        if more in made:
+            shutil.copytree(made[more], tmp_path / folder)
         else:
-            shutil.copytree(runs[more], tmp_path / folder)
+            assert train(*more, folder=folder)[0] == 0
+            made[more] = shutil.copytree(tmp_path / folder, tmp_path_factory.mktemp("finished") / folder)
 
     return run
 

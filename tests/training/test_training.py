@@ -98,17 +98,11 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.fixture(scope="module")
-def whole():
-    """Weights of the run that nobody interrupted, once a test has made it."""
-    return []
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals to send")
 @pytest.mark.parametrize(
     ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
 )
-def test_interrupted_training_continues_from_its_checkpoint(files, checkpoints, whole, number, code, word):
+def test_interrupted_training_continues_from_its_checkpoint(files, checkpoints, made, number, code, word):
     """A signal leaves a checkpoint; the same command ends with the weights of a run that nobody interrupted."""
     arguments = _train_arguments(files, checkpoints["bert"], *CLUSTERED, "--max_steps", "8", "--eval_strategy", "no")
     done = run_forked(files, STOPPED, int(number), *arguments, "--logging_steps", "1")
@@ -121,10 +115,10 @@ def test_interrupted_training_continues_from_its_checkpoint(files, checkpoints, 
 
     assert main(arguments) == 0
     interrupted = (files / "model" / "model.safetensors").read_bytes()
-    if not whole:
+    if "whole" not in made:
         assert main([*arguments, "--output-dir", str(files / "whole")]) == 0
-        whole.append((files / "whole" / "model.safetensors").read_bytes())
-    assert whole[0] == interrupted
+        made["whole"] = (files / "whole" / "model.safetensors").read_bytes()
+    assert made["whole"] == interrupted
 
 
 @pytest.mark.parametrize(
