@@ -86,7 +86,9 @@ def repeated(index: Path, folder: Path, size: int) -> None:
     fingerprints = np.random.default_rng(0).integers(-(2**62), 2**62, size)
     lexical = source.lexical
     if lexical is not None:
-        lexical = LexicalIndex(lexical.idf, vstack([lexical.documents] * times, format="csr")[:size], lexical.names)
+        lexical = LexicalIndex(
+            lexical.idf, lexical.documents.take(np.arange(size) % len(source.documents)), lexical.names
+        )
     names = source.named_documents.take(np.arange(size) % len(source.documents))
     made = source.with_documents(documents, labels, fingerprints, lexical, names)
     sums = np.bincount(made.labels.indices, minlength=len(space))

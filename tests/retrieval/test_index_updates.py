@@ -80,7 +80,7 @@ def test_further_names_follow_their_labels(checkpoints, label_space, lexical, tm
     found = retriever.relabelled(change)
     assert change.after.decode(found.further.tolist()) == ["church music", "church music"]
     embedded = [retriever.embed([name], side="passage")[0] for name in ("organ", "pipes")]
-    np.testing.assert_allclose(sorted(found.names[-2:].tolist()), sorted(map(list, embedded)), atol=1e-6)
+    np.testing.assert_allclose(sorted(found.names[-2:].tolist()), sorted(map(list, embedded)), atol=5e-4)  # 16 bits
     found.save(tmp_path)
     again = LabelRetriever.load(tmp_path, num_labels=len(change.after))
     for before, after in zip(_named(found, change.after, ROW_TEXTS), _named(again, change.after, ROW_TEXTS)):  # noqa: B905

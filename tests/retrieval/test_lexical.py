@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from xlgen_hf.retrieval.lexical import LexicalIndex, hashed_runs
+from xlgen_hf.retrieval.packed_rows import PackedRows
 
 TEXTS = ["a history of organ music", "modern printing", "the sheep of Iceland"]
 NAMES = ["organ music", "printing", "sheep", "snow", "book printing"]
@@ -22,7 +23,7 @@ def index():
 def test_names_that_stand_in_the_text_are_the_most_similar(index):
     similarity = index.name_similarity(index.encode(["on organs and organ music", "Printing", "sheep"]))
     assert similarity.argmax(1).tolist() == [0, 1, 2]
-    assert similarity[2, 2] == pytest.approx(1, abs=1e-5)  # the name itself
+    assert similarity[2, 2] == pytest.approx(1, abs=2e-3)  # the name itself
     assert similarity[2, 3] < 0.1
 
 
@@ -44,7 +45,7 @@ def test_texts_without_anything_known_are_similar_to_nothing(index):
     nothing = index.encode(["", "\u4e2d\u56fd", " "])
     assert nothing.nnz == 0
     assert not index.name_similarity(nothing).any()
-    assert not index.document_similarity(nothing).any()
+    assert not np.stack(list(index.document_similarity(nothing))).any()
     assert index.name_similarity(index.encode([])).shape == (0, len(NAMES))
 
 
@@ -54,11 +55,11 @@ def test_a_long_training_text_keeps_the_runs_of_greatest_weight():
     ]
     words = " ".join(names)
     whole = LexicalIndex.fit([words], names)
-    assert whole.documents.nnz == 256
-    assert np.linalg.norm(whole.documents.toarray()) == pytest.approx(1, abs=1e-5)
+    assert len(whole.documents.runs) == 256
+    assert np.linalg.norm(whole.documents.weights) == pytest.approx(1, abs=1e-3)
     everything = whole.encode([words])
     assert everything.nnz > 256
-    kept = set(whole.documents.indices.tolist())
+    kept = set(whole.documents.runs.tolist())
     left_out = [weight for run, weight in zip(everything.indices, everything.data, strict=True) if run not in kept]
     assert max(left_out) <= min(everything[0, run] for run in kept) + 1e-6
 
@@ -75,9 +76,9 @@ def test_similarities_are_shares_of_one_and_survive_saving(texts, names):
     own = np.asarray(queries.multiply(queries).sum(1)).ravel()
     assert np.logical_or(np.isclose(own, 1, atol=1e-5), own == 0).all()
     for kind in ("document_similarity", "name_similarity"):
-        before = getattr(index, kind)(queries)
+        before, after = (np.stack(list(getattr(one, kind)(one.encode(texts)))) for one in (index, loaded))
         assert before.min(initial=0) >= 0 and before.max(initial=0) <= 1
-        np.testing.assert_allclose(getattr(loaded, kind)(loaded.encode(texts)), before, atol=3e-3)
+        np.testing.assert_allclose(after, before, atol=3e-3)
 
 
 def test_there_may_be_no_index():
@@ -88,7 +89,7 @@ def test_there_may_be_no_index():
 def test_places_of_runs_are_those_of_the_index(text):
     """Of any text the same n-grams as scikit-learn's, each where it stands."""
     runs, spans = hashed_runs(text)
-    nothing = csr_matrix((0, 2**20), dtype=np.float32)
+    nothing = PackedRows.of(csr_matrix((0, 2**20), dtype=np.float32))
     encoded = LexicalIndex(np.ones(2**20), nothing, nothing).encode([text])  # every n-gram counts alike
     known, counts = np.unique(runs, return_counts=True)
     weights = np.log(counts) + 1
@@ -109,6 +110,6 @@ def test_weights_of_runs_add_up_to_the_cosine(index):
     """Of a text that holds every n-gram once."""
     runs, _ = hashed_runs("sheep")
     queries = index.encode(["sheep"])
-    names = np.arange(index.names.shape[0])
+    names = np.arange(len(index.names))
     weights = index.run_weights(runs, names).sum(axis=1) / np.sqrt((index.idf[runs] ** 2).sum())
-    np.testing.assert_allclose(weights, (queries @ index.names.T).toarray()[0], atol=1e-6)
+    np.testing.assert_allclose(weights, (queries @ index.names.matrix().T).toarray()[0], atol=1e-6)

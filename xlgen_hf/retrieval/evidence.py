@@ -26,7 +26,7 @@ _LEAST_SHARE = 0.05  # of a label's score, from which on a part of it is evidenc
 _MOST_DOCUMENTS = 3  # of a label
 _READ = 20_000  # characters of a text that are searched for matching words
 _SAMPLED_NAMES = 1000  # all over the label space, whose mean is taken
-_PAIRS_AT_ONCE = 20_000  # of texts and names: some 60 MB at 384 numbers an embedding
+_PAIRS_AT_ONCE = 20_000  # of texts and names, by their n-grams
 _STRONG = {"embedding": 0.5, "lexical": 0.25}  # fraction of the strongest word's weight that other words need
 
 
@@ -184,8 +184,9 @@ class _Names:
 
     def __init__(self, retriever: LabelRetriever, batch: TextBatch, text: np.ndarray, labels: np.ndarray) -> None:
         self._retriever, self._batch, self._text = retriever, batch, text
-        self._mean_name = retriever.names[:: max(1, len(retriever.names) // _SAMPLED_NAMES)].mean(axis=0)
-        entry, rows = _name_rows(retriever, labels)
+        sampled = retriever.names[:: max(1, len(retriever.names) // _SAMPLED_NAMES)]
+        self._mean_name = sampled.mean(axis=0, dtype=np.float32)
+        entry, rows = retriever.names_by_label.rows(labels)
         kinds = _pair_similarities(retriever, batch, text[entry], rows)
         best = [_first_of_each(entry, np.lexsort((-values, entry))) for values in kinds]
         self.similarity = [values[places] for values, places in zip(kinds, best, strict=True)]
@@ -231,24 +232,14 @@ def _pair_similarities(
     retriever: LabelRetriever, batch: TextBatch, text: np.ndarray, rows: np.ndarray
 ) -> list[np.ndarray]:
     """Similarity of texts and names, pair by pair, `(P,)` for each kind."""
-    parts = [slice(begin, begin + _PAIRS_AT_ONCE) for begin in range(0, len(rows), _PAIRS_AT_ONCE)]
-    queries, lexical = retriever.queries(batch), retriever.lexical
-    kinds = [[np.einsum("pd,pd->p", queries[text[part]], retriever.names[rows[part]]).clip(0, 1) for part in parts]]
+    kinds, lexical = [retriever.names_by_label.pairs(retriever.queries(batch), text, rows)], retriever.lexical
     if lexical is not None:
         spelled = lexical.encode(batch.texts)
-        kinds.append([lexical.pair_similarity(spelled[text[part]], rows[part]) for part in parts])
-    return [np.concatenate(values) for values in kinds]
+        parts = [slice(begin, begin + _PAIRS_AT_ONCE) for begin in range(0, len(rows), _PAIRS_AT_ONCE)]
+        kinds.append(np.concatenate([lexical.pair_similarity(spelled[text[part]], rows[part]) for part in parts]))
+    return kinds
 
 
 def _first_of_each(groups: np.ndarray, order: np.ndarray) -> np.ndarray:
     """The first place of each group in an order that keeps groups together."""
     return order[np.flatnonzero(np.diff(groups[order], prepend=-1))]
-
-
-def _name_rows(retriever: LabelRetriever, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each name of some labels the place of its label, ascending, and the row of `retriever.names`, `(P,)` each."""
-    first, last = (np.searchsorted(retriever.further, labels, side) for side in _SIDES)
-    sizes = 1 + last - first
-    entry = np.repeat(np.arange(len(labels)), sizes)
-    place = np.arange(len(entry)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return entry, np.where(place == 0, labels[entry], len(retriever) + first[entry] + place - 1)

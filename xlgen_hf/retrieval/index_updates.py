@@ -65,7 +65,7 @@ def add_texts(
         labels = vstack([labels, given[new]], format="csr")
         fingerprints = np.concatenate([fingerprints, fingerprints_of(added)])
         if lexical is not None:
-            lexical = lexical.with_documents(np.arange(lexical.documents.shape[0]), added)
+            lexical = lexical.with_documents(np.arange(len(lexical.documents)), added)
         first = names.last_number + 1
         called = [str(first + row) if ids is None else ids[row] for row in rows[new].tolist()]
         names += DocumentNames.of(called, added, names.characters)

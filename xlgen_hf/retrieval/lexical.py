@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
+
+from .packed_rows import PackedRows, Postings
 
 __all__ = ["LexicalIndex", "hashed_runs"]
 
@@ -21,7 +24,6 @@ _FEW_NAMES = 20  # with fewer names than this a run is never too frequent
 _MOST_RUNS = 256  # of a training text, those of the greatest weight
 _TEXTS_AT_ONCE = 2_000
 _WORD = re.compile(r"\S+")
-_KINDS: dict[str, type] = {"start": np.int64, "runs": np.int32, "weights": np.float16}
 
 
 class LexicalIndex:
@@ -33,30 +35,25 @@ class LexicalIndex:
 
     Args:
         idf: weight of each hashed run, 0 for those that count for nothing, `(2**20,)`.
-        documents: weights of the `N` training texts, rows of length 1 or 0, `(N, 2**20)`, sparse.
-        names: weights of the label names, further names included, rows of length 1 or 0, `(L, 2**20)`, sparse.
+        documents: weights of the `N` training texts, rows of length 1 or 0, `(N, 2**20)`.
+        names: weights of the label names, further names included, rows of length 1 or 0, `(L, 2**20)`.
 
     Source: character n-grams as terms, McNamee and Mayfield, "Character N-Gram Tokenization for European Language Text
     Retrieval", Information Retrieval 7, 2004.
     """
 
-    def __init__(self, idf: np.ndarray, documents: csr_matrix, names: csr_matrix) -> None:
+    def __init__(self, idf: np.ndarray, documents: PackedRows, names: PackedRows) -> None:
         self.idf = np.asarray(idf, dtype=np.float32)
         self.documents = documents
         self.names = names
 
     @cached_property
-    def _of_documents(self) -> csr_matrix:
-        return self.documents.T.tocsr()
+    def _of_documents(self) -> Postings:
+        return Postings(self.documents)
 
     @cached_property
-    def _of_names(self) -> csr_matrix:
-        return self.names.T.tocsr()
-
-    @cached_property
-    def _shares(self) -> csr_matrix:
-        """Of each run in a name; they add up to 1."""
-        return self._of_names.power(2)
+    def _of_names(self) -> Postings:
+        return Postings(self.names)
 
     @classmethod
     def fit(cls, texts: Sequence[str], names: Sequence[str]) -> LexicalIndex:
@@ -65,33 +62,38 @@ class LexicalIndex:
         frequency = np.bincount(hashed.indices, minlength=_BUCKETS)
         counts = (frequency > 0) & (frequency <= max(_FEW_NAMES, _MOST_NAMES * len(names)))
         idf = np.where(counts, np.log((1 + len(names)) / (1 + frequency)) + 1, 0).astype(np.float32)
-        documents = vstack(_document_blocks(texts, idf), format="csr")
-        full = int((np.diff(documents.indptr) == _MOST_RUNS).sum())
+        documents = _packed_texts(texts, idf)
+        full = int((np.diff(documents.start) == _MOST_RUNS).sum())
         if full:
             logger.info(
                 "Lexical matching keeps %d character n-grams of a text, those of greatest weight; training texts with "
                 "more: %d of %d.",
                 *(_MOST_RUNS, full, len(texts)),
             )
-        return cls(idf, documents, _weighted(hashed, idf))
+        return cls(idf, documents, PackedRows.of(_weighted(hashed, idf)))
 
     def encode(self, texts: Sequence[str]) -> csr_matrix:
         """Weights of texts, rows of length 1 (0 where nothing counts), `(Q, 2**20)`, sparse."""
         return _weighted(_hashed(texts), self.idf)
 
-    def document_similarity(self, queries: csr_matrix) -> np.ndarray:
-        """Cosines of encoded texts and training texts, `(Q, N)`, in [0, 1]."""
-        return (queries @ self._of_documents).toarray().clip(0, 1)
+    def document_similarity(self, queries: csr_matrix) -> Iterator[np.ndarray]:
+        """Cosines of each encoded text and the training texts, `(N,)`, in [0, 1]."""
+        for runs, weights in _rows(queries):
+            cosine = self._of_documents.of(runs) @ weights
+            yield cosine.clip(0, 1, out=cosine)
 
     def name_similarity(self, queries: csr_matrix) -> np.ndarray:
         """Cosines of encoded texts and label names, each times the share of the name that the text holds, `(Q, L)`.
 
         The cosine alone is low for every name where a text is long; the share alone is high for every short name.
         """
-        held = queries.copy()
-        held.data = np.ones_like(held.data)
-        similarity = (queries @ self._of_names).multiply(held @ self._shares)
-        return similarity.toarray().clip(0, 1)
+        found = np.zeros((queries.shape[0], len(self.names)), dtype=np.float32)
+        for similarity, (runs, weights) in zip(found, _rows(queries), strict=True):
+            of_names = self._of_names.of(runs)
+            similarity += of_names @ weights
+            of_names.data **= 2  # shares of n-grams in the name, which add up to 1
+            similarity *= of_names @ np.ones_like(weights)
+        return found.clip(0, 1, out=found)
 
     def pair_similarity(self, queries: csr_matrix, names: np.ndarray) -> np.ndarray:
         """What [`name_similarity`] says of some pairs, `(P,)`.
@@ -100,7 +102,7 @@ class LexicalIndex:
             queries: encoded texts, one for each pair, `(P, 2**20)`.
             names: the name of each pair, a row of `names`, `(P,)`.
         """
-        of_names, held = self.names[names], queries.copy()
+        of_names, held = self.names.take(names).matrix(), queries.copy()
         held.data = np.ones_like(held.data)
         cosine, share = queries.multiply(of_names).sum(axis=1), held.multiply(of_names.power(2)).sum(axis=1)
         return (np.asarray(cosine) * np.asarray(share)).reshape(-1).clip(0, 1)
@@ -114,13 +116,13 @@ class LexicalIndex:
         """
         weights = np.zeros((len(names), len(hashed)))
         for row, name in enumerate(names.tolist()):
-            first, last = self.names.indptr[name : name + 2]
-            runs = self.names.indices[first:last]
+            first, last = self.names.start[name : name + 2]
+            runs = self.names.runs[first:last]
             order = np.argsort(runs)
             place = order[np.searchsorted(runs[order], hashed).clip(max=max(len(runs) - 1, 0))] if len(runs) else []
             if len(runs):
                 known = runs[place] == hashed
-                weights[row, known] = (self.names.data[first:last][place] * self.idf[hashed])[known]
+                weights[row, known] = (self.names.weights[first:last][place] * self.idf[hashed])[known]
         return weights
 
     def with_names(self, kept: np.ndarray, names: Sequence[str]) -> LexicalIndex:
@@ -133,8 +135,8 @@ class LexicalIndex:
         hashed = _hashed(names)
         idf = self.idf.copy()
         idf[np.unique(hashed.indices[self.idf[hashed.indices] == 0])] = self.idf.max(initial=1.0)
-        order = np.where(kept >= 0, kept, self.names.shape[0] + np.cumsum(kept < 0) - 1)
-        return LexicalIndex(idf, self.documents, vstack([self.names, _weighted(hashed, idf)], format="csr")[order])
+        order = np.where(kept >= 0, kept, len(self.names) + np.cumsum(kept < 0) - 1)
+        return LexicalIndex(idf, self.documents, (self.names + PackedRows.of(_weighted(hashed, idf))).take(order))
 
     def with_documents(self, kept: np.ndarray, texts: Sequence[str]) -> LexicalIndex:
         """An index of other training texts.
@@ -143,19 +145,16 @@ class LexicalIndex:
             kept: numbers of the present texts that stay, in their order.
             texts: further ones, which come after them.
         """
-        present = self.documents if len(kept) == self.documents.shape[0] else self.documents[kept]
-        documents = present if not len(texts) else vstack([present, *_document_blocks(texts, self.idf)], format="csr")
+        present = self.documents if len(kept) == len(self.documents) else self.documents.take(kept)
+        documents = present + _packed_texts(texts, self.idf) if len(texts) else present
         return LexicalIndex(self.idf, documents, self.names)
 
     # ------------------------------------------------------------------------------------------------ saving
 
     def tensors(self) -> dict[str, np.ndarray]:
         """What [`from_tensors`] takes, weights in 16 bits."""
-        found = {"lexical_idf": self.idf.astype(np.float16)}
-        for name, matrix in (("documents", self.documents), ("names", self.names)):
-            parts = zip(_KINDS.items(), (matrix.indptr, matrix.indices, matrix.data), strict=True)
-            found |= {f"lexical_{name}_{part}": values.astype(kind) for (part, kind), values in parts}
-        return found
+        rows = self.documents.tensors("lexical_documents") | self.names.tensors("lexical_names")
+        return {"lexical_idf": self.idf.astype(np.float16), **rows}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, np.ndarray], num_documents: int, num_names: int) -> LexicalIndex | None:
@@ -170,13 +169,16 @@ class LexicalIndex:
         if idf is None or idf.dtype != np.float16 or idf.shape != (_BUCKETS,) or not _are_weights(idf):
             raise ValueError(f"'lexical_idf' must be {_BUCKETS} finite float16 from 0 on.")
         rows = (("documents", num_documents), ("names", num_names))
-        return cls(idf, *(_matrix(tensors, name, number) for name, number in rows))
+        return cls(
+            idf, *(PackedRows.from_tensors(tensors, f"lexical_{name}", number, _BUCKETS) for name, number in rows)
+        )
 
 
-def _document_blocks(texts: Sequence[str], idf: np.ndarray) -> list[csr_matrix]:
-    """Weights of training texts, in blocks of rows."""
+def _packed_texts(texts: Sequence[str], idf: np.ndarray) -> PackedRows:
+    """Weights of training texts, made in blocks of rows."""
     starts = range(0, len(texts), _TEXTS_AT_ONCE)
-    return [_heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf)) for i in starts]
+    blocks = [_heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf)) for i in starts]
+    return PackedRows.of(vstack(blocks, format="csr"))
 
 
 def _hashed(texts: Sequence[str]) -> csr_matrix:
@@ -248,23 +250,11 @@ def _heaviest(weights: csr_matrix) -> csr_matrix:
     return _unit_rows(csr_matrix((weights.data[kept], (row[kept], weights.indices[kept])), weights.shape))
 
 
+def _rows(queries: csr_matrix) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The n-grams of each text, and their weights."""
+    for first, last in pairwise(queries.indptr.tolist()):
+        yield queries.indices[first:last], queries.data[first:last]
+
+
 def _are_weights(values: np.ndarray) -> bool:
     return bool(np.isfinite(values).all() and (values >= 0).all())
-
-
-def _matrix(tensors: dict[str, np.ndarray], name: str, num_rows: int) -> csr_matrix:
-    """One of the two sparse matrices of [`LexicalIndex.tensors`], checked."""
-    found = []
-    for part, kind in _KINDS.items():
-        values = tensors.get(f"lexical_{name}_{part}")
-        if values is None or values.dtype != kind or values.ndim != 1:
-            raise ValueError(f"'lexical_{name}_{part}' must be there, as {np.dtype(kind).name}.")
-        found.append(values)
-    start, runs, weights = found
-    if start.shape != (num_rows + 1,) or start[0] != 0 or start[-1] != len(runs) or (np.diff(start) < 0).any():
-        raise ValueError(f"'lexical_{name}_start' does not say where each of {num_rows} rows begins.")
-    if runs.size and not 0 <= int(runs.min()) <= int(runs.max()) < _BUCKETS:
-        raise ValueError(f"'lexical_{name}_runs' leave the {_BUCKETS} hashed runs.")
-    if weights.shape != runs.shape or not _are_weights(weights) or weights.max(initial=0) > 1:
-        raise ValueError(f"'lexical_{name}_weights' must be numbers from 0 to 1, one for each run.")
-    return csr_matrix((weights.astype(np.float32), runs, start), shape=(num_rows, _BUCKETS))

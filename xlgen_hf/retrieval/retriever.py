@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from functools import partial
-from itertools import product
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..encoders.token_vectors import TokenVectors
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_checks import check_encoder
 from ..files.model_folder import is_exported
-from ..files.serialization import read_tensors, write_tensors
+from ..files.serialization import map_tensors, write_tensors
 from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
 from ..ranking.scored_labels import ScoredLabels
@@ -28,7 +27,8 @@ from ..ranking.sources import TextBatch
 from .documents import DocumentNames, PackedStrings
 from .index_parts import FURTHER, FURTHER_CALLED, fingerprints_of, label_matrix, tensor_problem
 from .lexical import LexicalIndex
-from .weighing import Neighbors, RetrievalSettings, RetrievedCandidates, best_columns, read_settings, write_settings
+from .search import BestColumns, Names, nearest, nearest_above_0
+from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 __all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 
@@ -36,7 +36,8 @@ logger = logging.getLogger(__name__)
 
 RETRIEVER_SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
-_SIMILARITIES_AT_ONCE = 20_000_000
+_QUERIES_AT_ONCE = 256
+_SPELLED_AT_ONCE = 20_000_000  # similarities of names by spelling: 80 MB
 
 
 class LabelRetriever:
@@ -44,7 +45,7 @@ class LabelRetriever:
 
     Args:
         encoder: the encoder and its tokenizer.
-        documents: embeddings of the `N` training texts, rows of length 1, `(N, H)`.
+        documents: embeddings of the `N` training texts, rows of length 1, `(N, H)`; kept in 16 bits.
         names: embeddings of the label names and, after them, of the further names, rows of length 1, `(L + A, H)`.
         labels: which text has which label, `(N, L)`, sparse, 1 where it has.
         fingerprints: of the training texts, `(N,)`, int64; equal where texts are equal.
@@ -76,8 +77,8 @@ class LabelRetriever:
         further_names: PackedStrings | None = None,
     ) -> None:
         self.encoder = encoder
-        self.documents = np.asarray(documents, dtype=np.float32)
-        self.names = np.asarray(names, dtype=np.float32)
+        self.documents = np.asarray(documents, dtype=np.float16)
+        self.names = np.asarray(names, dtype=np.float16)
         self.labels = labels
         self.fingerprints = np.asarray(fingerprints, dtype=np.int64)
         self.settings = settings or RetrievalSettings()
@@ -86,7 +87,7 @@ class LabelRetriever:
         self.further = np.asarray([] if further is None else further, dtype=np.int32)
         self.document_names = document_names
         self.further_names = further_names
-        self._named_further, self._first_further = np.unique(self.further, return_index=True)
+        self.names_by_label = Names(self.names, self.further)
 
     def __len__(self) -> int:
         """The number of labels `L`."""
@@ -257,11 +258,17 @@ class LabelRetriever:
         queries[known] = self.documents[same.indices[same.indptr[:-1][known]]]
         return queries
 
+    @cached_property
+    def _by_fingerprint(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of the training texts by fingerprint, and the fingerprints in this order, `(N,)` each."""
+        order = np.argsort(self.fingerprints, kind="stable")
+        return order, self.fingerprints[order]
+
     def same_texts(self, texts: Sequence[str]) -> csr_matrix:
         """Which training text is which of these texts, `(Q, N)`."""
         given = fingerprints_of(texts)
-        order = np.argsort(self.fingerprints, kind="stable")
-        first, last = (np.searchsorted(self.fingerprints[order], given, side) for side in ("left", "right"))
+        order, known = self._by_fingerprint
+        first, last = (np.searchsorted(known, given, side) for side in ("left", "right"))
         found = [order[low:high] for low, high in zip(first, last, strict=True)]
         start = np.concatenate([[0], np.cumsum(last - first)])
         columns = np.concatenate([*found, np.empty(0, np.int64)])
@@ -292,8 +299,10 @@ class LabelRetriever:
                 nearest names of each kind are found, and a label that is good in the sum and far down in both may be
                 missed.
         """
-        step = max(1, _SIMILARITIES_AT_ONCE // (len(self.names) + len(self.documents)))
-        choices = [np.arange(len(self)), *allowed]
+        step = _QUERIES_AT_ONCE
+        if self.lexical is not None and texts is not None:
+            step = max(1, min(step, _SPELLED_AT_ONCE // len(self.names)))
+        choices = [np.arange(len(self)), *map(np.unique, allowed)]
         blocks = []
         for begin in range(0, len(queries), step):
             block = slice(begin, begin + step)
@@ -311,43 +320,48 @@ class LabelRetriever:
         texts: Sequence[str] | None,
         settings: RetrievalSettings | None,
     ) -> RetrievedCandidates:
-        queries = queries.astype(np.float32)
-        near = [self._nearest(queries @ self.documents.T, hidden)]
-        of_names = [self._of_labels((queries @ self.names.T).clip(0, 1))]
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        neighbors = min(self.settings.neighbors, len(self.documents))
+        near, by_spelling = [nearest(queries, self.documents, neighbors, hidden)], None
         if self.lexical is not None and texts is not None:
-            spelled = self.lexical.encode(texts)
-            cosine = self.lexical.document_similarity(spelled)
-            near.append(self._nearest(np.where(cosine > 0, cosine, -np.inf), hidden))
-            of_names.append(self._of_labels(self.lexical.name_similarity(spelled)))
-        row = np.arange(len(queries))
-        keys = []
-        nearness = of_names if settings is None else [settings.weigh_names(of_names)]
-        for similarity, kept in product(nearness, choices):
-            size = min(k, len(kept))
-            among = similarity if len(kept) == len(self) else similarity[:, kept]
-            nearest = kept[best_columns(among, size)[0].reshape(-1)]
-            keys.append(np.repeat(row, size) * len(self) + nearest)
-        for documents, _ in near:
-            of_near = self.labels[documents.reshape(-1)]
-            owner = np.repeat(np.repeat(row, documents.shape[1]), np.diff(of_near.indptr))
-            keys.append(owner * len(self) + of_near.indices)
+            encoded = self.lexical.encode(texts)
+            similarities = self.lexical.document_similarity(encoded)
+            near.append(nearest_above_0(similarities, len(queries), neighbors, hidden))
+            by_spelling = self.names_by_label.of_labels(self.lexical.name_similarity(encoded))
+        keys = [self._nearest_names(queries, k, choices, by_spelling, settings)]
+        for documents, similarity in near:
+            row, place = np.nonzero(similarity > -np.inf)
+            of_near = self.labels[documents[row, place]]
+            keys.append(np.repeat(row, np.diff(of_near.indptr)) * len(self) + of_near.indices)
         text, labels = np.divmod(np.unique(np.concatenate(keys)), len(self))
-        return RetrievedCandidates(text, labels, [one[text, labels] for one in of_names], near)
+        entry, rows = self.names_by_label.rows(labels)
+        of_pairs = self.names_by_label.pairs(queries, text[entry], rows)
+        of_names = [np.maximum.reduceat(of_pairs, np.flatnonzero(np.diff(entry, prepend=-1)))]
+        if by_spelling is not None:
+            of_names.append(by_spelling[text, labels])
+        return RetrievedCandidates(text, labels, of_names, near)
 
-    def _of_labels(self, of_names: np.ndarray) -> np.ndarray:
-        """Similarities of names, `(Q, L + A)` -> those of labels, `(Q, L)`: of its names the most similar counts."""
-        if not len(self.further):
-            return of_names
-        best = of_names[:, : len(self)]
-        further = np.maximum.reduceat(of_names[:, len(self) :], self._first_further, axis=1)
-        best[:, self._named_further] = np.maximum(best[:, self._named_further], further)
-        return best
-
-    def _nearest(self, similarity: np.ndarray, hidden: csr_matrix | None) -> Neighbors:
-        """The training texts that count: numbers and similarities, `(Q, neighbors)` each, best first."""
-        if hidden is not None:
-            similarity[hidden.nonzero()] = -np.inf
-        return best_columns(similarity, min(self.settings.neighbors, similarity.shape[1]))
+    def _nearest_names(
+        self,
+        queries: np.ndarray,
+        k: int,
+        choices: Sequence[np.ndarray],
+        by_spelling: np.ndarray | None,
+        settings: RetrievalSettings | None,
+    ) -> np.ndarray:
+        """The labels with the best names, of each set of labels to choose from: query * L + label of each."""
+        kinds = 2 if by_spelling is not None and settings is None else 1
+        best = [[BestColumns(len(queries), min(k, len(kept))) for kept in choices] for _ in range(kinds)]
+        for first, by_embedding in self.names_by_label.blocks(queries):
+            last = first + by_embedding.shape[1]
+            similarities = [by_embedding, *([] if by_spelling is None else [by_spelling[:, first:last]])]
+            nearness = similarities if settings is None else [settings.weigh_names(similarities)]
+            for values, of_choices in zip(nearness, best, strict=True):
+                for kept, found in zip(choices, of_choices, strict=True):
+                    inside = kept[slice(*np.searchsorted(kept, [first, last]))]
+                    found.add(values if len(inside) == last - first else values[:, inside - first], inside)
+        row = np.arange(len(queries))[:, None] * len(self)
+        return np.concatenate([(row + one.found()[0]).reshape(-1) for of_choices in best for one in of_choices])
 
     # ------------------------------------------------------------------------------------------------ changes
 
@@ -413,8 +427,8 @@ class LabelRetriever:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         tensors = {
-            "documents": self.documents.astype(np.float16),
-            "names": self.names.astype(np.float16),
+            "documents": self.documents,
+            "names": self.names,
             "label_start": self.labels.indptr.astype(np.int64),
             "label_ids": self.labels.indices.astype(np.int32),
             "fingerprints": self.fingerprints,
@@ -440,7 +454,7 @@ class LabelRetriever:
         folder = Path(folder)
         settings, recipe = read_settings(folder / RETRIEVER_SETTINGS_FILE)
         path = folder / _TENSORS_FILE
-        tensors = read_tensors(path)
+        tensors, _ = map_tensors(path)
         problem = tensor_problem(tensors, num_labels)
         if problem:
             raise ModelFolderError(f"{path}: {problem}")

@@ -1,0 +1,89 @@
+"""Exact search in blocks: the same as a plain sort of all similarities, whatever the blocks, and ties by place."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_matrix
+
+from xlgen_hf.retrieval import search
+from xlgen_hf.retrieval.search import BestColumns, Names, nearest, nearest_above_0
+
+
+def sorted_columns(values, size):
+    """The plain way: all values sorted, of equal ones the first."""
+    columns = np.argsort(-values, axis=1, kind="stable")[:, :size]
+    return columns, np.take_along_axis(values, columns, axis=1)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 4), st.integers(1, 60), st.integers(1, 7), st.integers(1, 9))
+def test_the_best_columns_are_those_of_a_sort_whatever_the_blocks(seed, rows, width, size, step):
+    """With many equal values, and ones that never count."""
+    random = np.random.default_rng(seed)
+    values = random.integers(-2, 3, size=(rows, width)).astype(np.float32)
+    values[random.random(values.shape) < 0.2] = -np.inf
+    best = BestColumns(rows, size)
+    for first in range(0, width, step):
+        block = values[:, first : first + step]
+        best.add(block, np.arange(first, first + block.shape[1]))
+    columns, found = best.found()
+    expected, greatest = sorted_columns(values, size)
+    there = greatest > -np.inf
+    np.testing.assert_array_equal(columns[:, : there.shape[1]][there], expected[there])
+    np.testing.assert_array_equal(found[:, : there.shape[1]][there], greatest[there])
+    assert (found[:, : there.shape[1]][~there] == -np.inf).all() and (found[:, there.shape[1] :] == -np.inf).all()
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Blocks of a few vectors, so that few vectors are many blocks."""
+    monkeypatch.setattr(search, "_VECTORS_AT_ONCE", 16)
+    monkeypatch.setattr(search, "_PRODUCTS_AT_ONCE", 32 * 10)
+
+
+@pytest.mark.parametrize("order", ["random", "worst first", "all equal"])
+def test_the_nearest_vectors_are_those_of_a_sort(small_blocks, order):
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(500, 8)).astype(np.float16)
+    queries = random.normal(size=(10, 8)).astype(np.float32)
+    if order == "worst first":  # what is nearest comes last: nothing can be left out early
+        vectors = vectors[np.argsort(vectors.astype(np.float32) @ queries[0])]
+    if order == "all equal":
+        vectors[:] = vectors[0]
+    hidden = csr_matrix(random.random((10, 500)) < 0.05)
+    plain = queries @ vectors.astype(np.float32).T
+    plain[hidden.nonzero()] = -np.inf
+    columns, values = nearest(queries, vectors, 20, hidden)
+    expected, greatest = sorted_columns(plain, 20)
+    np.testing.assert_allclose(values, greatest, atol=1e-5)
+    if order == "all equal":
+        expected = sorted_columns(np.where(plain > -np.inf, np.float32(0), -np.inf), 20)[0]
+    np.testing.assert_array_equal(columns, expected)
+
+
+def test_sparse_similarities_count_above_0():
+    rows = np.array([[0.5, 0, 0.9, 0.5, 0.1], [0, 0, 0, 0, 0.2]], dtype=np.float32)
+    hidden = csr_matrix(np.array([[0, 0, 1, 0, 0], [0, 0, 0, 0, 0]], dtype=bool))
+    columns, values = nearest_above_0(iter(rows.copy()), 2, 2, hidden)
+    assert columns.tolist() == [[0, 3], [4, 0]]
+    assert values.tolist() == [[0.5, 0.5], [np.float32(0.2), -np.inf]]
+
+
+def test_the_best_name_of_a_label_counts_in_every_block(small_blocks):
+    random = np.random.default_rng(1)
+    further = np.sort(random.integers(0, 100, 60)).astype(np.int32)
+    vectors = random.normal(size=(160, 8)).astype(np.float16)
+    queries = random.normal(size=(10, 8)).astype(np.float32)
+    names = Names(vectors, further)
+    found = np.concatenate([block.copy() for _, block in names.blocks(queries)], axis=1)
+    whole = queries @ vectors.astype(np.float32).T
+    expected = names.of_labels(whole.copy()).clip(0, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    best = [max(whole[0, label], *whole[0, 100:][further == label], -1) for label in range(100)]
+    np.testing.assert_allclose(expected[0], np.clip(best, 0, 1), atol=1e-6)
+    entry, rows = names.rows(np.arange(100))
+    pairs = names.pairs(queries, np.zeros(len(rows), int), rows)
+    np.testing.assert_allclose([pairs[entry == label].max() for label in range(100)], expected[0], atol=1e-5)

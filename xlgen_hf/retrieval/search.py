@@ -1,0 +1,219 @@
+"""Exact search: the greatest similarities of each query, of vectors that are taken a block at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+__all__ = ["BestColumns", "Found", "Names", "nearest", "nearest_above_0", "similarity_blocks"]
+
+Found: TypeAlias = "tuple[np.ndarray, np.ndarray]"
+"""Columns and values of the greatest values of each row, greatest first, `(Q, size)` each."""
+
+_SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
+_PAIRS_AT_ONCE = 2_000  # of queries and names: 6 MB at 384 numbers each
+_VECTORS_AT_ONCE = 1024  # of 384 numbers each take 1.5 MB in 32 bits, which caches hold
+_PRODUCTS_AT_ONCE = 2**20
+
+
+class BestColumns:
+    """The columns of the greatest values of each row, of a matrix that is seen a block of columns at a time.
+
+    Of equal values the first columns are taken, whatever the blocks are. What cannot be among the greatest, since as
+    many greater values were seen before, is left out in one comparison: sorting costs nearly nothing.
+
+    Args:
+        rows: number of rows `Q`.
+        size: how many columns of each row are wanted.
+    """
+
+    def __init__(self, rows: int, size: int) -> None:
+        self._rows = rows
+        self._size = size
+        self._entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._new = 0  # entries since the last cut
+        self._least = np.full(rows, -np.inf, dtype=np.float32)
+
+    def add(self, values: np.ndarray, columns: np.ndarray) -> None:
+        """Take up a block.
+
+        Args:
+            values: the values, `(Q, S)`, float32; minus infinity never counts.
+            columns: their columns, ascending, and after those of blocks before, `(S,)`.
+        """
+        chosen = values > self._least[:, None]
+        if self._size < values.shape[1] and np.count_nonzero(chosen) > 4 * self._rows * self._size:
+            chosen &= values >= np.partition(values, -self._size, axis=1)[:, -self._size, None]
+        place = np.flatnonzero(chosen)
+        row, column = np.divmod(place, values.shape[1])
+        self._take(row, columns[column], values[row, column])
+
+    def add_entries(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+        """Take up some entries, `(M,)` each, of columns after those of blocks before."""
+        chosen = values > self._least[rows]
+        self._take(rows[chosen], columns[chosen], values[chosen])
+
+    def _take(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+        self._entries.append((rows, columns, values))
+        self._new += len(rows)
+        if self._new >= self._rows * self._size:
+            self._cut()
+
+    def _cut(self) -> None:
+        """Keep the greatest values alone, by rows and greatest first."""
+        rows, columns, values = (np.concatenate(parts) for parts in zip(*self._entries, strict=True))
+        order = np.lexsort((columns, -values, rows))
+        start = np.searchsorted(rows[order], np.arange(self._rows + 1))
+        order = order[np.arange(len(order)) - start[rows[order]] < self._size]
+        self._entries = [(rows[order], columns[order], values[order])]
+        self._new = 0
+        full = np.flatnonzero(np.diff(start) >= self._size)
+        last = np.cumsum(np.minimum(np.diff(start), self._size)) - 1
+        self._least[full] = values[order[last[full]]]
+
+    def found(self) -> Found:
+        """Columns and values; column 0 and minus infinity where a row has no more."""
+        columns = np.zeros((self._rows, self._size), dtype=np.int64)
+        values = np.full((self._rows, self._size), -np.inf, dtype=np.float32)
+        if self._entries:
+            self._cut()
+            ((row, column, value),) = self._entries
+            place = np.arange(len(row)) - np.searchsorted(row, np.arange(self._rows))[row]
+            columns[row, place], values[row, place] = column, value
+        return columns, values
+
+
+def similarity_blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Products of queries and vectors, computed in 32 bits, a block of vectors at a time.
+
+    Args:
+        queries: `(Q, H)`, float32.
+        vectors: `(N, H)`, float16 or float32; may be mapped from a file.
+
+    Yields:
+        The number of the first vector of a block, and the products, `(Q, S)`, float32, which the next ones replace.
+    """
+    left, right = torch.from_numpy(queries), torch.from_numpy(vectors)
+    size = max(1, min(len(right), _VECTORS_AT_ONCE))
+    span = max(1, _PRODUCTS_AT_ONCE // (max(1, len(left)) * size)) * size
+    # Memory that is asked for again costs more than the numbers in it. All products have one shape: in another one
+    # equal vectors may differ in the last digit, and then not the first of them counts.
+    block, products = left.new_zeros(size, left.shape[1]), left.new_empty(len(left), min(span, len(right) + size))
+    for first in range(0, len(right), span):
+        count = min(span, len(right) - first)
+        for place in range(0, count, size):
+            part = right[first + place : first + min(place + size, count)]
+            block[: len(part)] = part
+            torch.mm(left, block.T, out=products[:, place : place + size])
+        yield first, products[:, :count].numpy()
+
+
+def nearest(queries: np.ndarray, vectors: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
+    """The vectors most similar to each query.
+
+    Args:
+        queries: `(Q, H)`, float32.
+        vectors: `(N, H)`, float16 or float32.
+        size: vectors of each query.
+        hidden: vectors that do not count, `(Q, N)`, sparse; none if None.
+    """
+    best = BestColumns(len(queries), size)
+    row, column = (np.zeros(0, int), np.zeros(0, int)) if hidden is None else hidden.nonzero()
+    order = np.argsort(column, kind="stable")
+    row, column = row[order], column[order]
+    for first, similarity in similarity_blocks(queries, vectors):
+        last = first + similarity.shape[1]
+        inside = slice(*np.searchsorted(column, [first, last]))
+        similarity[row[inside], column[inside] - first] = -np.inf
+        best.add(similarity, np.arange(first, last))
+    return best.found()
+
+
+def nearest_above_0(rows: Iterator[np.ndarray], count: int, size: int, hidden: csr_matrix | None = None) -> Found:
+    """What [`nearest`] finds among similarities that are above 0.
+
+    Args:
+        rows: the similarities of each query, `(N,)`.
+        count: number of queries `Q`.
+        size: vectors of each query.
+        hidden: vectors that do not count, `(Q, N)`, sparse; none if None.
+    """
+    best = BestColumns(count, size)
+    for row, values in enumerate(rows):
+        if hidden is not None:
+            values[hidden.indices[slice(*hidden.indptr[row : row + 2])]] = 0
+        columns = np.flatnonzero(values > 0)
+        if len(columns) > size:
+            above = values[columns]
+            columns = columns[above >= np.partition(above, -size)[-size]]
+        best.add_entries(np.full(len(columns), row), columns, values[columns])
+    return best.found()
+
+
+class Names:
+    """The names of labels, of which a label may have more than one: the one most like a query counts.
+
+    Args:
+        vectors: of the names of `L` labels and, after them, of further names, `(L + A, H)`, float16 or float32.
+        further: label ids of the further names, ascending, `(A,)`.
+    """
+
+    def __init__(self, vectors: np.ndarray, further: np.ndarray) -> None:
+        self._vectors = vectors
+        self._further = further
+        self._labels = len(vectors) - len(further)
+
+    def of_labels(self, values: np.ndarray) -> np.ndarray:
+        """Similarities of names, `(Q, L + A)` -> those of labels, `(Q, L)`, in the same memory."""
+        found = values[:, : self._labels]
+        _raise(found, self._further, values[:, self._labels :])
+        return found
+
+    def blocks(self, queries: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+        """Similarities of labels by embedding, a block of labels at a time.
+
+        Args:
+            queries: `(Q, H)`, float32.
+
+        Yields:
+            The first label of a block, and the similarities, `(Q, S)`, in [0, 1], which the next ones replace.
+        """
+        for first, similarity in similarity_blocks(queries, self._vectors[: self._labels]):
+            low, high = np.searchsorted(self._further, [first, first + similarity.shape[1]]).tolist()
+            more = self._vectors[self._labels + low : self._labels + high].astype(np.float32)
+            _raise(similarity, self._further[low:high] - first, queries @ more.T)
+            yield first, similarity.clip(0, 1, out=similarity)
+
+    def rows(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of each name of some labels the place of its label, ascending, and its row of the vectors, `(P,)` each."""
+        first, last = (np.searchsorted(self._further, labels, side) for side in _SIDES)
+        sizes = 1 + last - first
+        entry = np.repeat(np.arange(len(labels)), sizes)
+        place = np.arange(len(entry)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        return entry, np.where(place == 0, labels[entry], self._labels + first[entry] + place - 1)
+
+    def pairs(self, queries: np.ndarray, text: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Similarity of queries and names by embedding, pair by pair, `(P,)`, in [0, 1].
+
+        Args:
+            queries: `(Q, H)`, float32.
+            text: the query of each pair, `(P,)`.
+            rows: the name of each pair, a row of the vectors, `(P,)`.
+        """
+        found = np.empty(len(rows), dtype=np.float32)
+        for begin in range(0, len(rows), _PAIRS_AT_ONCE):
+            part = slice(begin, begin + _PAIRS_AT_ONCE)
+            vectors = self._vectors[rows[part]].astype(np.float32)
+            np.einsum("pd,pd->p", queries[text[part]], vectors, out=found[part])
+        return found.clip(0, 1, out=found)
+
+
+def _raise(values: np.ndarray, columns: np.ndarray, others: np.ndarray) -> None:
+    """Raise values, `(Q, S)`, to the greatest of others, `(Q, A)`, whose columns among them are given, ascending."""
+    if len(columns):
+        named, starts = np.unique(columns, return_index=True)
+        values[:, named] = np.maximum(values[:, named], np.maximum.reduceat(others, starts, axis=1))
