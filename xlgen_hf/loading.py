@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
+
+from .encoders.number_types import NumberType, number_type
 from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import local_model
 from .files.model_folder import PROCESSOR_FILE
@@ -20,13 +23,20 @@ __all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
 
 
 def load_model(
-    name: str, *, device: str | None = None, predict_with: str | None = None, **hub_options: object
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: NumberType | None = None,
+    predict_with: str | None = None,
+    **hub_options: object,
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Load a trained model, or an adapter merged into its base, and its processor.
 
     Args:
         name: a folder, or a Hub id.
         device: where the model goes; it stays on the CPU if None.
+        dtype: what the model, and an encoder that retrieves for it, compute in: `float32`, `bfloat16`, or `auto`,
+            which is bfloat16 where the device has instructions for it; as they were saved if None.
         predict_with: `generator` or `candidate_head`, if it is to predict with another part than validation rows
             chose. Calibration, thresholds and fusion, which were made for that one, are left out then.
         hub_options: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` of huggingface_hub, and
@@ -38,7 +48,7 @@ def load_model(
         MissingExtraError: if it is an adapter and peft is not installed.
     """
     place = local_model(name, dict(hub_options))  # model and processor of one commit
-    pair = read_folder(plain_folder(place), lambda folder: _load_pair(folder, name, device, hub_options))
+    pair = read_folder(plain_folder(place), lambda folder: _load_pair(folder, name, device, dtype, hub_options))
     return pair if predict_with is None else _predicting_with(*pair, predict_with)
 
 
@@ -58,7 +68,7 @@ def _predicting_with(
 
 
 def _load_pair(
-    folder: Path, name: str, device: str | None, hub_options: Mapping[str, object]
+    folder: Path, name: str, device: str | None, dtype: NumberType | None, hub_options: Mapping[str, object]
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     if not holds_model(folder) and _holds_source(folder):
         raise ModelFolderError(
@@ -70,18 +80,24 @@ def _load_pair(
     model = XLGenForConditionalGeneration.from_pretrained(folder, **of_base).eval()
     model.name_or_path = str(name)
     check_pair(model, processor, name)
+    _compute_in(dtype, device, model, processor.retriever)
     return (model if device is None else model.to(device)), processor
 
 
 def load_predictor(
-    name: str, *, device: str | None = None, predict_with: str | None = None, **hub_options: object
+    name: str,
+    *,
+    device: str | None = None,
+    dtype: NumberType | None = None,
+    predict_with: str | None = None,
+    **hub_options: object,
 ) -> Predictor:
     """Load whatever predicts labels: an XLGen model or adapter, a retriever, or label trees.
 
     Args:
         name: a folder, or a Hub id.
         device: where the model goes; it stays on the CPU if None.
-        predict_with, hub_options: see [`load_model`].
+        dtype, predict_with, hub_options: see [`load_model`].
 
     Raises:
         ModelFolderError: if it is not one of these folders, or its files are damaged or do not belong together.
@@ -91,20 +107,32 @@ def load_predictor(
 
     def load(folder: Path) -> Predictor:
         if holds_model(folder) or not _holds_source(folder):
-            pair = _load_pair(folder, name, device, hub_options)
+            pair = _load_pair(folder, name, device, dtype, hub_options)
             return Predictor.from_model(*(pair if predict_with is None else _predicting_with(*pair, predict_with)))
         if predict_with is not None:
             raise ConfigurationError(f"predict_with={predict_with!r}: {name} holds no model, but an index.")
-        return _load_source(folder, device)
+        return _load_source(folder, device, dtype)
 
     return read_folder(plain_folder(place), load)
 
 
-def _load_source(folder: Path, device: str | None) -> Predictor:
+def _load_source(folder: Path, device: str | None, dtype: NumberType | None) -> Predictor:
     label_space, _, source, score_model, vocabulary = load_source_alone(folder)
-    if device is not None and isinstance(source, LabelRetriever):
-        source.encoder[0].to(device)
+    if isinstance(source, LabelRetriever):
+        _compute_in(dtype, device, None, source)
+        if device is not None:
+            source.encoder[0].to(device)
     return Predictor(label_space, source, score_model, vocabulary=vocabulary)
+
+
+def _compute_in(
+    dtype: NumberType | None, device: str | None, model: torch.nn.Module | None, retriever: LabelRetriever | None
+) -> None:
+    """Let a model, and an encoder that retrieves, compute in another type of numbers."""
+    if dtype is not None:
+        for module in (model, None if retriever is None else retriever.encoder[0]):
+            if module is not None:
+                module.to(number_type(dtype, device or "cpu"))
 
 
 def holds_model(folder: Path) -> bool:

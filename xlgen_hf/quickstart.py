@@ -12,6 +12,7 @@ from typing import TypedDict
 
 from datasets import Dataset
 
+from .data.blocks import each_value
 from .data.rows import load_label_names, load_rows
 from .errors import MissingExtraError
 from .experiments.plots import system_title
@@ -218,7 +219,7 @@ def _make_clusters(sample: _Sample, folder: Path, encoder: str, seed: int) -> Pa
     made = fit_clusters(
         sample.space,
         sample.train["text"][:],
-        [sample.space.encode(labels) for labels in sample.train["labels"]],
+        [sample.space.encode(labels) for labels in each_value(sample.train, "labels")],
         encoder,
         num_clusters=_CLUSTERS,
         seed=seed,

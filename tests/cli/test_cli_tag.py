@@ -57,6 +57,13 @@ def test_stdin_gives_a_text_per_line(index, capsys, monkeypatch):
     assert sum(line.startswith("  0.") for line in lines) == 2
 
 
+def test_the_type_of_numbers_can_be_chosen(index, capsys):
+    for name, expected in (("bfloat16", 0), ("auto", 0), ("float32", 0), ("float16", 2)):
+        assert main(["tag", TEXTS[0], "--model", index, "--top-k", "2", "--dtype", name]) == expected
+        shown = capsys.readouterr()
+        assert len(shown.out.splitlines()) > 1 if expected == 0 else "'float16' is not one of 'auto'" in shown.err
+
+
 def test_json_has_all_evidence(index, capsys):
     assert main(["tag", *TEXTS, "--model", index, "--json", "--threshold", "0.2"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

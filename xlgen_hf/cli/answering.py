@@ -5,23 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ..encoders.number_types import NumberType
     from ..prediction.predictor import Predictor
     from ..ranking.decisions import DecisionRule
 
 __all__ = ["chosen_rule", "load_on_device", "option_name"]
 
 
-def load_on_device(name: str, device: str | None, predict_with: str | None = None) -> Predictor:
-    """Whatever predicts labels, on a device: by default on a GPU where there is one, and it can be moved there."""
+def load_on_device(
+    name: str, device: str | None, predict_with: str | None = None, dtype: NumberType | None = None
+) -> Predictor:
+    """Whatever predicts labels, on a device: by default on a GPU where there is one, and it can be moved there.
+
+    Args:
+        name: its folder, or its Hub id.
+        device: the device; None for the default.
+        predict_with: the part that predicts; see `load_model`.
+        dtype: what it computes in; see `load_model`. What was exported has a type of its own, which `auto` keeps.
+    """
     import torch
 
     from ..files.model_checks import local_model
     from ..files.model_folder import holds_graphs
     from ..loading import load_predictor
 
-    if device is None and torch.cuda.is_available() and not holds_graphs(local_model(name, {})):
+    exported = holds_graphs(local_model(name, {}))
+    if device is None and torch.cuda.is_available() and not exported:
         device = "cuda"
-    return load_predictor(name, device=device or "cpu", predict_with=predict_with)
+    chosen = None if exported and dtype == "auto" else dtype
+    return load_predictor(name, device=device or "cpu", dtype=chosen, predict_with=predict_with)
 
 
 def option_name(name: str) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, EncoderSettings, LabelSettings
 from .options import Device, Labels, Overwrite, takes_settings
@@ -83,12 +84,12 @@ def cluster(
         refuse_existing(plot, overwrite=overwrite)
     vocabulary = vocabulary_labels(chosen_vocabulary(labels, rows))
     documents = load_rows(train_file, rows, split="train")
-    label_lists = list(documents["labels"])
+    label_lists = list(each_value(documents, "labels"))
     space = LabelSpace.from_label_lists(label_lists, vocabulary, decode_order, seed)
     with claim_folder(output_dir, command="xlgen cluster", overwrite=overwrite):
         clusters = fit_clusters(
             space,
-            list(documents["text"]),
+            list(each_value(documents, "text")),
             [space.encode(names) for names in label_lists],
             encoder,
             passage_prompt=passage_prompt,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import PredictsWith
 from .options import Overwrite
@@ -91,7 +92,7 @@ def hybrid(
             model_source(generator, processor),
             sources,
             validation["text"][:],
-            [processor.label_space.encode_known(names)[0] for names in validation["labels"]],
+            [processor.label_space.encode_known(names)[0] for names in each_value(validation, "labels")],
             candidates_per_source=candidates_per_source,
             features=None if candidate_scores == "all" else [candidate_scores],
         )
@@ -166,12 +167,12 @@ def _label_trees(
     if name is None or train_file is None:
         return {}
     rows = load_rows(train_file, options, split="train")
-    counts = LabelSpace.from_label_lists(rows["labels"]).train_label_counts()
+    counts = LabelSpace.from_label_lists(each_value(rows, "labels")).train_label_counts()
     if counts != space.train_label_counts():
         logger.warning(
             "%s: these are not the rows that the model was trained on (%d labels, the model saw %d). Label trees that "
             "saw the validation rows, or labels that the model's training dropped, get too much weight.",
             train_file, sum(counts.values()), int(space.counts.sum()),
         )  # fmt: skip
-    label_ids = [space.encode(labels) for labels in rows["labels"]]
+    label_ids = [space.encode(labels) for labels in each_value(rows, "labels")]
     return {"label_trees": fit_label_trees(space, rows["text"][:], label_ids, name)}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
@@ -176,7 +177,7 @@ def _make(
         logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
         return
     train, validation = labelled_rows(splits["train"]), splits["validation"]
-    space = LabelSpace.from_label_lists(train["labels"], vocabulary_labels(vocabulary))
+    space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     source: SavedSource
     if settings["method"] == "retrieval":
@@ -212,7 +213,7 @@ def _document_names(rows: Dataset | None, settings: dict[str, Any]) -> DocumentN
 
     assert rows is not None
     column, characters = settings["id_column"], settings["keep_beginnings"]
-    labelled = [number for number, labels in enumerate(rows["labels"]) if labels]
+    labelled = [number for number, labels in enumerate(each_value(rows, "labels")) if labels]
     ids = row_ids(rows, column)
     texts = rows["text"][:] if characters else []
     return DocumentNames.of(
@@ -277,7 +278,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
 def _make_label_trees(space: LabelSpace, rows: Dataset, kind: TreeKind, threads: int | None) -> LabelTrees:
     from ..training.label_trees import fit_label_trees
 
-    label_ids = [space.encode(names) for names in rows["labels"]]
+    label_ids = [space.encode(names) for names in each_value(rows, "labels")]
     return fit_label_trees(space, rows["text"][:], label_ids, kind, threads=threads)
 
 
@@ -292,7 +293,7 @@ def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | N
         return ScoreModel()
     found = Predictor(space, source).rank(validation["text"][:], max(_CUTS), progress=True)
     _print_recall("validation rows", found, validation, space)
-    references = [space.encode_known(names)[0] for names in validation["labels"]]
+    references = [space.encode_known(names)[0] for names in each_value(validation, "labels")]
     return ranked_model(found, references, space.counts)
 
 

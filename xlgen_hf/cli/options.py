@@ -264,6 +264,14 @@ Device = Annotated[
         help="Where to compute, e.g. cpu or cuda:0.", show_default="a GPU where there is one", callback=_usable_device
     ),
 ]
+DType = Annotated[
+    Optional[Literal["auto", "float32", "bfloat16"]],  # noqa: UP045
+    typer.Option(
+        help="Type of numbers to compute in; auto is bfloat16 where the GPU or CPU has instructions for it (faster,"
+        " scores differ in the third digit), else float32.",
+        show_default="as the model was saved",
+    ),
+]
 CpuThreads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Number of CPU threads.", show_default="all cores"),

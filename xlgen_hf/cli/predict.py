@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict
 
 import typer
 
+from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import PredictsWith
 from .answering import chosen_rule, load_on_device, option_name
-from .options import Device
+from .options import Device, DType
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from ..decoding.decoded_sets import DecodingOptions
+    from ..encoders.number_types import NumberType
     from ..prediction.ensemble import Ensemble
     from ..prediction.options import Answer
     from ..prediction.predictor import Predictor
@@ -177,6 +179,7 @@ def predict(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
     device: Device = None,
+    dtype: DType = None,
     *,
     rows: RowOptions,
 ) -> None:
@@ -195,7 +198,7 @@ def predict(
     _check_output(output_file, overwrite=overwrite)
     decoding = _decoding(num_beams, num_samples, temperature, pool, seed, ordered, min_labels, max_labels)
     texts = _load_texts(input_file, rows, keep_column)
-    members = [_load(name, device, predict_with, add_labels, cluster_threshold) for name in model]
+    members = [_load(name, device, predict_with, dtype, add_labels, cluster_threshold) for name in model]
     settings: _Settings = {
         "decoding": decoding,
         "rule": chosen_rule(members[0], top_k, threshold, objective, expected_f1=expected_f1),
@@ -286,7 +289,7 @@ def _load_texts(source: str, rows: RowOptions, kept: str | None) -> Dataset:
             )
         rows = rows.changed(labels_column=kept)
     texts = load_rows(source, rows, split="test", require_labels=False)
-    if kept is not None and not any(map(len, texts["labels"])):
+    if kept is not None and not any(map(len, each_value(texts, "labels"))):
         raise DataError(f"No row has a label in the column {kept!r} of --keep-column.", file=source)
     return texts
 
@@ -324,13 +327,18 @@ def _decoding(
 
 
 def _load(
-    name: str, device: str | None, predict_with: str | None, add_labels: Path | None, cluster_threshold: float | None
+    name: str,
+    device: str | None,
+    predict_with: str | None,
+    dtype: NumberType | None,
+    add_labels: Path | None,
+    cluster_threshold: float | None,
 ) -> Predictor:
     from ..data.rows import load_label_names
     from ..errors import ConfigurationError
     from ..prediction.generator import Generator
 
-    predictor = load_on_device(name, device, predict_with)
+    predictor = load_on_device(name, device, predict_with, dtype)
     if cluster_threshold is not None:
         if not isinstance(predictor.source, Generator):
             raise ConfigurationError(f"{name} has no generator, so --cluster-threshold has no effect.")
@@ -412,8 +420,9 @@ def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[s
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
     settings = {name: str(value) for name, value in given.items() if name not in _NOT_DECIDING}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    settings["kept"] = "" if given["keep_column"] is None else digest(json.dumps(row) for row in texts["labels"])
-    return {**settings, "labels": digest(labels), "texts": digest(texts["text"])}
+    keeps = given["keep_column"] is not None
+    settings["kept"] = digest(map(json.dumps, each_value(texts, "labels"))) if keeps else ""
+    return {**settings, "labels": digest(labels), "texts": digest(each_value(texts, "text"))}
 
 
 def _write(

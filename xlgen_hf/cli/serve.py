@@ -12,7 +12,7 @@ import typer
 from ..serving.settings import ServingSettings
 from .answering import load_on_device
 from .console import print_message
-from .options import CpuThreads, Device, UsageProblem, takes_settings
+from .options import CpuThreads, Device, DType, UsageProblem, takes_settings
 
 __all__ = ["serve"]
 
@@ -52,6 +52,7 @@ def serve(
         ),
     ] = None,
     device: Device = None,
+    dtype: DType = None,
     cpu_threads: CpuThreads = None,
     **limits: object,
 ) -> None:
@@ -79,7 +80,7 @@ def serve(
         import torch
 
         torch.set_num_threads(cpu_threads)
-    service = Service.load(models, partial(load_on_device, device=device), settings, corrections)
+    service = Service.load(models, partial(load_on_device, device=device, dtype=dtype), settings, corrections)
     app = create_app(service, api_keys=keys, allow_origins=allow_origin or [])
     shown = f"[{host}]" if ":" in host else host
     place = f"http://{shown}:{listener.getsockname()[1]}"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .answering import chosen_rule, load_on_device
-from .options import Device, UsageProblem
+from .options import Device, DType, UsageProblem
 
 if TYPE_CHECKING:
     from ..prediction.evidence import LabelEvidence
@@ -44,6 +44,7 @@ def tag(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with all evidence.")] = False,
     device: Device = None,
+    dtype: DType = None,
 ) -> None:
     """Print the labels of one text, or a few, with scores and what speaks for each label.
 
@@ -56,7 +57,7 @@ def tag(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of weights that load: the answer is all there is to see
-    predictor = load_on_device(model, device)
+    predictor = load_on_device(model, device, dtype)
     answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True)
     for number, (text, answer) in enumerate(zip(wanted, answers, strict=True)):
         if json:

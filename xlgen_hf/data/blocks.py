@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from .options import RowOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from datasets import Dataset
 
-__all__ = ["BLOCK_ROWS", "MISSING", "Block", "Column", "Missing", "Splits", "batches", "block_of_rows"]
+__all__ = ["BLOCK_ROWS", "MISSING", "Block", "Column", "Missing", "Splits", "batches", "block_of_rows", "each_value"]
 
 BLOCK_ROWS = 10_000  # rows that are Python objects at once
 
@@ -59,6 +60,17 @@ def batches(items: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
     iterator = iter(items)
     while chunk := list(islice(iterator, size or BLOCK_ROWS)):
         yield chunk
+
+
+def each_value(rows: Dataset, column: str) -> Iterator[Any]:
+    """The values of a column, a block of rows at a time; `rows[column]` reads them one by one, which takes longer.
+
+    Args:
+        rows: a data set.
+        column: the column.
+    """
+    for batch in rows.select_columns([column]).iter(BLOCK_ROWS):
+        yield from batch[column]
 
 
 def block_of_rows(

@@ -11,6 +11,7 @@ from datasets import Dataset
 
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
+from .blocks import each_value
 from .label_lists import label_lists
 
 __all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels"]
@@ -84,7 +85,7 @@ def drop_labels(dataset: Dataset, rate: float = 0.5, seed: int = 0, *, keep_one:
         return {"labels": [labels[i] for i in kept]}
 
     remaining = dataset.map(drop, with_indices=True, keep_in_memory=True, load_from_cache_file=False)
-    before, after = ([name for row in rows["labels"] for name in row] for rows in (dataset, remaining))
+    before, after = ([name for row in each_value(rows, "labels") for name in row] for rows in (dataset, remaining))
     logger.info(
         "%d of %d labels of the rows were dropped; %d of %d different ones occur no more.",
         len(before) - len(after),

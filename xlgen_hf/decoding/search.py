@@ -278,15 +278,18 @@ def beam_search(
         begin: what the sets begin with; nothing if None.
     """
     texts, device, begin = len(rows), rows.device, begin or SetsBegin()
-    rows.select(torch.arange(texts, device=device).repeat_interleave(num_beams))
-    read, growing = begin.read(texts, device), _Rows.start(constraint, len(rows), begin, num_beams)
-    growing.score.view(texts, num_beams)[:, 1:] = -torch.inf  # the first step sees equal rows: one of them counts
-    found = _Rows.start(constraint, len(rows), begin, num_beams)
+    beams = torch.arange(texts, device=device).repeat_interleave(num_beams)
+    read, growing = begin.read(texts, device), _Rows.start(constraint, len(beams), begin, num_beams)
+    growing.score.view(texts, num_beams)[:, 1:] = -torch.inf  # at first a text's beams are equal: one of them counts
+    found = _Rows.start(constraint, len(beams), begin, num_beams)
     found.score.fill_(-torch.inf)
-    ended, open_texts = found.select(torch.arange(len(rows), device=device)), torch.arange(texts, device=device)
-    tokens = torch.full((len(rows),), start_token, device=device)
+    ended, open_texts = found.select(torch.arange(len(beams), device=device)), torch.arange(texts, device=device)
+    tokens = torch.full((texts,), start_token, device=device)
     for position in range(max_length):
         log_probs = rows.step(tokens)
+        if position == 0:
+            rows.select(beams)
+            log_probs = log_probs[beams]
         best, child = constraint.best_children(log_probs, growing.state, num_beams)
         end = log_probs[:, end_column]
         growing.record_end_preference(end >= best[:, 0])

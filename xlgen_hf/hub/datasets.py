@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from datasets import Dataset, Features, Value
 
+from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..data.rows import FEATURES, LABEL_SPACE_CONFIG, load_label_names, load_rows, row_facts
 from ..errors import ConfigurationError
@@ -75,7 +76,7 @@ def push_dataset(
         raise ConfigurationError(f"splits={sorted(splits)}; give train, and validation and test where there are such.")
     rows = {name: load_rows(splits[name], options, split=name) for name in _SPLITS if name in splits}
     names = load_label_names(vocabulary) if isinstance(vocabulary, (str, Path)) else list(vocabulary or ())
-    used = (label for part in rows.values() for labels in part["labels"] for label in labels)
+    used = (label for part in rows.values() for labels in each_value(part, "labels") for label in labels)
     space = LabelSpace.from_label_lists(rows["train"]["labels"], [*names, *used])
     facts = _facts(rows, space, repo_id) | {"source": source}
     metadata = _metadata(rows, license_id, language)
@@ -112,7 +113,7 @@ def _facts(rows: Mapping[str, Dataset], space: LabelSpace, repo_id: str) -> dict
     facts = {name: row_facts(part) for name, part in rows.items()}
     splits: list[dict[str, object]] = []
     for name, part in rows.items():
-        used = Counter(label for labels in part["labels"] for label in labels)
+        used = Counter(label for labels in each_value(part, "labels") for label in labels)
         unseen = None if name == "train" else len(set(used) - seen)
         splits.append({"name": name, **facts[name], "labels": len(used), "unseen": unseen})
     documents = sum(one["rows"] for one in facts.values())

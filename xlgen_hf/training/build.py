@@ -10,6 +10,7 @@ from pathlib import Path
 from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
+from ..data.blocks import each_value
 from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..encoders.trimming import trim_checkpoint
@@ -52,7 +53,7 @@ def _make_clusters(
     return fit_clusters(
         label_space,
         rows["text"][:],
-        [label_space.encode(labels) for labels in rows["labels"]],
+        [label_space.encode(labels) for labels in each_value(rows, "labels")],
         settings.encoder or settings.backbone,
         passage_prompt=settings.passage_prompt,
         num_clusters=settings.num_clusters,
@@ -126,7 +127,7 @@ def prepare_model(
     if settings.start_from is not None:
         load_config(local_model(settings.start_from, {}))  # a wrong name is refused now, not after hours
     names = vocabulary_labels(settings.vocabulary)
-    label_space = LabelSpace.from_label_lists(rows["labels"], names, settings.decode_order, seed)
+    label_space = LabelSpace.from_label_lists(each_value(rows, "labels"), names, settings.decode_order, seed)
     if settings.trim_vocabulary:
         settings = _with_trimmed_checkpoints(settings, label_space, (rows, validation_rows), cache_dir)
     tokenizer, lengths = _tokenizer_and_lengths(settings)
@@ -136,7 +137,7 @@ def prepare_model(
     processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=vocabulary)
     options = settings.model_options()
     if options["max_labels"] is None:
-        options["max_labels"] = max(settings.min_labels, *map(len, rows["labels"]))
+        options["max_labels"] = max(settings.min_labels, *map(len, each_value(rows, "labels")))
     set_seed(seed)
     model = XLGenForConditionalGeneration.from_backbone(
         settings.backbone,
@@ -155,7 +156,7 @@ def texts_to_keep_tokens_of(
     label_space: LabelSpace, splits: Iterable[Dataset | None], vocabulary: Vocabulary | list[str] | None
 ) -> list[str]:
     """Texts, label names, and further names of concepts, whose tokens a trimmed vocabulary keeps."""
-    texts = [text for split in splits if split is not None for text in split["text"]]
+    texts = [text for split in splits if split is not None for text in each_value(split, "text")]
     further = vocabulary.further_names(label_space.index) if isinstance(vocabulary, Vocabulary) else ()
     return [*texts, *label_space.names, *(name for _, name in further)]
 

@@ -25,6 +25,7 @@ from transformers import (
 )
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from ..data.blocks import each_value
 from ..encoders.embedding import hash_of_weights, load_encoder, pool, recipe_of
 from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
@@ -287,7 +288,8 @@ def fit_retriever(
     folder = Path(folder)
     recipe = recipe_of(encoder, query_prompt, passage_prompt)
     loaded = load_encoder(encoder, recipe)
-    texts, label_ids = train_rows["text"][:], [label_space.encode(labels) for labels in train_rows["labels"]]
+    texts = train_rows["text"][:]
+    label_ids = [label_space.encode(labels) for labels in each_value(train_rows, "labels")]
     if contrastive is not None and contrastive.epochs > 0:
         place = folder / _ENCODER_FOLDER
         train_encoder(loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, seed=seed)
@@ -307,7 +309,7 @@ def fit_retriever(
         cache_dir=folder / "embeddings",
     )
     if validation_rows is not None:
-        references = [label_space.encode_known(labels)[0] for labels in validation_rows["labels"]]
+        references = [label_space.encode_known(labels)[0] for labels in each_value(validation_rows, "labels")]
         retriever = tune_retriever(retriever, validation_rows["text"][:], references)
     return retriever
 

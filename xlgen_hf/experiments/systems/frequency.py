@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ...data.blocks import each_value
 from ...errors import ConfigurationError
 from ...evaluation.scoring import score_ids
 from ...labels.space import LabelSpace
@@ -41,7 +42,7 @@ class MostFrequent:
             ConfigurationError: if no training row has a label.
             LabelSpaceError: if a label is not in the label space.
         """
-        ids = [label for labels in data.train["labels"] for label in data.label_space.encode(labels)]
+        ids = [label for labels in each_value(data.train, "labels") for label in data.label_space.encode(labels)]
         if not ids:
             raise ConfigurationError(f"None of the {len(data.train)} training rows has a label to count.")
         counts = np.bincount(ids)

@@ -18,6 +18,7 @@ from datasets import Dataset
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from ...data.blocks import each_value
 from ...data.rows import rows_sha256
 from ...data.transforms import labelled_rows
 from ...errors import ConfigurationError
@@ -80,7 +81,7 @@ class LinearSystem(ABC):
             raise ConfigurationError(f"The {len(rows)} training texts with labels give no features: {err}") from err
         marker = {"version": _FORMAT_VERSION, "digest": self._digest(data, rows)}
         model, path = data.folder / MODEL_FOLDER, data.folder / MARKER_FILE
-        label_ids = [data.label_space.encode(labels) for labels in rows["labels"]]
+        label_ids = [data.label_space.encode(labels) for labels in each_value(rows, "labels")]
         self._labels = np.unique([label for ids in label_ids for label in ids]).astype(np.int64)
         if path.is_file() and read_json(path) == marker:
             logger.info("Reusing the model in %s.", model)

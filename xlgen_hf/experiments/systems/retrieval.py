@@ -10,6 +10,7 @@ from importlib.util import find_spec
 
 import numpy as np
 
+from ...data.blocks import each_value
 from ...errors import ConfigurationError
 from ...labels.space import LabelSpace
 from ...prediction.candidate_ranker import model_source
@@ -110,7 +111,7 @@ class HybridSystem:
             own.searching(self.generator.search) if isinstance(own, Generator) else own,
             sources,
             data.validation["text"][:],
-            [space.encode_known(names)[0] for names in data.validation["labels"]],
+            [space.encode_known(names)[0] for names in each_value(data.validation, "labels")],
             batch_size=self.generator.batch_size,
         )
         self.generator.use_score_model(fused)
