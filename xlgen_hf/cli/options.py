@@ -20,6 +20,7 @@ from ..settings import Definition, check_value, definitions
 __all__ = [
     "Command",
     "CpuThreads",
+    "DType",
     "Device",
     "Labels",
     "Overwrite",

@@ -52,6 +52,16 @@ class DecoderRows:
         log_probs, self._cache = self._step(self._memory, self._tokens, self._cache)
         return log_probs
 
+    def step_of_beams(self, tokens: torch.Tensor, num_beams: int) -> torch.Tensor:
+        """[`step`] of `B` rows, each of which then goes on as `K` equal ones; log-probabilities of those, `(B * K, R)`.
+
+        What is computed once here, a beam search would compute for each beam.
+        """
+        log_probs = self.step(tokens)
+        beams = torch.arange(len(self), device=self.device).repeat_interleave(num_beams)
+        self.select(beams)
+        return log_probs[beams]
+
     def select(self, rows: torch.Tensor) -> None:
         """Go on with these rows, which may repeat."""
         self._memory, self._tokens = self._memory.select(rows), self._tokens[rows]
@@ -278,18 +288,15 @@ def beam_search(
         begin: what the sets begin with; nothing if None.
     """
     texts, device, begin = len(rows), rows.device, begin or SetsBegin()
-    beams = torch.arange(texts, device=device).repeat_interleave(num_beams)
-    read, growing = begin.read(texts, device), _Rows.start(constraint, len(beams), begin, num_beams)
+    read, growing = begin.read(texts, device), _Rows.start(constraint, texts * num_beams, begin, num_beams)
     growing.score.view(texts, num_beams)[:, 1:] = -torch.inf  # at first a text's beams are equal: one of them counts
-    found = _Rows.start(constraint, len(beams), begin, num_beams)
+    found = _Rows.start(constraint, texts * num_beams, begin, num_beams)
     found.score.fill_(-torch.inf)
-    ended, open_texts = found.select(torch.arange(len(beams), device=device)), torch.arange(texts, device=device)
+    open_texts = torch.arange(texts, device=device)
+    ended = found.select(_rows_of(open_texts, num_beams))
     tokens = torch.full((texts,), start_token, device=device)
     for position in range(max_length):
-        log_probs = rows.step(tokens)
-        if position == 0:
-            rows.select(beams)
-            log_probs = log_probs[beams]
+        log_probs = rows.step(tokens) if position else rows.step_of_beams(tokens, num_beams)
         best, child = constraint.best_children(log_probs, growing.state, num_beams)
         end = log_probs[:, end_column]
         growing.record_end_preference(end >= best[:, 0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 import torch
@@ -23,7 +24,8 @@ def has_bfloat16(device: str | torch.device) -> bool:
     kind = torch.device(device).type
     if kind == "cuda":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # earlier releases of torch do not tell
+    tell: Callable[[], dict[str, object]] = getattr(torch.cpu, "get_capabilities", dict)  # old releases do not tell
+    capabilities = tell()
     return kind == "cpu" and any(capabilities.get(name) for name in _INSTRUCTIONS)
 
 

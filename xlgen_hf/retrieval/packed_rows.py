@@ -28,10 +28,8 @@ class PackedRows:
     @classmethod
     def of(cls, matrix: csr_matrix) -> PackedRows:
         """Pack a matrix."""
-        parts = (matrix.indptr, matrix.indices, matrix.data)
-        return cls(
-            *(values.astype(kind) for values, kind in zip(parts, _PARTS.values(), strict=True)), matrix.shape[1]
-        )
+        start, runs = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32)
+        return cls(start, runs, matrix.data.astype(np.float16), matrix.shape[1])
 
     def __len__(self) -> int:
         """The number of rows `N`."""
