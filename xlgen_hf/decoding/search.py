@@ -53,7 +53,7 @@ class DecoderRows:
         return log_probs
 
     def step_of_beams(self, tokens: torch.Tensor, num_beams: int) -> torch.Tensor:
-        """[`step`] of `B` rows, each of which then goes on as `K` equal ones; log-probabilities of those, `(B * K, R)`.
+        """[`step`] of `B` rows, each of which then goes on as `K` equal ones; log-probabilities, `(B * K, R)`.
 
         What is computed once here, a beam search would compute for each beam.
         """
