@@ -268,8 +268,8 @@ Device = Annotated[
 DType = Annotated[
     Optional[Literal["auto", "float32", "bfloat16"]],  # noqa: UP045
     typer.Option(
-        help="Type of numbers to compute in; auto is bfloat16 where the GPU or CPU has instructions for it (faster,"
-        " scores differ in the third digit), else float32.",
+        help="Type of numbers to compute in; auto is bfloat16 where the GPU or CPU has instructions for it (faster;"
+        " a few labels may differ), else float32.",
         show_default="as the model was saved",
     ),
 ]
