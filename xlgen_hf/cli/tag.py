@@ -57,7 +57,7 @@ def tag(
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of weights that load: the answer is all there is to see
-    predictor = load_on_device(model, device, dtype)
+    predictor = load_on_device(model, device, dtype=dtype)
     answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True)
     for number, (text, answer) in enumerate(zip(wanted, answers, strict=True)):
         if json:
