@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import evaluate
 
+from .xmc_hierarchy import Broader
 from .xmc_inputs import check_label_lists
 from .xmc_names import warn_of_look_alikes
 from .xmc_report import score_labels
@@ -65,6 +66,7 @@ Args:
     oracle (bool): also score the predictions cut at the true number of labels of each document, under names that start
         with `oracle_`. No system knows that number; never compare these with other scores. Default False.
     per_label (bool): also return a table of the labels. Default False.
+    broader (dict of str to list of str): the labels directly above each label; adds the hierarchical scores.
 
 Notation: document d has the predicted labels P_d and the true labels T_d; |D| documents. Label l has tp_l documents
     with l in both, p_l with l in P_d, t_l with l in T_d, n_l training documents. The label space is all labels that
@@ -109,6 +111,9 @@ Returns: a flat dictionary of floats.
         a resample misses labels, which shifts the scores over sets of labels, the interval is the spread of the
         resamples around their mean (quantiles at (1 - confidence) / 2 from both ends), laid around the score.
     oracle_<score>: see `oracle`.
+    hierarchical_precision, hierarchical_recall, hierarchical_f1: sum |P'_d & T'_d| / sum |P'_d|, / sum |T'_d|, and
+        2 sum |P'_d & T'_d| / (sum |P'_d| + sum |T'_d|), where P'_d and T'_d are P_d and T_d with all labels above
+        theirs, but for the root, a single label that is above all (Kiritchenko et al., 2006).
     per_label: columns label, train_count, support (t_l), predicted (p_l), true_positives, precision, recall, f1 of the
         labels that occur in references or predictions, by falling support.
 
@@ -214,6 +219,7 @@ class XmcF1(evaluate.Metric):
         seed: int = 0,
         oracle: bool = False,
         per_label: bool = False,
+        broader: Broader | None = None,
     ) -> dict[str, Any]:
         warn_of_look_alikes(predictions, references)
         return score_labels(
@@ -231,4 +237,5 @@ class XmcF1(evaluate.Metric):
             seed=seed,
             oracle=oracle,
             per_label=per_label,
+            broader=broader,
         )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .xmc_hierarchy import Broader, check_broader, hierarchical_scores, match_with_ancestors
 from .xmc_inputs import LabelIndex, check_label_counts, check_label_lists, count_labels, id_rows
 from .xmc_scores import (
     LabelRows,
@@ -83,6 +84,7 @@ def score_labels(
     train_references: Sequence[Sequence[str]] | None = None,
     num_train_documents: int | None = None,
     per_label: bool = False,
+    broader: Broader | None = None,
     **options: Any,
 ) -> dict[str, Any]:
     """Score ranked label lists.
@@ -94,6 +96,7 @@ def score_labels(
         train_references: the training documents' labels, instead of the counts.
         num_train_documents: documents in training, for the propensities; estimated where only the counts are given.
         per_label: add a table with a row for each label that occurs in references or predictions.
+        broader: label -> the labels directly above it; adds the hierarchical scores.
         **options: as for `score_ids`.
 
     Returns:
@@ -112,7 +115,11 @@ def score_labels(
     if counts is not None:
         counts = np.concatenate([counts, np.zeros(len(index) - len(counts), dtype=np.int64)])
     matches = _match(*rows, len(index))
-    scores = score_all(matches, counts, documents, **options)
+    hierarchy = None
+    if broader is not None:
+        check_broader(broader)
+        hierarchy = match_with_ancestors(matches.predictions, matches.references, index.names, broader)
+    scores = score_all(matches, counts, documents, hierarchy=hierarchy, **options)
     if per_label:
         scores["per_label"] = _label_table(matches, index.names, counts)
     return scores
@@ -186,15 +193,24 @@ def score_all(
     confidence: float = 0.95,
     seed: int = 0,
     oracle: bool = False,
+    hierarchy: Matches | None = None,
 ) -> dict[str, Any]:
-    """Score predictions set against references; the options are those of the metric."""
+    """Score predictions set against references; the options are those of the metric.
+
+    With `hierarchy`, the same with the labels above each, the hierarchical scores are added.
+    """
     options = ScoreOptions(_checked_cutoffs(k), parse_shots(shots), float(propensity_a), float(propensity_b))
     training = _Training(train_counts, None)
     if train_counts is not None and options.k:
         training = _Training(train_counts, _training_documents(train_counts, num_train_documents, matches.references))
-    scores: dict[str, Any] = score_matches(matches, options, training.counts, training.num_documents)
+
+    def scored(weights: np.ndarray | None = None) -> dict[str, float]:
+        plain = score_matches(matches, options, training.counts, training.num_documents, weights)
+        return plain if hierarchy is None else {**plain, **hierarchical_scores(hierarchy, weights)}
+
+    scores: dict[str, Any] = scored()
     if bootstrap:
-        scores.update(_intervals(matches, options, training, scores, bootstrap, confidence, seed))
+        scores.update(_intervals(scored, matches.num_documents, scores, bootstrap, confidence, seed))
     if oracle:
         scores.update(_oracle_scores(matches, options, training))
     return scores
@@ -222,15 +238,14 @@ def _oracle_scores(matches: Matches, options: ScoreOptions, training: _Training)
 
 
 def _intervals(
-    matches: Matches,
-    options: ScoreOptions,
-    training: _Training,
+    scored: Callable[[np.ndarray], dict[str, float]],
+    documents: int,
     scores: Mapping[str, float],
     resamples: int,
     confidence: float,
     seed: int,
 ) -> dict[str, float]:
-    """Bootstrap over documents: `<score>_ci_low` and `<score>_ci_high`.
+    """Bootstrap over documents: `<score>_ci_low` and `<score>_ci_high`; `scored` gives the scores by their weights.
 
     A resample misses documents and so labels, which shifts every score over sets of labels (macro F1 up, coverage
     down). The interval is therefore the spread of the resamples around their mean, laid around the score.
@@ -238,12 +253,11 @@ def _intervals(
     if not isinstance(resamples, (int, np.integer)) or resamples < 0 or not 0.0 < confidence < 1.0:
         raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {resamples}, {confidence}.")
     generator = np.random.default_rng(seed)
-    documents = matches.num_documents
     names = [name for name in scores if not name.endswith(_NO_INTERVAL)]
     values = np.empty((resamples, len(names)))
     for number in range(resamples):
         weights = np.bincount(generator.integers(documents, size=documents), minlength=documents).astype(np.float64)
-        drawn = score_matches(matches, options, training.counts, training.num_documents, weights)
+        drawn = scored(weights)
         values[number] = [drawn[name] for name in names]
     ends = (1 - confidence) / 2, (1 + confidence) / 2
     low, high = np.quantile(values - values.mean(axis=0), ends, axis=0) + [scores[name] for name in names]

@@ -230,6 +230,7 @@ def test_the_card_and_the_docstring_describe_every_score(metric):
         bootstrap=2,
         oracle=True,
         per_label=True,
+        broader={"a": ["b"]},
     )
     card = (FOLDER / "README.md").read_text(encoding="utf-8")
     for name in scores:
@@ -309,7 +310,7 @@ def test_the_page_can_be_built(app):
 def test_the_folder_holds_what_a_space_needs():
     files = {path.name for path in Path(FOLDER).iterdir() if path.is_file()}
     needed = {"README.md", "app.py", "requirements.txt", "xmc_f1.py"}
-    assert needed | {"xmc_inputs.py", "xmc_names.py", "xmc_report.py", "xmc_scores.py"} == files
+    assert needed | {"xmc_hierarchy.py", "xmc_inputs.py", "xmc_names.py", "xmc_report.py", "xmc_scores.py"} == files
 
 
 def test_labels_that_look_like_true_ones_are_warned_about(metric, caplog):

@@ -80,6 +80,14 @@ def evaluate(
         bool,
         typer.Option("--oracle", help="Also score predictions cut at the true number of labels, which nobody knows."),
     ] = False,
+    hierarchical: Annotated[
+        bool,
+        typer.Option(
+            "--hierarchical",
+            help="Also score labels together with all concepts above them: one near the true one counts in part. Needs"
+            " --vocabulary.",
+        ),
+    ] = False,
     by: Annotated[
         list[str] | None,
         typer.Option(
@@ -108,6 +116,7 @@ def evaluate(
         confidence=confidence,
         seed=seed,
         oracle=oracle,
+        hierarchical=hierarchical,
         rows=rows,
         by=by or (),
         overwrite=overwrite,
@@ -192,6 +201,8 @@ def _set_names(scores: Mapping[str, float]) -> list[tuple[str, str]]:
     names = [("micro", "all decisions (micro)"), ("macro", "labels of the references (macro)"), ("example", "texts")]
     if "oracle_micro_f1" in scores:
         names += [(f"oracle_{prefix}", f"oracle, cut at the true number: {name}") for prefix, name in names]
+    if "hierarchical_f1" in scores:
+        names.append(("hierarchical", "all decisions, with all above each label (hierarchical)"))
     return [*names[:2], ("macro_all", "labels of references or predictions"), *names[2:]]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from ..data.options import RowOptions
 from ..data.predictions import Predictions, read_predictions
 from ..data.rows import RowSource, load_rows
 from ..data.suspicion import label_counts, log_suspicions, look_alike_suspicions
+from ..data.vocabulary_files import vocabulary_of
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
 from ..files.outputs import claim_files, refuse_existing
@@ -72,6 +74,7 @@ def run_evaluate(
     baselines: Sequence[str | Path] = (),
     k: Sequence[int] = (1, 3, 5),
     shots: Sequence[int | str] | None = None,
+    hierarchical: bool = False,
     overwrite: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
@@ -91,13 +94,15 @@ def run_evaluate(
         plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram and risk-coverage
             curves are drawn next to it.
         rows: how references and training rows are read. Where it names an id column, predictions have it, too, and
-            are matched to references by it, whatever their order.
+            are matched to references by it, whatever their order. Where it names a vocabulary, predictions may call
+            its concepts by any name, too.
         by: columns of the references; texts are scored again for each value of each of them. A text whose value is a
             list belongs to the group of each element.
         per_label_file: where to write the scores of each label as JSON Lines.
         baselines: predictions of other systems for the same rows. They are scored alike, and drawn next to these.
         k: cut-offs of the ranking scores.
         shots: buckets of labels by training count; by default 0 and 1, with `plot` buckets that hold all labels.
+        hierarchical: add the hierarchical scores, by the broader concepts of the vocabulary in `rows`.
         overwrite: whether files that are there already are replaced.
         **options: further options of `xlgen_hf.evaluation.scoring.score_labels`.
 
@@ -108,8 +113,9 @@ def run_evaluate(
 
     Raises:
         DataError: if rows cannot be read, matched or scored.
-        ConfigurationError: if a plot is wanted without training rows, or under a name that is not a picture's, or a
-            field has too many values, or a file to write is there already.
+        ConfigurationError: if a plot is wanted without training rows, or under a name that is not a picture's, or
+            hierarchical scores without a hierarchy, or a field has too many values, or a file to write is there
+            already.
         MissingExtraError: if a plot is wanted without matplotlib.
     """
     if plot is not None:
@@ -121,8 +127,10 @@ def run_evaluate(
     for path in outputs:
         refuse_existing(path, overwrite=overwrite)  # before the work, and again when the writing begins
     rows = rows or RowOptions()
+    if hierarchical:
+        options["broader"] = _broader_labels(rows)
     true = _references(references, rows, by)
-    given = _matched(predictions, true, rows.id_column)
+    given = _matched(predictions, true, rows)
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
     _warn_of_look_alikes(given.labels, true.labels)
     options |= {"k": k, "shots": shots if shots is not None else (PLOT_SHOTS if plot is not None else (0, 1))}
@@ -136,7 +144,7 @@ def run_evaluate(
     if by:
         scores["groups"] = _group_scores(given, true, train, options)
     if baselines:
-        others = {name: _matched(path, true, rows.id_column) for name, path in _named(predictions, baselines).items()}
+        others = {name: _matched(path, true, rows) for name, path in _named(predictions, baselines).items()}
         scores["baselines"] = {name: _all_scores(one, true, train, options) for name, one in others.items()}
     with claim_files(outputs, command="xlgen evaluate", overwrite=overwrite) as place:
         if per_label_file is not None:
@@ -188,15 +196,26 @@ def _references(source: RowSource, rows: RowOptions, by: Sequence[str]) -> _Refe
     return _References(name, true.with_format("arrow")["labels"][:], ids, groups)
 
 
-def _matched(predictions: str | Path, true: _References, id_column: str | None) -> Predictions:
+def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Predictions:
     """Predictions in the order of the references."""
-    given = read_predictions(predictions, RowOptions(id_column=id_column))
+    given = read_predictions(predictions, RowOptions(id_column=rows.id_column))
+    if (vocabulary := vocabulary_of(rows)) is not None:
+        given = replace(given, labels=[vocabulary.labels_of(labels, vocabulary.ids) for labels in given.labels])
     if true.ids is not None:
         given = _in_order(given, true.ids, predictions, true.name)
     if len(given.labels) != len(true.labels):
         message = f"{len(given.labels)} predictions for the {len(true.labels)} rows of {true.name}"
         raise DataError(f"{message}; give one for each row.", file=predictions)
     return given
+
+
+def _broader_labels(rows: RowOptions) -> dict[str, list[str]]:
+    vocabulary = vocabulary_of(rows)
+    broader = {} if vocabulary is None else vocabulary.broader_labels()
+    if not broader:
+        what = "there is no vocabulary (--vocabulary)" if vocabulary is None else "no concept has a broader one"
+        raise ConfigurationError(f"Hierarchical scores need broader concepts; {what}.")
+    return broader
 
 
 def _named(predictions: str | Path, baselines: Sequence[str | Path]) -> dict[str, str | Path]:

@@ -75,7 +75,7 @@ def score_labels(
         references: true labels of `D` documents.
         train_label_counts: training documents of each label; a label that it lacks was never seen in training.
         **options: `k`, `shots`, `train_references` (instead of the counts), `num_train_documents`, `propensity_a`,
-            `propensity_b`, `bootstrap`, `confidence`, `seed`, `oracle`, `per_label`.
+            `propensity_b`, `bootstrap`, `confidence`, `seed`, `oracle`, `per_label`, `broader`.
 
     Returns:
         Scores by name, and with `per_label=True` a table of columns under `per_label`.

@@ -237,6 +237,11 @@ class Vocabulary:
         """Ids of the broader concepts of a concept that the vocabulary has."""
         return [one for one in self.concepts[concept_id].broader if one in self.concepts]
 
+    def broader_labels(self) -> dict[str, list[str]]:
+        """Label -> labels of its broader concepts, for those that have some."""
+        above = {one.id: self.parents(one.id) for one in self}
+        return {self.labels[one]: [self.labels[parent] for parent in found] for one, found in above.items() if found}
+
     def loops(self) -> list[list[str]]:
         """Groups of concepts that are broader than themselves, by way of each other or directly."""
         import numpy as np
