@@ -45,8 +45,7 @@ def match_with_ancestors(
         broader: what is directly above each label.
     """
     closure = _closure(names, broader)
-    rows = (_extended(rows, closure) for rows in (predictions, references))
-    return match_labels(*rows, closure.shape[1])
+    return match_labels(_extended(predictions, closure), _extended(references, closure), closure.shape[1])
 
 
 def _closure(names: Sequence[str], broader: Broader) -> sp.csr_array:

@@ -8,14 +8,19 @@ import pytest
 from tiny import ROWS
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.data.vocabulary_files import write_vocabulary
+from xlgen_hf.data.rows import load_rows
+from xlgen_hf.data.vocabulary_files import read_vocabulary, write_vocabulary
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import MODEL_FILES, files_of_model, matches
+from xlgen_hf.labels.clusters import LabelClusters
 from xlgen_hf.labels.concepts import Concept
+from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.training import run
+from xlgen_hf.training.build import prepare_model
 from xlgen_hf.training.run_record import describe_run
+from xlgen_hf.training.settings import TrainingSettings
 
 NAMES = sorted({label for row in ROWS for label in row["labels"]})
 GERMAN = {"music": "Musik", "organ": "Orgel", "history": "Geschichte", "church music": "Kirchenmusik"}
@@ -188,3 +193,36 @@ def test_other_commands_read_concepts(files, command, capsys):
         assert "Musik|Geschichte|Kirchenmusik" in (files / "rows.csv").read_text(encoding="utf-8")
     else:
         assert "of them in the vocabulary only: 1" in capsys.readouterr().out
+
+
+def test_clusters_by_the_hierarchy(files, checkpoints, capsys):
+    out = files / "clusters"
+    words = ["--train-file", str(files / "rows.jsonl"), "--cluster-by", "hierarchy"]
+    concepts = ["--vocabulary", str(files / "vocabulary.jsonl"), "--language", "en"]
+    encoder = ["--encoder", checkpoints["bert"], "--num-clusters", "4"]
+    assert main(["cluster", *words, *concepts, *encoder, "--output-dir", str(out)]) == 0
+    space, clusters = LabelSpace.load(out), LabelClusters.load(out)
+    of_label = {name: clusters.assignment[label] for name, label in space.index.items()}
+    assert (
+        of_label["music"] == of_label["church music"] == of_label["organ"] != of_label["art"] == of_label["modern art"]
+    )
+    assert clusters.metadata["made_by"] == "hierarchy"
+
+    assert main(["cluster", *words, *encoder, "--output-dir", str(files / "other")]) == 1
+    assert "--cluster-by hierarchy needs concepts; give --vocabulary" in capsys.readouterr().err
+    assert main(["train", *words, "--variant", "bcl", "--output-dir", str(files / "other")]) == 1
+    assert "cluster_by='hierarchy': only a vocabulary has a hierarchy" in capsys.readouterr().err
+    assert main(["train", *words, *concepts, "--output-dir", str(files / "other")]) == 1
+    assert "cluster_by='hierarchy' has no effect with variant='rcl'" in capsys.readouterr().err
+
+
+def test_training_makes_the_clusters_of_the_command(files, checkpoints):
+    """`xlgen train --cluster-by hierarchy` reaches the clusters of the model."""
+    vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
+    settings = TrainingSettings(
+        backbone=checkpoints["t5"], variant="bcl", vocabulary=vocabulary, cluster_by="hierarchy", num_clusters=4,
+        encoder=checkpoints["bert"],
+    )  # fmt: skip
+    rows = load_rows(files / "rows.jsonl", vocabulary=vocabulary)
+    _, processor = prepare_model(settings, rows, cache_dir=files / "cache")
+    assert processor.clusters.metadata["made_by"] == "hierarchy"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,6 +16,7 @@ from .rows import chosen_vocabulary, takes_row_options
 if TYPE_CHECKING:
     from ..labels.clusters import LabelClusters
     from ..labels.space import LabelSpace
+    from ..labels.vocabulary import Vocabulary
 
 __all__ = ["cluster"]
 
@@ -46,6 +47,13 @@ def cluster(
             rich_help_panel="Clusters",
         ),
     ] = DEFAULT_BACKBONE,
+    cluster_by: Annotated[
+        Literal["embeddings", "hierarchy"],
+        typer.Option(
+            help="What clusters are made by: embeddings, or the broader concepts of the vocabulary.",
+            rich_help_panel="Clusters",
+        ),
+    ] = "embeddings",
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text that the encoder reads.")] = 256,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded at once.")] = 64,
     device: Device = None,
@@ -82,10 +90,11 @@ def cluster(
     if plot is not None:
         check_picture(plot)
         refuse_existing(plot, overwrite=overwrite)
-    vocabulary = vocabulary_labels(chosen_vocabulary(labels, rows))
+    chosen = chosen_vocabulary(labels, rows)
+    hierarchy = _hierarchy(chosen) if cluster_by == "hierarchy" else None
     documents = load_rows(train_file, rows, split="train")
     label_lists = list(each_value(documents, "labels"))
-    space = LabelSpace.from_label_lists(label_lists, vocabulary, decode_order, seed)
+    space = LabelSpace.from_label_lists(label_lists, vocabulary_labels(chosen), decode_order, seed)
     with claim_folder(output_dir, command="xlgen cluster", overwrite=overwrite):
         clusters = fit_clusters(
             space,
@@ -95,6 +104,7 @@ def cluster(
             passage_prompt=passage_prompt,
             num_clusters=num_clusters,
             name_weight=name_weight,
+            hierarchy=hierarchy,
             seed=seed,
             cache_dir=cache_dir or output_dir / "embeddings",
             max_length=max_length,
@@ -107,6 +117,15 @@ def cluster(
         if plot is not None:
             plot_clusters(clusters, place(plot), title=f"{clusters.num_clusters} clusters of {len(space):,} labels")
     _print_summary(space, clusters, output_dir)
+
+
+def _hierarchy(vocabulary: Vocabulary | list[str] | None) -> Vocabulary:
+    from ..errors import ConfigurationError
+    from ..labels.vocabulary import Vocabulary
+
+    if not isinstance(vocabulary, Vocabulary):
+        raise ConfigurationError("--cluster-by hierarchy needs concepts; give --vocabulary.")
+    return vocabulary
 
 
 def _print_summary(space: LabelSpace, clusters: LabelClusters, folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Making clusters of labels: label embeddings, and k-means over them."""
+"""Making clusters of labels: label embeddings, and k-means over them, or the tree of broader concepts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from threadpoolctl import threadpool_limits
 from ..encoders.embedding import Encoder, embed_texts, recipe_of
 from ..errors import ConfigurationError, DataError
 from .clusters import LabelClusters, LabelMap
+from .hierarchy import branch_clusters
 from .space import LabelSpace
+from .vocabulary import Vocabulary
 
 __all__ = [
     "MINI_BATCH_ABOVE",
@@ -67,6 +69,7 @@ def fit_clusters(
     passage_prompt: str | None = None,
     num_clusters: int | None = None,
     name_weight: float = 0.0,
+    hierarchy: Vocabulary | None = None,
     seed: int = 0,
     cache_dir: str | Path | None = None,
     max_length: int = 256,
@@ -86,6 +89,8 @@ def fit_clusters(
             a warning, where fewer label embeddings are different.
         name_weight: share of the name in a label's embedding, from 0 (documents alone, as in the paper) to 1; see
             `label_embeddings`, where 0.5 was best.
+        hierarchy: concepts whose tree of broader concepts makes the clusters, see [`branch_clusters`]; if None,
+            k-means over the label embeddings makes them.
         seed: of k-means. The same seed and embeddings give the same clusters.
         cache_dir: see `embed_texts`.
         max_length: see `embed_texts`.
@@ -94,7 +99,7 @@ def fit_clusters(
         progress: see `embed_texts`.
 
     Raises:
-        ConfigurationError: if `num_clusters` or `name_weight` is out of range.
+        ConfigurationError: if `num_clusters` or `name_weight` is out of range, or there is no hierarchy.
         DataError: if texts and label ids differ in number, or a label id is none of the label space.
     """
     wanted = default_num_clusters(len(label_space)) if num_clusters is None else num_clusters
@@ -122,8 +127,15 @@ def fit_clusters(
         "seed": seed,
         "num_documents": len(texts),
         "num_labels_without_documents": int((incidence.getnnz(axis=0) == 0).sum()),
+        **({} if hierarchy is None else {"made_by": "hierarchy"}),
     }
-    clusters = cluster_labels(label_space, vectors, k_means(vectors, wanted, seed), metadata)
+    if hierarchy is None:
+        assignment = k_means(vectors, wanted, seed)
+    else:
+        assignment = branch_clusters(
+            hierarchy, label_space, wanted, lambda labels, number: k_means(vectors[labels], number, seed)
+        )
+    clusters = cluster_labels(label_space, vectors, assignment, metadata)
     clusters.label_map = map_labels(vectors, clusters.assignment, seed)
     return clusters
 

@@ -37,6 +37,10 @@ logger = logging.getLogger(__name__)
 _LEVEL_TEXTS = 5_000  # training texts whose candidates part the levels of their scores
 
 
+def _concepts(settings: TrainingSettings) -> Vocabulary | None:
+    return settings.vocabulary if isinstance(settings.vocabulary, Vocabulary) else None
+
+
 def _make_clusters(
     settings: TrainingSettings, label_space: LabelSpace, rows: Dataset, seed: int, cache_dir: Path
 ) -> LabelClusters | None:
@@ -58,6 +62,7 @@ def _make_clusters(
         passage_prompt=settings.passage_prompt,
         num_clusters=settings.num_clusters,
         name_weight=settings.name_weight,
+        hierarchy=_concepts(settings) if settings.cluster_by == "hierarchy" else None,
         seed=seed,
         cache_dir=cache_dir,
     )
@@ -86,7 +91,7 @@ def _make_candidates(
             passage_prompt=settings.passage_prompt,
             contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
             lexical=settings.lexical,
-            aliases=settings.vocabulary if settings.aliases and isinstance(settings.vocabulary, Vocabulary) else None,
+            aliases=_concepts(settings) if settings.aliases else None,
             seed=seed,
         )
     return CandidateInputs.fit(
@@ -133,8 +138,7 @@ def prepare_model(
     tokenizer, lengths = _tokenizer_and_lengths(settings)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
     candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
-    vocabulary = settings.vocabulary if isinstance(settings.vocabulary, Vocabulary) else None
-    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=vocabulary)
+    processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=_concepts(settings))
     options = settings.model_options()
     if options["max_labels"] is None:
         options["max_labels"] = max(settings.min_labels, *map(len, each_value(rows, "labels")))

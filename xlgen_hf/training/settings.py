@@ -85,6 +85,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             the same.
         vocabulary: concepts, or names, whose labels are predicted in addition to those of the training rows.
         clusters: folder that `xlgen cluster` wrote; clusters are made if None.
+        cluster_by: what clusters are made by: `embeddings`, or `hierarchy`, the vocabulary's broader concepts.
         encoder: checkpoint that embeds documents for clusters and retrieval; if None the backbone, or all-MiniLM-L6-v2
             where that is a decoder-only language model.
         decoder_layers: layers of the decoder that an encoder checkpoint gets.
@@ -137,6 +138,13 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         group=_CLUSTERS,
         variants=("bcl", "mcg"),
         published=False,
+    )
+    cluster_by: Literal["embeddings", "hierarchy"] = setting(
+        "embeddings",
+        help="What new clusters are made by: embeddings, or the broader concepts of the vocabulary.",
+        group=_CLUSTERS,
+        variants=("bcl", "mcg"),
+        unless=("clusters",),
     )
     encoder: str | None = setting(
         None,
@@ -249,10 +257,16 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         """Refuse, before anything is computed, folders that are missing or of another kind, and aliases of nothing.
 
         Raises:
-            ConfigurationError: if one is missing, or lacks its main file, or there are no concepts to take aliases of.
+            ConfigurationError: if one is missing, or lacks its main file, or there are no concepts where some are
+                needed.
         """
-        if self.aliases and (self.vocabulary is None or isinstance(self.vocabulary, list)):
-            raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
+        if self.vocabulary is None or isinstance(self.vocabulary, list):
+            if self.aliases:
+                raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
+            if self.cluster_by == "hierarchy":
+                raise ConfigurationError(
+                    "cluster_by='hierarchy': only a vocabulary has a hierarchy; give one (--vocabulary)."
+                )
         from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER  # heavy for `--help`
 
         for name, command in (("clusters", "xlgen cluster"), ("retriever", "xlgen index")):
