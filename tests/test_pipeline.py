@@ -18,6 +18,8 @@ from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.pipeline import TASK, XLGenPipeline
 from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.ranking.calibration import Curve
+from xlgen_hf.ranking.confidence import ConfidenceModel
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.training.lora import add_lora
 
@@ -225,3 +227,21 @@ def test_import_alone_brings_nothing_heavy():
     script = "import xlgen_hf, sys; print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "", done.stderr
+
+
+def test_evidence_and_texts_for_a_person(make_model):
+    model, processor = make_model("bert", "bcl")
+    tag = XLGenPipeline(model, processor)
+    expected = model.predict(TEXTS[:2], processor, evidence=True)
+    found = tag(TEXTS[:2], evidence=True)
+    assert [[one["evidence"] for one in row] for row in found] == [
+        [one.to_dict() for one in row.evidence] for row in expected
+    ]
+    with pytest.raises(ConfigurationError, match="does not know how far its predictions can be trusted"):
+        tag(TEXTS[0], abstain_below=0.5)
+    even: Curve = {"slope": 0.0, "intercept": 0.0}  # everything is expected to be half right
+    confidence = ConfidenceModel(even, even)
+    processor = processor.with_score_model(replace(processor.score_model, confidence=confidence))
+    sure, unsure = (XLGenPipeline(model, processor, abstain_below=bound)(TEXTS[0]) for bound in (0.4, 0.6))
+    assert {one["abstain"] for one in sure} == {False} and {one["abstain"] for one in unsure} == {True}
+    assert "abstain" not in tag(TEXTS[0])[0] and "evidence" not in tag(TEXTS[0])[0]

@@ -26,7 +26,9 @@ __all__ = ["TASK", "ScoredLabel", "XLGenPipeline"]
 
 TASK = "extreme-multilabel-classification"
 _BATCH_SIZE = 64
-_OPTIONS = ("allowed", "decoding", "expected_f1", "open_vocabulary", "rule", "threshold", "top_k")
+_OPTIONS = (
+    "abstain_below", "allowed", "decoding", "evidence", "expected_f1", "open_vocabulary", "rule", "threshold", "top_k",
+)  # fmt: skip
 _DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
 
@@ -37,9 +39,17 @@ class _LabelAndScore(TypedDict):
 
 
 class ScoredLabel(_LabelAndScore, total=False):
-    """A predicted label, in the form that `text-classification` has, with the id of its concept if it has one."""
+    """A predicted label, in the form that `text-classification` has, with what else is known or was asked for.
+
+    Attributes:
+        id: id of its concept, if it has one.
+        evidence: what speaks for it, as JSON holds [`LabelEvidence`].
+        abstain: whether a person should look at its text.
+    """
 
     id: str
+    evidence: dict[str, object]
+    abstain: bool
 
 
 class _Settings(TypedDict, total=False):
@@ -49,6 +59,8 @@ class _Settings(TypedDict, total=False):
     rule: DecisionRule
     allowed: np.ndarray
     open_vocabulary: bool
+    evidence: bool
+    abstain_below: float
 
 
 class XLGenPipeline(Pipeline):
@@ -64,6 +76,9 @@ class XLGenPipeline(Pipeline):
     * `expected_f1`: as many labels as promise the highest F1; `rule`: any other [`DecisionRule`].
     * `batch_size`: texts in a batch, by default 64.
     * `allowed`, `open_vocabulary`: see [`XLGenForConditionalGeneration.predict`].
+    * `evidence`: add what speaks for each label, as `evidence`.
+    * `abstain_below`: say of each label, as `abstain`, whether a person should look at its text, since the F1 that is
+      expected of its labels is lower.
     * `decoding`: [`DecodingOptions`], or its fields by name (`num_beams`, `min_labels`, `max_labels` ...); those
       that a call names change those of the pipeline.
 
@@ -108,6 +123,10 @@ class XLGenPipeline(Pipeline):
             forward["allowed"] = np.asarray(allowed)
         if (open_vocabulary := options.get("open_vocabulary")) is not None:
             forward["open_vocabulary"] = bool(open_vocabulary)
+        if (evidence := options.get("evidence")) is not None:
+            forward["evidence"] = bool(evidence)
+        if (abstain_below := options.get("abstain_below")) is not None:
+            forward["abstain_below"] = abstain_below  # type: ignore[typeddict-item]
         return {}, forward, {}
 
     def __call__(
@@ -168,12 +187,21 @@ class XLGenPipeline(Pipeline):
 
     def postprocess(self, model_outputs: LabelPrediction) -> list[ScoredLabel]:
         """A prediction in the form that `text-classification` has."""
-        ids = model_outputs.ids or [None] * len(model_outputs.labels)
-        ranked = zip(model_outputs.labels, model_outputs.scores, ids, strict=True)
-        return [
-            {"label": label, "score": score} if one is None else {"label": label, "score": score, "id": one}
-            for label, score, one in ranked
-        ]
+        number = len(model_outputs.labels)
+        ids = model_outputs.ids or [None] * number
+        evidence = model_outputs.evidence or [None] * number
+        ranked = zip(model_outputs.labels, model_outputs.scores, ids, evidence, strict=True)
+        found: list[ScoredLabel] = []
+        for label, score, concept, of_label in ranked:
+            one: ScoredLabel = {"label": label, "score": score}
+            if concept is not None:
+                one["id"] = concept
+            if of_label is not None:
+                one["evidence"] = of_label.to_dict()
+            if model_outputs.abstain is not None:
+                one["abstain"] = model_outputs.abstain
+            found.append(one)
+        return found
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:
         """Write model and processor into one folder."""

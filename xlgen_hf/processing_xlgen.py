@@ -183,7 +183,16 @@ class XLGenProcessor(PushProcessorMixin):
         clusters = None if self.clusters is None else self.clusters.relabelled(change, encoder)
         self._take_sources({name: source.relabelled(change) for name, source in self._sources.items()})
         self.clusters, self.label_space = clusters, change.after
-        self.label_tokenizer = self.label_tokenizer.for_labels(change.after)
+        self.label_tokenizer = self.label_tokenizer.relabelled(change)
+
+    def spell_aliases(self) -> None:
+        """Let the decoder spell concepts by aliases and names in other languages, too.
+
+        A model that is made for the processor before cannot spell them.
+        """
+        if self.vocabulary is not None:
+            names = self.vocabulary.further_names(self.label_space.index)
+            self.label_tokenizer = self.label_tokenizer.with_aliases(names)
 
     def take_retriever(self, retriever: LabelRetriever) -> None:
         """Use another retriever of the same labels, such as one with further training texts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from tiny import ROWS
@@ -10,13 +11,16 @@ from tiny import ROWS
 from xlgen_hf.cli.main import main
 from xlgen_hf.data.rows import load_rows
 from xlgen_hf.data.vocabulary_files import read_vocabulary, write_vocabulary
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import MODEL_FILES, files_of_model, matches
 from xlgen_hf.labels.clusters import LabelClusters
 from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.labels.vocabulary import Vocabulary
+from xlgen_hf.labels.vocabulary import Vocabulary, vocabulary_labels
 from xlgen_hf.loading import load_predictor
+from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.training import run
 from xlgen_hf.training.build import prepare_model
 from xlgen_hf.training.run_record import describe_run
@@ -156,6 +160,20 @@ def test_options_of_index_that_contradict_each_other(index, options, message, ca
     assert message in capsys.readouterr().err
 
 
+def test_definitions_count_as_names(files, index, capsys):
+    concepts = [replace(one, definition={"en": f"what {one.names['en']} is"}) for one in VOCABULARY]
+    write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts, "en"))
+    assert index("--definitions") == 0
+    source = load_predictor(str(files / "index")).source
+    assert len(source.further) == len(concepts) and "what pottery is" in list(source.further_names)
+
+    words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--definitions"]
+    assert main(["index", *words]) == 1
+    assert "--definitions has no effect without concepts" in capsys.readouterr().err
+    assert main(["train", *words]) == 1
+    assert "definitions=True: only a vocabulary has definitions" in capsys.readouterr().err
+
+
 def test_aliases_need_a_vocabulary(files, checkpoints, capsys):
     words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--aliases"]
     assert main(["index", *words, "--encoder", checkpoints["bert"]]) == 1
@@ -216,6 +234,31 @@ def test_clusters_by_the_hierarchy(files, checkpoints, capsys):
     assert "cluster_by='hierarchy' has no effect with variant='rcl'" in capsys.readouterr().err
 
 
+def test_a_model_spells_aliases(files, checkpoints):
+    """From the settings of a training to a saved model: an alias decodes to its concept, also after a change."""
+    vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
+    settings = TrainingSettings(
+        backbone=checkpoints["t5"], variant="base", vocabulary=vocabulary, alias_spellings=True, max_labels=30
+    )
+    rows = load_rows(files / "rows.jsonl", vocabulary=vocabulary)
+    model, processor = prepare_model(settings, rows, cache_dir=files / "cache")
+    model.save_pretrained(files / "model")
+    processor.save_pretrained(files / "model")
+    predictor = load_predictor(str(files / "model"))
+    loaded = XLGenProcessor.from_pretrained(files / "model")
+    for given in (processor, loaded):
+        trie = given.label_tokenizer.trie
+        spelled = given.label_tokenizer.tokenizer("orgel", add_special_tokens=False)["input_ids"]
+        found = trie.label_of([*spelled, given.label_tokenizer.separator_token_id])
+        assert len(trie) == len(vocabulary) and given.label_space.names[found] == "organ"
+    for beams in (1, 4):
+        options = DecodingOptions(num_beams=beams, min_labels=4)
+        for one in predictor.predict(["organ music", "pottery"], decoding=options):
+            assert len(one.labels) == len(set(one.labels)) >= 4
+    scores = predictor.predict(["organ music"], rule=DecisionRule("top_k", 20))[0]
+    assert sorted(scores.labels) == sorted(vocabulary.ids)
+
+
 def test_training_makes_the_clusters_of_the_command(files, checkpoints):
     """`xlgen train --cluster-by hierarchy` reaches the clusters of the model."""
     vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
@@ -226,3 +269,36 @@ def test_training_makes_the_clusters_of_the_command(files, checkpoints):
     rows = load_rows(files / "rows.jsonl", vocabulary=vocabulary)
     _, processor = prepare_model(settings, rows, cache_dir=files / "cache")
     assert processor.clusters.metadata["made_by"] == "hierarchy"
+
+
+def test_label_rows_call_concepts_by_other_names(files, checkpoints, capsys):
+    """As the trainer gets them: with other names half of the time, the labels as ever."""
+    vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
+    settings = TrainingSettings(variant="base", vocabulary=vocabulary, alias_rows=True, label_rows=20.0)
+    space = LabelSpace.from_label_lists([], vocabulary_labels(vocabulary))
+    found = run.with_label_rows(load_rows(files / "rows.jsonl", vocabulary=vocabulary), space, settings, 0)
+    texts = " : ".join(row["text"] for row in found if row["label_side"]).split(" : ")
+    assert texts.count("Musik") > 10 and texts.count("music") > 10 and "pottery" in texts
+
+    words = ["train", "--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--alias-rows"]
+    assert main(words) == 1
+    assert "alias_rows=True: only a vocabulary has aliases" in capsys.readouterr().err
+    assert main([*words, "--label-rows", "0"]) == 1
+    assert "alias_rows=True has no effect with label_rows=0" in capsys.readouterr().err
+
+
+def test_the_index_of_a_training_has_the_ids_of_rows(files, checkpoints, capsys):
+    settings = TrainingSettings(
+        backbone=checkpoints["t5"], encoder=checkpoints["bert"], retriever_epochs=0, id_column="nr"
+    )
+    rows = [{"nr": f"r{number}", **row} for number, row in enumerate(ROWS)]
+    write_jsonl(files / "numbered.jsonl", rows)
+    read = load_rows(files / "numbered.jsonl", id_column="nr")
+    _, processor = prepare_model(settings, read, cache_dir=files / "cache")
+    assert list(processor.retriever.document_names.ids) == [row["nr"] for row in rows]
+    with_rows = run.with_label_rows(read, processor.label_space, settings, 0)
+    assert len(with_rows) > len(rows) and with_rows.column_names == ["text", "labels", "label_side"]
+
+    words = ["train", "--train-file", str(files / "numbered.jsonl"), "--output-dir", str(files / "other")]
+    assert main([*words, "--id-column", "nr", "--variant", "bcl"]) == 1
+    assert "id_column='nr' has no effect: it is for the index that a training of rcl makes" in capsys.readouterr().err

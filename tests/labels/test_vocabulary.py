@@ -107,6 +107,19 @@ def test_further_names_are_those_that_are_not_the_label():
     assert vocabulary_labels(found) == list(found.labels.values()) and vocabulary_labels(["a"]) == ["a"]
 
 
+def test_definitions_are_those_in_the_language_of_the_labels_where_there_are_some():
+    defined = [
+        Concept("1", {"en": "a", "de": "A"}, definition={"de": "Erster", "en": "first"}),
+        Concept("2", {"en": "b"}, {"en": ("B",)}, definition={"fi": "toinen"}),
+        Concept("3", {"en": "c"}),
+    ]
+    found = Vocabulary(defined, "en")
+    ids = {"a": 5, "b": 7, "c": 9}
+    assert found.further_names(ids, names=False, definitions=True) == [(5, "first"), (7, "toinen")]
+    assert found.further_names(ids, definitions=True) == [(5, "A"), (5, "first"), (7, "B"), (7, "toinen")]
+    assert found.further_names(ids, names=False) == []
+
+
 # ---------------------------------------------------------------------------------------------------- files
 
 

@@ -166,3 +166,15 @@ def test_label_side_rows_hold_each_label_equally_often():
     for row in rows:
         assert 1 <= len(row["labels"]) <= 4
         assert row["text"] == " : ".join(row["labels"])
+
+
+def test_label_side_rows_call_labels_by_other_names_half_of_the_time():
+    space = LabelSpace([f"label {i}" for i in range(4)], [1] * 4)
+    rows = label_side_rows(space, 400, seed=4, further=[(1, "alias"), (1, "Name"), (3, "other")])
+    plain = label_side_rows(space, 400, seed=4)
+    called = [name for row in rows for name in row["text"].split(" : ")]
+    assert all(set(row["labels"]) <= set(space.names) for row in rows)
+    counts = {name: called.count(name) for name in ("label 1", "alias", "Name", "label 3", "other")}
+    assert 0.4 < counts["label 1"] / (counts["label 1"] + counts["alias"] + counts["Name"]) < 0.6
+    assert counts["alias"] > 40 and counts["Name"] > 40 and counts["other"] > 80
+    assert plain == label_side_rows(space, 400, seed=4, further=[])

@@ -38,7 +38,7 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "aliases", "id_column", "keep_beginnings", "trim_vocabulary", "seed",
+    "lexical", "aliases", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "seed",
 )  # fmt: skip
 
 
@@ -89,6 +89,9 @@ def index(
         bool,
         typer.Option("--aliases", help="Let aliases and names in other languages of the vocabulary count as well."),
     ] = False,
+    definitions: Annotated[
+        bool, typer.Option("--definitions", help="Let definitions of the vocabulary count as names do.")
+    ] = False,
     keep_beginnings: Annotated[
         int,
         typer.Option(
@@ -129,20 +132,22 @@ def index(
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
     }
     warn_of_shared_texts(splits, train_file, rows)
-    vocabulary = _vocabulary(labels, rows, aliases=aliases)
+    vocabulary = _vocabulary(labels, rows, {"--aliases": aliases, "--definitions": definitions})
     sources = {"train": train_file, "validation": validation_file or ""}
     with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
         _make(output_dir, settings, splits, vocabulary, sources, cpu_threads)
     print_written(output_dir, "Index")
 
 
-def _vocabulary(labels: str | None, rows: RowOptions, *, aliases: bool) -> Vocabulary | list[str] | None:
+def _vocabulary(labels: str | None, rows: RowOptions, needing: dict[str, bool]) -> Vocabulary | list[str] | None:
+    """The vocabulary, which options that are set may need to have concepts."""
     from ..errors import ConfigurationError
     from ..labels.vocabulary import Vocabulary
 
     vocabulary = chosen_vocabulary(labels, rows)
-    if aliases and not isinstance(vocabulary, Vocabulary):
-        raise ConfigurationError("--aliases has no effect without concepts; give --vocabulary.")
+    option = next((name for name, is_set in needing.items() if is_set), None)
+    if option is not None and not isinstance(vocabulary, Vocabulary):
+        raise ConfigurationError(f"{option} has no effect without concepts; give --vocabulary.")
     return vocabulary
 
 
@@ -205,6 +210,12 @@ class _Data(NamedTuple):
     vocabulary: Vocabulary | None
     document_names: DocumentNames | None
 
+    def further_names(self, *, aliases: bool, definitions: bool) -> list[tuple[int, str]]:
+        """What counts besides labels."""
+        if self.vocabulary is None:
+            return []
+        return self.vocabulary.further_names(self.space.index, names=aliases, definitions=definitions)
+
 
 def _document_names(rows: Dataset | None, settings: dict[str, Any]) -> DocumentNames:
     """What evidence calls the training rows that have labels: by the column of ids, or by their number."""
@@ -264,7 +275,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         contrastive=contrastive,
         settings=RetrievalSettings(max_length=settings["max_length"]),
         lexical=settings["lexical"],
-        aliases=data.vocabulary if settings["aliases"] else None,
+        further=data.further_names(aliases=settings["aliases"], definitions=settings["definitions"]),
         document_names=data.document_names,
         seed=settings["seed"],
     )

@@ -23,7 +23,7 @@ __all__ = ["train"]
 _SHOWN = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
 
 
-@takes_row_options(leave_out=("id_column", "keep_columns"))
+@takes_row_options(leave_out=("keep_columns",))
 @takes_settings(TrainingSettings, TrainerSettings)
 def train(
     context: typer.Context,
@@ -75,7 +75,9 @@ def train(
     own = {name: value for name, value in values.items() if name in definitions(TrainingSettings)}
     sources = {"train": train_file} | ({} if validation_file is None else {"validation": validation_file})
     vocabulary = chosen_vocabulary(labels, rows)
-    settings = from_values(TrainingSettings, {**own, "vocabulary": vocabulary, "sources": sources})
+    settings = from_values(
+        TrainingSettings, {**own, "vocabulary": vocabulary, "sources": sources, "id_column": rows.id_column}
+    )
     settings.check_effect(given_names(context))
     settings.check_folders()
     settings = settings.resolved()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -28,7 +28,9 @@ _JOINT = " : "  # library titles join their parts so
 _MOST_NAMES = 4
 
 
-def label_side_rows(label_space: LabelSpace, count: int, seed: int = 0) -> list[dict[str, str | list[str]]]:
+def label_side_rows(
+    label_space: LabelSpace, count: int, seed: int = 0, further: Sequence[tuple[int, str]] = ()
+) -> list[dict[str, str | list[str]]]:
     """Make rows whose text is one to four label names, in any order, and whose labels are these.
 
     Every label of the space stands in as many rows as any other, give or take one, those that training never saw
@@ -38,19 +40,31 @@ def label_side_rows(label_space: LabelSpace, count: int, seed: int = 0) -> list[
         label_space: the labels.
         count: number of rows.
         seed: seed of the draw.
+        further: label ids and further names of theirs: aliases, and names in other languages. The text calls a label
+            that has some by one of them half of the time.
 
     Source: Jain et al., "Gandalf", KDD 2024 (label names as training points).
     """
     random = np.random.default_rng(seed)
     rows: list[dict[str, str | list[str]]] = []
     pool: list[int] = []
+    others: dict[int, list[str]] = {}
+    for label, name in further:
+        others.setdefault(label, []).append(name)
     for size in random.integers(1, min(_MOST_NAMES, len(label_space)) + 1, size=count):
         if len(pool) < size:
             pool += random.permutation(len(label_space)).tolist()
-        names = label_space.decode(dict.fromkeys(pool[:size]))
+        labels = list(dict.fromkeys(pool[:size]))
         del pool[:size]
-        rows.append({"text": _JOINT.join(names), "labels": names})
+        names = label_space.decode(labels)
+        called = [_one_name(*pair, random) for pair in zip(names, map(others.get, labels), strict=True)]
+        rows.append({"text": _JOINT.join(called), "labels": names})
     return rows
+
+
+def _one_name(name: str, others: list[str] | None, random: np.random.Generator) -> str:
+    """A label's own name, or one of its others half of the time."""
+    return others[int(random.integers(len(others)))] if others and random.random() < 0.5 else name
 
 
 def drop_labels(dataset: Dataset, rate: float = 0.5, seed: int = 0, *, keep_one: bool = True) -> Dataset:

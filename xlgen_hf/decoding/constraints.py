@@ -40,7 +40,8 @@ class LabelSetConstraint:
 
     A child of a row's trie node is open where it leads to at least one label that the row does not hold yet. A row may
     end between labels, from `min_labels` labels on, or where nothing is open; nothing is open after `max_labels`
-    labels. So each row ends, and every row that ended is a set.
+    labels. So each row ends, and every row that ended is a set. A label that has aliases is held whichever of its
+    spellings was generated.
 
     With ranks, a row's labels rise in rank: each set then has exactly one sequence, whose probability is that of the
     set.
@@ -74,9 +75,10 @@ class LabelSetConstraint:
         self._high = torch.as_tensor(trie.leaf_high, device=device)
         self._root_columns = self.edge_column[: int(trie.child_start[1])].long()
         self._widest = int(np.diff(trie.child_start).max())
+        self._siblings = torch.as_tensor(trie.siblings, device=device) if trie.has_aliases else None
         self._leaf_rank: torch.Tensor | None = None
         if ranks is not None:
-            self._leaf_rank = torch.as_tensor(ranks[trie.leaf_label], device=device)
+            self._leaf_rank = torch.as_tensor(ranks[trie.leaf_owner], device=device)
             self._greatest_rank = torch.as_tensor(trie.greatest_below(ranks), device=device)
 
     def start(self, rows: int, closed: Sequence[Sequence[int]] = (), given: Sequence[Sequence[int]] = ()) -> SetState:
@@ -171,13 +173,14 @@ class LabelSetConstraint:
 
     def _close_used_up(self, is_open: torch.Tensor, state: SetState, first: torch.Tensor) -> None:
         """Close edges below which every label is used; only edges on the way to a used label can be such."""
+        used = state.used if self._siblings is None else self._siblings[state.used].flatten(1)
         low, high = self._low[state.node][:, None], self._high[state.node][:, None]
-        row, column = ((state.used >= low) & (state.used < high)).nonzero(as_tuple=True)
+        row, column = ((used >= low) & (used < high)).nonzero(as_tuple=True)
         if not len(row):
             return
-        child = self._child_above(state.node[row], state.used[row, column])
+        child = self._child_above(state.node[row], used[row, column])
         low, high = self._low[child], self._high[child]
-        used = state.used[row]
+        used = used[row]
         used_up = ((used >= low[:, None]) & (used < high[:, None])).sum(1) >= high - low
         row, child = row[used_up], child[used_up]
         is_open[row, child - 1 - first[row]] = False
@@ -222,4 +225,4 @@ class LabelSetConstraint:
     def labels(self, leaves: torch.Tensor) -> np.ndarray:
         """Leaves -> label ids; -1 stays."""
         found = leaves.cpu().numpy()
-        return np.where(found >= 0, self.trie.leaf_label[found.clip(0)], _NO_LEAF)
+        return np.where(found >= 0, self.trie.leaf_owner[found.clip(0)], _NO_LEAF)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -326,7 +326,24 @@ def beam_search(
         growing, ended, tokens = growing.select(kept), ended.select(kept), tokens[kept]
     else:
         found.put(_rows_of(open_texts, num_beams), _or_cut(ended, growing, num_beams))
-    return _to_sets(found, constraint, texts)
+    sets = _to_sets(found, constraint, texts)
+    return _in_one_spelling(sets) if constraint.trie.has_aliases else sets
+
+
+def _in_one_spelling(sets: LabelSets) -> LabelSets:
+    """Of the sets of a text with the same labels in other spellings the best one alone; the others are none.
+
+    So a label's score is that of its best spelling, as it is in teacher forcing, and comparable with greedy search.
+    """
+    score = sets.score.copy()
+    for text, labels in enumerate(sets.labels):
+        seen: set[bytes] = set()
+        for place, of_set in enumerate(labels):
+            key = of_set.tobytes()
+            if key in seen:
+                score[text, place] = -np.inf
+            seen.add(key)
+    return replace(sets, score=score)
 
 
 def _hold(given: torch.Tensor, best: torch.Tensor, child: torch.Tensor, end: torch.Tensor) -> None:

@@ -153,7 +153,8 @@ def score_continuations(
 ) -> np.ndarray:
     """Log-probability of labels as what rows go on with, by teacher forcing along the trie.
 
-    What labels share at their start is run once.
+    What labels share at their start is run once. A label with aliases has the log-probability of its most probable
+    spelling.
 
     Args:
         rows: `N` rows.
@@ -166,9 +167,24 @@ def score_continuations(
     Returns:
         Log-probabilities, `(M,)`, float32.
     """
+    if not constraint.trie.has_aliases:
+        return _score_spellings(rows, log_probs, constraint, labels, np.asarray(owner), floor)
+    spelled, place = constraint.trie.spellings(labels)
+    found = _score_spellings(rows, log_probs, constraint, spelled, np.asarray(owner)[place], floor)
+    return np.maximum.reduceat(found, np.searchsorted(place, np.arange(len(labels)))) if len(labels) else found
+
+
+def _score_spellings(
+    rows: DecoderRows,
+    log_probs: torch.Tensor,
+    constraint: LabelSetConstraint,
+    labels: np.ndarray,
+    row: np.ndarray,
+    floor: float,
+) -> np.ndarray:
+    """[`score_continuations`] of labels, or aliases, in one spelling each; `row` is where each is spelled."""
     paths = constraint.trie.paths(labels)
     result = np.zeros(len(labels), dtype=np.float32)
-    row = np.asarray(owner)  # decoder row in which each label is spelled
     active = np.arange(len(labels))
     log_floor = np.log(floor) if floor > 0 else -np.inf
     for depth in range(paths.shape[1]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,10 +13,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..errors import ConfigurationError, LabelSpaceError
+from .changes import LabelChange
 from .space import LabelSpace
 from .trie import LabelTrie
 
-__all__ = ["LabelTokenizer", "TruncationReport", "frame_of", "language_token_id", "plain_token_ids"]
+__all__ = ["MAX_ALIASES", "LabelTokenizer", "TruncationReport", "frame_of", "language_token_id", "plain_token_ids"]
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +26,10 @@ _TASKS = {"clusters": "<xlgen:clusters>", "labels": "<xlgen:labels>"}
 _LEVEL = "<xlgen:r{}>"
 _CLUSTER = "<xlgen:c{}>"
 _SHOWN = 5  # names that a report spells out
+_SEVERAL = -1  # in place of a label
+MAX_ALIASES = 7
+"""Aliases of a label that the decoder can spell, the first ones: each step of a search closes the spellings of what a
+set holds already."""
 _PROBES = ("a", "1", ".", "\u4e00", "\u0430")  # of these, every tokenizer can spell some
 
 
@@ -142,6 +148,47 @@ class LabelTokenizer:
     def with_max_length(self, max_length: int) -> LabelTokenizer:
         """The same with another maximum number of tokens per target."""
         return self._changed(self.label_space, self.trie, max_length)
+
+    def with_aliases(self, names: Iterable[tuple[int, str]]) -> LabelTokenizer:
+        """The same with further spellings of labels, which decode to these.
+
+        Args:
+            names: label ids and further names of theirs; see [`MAX_ALIASES`].
+        """
+        labels, texts = zip(*names, strict=True) if (names := list(names)) else ((), ())
+        spelled = [[*ids, self.separator_token_id] for ids in plain_token_ids(self.tokenizer, texts)]
+        return self._with_spellings(list(zip(labels, spelled, strict=True)))
+
+    def relabelled(self, change: LabelChange) -> LabelTokenizer:
+        """The same for a changed label space; labels keep their aliases."""
+        known = [] if self._given_trie is None else self._given_trie.aliases()
+        moved = [(int(change.target[label]), tokens) for label, tokens in known]
+        return self.for_labels(change.after)._with_spellings([pair for pair in moved if pair[0] >= 0])
+
+    def _with_spellings(self, aliases: Sequence[tuple[int, list[int]]]) -> LabelTokenizer:
+        """With those of some spellings that mean one label, and fit into a target; the others are counted."""
+        own = set(map(tuple, self.label_token_ids))
+        owners: dict[tuple[int, ...], int] = {}
+        for label, tokens in aliases:
+            key = tuple(tokens)
+            if 1 < len(key) < self.max_length and key not in own:
+                owners[key] = label if owners.get(key, label) == label else _SEVERAL
+        count: Counter[int] = Counter({_SEVERAL: MAX_ALIASES})
+        kept: dict[tuple[int, ...], int] = {}
+        for key, label in owners.items():
+            if count[label] < MAX_ALIASES:
+                count[label] += 1
+                kept[key] = label
+        if aliases:
+            logger.info(
+                "Aliases that the decoder can spell: %d of %d. The others mean several labels, are spelled like a "
+                "label, are longer than a target, or are more than %d of a label.",
+                len(kept), len(aliases), MAX_ALIASES,
+            )  # fmt: skip
+        if not kept:
+            return self
+        trie = LabelTrie([*self.label_token_ids, *map(list, kept)], list(kept.values()))
+        return self._changed(self.label_space, trie, self.max_length)
 
     def _changed(self, label_space: LabelSpace, trie: LabelTrie | None, max_length: int) -> LabelTokenizer:
         return LabelTokenizer(

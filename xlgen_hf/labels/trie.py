@@ -26,7 +26,9 @@ _FORM = Tensors(
         "child_start": offsets(np.int32, "nodes", "nodes-1"),
         "edge_token": tensor(np.int32, "nodes-1", minimum=0, maximum="tokens-1"),
         "leaf_label": tensor(np.int32, "L", minimum=0, maximum="L-1"),
+        "alias_label": tensor(np.int32, "aliases", minimum=0),
     },
+    optional=["alias_label"],
     not_empty=["nodes", "L"],
     format_version=2,
     made_by="xlgen train",
@@ -37,6 +39,9 @@ _MOST_NODES = np.iinfo(np.int32).max
 class LabelTrie:
     """A prefix tree over the token sequences of `L` labels, as flat (CSR) arrays, all int32.
 
+    Labels may have further spellings, aliases, each with a leaf of its own: spelling `L + i` is alias `i`. What is
+    asked for by label has the label's own spelling, unless it says otherwise.
+
     Nodes are numbered breadth first, the root is 0, and the children of a node are sorted by token, so that edge `e`
     leads to node `e + 1`. Leaves are numbered in the order of their sequences, so that the labels below a node are an
     interval of leaves.
@@ -45,7 +50,8 @@ class LabelTrie:
         child_start: shape `(nodes + 1,)`; the children of node `n` are the edges `child_start[n]:child_start[n + 1]`.
         edge_token: token of each edge, shape `(nodes - 1,)`.
         leaf_low, leaf_high: the leaves below each node are `leaf_low[n]:leaf_high[n]`, shape `(nodes,)`.
-        leaf_label: label id of each leaf, shape `(L,)`.
+        leaf_label: label id of each leaf, from `L` on that of an alias, shape `(L + A,)`.
+        alias_label: label id of each alias, shape `(A,)`.
     """
 
     child_start: np.ndarray
@@ -53,13 +59,15 @@ class LabelTrie:
     leaf_low: np.ndarray
     leaf_high: np.ndarray
     leaf_label: np.ndarray
+    alias_label: np.ndarray
 
-    def __init__(self, sequences: Sequence[Sequence[int]]) -> None:
+    def __init__(self, sequences: Sequence[Sequence[int]], alias_label: Sequence[int] = ()) -> None:
         """Build the trie.
 
         Args:
-            sequences: token ids of each label, in the order of the label ids; none empty, none a prefix of another
-                (a separator at the end of every sequence sees to that).
+            sequences: token ids of each label, in the order of the label ids, and then of each alias; none empty, none
+                a prefix of another (a separator at the end of every sequence sees to that).
+            alias_label: label id of each alias.
 
         Raises:
             LabelSpaceError: if a sequence is empty, or two labels cannot be told apart.
@@ -68,7 +76,7 @@ class LabelTrie:
         tokens = np.empty(lengths.sum(), dtype=np.int32)
         for sequence, end in zip(sequences, lengths.cumsum(), strict=True):
             tokens[end - len(sequence) : end] = sequence
-        self._set(_build(tokens, lengths))
+        self._set(_build(tokens, lengths), np.asarray(alias_label, dtype=np.int32), len(sequences) - len(alias_label))
 
     @classmethod
     def from_flat(cls, tokens: np.ndarray, lengths: np.ndarray) -> LabelTrie:
@@ -84,14 +92,19 @@ class LabelTrie:
         return cls._from_arrays(_build(np.asarray(tokens), np.asarray(lengths, dtype=np.int64)))
 
     @classmethod
-    def _from_arrays(cls, arrays: dict[str, np.ndarray]) -> LabelTrie:
+    def _from_arrays(
+        cls, arrays: dict[str, np.ndarray], alias_label: np.ndarray | None = None, first_alias: int | None = None
+    ) -> LabelTrie:
         trie = cls.__new__(cls)
-        trie._set(arrays)
+        aliases = np.empty(0, dtype=np.int32) if alias_label is None else alias_label
+        trie._set(arrays, aliases, len(arrays["leaf_label"]) - len(aliases) if first_alias is None else first_alias)
         return trie
 
-    def _set(self, arrays: dict[str, np.ndarray]) -> None:
+    def _set(self, arrays: dict[str, np.ndarray], alias_label: np.ndarray, first_alias: int) -> None:
         for name in _SAVED:
             setattr(self, name, arrays[name])
+        self.alias_label = alias_label
+        self._first_alias = first_alias  # `L` of the whole trie, also in a part of it
         self._kept: dict[Hashable, object] = {}
 
     def kept(self, key: Hashable, make: Callable[[], _Value]) -> _Value:
@@ -109,7 +122,26 @@ class LabelTrie:
 
     def __len__(self) -> int:
         """The number of labels `L`."""
-        return len(self.leaf_label)
+        return self._num_labels
+
+    @cached_property
+    def _num_labels(self) -> int:
+        return int((self.leaf_label < self._first_alias).sum()) if self.has_aliases else len(self.leaf_label)
+
+    @property
+    def has_aliases(self) -> bool:
+        """Whether a label has further spellings."""
+        return len(self.alias_label) > 0
+
+    @cached_property
+    def leaf_owner(self) -> np.ndarray:
+        """The label that each leaf stands for, whichever its spelling, shape `(L + A,)`."""
+        if not self.has_aliases:
+            return self.leaf_label
+        alias = self.leaf_label - self._first_alias
+        owner = self.leaf_label.copy()
+        owner[alias >= 0] = self.alias_label[alias[alias >= 0]]
+        return owner
 
     @property
     def num_nodes(self) -> int:
@@ -144,14 +176,53 @@ class LabelTrie:
         node = self.walk(tokens)
         if node is None or self.child_start[node] != self.child_start[node + 1]:
             return None
-        return int(self.leaf_label[self.leaf_low[node]])
+        return int(self.leaf_owner[self.leaf_low[node]])
 
     @cached_property
     def label_leaf(self) -> np.ndarray:
         """Leaf of each label id, shape `(greatest label id + 1,)`; -1 for ids that the trie does not hold."""
+        return self._spelling_leaf[: self._first_alias]
+
+    @cached_property
+    def _spelling_leaf(self) -> np.ndarray:
+        """Leaf of each label id and, after them, of each alias, -1 for those that the trie does not hold."""
         leaf = np.full(int(self.leaf_label.max()) + 1, -1, dtype=np.int32)
-        leaf[self.leaf_label] = np.arange(len(self), dtype=np.int32)
+        leaf[self.leaf_label] = np.arange(len(self.leaf_label), dtype=np.int32)
         return leaf
+
+    @cached_property
+    def _by_owner(self) -> np.ndarray:
+        """The leaves by label, and each label's own spelling first."""
+        return np.lexsort((self.leaf_label, self.leaf_owner))
+
+    @cached_property
+    def siblings(self) -> np.ndarray:
+        """The leaves of the same label as each leaf, itself included, padded with -1, shape `(L + A + 1, spellings)`.
+
+        The last row, that of leaf -1, has none.
+        """
+        owner = self.leaf_owner[self._by_owner]
+        group = np.cumsum(np.diff(owner, prepend=owner[:1]) != 0)
+        size = np.bincount(group)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(size) - size, size)
+        of_group = np.full((len(size) + 1, size.max()), -1, dtype=np.int32)
+        of_group[group, place] = self._by_owner
+        group_of_leaf = np.full(len(owner) + 1, len(size))
+        group_of_leaf[self._by_owner] = group
+        return of_group[group_of_leaf]
+
+    def spellings(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """All spellings of labels that the trie holds.
+
+        Args:
+            labels: label ids, shape `(M,)`.
+
+        Returns:
+            The spellings, as [`paths`] takes them, and the place of the label of each in `labels`, ascending, `(P,)`.
+        """
+        leaves = self.siblings[self.label_leaf[labels]]
+        place, _ = np.nonzero(leaves >= 0)
+        return self.leaf_label[leaves[leaves >= 0]], place
 
     @cached_property
     def _parent(self) -> np.ndarray:
@@ -160,9 +231,9 @@ class LabelTrie:
 
     @cached_property
     def _leaf_node(self) -> np.ndarray:
-        """Node of each leaf, shape `(L,)`."""
+        """Node of each leaf, shape `(L + A,)`."""
         nodes = np.flatnonzero(np.diff(self.child_start) == 0).astype(np.int32)
-        found = np.empty(len(self), dtype=np.int32)
+        found = np.empty(len(self.leaf_label), dtype=np.int32)
         found[self.leaf_low[nodes]] = nodes
         return found
 
@@ -176,12 +247,12 @@ class LabelTrie:
         """The nodes that spell each label, from the root's child to the leaf.
 
         Args:
-            labels: label ids that the trie holds, shape `(M,)`.
+            labels: label ids that the trie holds, shape `(M,)`; or ids of aliases, see the class.
 
         Returns:
             Nodes, shape `(M, D)` with D the longest of the labels, padded with -1.
         """
-        node = self._leaf_node[self.label_leaf[labels]]
+        node = self._leaf_node[self._spelling_leaf[labels]]
         upwards = []
         while (node > 0).any():
             upwards.append(node)
@@ -196,8 +267,16 @@ class LabelTrie:
         paths = self.paths(np.arange(len(self)) if labels is None else labels)
         return self.edge_token[paths[paths > 0] - 1], (paths > 0).sum(1)
 
+    def aliases(self) -> list[tuple[int, list[int]]]:
+        """Label id and token sequence of each alias of a whole trie."""
+        if not self.has_aliases:
+            return []
+        tokens, lengths = self.sequences(self._first_alias + np.arange(len(self.alias_label)))
+        parts = np.split(tokens, np.cumsum(lengths)[:-1])
+        return [(label, part.tolist()) for label, part in zip(self.alias_label.tolist(), parts, strict=True)]
+
     def subset(self, labels: np.ndarray) -> LabelTrie:
-        """The part of the trie that leads to some of the labels, which keep their ids.
+        """The part of the trie that leads to some of the labels, by all their spellings; they keep their ids.
 
         Args:
             labels: label ids that the trie holds, shape `(M,)`, at least one.
@@ -205,8 +284,10 @@ class LabelTrie:
         Raises:
             LabelSpaceError: if there is no label.
         """
-        kept_leaf = np.zeros(len(self), dtype=bool)
+        kept_leaf = np.zeros(len(self.leaf_label), dtype=bool)
         kept_leaf[self.label_leaf[labels]] = True
+        if self.has_aliases:
+            kept_leaf |= np.isin(self.leaf_owner, labels)
         if not kept_leaf.any():
             raise LabelSpaceError("No label is left to choose from; allow at least one.")
         before = np.concatenate([[0], np.cumsum(kept_leaf)]).astype(np.int32)
@@ -223,12 +304,14 @@ class LabelTrie:
                 "leaf_low": low[kept],
                 "leaf_high": high[kept],
                 "leaf_label": self.leaf_label[kept_leaf],
-            }
+            },
+            self.alias_label,
+            self._first_alias,
         )
 
     def greatest_below(self, value: np.ndarray) -> np.ndarray:
         """The greatest `value` `(greatest label id + 1,)` among the labels below each node, shape `(nodes,)`."""
-        by_leaf = np.append(value[self.leaf_label], value.min())
+        by_leaf = np.append(value[self.leaf_owner], value.min())
         bounds = np.stack([self.leaf_low, self.leaf_high], axis=1).ravel()
         return np.maximum.reduceat(by_leaf, bounds)[::2]
 
@@ -237,7 +320,8 @@ class LabelTrie:
     def save(self, folder: str | Path, digest: str = "") -> Path:
         """Write `label_trie.safetensors`, with a digest of what it was built from, into `folder`; return its path."""
         path = Path(folder) / LABEL_TRIE_FILE
-        _FORM.write(path, {name: getattr(self, name) for name in _SAVED}, {"digest": digest})
+        names = (*_SAVED, "alias_label") if self.has_aliases else _SAVED
+        _FORM.write(path, {name: getattr(self, name) for name in names}, {"digest": digest})
         return path
 
     @classmethod
@@ -257,10 +341,18 @@ class LabelTrie:
         """
         path = Path(folder) / LABEL_TRIE_FILE
         arrays, metadata = _FORM.read(path, {"tokens": num_tokens}, mapped=True)
+        aliases = arrays.get("alias_label")
         problem = _problem(*(arrays[name] for name in _SAVED))
+        if problem is None and aliases is not None and not _are_aliases(aliases, len(arrays["leaf_label"])):
+            problem = "'alias_label' must name a label of each alias, and leave labels that are none."
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
-        return cls._from_arrays(arrays) if metadata.get("digest") == digest else None
+        return cls._from_arrays(arrays, aliases) if metadata.get("digest") == digest else None
+
+
+def _are_aliases(aliases: np.ndarray, num_leaves: int) -> bool:
+    """Whether aliases are those of labels, which the other leaves stand for."""
+    return 0 < len(aliases) < num_leaves and int(aliases.max()) < num_leaves - len(aliases)
 
 
 def _build(tokens: np.ndarray, lengths: np.ndarray) -> dict[str, np.ndarray]:

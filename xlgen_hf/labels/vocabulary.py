@@ -131,19 +131,26 @@ class Vocabulary:
             groups.setdefault(one.name(self._order), []).append(one.id)
         return {name: ids for name, ids in groups.items() if len(ids) > 1}
 
-    def further_names(self, label_ids: Mapping[str, int]) -> list[tuple[int, str]]:
-        """Names of the concepts other than their labels, in every language, each with the id of its label, by id.
+    def further_names(
+        self, label_ids: Mapping[str, int], *, names: bool = True, definitions: bool = False
+    ) -> list[tuple[int, str]]:
+        """What else labels are called, each with the id of its label, by id.
 
         Args:
             label_ids: label -> label id; concepts whose label is not among them are left out.
+            names: aliases, and names other than the label, in every language.
+            definitions: the definition of each concept, in the language of the labels if there is one.
         """
-        pairs = ((label_ids[label], one, label) for one, label in self.labels.items() if label in label_ids)
-        return [
-            (label_id, name)
-            for label_id, concept_id, label in sorted(pairs)
-            for name in self.concepts[concept_id].all_names()
-            if name != label
-        ]
+        pairs = sorted((label_ids[label], one, label) for one, label in self.labels.items() if label in label_ids)
+        found: list[tuple[int, str]] = []
+        for label_id, concept_id, label in pairs:
+            concept = self.concepts[concept_id]
+            called = concept.all_names() if names else []
+            if definitions and concept.definition:
+                defined = concept.definition
+                called = [*called, next(defined[one] for one in (*self._order, *defined) if one in defined)]
+            found += [(label_id, text) for text in dict.fromkeys(called) if text != label]
+        return found
 
     # ------------------------------------------------------------------------------------------------ finding
 

@@ -35,7 +35,7 @@ class NameEvidence:
     """A name of a label that resembles the text.
 
     Attributes:
-        name: the label's name, an alias, or its name in another language.
+        name: the label's name, an alias, its name in another language, or its definition.
         by: what the similarity is one of: embeddings, or character n-grams.
         similarity: in [0, 1].
         share: fraction of the label's retrieval score that comes from it, in [0, 1].

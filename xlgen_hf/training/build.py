@@ -11,6 +11,7 @@ from datasets import Dataset
 from transformers import AutoConfig, PreTrainedTokenizerBase, set_seed
 
 from ..data.blocks import each_value
+from ..data.rows import row_ids
 from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..encoders.trimming import trim_checkpoint
@@ -24,6 +25,7 @@ from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..modules.backbone import longest_sequence
 from ..processing_xlgen import XLGenProcessor
 from ..retrieval.candidate_inputs import CandidateInputs
+from ..retrieval.documents import DocumentNames
 from ..retrieval.model_sources import load_index
 from .retriever import ContrastiveSettings, fit_retriever
 from .settings import TrainingSettings
@@ -39,6 +41,14 @@ _LEVEL_TEXTS = 5_000  # training texts whose candidates part the levels of their
 
 def _concepts(settings: TrainingSettings) -> Vocabulary | None:
     return settings.vocabulary if isinstance(settings.vocabulary, Vocabulary) else None
+
+
+def _further_names(settings: TrainingSettings, label_space: LabelSpace) -> list[tuple[int, str]]:
+    """What counts in a new retriever besides labels."""
+    vocabulary = _concepts(settings)
+    if vocabulary is None:
+        return []
+    return vocabulary.further_names(label_space.index, names=settings.aliases, definitions=settings.definitions)
 
 
 def _make_clusters(
@@ -78,6 +88,7 @@ def _make_candidates(
 ) -> CandidateInputs | None:
     if not settings.reads_candidates:
         return None
+    column = settings.id_column
     if settings.retriever is not None:
         retriever = load_index(settings.retriever, label_space)
     else:
@@ -91,7 +102,8 @@ def _make_candidates(
             passage_prompt=settings.passage_prompt,
             contrastive=ContrastiveSettings(epochs=settings.retriever_epochs),
             lexical=settings.lexical,
-            aliases=_concepts(settings) if settings.aliases else None,
+            further=_further_names(settings, label_space),
+            document_names=None if column is None else DocumentNames.of(row_ids(rows, column), []),
             seed=seed,
         )
     return CandidateInputs.fit(
@@ -139,6 +151,8 @@ def prepare_model(
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
     candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
     processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=_concepts(settings))
+    if settings.alias_spellings:
+        processor.spell_aliases()
     options = settings.model_options()
     if options["max_labels"] is None:
         options["max_labels"] = max(settings.min_labels, *map(len, each_value(rows, "labels")))
@@ -159,9 +173,10 @@ def prepare_model(
 def texts_to_keep_tokens_of(
     label_space: LabelSpace, splits: Iterable[Dataset | None], vocabulary: Vocabulary | list[str] | None
 ) -> list[str]:
-    """Texts, label names, and further names of concepts, whose tokens a trimmed vocabulary keeps."""
+    """Texts, label names, and further names and definitions of concepts, whose tokens a trimmed vocabulary keeps."""
     texts = [text for split in splits if split is not None for text in each_value(split, "text")]
-    further = vocabulary.further_names(label_space.index) if isinstance(vocabulary, Vocabulary) else ()
+    has_concepts = isinstance(vocabulary, Vocabulary)
+    further = vocabulary.further_names(label_space.index, definitions=True) if has_concepts else ()
     return [*texts, *label_space.names, *(name for _, name in further)]
 
 

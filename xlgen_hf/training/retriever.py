@@ -31,7 +31,6 @@ from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
 from ..files.serialization import JSON
 from ..labels.space import LabelSpace
-from ..labels.vocabulary import Vocabulary
 from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
@@ -261,7 +260,7 @@ def fit_retriever(
     contrastive: ContrastiveSettings | None = None,
     settings: RetrievalSettings | None = None,
     lexical: bool = True,
-    aliases: Vocabulary | None = None,
+    further: Sequence[tuple[int, str]] = (),
     document_names: DocumentNames | None = None,
     seed: int = 0,
 ) -> LabelRetriever:
@@ -278,7 +277,8 @@ def fit_retriever(
         contrastive: how the encoder is trained; it stays as it is if None, or with 0 epochs.
         settings: how similarities become scores.
         lexical: let spelling count as well, as far as the validation rows, or the settings, say.
-        aliases: vocabulary whose aliases and names in other languages count as names of its labels as well.
+        further: label ids, ascending, and what counts as names of theirs as well: aliases, definitions ...; see
+            `Vocabulary.further_names`.
         document_names: what evidence calls the training rows; by their number, from 1, if None.
         seed: of the training.
 
@@ -293,9 +293,8 @@ def fit_retriever(
     if contrastive is not None and contrastive.epochs > 0:
         place = folder / _ENCODER_FOLDER
         train_encoder(loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, seed=seed)
-    further = () if aliases is None else aliases.further_names(label_space.index)
     if further:
-        logger.info("Aliases and names in other languages that count in retrieval: %d.", len(further))
+        logger.info("Further names, or definitions, that count in retrieval: %d.", len(further))
     retriever = LabelRetriever.fit(
         label_space,
         texts,

@@ -18,6 +18,7 @@ from ..hub.card_text import CARD_FILE
 from ..hub.local_cards import write_local_card
 from ..hub.push import push_model
 from ..labels.space import LabelSpace
+from ..labels.vocabulary import Vocabulary
 from ..loading import load_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
@@ -32,7 +33,7 @@ from .run_record import describe_run, finished_scores, start_record
 from .settings import TrainingSettings
 from .trainer import XLGenTrainer
 
-__all__ = ["train_model"]
+__all__ = ["train_model", "with_label_rows"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +108,7 @@ def _train(
         model,
         args,
         processing_class=processor,
-        train_dataset=_with_label_rows(train_rows, processor.label_space, _label_row_rate(settings), args.seed),
+        train_dataset=with_label_rows(train_rows, processor.label_space, settings, args.seed),
         eval_dataset=validation_rows,
     )
     if args.predict_with is not None:
@@ -239,10 +240,15 @@ def _label_row_rate(settings: TrainingSettings) -> float:
     return settings.label_rows if settings.generation_loss_weight > 0 else 0.0
 
 
-def _with_label_rows(rows: Dataset, label_space: LabelSpace, rate: float, seed: int) -> Dataset:
-    if rate == 0:
+def with_label_rows(rows: Dataset, label_space: LabelSpace, settings: TrainingSettings, seed: int) -> Dataset:
+    """Training rows and, marked, the label-side rows that the settings ask for, see [`label_side_rows`]."""
+    number = round(_label_row_rate(settings) * len(rows))
+    if number == 0:
         return rows
-    extra = Dataset.from_list(label_side_rows(label_space, round(rate * len(rows)), seed), features=rows.features)
+    has_aliases = settings.alias_rows and isinstance(settings.vocabulary, Vocabulary)
+    further = settings.vocabulary.further_names(label_space.index) if has_aliases else ()
+    rows = rows.select_columns(["text", "labels"])  # label-side rows have no ids
+    extra = Dataset.from_list(label_side_rows(label_space, number, seed, further), features=rows.features)
     marked = [one.add_column(LABEL_SIDE, [value] * len(one)) for one, value in ((rows, False), (extra, True))]
     return concatenate_datasets(marked)
 

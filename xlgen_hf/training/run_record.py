@@ -11,7 +11,9 @@ from typing import TypeAlias
 
 from datasets import Dataset
 
+from ..data.rows import row_ids
 from ..errors import ConfigurationError, ModelFolderError
+from ..files.json_lines import digest
 from ..files.model_folder import REPORT_FILE, model_files
 from ..files.schema import Fields, anything, mapping_of
 from ..files.serialization import JSON
@@ -67,12 +69,14 @@ def describe_run(
     of_settings = {name: value for name, value in vars(settings).items() if name not in ("sources", "vocabulary")}
     arguments = deciding_arguments(args, settings.variant, candidates=settings.candidates)
     arguments[_BATCH] = args.train_batch_size * args.world_size
-    content = {
+    content: dict[str, dict[str, object]] = {
         "settings": of_settings,
         "arguments": arguments,
         "rows": {name: digest_of_rows(part) for name, part in rows.items() if part is not None},
         "labels": {"vocabulary": None if settings.vocabulary is None else digest_of_names(settings.vocabulary)},
     }
+    if settings.id_column is not None and (train := rows.get("train")) is not None:
+        content["rows"]["ids"] = digest(row_ids(train, settings.id_column))
     described: Record = json.loads(json.dumps(content, default=str))
     return described
 

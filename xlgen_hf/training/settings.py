@@ -94,12 +94,17 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         label_rows: label-side rows for each training row; the paper has none.
         candidates: `bcl`, `mcg`: read retrieved candidate labels, too, as tokens of the input. What `rcl` alone has
             below is theirs then.
+        alias_rows: let label-side rows call the vocabulary's concepts by aliases and names in other languages half of
+            the time.
+        alias_spellings: let the decoder spell the vocabulary's concepts by aliases and names in other languages, too;
+            targets of the training are spelled by the labels.
         retriever: `rcl`: folder that `xlgen index` wrote; one is made from the rows if None.
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
         lexical: `rcl`: let character n-grams count in a retriever that is made, see [`LexicalIndex`].
         aliases: `rcl`: let aliases, and names in other languages, of the vocabulary's concepts count in a retriever
             that is made: the best of a concept's names counts.
+        definitions: `rcl`: let definitions of the vocabulary's concepts count as names in a retriever that is made.
         num_input_candidates: `rcl`: number of candidate labels that the model reads with a text.
         max_source_length: maximum number of tokens of an input.
         max_target_length: maximum number of tokens of a target.
@@ -110,6 +115,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         lora_alpha: its changes are scaled by `lora_alpha / lora_rank`.
         quantize: hold the adapter's base in 4 or 8 bits; needs a GPU.
         sources: split -> where its rows come from, for the report of the training.
+        id_column: `rcl`: column of the training rows by which evidence calls them; by their number if None.
 
     Raises:
         ConfigurationError: if a value is out of range, or a setting that differs from its default has no effect with
@@ -172,6 +178,17 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         group=_RETRIEVAL,
         variants=("bcl", "mcg"),
     )
+    alias_rows: bool = setting(
+        False,
+        help="Let rows made of label names call concepts by aliases and names in other languages, too; needs a "
+        "vocabulary.",
+        group="Data",
+    )
+    alias_spellings: bool = setting(
+        False,
+        help="Let the decoder spell a concept by aliases and names in other languages, too; needs a vocabulary.",
+        group="Data",
+    )
     retriever: str | Path | None = setting(
         None,
         help="Folder that `xlgen index` wrote.",
@@ -198,6 +215,13 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     aliases: bool = setting(
         False,
         help="Let aliases and names in other languages count in a new retriever; needs a vocabulary.",
+        group=_RETRIEVAL,
+        variants=("rcl",),
+        unless=("retriever",),
+    )
+    definitions: bool = setting(
+        False,
+        help="Let definitions count in a new retriever as names do; needs a vocabulary.",
         group=_RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
@@ -233,6 +257,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         needs={"lora": True},
     )
     sources: dict[str, str] = field(default_factory=dict)
+    id_column: str | None = None
 
     def __post_init__(self) -> None:
         """Check values, and that every setting that was chosen has an effect."""
@@ -260,13 +285,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             ConfigurationError: if one is missing, or lacks its main file, or there are no concepts where some are
                 needed.
         """
-        if self.vocabulary is None or isinstance(self.vocabulary, list):
-            if self.aliases:
-                raise ConfigurationError("aliases=True: only a vocabulary has aliases; give one (--vocabulary).")
-            if self.cluster_by == "hierarchy":
-                raise ConfigurationError(
-                    "cluster_by='hierarchy': only a vocabulary has a hierarchy; give one (--vocabulary)."
-                )
+        self._check_concepts()
         from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER  # heavy for `--help`
 
         for name, command in (("clusters", "xlgen cluster"), ("retriever", "xlgen index")):
@@ -284,6 +303,24 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
                 f"clusters={str(self.clusters)!r}: this folder has no label_clusters.json; it is not one that "
                 "`xlgen cluster` wrote."
             )
+
+    def _check_concepts(self) -> None:
+        if self.id_column is not None and (not self.reads_candidates or self.retriever is not None):
+            raise ConfigurationError(
+                f"id_column={self.id_column!r} has no effect: it is for the index that a training of rcl makes. Leave "
+                "it out, or give it to `xlgen index`."
+            )
+        if self.alias_rows and not self.label_rows:
+            raise ConfigurationError("alias_rows=True has no effect with label_rows=0. Leave it out, or raise that.")
+        if self.vocabulary is not None and not isinstance(self.vocabulary, list):
+            return
+        kinds = {"definitions": "definitions", "cluster_by": "a hierarchy"}
+        for name in ("aliases", "definitions", "alias_rows", "alias_spellings", "cluster_by"):
+            if getattr(self, name) not in (False, "embeddings"):
+                what = kinds.get(name, "aliases")
+                raise ConfigurationError(
+                    f"{name}={getattr(self, name)!r}: only a vocabulary has {what}; give one (--vocabulary)."
+                )
 
     def resolved(self) -> TrainingSettings:
         """The same settings with those that follow from the kind of the backbone: whether LoRA, and the encoder.
