@@ -37,11 +37,13 @@ def test_no_label_comes_twice(ranks):
     constraint = LabelSetConstraint(TRIE, min_labels=3, max_labels=30, ranks=ranks)
     assert constraint.max_labels == 3  # of three labels, whatever their spellings
     generator = torch.Generator().manual_seed(0)
-    found = greedy_or_sample(rows(), constraint, START, END, 12, samples=200, generator=generator)
+    found = greedy_or_sample(rows(), constraint, START, END, 12, samples=1000, generator=generator)
     sets = {tuple(labels) for labels in sets_of(found)[0]}
-    orders = itertools.permutations(range(3)) if ranks is None else [tuple(np.argsort(ranks).tolist())]
-    assert sets == set(orders)
-    assert sorted(sets_of(greedy_or_sample(rows(), constraint, START, END, 12))[0][0]) == [0, 1, 2]
+    if ranks is None:
+        assert sets == set(itertools.permutations(range(3)))
+    else:  # a set that begins with the last label has just that one
+        rising = [labels for size in (1, 2, 3) for labels in itertools.combinations(np.argsort(ranks).tolist(), size)]
+        assert sets <= set(rising) and len(sets) == 4
 
 
 def test_closed_and_given_labels_are_closed_in_every_spelling():
