@@ -18,6 +18,7 @@ from .decoding.decoded_sets import DecodingOptions
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
+from .prediction.evidence import LabelEvidence
 from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
 from .ranking.decisions import DecisionRule
@@ -189,7 +190,7 @@ class XLGenPipeline(Pipeline):
         """A prediction in the form that `text-classification` has."""
         number = len(model_outputs.labels)
         ids = model_outputs.ids or [None] * number
-        evidence = model_outputs.evidence or [None] * number
+        evidence: Sequence[LabelEvidence | None] = model_outputs.evidence or [None] * number
         ranked = zip(model_outputs.labels, model_outputs.scores, ids, evidence, strict=True)
         found: list[ScoredLabel] = []
         for label, score, concept, of_label in ranked:

@@ -326,15 +326,16 @@ def beam_search(
         growing, ended, tokens = growing.select(kept), ended.select(kept), tokens[kept]
     else:
         found.put(_rows_of(open_texts, num_beams), _or_cut(ended, growing, num_beams))
-    sets = _to_sets(found, constraint, texts)
-    return _in_one_spelling(sets) if constraint.trie.has_aliases else sets
+    return _in_one_spelling(_to_sets(found, constraint, texts), constraint)
 
 
-def _in_one_spelling(sets: LabelSets) -> LabelSets:
+def _in_one_spelling(sets: LabelSets, constraint: LabelSetConstraint) -> LabelSets:
     """Of the sets of a text with the same labels in other spellings the best one alone; the others are none.
 
     So a label's score is that of its best spelling, as it is in teacher forcing, and comparable with greedy search.
     """
+    if not constraint.trie.has_aliases:
+        return sets
     score = sets.score.copy()
     for text, labels in enumerate(sets.labels):
         seen: set[bytes] = set()

@@ -175,8 +175,9 @@ def texts_to_keep_tokens_of(
 ) -> list[str]:
     """Texts, label names, and further names and definitions of concepts, whose tokens a trimmed vocabulary keeps."""
     texts = [text for split in splits if split is not None for text in each_value(split, "text")]
-    has_concepts = isinstance(vocabulary, Vocabulary)
-    further = vocabulary.further_names(label_space.index, definitions=True) if has_concepts else ()
+    further = []
+    if isinstance(vocabulary, Vocabulary):
+        further = vocabulary.further_names(label_space.index, definitions=True)
     return [*texts, *label_space.names, *(name for _, name in further)]
 
 

@@ -245,8 +245,9 @@ def with_label_rows(rows: Dataset, label_space: LabelSpace, settings: TrainingSe
     number = round(_label_row_rate(settings) * len(rows))
     if number == 0:
         return rows
-    has_aliases = settings.alias_rows and isinstance(settings.vocabulary, Vocabulary)
-    further = settings.vocabulary.further_names(label_space.index) if has_aliases else ()
+    further = []
+    if settings.alias_rows and isinstance(settings.vocabulary, Vocabulary):
+        further = settings.vocabulary.further_names(label_space.index)
     rows = rows.select_columns(["text", "labels"])  # label-side rows have no ids
     extra = Dataset.from_list(label_side_rows(label_space, number, seed, further), features=rows.features)
     marked = [one.add_column(LABEL_SIDE, [value] * len(one)) for one, value in ((rows, False), (extra, True))]
