@@ -74,7 +74,7 @@ def predict(files, *options: str) -> list[dict]:
 
 
 def test_answers_are_concepts(files, index):
-    assert index("--aliases") == 0
+    assert index() == 0
     predictor = load_predictor(str(files / "index"))
     assert predictor.vocabulary is not None and list(predictor.vocabulary) == list(VOCABULARY)
     assert set(predictor.label_space.names) == set(VOCABULARY.ids)
@@ -160,12 +160,30 @@ def test_options_of_index_that_contradict_each_other(index, options, message, ca
     assert message in capsys.readouterr().err
 
 
+def test_other_names_count_unless_they_are_not_wanted(files, index, checkpoints):
+    assert index() == 0
+    names = list(load_predictor(str(files / "index")).source.further_names)
+    assert sorted(names) == sorted(GERMAN.values())
+    assert index("--no-aliases", "--overwrite") == 0
+    assert not len(load_predictor(str(files / "index")).source.further)
+
+    vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
+    rows = load_rows(files / "rows.jsonl", vocabulary=vocabulary)
+    for aliases, number in ((None, len(GERMAN)), (False, 0)):
+        settings = TrainingSettings(
+            backbone=checkpoints["t5"], encoder=checkpoints["bert"], retriever_epochs=0, vocabulary=vocabulary,
+            aliases=aliases,
+        )  # fmt: skip
+        _, processor = prepare_model(settings, rows, cache_dir=files / "cache")
+        assert len(processor.retriever.further) == number
+
+
 def test_definitions_count_as_names(files, index, capsys):
     concepts = [replace(one, definition={"en": f"what {one.names['en']} is"}) for one in VOCABULARY]
     write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts, "en"))
     assert index("--definitions") == 0
     source = load_predictor(str(files / "index")).source
-    assert len(source.further) == len(concepts) and "what pottery is" in list(source.further_names)
+    assert len(source.further) == len(concepts) + len(GERMAN) and "what pottery is" in list(source.further_names)
 
     words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--definitions"]
     assert main(["index", *words]) == 1

@@ -86,9 +86,12 @@ def index(
         typer.Option(help="Let character n-grams count as well, as far as they help on the validation rows."),
     ] = True,
     aliases: Annotated[
-        bool,
-        typer.Option("--aliases", help="Let aliases and names in other languages of the vocabulary count as well."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            help="Let aliases and names in other languages of the vocabulary count as well.",
+            show_default="with --vocabulary",
+        ),
+    ] = None,
     definitions: Annotated[
         bool, typer.Option("--definitions", help="Let definitions of the vocabulary count as names do.")
     ] = False,
@@ -132,7 +135,7 @@ def index(
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
     }
     warn_of_shared_texts(splits, train_file, rows)
-    vocabulary = _vocabulary(labels, rows, {"--aliases": aliases, "--definitions": definitions})
+    vocabulary = _vocabulary(labels, rows, {"--aliases": bool(aliases), "--definitions": definitions})
     sources = {"train": train_file, "validation": validation_file or ""}
     with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
         _make(output_dir, settings, splits, vocabulary, sources, cpu_threads)
@@ -275,7 +278,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         contrastive=contrastive,
         settings=RetrievalSettings(max_length=settings["max_length"]),
         lexical=settings["lexical"],
-        further=data.further_names(aliases=settings["aliases"], definitions=settings["definitions"]),
+        further=data.further_names(aliases=settings["aliases"] is not False, definitions=settings["definitions"]),
         document_names=data.document_names,
         seed=settings["seed"],
     )

@@ -48,7 +48,9 @@ def _further_names(settings: TrainingSettings, label_space: LabelSpace) -> list[
     vocabulary = _concepts(settings)
     if vocabulary is None:
         return []
-    return vocabulary.further_names(label_space.index, names=settings.aliases, definitions=settings.definitions)
+    return vocabulary.further_names(
+        label_space.index, names=settings.aliases is not False, definitions=settings.definitions
+    )
 
 
 def _make_clusters(

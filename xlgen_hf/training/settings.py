@@ -103,7 +103,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             label names; 0 takes it as it is.
         lexical: `rcl`: let character n-grams count in a retriever that is made, see [`LexicalIndex`].
         aliases: `rcl`: let aliases, and names in other languages, of the vocabulary's concepts count in a retriever
-            that is made: the best of a concept's names counts.
+            that is made: the best of a concept's names counts; by default where there are concepts.
         definitions: `rcl`: let definitions of the vocabulary's concepts count as names in a retriever that is made.
         num_input_candidates: `rcl`: number of candidate labels that the model reads with a text.
         max_source_length: maximum number of tokens of an input.
@@ -212,9 +212,10 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         variants=("rcl",),
         unless=("retriever",),
     )
-    aliases: bool = setting(
-        False,
+    aliases: bool | None = setting(
+        None,
         help="Let aliases and names in other languages count in a new retriever; needs a vocabulary.",
+        default_text="with a vocabulary",
         group=_RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
@@ -316,7 +317,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             return
         kinds = {"definitions": "definitions", "cluster_by": "a hierarchy"}
         for name in ("aliases", "definitions", "alias_rows", "alias_spellings", "cluster_by"):
-            if getattr(self, name) not in (False, "embeddings"):
+            if getattr(self, name) not in (None, False, "embeddings"):
                 what = kinds.get(name, "aliases")
                 raise ConfigurationError(
                     f"{name}={getattr(self, name)!r}: only a vocabulary has {what}; give one (--vocabulary)."
