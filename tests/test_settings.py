@@ -29,7 +29,8 @@ from xlgen_hf.settings import (
     setting,
 )
 from xlgen_hf.training.arguments import XLGenTrainingArguments
-from xlgen_hf.training.settings import TrainerSettings, TrainingSettings
+from xlgen_hf.training.settings import TrainingSettings
+from xlgen_hf.training.trainer_settings import TrainerSettings
 
 TABLES = (LabelSettings, ClusterSettings, ModelSettings, TrainingSettings, TrainerSettings)
 VARIANTS = ("base", "bcl", "mcg", "rcl")

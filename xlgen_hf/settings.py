@@ -21,7 +21,9 @@ from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from .errors import ConfigurationError
 
 __all__ = [
+    "CLUSTERS",
     "DEFAULT_BACKBONE",
+    "RETRIEVAL",
     "RETRIEVER_LENGTH",
     "ClusterSettings",
     "ClusterSource",
@@ -322,10 +324,8 @@ def default_conditioning(variant: str) -> Conditioning:
     return "tokens" if variant == "rcl" else "memory"
 
 
-# ---------------------------------------------------------------------------------------------------- shared settings
-
-_CLUSTERS = "Label clusters (bcl, mcg)"
-_RETRIEVAL = "Retrieved candidates (rcl; bcl and mcg with --candidates)"
+CLUSTERS = "Label clusters (bcl, mcg)"
+RETRIEVAL = "Retrieved candidates (rcl; bcl and mcg with --candidates)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -358,7 +358,7 @@ class ClusterSettings:
         help="Number of clusters (30 in the paper).",
         minimum=1,
         default_text="the square root of the number of labels",
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl", "mcg"),
         unless=("clusters",),
     )
@@ -367,7 +367,7 @@ class ClusterSettings:
         help="Weight of a label's name in its embedding: 0 documents alone, 1 name alone.",
         minimum=0,
         maximum=1,
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl", "mcg"),
         unless=("clusters",),
     )
@@ -387,7 +387,7 @@ class EncoderSettings:
         None,
         help="Put before texts to predict labels for when they are embedded, e.g. 'query: ' for E5.",
         default_text="the encoder's own",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
     )
@@ -436,38 +436,38 @@ class ModelSettings:
     copy_candidates: bool = setting(
         True,
         help="With conditioning by tokens: copy subword tokens of labels from the candidates.",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
     )
     candidate_loss_weight: float = setting(
         1.0,
         help="With conditioning by tokens: weight of the loss of the head that tells which candidates apply; 0: none.",
         minimum=0,
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
     )
     generation_loss_weight: float = setting(
         1.0,
         help="Weight of the generation loss; 0 trains the candidate head alone, without the decoder.",
         minimum=0,
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
     )
     candidate_gate: bool = setting(
-        False, help="Let the head's probabilities weigh what is copied.", group=_RETRIEVAL, variants=("rcl",)
+        False, help="Let the head's probabilities weigh what is copied.", group=RETRIEVAL, variants=("rcl",)
     )
     candidate_threshold: float = setting(
         0.0,
         help="Probability by the head below which a candidate is hidden from the decoder.",
         minimum=0,
         below=1,
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
     )
     cluster_source: ClusterSource = setting(
         "mixed",
         help="Clusters that training conditions on: the true ones (the paper), predicted ones, or both.",
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl",),
     )
     predicted_rate: float = setting(
@@ -475,26 +475,26 @@ class ModelSettings:
         help="Fraction of texts with predicted clusters where the source is mixed.",
         minimum=0,
         maximum=1,
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl",),
         needs={"cluster_source": "mixed"},
     )
     cluster_loss_weight: float = setting(
-        1.0, help="Weight of the cluster loss.", minimum=0, group=_CLUSTERS, variants=("bcl", "mcg")
+        1.0, help="Weight of the cluster loss.", minimum=0, group=CLUSTERS, variants=("bcl", "mcg")
     )
     cluster_loss_annealing: bool = setting(
-        False, help="Divide that weight by the epoch's number.", group=_CLUSTERS, variants=("bcl", "mcg")
+        False, help="Divide that weight by the epoch's number.", group=CLUSTERS, variants=("bcl", "mcg")
     )
     cluster_threshold: float = setting(
         0.25,
         help="Probability above which a cluster is predicted.",
         minimum=0,
         maximum=1,
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl",),
     )
     max_clusters: int = setting(
-        8, help="Maximum number of predicted clusters per text.", minimum=1, group=_CLUSTERS, variants=("bcl", "mcg")
+        8, help="Maximum number of predicted clusters per text.", minimum=1, group=CLUSTERS, variants=("bcl", "mcg")
     )
     min_labels: int = setting(1, help="Minimum number of labels per text; validation rows choose it.", minimum=0)
     max_labels: int = setting(30, help="Maximum number of labels per text.", minimum=1)

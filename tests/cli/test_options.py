@@ -14,7 +14,8 @@ import typer
 from xlgen_hf.cli import main
 from xlgen_hf.cli.options import Command
 from xlgen_hf.settings import definitions
-from xlgen_hf.training.settings import TrainerSettings, TrainingSettings
+from xlgen_hf.training.settings import TrainingSettings
+from xlgen_hf.training.trainer_settings import TrainerSettings
 
 NAMES = [command.name for command in main.COMMANDS]
 
@@ -82,7 +83,7 @@ def test_train_help_says_which_variant_for_what_and_groups_the_options(capsys, m
         "Data",
         "Model",
         "Backbone",
-        "Retrieved candidates (rcl)",
+        "Retrieved candidates (rcl; bcl and mcg with --candidates)",
         "Label clusters (bcl, mcg)",
         "LoRA",
         "Training",

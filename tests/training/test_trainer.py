@@ -20,8 +20,8 @@ from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.collator import encode_dataset
 from xlgen_hf.training.sampler import LengthBucketSampler
-from xlgen_hf.training.settings import TrainerSettings
 from xlgen_hf.training.trainer import XLGenTrainer
+from xlgen_hf.training.trainer_settings import TrainerSettings
 
 
 def _trainer(make_model, rows, folder, variant="bcl", family="bert", options=None, **arguments):

@@ -9,7 +9,8 @@ import pytest
 
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.settings import definitions, no_effect
-from xlgen_hf.training.settings import TrainerSettings, TrainingSettings
+from xlgen_hf.training.settings import TrainingSettings
+from xlgen_hf.training.trainer_settings import TrainerSettings
 
 
 def test_the_recommended_variant_is_the_default():

@@ -10,7 +10,8 @@ import typer
 
 from ..data.options import RowOptions
 from ..settings import check_effect, definitions, from_values, no_effect
-from ..training.settings import TrainerSettings, TrainingSettings
+from ..training.settings import TrainingSettings
+from ..training.trainer_settings import TrainerSettings
 from .config import Config, more_words, write_config
 from .options import CpuThreads, Labels, Overwrite, given_names, option_names, takes_settings
 from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts

@@ -118,11 +118,7 @@ def run_evaluate(
             already.
         MissingExtraError: if a plot is wanted without matplotlib.
     """
-    if plot is not None:
-        check_picture(plot)
-        if train_file is None:
-            raise ConfigurationError("A plot shows labels by their training documents; give the training rows too.")
-    pictures = [] if plot is None else [_picture(Path(plot), Path, ending) for ending in _PICTURES]
+    pictures = [] if plot is None else _pictures(Path(plot), has_training_rows=train_file is not None)
     outputs = [Path(path) for path in (output_file, per_label_file, *pictures) if path is not None]
     for path in outputs:
         refuse_existing(path, overwrite=overwrite)  # before the work, and again when the writing begins
@@ -154,6 +150,14 @@ def run_evaluate(
         if plot is not None:
             _draw(scores, reliability, curves, Path(predictions), partial(_picture, Path(plot), place))
     return scores
+
+
+def _pictures(plot: Path, *, has_training_rows: bool) -> list[Path]:
+    """The files of pictures that there may be something for."""
+    check_picture(plot)
+    if not has_training_rows:
+        raise ConfigurationError("A plot shows labels by their training documents; give the training rows too.")
+    return [_picture(plot, Path, ending) for ending in _PICTURES]
 
 
 def _draw(

@@ -11,7 +11,7 @@ from transformers.utils import is_torch_bf16_gpu_available
 
 from ..errors import ConfigurationError
 from ..settings import check_values, definitions
-from .settings import TrainerSettings
+from .trainer_settings import TrainerSettings
 from .unsupported import check_supported
 
 __all__ = ["XLGenTrainingArguments", "check_processes"]

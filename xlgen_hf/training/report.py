@@ -22,7 +22,7 @@ from ..settings import Variant, definitions, uses
 from ..version import __version__
 from .arguments import XLGenTrainingArguments
 from .losses import LOSSES
-from .settings import TrainerSettings
+from .trainer_settings import TrainerSettings
 
 __all__ = [
     "deciding_arguments",

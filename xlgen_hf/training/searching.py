@@ -12,7 +12,7 @@ from transformers.trainer_utils import BestRun, TrainOutput
 
 from ..errors import ConfigurationError, MissingExtraError
 from ..settings import check_values
-from .settings import TrainerSettings
+from .trainer_settings import TrainerSettings
 
 if TYPE_CHECKING:
     from optuna import Trial

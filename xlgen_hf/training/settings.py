@@ -1,4 +1,4 @@
-"""What is trained, and how: the settings of a training. `xlgen train` has an option for each of them."""
+"""What is trained: model, labels, clusters, candidates. `xlgen train` has an option for each setting."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import ConfigurationError
 from ..settings import (
+    CLUSTERS,
     DEFAULT_BACKBONE,
+    RETRIEVAL,
     ClusterSettings,
     Conditioning,
     EncoderSettings,
     LabelSettings,
     ModelSettings,
-    PredictsWith,
     Quantization,
     Variant,
     check_effect,
@@ -33,14 +34,10 @@ if TYPE_CHECKING:
 else:
     Vocabulary = object  # for whoever evaluates the types of settings: help does without what a vocabulary imports
 
-__all__ = ["ContrastiveSettings", "TrainerSettings", "TrainingSettings"]
+__all__ = ["ContrastiveSettings", "TrainingSettings"]
 
 _BACKBONE = "Backbone"
-_CLUSTERS = "Label clusters (bcl, mcg)"
-_RETRIEVAL = "Retrieved candidates (rcl; bcl and mcg with --candidates)"
 _LORA = "LoRA"
-_TRAINING = "Training"
-_CHECKPOINTS = "Checkpoints and evaluation"
 
 
 @dataclass(frozen=True)
@@ -141,14 +138,14 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         None,
         help="Folder that `xlgen cluster` wrote.",
         default_text="made from the rows",
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl", "mcg"),
         published=False,
     )
     cluster_by: Literal["embeddings", "hierarchy"] = setting(
         "embeddings",
         help="What new clusters are made by: embeddings, or the broader concepts of the vocabulary.",
-        group=_CLUSTERS,
+        group=CLUSTERS,
         variants=("bcl", "mcg"),
         unless=("clusters",),
     )
@@ -175,7 +172,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     candidates: bool = setting(
         False,
         help="Let the model read retrieved candidate labels beside its clusters, as rcl does without any.",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("bcl", "mcg"),
     )
     alias_rows: bool = setting(
@@ -193,7 +190,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         None,
         help="Folder that `xlgen index` wrote.",
         default_text="made from the rows",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
         published=False,
     )
@@ -201,14 +198,14 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         ContrastiveSettings.epochs,
         help="Epochs that the encoder of a new retriever is trained for; 0 takes it as it is.",
         minimum=0,
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
     )
     lexical: bool = setting(
         True,
         help="Let character n-grams count in a new retriever.",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
     )
@@ -216,14 +213,14 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         None,
         help="Let aliases and names in other languages count in a new retriever; needs a vocabulary.",
         default_text="with a vocabulary",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
     )
     definitions: bool = setting(
         False,
         help="Let definitions count in a new retriever as names do; needs a vocabulary.",
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
     )
@@ -232,7 +229,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         help="Number of candidate labels that the model reads with a text.",
         minimum=1,
         maximum=1000,
-        group=_RETRIEVAL,
+        group=RETRIEVAL,
         variants=("rcl",),
     )
     max_source_length: int = setting(256, help="Maximum number of tokens of an input.", minimum=8)
@@ -382,124 +379,3 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             for name, one in definitions(TrainingSettings).items()
             if one.about.published and values[name] is not None and no_effect(one, values) is None
         }
-
-
-@dataclass
-class TrainerSettings:
-    """The arguments of the trainer that `xlgen train` shows: XLGen's own, and those of transformers that matter most.
-
-    [`XLGenTrainingArguments`] takes their defaults from here.
-
-    Attributes:
-        num_train_epochs: passes over the training rows.
-        max_steps: number of training steps, instead of epochs; -1 for epochs.
-        learning_rate: learning rate of pretrained parameters.
-        fresh_learning_rate: learning rate of newly initialised parameters (cluster parts, a warm-started decoder).
-        per_device_train_batch_size: texts in a training batch on a device.
-        per_device_eval_batch_size: texts in an evaluation batch on a device.
-        gradient_accumulation_steps: batches whose gradients are added up for a step.
-        warmup_steps: steps in which the learning rate rises; below 1 a fraction of all steps.
-        weight_decay: weight decay of matrices.
-        length_bucketing: put rows of similar length into a batch; the order of evaluation stays that of the data.
-        clusters_only_rate: `mcg`: fraction of texts with a further row clusters -> labels.
-        cluster_noise: `mcg`: chance that a true cluster is left out of the input, or a wrong one put in.
-        seed: seed of clusters, new parameters, the order of rows, dropout.
-        bf16: compute in bfloat16.
-        use_cpu: train on the CPU, even where there is a GPU.
-        eval_strategy: when the validation rows are scored during a training.
-        save_strategy: when a checkpoint is written.
-        save_total_limit: maximum number of checkpoints that are kept.
-        keep_checkpoints: keep the checkpoints when the training is finished, and those of the retriever's encoder.
-        logging_steps: steps between two lines of the log; below 1 a fraction of all steps.
-        report_to: experiment tracker.
-        tune_decisions: after training, choose on the validation rows how the model searches and decides: the minimum
-            number of labels, greedy search or beams, the calibration of scores, thresholds, and `predict_with`.
-        decision_beams: beams that compete with greedy search then; 1 for greedy search alone.
-        predict_with: what a model predicts with that has learned to generate and has a candidate head. If None the
-            better on the validation rows; the generator without any.
-    """
-
-    num_train_epochs: float = setting(5.0, help="Passes over the training rows.", minimum=0, group=_TRAINING)
-    max_steps: int = setting(
-        -1, help="Number of training steps, instead of epochs.", minimum=-1, default_text="by epochs", group=_TRAINING
-    )
-    learning_rate: float = setting(2e-4, help="Learning rate of pretrained parameters.", minimum=0, group=_TRAINING)
-    fresh_learning_rate: float = setting(
-        1e-3, help="Learning rate of newly initialised parameters.", above=0, group=_TRAINING
-    )
-    per_device_train_batch_size: int = setting(32, help="Texts per training batch.", minimum=1, group=_TRAINING)
-    per_device_eval_batch_size: int = setting(64, help="Texts per evaluation batch.", minimum=1, group=_TRAINING)
-    gradient_accumulation_steps: int = setting(
-        1, help="Batches whose gradients are added up for a step.", minimum=1, group=_TRAINING
-    )
-    warmup_steps: float = setting(
-        0.05, help="Steps of warm-up; below 1 a fraction of all steps.", minimum=0, group=_TRAINING
-    )
-    weight_decay: float = setting(0.01, help="Weight decay of matrices.", minimum=0, group=_TRAINING)
-    length_bucketing: bool = setting(True, help="Put rows of similar length into a batch.", group=_TRAINING)
-    clusters_only_rate: float = setting(
-        0.1,
-        help="Fraction of texts with a further row clusters -> labels.",
-        minimum=0,
-        maximum=1,
-        group=_CLUSTERS,
-        variants=("mcg",),
-    )
-    cluster_noise: float = setting(
-        0.1,
-        help="Chance of a missing and of a wrong cluster in the input.",
-        minimum=0,
-        maximum=1,
-        group=_CLUSTERS,
-        variants=("mcg",),
-    )
-    seed: int = setting(42, help="Seed of everything random.", minimum=0, maximum=2**32 - 1, group=_TRAINING)
-    bf16: bool = setting(False, help="Compute in bfloat16.", group=_TRAINING)
-    use_cpu: bool = setting(
-        False, help="Train on the CPU, even where there is a GPU.", group=_TRAINING, published=False
-    )
-    eval_strategy: Literal["no", "steps", "epoch"] = setting(
-        "no",
-        help="When the validation rows are scored during the training.",
-        default_text="epoch with validation rows",
-        group=_CHECKPOINTS,
-        published=False,
-    )
-    save_strategy: Literal["no", "steps", "epoch", "best"] = setting(
-        "epoch", help="When a checkpoint is written.", group=_CHECKPOINTS, published=False
-    )
-    save_total_limit: int | None = setting(
-        2,
-        help="Maximum number of checkpoints that are kept during the training.",
-        minimum=1,
-        group=_CHECKPOINTS,
-        published=False,
-    )
-    keep_checkpoints: bool = setting(
-        False,
-        help="Keep the checkpoints when the training is finished; an interrupted one always keeps them.",
-        group=_CHECKPOINTS,
-        published=False,
-    )
-    logging_steps: float = setting(
-        0.02, help="Steps between two lines of the log; below 1 a fraction of all steps.", above=0, group=_CHECKPOINTS,
-        published=False,
-    )  # fmt: skip
-    report_to: str | None = setting(
-        "none", help="Experiment tracker, e.g. tensorboard or wandb.", group=_CHECKPOINTS, published=False
-    )
-    tune_decisions: bool = setting(
-        True,
-        help="After training, choose search, minimum number of labels, calibration and thresholds on validation rows.",
-        group=_CHECKPOINTS,
-    )
-    decision_beams: int = setting(
-        5, help="Beams that compete with greedy search in that choice.", minimum=1, group=_CHECKPOINTS
-    )
-    predict_with: PredictsWith | None = setting(
-        None,
-        help="What the model predicts with.",
-        default_text="what is better on validation rows",
-        group=_RETRIEVAL,
-        variants=("rcl",),
-    )
