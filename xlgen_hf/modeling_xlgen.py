@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from dataclasses import dataclass
 
@@ -140,6 +141,13 @@ class XLGenForConditionalGeneration(
         self.kept_rows.clear()  # some optimizers write weights in ways that no version number tells
         super().train(mode)
         return self
+
+    def sharing_weights(self) -> XLGenForConditionalGeneration:
+        """The same model on the same weights, with label tokens and vectors of its own, which `fit_output` may change."""
+        twin = copy.copy(self)
+        twin.config, twin.kept_rows = copy.deepcopy(self.config), LastValue()
+        twin._buffers = dict(self._buffers)
+        return twin
 
     @property
     def is_gradient_checkpointing(self) -> bool:

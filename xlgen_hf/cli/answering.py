@@ -1,15 +1,21 @@
-"""What the commands that answer texts share: the model on its device, and the rule that options ask for."""
+"""What the commands that answer texts share: the model on its device, the rule that options ask for, a server."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from socket import socket
+
     from ..encoders.number_types import NumberType
     from ..prediction.predictor import Predictor
     from ..ranking.decisions import DecisionRule
 
-__all__ = ["chosen_rule", "load_on_device", "option_name"]
+__all__ = ["SERVER_PACKAGES", "check_packages", "chosen_rule", "load_on_device", "option_name", "web_address"]
+
+SERVER_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
+"""What a server needs, as it is imported."""
 
 
 def load_on_device(
@@ -34,6 +40,32 @@ def load_on_device(
         device = "cuda"
     chosen = None if exported and dtype == "auto" else dtype
     return load_predictor(name, device=device or "cpu", dtype=chosen, predict_with=predict_with)
+
+
+def check_packages(extra: str, packages: Iterable[str]) -> None:
+    """Refuse to begin where a package of an extra is not installed.
+
+    Raises:
+        MissingExtraError: naming the first one that is missing.
+    """
+    from importlib.util import find_spec
+
+    from ..errors import MissingExtraError
+
+    for package in packages:
+        if find_spec(package) is None:
+            raise MissingExtraError(package, extra)
+
+
+def web_address(host: str, listener: socket) -> str:
+    """The address of a server, for people.
+
+    Args:
+        host: what it was told to listen at.
+        listener: its socket.
+    """
+    shown = f"[{host}]" if ":" in host else host
+    return f"http://{shown}:{listener.getsockname()[1]}"
 
 
 def option_name(name: str) -> str:

@@ -67,6 +67,7 @@ COMMANDS = (
     Command("update", "Change labels and indexed documents of a model without training; undo it."),
     Command("tag", "Label a text, or a few, and show what speaks for each label."),
     Command("serve", "Serve models over HTTP, with Annif's interface too."),
+    Command("demo", "Open a page in the browser to try models on, and to correct them."),
     Command("evaluate", "Score predictions: micro and macro F1, few-shot labels."),
     Command(
         "experiment",
@@ -75,7 +76,7 @@ COMMANDS = (
         again="The same command runs what is missing.",
     ),
     Command("clean", "List and remove caches and left-over checkpoints."),
-    Command("push", "Put a model, a data set or the metric on the Hub."),
+    Command("push", "Put a model, a data set, the metric or a page to try a model on the Hub."),
 )
 
 

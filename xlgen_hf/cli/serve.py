@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from ..serving.settings import ServingSettings
-from .answering import load_on_device
+from .answering import SERVER_PACKAGES, check_packages, load_on_device, web_address
 from .console import print_message
 from .options import CpuThreads, Device, DType, UsageProblem, takes_settings
 
@@ -65,7 +65,7 @@ def serve(
     xlgen serve --model my-index
     curl localhost:8000/v1/predict -H "Content-Type: application/json" -d '{"text": "Alpine cheese", "top_k": 3}'
     """  # noqa: D301  \b keeps the lines of the example apart
-    _check_extra()
+    check_packages("serve", SERVER_PACKAGES)
     from ..serving.app import create_app, open_socket, run_server
     from ..serving.guard import read_api_keys
     from ..serving.service import Service, named_models
@@ -82,8 +82,7 @@ def serve(
         torch.set_num_threads(cpu_threads)
     service = Service.load(models, partial(load_on_device, device=device, dtype=dtype), settings, corrections)
     app = create_app(service, api_keys=keys, allow_origins=allow_origin or [])
-    shown = f"[{host}]" if ":" in host else host
-    place = f"http://{shown}:{listener.getsockname()[1]}"
+    place = web_address(host, listener)
     run_server(
         app,
         listener,
@@ -91,16 +90,6 @@ def serve(
         started=lambda: print_message(f"serving {', '.join(models)} at {place}, described at {place}/docs"),
     )
     print_message("stopped.")
-
-
-def _check_extra() -> None:
-    from importlib.util import find_spec
-
-    from ..errors import MissingExtraError
-
-    for package in ("fastapi", "uvicorn", "prometheus_client", "python_multipart"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "serve")
 
 
 def _files_of_models(given: Sequence[str], models: Sequence[str]) -> dict[str, str]:

@@ -18,16 +18,6 @@ __all__ = ["tag"]
 
 _STDIN = "-"
 _TEXT_SHOWN = 100
-# Scores that are shown -> what people read. What is left out is the sum of others.
-_SHOWN = {
-    "names": "name",
-    "lexical_names": "name by n-grams",
-    "neighbors": "similar texts",
-    "lexical_neighbors": "similar texts by n-grams",
-    "label_trees": "label trees",
-    "candidate_head": "candidate head",
-    "teacher_forced": "generator",
-}
 _LEAST_SHOWN = 0.005  # which reads 0.00 otherwise
 
 
@@ -89,11 +79,15 @@ def _print_json(text: str, answer: LabelPrediction) -> None:
 
 def _print_labels(answer: LabelPrediction) -> None:
     """Print each label: score, name, what sources say of it; below, the words that match, and training texts."""
+    from ..prediction.evidence import SCORE_NAMES
+
     if not answer.labels:
         typer.echo("  no label")
     width = max(map(len, answer.labels), default=0)
     for label, score, evidence in zip(answer.labels, answer.scores, answer.evidence or (), strict=True):
-        said = [f"{shown} {evidence.scores[name]:.2f}" for name, shown in _SHOWN.items() if _speaks(evidence, name)]
+        said = [
+            f"{shown} {evidence.scores[name]:.2f}" for name, shown in SCORE_NAMES.items() if _speaks(evidence, name)
+        ]
         rows = evidence.training_rows
         seen = "no training row" if not rows else f"{rows:,} training row{'s' if rows > 1 else ''}"
         typer.echo(f"  {score:.2f}  {label:<{width}}  {', '.join([*said, seen])}")

@@ -26,6 +26,9 @@ class GeneratorModel(Protocol):
 
     config: XLGenConfig
 
+    def sharing_weights(self) -> GeneratorModel:
+        """The same model, whose output layer may follow other labels."""
+
     def fit_output(self, processor: XLGenProcessor) -> None:
         """Follow the labels of a processor that changed."""
 

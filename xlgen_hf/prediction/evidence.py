@@ -17,7 +17,18 @@ from ..retrieval.retriever import LabelRetriever
 from .encoding import ModelSource
 from .generator import Generator
 
-__all__ = ["LabelEvidence", "explain_batch"]
+__all__ = ["SCORE_NAMES", "LabelEvidence", "explain_batch", "input_candidates"]
+
+SCORE_NAMES = {
+    "names": "name",
+    "lexical_names": "name by n-grams",
+    "neighbors": "similar texts",
+    "lexical_neighbors": "similar texts by n-grams",
+    "label_trees": "label trees",
+    "candidate_head": "candidate head",
+    "teacher_forced": "generator",
+}
+"""What people read of the scores of [`LabelEvidence`]; what is left out is the sum of others."""
 
 _DIGITS = 4  # of numbers in JSON
 _TINY = 1e-9
@@ -114,7 +125,7 @@ def explain_batch(
         found = retrieval_evidence(retriever, batch, text, labels, name_of)
     parts = {name: values[entries] for name, values in scored.parts.items()}
     places = _places(source, scored.rank[entries], parts)
-    inputs, guiding = _inputs(source, batch), _guiding_clusters(source, batch, text, labels)
+    inputs, guiding = _input_places(source, batch), _guiding_clusters(source, batch, text, labels)
     evidence: list[list[LabelEvidence]] = [[] for _ in batch]
     for number, (owner, label) in enumerate(zip(text.tolist(), labels.tolist(), strict=True)):
         of_retrieval = RetrievalEvidence({}, [], []) if found is None else found[number]
@@ -175,11 +186,21 @@ def _name_of_source(source: CandidateSource) -> str:
     return "retrieval" if isinstance(source, LabelRetriever) else "label_trees"
 
 
-def _inputs(source: CandidateSource, batch: TextBatch) -> list[dict[int, int]]:
-    """Place of each candidate that the model read with a text (rcl), from 1, by label id."""
-    if not isinstance(source, ModelSource):
-        return [{} for _ in batch]
-    read = (text.candidates.labels for text in source.encoded(batch).texts)
+def input_candidates(source: CandidateSource, batch: TextBatch) -> list[list[int]]:
+    """Ids of the candidates that the model read with each text (rcl), in this order; empty if it reads none.
+
+    Args:
+        source: the source of candidates whose own set is predicted where it has one.
+        batch: the texts.
+    """
+    if not isinstance(source, ModelSource) or source.processor.candidates is None:
+        return []
+    return [list(text.candidates.labels) for text in source.encoded(batch).texts]
+
+
+def _input_places(source: CandidateSource, batch: TextBatch) -> list[dict[int, int]]:
+    """Place of each candidate that the model read with a text, from 1, by label id."""
+    read = input_candidates(source, batch) or [[] for _ in batch]
     return [{label: place for place, label in enumerate(labels, 1)} for labels in read]
 
 

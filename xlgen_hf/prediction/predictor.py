@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
 from .candidate_ranker import model_source
 from .encoding import GeneratorModel, ModelSource
-from .evidence import LabelEvidence, explain_batch
+from .evidence import LabelEvidence, explain_batch, input_candidates
 from .generator import Generator, length_batches
 from .open_vocabulary import find_novel_names, to_novel_labels
 from .results import LabelPrediction, NovelLabel, add_confidence
@@ -47,12 +48,15 @@ class RankedTexts:
         clusters: ids of the clusters that guided each text, most probable first.
         novel: names that are not labels, with their probabilities, of each text; empty in closed vocabulary.
         evidence: what speaks for each predicted label of each text, best first; None where it was not asked for.
+        inputs: ids of the candidates that the model read with each text, in this order; None where evidence was not
+            asked for, and of a model that reads none.
     """
 
     scored: ScoredLabels
     clusters: list[list[int]]
     novel: list[dict[str, float]]
     evidence: list[list[LabelEvidence]] | None = None
+    inputs: list[list[int]] | None = None
 
 
 class Predictor:
@@ -96,8 +100,8 @@ class Predictor:
     def with_labels(self, names: Iterable[str]) -> Predictor:
         """A predictor of labels with these names as well; no training is needed.
 
-        A generator spells them, so its model and processor are changed; a retriever finds them by their names; label
-        trees never rank them.
+        A generator spells them, a retriever finds them by their names, label trees never rank them. This predictor
+        stays as it is; the weights are shared.
 
         Args:
             names: label names; those that are labels already are left out.
@@ -107,8 +111,9 @@ class Predictor:
             LabelSpaceError: if a name is empty.
         """
         if isinstance(self.source, ModelSource):
-            model, processor = self.source.model, self.source.processor
+            model, processor = self.source.model, copy.copy(self.source.processor)
             if processor.add_labels(names):
+                model = model.sharing_weights()
                 model.fit_output(processor)
             return self.from_model(model, processor)
         if not isinstance(self.source, SavedSource):
@@ -307,6 +312,7 @@ class Predictor:
         clusters: list[list[int]] = []
         novel: list[dict[str, float]] = []
         evidence: list[list[LabelEvidence]] = []
+        inputs: list[list[int]] = []
         truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], batch_size):
@@ -322,6 +328,7 @@ class Predictor:
                     novel += find_novel_names(source, batch) if open_vocabulary else []
                 if explained is not None:
                     evidence += self._explain(source, batch, explained(blocks[-1], np.array(rows)))
+                    inputs += input_candidates(source, batch)
                 bar.update(len(rows))
         if truncated:
             logger.warning(
@@ -334,6 +341,7 @@ class Predictor:
             [clusters[i] for i in place] if clusters else [[] for _ in texts],
             [novel[i] for i in place] if novel else [{} for _ in texts],
             None if explained is None else [evidence[i] for i in place],
+            [inputs[i] for i in place] if inputs else None,
         )
 
     def _explain(self, source: CandidateSource, batch: TextBatch, chosen: ScoredLabels) -> list[list[LabelEvidence]]:
@@ -429,6 +437,8 @@ class Predictor:
         ]
         for one, reasons in zip(predictions, ranked.evidence or (), strict=False):
             one.evidence = reasons
+        for one, read in zip(predictions, ranked.inputs or (), strict=False):
+            one.candidates = self.label_space.decode(read)
         if self.vocabulary is not None:
             for one in predictions:
                 one.ids = [self.vocabulary.ids.get(label) for label in one.labels]

@@ -23,7 +23,7 @@ from .metrics import Metrics
 from .problems import problem
 from .settings import ServingSettings
 
-__all__ = ["API_KEY_VARIABLE", "Guard", "read_api_keys"]
+__all__ = ["API_KEY_VARIABLE", "Guard", "log_error", "read_api_keys"]
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,7 @@ class Guard:
                 raise
             await problem(refusal.status_code, refusal.detail, refusal.headers)(scope, receive, sending)
         except Exception as err:
-            _log_error(err)
+            log_error(err)
             if not sending.status:
                 await problem(500, "Something went wrong; the log of the server says where.")(scope, receive, sending)
         seconds, route, status = monotonic() - begin, _route_of(scope), sending.status or _LEFT
@@ -201,8 +201,8 @@ def _route_of(scope: Scope) -> str:
     return str(getattr(scope.get("route"), "path", "other"))
 
 
-def _log_error(err: Exception) -> None:
-    """Where an unexpected error was raised, without its message."""
+def log_error(err: Exception) -> None:
+    """Log where an unexpected error was raised, without its message, which may quote a text."""
     frames = traceback.extract_tb(err.__traceback__)[-_FRAMES:]
     places = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
     logger.error("%s, raised in:\n  %s", type(err).__name__, "\n  ".join(places))

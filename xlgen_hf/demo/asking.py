@@ -1,0 +1,154 @@
+"""What somebody asks on the page, and what the models answer."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from weakref import WeakKeyDictionary
+
+from pydantic import Field, ValidationError
+from starlette.exceptions import HTTPException
+
+from ..errors import XLGenError
+from ..prediction.predictor import Predictor
+from ..prediction.results import LabelPrediction
+from ..serving.batching import QueueFullError
+from ..serving.guard import log_error
+from ..serving.models import ServedModel
+from ..serving.requests import PredictOptions, Text, check_texts
+from ..serving.service import Service
+
+__all__ = ["Answer", "Question", "ask"]
+
+logger = logging.getLogger(__name__)
+
+_MOST_NEW_LABELS = 100
+_UNEXPECTED = "Something went wrong; the log of the server says where."
+
+
+@dataclass(frozen=True)
+class Question:
+    """What somebody asks.
+
+    Attributes:
+        text: the text.
+        number: most labels; None leaves number and scores to the model's own decision.
+        threshold: lowest score of a label, in [0, 1], where `number` is given.
+        allow: labels to choose from; all if there is none.
+        branch: concepts to choose from, with those below them.
+        new_labels: names that are labels for this question alone.
+        abstain_below: expected F1 below which a person should look at the text, in [0, 1]; 0 asks no model.
+    """
+
+    text: str
+    number: int | None = None
+    threshold: float = 0.0
+    allow: tuple[str, ...] = ()
+    branch: tuple[str, ...] = ()
+    new_labels: tuple[str, ...] = ()
+    abstain_below: float = 0.0
+
+    def options(self, model: ServedModel) -> _Options:
+        """The options for a model; a bound on the expected F1 goes to those that estimate it."""
+        estimates = model.current.predictor.score_model.confidence is not None
+        return _Options(
+            top_k=self.number,
+            allow=self.allow or None,
+            branch=self.branch,
+            evidence=True,
+            abstain_below=self.abstain_below if estimates and self.abstain_below else None,
+            new_labels=self.new_labels,
+        )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a model answers.
+
+    Attributes:
+        model_id: the model.
+        prediction: its labels; None where there was a problem.
+        problem: what was wrong, and what to do.
+    """
+
+    model_id: str
+    prediction: LabelPrediction | None = None
+    problem: str = ""
+
+
+class _Options(PredictOptions):
+    """Options of a prediction, with labels that are there for it alone."""
+
+    new_labels: tuple[Text, ...] = Field(default=(), max_length=_MOST_NEW_LABELS)
+
+    def run(self, predictor: Predictor, rows: Sequence[str], batch_size: int) -> list[LabelPrediction]:
+        """Predict texts with the new labels as well."""
+        if self.new_labels:
+            predictor = _with_labels(predictor, self.new_labels)
+        return super().run(predictor, rows, batch_size)
+
+
+_extended: WeakKeyDictionary[Predictor, tuple[tuple[str, ...], Predictor]] = WeakKeyDictionary()
+
+
+def _with_labels(predictor: Predictor, names: tuple[str, ...]) -> Predictor:
+    """A predictor with new labels; the last one of each model is kept, for further questions with the same ones."""
+    known, extended = _extended.get(predictor, ((), predictor))
+    if known != names:
+        extended = predictor.with_labels(names)
+        _extended[predictor] = (names, extended)
+    return extended
+
+
+async def ask(service: Service, question: Question) -> list[Answer]:
+    """Ask all models at the same time.
+
+    Args:
+        service: the models.
+        question: the question.
+
+    Returns:
+        An answer of each model, in their order; what fails is the problem of that model's answer.
+    """
+    return list(await asyncio.gather(*(_ask(service, model, question) for model in service.models.values())))
+
+
+async def _ask(service: Service, model: ServedModel, question: Question) -> Answer:
+    settings = service.settings
+    try:
+        check_texts([question.text], settings)
+        options = question.options(model)
+        options.check(settings)
+        answer = model.batcher.submit(options, [question.text])
+        (found,) = await asyncio.wait_for(answer, settings.timeout)
+    except Exception as err:
+        return Answer(model.id, problem=_problem(err, settings.timeout))
+    return Answer(model.id, _above(found, question.threshold if question.number else 0.0))
+
+
+def _above(prediction: LabelPrediction, threshold: float) -> LabelPrediction:
+    """A prediction without the labels below a score."""
+    kept = [place for place, score in enumerate(prediction.scores) if score >= threshold]
+    return replace(
+        prediction,
+        labels=[prediction.labels[place] for place in kept],
+        scores=[prediction.scores[place] for place in kept],
+        ids=prediction.ids and [prediction.ids[place] for place in kept],
+        evidence=prediction.evidence and [prediction.evidence[place] for place in kept],
+    )
+
+
+def _problem(err: Exception, timeout: float) -> str:
+    """What somebody reads of an error; of one that nobody expects the log has the place, not the message."""
+    if isinstance(err, HTTPException):
+        return str(err.detail)
+    if isinstance(err, ValidationError):
+        return "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in err.errors())
+    if isinstance(err, (XLGenError, QueueFullError)):
+        return str(err)
+    if isinstance(err, asyncio.TimeoutError):
+        return f"No answer within {timeout:g} s; ask about a shorter text, or try again later."
+    log_error(err)
+    return _UNEXPECTED

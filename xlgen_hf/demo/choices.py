@@ -1,0 +1,77 @@
+"""What the page offers before anybody asks: texts to try, labels and concepts that somebody may be typing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..files.model_checks import local_model
+from ..files.training_report import read_report
+from ..serving.service import Service
+
+__all__ = ["example_texts", "find_concepts", "find_labels", "has_hierarchy"]
+
+_SAMPLE = Path(__file__).parents[1] / "samples" / "yso" / "test.jsonl.gz"
+_OF_A_MODEL = 5  # examples
+
+
+def example_texts(models: Iterable[str]) -> list[str]:
+    """Texts to try: the examples on the models' cards, or those of the bundled sample if no card has any.
+
+    Args:
+        models: folders or Hub ids.
+    """
+    texts: dict[str, None] = {}
+    for name in models:
+        report = read_report(local_model(name, {}, "report"))
+        texts |= dict.fromkeys(one["text"] for one in report.get("examples", [])[:_OF_A_MODEL])
+    return list(texts) or _sample_texts()
+
+
+def _sample_texts() -> list[str]:
+    with gzip.open(_SAMPLE, "rt", encoding="utf-8") as file:
+        return [json.loads(line)["text"] for line, _ in zip(file, range(_OF_A_MODEL), strict=False)]
+
+
+def find_labels(service: Service, query: str, limit: int) -> list[str]:
+    """Labels that somebody may be typing, of all models; see [`LoadedModel.find_labels`].
+
+    Args:
+        service: the models.
+        query: what was typed so far.
+        limit: number of labels of each model.
+    """
+    found: dict[str, None] = {}
+    for model in service.models.values():
+        names = model.current.predictor.label_space.names
+        found |= dict.fromkeys(names[label] for label in model.current.find_labels(query, limit))
+    return list(found)
+
+
+def has_hierarchy(service: Service) -> bool:
+    """Whether a model has a vocabulary with broader concepts."""
+    vocabularies = [model.current.predictor.vocabulary for model in service.models.values()]
+    return any(one.broader for known in vocabularies if known is not None for one in known)
+
+
+def find_concepts(service: Service, query: str, limit: int) -> list[tuple[str, str]]:
+    """Concepts with narrower ones that somebody may be typing, each as its label and its id.
+
+    Args:
+        service: the models.
+        query: what was typed so far.
+        limit: number of concepts of each model.
+    """
+    found: dict[str, str] = {}
+    for model in service.models.values():
+        predictor = model.current.predictor
+        vocabulary, names = predictor.vocabulary, predictor.label_space.names
+        if vocabulary is None:
+            continue
+        near = (names[label] for label in model.current.find_labels(query, len(names)))
+        ids = (vocabulary.ids[name] for name in near if name in vocabulary.ids)
+        broad = (one for one in ids if len(vocabulary.branch(one)) > 1)
+        found |= {one: vocabulary.labels[one] for one, _ in zip(broad, range(limit), strict=False)}
+    return [(label, one) for one, label in found.items()]

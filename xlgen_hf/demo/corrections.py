@@ -1,0 +1,54 @@
+"""Corrections that people make on the page, as rows for `xlgen update --add-rows`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+from ..errors import DataError
+from ..labels.space import LabelSpace
+from ..serving.service import Service
+
+__all__ = ["CorrectedRow", "correction", "saved_message"]
+
+_MOST_LABELS = 1000
+_LONGEST = 500  # characters of a label
+
+
+class CorrectedRow(TypedDict):
+    """A text and its right labels."""
+
+    text: str
+    labels: list[str]
+
+
+def correction(text: str, missing: Iterable[str], decisions: object) -> CorrectedRow:
+    """The row of a text: the labels that were accepted, and those that were added.
+
+    Args:
+        text: the text; "" if nothing was asked.
+        missing: labels that the prediction lacked.
+        decisions: `accept` or `reject` by label, as a browser sends them, so anything.
+
+    Raises:
+        DataError: if there is no text, no label, or something else was sent.
+    """
+    if not text:
+        raise DataError("There is nothing to save yet; press “Predict” first.")
+    if not isinstance(decisions, Mapping) or not set(decisions.values()) <= {"accept", "reject"}:
+        raise DataError("The decisions are not `accept` or `reject` for each label; load the page again.")
+    accepted = [label for label, decision in decisions.items() if decision == "accept"]
+    labels = list(dict.fromkeys([*accepted, *(label.strip() for label in missing if label.strip())]))
+    if not labels:
+        raise DataError("No label was accepted or added, and a row without labels teaches nothing.")
+    if len(labels) > _MOST_LABELS or max(map(len, labels)) > _LONGEST:
+        raise DataError(f"At most {_MOST_LABELS} labels of {_LONGEST} characters can be saved.")
+    return {"text": text, "labels": labels}
+
+
+def saved_message(row: CorrectedRow, service: Service) -> str:
+    """What was saved, and what `xlgen update` has to be told about labels that a model does not have."""
+    spaces: list[LabelSpace] = [model.current.predictor.label_space for model in service.models.values()]
+    new = [label for label in row["labels"] if not all(label in space for space in spaces)]
+    told = f" Not a label of every model yet: {'; '.join(new)} (`xlgen update --unknown-labels add`)." if new else ""
+    return f"Saved: {'; '.join(row['labels'])}.{told}"
