@@ -143,7 +143,7 @@ class XLGenForConditionalGeneration(
         return self
 
     def sharing_weights(self) -> XLGenForConditionalGeneration:
-        """The same model on the same weights, with label tokens and vectors of its own, which `fit_output` may change."""
+        """The same model on the same weights, with label tokens and vectors of its own for `fit_output` to change."""
         twin = copy.copy(self)
         twin.config, twin.kept_rows = copy.deepcopy(self.config), LastValue()
         twin._buffers = dict(self._buffers)

@@ -85,9 +85,8 @@ def _print_labels(answer: LabelPrediction) -> None:
         typer.echo("  no label")
     width = max(map(len, answer.labels), default=0)
     for label, score, evidence in zip(answer.labels, answer.scores, answer.evidence or (), strict=True):
-        said = [
-            f"{shown} {evidence.scores[name]:.2f}" for name, shown in SCORE_NAMES.items() if _speaks(evidence, name)
-        ]
+        spoken = {name: shown for name, shown in SCORE_NAMES.items() if _speaks(evidence, name)}
+        said = [f"{shown} {evidence.scores[name]:.2f}" for name, shown in spoken.items()]
         rows = evidence.training_rows
         seen = "no training row" if not rows else f"{rows:,} training row{'s' if rows > 1 else ''}"
         typer.echo(f"  {score:.2f}  {label:<{width}}  {', '.join([*said, seen])}")

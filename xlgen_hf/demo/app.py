@@ -18,7 +18,7 @@ __all__ = ["create_demo"]
 
 _HERE = Path(__file__).parent
 _DOCUMENTATION = "/docs"  # of the REST interface, whose scripts come from elsewhere
-# Browsers load nothing from elsewhere, whatever a text or a label holds. Gradio compiles its templates, and styles inline.
+# Browsers load nothing from elsewhere, whatever a text or a label holds. Gradio compiles templates and styles inline.
 _POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
     "img-src 'self' data: blob:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'"

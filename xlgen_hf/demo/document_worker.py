@@ -1,4 +1,4 @@
-"""A program that prints the text of a file as JSON; a process of its own, as a file may be made to take memory or time.
+"""A program that prints the text of a file as JSON; of its own, as files may be made to take all memory or time.
 
 Arguments: the file, and the most characters that are wanted. It prints `{"text", "more"}`, where `more` says that the
 file has further text, or `{"problem"}`.

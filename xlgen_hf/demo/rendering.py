@@ -16,9 +16,12 @@ __all__ = ["escape", "notice", "render_answers"]
 _READ = 20_000  # characters of a text that are shown: those that are searched for matching words
 _LEAST = 0.005  # score that reads as 0.00
 _PLACES = {
-    "generated": "what the model generated", "retrieval": "what retrieval found", "label_trees": "what label trees found",
-    "candidate_head": "what the candidate head ranked", "input": "the candidates that the model read",
-}  # fmt: skip
+    "generated": "what the model generated",
+    "retrieval": "what retrieval found",
+    "label_trees": "what label trees found",
+    "candidate_head": "what the candidate head ranked",
+    "input": "the candidates that the model read",
+}
 _TEMPLATE = str.maketrans({"$": "&#36;", "{": "&#123;", "}": "&#125;", "`": "&#96;"})  # what gradio's templates read
 
 
@@ -106,7 +109,8 @@ def _card(card: _Card, evidence: Sequence[LabelEvidence]) -> str:
 
 
 def _bar(score: float) -> str:
-    return f'<span class="xl-bar" aria-hidden="true"><span style="width:{100 * min(max(score, 0), 1):.1f}%"></span></span>'
+    width = 100 * min(max(score, 0), 1)
+    return f'<span class="xl-bar" aria-hidden="true"><span style="width:{width:.1f}%"></span></span>'
 
 
 def _buttons(card: _Card) -> str:
@@ -200,7 +204,8 @@ def _chips(title: str, names: Sequence[str], chosen: Set[str]) -> str:
         return ""
     kinds = ("", ' class="xl-chosen"')
     rows = "".join(f"<li{kinds[name in chosen]}>{escape(name)}</li>" for name in names)
-    return f'<details class="xl-guides"><summary>{title} ({len(names)})</summary><ul class="xl-chips">{rows}</ul></details>'
+    head = f"<summary>{title} ({len(names)})</summary>"
+    return f'<details class="xl-guides">{head}<ul class="xl-chips">{rows}</ul></details>'
 
 
 def _marked(text: str, evidence: Sequence[LabelEvidence]) -> str:
