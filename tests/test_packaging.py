@@ -140,7 +140,7 @@ PUBLIC = {
     "Vocabulary", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
     "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model",
     "load_predictor", "load_rows", "lora_config", "plot_clusters", "plot_reliability", "plot_risk_coverage",
-    "plot_shot_buckets", "plot_training", "push_dataset", "push_metric", "push_model", "read_vocabulary",
+    "plot_shot_buckets", "plot_training", "push_dataset", "push_metric", "push_model", "push_space", "read_vocabulary",
     "reliability_table", "risk_coverage", "undo_update", "update_model", "write_vocabulary",
 }  # fmt: skip
 

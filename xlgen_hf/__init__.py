@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .decoding.decoded_sets import DecodingOptions
     from .hub.datasets import push_dataset
     from .hub.push import push_metric, push_model
+    from .hub.spaces import push_space
     from .labels.changes import LabelEdits
     from .labels.clustering import fit_clusters
     from .labels.clusters import LabelClusters
@@ -88,6 +89,7 @@ __all__ = [
     "push_dataset",
     "push_metric",
     "push_model",
+    "push_space",
     "read_vocabulary",
     "reliability_table",
     "risk_coverage",
@@ -132,6 +134,7 @@ _MODULES = {
     "plot_training": "plots.training",
     "push_dataset": "hub.datasets",
     "push_metric": "hub.push",
+    "push_space": "hub.spaces",
     "push_model": "hub.push",
     "read_vocabulary": "data.vocabulary_files",
     "reliability_table": "ranking.reliability",

@@ -103,9 +103,13 @@ def test_a_model_without_generation_predicts_without_its_decoder(make):
 
 def test_new_labels_can_join(make):
     made = make(**HEAD_ALONE)
-    predictor = Predictor.from_model(*made).with_labels(["organ music"])
+    former = Predictor.from_model(*made)
+    before = former.predict(TEXTS, evidence=True)
+    predictor = former.with_labels(["organ music"])
     assert isinstance(predictor.source, CandidateRanker)
     assert "organ music" in predictor.predict(["organ music"], rule=DecisionRule("top_k", 5))[0].labels
+    assert former.predict(TEXTS, evidence=True) == before
+    assert "organ music" not in made.processor.label_space
 
 
 # ------------------------------------------------------------------------------------------------ scorer

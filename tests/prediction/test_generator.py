@@ -15,6 +15,8 @@ from xlgen_hf.decoding.logits_process import LabelSetLogitsProcessor, split_labe
 from xlgen_hf.errors import ConfigurationError, LabelSpaceError
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.prediction.generator import Generator
+from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.ranking.decisions import DecisionRule
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
 TEXTS = ["a history of church music", "modern art", "", "the piano " * 20, "organ"]
@@ -247,3 +249,17 @@ def test_texts_candidates_and_given_labels_must_agree(make):
         model.score(TEXTS[:1], [["art"]], processor, given=[["art"], []])
     with pytest.raises(LabelSpaceError, match="'nothing' is none of the 5 labels"):
         model.score(TEXTS[:1], [["nothing"]], processor)
+
+
+@pytest.mark.parametrize("restrict_output", [True, False])
+def test_new_labels_leave_the_former_predictor_as_it_was(make, restrict_output):
+    former = Predictor.from_model(*make("t5", "base", restrict_output=restrict_output))
+    before = former.predict(TEXTS, rule=DecisionRule("top_k", 3))
+    predictor = former.with_labels(["organ history", "music"])
+    assert predictor.label_space.names == (*former.label_space.names, "organ history")
+    found = predictor.predict(["organ"], rule=DecisionRule("top_k", len(predictor.label_space)))[0]
+    assert "organ history" in found.labels
+    assert former.predict(TEXTS, rule=DecisionRule("top_k", 3)) == before
+    assert "organ history" not in former.label_space
+    shared = zip(former.source.model.parameters(), predictor.source.model.parameters(), strict=True)
+    assert all(one is other for one, other in shared)

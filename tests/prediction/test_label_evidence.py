@@ -66,6 +66,11 @@ def test_a_prediction_with_evidence_is_the_same(checkpoints, label_space, make_m
         assert other.scores == pytest.approx(one.scores, abs=1e-6)
         assert [reason.label for reason in other.evidence] == other.labels
         assert [reason.score for reason in other.evidence] == other.scores
+        read = other.candidates or []
+        assert [reason.places.get("input", 0) for reason in other.evidence] == [
+            read.index(label) + 1 if label in read else 0 for label in other.labels
+        ]
+        assert one.candidates is None and bool(read) == ("input" in places)
         for reason in other.evidence:
             assert scores <= set(reason.scores) and set(reason.places) <= places
             assert reason.training_rows == counts[reason.label]

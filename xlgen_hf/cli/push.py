@@ -1,4 +1,4 @@
-"""`xlgen push`: put a model, a data set or the metric on the Hub."""
+"""`xlgen push`: put a model, a data set, the metric or a page to try a model on the Hub."""
 
 from __future__ import annotations
 
@@ -138,6 +138,39 @@ def _metric(
     report = push_metric(
         repo_id, private=private, revision=revision, create_pr=create_pr, message=message, description=description,
         dry_run=dry_run,
+    )  # fmt: skip
+    _print_report(report)
+
+
+@push.command("space", epilog=_TOKEN, cls=Command)
+def _space(
+    model: Annotated[str, typer.Option(help="Hub id of the model that the page is about, owner/name.")],
+    repo_id: Annotated[str, typer.Option(help="Space, owner/name; created if it does not exist.")],
+    requirement: Annotated[
+        str | None,
+        typer.Option(
+            help="How the Space installs xlgen-hf, such as 'xlgen-hf[demo]==1.0'.",
+            show_default="its code goes up with the page",
+        ),
+    ] = None,
+    extra: Annotated[
+        list[str] | None,
+        typer.Option(help="An extra of xlgen-hf that the model needs, such as lora for an adapter."),
+    ] = None,
+    license_id: License = None,
+    private: Private = False,
+    revision: Revision = None,
+    create_pr: CreatePr = False,
+    message: Message = None,
+    description: Description = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Put a Space up that runs `xlgen demo` for a model of the Hub."""
+    from ..hub.spaces import push_space
+
+    report = push_space(
+        model, repo_id, requirement=requirement, extras=extra or (), license_id=license_id, private=private,
+        revision=revision, create_pr=create_pr, message=message, description=description, dry_run=dry_run,
     )  # fmt: skip
     _print_report(report)
 

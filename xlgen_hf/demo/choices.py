@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
 
 from ..files.model_checks import local_model
@@ -32,7 +33,7 @@ def example_texts(models: Iterable[str]) -> list[str]:
 
 def _sample_texts() -> list[str]:
     with gzip.open(_SAMPLE, "rt", encoding="utf-8") as file:
-        return [json.loads(line)["text"] for line, _ in zip(file, range(_OF_A_MODEL), strict=False)]
+        return [json.loads(line)["text"] for line in islice(file, _OF_A_MODEL)]
 
 
 def find_labels(service: Service, query: str, limit: int) -> list[str]:
@@ -56,22 +57,22 @@ def has_hierarchy(service: Service) -> bool:
     return any(one.broader for known in vocabularies if known is not None for one in known)
 
 
-def find_concepts(service: Service, query: str, limit: int) -> list[tuple[str, str]]:
-    """Concepts with narrower ones that somebody may be typing, each as its label and its id.
+def find_concepts(service: Service, query: str, limit: int) -> list[str]:
+    """Labels of concepts with narrower ones that somebody may be typing.
 
     Args:
         service: the models.
         query: what was typed so far.
         limit: number of concepts of each model.
     """
-    found: dict[str, str] = {}
+    found: dict[str, None] = {}
     for model in service.models.values():
         predictor = model.current.predictor
         vocabulary, names = predictor.vocabulary, predictor.label_space.names
         if vocabulary is None:
             continue
+        ids = vocabulary.ids
         near = (names[label] for label in model.current.find_labels(query, len(names)))
-        ids = (vocabulary.ids[name] for name in near if name in vocabulary.ids)
-        broad = (one for one in ids if len(vocabulary.branch(one)) > 1)
-        found |= {one: vocabulary.labels[one] for one, _ in zip(broad, range(limit), strict=False)}
-    return [(label, one) for one, label in found.items()]
+        broad = (name for name in near if name in ids and len(vocabulary.branch(ids[name])) > 1)
+        found |= dict.fromkeys(islice(broad, limit))
+    return list(found)

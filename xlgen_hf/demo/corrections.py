@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TypedDict
 
 from ..errors import DataError
+from ..files.serialization import JSON, parse_json
 from ..labels.space import LabelSpace
 from ..serving.service import Service
 
@@ -22,28 +23,36 @@ class CorrectedRow(TypedDict):
     labels: list[str]
 
 
-def correction(text: str, missing: Iterable[str], decisions: object) -> CorrectedRow:
+def correction(text: str, missing: Iterable[str], decisions: str) -> CorrectedRow:
     """The row of a text: the labels that were accepted, and those that were added.
 
     Args:
         text: the text; "" if nothing was asked.
         missing: labels that the prediction lacked.
-        decisions: `accept` or `reject` by label, as a browser sends them, so anything.
+        decisions: JSON of `accept` or `reject` by label, as a browser sends it, so it may be anything.
 
     Raises:
         DataError: if there is no text, no label, or something else was sent.
     """
     if not text:
         raise DataError("There is nothing to save yet; press “Predict” first.")
-    if not isinstance(decisions, Mapping) or not set(decisions.values()) <= {"accept", "reject"}:
-        raise DataError("The decisions are not `accept` or `reject` for each label; load the page again.")
-    accepted = [label for label, decision in decisions.items() if decision == "accept"]
+    accepted = [label for label, decision in _decided(decisions).items() if decision == "accept"]
     labels = list(dict.fromkeys([*accepted, *(label.strip() for label in missing if label.strip())]))
     if not labels:
         raise DataError("No label was accepted or added, and a row without labels teaches nothing.")
     if len(labels) > _MOST_LABELS or max(map(len, labels)) > _LONGEST:
         raise DataError(f"At most {_MOST_LABELS} labels of {_LONGEST} characters can be saved.")
     return {"text": text, "labels": labels}
+
+
+def _decided(decisions: str) -> dict[str, JSON]:
+    try:
+        found = parse_json(decisions)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not all(one in ("accept", "reject") for one in found.values()):
+        raise DataError("The decisions are not `accept` or `reject` for each label; load the page again.")
+    return found
 
 
 def saved_message(row: CorrectedRow, service: Service) -> str:

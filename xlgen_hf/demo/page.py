@@ -100,9 +100,9 @@ class Page:
         if self.corrections is None:
             return notice("This page takes no corrections.", "alert")
         try:
-            row = correction(text, missing or (), json.loads(decisions or "{}"))
+            row = correction(text, missing or (), decisions)
             await asyncio.to_thread(self.corrections.append, [row])
-        except (XLGenError, ValueError) as err:
+        except XLGenError as err:
             return notice(str(err), "alert")
         return notice(saved_message(row, self.service))
 
@@ -201,9 +201,7 @@ def _options(page: Page) -> list[gr.components.Component]:
     return [how_many, number, threshold, allow, branch, new_labels, abstain]
 
 
-def _search_box(
-    label: str, info: str, find: Callable[[str, int], Sequence[object]], *, visible: bool = True
-) -> gr.Dropdown:
+def _search_box(label: str, info: str, find: Callable[[str, int], list[str]], *, visible: bool = True) -> gr.Dropdown:
     """A list of which several entries can be chosen, and which offers what is like the typed letters."""
     box = gr.Dropdown(
         find("", _OFFERED),
@@ -215,11 +213,12 @@ def _search_box(
         visible=visible,
     )
 
-    async def offer(typed: gr.KeyUpData) -> gr.Dropdown:
-        return gr.Dropdown(choices=await asyncio.to_thread(find, typed.input_value, _OFFERED))
+    async def offer(chosen: list[str] | None, typed: gr.KeyUpData) -> gr.Dropdown:
+        found = await asyncio.to_thread(find, typed.input_value, _OFFERED)
+        return gr.Dropdown(choices=list(dict.fromkeys([*(chosen or []), *found])))
 
     box.key_up(
-        offer, None, box, api_visibility="private", show_progress="hidden", trigger_mode="always_last",
+        offer, box, box, api_visibility="private", show_progress="hidden", trigger_mode="always_last",
         concurrency_limit=None,
     )  # fmt: skip
     return box

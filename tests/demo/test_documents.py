@@ -1,0 +1,131 @@
+"""Files that people bring: what is read of them, and what is refused with a reason."""
+
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+
+from xlgen_hf.demo import documents
+from xlgen_hf.demo.documents import read_document, readable_endings
+from xlgen_hf.errors import DataError, MissingExtraError
+
+
+def pdf(*texts: str) -> bytes:
+    """A PDF with a page for each text."""
+    parts = [b"<< /Type /Catalog /Pages 2 0 R >>", b"", b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>"]
+    pages = []
+    for text in texts:
+        drawn = f"BT /F1 12 Tf 72 700 Td ({text}) Tj ET".encode() if text else b""
+        parts.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(drawn), drawn))
+        parts.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Contents %d 0 R"
+            b" /Resources << /Font << /F1 3 0 R >> >> >>" % len(parts)
+        )
+        pages.append(b"%d 0 R" % len(parts))
+    parts[1] = b"<< /Type /Pages /Kids [%s] /Count %d >>" % (b" ".join(pages), len(pages))
+    content = b"%PDF-1.4\n"
+    places = []
+    for number, part in enumerate(parts, 1):
+        places.append(len(content))
+        content += b"%d 0 obj\n%s\nendobj\n" % (number, part)
+    table = b"".join(b"%010d 00000 n \n" % place for place in places)
+    size = len(parts) + 1
+    end = b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF" % (size, len(content))
+    return content + b"xref\n0 %d\n0000000000 65535 f \n%s" % (size, table) + end
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("Leipä ja 面包\r\n".encode(), "Leipä ja 面包"),
+        ("\ufeffLeipä".encode(), "Leipä"),
+        ("Leipä".encode("utf-16"), "Leipä"),
+    ],
+)
+def test_plain_text(tmp_path, content, text):
+    (tmp_path / "a.TXT").write_bytes(content)
+    found = read_document(tmp_path / "a.TXT", 1000)
+    assert (found.text, found.is_whole) == (text, True)
+
+
+def test_pdf(tmp_path):
+    pytest.importorskip("pypdf", reason="the extra `documents` is not installed")
+    (tmp_path / "a.pdf").write_bytes(pdf("Rye bread", "and oats"))
+    assert read_document(tmp_path / "a.pdf", 1000).text.split() == ["Rye", "bread", "and", "oats"]
+    found = read_document(tmp_path / "a.pdf", 5)
+    assert (found.text, found.is_whole) == ("Rye b", False)
+
+
+def test_docx(tmp_path):
+    docx = pytest.importorskip("docx", reason="the extra `documents` is not installed")
+    document = docx.Document()
+    document.add_paragraph("Rye bread")
+    cells = document.add_table(1, 2).rows[0].cells
+    cells[0].text, cells[1].text = "and", "oats"
+    document.save(str(tmp_path / "a.docx"))
+    assert read_document(tmp_path / "a.docx", 1000).text.split() == ["Rye", "bread", "and", "oats"]
+
+
+def bomb(path):
+    """A Word file of some kilobytes with much of one letter."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("word/document.xml", "w") as part:
+        for _ in range(101):
+            part.write(b"a" * 1_000_000)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.exe", b"MZ", r"ends in '\.exe'; open one of \.txt, \.pdf, \.docx"),
+        ("a", b"text", "ends in 'nothing'"),
+        ("a.txt", b"", "has no text"),
+        ("a.txt", b"\xff\x00\x80", "not text in UTF-8; save it as UTF-8"),
+        ("a.txt", b"a\x00b", "holds zero bytes"),
+        ("a.pdf", pdf("Rye bread")[:200], r"cannot be read as \.pdf \(\w+\); is it complete"),
+        ("a.pdf", b"no pdf", r"cannot be read as \.pdf"),
+        ("a.pdf", pdf(""), "no text, only pictures of it; run text recognition"),
+        ("a.docx", b"PK\x03\x04", r"cannot be read as \.docx \(BadZipFile\)"),
+        ("a.docx", bomb, "Unpacked the file has more than 100 MB"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(tmp_path, name, content, message):
+    pytest.importorskip("pypdf", reason="the extra `documents` is not installed")
+    pytest.importorskip("docx", reason="the extra `documents` is not installed")
+    if callable(content):
+        content(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        read_document(tmp_path / name, 1000)
+
+
+def test_a_file_with_a_password_is_refused(tmp_path):
+    pypdf = pytest.importorskip("pypdf", reason="the extra `documents` is not installed")
+    (tmp_path / "a.pdf").write_bytes(pdf("Rye bread"))
+    writer = pypdf.PdfWriter(clone_from=tmp_path / "a.pdf")
+    writer.encrypt("secret", algorithm="RC4-128")
+    writer.write(tmp_path / "a.pdf")
+    with pytest.raises(DataError, match="needs a password"):
+        read_document(tmp_path / "a.pdf", 1000)
+
+
+def test_a_reader_that_takes_too_much_is_ended(tmp_path, monkeypatch):
+    """Whatever a file makes its reader do: the worker here does it by itself."""
+    (tmp_path / "a.txt").write_text("a")
+    for program, message in (
+        ("import time; time.sleep(60)", "takes too long to read"),
+        ("import os; os.kill(os.getpid(), 9)", "takes too much time or memory"),
+    ):
+        (tmp_path / "worker.py").write_text(program)
+        monkeypatch.setattr(documents, "_WORKER", tmp_path / "worker.py")
+        monkeypatch.setattr(documents, "_LONGEST_WAIT", 0.5)
+        with pytest.raises(DataError, match=message):
+            read_document(tmp_path / "a.txt", 1000)
+
+
+def test_readers_are_optional(tmp_path, monkeypatch):
+    monkeypatch.setattr(documents, "find_spec", lambda name: None)
+    assert readable_endings() == [".txt"]
+    with pytest.raises(MissingExtraError, match=r"`pypdf` is not installed.*xlgen-hf\[documents\]"):
+        read_document(tmp_path / "a.pdf", 1000)

@@ -1,0 +1,173 @@
+"""The page in Chromium: what people see, press and type, on a phone, in the dark, without a mouse, with bad intent.
+
+It needs Chromium and the extra `browser`. `CHROMIUM` names another browser than that on the PATH, `AXE_CORE` the file
+`axe.min.js` of axe-core, which checks names, roles and contrast.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hostile import HOSTILE
+from processes import COMMAND, Forked
+from sources import make_retriever
+from tiny import ROWS, VOCABULARY
+
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.ranking.score_model import ScoreModel
+from xlgen_hf.retrieval.model_sources import save_source_alone
+
+playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+AXE = os.environ.get("AXE_CORE", "")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+
+
+@pytest.fixture(scope="module")
+def demo(checkpoints, tmp_path_factory):
+    """The address of a running page of two indexes, one of whose labels means harm, and its file of corrections."""
+    folder = tmp_path_factory.mktemp("demo")
+    for name, more in (("plain", []), ("odd", [HOSTILE])):
+        space = LabelSpace.from_label_lists([row["labels"] for row in ROWS], [*VOCABULARY, *more])
+        retriever = make_retriever(checkpoints["bert"], space, lexical=True)
+        save_source_alone(folder / name, space, "retrieval", retriever, ScoreModel())
+    models = ["--model", folder / "plain", "--model", folder / "odd", "--port", "0"]
+    process = Forked(folder, COMMAND, "demo", *models, "--corrections", folder / "corrections.jsonl")
+    try:
+        process.wait_for("in a browser")
+        said = process.stderr.read_text()
+        yield re.search(r"http://\S+", said)[0], folder / "corrections.jsonl"
+        assert process.stderr.read_text() == said  # a page that is used says nothing
+        assert re.fullmatch(r"xlgen: open http://\S+ in a browser\n", said)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait() == 0
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browse(chromium, demo):
+    """A function that opens the page; at the end nothing went wrong in it, and nobody else was asked."""
+    contexts, wrong = [], []
+
+    def begin(scheme="light", size=WIDE):
+        context = chromium.new_context(color_scheme=scheme, viewport=size)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda one: wrong.append(one.text) if one.type in ("error", "warning") else None)
+        page.on("pageerror", lambda err: wrong.append(str(err)))
+        page.on("dialog", lambda one: (wrong.append(f"dialog {one.message}"), one.dismiss()))
+        page.on("request", lambda one: wrong.append(one.url) if is_foreign(one.url, demo[0]) else None)
+        page.goto(demo[0])
+        page.get_by_label("Text", exact=True).wait_for()
+        return page
+
+    yield begin
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+def is_foreign(url: str, address: str) -> bool:
+    return not url.startswith((f"{address}/", "data:", "blob:"))
+
+
+def predict(page, text: str) -> None:
+    page.get_by_label("Text", exact=True).fill(text)
+    page.get_by_role("button", name="Predict").click()
+    page.locator(".xl-answer, .xl-notice").first.wait_for()
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_fits_and_can_be_read(browse, scheme, size):
+    page = browse(scheme, size)
+    predict(page, "a history of organ music")
+    page.get_by_text("Options").click()
+    page.get_by_label("Number of labels, at most").first.wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+    assert page.locator("body.dark").count() == (scheme == "dark")
+    assert page.locator(".xl-text mark").count()
+    if not AXE:
+        pytest.skip("axe-core is not there: AXE_CORE names no axe.min.js")
+    page.add_script_tag(content=Path(AXE).read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run()")
+    assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
+
+
+def test_without_a_mouse_from_a_text_to_a_correction(browse, demo):
+    page, press = browse(), None
+    press = page.keyboard.press
+    page.get_by_label("Text", exact=True).focus()
+    page.keyboard.type("modern organ music")
+    press("Tab")
+    press("Enter")
+    page.locator(".xl-label").first.wait_for()
+    label = page.locator(".xl-name").first.inner_text()
+    for _ in range(60):  # to the buttons of the first label
+        press("Tab")
+        if page.evaluate("document.activeElement.dataset.label") == label:
+            break
+    press("Space")
+    assert page.locator(f'.xl-accept input[data-label="{label}"]:checked').count() == 2  # of both models
+    page.get_by_role("button", name="Save the accepted labels").focus()
+    press("Enter")
+    page.get_by_text(f"Saved: {label}.").wait_for()
+    assert json.loads(demo[1].read_text().splitlines()[-1]) == {"text": "modern organ music", "labels": [label]}
+
+
+def test_marks_belong_to_the_label_that_is_looked_at(browse):
+    page = browse()
+    predict(page, "a history of organ music")
+    assert page.locator("mark.xl-strong").count() == 0
+    card = page.locator(".xl-label").first
+    card.locator("summary").focus()
+    places = page.locator("mark.xl-strong").evaluate_all("marks => marks.map(one => one.dataset.places.split(' '))")
+    assert places and all("0" in one for one in places)
+
+
+def test_hostile_texts_and_labels_do_nothing(browse):
+    page = browse()
+    predict(page, HOSTILE)
+    page.get_by_text("Options").click()
+    page.get_by_label("Number of labels, at most").first.fill("12")
+    predict(page, f"{HOSTILE} music")
+    page.locator(".xl-name", has_text="onerror").wait_for()
+    assert page.locator(".xl-name", has_text="onerror").inner_text() == HOSTILE
+    assert page.locator(".xl img, .xl script").count() == 0
+
+
+def test_options_and_files(browse, tmp_path):
+    page = browse()
+    (tmp_path / "a.txt").write_text("the history of art")
+    page.locator("input[type=file]").set_input_files(tmp_path / "a.txt")
+    page.get_by_text("a.txt was read.").wait_for()
+    assert page.get_by_label("Text", exact=True).input_value() == "the history of art"
+    page.get_by_text("Options").click()
+    box = page.get_by_label("Only these labels")
+    box.click()
+    box.press_sequentially("pian")
+    page.get_by_role("option", name="piano").click()
+    page.get_by_role("button", name="Predict").click()
+    page.locator(".xl-label").first.wait_for()
+    assert set(page.locator(".xl-name").all_inner_texts()) == {"piano"}
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 broken")
+    page.locator("input[type=file]").set_input_files(tmp_path / "b.pdf")
+    page.get_by_text("b.pdf: The file cannot be read as .pdf").wait_for()
