@@ -11,6 +11,7 @@ import pytest
 from hostile import HOSTILE
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.demo.documents import readable_endings
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.serving.corrections import CorrectionsFile
 
@@ -62,11 +63,11 @@ def test_a_file_is_read_and_removed(open_page, index, tmp_path):
     for content, text, message in (
         ("rye bread", "rye bread", "was read."),
         ("rye bread and oats and more", "rye bread and oats a", "Only its first 20 characters were taken."),
-        ("", "", "has no text"),
+        ("", "what was there", "has no text"),
     ):
         file = tmp_path / f"{HOSTILE.replace('/', '')}.txt"
         file.write_text(content)
-        found, html = client.portal.call(page.read, str(file))
+        found, html = client.portal.call(page.read, str(file), "what was there")
         assert found == text and message in html and "<img" not in html
         assert not file.exists()
 
@@ -144,11 +145,12 @@ def test_rows_of_many_people_are_whole(open_page, index, corrections):
 # ---------------------------------------------------------------------------------------------------- the server
 
 
-def call(client, button, data):
+def call(client, button, data, event="click"):
     """Press a button as a browser does, and return what comes back."""
     config = client.get("/config").json()
-    pressed = next(one["id"] for one in config["components"] if one["props"].get("value") == button)
-    place = next(one["id"] for one in config["dependencies"] if [pressed, "click"] in one["targets"])
+    shown = (one for one in config["components"] if button in (one["props"].get("value"), one["props"].get("label")))
+    pressed = next(one["id"] for one in shown)
+    place = next(one["id"] for one in config["dependencies"] if [pressed, event] in one["targets"])
     body = {"data": data, "fn_index": place, "session_hash": "s"}
     assert client.post("/gradio_api/queue/join", json=body).status_code == 200
     events = client.get("/gradio_api/queue/data", params={"session_hash": "s"}).text
@@ -172,6 +174,20 @@ def test_the_page_needs_nobody_else(open_page, index):
     assert config["analytics_enabled"] is False
     assert "https://" not in client.get("/theme.css").text
     assert "<img" not in answer.text
+
+
+def test_only_files_that_were_uploaded_are_read_and_removed(open_page, index, tmp_path):
+    client, _ = open_page(index)
+    (tmp_path / "mine.txt").write_text("mine")
+    button = f"Open {' or '.join(readable_endings())}"
+    for path in (tmp_path / "mine.txt", tmp_path / "uploads" / ".." / "mine.txt"):
+        file = {"path": str(path), "meta": {"_type": "gradio.FileData"}}
+        assert "mine" not in json.dumps(call(client, button, [file, ""], "upload").get("data"))
+    assert (tmp_path / "mine.txt").exists()
+    (path,) = client.post("/gradio_api/upload", files={"files": ("a.txt", b"rye")}).json()
+    file = {"path": path, "meta": {"_type": "gradio.FileData"}}
+    assert call(client, button, [file, ""], "upload")["data"][0] == "rye"
+    assert not list((tmp_path / "uploads").rglob("*.txt"))
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "setup.cfg", "../../etc/passwd", "{index}/label_space.json"])

@@ -45,17 +45,18 @@ class Page:
     examples: Sequence[str] = ()
     corrections: CorrectionsFile | None = None
 
-    async def read(self, path: str) -> tuple[str, str]:
+    async def read(self, path: str, text: str) -> tuple[str, str]:
         """The text of a file that was uploaded, and a message about it; the file is removed.
 
         Args:
             path: where it is.
+            text: the text so far, which stays where the file cannot be read.
         """
         file = Path(path)
         try:
             found = await asyncio.to_thread(read_document, file, self.service.settings.max_characters)
         except XLGenError as err:
-            return "", notice(f"{file.name}: {err}", "alert")
+            return text, notice(f"{file.name}: {err}", "alert")
         finally:
             file.unlink(missing_ok=True)
         kept = "" if found.is_whole else f" Only its first {len(found.text):,} characters were taken."
