@@ -158,7 +158,7 @@ def _input_column(page: Page) -> tuple[gr.Textbox, list[gr.components.Component]
     status = gr.HTML(elem_classes="xl", js_on_load=None)
     upload.upload(
         page.read,
-        upload,
+        [upload, text],
         [text, status],
         api_visibility="private",
         concurrency_limit=_READERS,
