@@ -187,7 +187,7 @@ def _name_of_source(source: CandidateSource) -> str:
 
 
 def input_candidates(source: CandidateSource, batch: TextBatch) -> list[list[int]]:
-    """Ids of the candidates that the model read with each text (rcl), in this order; empty if it reads none.
+    """Ids of the candidates that the model read with each text, in this order; empty if it reads none.
 
     Args:
         source: the source of candidates whose own set is predicted where it has one.

@@ -44,8 +44,8 @@ class LabelPrediction:
             vocabulary.
         parents: broader concepts of each label, as `{"id", "label"}`, where they were asked for, see [`as_concepts`].
         evidence: what speaks for each label, where it was asked for.
-        candidates: labels that the model read with the text (rcl), in this order and named as in the label space,
-            where evidence was asked for; None of other models.
+        candidates: labels that the model read with the text, in this order and named as in the label space, where
+            evidence was asked for; None of a model that reads none.
         expected_f1: F1 that is expected of the labels, in [0, 1], see [`ConfidenceModel`]; None where no validation
             rows taught it, and of an ensemble.
         best_label_probability: probability that the label with the highest score is right, in [0, 1]; None likewise.
