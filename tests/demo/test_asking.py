@@ -137,7 +137,7 @@ def test_labels_are_found_while_somebody_types(open_page, index, model):
 def test_branches_are_offered_where_a_vocabulary_has_them(open_page, answers, index, concept_index):
     _, page = open_page(index, concept_index)
     assert has_hierarchy(page.service)
-    assert find_concepts(page.service, "", 9) == ["music", "church music", "art"]
+    assert sorted(find_concepts(page.service, "", 9)) == ["art", "church music", "music"]
     assert find_concepts(page.service, "church", 9) == ["church music"]
     of_index, of_concepts = answers([index, concept_index], Question(TEXT, number=9, branch=("church music",)))
     assert sorted(of_concepts.prediction.labels) == ["church music", "organ"]
