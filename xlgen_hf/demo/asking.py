@@ -17,7 +17,7 @@ from ..prediction.results import LabelPrediction
 from ..serving.batching import QueueFullError
 from ..serving.guard import log_error
 from ..serving.models import ServedModel
-from ..serving.requests import PredictOptions, Text, check_texts
+from ..serving.requests import PredictOptions, PredictRow, Text, check_texts
 from ..serving.service import Service
 
 __all__ = ["Answer", "Question", "ask"]
@@ -83,7 +83,7 @@ class _Options(PredictOptions):
 
     new_labels: tuple[Text, ...] = Field(default=(), max_length=_MOST_NEW_LABELS)
 
-    def run(self, predictor: Predictor, rows: Sequence[str], batch_size: int) -> list[LabelPrediction]:
+    def run(self, predictor: Predictor, rows: Sequence[PredictRow], batch_size: int) -> list[LabelPrediction]:
         """Predict texts with the new labels as well."""
         if self.new_labels:
             predictor = _with_labels(predictor, self.new_labels)
@@ -121,7 +121,7 @@ async def _ask(service: Service, model: ServedModel, question: Question) -> Answ
         check_texts([question.text], settings)
         options = question.options(model)
         options.check(settings)
-        answer = model.batcher.submit(options, [question.text])
+        answer = model.batcher.submit(options, [(question.text, ())])
         (found,) = await asyncio.wait_for(answer, settings.timeout)
     except Exception as err:
         return Answer(model.id, problem=_problem(err, settings.timeout))
