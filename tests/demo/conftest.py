@@ -62,10 +62,10 @@ def open_page(tmp_path):
     def make(*folders, corrections=None, examples=(), load=load_predictor, **settings):
         names = named_models(list(map(str, folders)))
         service = Service.load(names, load, ServingSettings(**{"reload_seconds": 0.0, **settings}))
-        page = Page(service, "A page", examples, corrections)
         uploads = tmp_path / "uploads"
         uploads.mkdir(exist_ok=True)
-        client = TestClient(create_demo(page, uploads), base_url="http://127.0.0.1")
+        page = Page(service, "A page", uploads, examples, corrections)
+        client = TestClient(create_demo(page), base_url="http://127.0.0.1")
         client.__enter__()
         clients.append(client)
         return client, page

@@ -65,7 +65,7 @@ def test_a_file_is_read_and_removed(open_page, index, tmp_path):
         ("rye bread and oats and more", "rye bread and oats a", "Only its first 20 characters were taken."),
         ("", "what was there", "has no text"),
     ):
-        file = tmp_path / f"{HOSTILE.replace('/', '')}.txt"
+        file = tmp_path / "uploads" / f"{HOSTILE.replace('/', '')}.txt"
         file.write_text(content)
         found, html = client.portal.call(page.read, str(file), "what was there")
         assert found == text and message in html and "<img" not in html

@@ -69,10 +69,10 @@ def demo(
 
         torch.set_num_threads(cpu_threads)
     service = Service.load(models, partial(load_on_device, device=device), settings)
-    page = Page(service, title, example_texts(models.values()), rows)
+    examples = example_texts(models.values())
     place = web_address(host, listener)
     with tempfile.TemporaryDirectory() as uploads:
-        app = create_demo(page, Path(uploads))
+        app = create_demo(Page(service, title, Path(uploads), examples, rows))
         run_server(
             app, listener, timeout=settings.timeout, started=lambda: print_message(f"open {place} in a browser")
         )

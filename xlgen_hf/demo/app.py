@@ -25,15 +25,14 @@ _POLICY = (
 )
 
 
-def create_demo(page: Page, uploads: Path) -> FastAPI:
+def create_demo(page: Page) -> FastAPI:
     """The application of a page; it answers REST requests too, as `xlgen serve` does.
 
     Args:
         page: the page.
-        uploads: an empty folder for the files that people bring, of which nothing else is served.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    os.environ["GRADIO_TEMP_DIR"] = str(page.uploads)
     logging.getLogger("xlgen_hf.serving.guard").setLevel(logging.WARNING)  # a page is a hundred requests
     app = create_app(page.service)
     app.add_middleware(_Policy)

@@ -36,12 +36,14 @@ class Page:
     Attributes:
         service: the models.
         title: heading.
+        uploads: an empty folder for the files that people bring; no other file is read or given out.
         examples: texts to try.
         corrections: where accepted labels go; labels cannot be accepted or rejected if None.
     """
 
     service: Service
     title: str
+    uploads: Path
     examples: Sequence[str] = ()
     corrections: CorrectionsFile | None = None
 
@@ -52,7 +54,9 @@ class Page:
             path: where it is.
             text: the text so far, which stays where the file cannot be read.
         """
-        file = Path(path)
+        file = Path(path).resolve()
+        if not file.is_relative_to(self.uploads.resolve()):  # a request may name any path
+            return text, notice("Only a file that was just opened on this page is read.", "alert")
         try:
             found = await asyncio.to_thread(read_document, file, self.service.settings.max_characters)
         except XLGenError as err:
