@@ -52,6 +52,8 @@ def demo(
     xlgen demo --model my-model --model my-index --corrections corrections.jsonl
     """  # noqa: D301  \b keeps the lines of the example apart
     check_packages("demo", (*SERVER_PACKAGES, "gradio"))
+    from transformers.utils import logging
+
     from ..demo.app import create_demo
     from ..demo.choices import example_texts
     from ..demo.page import Page
@@ -60,6 +62,7 @@ def demo(
     from ..serving.service import Service, named_models
     from ..settings import from_values
 
+    logging.disable_progress_bar()  # of weights that load: the address is all there is to see
     settings = from_values(ServingSettings, {**limits, "max_body_mb": max_file_mb})
     models = named_models(model)
     rows = None if corrections is None else CorrectionsFile(corrections)

@@ -227,6 +227,6 @@ def _marked(text: str, evidence: Sequence[LabelEvidence]) -> str:
         parts.append(f'<mark data-places="{" ".join(map(str, places))}">{part}</mark>' if places else part)
     more = "" if len(text) <= _READ else " …"
     return (
-        '<div class="xl-text" tabindex="0" role="region" aria-label="The text, with words that match marked">'
+        '<div class="xl-text" tabindex="0" role="group" aria-label="The text, with words that match marked">'
         f"{''.join(parts)}{more}</div>"
     )
