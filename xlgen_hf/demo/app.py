@@ -36,9 +36,12 @@ def create_demo(page: Page) -> FastAPI:
     logging.getLogger("xlgen_hf.serving.guard").setLevel(logging.WARNING)  # a page is a hundred requests
     app = create_app(page.service)
     app.add_middleware(_Policy)
+    blocks = build_page(page)
+    # Gradio checks which files a request names only where it has started the server itself, by its `launch`.
+    blocks.has_launched = True
     return gr.mount_gradio_app(
         app,
-        build_page(page),
+        blocks,
         path="/",
         theme=_theme(),
         css_paths=[_HERE / "page.css"],
