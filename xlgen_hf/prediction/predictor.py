@@ -309,10 +309,9 @@ class Predictor:
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
         blocks: list[ScoredLabels] = []
         order: list[int] = []
-        clusters: list[list[int]] = []
+        clusters, inputs = list[list[int]](), list[list[int]]()
         novel: list[dict[str, float]] = []
         evidence: list[list[LabelEvidence]] = []
-        inputs: list[list[int]] = []
         truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], batch_size):
