@@ -319,4 +319,4 @@ def test_the_index_of_a_training_has_the_ids_of_rows(files, checkpoints, capsys)
 
     words = ["train", "--train-file", str(files / "numbered.jsonl"), "--output-dir", str(files / "other")]
     assert main([*words, "--id-column", "nr", "--variant", "bcl"]) == 1
-    assert "id_column='nr' has no effect: it is for the index that a training of rcl makes" in capsys.readouterr().err
+    assert "id_column='nr' has no effect: this training makes no index" in capsys.readouterr().err

@@ -123,8 +123,7 @@ def run_evaluate(
     for path in outputs:
         refuse_existing(path, overwrite=overwrite)  # before the work, and again when the writing begins
     rows = rows or RowOptions()
-    if hierarchical:
-        options["broader"] = _broader_labels(rows)
+    options |= _hierarchy(rows) if hierarchical else {}
     true = _references(references, rows, by)
     given = _matched(predictions, true, rows)
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
@@ -213,13 +212,14 @@ def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Pr
     return given
 
 
-def _broader_labels(rows: RowOptions) -> dict[str, list[str]]:
+def _hierarchy(rows: RowOptions) -> dict[str, dict[str, list[str]]]:
+    """The option that adds hierarchical scores."""
     vocabulary = vocabulary_of(rows)
     broader = {} if vocabulary is None else vocabulary.broader_labels()
     if not broader:
         what = "there is no vocabulary (--vocabulary)" if vocabulary is None else "no concept has a broader one"
         raise ConfigurationError(f"Hierarchical scores need broader concepts; {what}.")
-    return broader
+    return {"broader": broader}
 
 
 def _named(predictions: str | Path, baselines: Sequence[str | Path]) -> dict[str, str | Path]:

@@ -177,8 +177,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     )
     alias_rows: bool = setting(
         False,
-        help="Let rows made of label names call concepts by aliases and names in other languages, too; needs a "
-        "vocabulary.",
+        help="Let label rows call concepts by aliases and names in other languages, too; needs a vocabulary.",
         group="Data",
     )
     alias_spellings: bool = setting(
@@ -304,21 +303,16 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
 
     def _check_concepts(self) -> None:
         if self.id_column is not None and (not self.reads_candidates or self.retriever is not None):
-            raise ConfigurationError(
-                f"id_column={self.id_column!r} has no effect: it is for the index that a training of rcl makes. Leave "
-                "it out, or give it to `xlgen index`."
-            )
+            raise ConfigurationError(f"id_column={self.id_column!r} has no effect: this training makes no index.")
         if self.alias_rows and not self.label_rows:
             raise ConfigurationError("alias_rows=True has no effect with label_rows=0. Leave it out, or raise that.")
         if self.vocabulary is not None and not isinstance(self.vocabulary, list):
             return
         kinds = {"definitions": "definitions", "cluster_by": "a hierarchy"}
         for name in ("aliases", "definitions", "alias_rows", "alias_spellings", "cluster_by"):
-            if getattr(self, name) not in (None, False, "embeddings"):
-                what = kinds.get(name, "aliases")
-                raise ConfigurationError(
-                    f"{name}={getattr(self, name)!r}: only a vocabulary has {what}; give one (--vocabulary)."
-                )
+            value, what = getattr(self, name), kinds.get(name, "aliases")
+            if value not in (None, False, "embeddings"):
+                raise ConfigurationError(f"{name}={value!r}: only a vocabulary has {what}; give one (--vocabulary).")
 
     def resolved(self) -> TrainingSettings:
         """The same settings with those that follow from the kind of the backbone: whether LoRA, and the encoder.
