@@ -12,7 +12,7 @@ import typer
 from ..serving.settings import ServingSettings
 from .answering import SERVER_PACKAGES, check_packages, load_on_device, web_address
 from .console import print_message
-from .options import CpuThreads, Device, takes_settings
+from .options import CpuThreads, Device, DType, takes_settings
 
 __all__ = ["demo"]
 
@@ -40,6 +40,7 @@ def demo(
     ] = None,
     max_file_mb: Annotated[int, typer.Option(min=1, help="Maximum size of a file, in megabytes.")] = 20,
     device: Device = None,
+    dtype: DType = None,
     cpu_threads: CpuThreads = None,
     **limits: object,
 ) -> None:
@@ -71,7 +72,7 @@ def demo(
         import torch
 
         torch.set_num_threads(cpu_threads)
-    service = Service.load(models, partial(load_on_device, device=device), settings)
+    service = Service.load(models, partial(load_on_device, device=device, dtype=dtype), settings)
     examples = example_texts(models.values())
     place = web_address(host, listener)
     with tempfile.TemporaryDirectory() as uploads:
