@@ -43,7 +43,7 @@ class LexicalIndex:
     """
 
     def __init__(self, idf: np.ndarray, documents: PackedRows, names: PackedRows) -> None:
-        self.idf = np.asarray(idf, dtype=np.float32)
+        self.idf = np.asarray(idf, dtype=np.float16).astype(np.float32)  # loaded, it is the same
         self.documents = documents
         self.names = names
 
