@@ -57,7 +57,7 @@ def _run(environment, train, others, folder, *options):
     ("family", "variant", "more"),
     [
         ("bert", "bcl", ["--num-clusters", "3", "--decoder-layers", "1"]),
-        ("t5", "rcl", ["--retriever-epochs", "0", "--lora"]),
+        ("t5", "rcl", ["--retriever-epochs", "0", "--lora", "--predict-with", "generator"]),
     ],
 )
 def test_training_resuming_predicting_and_pushing_are_silent(

@@ -27,6 +27,7 @@ from .settings import (
 __all__ = [
     "NUM_CANDIDATE_SCORES",
     "NUM_LEVELS",
+    "TUNED_FIELDS",
     "ClusterSource",
     "Conditioning",
     "Pool",
@@ -38,6 +39,9 @@ __all__ = [
 
 NUM_CANDIDATE_SCORES = 5  # of a retriever, which the candidate head reads: the score and its four parts
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
+
+TUNED_FIELDS = ("predicts_with", "min_labels", "num_beams", "pool")
+"""Fields that validation rows choose after a training."""
 
 _TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
 

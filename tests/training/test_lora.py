@@ -24,7 +24,7 @@ from xlgen_hf.modules import adapters
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training import lora
 from xlgen_hf.training.arguments import XLGenTrainingArguments
-from xlgen_hf.training.lora import add_lora, lora_config
+from xlgen_hf.training.lora import add_lora, lora_config, save_settings
 from xlgen_hf.training.trainer import XLGenTrainer
 
 FAMILIES = ["t5", "bart", "bert", "modernbert"]
@@ -295,6 +295,16 @@ def test_training_continues_from_a_checkpoint(files, checkpoints):
     shutil.rmtree(moved / "base")
     with pytest.raises(ModelFolderError, match=r"the adapter's base .* is not a folder here, and not a Hub id"):
         XLGenForConditionalGeneration.from_pretrained(moved)
+
+
+def test_a_base_that_a_run_has_tuned_is_taken_as_it_was_before(make_model, tmp_path):
+    model, processor = make_model("t5", "base")
+    tuned = add_lora(model, processor, tmp_path / "base")
+    tuned.config.num_beams, tuned.config.pool, tuned.config.min_labels = 5, "vote", 3
+    save_settings(tuned, tmp_path / "base")
+    model, processor = make_model("t5", "base")
+    again = add_lora(model, processor, tmp_path / "base").config
+    assert (again.num_beams, again.pool, again.min_labels) == (1, "best", 1)
 
 
 def test_base_of_other_settings_is_refused(make_model, label_space, tmp_path):

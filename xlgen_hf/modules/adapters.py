@@ -15,6 +15,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..configuration_xlgen import TUNED_FIELDS
 from ..errors import ConfigurationError, MissingExtraError, ModelFolderError
 from ..files.adapter_base import base_of
 from ..files.model_checks import load_config
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _PICKLE = "adapter_model.bin"
-_DECODING = ("min_labels", "max_labels", "num_beams", "pool", "max_clusters", "cluster_threshold")
+_DECODING = (*TUNED_FIELDS, "max_labels", "max_clusters", "cluster_threshold")
 _PREFIX = "base_model.model."  # of the names in a file of weights
 _OF_BASE = ".base_layer."  # in the names of what peft saves of an embedding matrix or output layer that is adapted
 _CHANGE_BASE = ("mica", "olora", "pissa")  # initialisations that move a part of the base into the adapter

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from ..configuration_xlgen import XLGenConfig
+from ..configuration_xlgen import TUNED_FIELDS, XLGenConfig
 from ..errors import ConfigurationError, MissingExtraError
 from ..files.saving import replace_files
 from ..modeling_xlgen import XLGenForConditionalGeneration
@@ -39,8 +39,6 @@ __all__ = ["Quantization", "add_lora", "check_quantization", "lora_config", "sav
 logger = logging.getLogger(__name__)
 
 _UNUSED = "pooler"  # BERT's, which only its classifiers read
-# What training may set after the base was saved.
-_TUNED = {"min_labels", "num_beams", "pool"}
 
 
 def lora_config(
@@ -172,6 +170,7 @@ def add_lora(
     peft = require_peft()
     check_quantization(quantize)
     base_dir = Path(base_dir).resolve()
+    untuned = {name: getattr(model.config, name) for name in TUNED_FIELDS}
     settings = lora_config(model, r=r, alpha=alpha, dropout=dropout)
     if (base_dir / "config.json").is_file():
         found = XLGenForConditionalGeneration.from_pretrained(base_dir, dtype=torch.float32)
@@ -184,6 +183,8 @@ def add_lora(
             processor.save_pretrained(aside)
     if quantize is not None:
         model = _load_quantized(peft, base_dir, model, quantize)
+    for name, value in untuned.items():  # a run that ended before its report had written what it chose into the base
+        setattr(model.config, name, value)
     model.name_or_path = str(base_dir)  # by which peft names the base in the adapter
     adapted: PeftModel = peft.get_peft_model(model, settings)
     return adapted
@@ -195,7 +196,7 @@ def _check_same_base(
     wanted: XLGenForConditionalGeneration,
     processor: XLGenProcessor,
 ) -> None:
-    names = set(XLGenConfig.__annotations__) - {"backbone"} - _TUNED
+    names = set(XLGenConfig.__annotations__) - {"backbone", *TUNED_FIELDS}
     different = [name for name in sorted(names) if getattr(found.config, name) != getattr(wanted.config, name)]
     shapes = ({name: tuple(p.shape) for name, p in one.named_parameters()} for one in (found, wanted))
     if next(shapes) != next(shapes):

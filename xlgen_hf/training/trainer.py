@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer_utils import EvalPrediction
 
+from ..configuration_xlgen import TUNED_FIELDS
 from ..data.options import RowOptions
 from ..data.rows import RowSource
 from ..errors import ConfigurationError, HubError
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["XLGenTrainer"]
 
 logger = logging.getLogger(__name__)
-
-_DECISIONS = ("predicts_with", "min_labels", "num_beams", "pool")  # fields of the config that `tune_model` sets
 
 
 class _EpochCallback(TrainerCallback):
@@ -409,7 +408,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             predict_with=self.args.predict_with,
         )
         if self.args.world_size > 1:
-            chosen = [{name: getattr(config, name) for name in _DECISIONS}, score_model]
+            chosen = [{name: getattr(config, name) for name in TUNED_FIELDS}, score_model]
             fields, score_model = broadcast_object_list(chosen)
             for name, value in fields.items():
                 setattr(config, name, value)
