@@ -179,15 +179,15 @@ def test_a_retriever_keeps_the_recipe(retriever, label_space, tmp_path):
     assert loaded.recipe == retriever.recipe
     np.testing.assert_array_equal(loaded.embed(["new art"]), retriever.embed(["new art"]))
     more = loaded.relabelled(LabelChange.with_names(label_space, ["organ history"]))
-    np.testing.assert_allclose(more.names[-1], loaded.embed(["organ history"], side="passage")[0], atol=1e-6)
+    np.testing.assert_allclose(more.names[-1], loaded.embed(["organ history"], side="passage")[0], atol=5e-4)
     assert more.with_settings(more.settings).recipe == retriever.recipe
 
 
 def test_queries_and_passages_have_their_own_prompts(retriever, checkpoint):
     plain = EmbeddingRecipe("cls")
     embed = [embed_texts([p + t for t in TEXTS], str(checkpoint), recipe=plain) for p in ("history ", "art ")]
-    np.testing.assert_allclose(retriever.embed(TEXTS), embed[0], atol=1e-6)
-    np.testing.assert_allclose(retriever.documents, embed[1], atol=1e-6)
+    np.testing.assert_allclose(retriever.embed(TEXTS), embed[0], atol=5e-4)
+    np.testing.assert_allclose(retriever.documents, embed[1], atol=5e-4)
     known = retriever.rank_training_texts(TEXTS[:2], 3)  # an indexed text is a query with the prompt of queries
     hidden = csr_matrix(np.eye(2, len(TEXTS), dtype=bool))
     new = retriever.find(embed[0][:2], 3, hidden=hidden).weigh(retriever.settings, retriever.labels, 3)
