@@ -375,7 +375,8 @@ class Predictor:
                 decoding = replace(decoding, min_candidates=0)
             return self.source.searching(decoding)
         is_head = isinstance(self.source, ModelSource)
-        why = "this model predicts with its candidate head (predict_with)" if is_head else "this model has none"
+        head = "this model predicts with its candidate head. Load it with predict_with='generator' (--predict-with)"
+        why = head if is_head else "this model has none"
         if open_vocabulary:
             raise ConfigurationError(f"Only a generator spells names that are not labels; {why}.")
         if decoding is not None and decoding != DecodingOptions(min_candidates=decoding.min_candidates):
