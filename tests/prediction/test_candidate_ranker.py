@@ -179,12 +179,18 @@ def test_validation_rows_choose_between_head_and_generator(make):
     assert of_generator.fusion is None and of_generator.calibrator is not None
 
 
-def test_what_predicts_can_be_named(make):
+def test_what_predicts_can_be_named(make, checkpoints):
     made = make()
     made.model.candidate_head.reset()
     truth = label_ids(made.processor.label_space)
-    assert _tuned(made, truth, predict_with="generator").fusion is None
-    assert made.model.config.predicts_with == "generator"
+    for _ in range(2):  # whatever the model predicted with before
+        assert _tuned(made, truth, predict_with="candidate_head").fusion is not None
+        assert made.model.config.predicts_with == "candidate_head"
+        assert _tuned(made, truth, predict_with="generator").fusion is None
+        assert made.model.config.predicts_with == "generator"
+    headless = make_rcl(checkpoints["bert"], made.processor.label_space, candidate_loss_weight=0.0)
+    with pytest.raises(ConfigurationError, match="predicts_with='candidate_head' needs a candidate head"):
+        _tuned(headless, truth, predict_with="candidate_head")
     alone = make(**HEAD_ALONE)
     assert _tuned(alone, truth).fusion is not None and alone.model.config.predicts_with == "candidate_head"
 

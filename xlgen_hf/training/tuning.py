@@ -65,10 +65,16 @@ def tune_model(
 
     Returns:
         Calibrator and thresholds; of a candidate head fusion, rule and thresholds.
+
+    Raises:
+        ConfigurationError: if the model does not have what it is to predict with.
     """
     config, ranker = model.config, CandidateRanker(model, processor)
     has_both = config.candidate_head and config.generation_loss_weight > 0 and config.variant != "mcg"
-    if (predict_with or config.predicts_with) == "candidate_head" and (predict_with or not has_both):
+    if predict_with is not None:
+        config.predicts_with = predict_with
+        config.validate_xlgen()
+    if config.predicts_with == "candidate_head" and (predict_with or not has_both):
         return _tune_head(ranker, batches, references)[0]
     tuned, micro = _tune_generator(model, processor, batches, references, score, num_beams, choices)
     if predict_with or not has_both:
