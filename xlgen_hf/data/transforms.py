@@ -12,7 +12,7 @@ from datasets import Dataset
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
 from .blocks import each_value
-from .label_lists import label_lists
+from .label_lists import column_batches, label_lists
 
 __all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels"]
 
@@ -134,8 +134,10 @@ def remove_labels(dataset: Dataset, names: Collection[str]) -> Dataset:
 
 def labelled_rows(dataset: Dataset) -> Dataset:
     """The rows that have labels; the others teach nothing, are counted and reported."""
-    kept = dataset.filter(lambda labels: [len(row) > 0 for row in labels], batched=True, input_columns="labels")
-    if len(kept) < len(dataset):
-        left_out = len(dataset) - len(kept)
-        logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
-    return kept
+    lengths = [part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(dataset, "labels")]
+    kept = np.flatnonzero(np.concatenate(lengths)) if lengths else np.zeros(0, dtype=np.int64)
+    if len(kept) == len(dataset):
+        return dataset
+    left_out = len(dataset) - len(kept)
+    logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
+    return dataset.select(kept)

@@ -10,6 +10,7 @@ from typing import NoReturn, TypedDict
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import generate_random_fingerprint
 
 from ..configuration_xlgen import Variant
 from ..data.options import RowOptions
@@ -40,7 +41,7 @@ _MAP_BATCH = 1000
 _SHOWN = 5  # names that a report spells out
 _ENCODED = Features(
     {
-        name: List(Value("int64"))
+        name: List(Value("int32"))
         for name in ("text_ids", "candidate_ids", "candidate_levels", "label_ids", "unknown_ids")
     }
     | {name: Value("int64") for name in ("row", "length")}
@@ -122,6 +123,7 @@ def encode_dataset(
         features=_ENCODED,
         keep_in_memory=True,
         load_from_cache_file=False,  # a cached answer would skip the report
+        new_fingerprint=generate_random_fingerprint(),  # that of the content would pickle the processor
         desc=f"Tokenizing {what.lower()}",
     )
     encode.log()

@@ -10,10 +10,11 @@ import datasets
 from datasets import Dataset
 
 from ..data.options import RowOptions
-from ..data.rows import RowSource
+from ..data.rows import RowSource, load_rows
 from ..errors import ConfigurationError, DataError
 from ..processing_xlgen import XLGenProcessor
-from .collator import encode_dataset, is_encoded
+from .collator import encode_dataset, is_encoded, reading_options
+from .lazy_rows import LazyRows
 from .streaming import EncodedStream, is_stream
 
 __all__ = ["EvaluationRows", "encode_evaluation_rows", "encode_test_rows", "encode_training_rows"]
@@ -23,14 +24,15 @@ EvaluationRows: TypeAlias = "RowSource | Mapping[str, RowSource] | None"
 
 
 def encode_training_rows(
-    rows: RowSource | None, processor: XLGenProcessor, row_options: RowOptions | None = None
-) -> Dataset | EncodedStream | None:
+    rows: RowSource | None, processor: XLGenProcessor, row_options: RowOptions | None = None, *, lazily: bool = False
+) -> Dataset | EncodedStream | LazyRows | None:
     """Encode rows, unless they are encoded; those of a stream are encoded as the training reads them.
 
     Args:
         rows: rows that `load_rows` reads, an `IterableDataset` of `datasets` or torch, or None.
         processor: the model's processor.
         row_options: the columns to read, and how; by default `text` and `labels`.
+        lazily: encode the others as the training needs them, too.
 
     Raises:
         ConfigurationError: if these are several sets of rows, or the name of one.
@@ -47,6 +49,9 @@ def encode_training_rows(
         )
     if is_stream(rows):
         return EncodedStream(rows, processor, row_options=row_options)
+    if lazily:
+        options = reading_options(rows, row_options)
+        return LazyRows(load_rows(rows, options, name="Training data", suspicions=False), processor)
     return encode_dataset(rows, processor, "Training data", row_options=row_options, training=True)
 
 

@@ -7,7 +7,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
+from datasets.fingerprint import generate_random_fingerprint
 from transformers import PreTrainedModel, set_seed
 
 from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows
@@ -250,8 +252,13 @@ def with_label_rows(rows: Dataset, label_space: LabelSpace, settings: TrainingSe
         further = settings.vocabulary.further_names(label_space.index)
     rows = rows.select_columns(["text", "labels"])  # label-side rows have no ids
     extra = Dataset.from_list(label_side_rows(label_space, number, seed, further), features=rows.features)
-    marked = [one.add_column(LABEL_SIDE, [value] * len(one)) for one, value in ((rows, False), (extra, True))]
-    return concatenate_datasets(marked)
+    return concatenate_datasets([_marked(rows, False), _marked(extra, True)])
+
+
+def _marked(rows: Dataset, label_side: bool) -> Dataset:
+    """Rows with the mark of label-side rows; without a fingerprint of the content, which would pickle all of it."""
+    mark = np.full(len(rows), label_side)
+    return rows.add_column(LABEL_SIDE, mark, new_fingerprint=generate_random_fingerprint())
 
 
 def _checkpoint_of(output_dir: Path, *, lora: bool) -> str | None:

@@ -30,6 +30,7 @@ from .arguments import XLGenTrainingArguments, check_processes
 from .collator import Batch, DataCollatorForXLGen, ShareCollator
 from .evaluating import EvaluatingTrainer, has_adapter, ragged
 from .inputs import EvaluationRows, encode_evaluation_rows, encode_training_rows
+from .lazy_rows import LazyRows
 from .lora import save_active_adapter
 from .losses import LOSSES, loss_sums
 from .partners import check_best_metric, check_epochs, check_partners, check_stream, prepare_model
@@ -137,7 +138,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         self._loss_parts: dict[str, list[torch.Tensor]] = {}
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
-        training_rows = encode_training_rows(train_dataset, processor, row_options)
+        training_rows = encode_training_rows(train_dataset, processor, row_options, lazily=args.streaming)
         if isinstance(training_rows, EncodedStream):
             check_stream(args)
         super().__init__(
@@ -200,7 +201,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             for (fresh, decay), parameters in groups.items()
         ]
 
-    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+    def _get_train_sampler(self, train_dataset: Dataset | LazyRows | None = None) -> Sampler | None:
         """Batches of similar lengths, a random order, or that of the data; all follow from seed and epoch alone."""
         dataset = self.train_dataset if train_dataset is None else train_dataset
         strategy = self.args.train_sampling_strategy
@@ -209,7 +210,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         if strategy == "sequential":
             return SequentialSampler(dataset)
         in_buckets = self.args.length_bucketing or strategy == "group_by_length"
-        lengths = dataset["length"][:] if in_buckets else [0] * len(dataset)
+        lengths = _lengths(dataset) if in_buckets else [0] * len(dataset)
         seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         return LengthBucketSampler(lengths, self._global_batch_size, seed)
 
@@ -415,3 +416,9 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         self.processing_class = self.processing_class.with_score_model(score_model)
         least: int = config.min_labels
         return least
+
+
+def _lengths(rows: Dataset | LazyRows) -> Sequence[int]:
+    """Tokens of input and target of each row."""
+    lengths: Sequence[int] = rows.lengths.tolist() if isinstance(rows, LazyRows) else rows["length"][:]
+    return lengths

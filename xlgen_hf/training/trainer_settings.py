@@ -29,6 +29,8 @@ class TrainerSettings:
         gradient_accumulation_steps: batches whose gradients are added up for a step.
         warmup_steps: steps in which the learning rate rises; below 1 a fraction of all steps.
         weight_decay: weight decay of matrices.
+        streaming: encode training rows as the steps need them, instead of all of them before the first step: for rows
+            whose tokens do not fit into memory.
         length_bucketing: put rows of similar length into a batch; the order of evaluation stays that of the data.
         clusters_only_rate: `mcg`: fraction of texts with a further row clusters -> labels.
         cluster_noise: `mcg`: chance that a true cluster is left out of the input, or a wrong one put in.
@@ -66,6 +68,11 @@ class TrainerSettings:
     )
     weight_decay: float = setting(0.01, help="Weight decay of matrices.", minimum=0, group=_TRAINING)
     length_bucketing: bool = setting(True, help="Put rows of similar length into a batch.", group=_TRAINING)
+    streaming: bool = setting(
+        False,
+        help="Encode training rows as the steps need them, not all before the first: less memory and time before it.",
+        group=_TRAINING,
+    )
     clusters_only_rate: float = setting(
         0.1,
         help="Fraction of texts with a further row clusters -> labels.",
