@@ -24,7 +24,11 @@ EvaluationRows: TypeAlias = "RowSource | Mapping[str, RowSource] | None"
 
 
 def encode_training_rows(
-    rows: RowSource | None, processor: XLGenProcessor, row_options: RowOptions | None = None, *, lazily: bool = False
+    rows: RowSource | LazyRows | None,
+    processor: XLGenProcessor,
+    row_options: RowOptions | None = None,
+    *,
+    lazily: bool = False,
 ) -> Dataset | EncodedStream | LazyRows | None:
     """Encode rows, unless they are encoded; those of a stream are encoded as the training reads them.
 
@@ -38,7 +42,7 @@ def encode_training_rows(
         ConfigurationError: if these are several sets of rows, or the name of one.
         DataError: if a row is not as `load_rows` wants it, or none can be trained on.
     """
-    if rows is None or is_encoded(rows):
+    if rows is None or isinstance(rows, LazyRows) or is_encoded(rows):
         return rows
     _refuse_name(rows, "train_dataset")
     if isinstance(rows, Mapping):

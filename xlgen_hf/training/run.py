@@ -27,6 +27,7 @@ from ..processing_xlgen import XLGenProcessor
 from .arguments import XLGenTrainingArguments
 from .build import prepare_model, retriever_cache
 from .checkpoints import newest_checkpoint, remove_checkpoints
+from .lazy_rows import LazyRows
 from .lora import add_lora, save_settings
 from .progress import run_training
 from .report import write_training_report
@@ -106,11 +107,12 @@ def _train(
         processor.label_space,
         processor.clusters,
     )
+    to_learn = with_label_rows(train_rows, processor.label_space, settings, args.seed)
     trainer = XLGenTrainer(
         model,
         args,
         processing_class=processor,
-        train_dataset=with_label_rows(train_rows, processor.label_space, settings, args.seed),
+        train_dataset=LazyRows(to_learn, processor) if args.streaming else to_learn,
         eval_dataset=validation_rows,
     )
     if args.predict_with is not None:

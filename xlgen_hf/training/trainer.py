@@ -115,7 +115,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         args: XLGenTrainingArguments | None = None,
         *,
         processing_class: XLGenProcessor | None = None,
-        train_dataset: RowSource | None = None,
+        train_dataset: RowSource | LazyRows | None = None,
         eval_dataset: EvaluationRows = None,
         row_options: RowOptions | None = None,
         model_init: Callable[..., XLGenForConditionalGeneration] | None = None,
