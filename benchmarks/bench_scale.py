@@ -2,8 +2,8 @@
 
 The made-up rows of `bench_reading.py` (4.75 labels a row of 500,000 in a long tail), as JSON Lines. For each number of
 rows a process of its own reads them, makes label space and model (`--variant base` on MiniLM), encodes what the first
-batch needs, and trains one step: with `--streaming`, and up to `--most-eager` rows without. Prints JSON: CPU seconds of
-each stage on one thread, and the peak of resident memory after it, in MB.
+batch needs, and trains one step: with `--streaming`, and up to `--most-eager` rows without. Prints JSON: CPU seconds
+of each stage on one thread, and the peak of resident memory after it, in MB.
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ def measure(path: Path, folder: Path, streaming: bool, queue: multiprocessing.Qu
     trainer.compute_loss(trainer.model, batch).backward()
     done("first step")
     stages["batch"] = list(batch["input_ids"].shape)
-    queue.put({"rows": len(rows), "labels": len(processor.label_space), "streaming": streaming, **stages})
+    sizes = {"number of rows": len(rows), "number of labels": len(processor.label_space)}
+    queue.put({**sizes, "streaming": streaming, **stages})
 
 
 def main() -> None:
