@@ -105,8 +105,6 @@ def test_label_trees_of_a_folder_are_a_source(files, capsys, alone):
     assert "holds label trees, where a retriever is needed" in capsys.readouterr().err
 
 
-def test_fused_scores_are_no_probabilities(files, capsys):
+def test_a_hybrid_predicts_by_expected_f1(files):
     assert _hybrid(files, "--retriever", str(files / "index")) == 0
-    arguments = ["predict", "--model", str(files / "hybrid"), "--input-file", str(files / "texts.jsonl")]
-    assert main([*arguments, "--expected-f1"]) == 1
-    assert "Expected F1 needs scores that are probabilities" in capsys.readouterr().err
+    assert all(row["labels"] for row in _predict(files, "--expected-f1"))

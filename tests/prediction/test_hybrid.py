@@ -130,10 +130,12 @@ def test_clusters_and_novel_names_come_with_a_hybrid_too(make):
     assert [one.novel_labels for one in found] == [one.novel_labels for one in plain]
 
 
-def test_fused_scores_are_no_probabilities(make):
+def test_as_many_labels_as_promise_the_highest_f1(make):
     made = make()
-    with pytest.raises(ConfigurationError, match="Expected F1 needs scores that are probabilities"):
-        made.model.predict(TEXTS, made.processor, rule=DecisionRule("expected_f1"))
+    found = made.model.predict(TEXTS, made.processor, rule=DecisionRule("expected_f1"))
+    ranked = made.model.predict(TEXTS, made.processor, rule=DecisionRule("top_k", 20))
+    for one, every in zip(found, ranked, strict=True):
+        assert one.labels and one.labels == every.labels[: len(one.labels)]
 
 
 # ------------------------------------------------------------------------------------------------ fitting

@@ -108,7 +108,7 @@ def test_rows_teach_calibrator_and_thresholds():
     scored, references, counts = _sample(100)
     model = calibrated_model(scored, references, counts)
     assert model.calibrator == fit_calibrator(scored, references, counts)
-    assert model.rule == DecisionRule() and model.fusion is None and model.gives_probabilities
+    assert model.rule == DecisionRule() and model.fusion is None
     assert model.thresholds == tune_thresholds(model.calibrate(scored, counts), references)
 
 

@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.ranking.calibration import logit
 from xlgen_hf.ranking.fitting import choose_adjustment, fit_fusion
 from xlgen_hf.ranking.fusion import Fusion
+from xlgen_hf.ranking.reliability import expected_calibration_error
 from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.ranking.sources import union
 from xlgen_hf.ranking.thresholds import MICRO_F1_TOLERANCE, threshold_curves, tuned_threshold
@@ -113,6 +115,32 @@ def test_a_fusion_learns_what_tells_right_from_wrong():
     np.testing.assert_allclose(np.corrcoef(fused.scores, fused.parts["names"])[0, 1], 1, atol=0.2)
     assert rule.kind == "threshold" and rule.min_labels == 1
     assert set(thresholds) == {"micro", "macro", "example"}
+
+
+def test_fused_scores_are_probabilities():
+    """Also where frequent labels are lowered; the order of the labels is that of the adjusted logits."""
+    random, counts = np.random.default_rng(0), np.array([0, 40, 40, 40])
+    right = random.random((2000, 4)) < np.where(counts == 0, 0.1, 0.3)
+    value = np.where(np.arange(8000) % 4 == 0, 0.0, 1.0) + right.ravel() * 0.5 + random.random(8000) * 0.6
+    candidates, values = _candidates(2000, 4), {"generated": value}
+    references = [np.flatnonzero(row).tolist() for row in right]
+    fusion, rule, _ = fit_fusion(candidates, values, references, counts, 4)
+    assert fusion.logit_adjustment > 0
+    fused = fusion.fuse(candidates, values, counts)
+    assert fused.scores.mean() == pytest.approx(right.mean(), abs=0.01)
+    assert expected_calibration_error(fused.scores, fused.correct(references)) < 0.03
+    chosen = rule.apply(fused)
+    assert chosen.scores[chosen.chosen].mean() == pytest.approx(
+        chosen.correct(references)[chosen.chosen].mean(), abs=0.1
+    )
+
+
+def test_a_rescaled_fusion_keeps_the_order():
+    candidates, values, _ = _learnable()
+    plain = Fusion(4, {"names": 2.0, "log_generated": 0.5}, -1.0, 0.3)
+    one, other = (each.fuse(candidates, values, COUNTS) for each in (plain, plain.rescaled(0.5, 1.5)))
+    assert one.labels.tolist() == other.labels.tolist()
+    np.testing.assert_allclose(logit(other.scores), 0.5 * logit(one.scores) + 1.5)
 
 
 def test_a_fusion_needs_right_and_wrong_candidates():

@@ -70,11 +70,6 @@ def test_other_sources_change_nothing_else():
     assert (changed.calibrator, changed.fusion) == (CALIBRATOR, FUSION)
 
 
-def test_fused_scores_are_no_probabilities():
-    assert ScoreModel(CALIBRATOR).gives_probabilities
-    assert not ScoreModel(CALIBRATOR, FUSION, sources=SOURCES).gives_probabilities
-
-
 def test_the_calibrator_makes_the_scores():
     scored = ScoredLabels.from_rows([([1, 0], [0.5, 0.25], [True, False])])
     counts = np.array([3, 1])

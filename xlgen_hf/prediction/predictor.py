@@ -253,14 +253,7 @@ class Predictor:
         return replace(ranked, scored=choose(ranked.scored, np.arange(len(texts))))
 
     def _rule(self, rule: DecisionRule | None) -> DecisionRule:
-        if rule is None or rule.kind == "own":
-            return self.score_model.rule
-        if rule.kind == "expected_f1" and not self.score_model.gives_probabilities:
-            raise ConfigurationError(
-                "Expected F1 needs scores that are probabilities; fused ones are lowered for labels that training saw "
-                "often. Choose top_k or a threshold."
-            )
-        return rule
+        return self.score_model.rule if rule is None or rule.kind == "own" else rule
 
     def rank(
         self,

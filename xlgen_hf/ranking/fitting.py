@@ -209,7 +209,8 @@ def fit_fusion(
     """Learn the weights of a fusion, the strength of its logit adjustment, and thresholds on validation rows.
 
     Of the thresholds and strengths that cost at most [`MICRO_F1_TOLERANCE`] of the best micro F1, those with the best
-    macro F1 are taken, see [`balanced_weights`].
+    macro F1 are taken, see [`balanced_weights`]. Then a logistic curve over the adjusted logits, which keeps the order
+    of the labels, makes probabilities of them again (Platt, 1999).
 
     Args:
         candidates: `M` candidates of the validation texts, see `union`.
@@ -240,12 +241,17 @@ def fit_fusion(
     fusions = [Fusion(candidates_per_source, of_features, intercept, strength) for strength in _ADJUSTMENTS]
     tried = ((one.logit_adjustment, one.fuse(candidates, values, train_counts)) for one in fusions)
     strength, threshold = choose_adjustment(tried, references, train_counts)
-    fusion = Fusion(candidates_per_source, of_features, intercept, strength)
+    adjusted = Fusion(candidates_per_source, of_features, intercept, strength)
+    fused = adjusted.fuse(candidates, values, train_counts)
+    curve = _fit_map(fused.scores, fused.correct(references), "platt")
+    if curve["slope"] > 0:  # else the order of the labels would be lost
+        adjusted = adjusted.rescaled(curve["slope"], curve["intercept"])
+        threshold = float(apply_curve(curve, np.array(threshold)))
+        fused = adjusted.fuse(candidates, values, train_counts)
     logger.info(
         "Weights of the fusion: %s.", ", ".join(f"{name} {weight:.2f}" for name, weight in of_features.items())
     )
-    fused = fusion.fuse(candidates, values, train_counts)
-    return fusion, tuned_threshold(threshold), tune_thresholds(fused, references)
+    return adjusted, tuned_threshold(threshold), tune_thresholds(fused, references)
 
 
 def choose_adjustment(

@@ -30,7 +30,7 @@ class Fusion:
 
     The regression learns how often a label is right, and of rare labels that is seldom. So the fused logit of a label
     with `n` training documents is lowered by `logit_adjustment * log(1 + n)`. See `fit_fusion` for how validation rows
-    choose weights and adjustment.
+    choose weights and adjustment, and scale both so that the scores of all labels together are probabilities.
 
     Attributes:
         candidates_per_source: labels of a text that retrieval contributes, and the trees as well, from 1 to 1000.
@@ -70,6 +70,12 @@ class Fusion:
     def inputs(self) -> set[str]:
         """Names of the values that are weighed."""
         return set(map(_base_name, self.weights))
+
+    def rescaled(self, slope: float, intercept: float) -> Fusion:
+        """The same order of labels: each logit `z` becomes `slope * z + intercept`, with a slope above 0."""
+        weights = {name: slope * weight for name, weight in self.weights.items()}
+        shifted = slope * self.intercept + intercept
+        return Fusion(self.candidates_per_source, weights, shifted, slope * self.logit_adjustment)
 
     def fuse(self, candidates: ScoredLabels, values: Mapping[str, np.ndarray], counts: np.ndarray) -> ScoredLabels:
         """Fused scores of the candidates, best first within a text, with the values as their parts.

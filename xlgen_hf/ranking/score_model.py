@@ -107,11 +107,6 @@ class ScoreModel:
                 "needed."
             )
 
-    @property
-    def gives_probabilities(self) -> bool:
-        """Whether scores say how probable a label is; fused ones are lowered for labels that training saw often."""
-        return self.fusion is None
-
     def calibrate(self, scored: ScoredLabels, train_counts: np.ndarray) -> ScoredLabels:
         """Candidates of the model's own source with calibrated scores.
 
