@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
@@ -223,6 +224,17 @@ def test_a_trimmed_vocabulary_predicts_the_same_from_a_smaller_folder(files, mak
     make_index("retrieval", "--trim-vocabulary", "--overwrite")
     assert _predict(files) == whole
     assert (files / "index" / "retriever" / "model.safetensors").stat().st_size < size
+
+
+def test_embeddings_may_be_computed_in_bfloat16(make_index):
+    """They are nearly the same, and the encoder is kept as it is."""
+    plain = LabelRetriever.load(make_index("retrieval") / "retriever")
+    half = LabelRetriever.load(make_index("retrieval", "--dtype", "bfloat16", "--overwrite") / "retriever")
+    assert not np.array_equal(plain.names, half.names)
+    np.testing.assert_allclose((plain.names * half.names).sum(1), 1, atol=0.01)
+    weights = [one.encoder[0].state_dict() for one in (plain, half)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+    assert weights[1][next(iter(weights[1]))].dtype == torch.float32
 
 
 def test_training_rows_have_their_ids_or_numbers(files, make_index):

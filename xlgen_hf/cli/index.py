@@ -38,7 +38,7 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "aliases", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "seed",
+    "lexical", "aliases", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "dtype", "seed",
 )  # fmt: skip
 
 
@@ -104,6 +104,13 @@ def index(
             " holds no text, only ids.",
         ),
     ] = 0,
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16"],
+        typer.Option(
+            help="Type of numbers to embed in; auto is bfloat16 where the GPU or CPU has instructions for it (faster),"
+            " else float32. The encoder itself is kept in float32."
+        ),
+    ] = "float32",
     cpu_threads: CpuThreads = None,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
     overwrite: Overwrite = False,
@@ -280,6 +287,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         lexical=settings["lexical"],
         further=data.further_names(aliases=settings["aliases"] is not False, definitions=settings["definitions"]),
         document_names=data.document_names,
+        dtype=settings["dtype"],
         seed=settings["seed"],
     )
     shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]

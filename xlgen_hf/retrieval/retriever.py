@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Sequence
 from functools import cached_property, partial
@@ -370,6 +371,12 @@ class LabelRetriever:
         kept = self.lexical if lexical else None
         known = (self.documents, self.names, self.labels, self.fingerprints, settings, kept, self.recipe, self.further)
         return LabelRetriever(self.encoder, *known, self.document_names, self.further_names)
+
+    def with_encoder(self, encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> LabelRetriever:
+        """The same index with another copy of its encoder, such as one that computes in other numbers."""
+        twin = copy.copy(self)
+        twin.encoder = encoder
+        return twin
 
     def relabelled(self, change: LabelChange) -> LabelRetriever:
         """The same index for a changed label space.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
 from ..encoders.embedding import hash_of_weights, load_encoder, pool, recipe_of
+from ..encoders.number_types import NumberType, number_type
 from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
 from ..files.serialization import JSON
@@ -262,6 +264,7 @@ def fit_retriever(
     lexical: bool = True,
     further: Sequence[tuple[int, str]] = (),
     document_names: DocumentNames | None = None,
+    dtype: NumberType = "float32",
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -280,6 +283,7 @@ def fit_retriever(
         further: label ids, ascending, and what counts as names of theirs as well: aliases, definitions ...; see
             `Vocabulary.further_names`.
         document_names: what evidence calls the training rows; by their number, from 1, if None.
+        dtype: what texts and names are embedded in; the retriever's encoder is in float32.
         seed: of the training.
 
     Raises:
@@ -299,7 +303,7 @@ def fit_retriever(
         label_space,
         texts,
         label_ids,
-        loaded,
+        _computing_in(dtype, loaded),
         recipe=recipe,
         settings=settings,
         lexical=lexical,
@@ -310,7 +314,16 @@ def fit_retriever(
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in each_value(validation_rows, "labels")]
         retriever = tune_retriever(retriever, validation_rows["text"][:], references)
-    return retriever
+    return retriever.with_encoder(loaded)
+
+
+def _computing_in(
+    name: NumberType, encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """An encoder that computes in another type; the given one stays as it is."""
+    model, tokenizer = encoder
+    dtype = number_type(name, model.device)
+    return encoder if dtype == model.dtype else (copy.deepcopy(model).to(dtype), tokenizer)
 
 
 def remove_encoder_checkpoints(folder: str | Path) -> None:
