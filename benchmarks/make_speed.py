@@ -3,13 +3,13 @@
 [--authors CHECKOUT --authors-python PYTHON] [--only NAME ...] [--json speed.json]
 
 CHECKOUT: a checkout of the authors' repository (github.com/alexa/xlgen-eacl-2023), of which nothing is in ours.
-PYTHON: the Python of an environment that can import it. It was written for transformers 4.2, which today's Python cannot
-install; 4.28.1 still runs it: `pip install torch==2.13.0 "numpy<2" transformers==4.28.1 coloredlogs colorama tqdm scipy
-scikit-learn pandas "ipython<8.15" captum`. sentence-transformers is measured where it is installed.
+PYTHON: the Python of an environment that can import it. It was written for transformers 4.2, which has no packages for
+today's Python; 4.28.1 still runs it: `pip install torch==2.13.0 "numpy<2" transformers==4.28.1 coloredlogs colorama
+tqdm scipy scikit-learn pandas "ipython<8.15" captum`. sentence-transformers is measured where it is installed.
 
-Two ways to do the same work take turns in one run, on one thread, after a first turn that does not count. A ratio is of
-CPU seconds; the page has its least, median and greatest value over the rounds. `--only` measures some comparisons anew;
-what else `speed.json` holds stays.
+Two ways to do the same work take turns in one run, on one thread, after a first turn that does not count. A ratio is
+of CPU seconds; the page has its least, median and greatest value over the rounds. `--only` measures some comparisons
+anew; what else `speed.json` holds stays.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def measured(given: argparse.Namespace) -> dict[str, dict]:
 def main() -> None:
     """Measure, and write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", type=int, default=64)
+    parser.add_argument("--texts", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--authors", type=Path)
     parser.add_argument("--authors-python")
@@ -79,7 +79,7 @@ def main() -> None:
     torch.set_num_threads(1)
     known = json.loads(given.json.read_text(encoding="utf-8")) if given.json.exists() else {}
     about = {
-        "texts": given.texts, "rounds": given.rounds, "machine": platform.machine(), "python": platform.python_version(),
+        "texts": given.texts, "rounds": given.rounds, "python": platform.python_version(),
         "versions": {name: version(name) for name in ("torch", "transformers") if find_spec(name)},
     }  # fmt: skip
     if find_spec("sentence_transformers") is not None:

@@ -17,10 +17,12 @@ from task import Task, make_backbone, make_model, write_tensors
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration
 
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
-from xlgen_hf.encoders.embedding import embed_texts
+from xlgen_hf.encoders.checkpoints import fetch_checkpoint
+from xlgen_hf.encoders.embedding import embed_texts, load_encoder, recipe_of
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
+from xlgen_hf.settings import DEFAULT_BACKBONE
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.trainer import XLGenTrainer
 
@@ -114,7 +116,7 @@ class Bench:
         return compared(self.plain_training(), self.our_training("base"), self.given.rounds)
 
     def decode(self, beams: int, *, constrained: bool) -> dict[str, object]:
-        """`generate` of transformers, with the usual prefix function or none, for as many steps as our search takes."""
+        """`generate` of transformers, with the usual prefix function or none, for as many steps as our search."""
         model, processor = self.model()
         model.eval()
         options = DecodingOptions(num_beams=beams, min_labels=3, max_labels=3)
@@ -174,13 +176,16 @@ class Bench:
         """sentence-transformers with the same encoder, batch size and texts."""
         from sentence_transformers import SentenceTransformer
 
-        from xlgen_hf.encoders.checkpoints import fetch_checkpoint
-        from xlgen_hf.settings import DEFAULT_BACKBONE
+        folder = fetch_checkpoint(DEFAULT_BACKBONE)
+        encoder, loaded = SentenceTransformer(folder, device="cpu"), load_encoder(folder)
+        texts, recipe = self.task.texts * 8, recipe_of(folder)
 
-        encoder = SentenceTransformer(fetch_checkpoint(DEFAULT_BACKBONE), device="cpu")
-        texts = self.task.texts
-        ours = lambda: embed_texts(texts, DEFAULT_BACKBONE, batch_size=32, max_length=256, progress=False)  # noqa: E731
-        usual = lambda: encoder.encode(texts, batch_size=32)  # noqa: E731
+        def usual() -> np.ndarray:
+            return encoder.encode(texts, batch_size=32)
+
+        def ours() -> np.ndarray:
+            return embed_texts(texts, loaded, recipe=recipe, batch_size=32, max_length=256, progress=False)
+
         np.testing.assert_allclose(usual(), ours(), atol=1e-4)
         return compared(lambda: cpu_seconds(usual), lambda: cpu_seconds(ours), self.given.rounds)
 
