@@ -1,4 +1,4 @@
-"""Speed of constrained decoding: python benchmarks/bench_decoding.py (constraint|engine|shares|trie) [options].
+"""Speed of constrained decoding: python benchmarks/bench_decoding.py (constraint|shares|trie) [options].
 
 Every figure is a ratio, or a fraction, of CPU seconds on one thread, measured in one run, so that other work on the
 machine and its speed cancel out. `--json F` adds the figures to a file.
@@ -106,26 +106,6 @@ def bench_constraint(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def dictionary_trie(sequences: list[list[int]], separator: int, end: int) -> Callable[[int, torch.Tensor], list[int]]:
-    """The usual `prefix_allowed_tokens_fn`: a nested dictionary, walked from the last separator on."""
-    root: dict[int, Any] = {}
-    for sequence in sequences:
-        node = root
-        for token in sequence:
-            node = node.setdefault(token, {})
-    between = [*root, end]
-
-    def allowed(_: int, tokens: torch.Tensor) -> list[int]:
-        row = tokens.tolist()[1:]
-        last = max((i for i, token in enumerate(row) if token == separator), default=-1)
-        node = root
-        for token in row[last + 1 :]:
-            node = node.get(token, {})
-        return between if node is root else list(node) or [end]
-
-    return allowed
-
-
 def _load(args: argparse.Namespace) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, list[str]]:
     model = XLGenForConditionalGeneration.from_pretrained(args.model).eval()
     return (
@@ -133,32 +113,6 @@ def _load(args: argparse.Namespace) -> tuple[XLGenForConditionalGeneration, XLGe
         XLGenProcessor.from_pretrained(args.model),
         load_rows(args.texts, split="test")["text"][: args.number],
     )
-
-
-def bench_engine(args: argparse.Namespace) -> list[dict[str, Any]]:
-    """The search compared with `generate` and `prefix_allowed_tokens_fn` over a dictionary trie, 5 beams."""
-    model, processor, texts = _load(args)
-    allowed = dictionary_trie(
-        processor.label_tokenizer.label_token_ids, processor.label_tokenizer.separator_token_id, processor.eos_token_id
-    )
-    ids = processor.encode_texts(texts)
-
-    def usual() -> None:
-        for start in range(0, len(ids), 16):
-            inputs = processor.pad([processor.build_input(one) for one in ids[start : start + 16]])
-            with torch.no_grad():
-                model.generate(
-                    **inputs, prefix_allowed_tokens_fn=allowed, num_beams=5, do_sample=False,
-                    max_new_tokens=processor.max_target_length,
-                )  # fmt: skip
-
-    def ours() -> None:
-        model.predict(texts, processor, decoding=DecodingOptions(num_beams=5), batch_size=16)
-
-    ratio = ratio_of_rounds(usual, ours, args.rounds)
-    row = {"texts": len(texts), "beams": 5, "usual_in_ours": ratio}
-    print(row, flush=True)
-    return [row]
 
 
 class _Clock:
@@ -213,7 +167,7 @@ def bench_shares(args: argparse.Namespace) -> list[dict[str, Any]]:
 def main() -> None:
     """Run one benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
-    benches = {"trie": bench_trie, "constraint": bench_constraint, "engine": bench_engine, "shares": bench_shares}
+    benches = {"trie": bench_trie, "constraint": bench_constraint, "shares": bench_shares}
     parser.add_argument("bench", choices=benches)
     parser.add_argument("--labels", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
     parser.add_argument("--steps", type=int, default=24)
