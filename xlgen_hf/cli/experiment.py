@@ -249,6 +249,7 @@ def _report(
     from ..experiments.report import write_report
     from ..experiments.results import RESULTS, collect_results
     from ..files.serialization import write_json
+    from ..files.training_report import score_of
     from .console import print_table, results
 
     found = collect_results(plan, cells, rows, folder, failures, ["xlgen", *sys.argv[1:]])
@@ -257,7 +258,11 @@ def _report(
     names = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
     for setting, systems in found["summary"].items():
         table = [
-            (system_title(name), *(one["scores"][score]["mean"] for score in names)) for name, one in systems.items()
+            (system_title(name), *(score_of(means, score) for score in names))
+            for name, one in systems.items()
+            for means in [
+                {score: value["mean"] for score, value in one["scores"].items() if value["mean"] is not None}
+            ]
         ]
         print_table(f"Setting {setting}, means over seeds", ("system", *names), table)
     results().print(f"Report written to {path}", markup=False, soft_wrap=True)

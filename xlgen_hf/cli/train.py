@@ -136,8 +136,10 @@ def _effective(context: typer.Context, settings: TrainingSettings, further: dict
 
 
 def _print_result(output_dir: Path, scores: dict[str, float]) -> None:
+    from ..files.training_report import score_of
     from .console import print_table, print_written
 
     if scores:
-        print_table("Validation rows", ("score", "value"), [(name, scores.get(f"eval_{name}")) for name in _SHOWN])
+        found = {name.removeprefix("eval_"): value for name, value in scores.items()}
+        print_table("Validation rows", ("score", "value"), [(name, score_of(found, name)) for name in _SHOWN])
     print_written(output_dir, "Model")

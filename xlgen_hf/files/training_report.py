@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TypedDict
 
 from .model_folder import REPORT_FILE
 from .schema import Fields, anything, boolean, either, integer, list_of, mapping_of, number, optional, string, strings
 
-__all__ = ["Example", "RowFacts", "TrainingReport", "read_report", "write_report"]
+__all__ = ["Example", "RowFacts", "TrainingReport", "read_report", "score_of", "write_report"]
 
 
 class RowFacts(TypedDict):
@@ -143,3 +144,14 @@ def write_report(folder: Path, report: TrainingReport) -> None:
         SaveError: if it cannot be written.
     """
     _FORM.write(folder / REPORT_FILE, report)
+
+
+def score_of(scores: Mapping[str, float], name: str) -> float | None:
+    """A score by its name in the metric; None where it is not known, or is of a bucket without labels.
+
+    Args:
+        scores: what the metric gave.
+        name: such as `micro_f1` or `0_shot_macro_f1`.
+    """
+    bucket, shot, _ = name.partition("_shot_")
+    return scores.get(name) if not shot or scores.get(f"{bucket}_shot_labels", 1) else None

@@ -14,7 +14,7 @@ from ..data.inspection import SHOT_BUCKETS
 from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.schema import read_object
 from ..files.serialization import JSON
-from ..files.training_report import Example, RowFacts, TrainingReport, read_report
+from ..files.training_report import Example, RowFacts, TrainingReport, read_report, score_of
 from ..files.updates import read_updates
 from ..labels.space import LabelSpace
 from ..version import __version__
@@ -418,5 +418,5 @@ def _eval_results(scores: Mapping[str, float], dataset: str | None, split: str) 
             metric_value=round(float(scores[key]), 4),
         )
         for key, (kind, shown) in _INDEXED.items()
-        if key in scores and scores.get(f"{key.partition('_shot_')[0]}_shot_labels", 1)
+        if score_of(scores, key) is not None
     ]
