@@ -146,7 +146,7 @@ def write_report(folder: Path, report: TrainingReport) -> None:
     _FORM.write(folder / REPORT_FILE, report)
 
 
-def score_of(scores: Mapping[str, float], name: str) -> float | None:
+def score_of(scores: Mapping[str, float | None], name: str) -> float | None:
     """A score by its name in the metric; None where it is not known, or is of a bucket without labels.
 
     Args:
