@@ -45,13 +45,14 @@ def f1_of(predicted: list[list[str]], references: list[list[str]], labels: set[s
 
 def first_documents(index: Path, pool: str, test: str, rows: int) -> list[dict]:
     """Scores before the first documents and after each step."""
-    space = load_source_alone(index).label_space
+    found = load_source_alone(index)
+    space, known = found.label_space, found.vocabulary
     unseen = {name for name, count in zip(space.names, space.counts.tolist(), strict=True) if not count}
-    tests = [row for row in load_rows(test, split="test") if row["labels"]][:rows]
+    tests = [row for row in load_rows(test, split="test", vocabulary=known) if row["labels"]][:rows]
     texts, references = [row["text"] for row in tests], [row["labels"] for row in tests]
     wanted = unseen & {name for names in references for name in names}
     documents: dict[str, list[dict]] = defaultdict(list)
-    for row in load_rows(pool, split="train", suspicions=False):
+    for row in load_rows(pool, split="train", suspicions=False, vocabulary=known):
         for name in wanted.intersection(row["labels"]):
             if len(documents[name]) < STEPS[-1] and row["text"] not in set(texts):
                 documents[name].append(row)

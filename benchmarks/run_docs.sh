@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Run what the README and the documentation show: benchmarks/run_docs.sh [OUTPUT_DIR]
 # The blocks marked with <!-- run --> in their order, the notebooks, and the build of the pages, with all warnings as errors.
-# Needs the extras docs, offline, plot and lora; no network. Minutes on two cores. It stops at the first failure.
+# Needs the extras docs, offline, plot, lora and skos; no network. Minutes on two cores. It stops at the first failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 root=$PWD
@@ -23,7 +23,7 @@ run() { # FOLDER PAGE ...: the marked blocks of pages, one after another
   done
 }
 
-run "$out/docs" docs/tutorial.md docs/guides/predicting.md docs/guides/evaluation.md docs/guides/processes.md
+run "$out/docs" docs/tutorial.md docs/guides/predicting.md docs/guides/evaluation.md docs/guides/processes.md docs/guides/vocabularies.md
 mkdir -p "$out/readme"
 cp "$out/docs/books.csv" "$out/docs/new-books.csv" "$out/readme"
 run "$out/readme" README.md

@@ -104,6 +104,15 @@ def test_branches(files, index):
         assert not set(row["labels"]) & branch
 
 
+def test_labels_to_choose_from_may_be_named_as_concepts(files, index):
+    assert index() == 0
+    (files / "some.txt").write_text("c:organ\nMusik\nart\n", encoding="utf-8")
+    for row in predict(files, "--allow", str(files / "some.txt")):
+        assert set(row["labels"]) == {"organ", "music", "art"}
+    for row in predict(files, "--deny", str(files / "some.txt"), "--top-k", "20"):
+        assert set(row["labels"]) == {*VOCABULARY.ids} - {"organ", "music", "art"}
+
+
 def test_new_labels_have_no_concept(files, index):
     assert index() == 0
     (files / "new.txt").write_text("organ music\n", encoding="utf-8")
@@ -121,6 +130,37 @@ def test_csv_and_parquet(files, index):
         words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl")]
         assert main([*words, "--output-file", str(files / name), "--with-parents"]) == 0
     assert (files / "out.csv").read_text(encoding="utf-8").splitlines()[0].endswith("ids,parents")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_answers_in_another_language_are_scored_as_the_same(files, index, ending):
+    """By their concepts: the German name of one may be the English one of another, or that of two."""
+    concepts = {one.id: one for one in VOCABULARY}
+    for one, german in (("c:art", "music"), ("c:music", "art"), ("c:organ", "Tasten"), ("c:piano", "Tasten")):
+        concepts[one] = replace(concepts[one], names={**concepts[one].names, "de": german})
+    write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts.values(), "en"))
+    rows = [{**row, "labels": [VOCABULARY.ids[name] for name in row["labels"]]} for row in ROWS]
+    write_jsonl(files / "rows.jsonl", rows)
+    assert index() == 0
+    known = ["--vocabulary", str(files / "vocabulary.jsonl"), "--language", "en"]
+    scores = []
+    for language in ("en", "de"):
+        words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "rows.jsonl"), "--top-k", "3"]
+        out = str(files / f"{language}.{ending}")
+        assert main([*words, "--output-language", language, "--output-file", out]) == 0
+        words = ["evaluate", "--references", str(files / "rows.jsonl"), "--output-file", str(files / "scores.json")]
+        assert main([*words, *known, "--predictions", out, "--overwrite"]) == 0
+        scores.append(json.loads((files / "scores.json").read_text()))
+    assert scores[0] == scores[1] and scores[0]["micro_f1"] > 0
+
+
+def test_ids_of_predictions_that_do_not_fit(files, capsys):
+    write_jsonl(files / "out.jsonl", [{"labels": ["art"], "ids": ["c:art"]}, {"labels": ["art"], "ids": "c:art"}])
+    write_jsonl(files / "true.jsonl", [{"labels": ["art"]}] * 2)
+    words = ["evaluate", "--predictions", str(files / "out.jsonl"), "--references", str(files / "true.jsonl")]
+    assert main(words) == 0
+    assert main([*words, "--vocabulary", str(files / "vocabulary.jsonl"), "--language", "en"]) == 1
+    assert "`ids` must be a list of 1 ids of concepts, one or null for each label, got" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

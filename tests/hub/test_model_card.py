@@ -14,7 +14,9 @@ from xlgen_hf.data.rows import rows_sha256
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub.card_text import BEGIN, END, compose_card, escape, merge_cards, render, split_card
 from xlgen_hf.hub.cards import metric_card, model_card, read_scores, tail_histogram
+from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.vocabulary import Vocabulary
 
 REPORT = {
     "format_version": 1,
@@ -81,6 +83,14 @@ def test_card_of_a_trained_model(folder):
         ("Macro F1 of labels without training documents", 0.1, "acme/titles", "test"),
         ("P@1", 0.7, "acme/titles", "test"),
     }
+
+
+def test_card_of_a_model_with_a_vocabulary(folder):
+    assert "vocabulary" not in model_card(folder, "acme/tiny")
+    Vocabulary([Concept(f"c:{name}", {"en": name}) for name in ("music", "art")]).save(folder)
+    assert "2 of them are concepts of a vocabulary, with which predictions hold their `ids`" in model_card(
+        folder, "a/b"
+    )
 
 
 def test_what_is_not_known_is_left_out(folder):

@@ -63,6 +63,24 @@ def test_what_a_name_means(name, found):
     assert make_vocabulary().find(name) == found
 
 
+@pytest.mark.parametrize("language", ["de", "fi"])
+def test_answers_in_another_language_are_understood_again(language):
+    """Also where concepts share a name in that language, or have none in it."""
+    concepts = [*make_vocabulary(), Concept("auto", {"de": "Mercury", "fi": "mercury"}, broader=("planet",))]
+    vocabulary = Vocabulary(concepts, language)
+    for other in vocabulary.languages:
+        answers = vocabulary.in_language(other).labels
+        found = {one: vocabulary.find(label) for one, label in answers.items() if label not in vocabulary.ids}
+        assert found == {one: (one,) for one in found}
+        assert {"mercury (planets)", "mercury (metals)"} <= {*answers.values()} or other != "en"
+
+
+def test_a_language_in_which_concepts_cannot_be_told_apart_is_passed_over():
+    names = {"1": "bank", "2": "bank", "3": "bank (1)"}
+    vocabulary = Vocabulary([Concept(one, {"de": one, "en": name}) for one, name in names.items()], "de")
+    assert vocabulary.find("bank (1)") == ("3",) and vocabulary.find("bank") == ("1", "2")
+
+
 def test_one_concept_of_a_name():
     assert make_vocabulary().find_one("Merkur") == URI + "1"
     with pytest.raises(LabelSpaceError, match=r"'mercury' may be one of the concepts .*give the id"):

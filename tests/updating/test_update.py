@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import shutil
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +20,7 @@ from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import EXPORT_FILE, RETRIEVER_FOLDER
 from xlgen_hf.files.outputs import sole_writer
+from xlgen_hf.files.saving import read_folder
 from xlgen_hf.files.updates import PREVIOUS_FOLDER, read_updates
 from xlgen_hf.labels.changes import LabelEdits
 from xlgen_hf.labels.concepts import Concept
@@ -348,6 +353,80 @@ def test_a_full_disk_leaves_all_as_it_was(index, tmp_path):
     assert _state(index) == state and not read_updates(index)
     assert [path.name for path in index.rglob(".xlgen-*")] == []
     assert update_model(index, EDITS)["number"] == 1
+
+
+# Updates a folder, or takes the update back, and is killed before a change of the disk; prints how many it made, else.
+KILLED = """
+import json, os, signal, sys
+from xlgen_hf.labels.changes import LabelEdits
+from xlgen_hf.updating.update import undo_update, update_model
+
+folder, moment, edits, rows = sys.argv[1], int(sys.argv[2]), *map(json.loads, sys.argv[3:])
+done = 0
+
+def count(event, arguments):
+    global done
+    writes = event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR)
+    if writes or event in ("os.rename", "os.link", "os.symlink", "os.mkdir", "os.remove", "os.rmdir"):
+        done += 1
+        if done == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.addaudithook(count)
+if edits is None:
+    undo_update(folder)
+else:
+    update_model(folder, LabelEdits(*edits), rows=rows)
+print(done)
+"""
+MOMENTS = 8
+
+
+def _killed(folder: Path, place: Path, edits: LabelEdits | None) -> Iterator[Path]:
+    """Copies of a folder whose update, or undoing, was killed at moments from the first change to the last one."""
+    words = [json.dumps(edits and list(vars(edits).values())), json.dumps(NEW)]
+    done = run_forked(place, KILLED, shutil.copytree(folder, place / "whole"), 0, *words)
+    assert done.returncode == 0, done.stderr
+    for moment in np.linspace(1, int(done.stdout), MOMENTS).astype(int).tolist():
+        copied = shutil.copytree(folder, place / f"killed-{moment}")
+        assert run_forked(place, KILLED, copied, moment, *words).returncode == -signal.SIGKILL
+        yield copied
+
+
+def _seen(folder: Path) -> tuple[dict[str, int], list[bool]]:
+    """What readers find: counts of labels, and for each update whether it is in force."""
+    load_predictor(str(folder)).predict(ROW_TEXTS[:1])  # checks all files
+    return read_folder(folder, lambda place: (_counts(place), [one["undone"] is None for one in read_updates(place)]))
+
+
+def test_an_update_that_is_killed_is_whole_or_not_there(index, tmp_path):
+    done = shutil.copytree(index, tmp_path / "done")
+    update_model(done, EDITS, rows=NEW)
+    before, after, expected = _seen(index), _seen(done), _state(done)
+    found = []
+    for folder in _killed(index, tmp_path, EDITS):
+        found.append(_seen(folder))
+        assert found[-1] in (before, after)
+        assert update_model(folder, EDITS, rows=NEW)["number"] == 1  # the same command again
+        assert _seen(folder) == after and _state(folder) == expected
+        assert {path.name for path in folder.rglob(".xlgen*")} == {PREVIOUS_FOLDER}
+        undo_update(folder)
+        assert _state(folder) == _state(index)
+    assert before in found and after in found
+
+
+def test_undoing_that_is_killed_is_whole_or_not_there(index, tmp_path):
+    first = _state(index)
+    update_model(index, EDITS, rows=NEW)
+    found = []
+    for folder in _killed(index, tmp_path, None):
+        found.append(_seen(folder)[1])
+        if found[-1] == [True]:
+            undo_update(folder)
+        assert update_model(folder, LabelEdits(added=["drum"]))["number"] == 2  # puts all in its place
+        undo_update(folder)
+        assert _state(folder) == first and not list(folder.rglob(".xlgen*"))
+    assert [True] in found and [False] in found
 
 
 def test_an_adapter_takes_what_its_base_can_spell(make_model, tmp_path):

@@ -48,6 +48,7 @@ CONFIDENCE_FIELDS = ("expected_f1", "best_label_probability")
 """Fields of a prediction that say how far it can be trusted."""
 
 _FIELDS = ("labels", "scores", "clusters", "novel_labels")  # of a prediction
+_CONCEPTS = "ids"  # field of a prediction: the concept that each label stands for
 
 
 # ---------------------------------------------------------------------------------------------------- writing
@@ -235,6 +236,8 @@ class Predictions:
         labels: label names of each text, best first.
         scores: a score for each label, where every row has them.
         ids: the value of the id column of each row, where one is asked for.
+        concepts: the id of the concept that each label stands for, None for a label without one, where they are asked
+            for.
         confidence: what the rows say of how far they can be trusted, by the names in `CONFIDENCE_FIELDS`, where every
             row does.
     """
@@ -242,36 +245,46 @@ class Predictions:
     labels: list[list[str]]
     scores: list[list[float]] | None = None
     ids: list[object] | None = None
+    concepts: list[list[str | None]] | None = None
     confidence: Mapping[str, list[float]] = field(default_factory=dict)
 
 
-def read_predictions(path: str | Path, options: RowOptions | None = None) -> Predictions:
+def read_predictions(
+    path: str | Path, options: RowOptions | None = None, *, with_concepts: bool = False
+) -> Predictions:
     """Read a file of predictions.
 
     Args:
         path: a file with `labels`, and perhaps `scores`, in a format that `load_rows` reads.
         options: `labels_column`, `label_separator`, `id_column`, `encoding`, `delimiter`.
+        with_concepts: whether the ids of the labels' concepts are read, where the file has them (`ids`).
 
     Raises:
-        DataError: if a row has no list of labels, or its scores do not fit; names file and row.
+        DataError: if a row has no list of labels, or its scores or ids do not fit; names file and row.
     """
     options = options or RowOptions()
     # Predictions have no text; their labels stand in for it, so that a reader finds all that it needs.
     columns = [options.labels, "scores", *CONFIDENCE_FIELDS, *([options.id_column] if options.id_column else [])]
+    columns += [_CONCEPTS] if with_concepts else []
     reading = options.changed(text_column=options.labels, keep_columns=columns[1:], layout="rows")
     labels: list[list[str]] = []
     scores: list[list[float]] = []
     ids: list[object] = []
+    concepts: list[list[str | None]] = []
     cells = _Cells(options)
     confidence: dict[str, list[float]] = {name: [] for name in CONFIDENCE_FIELDS}
     for block in read_file(Path(path), reading):
         for name, values in confidence.items():
             values += _fractions(block, name)
         _read_block(block, options, cells, labels, scores, ids)
+        if with_concepts:
+            concepts += _concepts(block, cells, labels[len(concepts) :])
     if not labels:
         raise DataError("There are no rows.", file=path)
     known = {name: values for name, values in confidence.items() if len(values) == len(labels)}
-    return Predictions(labels, scores or None, ids if options.id_column else None, known)
+    return Predictions(
+        labels, scores or None, ids if options.id_column else None, concepts if with_concepts else None, known
+    )
 
 
 class _Cells:
@@ -337,6 +350,26 @@ def _read_block(
             message = f"There is no column {options.id_column!r} of ids, only {shown_names(block.columns)}."
             raise DataError(message, file=block.file)
         ids += to_list(block.columns[options.id_column])
+
+
+def _concepts(block: Block, cells: _Cells, labels: Sequence[Sequence[str]]) -> list[list[str | None]]:
+    """The id of each label's concept; None for a label without one, and where the file has no ids."""
+    if _CONCEPTS not in block.columns:
+        return [[None] * len(names) for names in labels]
+    found: list[list[str | None]] = []
+    for row, (ids, names) in enumerate(zip(cells.lists(block, _CONCEPTS), labels, strict=True)):
+        if ids is None or ids is MISSING:
+            found.append([None] * len(names))
+            continue
+        if (
+            not isinstance(ids, list)
+            or len(ids) != len(names)
+            or not all(one is None or isinstance(one, str) for one in ids)
+        ):
+            message = f"`{_CONCEPTS}` must be a list of {len(names)} ids of concepts, one or null for each label"
+            fail(block, row, f"{message}, got {shown(ids)}. Rename a column of this name that is something else.")
+        found.append(ids)
+    return found
 
 
 def _fractions(block: Block, name: str) -> list[float]:

@@ -23,6 +23,7 @@ from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
 from ..files.outputs import claim_files, refuse_existing
 from ..files.serialization import write_json
+from ..labels.vocabulary import Vocabulary
 from ..plots.scores import PLOT_SHOTS, plot_shot_buckets
 from ..plots.style import check_picture
 from ..plots.trust import plot_reliability, plot_risk_coverage
@@ -94,8 +95,8 @@ def run_evaluate(
         plot: where to draw the scores of the buckets; needs `train_file`. The reliability diagram and risk-coverage
             curves are drawn next to it.
         rows: how references and training rows are read. Where it names an id column, predictions have it, too, and
-            are matched to references by it, whatever their order. Where it names a vocabulary, predictions may call
-            its concepts by any name, too.
+            are matched to references by it, whatever their order. Where it names a vocabulary, the `ids` of
+            predictions say which of its concepts they mean; without these, predictions may call them by any name.
         by: columns of the references; texts are scored again for each value of each of them. A text whose value is a
             list belongs to the group of each element.
         per_label_file: where to write the scores of each label as JSON Lines.
@@ -201,15 +202,28 @@ def _references(source: RowSource, rows: RowOptions, by: Sequence[str]) -> _Refe
 
 def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Predictions:
     """Predictions in the order of the references."""
-    given = read_predictions(predictions, RowOptions(id_column=rows.id_column))
-    if (vocabulary := vocabulary_of(rows)) is not None:
-        given = replace(given, labels=[vocabulary.labels_of(labels, vocabulary.ids) for labels in given.labels])
+    vocabulary = vocabulary_of(rows)
+    given = read_predictions(predictions, RowOptions(id_column=rows.id_column), with_concepts=vocabulary is not None)
+    if vocabulary is not None:
+        given = replace(given, labels=_labels_of_concepts(given, vocabulary), concepts=None)
     if true.ids is not None:
         given = _in_order(given, true.ids, predictions, true.name)
     if len(given.labels) != len(true.labels):
         message = f"{len(given.labels)} predictions for the {len(true.labels)} rows of {true.name}"
         raise DataError(f"{message}; give one for each row.", file=predictions)
     return given
+
+
+def _labels_of_concepts(given: Predictions, vocabulary: Vocabulary) -> list[list[str]]:
+    """Predicted labels as the vocabulary calls them: by the ids of their concepts, without one by any name.
+
+    Labels in another language, or renamed ones, may be what the vocabulary calls another concept.
+    """
+    labels = []
+    for names, ids in zip(given.labels, given.concepts or (), strict=True):
+        found = vocabulary.labels_of(names, vocabulary.ids)
+        labels.append([vocabulary.labels.get(one or "", name) for one, name in zip(ids, found, strict=True)])
+    return labels
 
 
 def _hierarchy(rows: RowOptions) -> dict[str, dict[str, list[str]]]:
@@ -256,7 +270,9 @@ def _in_order(given: Predictions, wanted: Sequence[object], predictions: str | P
     order = [place[key] for key in keys]
     scores = None if given.scores is None else [given.scores[row] for row in order]
     confidence = {name: [values[row] for row in order] for name, values in given.confidence.items()}
-    return Predictions([given.labels[row] for row in order], scores, [found[row] for row in order], confidence)
+    return Predictions(
+        [given.labels[row] for row in order], scores, [found[row] for row in order], confidence=confidence
+    )
 
 
 def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:

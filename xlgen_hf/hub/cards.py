@@ -17,6 +17,7 @@ from ..files.serialization import JSON
 from ..files.training_report import Example, RowFacts, TrainingReport, read_report, score_of
 from ..files.updates import read_updates
 from ..labels.space import LabelSpace
+from ..labels.vocabulary import VocabularySettings, read_vocabulary_settings
 from ..version import __version__
 from .card_text import CARD_FILE, compose_card, render, split_card
 
@@ -100,6 +101,7 @@ class _Facts(TypedDict):
     validation_rows: list[tuple[str, float]]
     validation_shots: list[dict[str, object]]
     examples: list[Example]
+    vocabulary: VocabularySettings | None
     updates: dict[str, object] | None
     pictures: Collection[str]
 
@@ -318,6 +320,7 @@ def _facts(
         "validation_rows": _score_rows(validation),
         "validation_shots": _shot_rows(validation),
         "examples": report.get("examples", []),
+        "vocabulary": read_vocabulary_settings(folder),
         "updates": _update_numbers(folder),
         "pictures": pictures,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TypedDict
@@ -13,7 +14,14 @@ from ..files.json_lines import read_jsonl, write_jsonl
 from ..files.schema import Fields, integer, named_after, string
 from .concepts import CONCEPT_FORM, Concept, ConceptContent, distinct_labels
 
-__all__ = ["VOCABULARY_FILE", "VOCABULARY_SETTINGS_FILE", "Vocabulary", "vocabulary_labels"]
+__all__ = [
+    "VOCABULARY_FILE",
+    "VOCABULARY_SETTINGS_FILE",
+    "Vocabulary",
+    "VocabularySettings",
+    "read_vocabulary_settings",
+    "vocabulary_labels",
+]
 
 VOCABULARY_FILE = "vocabulary.jsonl"
 VOCABULARY_SETTINGS_FILE = "vocabulary.json"
@@ -21,12 +29,19 @@ VOCABULARY_SETTINGS_FILE = "vocabulary.json"
 _SHOWN = 5
 
 
-class _Settings(TypedDict):
+class VocabularySettings(TypedDict):
+    """What `vocabulary.json` in a model's folder says of its vocabulary.
+
+    Attributes:
+        language: language of the labels; "" for none.
+        concepts: their number.
+    """
+
     language: str
     concepts: int
 
 
-_FORM = Fields[_Settings](
+_FORM = Fields[VocabularySettings](
     {"language": string(), "concepts": integer(minimum=1)}, format_version=1, made_by="xlgen train --vocabulary"
 )
 
@@ -158,7 +173,7 @@ class Vocabulary:
         """Ids of the concepts that a name may mean: one if it is clear, several if it is ambiguous, none if unknown.
 
         What is found first counts: a label, an id (also in angle brackets), a preferred name in the language of the
-        labels, one in another language, an alias, a notation.
+        labels, one in another language, a label in another language, an alias, a notation.
         """
         name = name.strip()
         found = self._keys.get(name)
@@ -192,7 +207,7 @@ class Vocabulary:
     def _keys(self) -> dict[str, str | tuple[str, ...]]:
         """Whatever a concept may be called by -> its id, or the ids of several."""
         keys: dict[str, str | tuple[str, ...]] = {**{one: one for one in self.concepts}, **self.ids}
-        for level in (self._own_names, self._other_names, self._aliases, self._notations):
+        for level in (self._own_names, self._other_names, self._other_labels, self._aliases, self._notations):
             new: dict[str, str | tuple[str, ...]] = {}
             for key, concept_id in level():
                 if key and key not in keys:
@@ -208,6 +223,14 @@ class Vocabulary:
 
     def _other_names(self) -> Iterator[tuple[str, str]]:
         return ((name, one.id) for one in self for name in one.names.values())
+
+    def _other_labels(self) -> Iterator[tuple[str, str]]:
+        """What concepts are called as labels in other languages, see [`in_language`], where that is not a name."""
+        for language in self.languages:
+            order = [language, *(one for one in self.languages if one != language)]
+            with suppress(LabelSpaceError):  # a language in which concepts cannot be told apart has no labels
+                labels = {} if language == self.language else distinct_labels(self.concepts, order)
+                yield from ((label, one) for one, label in labels.items() if label not in self.ids)
 
     def _aliases(self) -> Iterator[tuple[str, str]]:
         return ((alias, one.id) for one in self for aliases in one.aliases.values() for alias in aliases)
@@ -332,3 +355,13 @@ def vocabulary_labels(vocabulary: Vocabulary | Sequence[str] | None) -> list[str
     if vocabulary is None:
         return None
     return list(vocabulary.labels.values() if isinstance(vocabulary, Vocabulary) else vocabulary)
+
+
+def read_vocabulary_settings(folder: str | Path) -> VocabularySettings | None:
+    """What a model's folder says of its vocabulary, without reading it; None if it has none.
+
+    Raises:
+        ModelFolderError: if the file is damaged.
+    """
+    path = Path(folder) / VOCABULARY_SETTINGS_FILE
+    return _FORM.read(path) if path.exists() else None

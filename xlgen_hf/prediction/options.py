@@ -94,8 +94,8 @@ def chosen_labels(
 
     Args:
         predictor: the model.
-        allow: names of the labels to choose from; all if None.
-        deny: names of labels that are never predicted.
+        allow: names of the labels to choose from, or names and ids of their concepts; all if None.
+        deny: labels that are never predicted, named in the same ways.
         cluster: names of clusters whose labels are to choose from.
         branch: concepts to choose from, with all below them.
         without_branch: concepts that are never predicted, nor those below them.
@@ -105,13 +105,17 @@ def chosen_labels(
         ConfigurationError: if no label is left, or the model has no clusters or no vocabulary.
         LabelSpaceError: if a name is not known.
     """
-    space = predictor.label_space
+    space, vocabulary = predictor.label_space, predictor.vocabulary
     chosen = np.ones(len(space), dtype=bool)
+
+    def ids_of(names: Iterable[str]) -> list[int]:
+        return space.encode(names if vocabulary is None else vocabulary.labels_of(names, space))
+
     if allow is not None:
         chosen[:] = False
-        chosen[space.encode(allow)] = True
+        chosen[ids_of(allow)] = True
     if deny is not None:
-        chosen[space.encode(deny)] = False
+        chosen[ids_of(deny)] = False
     if cluster:
         chosen &= np.isin(np.arange(len(space)), predictor.labels_of_clusters(list(cluster)))
     if branch:
