@@ -67,6 +67,34 @@ def _logged(caplog, pattern):
     return any(re.search(pattern, record.getMessage()) for record in caplog.records)
 
 
+def test_names_of_skos_xl(tmp_path):
+    pytest.importorskip("rdflib", reason="the extra `skos` is not installed")
+    xl = "@prefix xl: <http://www.w3.org/2008/05/skos-xl#> ."
+    named = """
+    e:8 a skos:Concept ; xl:prefLabel e:n1 ; xl:altLabel [ xl:literalForm "Hg"@en ] .
+    e:n1 a xl:Label ; xl:literalForm "quicksilver"@en .
+    e:4 xl:prefLabel [ xl:literalForm "things"@en ] .
+    """
+    found = read_vocabulary(write(tmp_path / "v.ttl", f"{xl}{TURTLE}{named}"), "en").concepts
+    assert found["http://example.org/8"].names == {"en": "quicksilver"}
+    assert found["http://example.org/8"].aliases == {"en": ("Hg",)}
+    assert found["http://example.org/4"].names == {"en": "things"} and not found["http://example.org/4"].aliases
+
+
+def test_relative_ids_do_not_name_the_folder_of_the_file(tmp_path, monkeypatch):
+    pytest.importorskip("rdflib", reason="the extra `skos` is not installed")
+    content = TURTLE.replace("e:1 ", "<one> ").replace("e:2 ;", "<two> ;").replace("e:2 a", "<two> a")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        found = read_vocabulary(write(tmp_path / name / "v.ttl", content), "en").concepts
+        assert list(found)[2:] == ["one", "two"] and found["one"].related == ("two",)
+    write_vocabulary(tmp_path / "again.rdf", Vocabulary(found.values(), "en"))
+    assert read_vocabulary(tmp_path / "again.rdf", "en").concepts.keys() == found.keys()
+    based = read_vocabulary(write(tmp_path / "v.ttl", f"@base <http://other.org/> .{content}"), "en").concepts
+    assert "http://other.org/one" in based
+
+
 def test_skos_needs_rdflib(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "rdflib", None)
     with pytest.raises(MissingExtraError, match=r"`rdflib` is not installed.*xlgen-hf\[skos\]"):
@@ -265,3 +293,17 @@ def test_a_label_that_was_written_is_read_without_a_language(tmp_path):
     assert after.labels == {"1": "a (1)", "2": "a (2)", "3": "d"} and after.language in ("de", "en")
     with pytest.raises(ConfigurationError, match=r"ends in one of \.ttl"):
         write_vocabulary(tmp_path / "v.csv", before)
+
+
+@pytest.mark.parametrize("name", ["v.csv", "v.tsv", "v.txt"])
+def test_tables_of_spreadsheets_in_a_western_encoding(tmp_path, name):
+    content = {"v.csv": "uri;label_de\n1;V\xf6gel", "v.tsv": "1\tV\xf6gel", "v.txt": "V\xf6gel"}[name]
+    (tmp_path / name).write_bytes(content.encode("cp1252"))
+    assert [*read_vocabulary(tmp_path / name).labels.values()] == ["V\xf6gel"]
+
+
+def test_the_language_that_a_message_proposes_has_a_name(tmp_path):
+    lines = [{"id": "1", "label": "a"}, {"id": "2", "names": {"en": "b"}}]
+    write(tmp_path / "v.jsonl", "\n".join(map(json.dumps, lines)))
+    with pytest.raises(ConfigurationError, match=r"\(language='en', --language en\)"):
+        read_vocabulary(tmp_path / "v.jsonl")

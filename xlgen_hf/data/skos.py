@@ -31,6 +31,8 @@ SKOS_FORMATS = tuple(_PARSERS)
 
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`\x00-\x20]+")
 _MADE_URI = "urn:xlgen:concept:"  # + an id that is not a URI
+_NO_BASE = "http://relative.invalid/"  # what a URI without a base begins with; without it rdflib takes the folder
+_XL = "http://www.w3.org/2008/05/skos-xl#"  # names as nodes of their own, with the text in `literalForm`
 _NOT_TEXT = "values that are not texts, and are left out"
 
 
@@ -49,8 +51,8 @@ def _format_of(path: Path) -> str:
 def read_skos(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
     """The concepts of a SKOS file, sorted by id: names, aliases (hidden names too), relations, definitions.
 
-    `skos:narrower` says the same as `skos:broader` from the other side. Nothing is fetched from the network: a context
-    of JSON-LD must be in the file.
+    `skos:narrower` says the same as `skos:broader` from the other side. Names may be those of SKOS-XL. Ids without a
+    base in the file stay as they are. Nothing is fetched from the network: a context of JSON-LD must be in the file.
 
     Args:
         path: the file.
@@ -83,7 +85,7 @@ def _parsed(path: Path) -> Graph:
     if _format_of(path) == "json-ld":
         _refuse_remote_context(content, path)
     try:
-        return Graph().parse(data=content, format=_format_of(path))
+        return Graph().parse(data=content, format=_format_of(path), publicID=_NO_BASE)
     except Exception as err:  # each of rdflib's parsers raises classes of its own, some of them Exception itself
         reason = " ".join(str(err).split())[:300] or type(err).__name__
         raise DataError(f"Not valid {_format_of(path)}: {reason}", file=path) from err
@@ -113,18 +115,22 @@ def _refuse_remote_context(content: bytes, path: Path) -> None:
 
 def _concept(graph: Graph, uri: URIRef, broader: list[str], reader: ConceptReader) -> RawConcept:
     """One concept; what RDF has in no order is sorted."""
-    from rdflib import OWL, SKOS, Literal
+    from rdflib import OWL, SKOS, Literal, URIRef
 
     def ids(predicate: URIRef) -> list[str]:
         return sorted(_id_of(one) for one in graph.objects(uri, predicate))
 
     def texts(*predicates: URIRef) -> list[Tagged]:
-        found: list[Tagged] = []
-        for one in (one for predicate in predicates for one in graph.objects(uri, predicate)):
+        values = [one for predicate in predicates for one in graph.objects(uri, predicate)]
+        for named in (URIRef(_XL + predicate.fragment) for predicate in predicates):
+            for node in graph.objects(uri, named):
+                values += graph.objects(node, URIRef(f"{_XL}literalForm"))
+        found: set[Tagged] = set()
+        for one in values:
             if isinstance(one, Literal):
-                found.append((one.language or "", str(one)))
+                found.add((one.language or "", str(one)))
             else:
-                reader.note(_NOT_TEXT, f"{one} of {uri}")
+                reader.note(_NOT_TEXT, f"{one} of {_id_of(uri)}")
         return sorted(found)
 
     return RawConcept(
@@ -141,7 +147,7 @@ def _concept(graph: Graph, uri: URIRef, broader: list[str], reader: ConceptReade
 
 
 def _id_of(node: Node) -> str:
-    uri = str(node)
+    uri = str(node).removeprefix(_NO_BASE)
     return unquote(uri.removeprefix(_MADE_URI)) if uri.startswith(_MADE_URI) else uri
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from .raw_concepts import ConceptReader, RawConcept
-from .text_files import iter_lines
+from .text_files import detect_encoding, iter_lines
 from .vocabulary_fields import ID_FIELDS, FieldReader, field_of
 
 __all__ = ["read_table"]
@@ -67,12 +67,13 @@ def _annif_concept(path: Path, number: int, cells: list[str]) -> RawConcept:
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The records that are not empty, each with the number of its last line."""
-    lines = (line for _, line in iter_lines(path))
+    encoding = detect_encoding(path, guess=True)
+    lines = (line for _, line in iter_lines(path, encoding))
     try:
         if path.name.lower().removesuffix(".gz").endswith(".tsv"):  # no quotes: a name may begin with one
             reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
         else:
-            reader = csv.reader(lines, delimiter=_delimiter(path), strict=True)
+            reader = csv.reader(lines, delimiter=_delimiter(path, encoding), strict=True)
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, cells
@@ -80,7 +81,7 @@ def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"Not valid CSV: {err}.", file=path) from err
 
 
-def _delimiter(path: Path) -> str:
+def _delimiter(path: Path, encoding: str) -> str:
     """The delimiter that the first line has most of; a comma where it has none."""
-    first = next((line for _, line in iter_lines(path)), "")
+    first = next((line for _, line in iter_lines(path, encoding)), "")
     return max(_DELIMITERS, key=first.count)

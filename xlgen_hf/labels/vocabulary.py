@@ -93,9 +93,10 @@ class Vocabulary:
         known = list(self.languages)
         shown = ", ".join(repr(one) if one else "'' (none)" for one in known)
         if language is None and len(known) > 1:
+            example = known[0] or known[1]
             raise ConfigurationError(
                 f"The vocabulary has names in several languages: {shown}. Choose that of the labels "
-                f"(language={known[0]!r}, --language {known[0]})."
+                f"(language={example!r}, --language {example})."
             )
         chosen = known[0] if language is None else language.lower()
         if chosen not in self.languages:

@@ -357,8 +357,8 @@ class Predictor:
         if unknown:
             example = next(name for _, names in found for name in names)
             logger.warning(
-                "Given labels that the model does not have, or that may mean several of its labels, and that say nothing"
-                " to it: %d, e.g. %r.",
+                "Given labels that the model does not have, or that may mean several of its labels, and that say"
+                " nothing to it: %d, e.g. %r.",
                 unknown, example,
             )  # fmt: skip
         return [ids for ids, _ in found] if any(ids for ids, _ in found) else []
