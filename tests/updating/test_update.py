@@ -379,7 +379,7 @@ else:
     update_model(folder, LabelEdits(*edits), rows=rows)
 print(done)
 """
-MOMENTS = 8
+MOMENTS = 6
 JOINING = NEW[1:]  # rows whose labels stay
 
 
