@@ -163,6 +163,15 @@ def test_texts_of_the_index_are_embedded_as_others_are(retriever):
     assert retriever.rank([], 4).labels.tolist() == []
 
 
+def test_cut_texts_are_reported_once_and_not_for_each_batch(checkpoints, label_space, caplog):
+    retriever = make_retriever(checkpoints["bert"], label_space)
+    retriever.settings = replace(retriever.settings, max_length=4)
+    caplog.clear()
+    for batch in (["music"], ["music and the history of music"] * 3, ["art and the history of art"] * 2):
+        retriever.rank(batch, 2)
+    assert [one.message for one in caplog.records] == ["3 of 3 texts are longer than 4 tokens and were cut there."]
+
+
 @pytest.mark.parametrize("depth", [0, 2, 30])
 def test_a_batch_is_searched_once_whoever_asks(checkpoints, monkeypatch, depth):
     """For a model's input, for a fusion, and for labels that are allowed; in the order in which a hybrid asks."""

@@ -120,6 +120,7 @@ def embed_texts(
     device: str | torch.device | None = None,
     progress: bool = True,
     token_vectors: TokenVectors | None = None,
+    reported: set[int] | None = None,
 ) -> np.ndarray:
     """Embed texts by an encoder's last hidden states over each text's own tokens, pooled as its checkpoint says.
 
@@ -140,6 +141,8 @@ def embed_texts(
             model is moved there.
         progress: show a progress bar on stderr where that is a terminal.
         token_vectors: is filled with the hidden states of the tokens that are computed, none out of the cache.
+        reported: lengths at which cut texts were counted in the log before; they are not counted again. Texts that are
+            embedded batch by batch share one, which is filled.
 
     Returns:
         Embeddings in the order of `texts`, `(N, H)`, float32.
@@ -152,7 +155,7 @@ def embed_texts(
     _check_arguments(texts, max_length, batch_size)
     source = _EncoderSource.open(encoder, recipe)
     prompt = source.recipe.prompt(side)
-    tokens = _tokenize([prompt + text for text in texts] if prompt else texts, source, max_length)
+    tokens = _tokenize([prompt + text for text in texts] if prompt else texts, source, max_length, reported)
     if token_vectors is not None:
         token_vectors.locate(texts, source.tokenizer, prompt, tokens.lengths)
     run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress, token_vectors)
@@ -324,7 +327,9 @@ class _Tokens:
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
 
 
-def _tokenize(texts: Sequence[str], source: _EncoderSource, max_length: int) -> _Tokens:
+def _tokenize(
+    texts: Sequence[str], source: _EncoderSource, max_length: int, reported: set[int] | None = None
+) -> _Tokens:
     tokenizer = source.tokenizer
     limit = min(max_length, source.max_positions())
     special = tokenizer.num_special_tokens_to_add()
@@ -344,8 +349,10 @@ def _tokenize(texts: Sequence[str], source: _EncoderSource, max_length: int) -> 
             truncated += 1
         lengths += map(len, ids)
         parts.append(np.fromiter((token for one in ids for token in one), dtype=np.int32))
-    if truncated:
+    if truncated and limit not in (reported or ()):
         logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
+        if reported is not None:
+            reported.add(limit)
     flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
     return _Tokens(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
 

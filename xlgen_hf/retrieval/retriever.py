@@ -89,6 +89,7 @@ class LabelRetriever:
         self.document_names = document_names
         self.further_names = further_names
         self.names_by_label = Names(self.names, self.further)
+        self._reported: set[int] = set()  # lengths at which the log has said that texts are cut
 
     def __len__(self) -> int:
         """The number of labels `L`."""
@@ -182,6 +183,7 @@ class LabelRetriever:
             max_length=self.settings.max_length,
             progress=progress,
             token_vectors=token_vectors,
+            reported=self._reported,
         )
 
     def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
