@@ -167,18 +167,23 @@ def best_f1(scored: ScoredLabels, true: Sequence[Sequence[int]]) -> float:
     return max(float(2 * correct[rank < k].sum() / ((rank < k).sum() + total)) for k in range(1, 11))
 
 
-def main() -> None:
-    """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Rows, vocabulary and encoder."""
     for name in ("train", "validation", "vocabulary", "language", "encoder"):
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--query-prompt")
     parser.add_argument("--passage-prompt")
     parser.add_argument("--max-length", type=int, default=64)
+    parser.add_argument("--cache", type=Path, default=Path("bench-concepts-cache"))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
     parser.add_argument("--keys", nargs="*", default=list(KEYS), choices=KEYS)
     parser.add_argument("--parents", action="store_true", help="try parts of the scores of broader concepts")
     parser.add_argument("--all-keys", action="store_true", help="only all --keys together")
-    parser.add_argument("--cache", type=Path, default=Path("bench-concepts-cache"))
     arguments = parser.parse_args()
     experiment = Experiment(arguments)
     parents = PARENTS if arguments.parents else PARENTS[:1]
