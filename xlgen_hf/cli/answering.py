@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -25,7 +26,7 @@ def load_on_device(
 
     Args:
         name: its folder, or its Hub id.
-        device: the device; None for the default.
+        device: the device; None for the default, where each of several processes of a machine takes another GPU.
         predict_with: the part that predicts; see `load_model`.
         dtype: what it computes in; see `load_model`. What was exported has a type of its own, which `auto` keeps.
     """
@@ -37,9 +38,17 @@ def load_on_device(
 
     exported = holds_graphs(local_model(name, {}))
     if device is None and torch.cuda.is_available() and not exported:
-        device = "cuda"
+        device = _own_gpu()
     chosen = None if exported and dtype == "auto" else dtype
     return load_predictor(name, device=device or "cpu", dtype=chosen, predict_with=predict_with)
+
+
+def _own_gpu() -> str:
+    """The GPU of this process, by its number on the machine (`torchrun`), or the first one."""
+    import torch
+
+    number = os.environ.get("LOCAL_RANK")
+    return f"cuda:{int(number) % torch.cuda.device_count()}" if number else "cuda"
 
 
 def check_packages(extra: str, packages: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol, TypedDict
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias, TypedDict
 
 import typer
 
@@ -14,6 +14,7 @@ from ..data.options import RowOptions
 from ..settings import PredictsWith
 from .answering import chosen_rule, load_on_device, option_name
 from .options import Device, DType
+from .processes import Processes, check_alone, working_together
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from ..decoding.decoded_sets import DecodingOptions
     from ..encoders.number_types import NumberType
+    from ..files.json_lines import BlockFolder
     from ..prediction.ensemble import Ensemble
     from ..prediction.options import Answer
     from ..prediction.predictor import Predictor
@@ -35,6 +37,11 @@ CHUNK_SIZE = 1024
 """Texts that are sorted by length together; rows are written after each chunk."""
 _MODEL_SUFFIXES = (".cbor", ".json", ".safetensors")  # what a change of a model shows in, in its folder or on the Hub
 _NOT_DECIDING = ("output_file", "overwrite", "stage_novel")  # options that rows do not depend on
+
+_Chunk: TypeAlias = "tuple[int, list[dict[str, object]]]"
+"""The number of the first row, and what is written of this row and those after it."""
+_Run: TypeAlias = Callable[[Sequence[int]], Iterator[_Chunk]]
+"""Predicts chunks by their first rows."""
 
 
 class _Predict(Protocol):
@@ -186,6 +193,8 @@ def predict(
     """Write labels, scores and clusters of each text, labels sorted by score.
 
     With --id-column and --keep-columns predictions carry columns of their rows, so that they can be joined.
+
+    Several processes (`torchrun`, `accelerate launch`) share the texts and write one file.
     """
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.predictions import join_columns
@@ -210,28 +219,22 @@ def predict(
     if len(members) > 1:
         predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
 
-    def run(start: int) -> Iterator[list[dict[str, object]]]:
-        for first, found in _predictions(predict_texts, texts, start, stage_novel, keeps=keep_column is not None):
-            yield join_columns([answer(one).to_dict() for one in found], texts, rows, first)
+    def run(starts: Sequence[int]) -> Iterator[_Chunk]:
+        for first, found in _predictions(predict_texts, texts, starts, stage_novel, keeps=keep_column is not None):
+            yield first, join_columns([answer(one).to_dict() for one in found], texts, rows, first)
 
     if output_file is None:
-        _print(run(0))
+        _print(run(range(0, len(texts), CHUNK_SIZE)))
         return
-    space, allowed = members[0].label_space, settings["allowed"]
-    labels = space.names if allowed is None else space.decode(allowed)
-    _write(
-        output_file,
-        run,
-        _fingerprint(given, model, labels, texts),
-        num_rows=len(texts),
-        overwrite=overwrite,
-        label_separator=rows.label_separator,
-    )
+    about = _fingerprint(given, model, members[0], settings["allowed"], texts)
+    with working_together("predict") as processes:
+        _write(output_file, run, about, processes, len(texts), overwrite=overwrite, separator=rows.label_separator)
 
 
 def _check_output(path: Path | None, *, overwrite: bool) -> None:
     """Refuse an output before the work; whether a run of the same command was finishing it is checked later."""
     if path is None:
+        check_alone("Several processes cannot print together; give --output-file.")
         return
     from ..data.predictions import check_prediction_file
     from ..files.json_lines import is_begun
@@ -377,21 +380,22 @@ def _answer(predictor: Predictor, language: str | None, *, with_parents: bool) -
 
 
 def _predictions(
-    predict: _Predict, rows: Dataset, start: int, staged: Path | None, *, keeps: bool
+    predict: _Predict, rows: Dataset, starts: Sequence[int], staged: Path | None, *, keeps: bool
 ) -> Iterator[tuple[int, list[LabelPrediction]]]:
-    """Predict chunk by chunk from row `start` on, in the order of the rows; each with its first row.
+    """Predict chunk by chunk, in the order of the rows; each with its first row.
 
     Args:
         predict: predicts texts.
         rows: the rows.
-        start: the row to start with.
+        starts: the first row of each chunk.
         staged: file in which novel labels collect, if there is one.
         keeps: whether texts have the labels of their rows already.
     """
     from tqdm.auto import tqdm
 
-    with tqdm(total=len(rows), initial=start, unit="text", disable=None) as bar:
-        for first in range(start, len(rows), CHUNK_SIZE):
+    left = sum(min(CHUNK_SIZE, len(rows) - first) for first in starts)
+    with tqdm(total=left, unit="text", disable=None) as bar:
+        for first in starts:
             chunk = rows[first : first + CHUNK_SIZE]
             found = predict(chunk["text"], given=chunk["labels"] if keeps else None)
             if staged is not None:  # before the rows are written, which a later run would not predict again
@@ -400,16 +404,18 @@ def _predictions(
             bar.update(len(chunk["text"]))
 
 
-def _print(chunks: Iterator[list[dict[str, object]]]) -> None:
+def _print(chunks: Iterator[_Chunk]) -> None:
     """Print predictions as they come, one row per text."""
     import json
 
-    for chunk in chunks:
+    for _, chunk in chunks:
         for prediction in chunk:
             typer.echo(json.dumps(prediction, ensure_ascii=False))
 
 
-def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[str], texts: Dataset) -> dict[str, str]:
+def _fingerprint(
+    given: dict[str, object], models: list[str], predictor: Predictor, allowed: np.ndarray | None, texts: Dataset
+) -> dict[str, str]:
     """All that predictions depend on: options, files of the models, labels and texts."""
     import json
 
@@ -420,35 +426,53 @@ def _fingerprint(given: dict[str, object], models: list[str], labels: Sequence[s
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]
     settings = {name: str(value) for name, value in given.items() if name not in _NOT_DECIDING}
     settings["files"] = str([(file.stat().st_size, file.stat().st_mtime_ns) for file in files])
-    keeps = given["keep_column"] is not None
+    space, keeps = predictor.label_space, given["keep_column"] is not None
+    labels = space.names if allowed is None else space.decode(allowed)
     settings["kept"] = digest(map(json.dumps, each_value(texts, "labels"))) if keeps else ""
     return {**settings, "labels": digest(labels), "texts": digest(each_value(texts, "text"))}
 
 
 def _write(
     path: Path,
-    run: Callable[[int], Iterator[list[dict[str, object]]]],
+    run: _Run,
     settings: dict[str, str],
-    *,
+    processes: Processes,
     num_rows: int,
+    *,
     overwrite: bool,
-    label_separator: str | None,
+    separator: str | None,
 ) -> None:
     """Write predictions as they come; continue where a run of the same command was stopped.
 
     Args:
         path: the file; its name says the format.
-        run: predicts from a row on.
+        run: predicts chunks by their first rows.
         settings: what the predictions depend on.
+        processes: those that share the chunks; the first one puts all into the file.
         num_rows: number of texts.
         overwrite: whether a file that is there may be replaced.
-        label_separator: see `write_predictions`.
+        separator: of labels, see `write_predictions`.
     """
     from ..data.predictions import write_predictions
-    from ..files.json_lines import PartialOutput
+    from ..files.json_lines import BlockFolder, PartialOutput
 
+    if not processes.is_first:
+        _share(run, BlockFolder(path), range(processes.told(), num_rows, CHUNK_SIZE), processes)
+        return
     json_lines = path.name.lower().endswith((".jsonl", ".jsonl.gz"))
     with PartialOutput(path, settings, CHUNK_SIZE, rows=num_rows, overwrite=overwrite) as output:
-        for chunk in run(output.done):
-            output.append(chunk)
-        output.finish(None if json_lines else partial(write_predictions, label_separator=label_separator))
+        starts = range(processes.told(output.done), num_rows, CHUNK_SIZE)
+        if processes.count > 1:
+            _share(run, output.blocks, starts, processes)
+        found = run([first for first in starts if first not in output.blocks])  # nothing, where others have helped
+        for first in starts:
+            output.append(output.blocks.read(first) if first in output.blocks else next(found)[1])
+        output.finish(None if json_lines else partial(write_predictions, label_separator=separator))
+
+
+def _share(run: _Run, blocks: BlockFolder, starts: Sequence[int], processes: Processes) -> None:
+    """Predict this process's share of the chunks, as far as they are missing, and wait for the others."""
+    own = starts[processes.rank :: processes.count]
+    for first, rows in run([first for first in own if first not in blocks]):
+        blocks.write(first, rows)
+    processes.told()

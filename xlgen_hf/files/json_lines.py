@@ -16,12 +16,12 @@ from types import TracebackType
 from typing import IO, TypedDict
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
-from .atomic import atomic_path, save_errors
+from .atomic import atomic_path, discard, save_errors
 from .outputs import Record, claim_file, differences, refuse_existing
 from .schema import Fields, anything, boolean, mapping_of, string
 from .serialization import JSON, parse_json, read_errors
 
-__all__ = ["PartialOutput", "digest", "is_begun", "read_jsonl", "write_jsonl"]
+__all__ = ["BlockFolder", "PartialOutput", "digest", "is_begun", "read_jsonl", "write_jsonl"]
 
 logger = logging.getLogger(__name__)
 
@@ -130,6 +130,9 @@ class PartialOutput:
     A context manager: until it ends, no other process can write the same file. What is there is never replaced unless
     `overwrite` is set, but for rows that a run with the same settings has left, which are continued.
 
+    Other processes may work for it: they write blocks of rows by [`BlockFolder`], and the one that has the output puts
+    these in order in the end.
+
     Args:
         path: the file to write in the end; compressed if it ends in `.gz`.
         settings: all that the rows depend on, as JSON.
@@ -140,6 +143,7 @@ class PartialOutput:
 
     Attributes:
         done: number of rows that an earlier run has left.
+        blocks: rows that processes have written which work for this output.
 
     Raises:
         ConfigurationError: if the file is there, a run with other settings has left rows, or another process is
@@ -161,6 +165,7 @@ class PartialOutput:
         self._rows = self.path.with_name(f"{self.path.name}.partial")
         self._record = _record_of(self.path)
         self._expected = rows
+        self.blocks = BlockFolder(self.path)
         record: _Begun = {"command": command, "settings": json.loads(json.dumps(settings))}
         self._about = record
         with ExitStack() as claim:
@@ -175,6 +180,8 @@ class PartialOutput:
             if not self.done:
                 with save_errors(self.path):
                     self._rows.unlink(missing_ok=True)
+                    if self._foreign(record) is not None:
+                        self.blocks.remove()
                 _FORM.write(self._record, record)
             self._claim = claim.pop_all()
 
@@ -190,11 +197,11 @@ class PartialOutput:
 
     def _take_up(self, record: Record, block: int, overwrite: bool) -> int:
         """Cut off what was not written whole; number of rows that stay."""
-        if not self._rows.exists():
+        if not self._rows.exists() and not self.blocks.folder.exists():
             return 0
         problem = self._foreign(record)
         if problem is None:
-            return self._cut(block)
+            return self._cut(block) if self._rows.exists() else 0
         if not overwrite:
             raise ConfigurationError(problem)
         return 0
@@ -279,6 +286,7 @@ class PartialOutput:
                 self._rows.unlink()
             else:
                 os.replace(self._rows, self.path)
+            self.blocks.remove()
             self._record.unlink()
 
     def _check_rows(self) -> None:
@@ -291,3 +299,46 @@ class PartialOutput:
                 f"{self._rows.name} holds {found} of {expected} rows, of which {self._written} were written. "
                 "If something else has changed it, remove it",
             )
+
+
+class BlockFolder:
+    """Blocks of rows that processes write which work for one [`PartialOutput`], next to it in `NAME.partial.blocks`.
+
+    Args:
+        path: the file that the output writes in the end.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.folder = path.with_name(f"{path.name}.partial.blocks")
+
+    def _file(self, first: int) -> Path:
+        return self.folder / f"{first:012d}.jsonl"
+
+    def __contains__(self, first: int) -> bool:
+        """Whether there is the block that begins with a row; blocks are there whole, or not at all."""
+        return self._file(first).is_file()
+
+    def write(self, first: int, rows: Sequence[Mapping[str, object]]) -> None:
+        """Write a block.
+
+        Args:
+            first: the number of its first row.
+            rows: the rows.
+
+        Raises:
+            SaveError: if it cannot be written.
+        """
+        write_jsonl(self._file(first), rows)
+
+    def read(self, first: int) -> list[dict[str, JSON]]:
+        """The rows of a block.
+
+        Raises:
+            ModelFolderError: if it is missing, or not what [`write`] wrote.
+        """
+        return [row for _, row in read_jsonl(self._file(first)) if isinstance(row, dict)]
+
+    def remove(self) -> None:
+        """Remove all blocks."""
+        if self.folder.exists():
+            discard(self.folder)
