@@ -5,7 +5,8 @@ Both search the same made-up index (embeddings in clusters, or like those of a m
 little noise; words of the bundled sample for spelling), in turns, in one process; what the encoder does is no part of
 it. Then each loads and searches in a process of its own, for its memory. Prints JSON: milliseconds a text (least,
 median, greatest round), ratios of the rounds, how many texts have other labels, and resident memory, of which pages of
-the mapped file can be taken back.
+the mapped file can be taken back. With `--approximate` exact search takes the place of the plain way, and approximate
+search that of exact search; prints as well how long its lists took, and which fraction of the labels are the same.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from scipy.sparse import csr_matrix
 from xlgen_hf.data.rows import load_rows
 from xlgen_hf.files.serialization import map_tensors, write_tensors
 from xlgen_hf.quickstart import SAMPLE
+from xlgen_hf.retrieval.approximate import make_approximate
 from xlgen_hf.retrieval.lexical import LexicalIndex
+from xlgen_hf.retrieval.near_lists import NearLists
 from xlgen_hf.retrieval.retriever import LabelRetriever
 from xlgen_hf.retrieval.weighing import RetrievalSettings, RetrievedCandidates
 
@@ -47,6 +50,15 @@ def vectors_like(real: np.ndarray, count: int, random: np.random.Generator) -> n
     return found
 
 
+def real_vectors(place: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Embeddings of texts and of names: of the folder of an index, or of a file of numpy (`documents`, `names`)."""
+    if place.is_dir():
+        stored = map_tensors(place / "retriever" / "retriever.safetensors")[0]
+    else:
+        stored = np.load(place)
+    return stored["documents"], stored["names"]
+
+
 def made_up_texts(count: int, words: tuple[int, int], random: np.random.Generator) -> list[str]:
     """Texts of the words of the bundled sample's titles, as frequent as they are there."""
     vocabulary = np.array(
@@ -60,8 +72,8 @@ def made_up_texts(count: int, words: tuple[int, int], random: np.random.Generato
 def make_index(folder: Path, options: argparse.Namespace) -> None:
     random = np.random.default_rng(0)
     if options.like:
-        like = map_tensors(options.like / "retriever" / "retriever.safetensors")[0]
-        real = np.concatenate([like["documents"], like["names"]])
+        of_texts, of_names = real_vectors(options.like)
+        real = np.concatenate([of_texts, of_names])
     else:
         real = random.normal(size=(2_000, _WIDTH)).astype(np.float32)
         real /= np.linalg.norm(real, axis=1, keepdims=True)
@@ -145,6 +157,30 @@ class Plain(Ours):
         return RetrievedCandidates(text, found, [one[text, found] for one in of_names], near)
 
 
+class Lists(Ours):
+    """Approximate search, with lists that lie next to the index."""
+
+    def __init__(self, folder: Path, settings: RetrievalSettings) -> None:
+        super().__init__(folder, settings)
+        place = folder / "lists.safetensors"
+        if not place.exists():
+            started = time.process_time()
+            lists = make_approximate(self.index, fewest=1000).lists
+            facts = {name: one.facts for name, one in lists.items()}
+            write_tensors(
+                place, {part: array for name, one in lists.items() for part, array in one.tensors(name).items()}
+            )
+            (folder / "lists.json").write_text(json.dumps([facts, time.process_time() - started]), encoding="utf-8")
+        tensors = {**map_tensors(place)[0], "documents": self.index.documents, "names": self.index.names}
+        facts, self.seconds = json.loads((folder / "lists.json").read_text())
+        self.index = self.index.with_lists(
+            {name: NearLists.from_tensors(tensors, name, one) for name, one in facts.items()}
+        )
+
+
+WAYS = {"plain": Plain, "ours": Ours, "exact": Ours, "approximate": Lists}
+
+
 def best_columns(values: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """The greatest columns of each row, of equal ones the first, by a partition of the whole matrix."""
     least = -np.partition(-values, size - 1, axis=1)[:, size - 1, None]
@@ -182,18 +218,19 @@ def resident(folder: Path, way: str, settings: RetrievalSettings, queue: multipr
         return {name: int(status[name].split()[0]) // 1000 for name in ("RssAnon", "RssFile", "VmHWM")}
 
     before = now()
-    made = {"ours": Ours, "plain": Plain}[way](folder, settings)
+    made = WAYS[way](folder, settings)
     made.rank(made.queries[:64], made.texts and made.texts[:64])
     queue.put({name: value - before[name] for name, value in now().items()})
 
 
 def measure(folder: Path, options: argparse.Namespace) -> dict:
     settings = RetrievalSettings()
-    ways = {"plain": Plain(folder, settings), "ours": Ours(folder, settings)}
+    first, second = options.ways
+    ways = {name: WAYS[name](folder, settings) for name in options.ways}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     alone: dict[str, list[float]] = {name: [] for name in ways}
     found = {}
-    queries, texts = ways["ours"].queries, ways["ours"].texts
+    queries, texts = ways[second].queries, ways[second].texts
     for number in range(options.rounds + 1):
         for name, way in ways.items():
             start = time.perf_counter()
@@ -206,10 +243,18 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
                 alone[name].append((time.perf_counter() - middle) / 5 * 1000)
     report = {"labels": options.labels, "documents": options.documents, "texts": len(queries)}
     for kind, times in (("batch", seconds), ("one_text", alone)):
-        ratios = [plain / ours for plain, ours in zip(times["plain"], times["ours"], strict=True)]
+        ratios = [one / other for one, other in zip(times[first], times[second], strict=True)]
         report[f"{kind}_ms"] = {name: spread(values) for name, values in times.items()}
         report[f"{kind}_ratio"] = spread(ratios)
-    return {**report, "texts_that_differ": differing(found["plain"], found["ours"])}
+    report["texts_that_differ"] = differing(found[first], found[second])
+    if isinstance(made := ways[second], Lists):
+        one, other = (np.split(found[name].labels, found[name].start[1:-1]) for name in options.ways)
+        report["same_labels"] = float(np.mean([np.isin(*pair).mean() for pair in zip(one, other, strict=True)]))
+        report["lists"] = {
+            name: {**lists.facts, "of": len(lists.centroids)} for name, lists in made.index.lists.items()
+        }
+        report["cpu_seconds_to_make"] = round(made.seconds, 1)
+    return report
 
 
 def spread(values: list[float]) -> list[float]:
@@ -224,14 +269,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--spelling", action="store_true", help="index character n-grams, too")
     parser.add_argument("--like", type=Path, help="a folder that `xlgen index` wrote, for its embeddings")
+    parser.add_argument("--approximate", action="store_true", help="compare approximate with exact search")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    options.ways = ("exact", "approximate") if options.approximate else ("plain", "ours")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         make_index(folder, options)
         report = measure(folder, options)
         spawn = multiprocessing.get_context("spawn")
-        for way in ("plain", "ours"):
+        for way in options.ways:
             queue = spawn.Queue()
             process = spawn.Process(target=resident, args=(folder, way, RetrievalSettings(), queue))
             process.start()

@@ -13,6 +13,7 @@ from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
+from .answering import check_packages
 from .console import print_written
 from .options import CpuThreads, Labels, Overwrite, given_names, takes_settings
 from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
@@ -38,7 +39,7 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "aliases", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "dtype", "seed",
+    "lexical", "aliases", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "dtype", "search", "seed",
 )  # fmt: skip
 
 
@@ -111,8 +112,17 @@ def index(
             " else float32. The encoder itself is kept in float32."
         ),
     ] = "float32",
+    search: Annotated[
+        Literal["exact", "approximate"],
+        typer.Option(
+            help="How nearest texts and names are found. approximate (extra faiss) is faster from some 500,000 of them"
+            " on, and misses a few; how many is measured and reported."
+        ),
+    ] = "exact",
     cpu_threads: CpuThreads = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Seed of the encoder's training, and of approximate search.")
+    ] = 0,
     overwrite: Overwrite = False,
     *,
     epochs: float,
@@ -135,6 +145,8 @@ def index(
 
     settings = _settings(method, context)
     _check_options(method, given_names(context), output_dir)
+    if search == "approximate":
+        check_packages("faiss", ["faiss"])
     if cpu_threads is not None:
         torch.set_num_threads(cpu_threads)
     splits = {
@@ -164,6 +176,8 @@ def _vocabulary(labels: str | None, rows: RowOptions, needing: dict[str, bool]) 
 def _settings(method: str, context: typer.Context) -> dict[str, Any]:
     """What decides the index besides rows and vocabulary, by the names of options."""
     values = {name: context.params[name] for name in _OF_RETRIEVAL} if method == "retrieval" else {}
+    if values.get("search") == "exact":
+        del values["search"]  # indexes of before, which do not say it, are the same
     return {"method": method, **values}
 
 
@@ -288,6 +302,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         further=data.further_names(aliases=settings["aliases"] is not False, definitions=settings["definitions"]),
         document_names=data.document_names,
         dtype=settings["dtype"],
+        approximate=settings.get("search") == "approximate",
         seed=settings["seed"],
     )
     shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]

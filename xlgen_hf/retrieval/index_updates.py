@@ -58,10 +58,13 @@ def add_texts(
     labels = _with_rows(retriever.labels, same.indices[differs], given[owner[differs]])
     new, corrected = np.flatnonzero(sizes == 0), len(np.unique(owner[differs]))
     documents, fingerprints, lexical = retriever.documents, retriever.fingerprints, retriever.lexical
-    names = retriever.named_documents
+    names, lists = retriever.named_documents, dict(retriever.lists)
     if len(new):
         added = [texts[row] for row in rows[new].tolist()]
-        documents = np.concatenate([documents, retriever.embed(added, side="passage", progress=True)])
+        vectors = retriever.embed(added, side="passage", progress=True)
+        documents = np.concatenate([documents, vectors])
+        if "documents" in lists:
+            lists["documents"] = lists["documents"].extended(vectors)
         labels = vstack([labels, given[new]], format="csr")
         fingerprints = np.concatenate([fingerprints, fingerprints_of(added)])
         if lexical is not None:
@@ -69,7 +72,7 @@ def add_texts(
         first = names.last_number + 1
         called = [str(first + row) if ids is None else ids[row] for row in rows[new].tolist()]
         names += DocumentNames.of(called, added, names.characters)
-    made = retriever.with_documents(documents, labels, fingerprints, lexical, names)
+    made = retriever.with_documents(documents, labels, fingerprints, lexical, names, lists)
     return made, NewTexts(len(new), corrected, len(last) - len(new) - corrected, len(texts) - len(last))
 
 

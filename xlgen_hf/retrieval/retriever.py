@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -28,7 +29,9 @@ from ..ranking.sources import TextBatch
 from .documents import DocumentNames, PackedStrings
 from .index_parts import FURTHER, FURTHER_CALLED, fingerprints_of, label_matrix, tensor_problem
 from .lexical import LexicalIndex
-from .search import BestColumns, Names, nearest, nearest_above_0
+from .near_lists import NearLists, NearSearch
+from .near_names import nearest_names
+from .search import ExactSearch, Names, VectorSearch, nearest_above_0
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 __all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
@@ -37,12 +40,16 @@ logger = logging.getLogger(__name__)
 
 RETRIEVER_SETTINGS_FILE = "retriever.json"
 _TENSORS_FILE = "retriever.safetensors"
+_HELD = (
+    "encoder", "documents", "names", "labels", "fingerprints", "settings", "lexical", "recipe", "further",
+    "document_names", "further_names", "lists",
+)  # fmt: skip
 _QUERIES_AT_ONCE = 256
 _SPELLED_AT_ONCE = 20_000_000  # similarities of names by spelling: 80 MB
 
 
 class LabelRetriever:
-    """Finds candidate labels by exact search over embeddings of training texts and label names.
+    """Finds candidate labels by search over embeddings of training texts and label names; exact, unless it has lists.
 
     Args:
         encoder: the encoder and its tokenizer.
@@ -58,6 +65,7 @@ class LabelRetriever:
             most like a text counts for its label. None for none.
         document_names: what evidence calls the training texts; by their place in the index, from 1, if None.
         further_names: the `A` further names themselves; None where they are not known.
+        lists: of `documents` and `names`, by these names: what is searched approximately. None for exact search.
 
     Source: the neighbours' part follows Chang et al., "PEFA", WSDM 2024, the names' part zero-shot retrieval by label
     text.
@@ -76,6 +84,7 @@ class LabelRetriever:
         further: np.ndarray | None = None,
         document_names: DocumentNames | None = None,
         further_names: PackedStrings | None = None,
+        lists: Mapping[str, NearLists] | None = None,
     ) -> None:
         self.encoder = encoder
         self.documents = np.asarray(documents, dtype=np.float16)
@@ -90,6 +99,7 @@ class LabelRetriever:
         self.further_names = further_names
         self.names_by_label = Names(self.names, self.further)
         self._reported: set[int] = set()  # lengths at which the log has said that texts are cut
+        self.lists = dict(lists or {})
 
     def __len__(self) -> int:
         """The number of labels `L`."""
@@ -325,13 +335,14 @@ class LabelRetriever:
     ) -> RetrievedCandidates:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         neighbors = min(self.settings.neighbors, len(self.documents))
-        near, by_spelling = [nearest(queries, self.documents, neighbors, hidden)], None
+        near, by_spelling = [self._search("documents").nearest(queries, neighbors, hidden)], None
         if self.lexical is not None and texts is not None:
             encoded = self.lexical.encode(texts)
             similarities = self.lexical.document_similarity(encoded)
             near.append(nearest_above_0(similarities, len(queries), neighbors, hidden))
             by_spelling = self.names_by_label.of_labels(self.lexical.name_similarity(encoded))
-        keys = [self._nearest_names(queries, k, choices, by_spelling, settings)]
+        in_lists = self._search("names") if "names" in self.lists else None
+        keys = [nearest_names(self.names_by_label, queries, k, choices, by_spelling, settings, in_lists)]
         for documents, similarity in near:
             row, place = np.nonzero(similarity > -np.inf)
             of_near = self.labels[documents[row, place]]
@@ -344,35 +355,25 @@ class LabelRetriever:
             of_names.append(by_spelling[text, labels])
         return RetrievedCandidates(text, labels, of_names, near)
 
-    def _nearest_names(
-        self,
-        queries: np.ndarray,
-        k: int,
-        choices: Sequence[np.ndarray],
-        by_spelling: np.ndarray | None,
-        settings: RetrievalSettings | None,
-    ) -> np.ndarray:
-        """The labels with the best names, of each set of labels to choose from: query * L + label of each."""
-        kinds = 2 if by_spelling is not None and settings is None else 1
-        best = [[BestColumns(len(queries), min(k, len(kept))) for kept in choices] for _ in range(kinds)]
-        for first, by_embedding in self.names_by_label.blocks(queries):
-            last = first + by_embedding.shape[1]
-            similarities = [by_embedding, *([] if by_spelling is None else [by_spelling[:, first:last]])]
-            nearness = similarities if settings is None else [settings.weigh_names(similarities)]
-            for values, of_choices in zip(nearness, best, strict=True):
-                for kept, found in zip(choices, of_choices, strict=True):
-                    inside = kept[slice(*np.searchsorted(kept, [first, last]))]
-                    found.add(values if len(inside) == last - first else values[:, inside - first], inside)
-        row = np.arange(len(queries))[:, None] * len(self)
-        return np.concatenate([(row + one.found()[0]).reshape(-1) for of_choices in best for one in of_choices])
+    def _search(self, what: Literal["documents", "names"]) -> VectorSearch:
+        """What finds the nearest of the documents, or of the names."""
+        vectors = self.documents if what == "documents" else self.names
+        return NearSearch(vectors, self.lists[what]) if what in self.lists else ExactSearch(vectors)
 
     # ------------------------------------------------------------------------------------------------ changes
 
+    def _with(self, **changed: object) -> LabelRetriever:
+        """The same index with other parts, by their names in the class."""
+        known = {name: getattr(self, name) for name in _HELD}
+        return LabelRetriever(**{**known, **changed})  # type: ignore[arg-type]
+
     def with_settings(self, settings: RetrievalSettings, *, lexical: bool = True) -> LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
-        kept = self.lexical if lexical else None
-        known = (self.documents, self.names, self.labels, self.fingerprints, settings, kept, self.recipe, self.further)
-        return LabelRetriever(self.encoder, *known, self.document_names, self.further_names)
+        return self._with(settings=settings, lexical=self.lexical if lexical else None)
+
+    def with_lists(self, lists: Mapping[str, NearLists]) -> LabelRetriever:
+        """The same index, searched approximately where there are lists; see the class."""
+        return self._with(lists=lists)
 
     def with_encoder(self, encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> LabelRetriever:
         """The same index with another copy of its encoder, such as one that computes in other numbers."""
@@ -393,15 +394,18 @@ class LabelRetriever:
         order = order[further[order] >= 0]
         kept, new = np.concatenate([names, rows[order]]), np.flatnonzero(names < 0)
         new_names = change.after.decode(new.tolist())
-        vectors = self.names[kept]
+        vectors, lists = self.names[kept], dict(self.lists)
         if len(new):
             vectors[new] = self.embed(new_names, side="passage")
+        if "names" in lists:
+            place = np.where(kept >= 0, kept, len(self.names) + np.cumsum(kept < 0) - 1)
+            lists["names"] = lists["names"].extended(vectors[new]).take(place)
         lexical = None if self.lexical is None else self.lexical.with_names(kept, new_names)
         labels = change.columns_of(self.labels)
         called = self.further_names or PackedStrings.of(change.before.decode(self.further.tolist()))
         called = (called + PackedStrings.of(change.before.decode(change.merged.tolist()))).take(order)
-        known = (self.documents, vectors, labels, self.fingerprints, self.settings, lexical, self.recipe)
-        made = LabelRetriever(self.encoder, *known, further[order], self.document_names, called)
+        further_parts = {"further": further[order], "further_names": called}
+        made = self._with(names=vectors, labels=labels, lexical=lexical, lists=lists, **further_parts)
         lost = (np.diff(labels.indptr) == 0) & (np.diff(self.labels.indptr) > 0)
         return made.of_documents(np.flatnonzero(~lost)) if lost.any() else made
 
@@ -412,16 +416,18 @@ class LabelRetriever:
         fingerprints: np.ndarray,
         lexical: LexicalIndex | None,
         document_names: DocumentNames,
+        lists: Mapping[str, NearLists],
     ) -> LabelRetriever:
         """The same index with other training texts; the arguments are those of the class."""
-        known = (documents, self.names, labels, fingerprints, self.settings, lexical, self.recipe, self.further)
-        return LabelRetriever(self.encoder, *known, document_names, self.further_names)
+        texts = {"documents": documents, "labels": labels, "fingerprints": fingerprints}
+        return self._with(**texts, lexical=lexical, document_names=document_names, lists=lists)
 
     def of_documents(self, kept: np.ndarray) -> LabelRetriever:
         """The index of some of its training texts alone, by their numbers, ascending."""
         lexical = None if self.lexical is None else self.lexical.with_documents(kept, [])
+        lists = {name: one.take(kept) if name == "documents" else one for name, one in self.lists.items()}
         parts = (self.documents[kept], self.labels[kept], self.fingerprints[kept])
-        return self.with_documents(*parts, lexical, self.named_documents.take(kept))
+        return self.with_documents(*parts, lexical, self.named_documents.take(kept), lists)
 
     # ------------------------------------------------------------------------------------------------ saving
 
@@ -446,8 +452,11 @@ class LabelRetriever:
             **({} if self.lexical is None else self.lexical.tensors()),
             **({} if self.document_names is None else self.document_names.tensors()),
         }
+        for name, one in self.lists.items():
+            tensors |= one.tensors(name)
         write_tensors(folder / _TENSORS_FILE, tensors)
-        write_settings(folder / RETRIEVER_SETTINGS_FILE, self.settings, self.recipe)
+        approximate = {name: one.facts for name, one in self.lists.items()}
+        write_settings(folder / RETRIEVER_SETTINGS_FILE, self.settings, self.recipe, approximate)
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LabelRetriever:
@@ -461,7 +470,7 @@ class LabelRetriever:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        settings, recipe = read_settings(folder / RETRIEVER_SETTINGS_FILE)
+        settings, recipe, approximate = read_settings(folder / RETRIEVER_SETTINGS_FILE)
         path = folder / _TENSORS_FILE
         tensors, _ = map_tensors(path)
         problem = tensor_problem(tensors, num_labels)
@@ -479,10 +488,11 @@ class LabelRetriever:
             lexical = LexicalIndex.from_tensors(tensors, labels.shape[0], len(tensors["names"]))
             document_names = DocumentNames.from_tensors(tensors, labels.shape[0])
             called = PackedStrings.from_tensors(tensors, FURTHER_CALLED, len(tensors.get(FURTHER, ())))
+            lists = {name: NearLists.from_tensors(tensors, name, facts) for name, facts in approximate.items()}
         except ValueError as err:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
-        return cls(encoder, *known, settings, lexical, recipe, tensors.get(FURTHER), document_names, called)
+        return cls(encoder, *known, settings, lexical, recipe, tensors.get(FURTHER), document_names, called, lists)
 
 
 def _load_encoder(folder: Path, recipe: EmbeddingRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

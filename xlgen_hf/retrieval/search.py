@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-__all__ = ["BestColumns", "Found", "Names", "nearest", "nearest_above_0", "similarity_blocks"]
+__all__ = [
+    "BestColumns",
+    "ExactSearch",
+    "Found",
+    "Names",
+    "VectorSearch",
+    "nearest",
+    "nearest_above_0",
+    "similarity_blocks",
+    "similarity_of_pairs",
+]
 
 Found: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 """Columns and values of the greatest values of each row, greatest first, `(Q, size)` each."""
@@ -154,6 +164,50 @@ def nearest_above_0(rows: Iterator[np.ndarray], count: int, size: int, hidden: c
     return best.found()
 
 
+def similarity_of_pairs(queries: np.ndarray, vectors: np.ndarray, query: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Products of queries and vectors, pair by pair, in 32 bits, `(P,)`.
+
+    Args:
+        queries: `(Q, H)`, float32.
+        vectors: `(N, H)`, float16 or float32; may be mapped from a file.
+        query: the query of each pair, `(P,)`.
+        rows: the vector of each pair, `(P,)`.
+    """
+    found = np.empty(len(rows), dtype=np.float32)
+    for begin in range(0, len(rows), _PAIRS_AT_ONCE):
+        part = slice(begin, begin + _PAIRS_AT_ONCE)
+        np.einsum("pd,pd->p", queries[query[part]], vectors[rows[part]].astype(np.float32), out=found[part])
+    return found
+
+
+class VectorSearch(Protocol):
+    """Finds the vectors that are most similar to queries: exactly, or nearly all of them."""
+
+    def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
+        """The most similar vectors of each query; column 0 and minus infinity where there are no more.
+
+        Args:
+            queries: `(Q, H)`, float32.
+            size: vectors of each query.
+            hidden: vectors that do not count, `(Q, N)`, sparse; none if None.
+        """
+
+
+class ExactSearch:
+    """Search that looks at all vectors; see [`nearest`].
+
+    Args:
+        vectors: `(N, H)`, float16 or float32; may be mapped from a file.
+    """
+
+    def __init__(self, vectors: np.ndarray) -> None:
+        self._vectors = vectors
+
+    def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
+        """See [`VectorSearch`]."""
+        return nearest(queries, self._vectors, size, hidden)
+
+
 class Names:
     """The names of labels, of which a label may have more than one: the one most like a query counts.
 
@@ -166,6 +220,14 @@ class Names:
         self._vectors = vectors
         self._further = further
         self._labels = len(vectors) - len(further)
+
+    def __len__(self) -> int:
+        """The number of labels `L`."""
+        return self._labels
+
+    def rows_for(self, labels: int) -> int:
+        """How many names are those of a number of labels, where each has as many."""
+        return -(-labels * len(self._vectors) // max(self._labels, 1))
 
     def of_labels(self, values: np.ndarray) -> np.ndarray:
         """Similarities of names, `(Q, L + A)` -> those of labels, `(Q, L)`, in the same memory."""
@@ -204,12 +266,14 @@ class Names:
             text: the query of each pair, `(P,)`.
             rows: the name of each pair, a row of the vectors, `(P,)`.
         """
-        found = np.empty(len(rows), dtype=np.float32)
-        for begin in range(0, len(rows), _PAIRS_AT_ONCE):
-            part = slice(begin, begin + _PAIRS_AT_ONCE)
-            vectors = self._vectors[rows[part]].astype(np.float32)
-            np.einsum("pd,pd->p", queries[text[part]], vectors, out=found[part])
+        found = similarity_of_pairs(queries, self._vectors, text, rows)
         return found.clip(0, 1, out=found)
+
+    def labels_of(self, rows: np.ndarray) -> np.ndarray:
+        """The labels that names are of, by their rows of the vectors; of any shape."""
+        if not len(self._further):
+            return rows
+        return np.where(rows < self._labels, rows, self._further[np.maximum(rows - self._labels, 0)])
 
 
 def _raise(values: np.ndarray, columns: np.ndarray, others: np.ndarray) -> None:

@@ -12,9 +12,10 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ..encoders.recipe import EmbeddingRecipe
-from ..files.schema import Fields, anything, named_after, string
+from ..files.schema import Fields, anything, integer, named_after, number, string
 from ..ranking.scored_labels import ScoredLabels
 from ..settings import RETRIEVER_LENGTH, check_values, definitions, from_values, setting
+from .near_lists import NearFacts
 
 __all__ = [
     "PARTS",
@@ -226,29 +227,35 @@ class RetrievalSettings:
 
 
 _RECIPE = Fields[dict[str, str]]({name: string() for name in EmbeddingRecipe.__dataclass_fields__})
+_NEAR = Fields[NearFacts]({"width": integer(minimum=1), "recall": number(minimum=0, maximum=1)})
+_APPROXIMATE = Fields[dict[str, NearFacts]]({"documents": _NEAR, "names": _NEAR}, optional=("documents", "names"))
 _FORM = Fields[dict[str, Any]](
-    {name: anything() for name in definitions(RetrievalSettings)} | {"recipe": _RECIPE},
+    {name: anything() for name in definitions(RetrievalSettings)} | {"recipe": _RECIPE, "approximate": _APPROXIMATE},
+    optional=["approximate"],
     format_version=3,
     made_by="xlgen index",
 )
 
 
-def write_settings(path: Path, settings: RetrievalSettings, recipe: EmbeddingRecipe) -> None:
-    """Write a retriever's settings, and how its embeddings are made.
+def write_settings(
+    path: Path, settings: RetrievalSettings, recipe: EmbeddingRecipe, approximate: Mapping[str, NearFacts]
+) -> None:
+    """Write a retriever's settings, how its embeddings are made, and what is known of approximate search in them.
 
     Raises:
         SaveError: if the file cannot be written.
     """
-    _FORM.write(path, {**asdict(settings), "recipe": asdict(recipe)})
+    further = {"approximate": dict(approximate)} if approximate else {}
+    _FORM.write(path, {**asdict(settings), "recipe": asdict(recipe), **further})
 
 
-def read_settings(path: Path) -> tuple[RetrievalSettings, EmbeddingRecipe]:
-    """Read and check a retriever's settings, and how its embeddings are made.
+def read_settings(path: Path) -> tuple[RetrievalSettings, EmbeddingRecipe, dict[str, NearFacts]]:
+    """Read and check what [`write_settings`] wrote.
 
     Raises:
         ModelFolderError: if the file is missing, of another version, or holds other fields or values.
     """
     with named_after(path):
         content = _FORM.read(path)
-        recipe = from_values(EmbeddingRecipe, content.pop("recipe"))
-        return from_values(RetrievalSettings, content), recipe
+        recipe, approximate = from_values(EmbeddingRecipe, content.pop("recipe")), content.pop("approximate", {})
+        return from_values(RetrievalSettings, content), recipe, approximate

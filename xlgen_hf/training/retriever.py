@@ -33,6 +33,7 @@ from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
 from ..files.serialization import JSON
 from ..labels.space import LabelSpace
+from ..retrieval.approximate import LARGE, QUERIES, make_approximate
 from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
@@ -265,6 +266,7 @@ def fit_retriever(
     further: Sequence[tuple[int, str]] = (),
     document_names: DocumentNames | None = None,
     dtype: NumberType = "float32",
+    approximate: bool = False,
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -284,10 +286,12 @@ def fit_retriever(
             `Vocabulary.further_names`.
         document_names: what evidence calls the training rows; by their number, from 1, if None.
         dtype: what texts and names are embedded in; the retriever's encoder is in float32.
-        seed: of the training.
+        approximate: search it approximately where it is large enough, see `make_approximate`.
+        seed: of the training, and of approximate search.
 
     Raises:
         CheckpointError: if the encoder cannot be loaded.
+        MissingExtraError: if it is to be approximate, and faiss is not installed.
     """
     folder = Path(folder)
     recipe = recipe_of(encoder, query_prompt, passage_prompt)
@@ -311,6 +315,11 @@ def fit_retriever(
         document_names=document_names,
         cache_dir=folder / "embeddings",
     )
+    if approximate:
+        some = None if validation_rows is None else retriever.embed(validation_rows["text"][:QUERIES])
+        retriever = make_approximate(retriever, some, seed=seed)
+    elif len(retriever.documents) + len(retriever.names) > LARGE:
+        logger.info("The index is large: --search approximate of `xlgen index` makes its search faster.")
     if validation_rows is not None:
         references = [label_space.encode_known(labels)[0] for labels in each_value(validation_rows, "labels")]
         retriever = tune_retriever(retriever, validation_rows["text"][:], references)

@@ -1,0 +1,287 @@
+"""Approximate search: vectors in lists around centroids, of which a query looks into the nearest ones alone."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from types import ModuleType
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+import torch
+from scipy.sparse import csr_matrix
+
+from ..errors import MissingExtraError
+from .search import Found, nearest, similarity_of_pairs
+
+if TYPE_CHECKING:
+    import faiss
+
+__all__ = ["NearFacts", "NearLists", "NearSearch", "fit_lists"]
+
+logger = logging.getLogger(__name__)
+
+_GOAL = 0.98  # recall on the queries that the width is chosen with
+_DEPTH = 50  # nearest vectors that recall is about
+_SCORED_AGAIN = 10  # times as many as are wanted
+_EQUAL = 1e-6  # two similarities
+_TRAINED_ON = 32  # vectors for each centroid
+_ROUNDS = 8  # of k-means
+_QUERY_BITS = 4  # that a number of a query is rounded to
+_FACTORS = 8  # bytes of the two numbers in a code
+_ROWS_AT_ONCE = 50_000
+_COMPARED = 64  # codes that are made again when they are read
+_ALIKE = 0.95  # fraction of their bytes that must be the same: machines round differently
+_PARTS: dict[str, type] = {"centroids": np.float32, "lists": np.int32, "codes": np.uint8}
+
+
+class NearFacts(TypedDict):
+    """Of [`NearLists`], what a folder keeps besides the arrays."""
+
+    width: int
+    recall: float
+
+
+@dataclass(frozen=True)
+class NearLists:
+    """Where each of `N` vectors lies, so that few of them have to be looked at.
+
+    All of it is arrays with a row for each vector, or list: vectors are taken out, put into another order and added as
+    rows are. The library's index is made of them in memory; no file of the library is read or written.
+
+    Attributes:
+        centroids: `(C, H)`, float32.
+        lists: the centroid of each vector, `(N,)`, int32.
+        codes: what the vectors are recognised by, one bit for each number and two numbers, `(N, H / 8 + 8)`, uint8.
+        width: lists that a query looks into, from 1 to `C`.
+        recall: fraction of the 50 nearest vectors that were found when the lists were made.
+
+    Source: inverted lists with the codes of Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a
+    Theoretical Error Bound for Approximate Nearest Neighbor Search", SIGMOD 2024, as faiss has them.
+    """
+
+    centroids: np.ndarray
+    lists: np.ndarray
+    codes: np.ndarray
+    width: int
+    recall: float
+
+    def __len__(self) -> int:
+        """The number of vectors `N`."""
+        return len(self.lists)
+
+    @cached_property
+    def _index(self) -> faiss.IndexIVFRaBitQ:
+        """The library's index of these arrays."""
+        pointer, index = _faiss().swig_ptr, _empty_index(self.centroids)
+        order = np.argsort(self.lists, kind="stable").astype(np.int64)
+        codes = np.ascontiguousarray(self.codes[order])
+        start = np.searchsorted(self.lists[order], np.arange(len(self.centroids) + 1)).tolist()
+        for number, (first, last) in enumerate(pairwise(start)):
+            if last > first:
+                index.invlists.add_entries(
+                    number, last - first, pointer(order[first:last]), pointer(codes[first:last])
+                )
+        index.ntotal = len(self)
+        return index
+
+    def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
+        """Vectors that look near to queries, `(Q, count)`, int64, -1 where there are no more.
+
+        Args:
+            queries: `(Q, H)`, float32.
+            count: how many for each.
+        """
+        chosen = _faiss().SearchParametersIVF(nprobe=self.width)
+        found: np.ndarray = self._index.search(queries, min(count, len(self)), params=chosen)[1]
+        return found
+
+    @property
+    def facts(self) -> NearFacts:
+        """What is not in the arrays."""
+        return {"width": self.width, "recall": round(self.recall, 4)}
+
+    def take(self, rows: np.ndarray) -> NearLists:
+        """The lists of some of the vectors, by their numbers, in this order, `(n,)`."""
+        return replace(self, lists=self.lists[rows], codes=self.codes[rows])
+
+    def extended(self, vectors: np.ndarray) -> NearLists:
+        """The lists of these vectors, and of further ones, `(n, H)`, which come after them."""
+        lists, codes = _encoded(self.centroids, vectors)
+        return replace(self, lists=np.concatenate([self.lists, lists]), codes=np.concatenate([self.codes, codes]))
+
+    def tensors(self, name: str) -> dict[str, np.ndarray]:
+        """What [`from_tensors`] takes, under names that begin with `name`."""
+        return {f"{name}_{part}": getattr(self, part) for part in _PARTS}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, np.ndarray], name: str, facts: NearFacts) -> NearLists:
+        """Check and take what [`tensors`] gave.
+
+        Args:
+            tensors: the tensors of an index, with the vectors themselves under `name`.
+            name: what their names begin with.
+            facts: what [`facts`] gave.
+
+        Raises:
+            MissingExtraError: if faiss is not installed.
+            ValueError: if something is missing, or does not fit; the message says what.
+        """
+        vectors, found = tensors[name], [tensors.get(f"{name}_{part}") for part in _PARTS]
+        for (part, kind), values in zip(_PARTS.items(), found, strict=True):
+            if values is None or values.dtype != kind:
+                raise ValueError(f"'{name}_{part}' must be there, as {np.dtype(kind).name}.")
+        centroids, lists, codes = (np.asarray(values) for values in found)
+        (number, size), width = vectors.shape, facts["width"]
+        if centroids.ndim != 2 or centroids.shape[1] != size or not 0 < width <= len(centroids):
+            raise ValueError(f"'{name}_centroids' {centroids.shape} must be at least {width} rows of {size} numbers.")
+        if lists.shape != (number,) or codes.shape != (number, -(-size // 8) + _FACTORS):
+            raise ValueError(f"'{name}_lists' {lists.shape} and '{name}_codes' {codes.shape} do not fit the vectors.")
+        if not (np.isfinite(centroids).all() and np.isfinite(_factors(codes)).all()):
+            raise ValueError(f"'{name}_centroids' and '{name}_codes' hold NaN or infinity.")
+        if number and not 0 <= int(lists.min()) <= int(lists.max()) < len(centroids):
+            raise ValueError(f"'{name}_lists' leave the {len(centroids)} lists.")
+        if not _are_codes_of(centroids, lists[:_COMPARED], codes[:_COMPARED], vectors[:_COMPARED]):
+            raise ValueError(f"'{name}_codes' are not those of the vectors, or those of another release of faiss.")
+        return cls(centroids, lists, codes, **facts)
+
+
+class NearSearch:
+    """Search with [`NearLists`]: what they say is near is scored again by the vectors themselves.
+
+    Args:
+        vectors: `(N, H)`, float16 or float32; may be mapped from a file.
+        lists: theirs.
+    """
+
+    def __init__(self, vectors: np.ndarray, lists: NearLists) -> None:
+        self._vectors = vectors
+        self._lists = lists
+
+    def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
+        """See `VectorSearch`; of vectors in lists that a query does not look into none is found."""
+        more = 0 if hidden is None else int(np.diff(hidden.indptr).max(initial=0))
+        rows = self._lists.candidates(queries, size * _SCORED_AGAIN + more)
+        query = np.repeat(np.arange(len(queries)), rows.shape[1])
+        values = similarity_of_pairs(queries, self._vectors, query, rows.reshape(-1)).reshape(rows.shape)
+        values[rows < 0] = -np.inf
+        if hidden is not None:
+            owner, column = hidden.nonzero()
+            keys = np.arange(len(queries))[:, None] * len(self._lists) + rows
+            values[np.isin(keys, owner.astype(np.int64) * len(self._lists) + column)] = -np.inf
+        order = np.lexsort((rows, -values), axis=1)[:, :size]
+        columns, best = (np.take_along_axis(part, order, axis=1) for part in (rows, values))
+        room = ((0, 0), (0, size - columns.shape[1]))
+        columns, best = np.pad(columns, room), np.pad(best, room, constant_values=-np.inf)
+        return np.where(best > -np.inf, columns, 0), best
+
+
+def fit_lists(
+    vectors: np.ndarray, queries: np.ndarray, hidden: csr_matrix | None = None, *, what: str, seed: int = 0
+) -> NearLists:
+    """Make lists of vectors, and choose how many of them a query looks into: so that 98 % of the nearest are found.
+
+    Args:
+        vectors: `(N, H)`, rows of length 1, float16 or float32, at least 4.
+        queries: some that are like those to come, `(Q, H)`, float32.
+        hidden: vectors that must not count, `(Q, N)`, sparse: each query itself, if it is one of them; none if None.
+        what: what the vectors are of, for the log.
+        seed: of the sample and of k-means. The same seed gives the same lists on one machine with as many threads.
+
+    Raises:
+        MissingExtraError: if faiss is not installed.
+    """
+    count = min(2 ** round(np.log2(4 * len(vectors) ** 0.5)), len(vectors) // 4)
+    centroids = _centroids(vectors, count, seed)
+    size = min(_DEPTH, len(vectors))
+    exact = nearest(queries, vectors, size, hidden)[1]
+    found = NearLists(centroids, *_encoded(centroids, vectors), 1, 0.0)
+    index = found._index
+    while True:
+        values = NearSearch(vectors, found).nearest(queries, size, hidden)[1]
+        found = replace(found, recall=_recall(values, exact))
+        if found.recall >= _GOAL or found.width == count:
+            break
+        found = replace(found, width=min(2 * found.width, count))
+        found.__dict__["_index"] = index  # it does not depend on the width
+    logger.info(
+        "Approximate search of %d %s finds %.1f %% of the %d nearest (%d queries), looking into %d of %d lists.",
+        *(len(vectors), what, 100 * found.recall, size, len(queries), found.width, count),
+    )
+    return found
+
+
+def _recall(found: np.ndarray, exact: np.ndarray) -> float:
+    """The fraction of the nearest that were found, `(Q, size)` similarities each; equal ones stand for each other."""
+    there = exact > -np.inf
+    least = np.where(there, exact, np.inf).min(axis=1, keepdims=True)
+    hits = np.minimum((found >= least - _EQUAL).sum(axis=1), there.sum(axis=1))
+    return float(hits.sum() / max(int(there.sum()), 1))
+
+
+def _centroids(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """The middles of lists, by k-means over some of the vectors, `(C, H)`, rows of length 1."""
+    random = np.random.default_rng(seed)
+    rows = random.choice(len(vectors), min(len(vectors), _TRAINED_ON * count), replace=False)
+    bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": _TRAINED_ON}
+    options = {"niter": _ROUNDS, "spherical": True, "seed": seed % 2**31}
+    training = _faiss().Kmeans(vectors.shape[1], count, **options, **bounds)
+    training.train(vectors[np.sort(rows)].astype(np.float32))
+    found: np.ndarray = training.centroids
+    return found
+
+
+def _empty_index(centroids: np.ndarray) -> faiss.IndexIVFRaBitQ:
+    library, (count, size) = _faiss(), centroids.shape
+    coarse = library.IndexFlatIP(size)
+    coarse.add(np.ascontiguousarray(centroids))
+    index = library.IndexIVFRaBitQ(coarse, size, count, library.METRIC_INNER_PRODUCT)
+    index.referenced_objects = [coarse]  # the library does not keep it alive
+    index.is_trained, index.qb = True, _QUERY_BITS
+    return index
+
+
+def _encoded(centroids: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """List and code of each vector, `(N,)` and `(N, H / 8 + 8)`."""
+    index = _empty_index(centroids)
+    lists, codes = np.empty(len(vectors), np.int32), np.empty((len(vectors), index.code_size), np.uint8)
+    for first in range(0, len(vectors), _ROWS_AT_ONCE):
+        part = slice(first, first + _ROWS_AT_ONCE)
+        block = np.ascontiguousarray(vectors[part], dtype=np.float32)
+        lists[part] = index.quantizer.search(block, 1)[1][:, 0]
+        codes[part] = _codes(index, lists[part], block)
+    return lists, codes
+
+
+def _codes(index: faiss.IndexIVFRaBitQ, lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """The codes of vectors, `(n, H)`, float32, in lists, `(n,)`."""
+    pointer, codes = _faiss().swig_ptr, np.empty((len(vectors), index.code_size), np.uint8)
+    places = lists.astype(np.int64)
+    index.encode_vectors(len(vectors), pointer(vectors), pointer(places), pointer(codes))
+    return codes
+
+
+def _are_codes_of(centroids: np.ndarray, lists: np.ndarray, codes: np.ndarray, vectors: np.ndarray) -> bool:
+    """Whether the library would give vectors these codes, but for rounding."""
+    expected = _codes(_empty_index(centroids), lists, np.ascontiguousarray(vectors, dtype=np.float32))
+    if expected.shape != codes.shape:
+        return False
+    same = (codes == expected)[:, :-_FACTORS].mean() if len(codes) else 1.0
+    return bool(same > _ALIKE and np.allclose(_factors(codes), _factors(expected), rtol=0.01, atol=0.01))
+
+
+def _factors(codes: np.ndarray) -> np.ndarray:
+    """The two numbers in each code, `(n, 2)`, float32."""
+    return np.ascontiguousarray(codes[:, -_FACTORS:]).view(np.float32)
+
+
+def _faiss() -> ModuleType:
+    try:
+        import faiss
+    except ImportError as err:
+        raise MissingExtraError("faiss-cpu", "faiss") from err
+    faiss.omp_set_num_threads(torch.get_num_threads())  # it would take all that there are
+    return faiss
