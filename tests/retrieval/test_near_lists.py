@@ -87,6 +87,9 @@ def test_more_than_there_is_to_find(vectors, queries, lists):
     assert (values[:, 7:] == -np.inf).all()
     assert (columns[:, 7:] == 0).all()
     assert (np.sort(columns[:, :7], axis=1) == np.arange(7)).all()
+    none = NearSearch(vectors[:0], lists.take(np.arange(0)))
+    assert (none.nearest(queries, 3)[1] == -np.inf).all()
+    assert none.nearest(queries[:0], 3)[0].shape == (0, 3)
 
 
 def test_vectors_are_taken_out_and_added(vectors, queries, lists):

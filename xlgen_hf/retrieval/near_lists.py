@@ -95,8 +95,11 @@ class NearLists:
             queries: `(Q, H)`, float32.
             count: how many for each.
         """
+        count = min(count, len(self))
+        if count < 1 or not len(queries):  # which the library refuses
+            return np.empty((len(queries), count), np.int64)
         chosen = _faiss().SearchParametersIVF(nprobe=self.width)
-        found: np.ndarray = self._index.search(queries, min(count, len(self)), params=chosen)[1]
+        found: np.ndarray = self._index.search(queries, count, params=chosen)[1]
         return found
 
     @property
@@ -144,7 +147,7 @@ class NearLists:
             raise ValueError(f"'{name}_centroids' and '{name}_codes' hold NaN or infinity.")
         if number and not 0 <= int(lists.min()) <= int(lists.max()) < len(centroids):
             raise ValueError(f"'{name}_lists' leave the {len(centroids)} lists.")
-        if not _are_codes_of(centroids, lists[:_COMPARED], codes[:_COMPARED], vectors[:_COMPARED]):
+        if number and not _are_codes_of(centroids, lists[:_COMPARED], codes[:_COMPARED], vectors[:_COMPARED]):
             raise ValueError(f"'{name}_codes' are not those of the vectors, or those of another release of faiss.")
         return cls(centroids, lists, codes, **facts)
 
@@ -269,7 +272,7 @@ def _are_codes_of(centroids: np.ndarray, lists: np.ndarray, codes: np.ndarray, v
     expected = _codes(_empty_index(centroids), lists, np.ascontiguousarray(vectors, dtype=np.float32))
     if expected.shape != codes.shape:
         return False
-    same = (codes == expected)[:, :-_FACTORS].mean() if len(codes) else 1.0
+    same = (codes == expected)[:, :-_FACTORS].mean()
     return bool(same > _ALIKE and np.allclose(_factors(codes), _factors(expected), rtol=0.01, atol=0.01))
 
 

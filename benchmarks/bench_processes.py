@@ -1,0 +1,63 @@
+"""Predictions of several processes beside those of one: bench_processes.py MODEL TEXTS [--processes 2] [--json F].
+
+`xlgen predict` over the same texts in one process and in several (`torchrun`), in turns, each with one thread. Prints
+JSON: seconds by the clock and of the CPU, with start, of each round, and whether the files are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+_PORT = "29571"
+
+
+def run(command: list[str]) -> dict[str, float]:
+    """Seconds of a command and of all processes that it starts."""
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    subprocess.run([sys.executable, "-m", *command], check=True, env=environment, stderr=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return {"clock_s": round(time.perf_counter() - start, 2), "cpu_s": round(cpu, 2)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("texts", type=Path)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    launch = ["torch.distributed.run", "--nproc_per_node", str(options.processes), "--master_port", _PORT, "-m"]
+    predict = ["xlgen_hf", "predict", "--model", str(options.model), "--input-file", str(options.texts)]
+    report: dict[str, object] = {"texts": sum(1 for _ in options.texts.open("rb")), "processes": options.processes}
+    with tempfile.TemporaryDirectory() as place:
+        files = {"one": Path(place) / "one.jsonl", "several": Path(place) / "several.jsonl"}
+        rounds: dict[str, list[dict[str, float]]] = {name: [] for name in files}
+        for _ in range(options.rounds):
+            for name, file in files.items():
+                command = [*([] if name == "one" else launch), *predict, "--output-file", str(file), "--overwrite"]
+                rounds[name].append(run([*command, "--device", "cpu"]))
+        report["same_file"] = files["one"].read_bytes() == files["several"].read_bytes()
+    faster = [one["clock_s"] / other["clock_s"] for one, other in zip(*rounds.values(), strict=True)]
+    report |= {
+        **rounds,
+        "faster": [round(value, 2) for value in (min(faster), statistics.median(faster), max(faster))],
+    }
+    print(json.dumps(report, indent=1))
+    if options.json is not None:
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
