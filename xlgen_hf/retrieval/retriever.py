@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
@@ -377,9 +376,7 @@ class LabelRetriever:
 
     def with_encoder(self, encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase]) -> LabelRetriever:
         """The same index with another copy of its encoder, such as one that computes in other numbers."""
-        twin = copy.copy(self)
-        twin.encoder = encoder
-        return twin
+        return self._with(encoder=encoder)
 
     def relabelled(self, change: LabelChange) -> LabelRetriever:
         """The same index for a changed label space.
