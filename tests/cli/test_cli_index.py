@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
+import re
+import shutil
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +23,7 @@ from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.label_trees import LabelTrees
+from xlgen_hf.retrieval.approximate import make_approximate
 from xlgen_hf.retrieval.retriever import LabelRetriever
 
 TEXTS = ["a history of church music", "modern art", "", "never heard of it", "organ"]
@@ -173,6 +178,35 @@ def test_bad_commands_are_explained(files, make_index, make_model, capsys):
     make_model("bert")[1].save_pretrained(files / "model")
     assert main([*arguments, "--output-dir", str(files / "model")]) == 1
     assert "holds a trained model; choose another folder" in capsys.readouterr().err
+
+
+def test_search_is_approximate_where_the_index_is_large(files, make_index, monkeypatch, caplog, capsys):
+    pytest.importorskip("faiss", reason="the extra `faiss` is not installed")
+    with caplog.at_level(logging.INFO):
+        folder = make_index("retrieval", "--search", "approximate")
+    assert "Search stays exact: there are fewer than 20000 training texts, and label names" in caplog.text
+    assert not load_predictor(str(folder)).source.lists
+    small = json.loads((folder / "retriever" / "retriever.json").read_text())
+    assert "approximate" not in small
+    expected = _predict(files)
+    monkeypatch.setattr("xlgen_hf.training.retriever.make_approximate", partial(make_approximate, fewest=4))
+    shutil.rmtree(folder)
+    with caplog.at_level(logging.INFO):
+        make_index("retrieval", "--search", "approximate")
+    assert re.search(r"Approximate search of \d+ training texts finds \d+\.\d % of the \d+ nearest", caplog.text)
+    facts = json.loads((folder / "retriever" / "retriever.json").read_text())["approximate"]
+    assert all(0.9 < one["recall"] <= 1 for one in facts.values())
+    assert set(facts) == {"documents", "names"}
+    assert len(_predict(files)) == len(expected)
+    before = (folder / "training_report.json").stat().st_mtime_ns
+    make_index("retrieval", "--search", "approximate")  # it is there already
+    assert (folder / "training_report.json").stat().st_mtime_ns == before
+    arguments = ["index", "--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other")]
+    assert main([*arguments, "--method", "bonsai", "--search", "approximate"]) == 1
+    assert "--search has no effect with --method bonsai" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main([*arguments, "--search", "approximate"]) == 1
+    assert "`faiss` is not installed. Install it with: pip install 'xlgen-hf[faiss]'" in capsys.readouterr().err
 
 
 def test_an_index_is_a_member_of_an_ensemble(files, make_index, make_model):
