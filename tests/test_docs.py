@@ -32,7 +32,8 @@ DOCS = ROOT / "docs"
 NOTEBOOKS = sorted((DOCS / "notebooks").glob("*.ipynb"))
 ALL_TEXTS = [*pages(), *(ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md", "benchmarks/README.md"))]
 ALL_TEXTS.append(ROOT / "hub_cards/README.md")
-# What a notebook imports from its own kernel, which the extra `docs` installs and `test` does not, and Ray, in a recipe.
+# What a notebook imports from its own kernel, which the extra `docs` installs and `test` does not, and Ray, in a
+# recipe.
 OTHER_MODULES = {"IPython", "ray"}
 # Options of other programs that the texts name.
 OTHER_OPTIONS = {"--module", "--cpu", "--multi_gpu", "--node_rank", "--nproc_per_node"}
@@ -129,9 +130,8 @@ def check_python(code: str, place: str) -> None:
     ours: dict[str, Any] = {"xlgen_hf": xlgen_hf}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name not in OTHER_MODULES:
-                    import_module(alias.name)
+            for name in {alias.name for alias in node.names} - OTHER_MODULES:
+                import_module(name)
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] not in OTHER_MODULES:
             module = import_module(node.module or "")
             for alias in node.names:

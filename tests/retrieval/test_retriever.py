@@ -79,7 +79,10 @@ def test_scores_are_those_of_the_definition(seed, neighbors, size, leave_out, al
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.integers(1, 9), st.integers(0, 40))
 def test_a_deeper_search_finds_the_same_labels(seed, size, deeper):
-    """Whoever else asks for more of the same texts; with character n-grams too, and with many equal scores."""
+    """Whoever else asks for more of the same texts; with character n-grams too, and with many equal scores.
+
+    Of labels whose scores are equal but for rounding, either may be the last one.
+    """
     random = np.random.default_rng(seed)
     count = 24
     names = [" ".join(random.choice(["organ", "music", "art", "x"], 2)) + f" {number}" for number in range(count)]
@@ -93,12 +96,13 @@ def test_a_deeper_search_finds_the_same_labels(seed, size, deeper):
         near = found.find(documents, depth, texts=texts, settings=found.settings)
         return near.weigh(found.settings, found.labels, size)
 
-    shallow, deep = rank(size), rank(size + deeper)
-    assert shallow.labels.tolist() == deep.labels.tolist()
-    np.testing.assert_array_equal(shallow.scores, deep.scores)
     everything = found.find(documents, count, texts=texts)  # all labels: nothing can be missed
     exact = everything.weigh(found.settings, found.labels, size)
-    assert shallow.labels.tolist() == exact.labels.tolist()
+    for other in (rank(size), rank(size + deeper)):
+        np.testing.assert_allclose(other.scores, exact.scores, atol=1e-7)
+        clear = exact.scores > np.repeat(exact.scores.reshape(3, size).min(axis=1), size) + 1e-7
+        wanted = set(zip(exact.text[clear].tolist(), exact.labels[clear].tolist(), strict=True))
+        assert wanted <= set(zip(other.text.tolist(), other.labels.tolist(), strict=True))
 
 
 def test_lexical_parts_are_weighed_as_the_definition_says(lexical_retriever):
