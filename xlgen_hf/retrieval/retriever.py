@@ -363,8 +363,9 @@ class LabelRetriever:
 
     def _with(self, **changed: object) -> LabelRetriever:
         """The same index with other parts, by their names in the class."""
-        known = {name: getattr(self, name) for name in _HELD}
-        return LabelRetriever(**{**known, **changed})
+        made = LabelRetriever(**{**{name: getattr(self, name) for name in _HELD}, **changed})
+        made._reported = self._reported
+        return made
 
     def with_settings(self, settings: RetrievalSettings, *, lexical: bool = True) -> LabelRetriever:
         """The same index with other settings, without its lexical part if that is not wanted."""
