@@ -7,7 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.utils import murmurhash3_32
 
+from xlgen_hf.retrieval.hashing import count_runs, hash_strings
 from xlgen_hf.retrieval.lexical import LexicalIndex, hashed_runs
 from xlgen_hf.retrieval.packed_rows import PackedRows
 
@@ -113,3 +116,26 @@ def test_weights_of_runs_add_up_to_the_cosine(index):
     names = np.arange(len(index.names))
     weights = index.run_weights(runs, names).sum(axis=1) / np.sqrt((index.idf[runs] ** 2).sum())
     np.testing.assert_allclose(weights, (queries @ index.names.matrix().T).toarray()[0], atol=1e-6)
+
+
+# ---------------------------------------------------------------------------------------------------- hashing
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=40), min_size=1, max_size=5))
+def test_hashed_runs_are_those_of_scikit_learn(texts):
+    vectorizer = HashingVectorizer(
+        analyzer="char_wb", ngram_range=(2, 5), n_features=2**20, alternate_sign=False, norm=None, dtype=np.float32
+    )
+    expected, found = vectorizer.transform(texts), count_runs(texts, (2, 5), 2**20)
+    assert (found != expected).nnz == 0 and found.has_canonical_format
+    assert found.dtype == np.float32
+    hashed = [abs(murmurhash3_32(text, seed=0)) % 1000 for text in texts]
+    assert hash_strings(texts, 1000).tolist() == hashed
+
+
+def test_many_texts_are_hashed_in_blocks(monkeypatch):
+    expected = count_runs(TEXTS * 3, (2, 5), 2**20)
+    monkeypatch.setattr("xlgen_hf.retrieval.hashing._CHARACTERS_AT_ONCE", 50)
+    assert (count_runs(TEXTS * 3, (2, 5), 2**20) != expected).nnz == 0
+    assert count_runs([], (2, 5), 2**20).shape == (0, 2**20)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
+from .hashing import count_runs, hash_strings
 from .packed_rows import PackedRows, Postings
 
 __all__ = ["LexicalIndex", "hashed_runs"]
@@ -183,15 +184,7 @@ def _packed_texts(texts: Sequence[str], idf: np.ndarray) -> PackedRows:
 
 def _hashed(texts: Sequence[str]) -> csr_matrix:
     """How often each hashed run is in each text, `(Q, 2**20)`."""
-    if not len(texts):  # scikit-learn refuses to work on nothing
-        return csr_matrix((0, _BUCKETS), dtype=np.float32)
-    # A model that has a retriever is loaded without scikit-learn; its first text brings it.
-    from sklearn.feature_extraction.text import HashingVectorizer
-
-    vectorizer = HashingVectorizer(
-        analyzer="char_wb", ngram_range=_RUNS, n_features=_BUCKETS, alternate_sign=False, norm=None, dtype=np.float32
-    )
-    return csr_matrix(vectorizer.transform(texts))
+    return count_runs(texts, _RUNS, _BUCKETS)
 
 
 def hashed_runs(text: str) -> tuple[np.ndarray, np.ndarray]:
@@ -211,15 +204,7 @@ def hashed_runs(text: str) -> tuple[np.ndarray, np.ndarray]:
                 runs.append(padded[place : place + length])
                 first = begin + max(place - 1, 0)
                 spans.append((min(first, end - 1), min(begin + place - 1 + length, end)))  # lowered, it may be longer
-    return np.array([_hash(run) for run in runs], dtype=np.int64), np.array(spans, dtype=np.int64).reshape(-1, 2)
-
-
-@lru_cache(maxsize=2**16)
-def _hash(run: str) -> int:
-    """The number of an n-gram, as scikit-learn's vectorizer has it."""
-    from sklearn.utils import murmurhash3_32
-
-    return abs(int(murmurhash3_32(run, seed=0))) % _BUCKETS
+    return hash_strings(runs, _BUCKETS), np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 
 def _weighted(hashed: csr_matrix, idf: np.ndarray) -> csr_matrix:

@@ -1,0 +1,109 @@
+"""Hashed character n-grams of texts, as scikit-learn's `HashingVectorizer` counts them, without importing it.
+
+Predicting with an index would else spend a second of CPU time on that import, most of it on SciPy's statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from scipy.sparse import csr_matrix, vstack
+
+__all__ = ["count_runs", "hash_strings"]
+
+_CHARACTERS_AT_ONCE = 250_000  # about 100 MB of intermediate values
+
+
+def count_runs(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> csr_matrix:
+    """How often each hashed n-gram of characters is in each text; n-grams lie within words, with a space around each.
+
+    The same as `HashingVectorizer(analyzer="char_wb", ngram_range=lengths, n_features=buckets, alternate_sign=False,
+    norm=None, dtype=np.float32)` gives; of many texts in half the time or less.
+
+    Args:
+        texts: `Q` texts.
+        lengths: the least and the greatest length of an n-gram, in characters; the least at most 3.
+        buckets: the number of hash values.
+
+    Returns:
+        Counts, `(Q, buckets)`, float32, columns in order.
+    """
+    blocks = [_counted(block, lengths, buckets) for block in _blocks(texts)]
+    return vstack(blocks, format="csr") if blocks else csr_matrix((0, buckets), dtype=np.float32)
+
+
+def hash_strings(strings: Sequence[str], buckets: int) -> np.ndarray:
+    """The numbers of strings among so many hash values, `(G,)`, int64, as [`count_runs`] has them."""
+    encoded = [one.encode() for one in strings]
+    sizes = np.array([len(one) for one in encoded], dtype=np.int64)
+    data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+    return _hashed(data, np.cumsum(sizes) - sizes, sizes, buckets)
+
+
+def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The texts in blocks of a bounded number of characters."""
+    first = size = 0
+    for number, text in enumerate(texts):
+        if size and size + len(text) > _CHARACTERS_AT_ONCE:
+            yield texts[first:number]
+            first, size = number, 0
+        size += len(text)
+    if first < len(texts):
+        yield texts[first:]
+
+
+def _counted(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> csr_matrix:
+    words = [[f" {word} " for word in text.lower().split()] for text in texts]
+    sizes = np.array([len(word) for of_text in words for word in of_text], dtype=np.int64)
+    data = np.frombuffer("".join(word for of_text in words for word in of_text).encode(), dtype=np.uint8)
+    begins = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))  # where each character begins, in bytes
+    ends = np.repeat(np.cumsum(sizes), sizes)  # of the word that each character is in
+    owner = np.repeat(np.arange(len(texts)), [sum(map(len, of_text)) for of_text in words])
+    keys = []
+    for length in range(lengths[0], lengths[1] + 1):
+        place = np.flatnonzero(np.arange(len(ends)) + length <= ends)
+        columns = _hashed(data, begins[place], begins[place + length] - begins[place], buckets)
+        keys.append(owner[place] * buckets + columns)
+    found, counts = np.unique(np.concatenate(keys), return_counts=True)
+    start = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.int64) * buckets)
+    columns = (found % buckets).astype(np.int32)
+    return csr_matrix((counts.astype(np.float32), columns, start.astype(np.int32)), (len(texts), buckets))
+
+
+def _hashed(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray, buckets: int) -> np.ndarray:
+    """Hash values of some spans of bytes: the absolute of a signed MurmurHash3, modulo `buckets`, `(G,)`, int64."""
+    hashed = np.empty(len(begins), dtype=np.uint32)
+    for size in np.unique(sizes).tolist():
+        rows = np.flatnonzero(sizes == size)
+        span = np.zeros((len(rows), -(-size // 4) * 4), dtype=np.uint8)
+        span[:, :size] = data[begins[rows][:, None] + np.arange(size)]
+        hashed[rows] = _murmur3(span.view("<u4"), size)
+    return np.abs(hashed.view(np.int32).astype(np.int64)) % buckets
+
+
+def _murmur3(blocks: np.ndarray, size: int) -> np.ndarray:
+    """MurmurHash3 (x86, 32 bits, seed 0) of byte strings of one length.
+
+    Args:
+        blocks: their bytes as little-endian numbers of 32 bits, padded with zeros, `(G, ceil(size / 4))`.
+        size: bytes of each.
+
+    Returns:
+        `(G,)`, uint32.
+
+    Source: Austin Appleby's MurmurHash3, in the public domain.
+    """
+    value = np.zeros(len(blocks), dtype=np.uint32)
+    for number, block in enumerate(blocks.T):
+        value ^= _rotated(block * np.uint32(0xCC9E2D51), 15) * np.uint32(0x1B873593)
+        if 4 * (number + 1) <= size:  # a last block that is not full is only mixed in
+            value = _rotated(value, 13) * np.uint32(5) + np.uint32(0xE6546B64)
+    value ^= np.uint32(size)
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        value = (value ^ (value >> np.uint32(shift))) * np.uint32(factor)
+    return value ^ (value >> np.uint32(16))
+
+
+def _rotated(value: np.ndarray, bits: int) -> np.ndarray:
+    return (value << np.uint32(bits)) | (value >> np.uint32(32 - bits))
