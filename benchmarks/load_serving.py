@@ -1,8 +1,10 @@
 """Load on `xlgen serve`: many clients with texts of mixed lengths, beside `predict` on the same texts (SERVING.md).
 
-    python benchmarks/load_serving.py --model M --texts test.jsonl --seconds 120 [--kill] [--json figures.json]
+    python benchmarks/load_serving.py --model M [--model M2] --texts test.jsonl [--cpu-threads 1 2] [--kill]
 
-Every answer is compared with that of `predict`. With --kill the server is killed and started again in the middle.
+Every answer is compared with that of `predict`, which runs before and after on as many threads as the server. The CPU
+time of server and clients is given with the throughput: on few cores the clients take theirs from the server, and on
+a busy machine CPU time says more. With --kill the server is killed and started again in the middle.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ import sys
 import threading
 import time
 from pathlib import Path
+
+import torch
 
 from xlgen_hf.loading import load_predictor
 
@@ -72,6 +76,11 @@ class Server:
         lines = [line for line in status.splitlines() if line.startswith("VmRSS")]
         return int(lines[0].split()[1]) / 1000 if lines else 0.0
 
+    def cpu_seconds(self) -> float:
+        """CPU time of the process so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: object = None):
     content = None if body is None else json.dumps(body)
@@ -121,56 +130,86 @@ def same(found: dict, expected) -> bool:
     return ours.keys() == theirs.keys() and all(abs(ours[label] - theirs[label]) < TOLERANCE for label in ours)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, object]:
+class Clock:
+    """Wall time and CPU time of this process, since it was made."""
+
+    def __init__(self) -> None:
+        self.begin, self.begin_cpu = time.monotonic(), time.process_time()
+
+    def read(self) -> tuple[float, float]:
+        return time.monotonic() - self.begin, time.process_time() - self.begin_cpu
+
+
+def measure(model: str, threads: int | None, arguments: argparse.Namespace) -> dict[str, object]:
     texts = mixed_texts(arguments.texts, arguments.distinct, seed=0)
-    predictor = load_predictor(arguments.model)
-    expected = predictor.predict(texts)
-    begin = time.monotonic()
-    predictor.predict(texts)
-    alone = len(texts) / (time.monotonic() - begin)
-    server = Server(arguments.model, arguments.serve_option)
-    begin, memory = time.monotonic(), [server.memory()]
+    if threads is not None:
+        torch.set_num_threads(threads)
+    predictor = load_predictor(model)
+    expected, alone = predictor.predict(texts), []
+    alone.append(timed(predictor, texts))
+    options = arguments.serve_option if threads is None else [*arguments.serve_option, f"--cpu-threads={threads}"]
+    server = Server(model, options)
+    clock, of_server, memory = Clock(), server.cpu_seconds(), [server.memory()]
     clients = Clients(server.port, texts, expected, arguments.clients, arguments.seconds)
     killed = not arguments.kill
     while any(thread.is_alive() for thread in clients.threads):
         time.sleep(0.5)
         memory.append(server.memory())
-        if not killed and time.monotonic() - begin > arguments.seconds / 2:
+        if not killed and clock.read()[0] > arguments.seconds / 2:
             server.process.send_signal(signal.SIGKILL)
             server.process.wait()
             server.start()
             killed = True
-    seconds = time.monotonic() - begin
+    (seconds, of_clients), of_server = clock.read(), server.cpu_seconds() - of_server
     server.process.send_signal(signal.SIGTERM)
     code = server.process.wait()
-    cuts = statistics.quantiles(clients.times, n=100)
-    served = len(clients.times) / seconds
+    alone.append(timed(predictor, texts))
+    cuts, answers = statistics.quantiles(clients.times, n=100), len(clients.times)
+    served, predicted = answers / seconds, len(texts) / statistics.mean(wall for wall, _ in alone)
+    cpu = {
+        "predict": 1000 * statistics.mean(cpu for _, cpu in alone) / len(texts),
+        "serve": None if arguments.kill else 1000 * of_server / answers,  # the first server's is lost
+        "clients": 1000 * of_clients / answers,
+    }
     return {
+        "model": model, "threads": torch.get_num_threads(), "cores": os.cpu_count(),
         "texts": len(texts),
         "characters": {"median": statistics.median(map(len, texts)), "most": max(map(len, texts))},
         "clients": arguments.clients, "seconds": seconds, "load_average": os.getloadavg()[0],
         "answers": clients.statuses, "wrong": clients.wrong, "exit_code": code,
         "milliseconds": {name: 1000 * cuts[at] for name, at in (("p50", 49), ("p95", 94), ("p99", 98))},
-        "texts_per_second": {"predict": alone, "serve": served, "ratio": served / alone},
+        "texts_per_second": {"predict": predicted, "serve": served, "ratio": served / predicted},
+        "cpu_milliseconds_per_text": {**cpu, "ratio": cpu["serve"] and cpu["predict"] / cpu["serve"]},
         "memory_mb": {"start": memory[0], "most": max(memory)},
     }  # fmt: skip
 
 
+def timed(predictor, texts: list[str]) -> tuple[float, float]:
+    """Wall time and CPU time that `predict` takes."""
+    clock = Clock()
+    predictor.predict(texts)
+    return clock.read()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", action="append", required=True, help="once or more")
     parser.add_argument("--texts", type=Path, required=True, help="JSON Lines with `text`")
     parser.add_argument("--seconds", type=float, default=120)
     parser.add_argument("--clients", type=int, default=50)
     parser.add_argument("--distinct", type=int, default=512, help="different texts")
+    parser.add_argument("--cpu-threads", type=int, nargs="+", default=[None], help="of predict and server")
     parser.add_argument("--kill", action="store_true", help="kill the server in the middle, and start it again")
     parser.add_argument("--serve-option", action="append", default=[], help="an option of `xlgen serve`, as --a=b")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    figures = json.dumps(measure(arguments), indent=2)
-    print(figures)
+    figures = []
+    for model in arguments.model:
+        for threads in arguments.cpu_threads:
+            figures.append(measure(model, threads, arguments))
+            print(json.dumps(figures[-1], indent=2), flush=True)
     if arguments.json:
-        arguments.json.write_text(figures + "\n")
+        arguments.json.write_text(json.dumps(figures, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -272,6 +272,8 @@ class Refuse(MetaPathFinder):
             raise ImportError(f"{frame.f_globals['__name__']}:{frame.f_lineno} imports {name}")
 
 sys.meta_path.insert(0, Refuse())
+import xlgen_hf.loading  # an exported index is predicted with without the classes of models, half of a start
+assert not {"transformers.modeling_utils", "transformers.generation.utils"} & sys.modules.keys()
 from xlgen_hf import XLGenForConditionalGeneration, XLGenProcessor
 from transformers import pipeline
 model = XLGenForConditionalGeneration.from_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -12,12 +13,14 @@ from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import local_model
 from .files.model_folder import PROCESSOR_FILE
 from .files.saving import plain_folder, read_folder
-from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
 from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import SOURCE_FOLDERS, load_source_alone
 from .retrieval.retriever import LabelRetriever
+
+if TYPE_CHECKING:
+    from .modeling_xlgen import XLGenForConditionalGeneration
 
 __all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
 
@@ -75,6 +78,8 @@ def _load_pair(
             f"{name} holds an index or label trees, where a model is needed that `xlgen train` wrote; "
             "load_predictor, `xlgen predict` and `xlgen tag` take both."
         )
+    from .modeling_xlgen import XLGenForConditionalGeneration  # half of the time of a start; an index needs none of it
+
     of_base = {key: value for key, value in hub_options.items() if key != "revision"}  # which is the adapter's
     processor = XLGenProcessor.from_pretrained(folder)
     model = XLGenForConditionalGeneration.from_pretrained(folder, **of_base).eval()

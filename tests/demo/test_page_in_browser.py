@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import signal
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -39,12 +39,19 @@ def demo(checkpoints, tmp_path_factory):
         space = LabelSpace.from_label_lists([row["labels"] for row in ROWS], [*VOCABULARY, *more])
         retriever = make_retriever(checkpoints["bert"], space, lexical=True)
         save_source_alone(folder / name, space, "retrieval", retriever, ScoreModel())
-    models = ["--model", folder / "plain", "--model", folder / "odd", "--port", "0"]
-    process = Forked(folder, COMMAND, "demo", *models, "--corrections", folder / "corrections.jsonl")
+    models = ["--model", folder / "plain", "--model", folder / "odd"]
+    with running(folder, *models, "--corrections", folder / "corrections.jsonl") as address:
+        yield address, folder / "corrections.jsonl"
+
+
+@contextmanager
+def running(folder, *options):
+    """The address of a running page, which says nothing but that until it is told to end."""
+    process = Forked(folder, COMMAND, "demo", *options, "--port", "0")
     try:
         process.wait_for("in a browser")
         said = process.stderr.read_text()
-        yield re.search(r"http://\S+", said)[0], folder / "corrections.jsonl"
+        yield re.search(r"http://\S+", said)[0]
         assert process.stderr.read_text() == said  # a page that is used says nothing
         assert re.fullmatch(r"xlgen: open http://\S+ in a browser\n", said)
         process.send_signal(signal.SIGTERM)
@@ -67,15 +74,15 @@ def browse(chromium, demo):
     """A function that opens the page; at the end nothing went wrong in it, and nobody else was asked."""
     contexts, wrong = [], []
 
-    def begin(scheme="light", size=WIDE):
+    def begin(scheme="light", size=WIDE, address=demo[0]):
         context = chromium.new_context(color_scheme=scheme, viewport=size)
         contexts.append(context)
         page = context.new_page()
         page.on("console", lambda one: wrong.append(one.text) if one.type in ("error", "warning") else None)
         page.on("pageerror", lambda err: wrong.append(str(err)))
         page.on("dialog", lambda one: (wrong.append(f"dialog {one.message}"), one.dismiss()))
-        page.on("request", lambda one: wrong.append(one.url) if is_foreign(one.url, demo[0]) else None)
-        page.goto(demo[0])
+        page.on("request", lambda one: wrong.append(one.url) if is_foreign(one.url, address) else None)
+        page.goto(address)
         page.get_by_label("Text", exact=True).wait_for()
         return page
 
@@ -176,3 +183,31 @@ def test_options_and_files(browse, tmp_path):
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 broken")
     page.locator("input[type=file]").set_input_files(tmp_path / "b.pdf")
     page.get_by_text("b.pdf: The file cannot be read as .pdf").wait_for()
+
+
+@pytest.fixture
+def generators(make_model, tmp_path):
+    """The address of a page of a BCL and of an MCG model."""
+    for variant in ("bcl", "mcg"):
+        model, processor = make_model("bert", variant, min_labels=1)
+        model.save_pretrained(tmp_path / variant)
+        processor.save_pretrained(tmp_path / variant)
+    with running(tmp_path, "--model", tmp_path / "bcl", "--model", tmp_path / "mcg") as address:
+        yield address
+
+
+@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+def test_models_that_generate_show_what_guided_them(browse, generators, size):
+    page = browse(size=size, address=generators)
+    predict(page, "a history of organ music")
+    page.get_by_text("Options").click()
+    page.get_by_label("New labels").fill("pipe organ")
+    page.get_by_label("Number of labels, at most").first.fill("12")
+    predict(page, "a history of organ music")
+    page.locator(".xl-name", has_text="pipe organ").first.wait_for()
+    for number in range(2):
+        answer = page.locator(".xl-answer").nth(number)
+        assert answer.locator(".xl-name", has_text="pipe organ").count() == 1
+        answer.get_by_text("Clusters that guided the model").click()
+        assert re.fullmatch("cluster [0-2]", answer.locator(".xl-guides li").first.inner_text())
+    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]

@@ -132,6 +132,13 @@ def test_the_command_line_predicts_with_the_folder(make_source, score, label_spa
         out.unlink()
 
 
+@pytest.mark.parametrize(("kind", "tokens"), [("retrieval", 256), ("label_trees", 0)])
+def test_it_says_how_many_tokens_it_reads(make_source, label_space, make_model, kind, tokens):
+    assert Predictor(label_space, make_source(kind)).tokens_read == tokens
+    model, processor = make_model("bert", "bcl")
+    assert Predictor.from_model(model.eval(), processor).tokens_read == processor.max_source_length == 64
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_of_a_generator_are_refused(make_source, label_space, kind):
     predictor = Predictor(label_space, make_source(kind))

@@ -12,6 +12,7 @@ from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.serving.guard import API_KEY_VARIABLE, read_api_keys
+from xlgen_hf.serving.privacy import answering
 from xlgen_hf.serving.settings import ServingSettings
 
 SECRET = "zebra crossing"
@@ -101,19 +102,37 @@ def test_what_arrives_together_runs_together(serve, gate):
     assert len(answers["a church"].json()["predictions"][0]["labels"]) == 2
 
 
-def test_texts_of_one_batch_are_of_about_one_length(serve, gate):
+def test_a_batch_has_texts_of_like_length_as_far_as_they_are_read(serve, gate, monkeypatch):
+    monkeypatch.setattr("xlgen_hf.serving.grouping._GUESS", 100.0)
     client = serve(load=gate.load)
     gate.open.clear()
     gate.calls.clear()
     posts = Posts(client)
     posts.start("music")
     gate.wait_for_calls(1)
-    for number, text in enumerate(["a" * 1000, "art", "b" * 1900, "organ", "c" * 2100]):
+    for number, text in enumerate(["a" * 1000, "art", "b" * 5000, "organ", "c" * 9000]):
         posts.start(text)
         wait_for_texts(client, number + 1)
     gate.open.set()
     posts.wait()
-    assert [[text[0] for text in call] for call in gate.calls] == [["m"], ["a", "b"], ["a", "o"], ["c"]]
+    assert [[text[0] for text in call] for call in gate.calls] == [["m"], ["a", "b", "c"], ["a", "o"]]
+
+
+def test_clients_that_ask_again_at_once_are_in_the_next_batch(serve, gate, monkeypatch):
+    monkeypatch.setattr("xlgen_hf.serving.batching._PATIENCE", 1000.0)
+    client = serve(load=gate.load)
+    gate.open.clear()
+    gate.calls.clear()
+    posts = Posts(client)
+    posts.start("music")
+    gate.wait_for_calls(1)
+    posts.start("art")
+    wait_for_texts(client, 1)
+    gate.open.set()
+    posts.threads[0].join()
+    posts.start("organ")
+    posts.wait()
+    assert [sorted(call) for call in gate.calls] == [["music"], ["art", "organ"]]
 
 
 def test_samples_run_alone(serve, gate):
@@ -267,15 +286,45 @@ def test_cors_is_off_unless_asked(serve):
     assert client.options("/v1/predict", headers=asked).status_code == 200
 
 
-def test_logs_hold_nothing_of_texts(client, caplog):
+def test_logs_hold_nothing_of_requests(serve, tmp_path, caplog):
+    client = serve(corrections={"tiny": tmp_path / "corrections.jsonl"})
+    predict = {
+        "text": [{"text": SECRET}, {"text": 1, "model": SECRET}, {"text": "art", "model": SECRET}],
+        "options": [
+            {"text": SECRET, name: value}
+            for name, value in {
+                "allow": [SECRET], "deny": [SECRET], "cluster": [SECRET], "branch": [SECRET], SECRET: 1,
+                "without_branch": [SECRET], "output_language": SECRET, "given": [[SECRET]], "objective": SECRET,
+            }.items()
+        ],
+    }  # fmt: skip
+    document = {"text": SECRET, "document_id": SECRET, "metadata": {SECRET: SECRET}}
+    subjects = ([{"uri": SECRET, "label": SECRET}], [{"uri": SECRET}])
     with caplog.at_level(logging.DEBUG):
-        client.post("/v1/predict", json={"text": SECRET})
-        client.post("/v1/predict", json={"text": 1, "model": SECRET})
-        client.post("/v1/predict", json={"text": SECRET, "allow": [SECRET]})
-        client.get("/v1/labels", params={"query": SECRET})
+        for body in [*predict["text"], *predict["options"]]:
+            client.post("/v1/predict", json=body, headers={"X-API-Key": SECRET})
+        client.post("/v1/predict", content=f'{{"text": "{SECRET}')
+        client.post("/v1/score", json={"text": SECRET, "candidates": [SECRET], "given": [[SECRET]]})
+        client.get("/v1/labels", params={"query": SECRET, "model": SECRET})
         client.get(f"/{SECRET}")
         client.post(f"/v1/projects/{SECRET}/suggest", data={"text": SECRET})
-    own = [record.getMessage() for record in caplog.records if record.name.startswith(("xlgen_hf", "uvicorn"))]
-    assert len(own) == 6
-    assert own[0].startswith("POST /v1/predict 200")
-    assert not any("zebra" in line for line in own)
+        client.post("/v1/projects/tiny/suggest", data={"text": SECRET, "language": SECRET, "limit": SECRET})
+        client.post("/v1/projects/tiny/suggest-batch", json={"documents": [document]})
+        for labels in subjects:
+            client.post("/v1/projects/tiny/learn", json=[{**document, "subjects": labels}])
+    of_client = ("httpx", "httpcore")  # which log the addresses that they ask for
+    lines = [one.getMessage() for one in caplog.records if not one.name.startswith(of_client)]
+    assert sum(line.startswith(("POST /", "GET /", "POST other", "GET other")) for line in lines) == 21
+    assert any("Given labels that the model does not have, which say nothing to it: 1," in line for line in lines)
+    assert not [line for line in lines if "zebra" in line]
+
+
+def test_records_of_other_times_keep_their_values(client, caplog):
+    record = logging.getLogRecordFactory()
+    with answering():
+        hidden = record("a", logging.INFO, "", 1, "%d of %s, %(x)s", ({"x": "y", "n": 2},), None)
+        logging.getLogger("lib").error("%d of %s, %.1f%% %r", 3, SECRET, 1.5, [SECRET], exc_info=ValueError(SECRET))
+    logging.getLogger("lib").error("%d of %s", 3, "model")
+    assert hidden.args == {"x": "(hidden)", "n": 2}
+    assert [one.getMessage() for one in caplog.records] == ["3 of (hidden), 1.5% '(hidden)'", "3 of model"]
+    assert SECRET not in caplog.text

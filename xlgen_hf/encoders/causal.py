@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from transformers import PreTrainedConfig
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 from ..errors import CheckpointError
 
@@ -22,6 +18,11 @@ def is_causal(config: PreTrainedConfig) -> bool:
     Args:
         config: of a checkpoint that is not a seq2seq model.
     """
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    )
+
     if getattr(config, "is_decoder", False):
         return True
     text = config.get_text_config()

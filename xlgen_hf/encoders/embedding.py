@@ -8,21 +8,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias, TypedDict
+from typing import TYPE_CHECKING, TypeAlias, TypedDict
 
 import numpy as np
 import torch
 from tqdm import tqdm
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSeq2SeqLM,
-    AutoModelForTextEncoding,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import hidden_size
 from ..errors import CheckpointError, ConfigurationError, DataError, ModelFolderError
@@ -34,6 +25,9 @@ from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
 from .recipe import EmbeddingRecipe, Pooling, Side, read_recipe
 from .token_vectors import TokenVectors
+
+if TYPE_CHECKING:  # the classes of models take half of the time of a start, and an exported encoder needs none
+    from transformers import PreTrainedModel
 
 __all__ = [
     "SHARD_TEXTS",
@@ -84,6 +78,8 @@ def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreT
         CheckpointError: if it cannot be loaded, is a causal language model that nothing says to pool by the last
             token, or is a seq2seq model whose family has no model of the encoder alone.
     """
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
     source = _EncoderSource.open(name, recipe)
     if source.config.is_encoder_decoder and type(source.config) not in MODEL_FOR_TEXT_ENCODING_MAPPING:
         raise CheckpointError(
@@ -266,6 +262,9 @@ class _EncoderSource:
         """Load the encoder alone, with weights in float32; one that came loaded stays as it is."""
         if self.model is not None:
             return _encoder_of(self.model)
+        from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoModelForTextEncoding
+        from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
         options: dict[str, object] = {"dtype": torch.float32, "trust_remote_code": False, "use_safetensors": True}
         kind = AutoModelForSeq2SeqLM if self.config.is_encoder_decoder else AutoModel
         if type(self.config) in MODEL_FOR_TEXT_ENCODING_MAPPING:  # T5 and its kin: the decoder is not even read

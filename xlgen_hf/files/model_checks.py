@@ -14,15 +14,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForTextEncoding,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedTokenizerBase,
-)
-from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import XLGenConfig
 from ..errors import HubError, MissingExtraError, ModelFolderError, XLGenError
@@ -303,6 +295,9 @@ def check_encoder(folder: Path) -> None:
     Raises:
         ModelFolderError: if a file is missing or damaged, or they do not fit each other.
     """
+    from transformers import AutoModel, AutoModelForTextEncoding  # the classes of models, which graphs do without
+    from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING
+
     shapes = _weight_shapes(folder)
     check_config(folder, most_layers=len(shapes))
     with load_errors(folder), torch.device("meta"):

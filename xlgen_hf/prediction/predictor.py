@@ -22,11 +22,11 @@ from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
+from ..retrieval.retriever import LabelRetriever
 from .candidate_ranker import model_source
 from .encoding import GeneratorModel, ModelSource
 from .evidence import LabelEvidence, explain_batch, input_candidates
 from .generator import Generator, length_batches
-from .open_vocabulary import find_novel_names, to_novel_labels
 from .results import LabelPrediction, NovelLabel, add_confidence
 
 __all__ = ["Predictor", "RankedTexts", "candidate_values"]
@@ -121,6 +121,16 @@ class Predictor:
         change = LabelChange.with_names(self.label_space, names)
         source = self.source if change.is_nothing else self.source.relabelled(change)
         return Predictor(change.after, source, self.score_model, vocabulary=self.vocabulary)
+
+    @property
+    def tokens_read(self) -> int:
+        """The number of tokens after which encoders truncate a text, the greatest of its parts; 0 if there is none."""
+        parts: list[object] = [self.source, *self.score_model.sources.values()]
+        lengths = [0]
+        if isinstance(self.source, ModelSource):
+            parts.append(self.source.processor.retriever)
+            lengths.append(self.source.processor.max_source_length)
+        return max([*lengths, *(one.settings.max_length for one in parts if isinstance(one, LabelRetriever))])
 
     def labels_of_clusters(self, names: Sequence[str]) -> np.ndarray:
         """Label ids of the clusters with these names, sorted.
@@ -317,7 +327,7 @@ class Predictor:
                     decoded = source.decoded(batch, 0, allowed)
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
-                    novel += find_novel_names(source, batch) if open_vocabulary else []
+                    novel += _novel_names(source, batch) if open_vocabulary else []
                 if explained is not None:
                     evidence += self._explain(source, batch, explained(blocks[-1], np.array(rows)))
                     inputs += input_candidates(source, batch)
@@ -423,6 +433,8 @@ class Predictor:
         """
         novel: list[list[NovelLabel]] = [[] for _ in ranked.novel]
         if any(ranked.novel):
+            from .open_vocabulary import to_novel_labels
+
             novel = to_novel_labels(ranked.novel, self.label_space.names)
         predictions = [
             LabelPrediction(
@@ -438,6 +450,12 @@ class Predictor:
             for one in predictions:
                 one.ids = [self.vocabulary.ids.get(label) for label in one.labels]
         return predictions
+
+
+def _novel_names(generator: Generator, batch: TextBatch) -> list[dict[str, float]]:
+    from .open_vocabulary import find_novel_names  # which imports how transformers generates; few ask for it
+
+    return find_novel_names(generator, batch)
 
 
 def candidate_values(

@@ -6,11 +6,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import hidden_size
 from ..encoders.embedding import embed_texts, load_encoder, recipe_of
@@ -32,6 +31,9 @@ from .near_lists import NearLists, NearSearch
 from .near_names import nearest_names
 from .search import ExactSearch, Names, VectorSearch, nearest_above_0
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 

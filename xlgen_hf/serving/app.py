@@ -17,6 +17,7 @@ from ..errors import ConfigurationError
 from ..version import __version__
 from . import annif, native
 from .guard import Guard
+from .privacy import hide_values
 from .problems import add_error_handlers
 from .service import Service
 
@@ -33,6 +34,7 @@ def create_app(service: Service, *, api_keys: Sequence[str] = (), allow_origins:
         api_keys: keys of which each request must carry one; none is needed if there are none.
         allow_origins: web pages whose scripts may call (CORS), such as `https://example.org`; none by default.
     """
+    hide_values()
     app = FastAPI(title="xlgen-hf", version=__version__, description=_ABOUT, lifespan=_lifespan, redoc_url=None)
     app.state.service = service
     app.include_router(native.router)

@@ -1,7 +1,8 @@
 """Micro-batches: what waits for a model at the same time is answered together, in a thread of the model's own.
 
-Nothing waits for company: a request that finds the model idle runs at once, and those that arrive while it runs are
-the next batch. Texts of a batch are of about one length, as all are padded to the longest.
+A request that finds the model idle runs at once, and of those that arrive while it runs the next batch is made. The
+one that waits longest is always in it, and others of like length, as far as that pays. Between two batches the model
+waits for a moment: clients that were answered often ask again at once, and a fuller batch takes less time for each.
 """
 
 from __future__ import annotations
@@ -9,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol, TypeVar, cast
 
 from ..prediction.predictor import Predictor
+from .grouping import BatchCost, Sized, best_group
+from .privacy import answering
 
 __all__ = ["Batcher", "QueueFullError", "Work"]
 
@@ -26,8 +29,9 @@ _Row = TypeVar("_Row", contravariant=True)
 _Answer = TypeVar("_Answer", covariant=True)
 _SMOOTHING = 0.3  # weight of the last batch in the time that a text takes
 _LONGEST_RETRY = 60  # seconds
-_SHORT = 128  # characters of a text up to which its length hardly matters
-_SPREAD = 2.0  # times the length of one text that another of its batch may have
+_SHORT = 32  # characters of a text up to which its length hardly matters
+_OF_TOKEN = 4  # characters of a token, about
+_PATIENCE, _LEAST_PATIENCE = 0.05, 0.005  # of the time of a batch, that the model may wait after it
 
 
 class Work(Hashable, Protocol[_Row, _Answer]):
@@ -66,7 +70,7 @@ class QueueFullError(Exception):
 class _Job:
     work: Work[object, object]
     rows: Sequence[object]
-    length: int
+    size: Sized
     answer: asyncio.Future[Sequence[object]] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -94,9 +98,11 @@ class Batcher:
         self._batch_size = batch_size
         self._queue_size = queue_size
         self._observe = observe
-        self._waiting: deque[_Job] = deque()
+        self._waiting: list[_Job] = []
         self._arrived = asyncio.Event()
         self._seconds_per_row = 0.0
+        self._cost = BatchCost()
+        self._patience = _PATIENCE
 
     @property
     def waiting(self) -> int:
@@ -113,7 +119,8 @@ class Batcher:
         if waiting + len(rows) > self._queue_size:
             raise QueueFullError(min(max(math.ceil(waiting * self._seconds_per_row), 1), _LONGEST_RETRY))
         longest = max((work.length(row) for row in rows), default=0)
-        job = _Job(cast("Work[object, object]", work), rows, max(longest, _SHORT))
+        read = _OF_TOKEN * self._predictor().tokens_read  # longer texts are truncated, and so of one length
+        job = _Job(cast("Work[object, object]", work), rows, Sized(len(rows), max(min(longest, read), _SHORT)))
         self._waiting.append(job)
         self._arrived.set()
         try:
@@ -133,42 +140,55 @@ class Batcher:
                     outcomes = await loop.run_in_executor(thread, self._answers, jobs)
                     for job, outcome in zip(jobs, outcomes, strict=True):
                         _settle(job, outcome)
-                    taken = (monotonic() - begin) / max(rows, 1)
-                    self._seconds_per_row += _SMOOTHING * (taken - self._seconds_per_row)
+                    seconds = monotonic() - begin
+                    self._seconds_per_row += _SMOOTHING * (seconds / max(rows, 1) - self._seconds_per_row)
+                    self._cost.learn(rows, max(job.size.length for job in jobs), seconds)
                     self._observe(rows)
+                    await self._wait_for_next(rows, seconds)
                 self._arrived.clear()
 
+    async def _wait_for_next(self, answered: int, seconds: float) -> None:
+        """Wait until as many rows arrived as were answered, or for a moment.
+
+        Where fewer than half of them come, the next moment is shorter: clients may not be of that kind.
+
+        Args:
+            answered: rows of the last batch.
+            seconds: how long it took.
+        """
+        wanted, end = self.waiting + answered, monotonic() + self._patience * seconds
+        while self.waiting < wanted and (left := end - monotonic()) > 0:
+            self._arrived.clear()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), left)
+        came = answered - (wanted - self.waiting)
+        self._patience = _PATIENCE if 2 * came >= answered else max(self._patience / 2, _LEAST_PATIENCE)
+
     def _take(self) -> list[_Job]:
-        """The job that waits longest, and those with equal work and like lengths that fit into one batch with it."""
+        """The job that waits longest, and those with equal work that are best done with it."""
         if not self._waiting:
             return []
-        first = self._waiting.popleft()
-        jobs, room = [first], self._batch_size - len(first.rows)
-        for job in sorted(self._waiting, key=lambda job: _spread(job, first)):
-            if _spread(job, first) > _SPREAD or room <= 0 or not first.work.is_shared:
-                break
-            if job.work == first.work and len(job.rows) <= room:
-                jobs.append(job)
-                room -= len(job.rows)
+        first = self._waiting[0]
+        equal = [job for job in self._waiting if job.work == first.work] if first.work.is_shared else [first]
+        equal.sort(key=lambda job: job.size.length)
+        sizes = [job.size for job in equal]
+        group = best_group(sizes, equal.index(first), self._batch_size, self._cost.overhead)
+        jobs = [equal[place] for place in group]
         taken = set(map(id, jobs))
-        self._waiting = deque(job for job in self._waiting if id(job) not in taken)
+        self._waiting = [job for job in self._waiting if id(job) not in taken]
         return jobs
 
     def _answers(self, jobs: Sequence[_Job]) -> list[Sequence[object] | Exception]:
         """What each job gets. One that fails does not take the others with it: each is then tried alone."""
         rows = [row for job in jobs for row in job.rows]
         try:
-            answers = iter(jobs[0].work.run(self._predictor(), rows, self._batch_size))
+            with answering():  # the thread is not one of the requests' own
+                answers = iter(jobs[0].work.run(self._predictor(), rows, self._batch_size))
             return [[next(answers) for _ in job.rows] for job in jobs]
         except Exception as err:
             if len(jobs) == 1:
                 return [err]
             return [outcome for job in jobs for outcome in self._answers([job])]
-
-
-def _spread(one: _Job, other: _Job) -> float:
-    """How many times as long the one's longest text is as the other's, or the other way round."""
-    return max(one.length, other.length) / min(one.length, other.length)
 
 
 def _settle(job: _Job, outcome: Sequence[object] | Exception) -> None:

@@ -1,6 +1,7 @@
 """What every request passes first: the API key, sizes and times, and what is counted and logged of it.
 
-Of texts nothing is logged: neither bodies nor queries, nor the messages of unexpected errors, which may quote them.
+Of texts nothing is logged: neither bodies nor queries, nor the messages of unexpected errors, which may quote them,
+nor values in what others log meanwhile (`privacy.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ConfigurationError
 from .metrics import Metrics
+from .privacy import answering
 from .problems import problem
 from .settings import ServingSettings
 
@@ -82,7 +84,8 @@ class Guard:
             return
         begin, sending = monotonic(), _Sending(send)
         try:
-            await self._answer(scope, receive, sending)
+            with answering():
+                await self._answer(scope, receive, sending)
         except HTTPException as refusal:
             if sending.status:  # the answer had begun: the connection is cut instead
                 raise
