@@ -11,6 +11,7 @@ import pytest
 from hostile import HOSTILE
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.demo.choices import example_texts
 from xlgen_hf.demo.documents import readable_endings
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.serving.corrections import CorrectionsFile
@@ -38,6 +39,16 @@ def test_a_text_gets_labels(open_page, index):
     assert asked == TEXT
     assert html.count('class="xl-label"') == 3
     assert "xl-review" not in html
+
+
+def test_models_of_the_hub_answer(open_page, index, model, hub):
+    for folder in (index, model):
+        assert main(["push", "model", "--model", str(folder), "--repo-id", f"alice/{folder.name}"]) == 0
+    client, page = open_page("alice/index", "named=alice/model")
+    html, _ = client.portal.call(page.predict, TEXT, *CHOSEN)
+    assert list(page.service.models) == ["index", "named"]
+    assert html.count('class="xl-label"') == 6
+    assert len(example_texts(["alice/index", "alice/model"])) > 1  # those of the sample: no card has any
 
 
 @pytest.mark.parametrize("text", ["", " \n", None])

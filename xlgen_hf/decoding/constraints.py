@@ -73,8 +73,13 @@ class LabelSetConstraint:
         self._start = torch.as_tensor(trie.child_start, device=device)
         self._low = torch.as_tensor(trie.leaf_low, device=device)
         self._high = torch.as_tensor(trie.leaf_high, device=device)
-        self._root_columns = self.edge_column[: int(trie.child_start[1])].long()
-        self._widest = int(np.diff(trie.child_start).max())
+        roots = int(trie.child_start[1])
+        self._root_columns = self.edge_column[:roots].long()
+        self._root_edges = torch.arange(roots, device=device)[None]
+        leaves = trie.leaf_high[1 : roots + 1] - trie.leaf_low[1 : roots + 1]  # below each child of the root
+        self._root_child = torch.as_tensor(np.repeat(np.arange(1, roots + 1, dtype=np.int32), leaves), device=device)
+        fans = np.diff(trie.child_start)
+        self._widest, self._widest_inside = int(fans.max()), int(fans[1:].max(initial=1))
         self._siblings = torch.as_tensor(trie.siblings, device=device) if trie.has_aliases else None
         self._leaf_rank: torch.Tensor | None = None
         if ranks is not None:
@@ -139,8 +144,11 @@ class LabelSetConstraint:
             candidates = candidates.masked_fill_(~is_open, -torch.inf)
             best = candidates.topk(min(k, candidates.shape[1]), dim=1)
             child = edge.expand(len(rows), -1).gather(1, best.indices) + 1
+            child = child.masked_fill_(best.values == -torch.inf, 0)
+            if child.shape == nodes.shape:
+                return best.values, child
             values[rows, : best.values.shape[1]] = best.values
-            nodes[rows, : child.shape[1]] = child.masked_fill(best.values == -torch.inf, 0)
+            nodes[rows, : child.shape[1]] = child
         return values, nodes
 
     def open_edges(self, state: SetState) -> tuple[torch.Tensor, torch.Tensor]:
@@ -150,9 +158,9 @@ class LabelSetConstraint:
             Edges, `(1, W)` at the root, `(N, W)` inside, and whether each is open, `(N, W)`.
         """
         node = state.node
-        first = self._start[node].long()
-        if not bool(node[0]):
-            edge = torch.arange(len(self._root_columns), device=node.device)[None]
+        first, is_root = self._start[node].long(), not bool(node[0])
+        if is_root:
+            edge = self._root_edges
             is_open = (state.count < self.max_labels)[:, None].repeat(1, edge.shape[1])
         else:
             fan = self._start[node + 1] - first
@@ -160,7 +168,7 @@ class LabelSetConstraint:
             is_open = offset < fan[:, None]
             edge = (first[:, None] + offset).clamp_(max=len(self.edge_token) - 1)
         if self._leaf_rank is None:
-            self._close_used_up(is_open, state, first)
+            self._close_used_up(is_open, state, first, is_root=is_root)
         else:
             is_open &= self._greatest_rank[edge + 1] > self._last_rank(state)[:, None]
         return edge, is_open
@@ -171,14 +179,15 @@ class LabelSetConstraint:
         leaf = state.used.gather(1, (state.count - 1).clamp(min=0)[:, None])[:, 0]
         return torch.where(state.count > 0, self._leaf_rank[leaf.clamp(min=0)], -1)
 
-    def _close_used_up(self, is_open: torch.Tensor, state: SetState, first: torch.Tensor) -> None:
+    def _close_used_up(self, is_open: torch.Tensor, state: SetState, first: torch.Tensor, *, is_root: bool) -> None:
         """Close edges below which every label is used; only edges on the way to a used label can be such."""
         used = state.used if self._siblings is None else self._siblings[state.used].flatten(1)
         low, high = self._low[state.node][:, None], self._high[state.node][:, None]
         row, column = ((used >= low) & (used < high)).nonzero(as_tuple=True)
         if not len(row):
             return
-        child = self._child_above(state.node[row], used[row, column])
+        leaf = used[row, column]
+        child = self._root_child[leaf].long() if is_root else self._child_above(state.node[row], leaf)
         low, high = self._low[child], self._high[child]
         used = used[row]
         used_up = ((used >= low[:, None]) & (used < high[:, None])).sum(1) >= high - low
@@ -186,9 +195,12 @@ class LabelSetConstraint:
         is_open[row, child - 1 - first[row]] = False
 
     def _child_above(self, node: torch.Tensor, leaf: torch.Tensor) -> torch.Tensor:
-        """The child of each node above each leaf, the last one whose leaves start at or before it: binary search."""
+        """The child of each inner node above each leaf, the last one whose leaves start at or before it.
+
+        A binary search; the children of the root, by far the most, are looked up instead.
+        """
         low, high = self._start[node].long(), self._start[node + 1].long()
-        for _ in range(self._widest.bit_length()):
+        for _ in range(self._widest_inside.bit_length()):
             wide = high - low > 1
             middle = (low + high) // 2
             before = self._low[middle.clamp(max=len(self._low) - 2) + 1] <= leaf
