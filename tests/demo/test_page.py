@@ -41,14 +41,13 @@ def test_a_text_gets_labels(open_page, index):
     assert "xl-review" not in html
 
 
-def test_models_of_the_hub_answer(open_page, index, model, hub):
-    for folder in (index, model):
-        assert main(["push", "model", "--model", str(folder), "--repo-id", f"alice/{folder.name}"]) == 0
-    client, page = open_page("alice/index", "named=alice/model")
+def test_a_model_of_the_hub_answers_beside_a_folder(open_page, index, model, hub):
+    assert main(["push", "model", "--model", str(model), "--repo-id", "alice/organ"]) == 0
+    client, page = open_page("alice/organ", index, "named=alice/organ")
     html, _ = client.portal.call(page.predict, TEXT, *CHOSEN)
-    assert list(page.service.models) == ["index", "named"]
-    assert html.count('class="xl-label"') == 6
-    assert len(example_texts(["alice/index", "alice/model"])) > 1  # those of the sample: no card has any
+    assert list(page.service.models) == ["organ", "index", "named"]
+    assert html.count('class="xl-label"') == 9
+    assert len(example_texts(["alice/organ", index])) > 1  # those of the sample: no card has any
 
 
 @pytest.mark.parametrize("text", ["", " \n", None])
