@@ -477,11 +477,9 @@ class LabelRetriever:
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
         encoder = _load_encoder(folder, recipe)
-        width = hidden_size(encoder[0].config)
-        if width != tensors["names"].shape[1]:
-            raise ModelFolderError(
-                f"{path}: embeddings of {tensors['names'].shape[1]} numbers, the encoder's have {width}."
-            )
+        width, own = hidden_size(encoder[0].config), tensors["names"].shape[1]
+        if width != own:
+            raise ModelFolderError(f"{path}: embeddings of {own} numbers, the encoder's have {width}.")
         start, ids = tensors["label_start"], tensors["label_ids"]
         labels = csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(start) - 1, num_labels))
         try:
