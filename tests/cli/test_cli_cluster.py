@@ -102,8 +102,19 @@ def test_draws_a_map(run, tmp_path):
 
 def test_a_map_of_few_labels_is_refused(run, tmp_path):
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    with pytest.raises(ConfigurationError, match="These clusters have no map: they are of few labels"):
+    with pytest.raises(ConfigurationError, match="--plot: there are 3 labels, and a map needs 20"):
         run("--num-clusters", 2, "--plot", tmp_path / "map.png")
+    assert not (tmp_path / "out").exists()  # before any work
+
+
+def test_clusters_are_written_where_a_map_turns_out_to_be_too_small(run, tmp_path):
+    """Labels of the same documents have one embedding: that there are few is known when the work is done."""
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    row = {"text": "cats purr", "labels": [f"{a} {b}" for a in WORDS for b in WORDS]}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    result = run("--num-clusters", 2, "--plot", tmp_path / "map.png", catch=True)
+    assert str(result.exception).startswith("These clusters have no map: their labels have fewer than 20 different")
+    assert f"Written to {tmp_path / 'out'}" in result.stdout
     assert (tmp_path / "out" / "label_clusters.json").is_file() and not (tmp_path / "map.png").exists()
 
 

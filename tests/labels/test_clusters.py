@@ -344,7 +344,7 @@ class TestMap:
         np.testing.assert_array_equal(map_labels(vectors, np.arange(60) % 3, seed=0).positions, found.positions)
 
     def test_a_large_space_shows_each_clusters_share(self, vectors, monkeypatch):
-        monkeypatch.setattr(clustering, "_MOST_ON_MAP", 30)
+        monkeypatch.setattr(clustering, "MOST_ON_MAP", 30)
         assignment = np.array([0] * 40 + [1] * 18 + [2] * 2)
         found = map_labels(vectors, assignment, seed=0).labels
         assert np.bincount(assignment[found]).tolist() == [20, 9, 1]

@@ -95,6 +95,8 @@ def cluster(
     documents = load_rows(train_file, rows, split="train")
     label_lists = list(each_value(documents, "labels"))
     space = LabelSpace.from_label_lists(label_lists, vocabulary_labels(chosen), decode_order, seed)
+    if plot is not None:
+        _check_labels_for_map(len(space))
     with claim_folder(output_dir, command="xlgen cluster", overwrite=overwrite):
         clusters = fit_clusters(
             space,
@@ -113,10 +115,22 @@ def cluster(
         )
         space.save(output_dir)
         clusters.save(output_dir)
+    _print_summary(space, clusters, output_dir)
     with claim_files([plot], command="xlgen cluster", overwrite=overwrite) as place:
         if plot is not None:
             plot_clusters(clusters, place(plot), title=f"{clusters.num_clusters} clusters of {len(space):,} labels")
-    _print_summary(space, clusters, output_dir)
+
+
+def _check_labels_for_map(number: int) -> None:
+    """Refuse to draw a map of few labels, before texts are embedded."""
+    from ..errors import ConfigurationError
+    from ..labels.clustering import FEWEST_ON_MAP
+
+    if number < FEWEST_ON_MAP:
+        raise ConfigurationError(
+            f"--plot: there are {number} labels, and a map needs {FEWEST_ON_MAP}. Leave --plot out; the table that is "
+            "printed names the clusters."
+        )
 
 
 def _hierarchy(vocabulary: Vocabulary | list[str] | None) -> Vocabulary:

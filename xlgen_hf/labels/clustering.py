@@ -21,7 +21,9 @@ from .space import LabelSpace
 from .vocabulary import Vocabulary
 
 __all__ = [
+    "FEWEST_ON_MAP",
     "MINI_BATCH_ABOVE",
+    "MOST_ON_MAP",
     "SIMILARITIES_AT_ONCE",
     "cluster_labels",
     "default_num_clusters",
@@ -43,7 +45,10 @@ MINI_BATCH_ABOVE = 20_000_000
 """Distances of one iteration of k-means, above which it works on samples of the labels."""
 _MANY_STARTS_BELOW = 1_000_000  # distances of one iteration, below which several starts cost nothing
 _STARTS = 4
-_FEWEST_ON_MAP, _MOST_ON_MAP = 20, 2_000  # labels; t-SNE of the latter takes seconds, and more marks cover each other
+FEWEST_ON_MAP = 20
+"""Labels with different embeddings that a map needs; of fewer there is little to see."""
+MOST_ON_MAP = 2_000
+"""Labels that a map shows; t-SNE of them takes seconds, and more marks would cover each other."""
 _PERPLEXITY = 30  # neighbours of a label that t-SNE keeps near it
 _MAP_STEPS, _MAP_ANGLE = 500, 0.8  # of 1,000 labels, a map as good as with the defaults in less than half their time
 
@@ -299,7 +304,7 @@ def map_labels(vectors: np.ndarray, assignment: np.ndarray, seed: int) -> LabelM
         seed: the same seed and rows give the same map.
 
     Returns:
-        The map; None for less than 20 different embeddings, of which there is little to see.
+        The map; None for fewer than `FEWEST_ON_MAP` different embeddings.
 
     Measured on the bundled titles, 1,000 labels in 32 clusters: of a label's 10 nearest on the map, 0.66 are in its
     cluster; on that of the two main components, 0.23. It takes 1.3 seconds on one core.
@@ -311,9 +316,9 @@ def map_labels(vectors: np.ndarray, assignment: np.ndarray, seed: int) -> LabelM
     starts = np.cumsum(sizes) - sizes
     rank = np.empty(len(assignment))  # of a label in its cluster, as a fraction: each cluster gives its share
     rank[by_cluster] = (np.arange(len(assignment)) - starts[assignment[by_cluster]]) / sizes[assignment[by_cluster]]
-    labels = np.sort(np.argsort(rank, kind="stable")[:_MOST_ON_MAP])
+    labels = np.sort(np.argsort(rank, kind="stable")[:MOST_ON_MAP])
     chosen = np.ascontiguousarray(vectors[labels], dtype=np.float32)
-    if len(np.unique(chosen, axis=0)) < _FEWEST_ON_MAP:
+    if len(np.unique(chosen, axis=0)) < FEWEST_ON_MAP:
         return None
     perplexity = min(_PERPLEXITY, (len(labels) - 1) / 3)
     with threadpool_limits(1, user_api="openmp"):  # see `k_means`

@@ -30,20 +30,18 @@ def plot_clusters(clusters: LabelClusters, path: str | Path, *, title: str | Non
 
     Args:
         clusters: clusters with a map, which `fit_clusters` makes.
-        path: the picture to write: .png, .svg or .pdf.
-        title: line above the picture.
+        path, title: as [`sheet`] takes them, which raises further errors.
 
     Returns:
         The figure, as it was written.
 
     Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if the clusters have no map, or there is no such kind of picture.
+        ConfigurationError: if the clusters have no map.
     """
     if clusters.label_map is None:
         raise ConfigurationError(
-            "These clusters have no map: they are of few labels, or were made by an earlier version. `xlgen cluster` "
-            "makes clusters with one."
+            "These clusters have no map: their labels have fewer than 20 different embeddings, or an earlier version "
+            "made them. `xlgen cluster` makes clusters of more labels with one."
         )
     labels, positions = clusters.label_map
     of_label = clusters.assignment[labels]
