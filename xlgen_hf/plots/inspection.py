@@ -20,15 +20,10 @@ def plot_inspection(inspection: Inspection, path: str | Path, *, title: str | No
 
     Args:
         inspection: what `inspect_rows` returns.
-        path: the picture to write: .png, .svg or .pdf.
-        title: line above the picture.
+        path, title: as [`sheet`] takes them, which raises errors.
 
     Returns:
         The figure, as it was written.
-
-    Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if the name is not a picture's.
     """
     with sheet(path, 10.5, 3.4, title=title) as drawn:
         tail, labels, lengths = drawn.figure.subplots(1, 3)

@@ -35,16 +35,14 @@ def plot_shot_buckets(
     Args:
         systems: the scores of each system, as `score_labels` returns them; all over the same references and
             buckets. Where they hold bootstrap intervals, these are drawn too.
-        path: the picture to write: .png, .svg or .pdf.
+        path, title: as [`sheet`] takes them, which raises further errors.
         score: `macro_f1`, `micro_f1` or `macro_f1_harmonic`.
-        title: line above the picture.
 
     Returns:
         The figure, as it was written.
 
     Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if there are no buckets in the scores, or no such score or kind of picture.
+        ConfigurationError: if there are no buckets in the scores, or no such score.
     """
     check_picture(path)
     if score not in _NAMES:
@@ -143,16 +141,12 @@ def plot_panels(
         names: the systems, from above.
         fills: colour and hatch of each.
         panels: the scores.
-        path: the picture to write: .png, .svg or .pdf.
+        path: as [`sheet`] takes it, which raises errors.
         note: line below the picture.
         same_scale: whether the panels have the same scale.
 
     Returns:
         The figure, as it was written.
-
-    Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if there is no such kind of picture.
     """
     with sheet(path, 9.0, 1.3 + 0.3 * len(names)) as drawn:
         all_axes = drawn.figure.subplots(1, len(panels), sharey=True, sharex=same_scale, squeeze=False)[0]

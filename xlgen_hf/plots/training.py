@@ -41,15 +41,13 @@ def plot_training(history: str | Path | History, path: str | Path, *, title: str
 
     Args:
         history: a trained model's folder; or rows of values by name, as `trainer.state.log_history` has them.
-        path: the picture to write: .png, .svg or .pdf.
-        title: line above the picture.
+        path, title: as [`sheet`] takes them, which raises further errors.
 
     Returns:
         The figure, as it was written.
 
     Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if no loss was logged twice, or there is no such kind of picture.
+        ConfigurationError: if no loss was logged twice.
         ModelFolderError: if the folder's training report is damaged.
     """
     rows = read_report(Path(history)).get("history", []) if isinstance(history, (str, Path)) else history

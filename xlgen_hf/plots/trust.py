@@ -28,15 +28,10 @@ def plot_reliability(table: ReliabilityTable, path: str | Path, *, title: str | 
 
     Args:
         table: what `reliability_table` returns.
-        path: the picture to write: .png, .svg or .pdf.
-        title: line above the picture.
+        path, title: as [`sheet`] takes them, which raises errors.
 
     Returns:
         The figure, as it was written.
-
-    Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if there is no such kind of picture.
     """
     with sheet(path, 4.6, 4.6, title=title) as drawn:
         axes = drawn.figure.subplots()
@@ -61,15 +56,10 @@ def plot_risk_coverage(curves: Mapping[str, RiskCoverage], path: str | Path, *, 
 
     Args:
         curves: name of a quality (`example_f1`, `best_label`, or another) -> what `risk_coverage` returns.
-        path: the picture to write: .png, .svg or .pdf.
-        title: line above the picture.
+        path, title: as [`sheet`] takes them, which raises errors.
 
     Returns:
         The figure, as it was written.
-
-    Raises:
-        MissingExtraError: if matplotlib is not installed.
-        ConfigurationError: if there is no such kind of picture.
     """
     with sheet(path, 6.4, 3.8, title=title) as drawn:
         axes = drawn.figure.subplots()
