@@ -12,7 +12,7 @@ import typer
 from ..serving.settings import ServingSettings
 from .answering import SERVER_PACKAGES, check_packages, load_on_device, web_address
 from .console import print_message
-from .options import CpuThreads, Device, DType, takes_settings
+from .options import CpuThreads, Device, DType, Host, Port, limit_threads, takes_settings
 
 __all__ = ["demo"]
 
@@ -26,8 +26,8 @@ def demo(
             " page calls it. Several answer side by side."
         ),
     ],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of the machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for a free one.")] = 7860,
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "Labels for your text",
     corrections: Annotated[
         Path | None,
@@ -68,10 +68,7 @@ def demo(
     models = named_models(model)
     rows = None if corrections is None else CorrectionsFile(corrections)
     listener = open_socket(host, port)  # before the models, which take their time
-    if cpu_threads is not None:
-        import torch
-
-        torch.set_num_threads(cpu_threads)
+    limit_threads(cpu_threads)
     service = Service.load(models, partial(load_on_device, device=device, dtype=dtype), settings)
     examples = example_texts(models.values())
     place = web_address(host, listener)

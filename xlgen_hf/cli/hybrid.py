@@ -11,7 +11,7 @@ import typer
 from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import PredictsWith
-from .options import Overwrite
+from .options import CpuThreads, Overwrite, limit_threads
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -61,14 +61,12 @@ def hybrid(
             " further work), or both where it has a head."
         ),
     ] = "all",
-    cpu_threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.", show_default="all cores")] = None,
+    cpu_threads: CpuThreads = None,
     overwrite: Overwrite = False,
     *,
     rows: RowOptions,
 ) -> None:
     """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
-    import torch
-
     from ..data.rows import load_rows
     from ..files.model_checks import local_model
     from ..files.outputs import claim_folder
@@ -80,8 +78,7 @@ def hybrid(
     from ..training.tuning import fuse_sources
     from .console import print_written
 
-    if cpu_threads is not None:
-        torch.set_num_threads(cpu_threads)
+    limit_threads(cpu_threads)
     with claim_folder(output_dir, command="xlgen hybrid", overwrite=overwrite):
         generator, processor = _load(model, predict_with, candidate_scores)
         rows = _with_concepts(rows, processor)

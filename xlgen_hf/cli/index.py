@@ -15,7 +15,7 @@ from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
 from .answering import check_packages
 from .console import print_written
-from .options import CpuThreads, Labels, Overwrite, given_names, takes_settings
+from .options import CpuThreads, Labels, Overwrite, given_names, limit_threads, takes_settings
 from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
@@ -138,8 +138,6 @@ def index(
 
     The same command continues a run that was interrupted.
     """
-    import torch
-
     from ..data.rows import load_rows
     from ..files.outputs import claim_folder
 
@@ -147,8 +145,7 @@ def index(
     _check_options(method, given_names(context), output_dir)
     if search == "approximate":
         check_packages("faiss", ["faiss"])
-    if cpu_threads is not None:
-        torch.set_num_threads(cpu_threads)
+    limit_threads(cpu_threads)
     splits = {
         "train": load_rows(train_file, rows, split="train"),
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),

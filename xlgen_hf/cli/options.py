@@ -22,10 +22,13 @@ __all__ = [
     "CpuThreads",
     "DType",
     "Device",
+    "Host",
     "Labels",
     "Overwrite",
+    "Port",
     "UsageProblem",
     "given_names",
+    "limit_threads",
     "no_such_option",
     "option_names",
     "takes_settings",
@@ -277,3 +280,13 @@ CpuThreads = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option(min=1, help="Number of CPU threads.", show_default="all cores"),
 ]
+Host = Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of the machine's.")]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for a free one.")]
+
+
+def limit_threads(number: int | None) -> None:
+    """Let torch compute with a number of CPU threads; as many as it likes if None."""
+    if number is not None:
+        import torch
+
+        torch.set_num_threads(number)

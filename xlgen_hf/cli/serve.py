@@ -12,7 +12,7 @@ import typer
 from ..serving.settings import ServingSettings
 from .answering import SERVER_PACKAGES, check_packages, load_on_device, web_address
 from .console import print_message
-from .options import CpuThreads, Device, DType, UsageProblem, takes_settings
+from .options import CpuThreads, Device, DType, Host, Port, UsageProblem, limit_threads, takes_settings
 
 __all__ = ["serve"]
 
@@ -26,8 +26,8 @@ def serve(
             " requests call it. Several are served side by side, and the first one answers by default."
         ),
     ],
-    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 for all of the machine's.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen at; 0 for a free one.")] = 8000,
+    host: Host = "127.0.0.1",
+    port: Port = 8000,
     api_key_file: Annotated[
         Path | None,
         typer.Option(
@@ -76,10 +76,7 @@ def serve(
     corrections = _files_of_models(corrections_file or [], list(models))
     keys = read_api_keys(api_key_file)
     listener = open_socket(host, port)  # before the models, which take their time
-    if cpu_threads is not None:
-        import torch
-
-        torch.set_num_threads(cpu_threads)
+    limit_threads(cpu_threads)
     service = Service.load(models, partial(load_on_device, device=device, dtype=dtype), settings, corrections)
     app = create_app(service, api_keys=keys, allow_origins=allow_origin or [])
     place = web_address(host, listener)

@@ -13,7 +13,7 @@ from ..settings import check_effect, definitions, from_values, no_effect
 from ..training.settings import TrainingSettings
 from ..training.trainer_settings import TrainerSettings
 from .config import Config, more_words, write_config
-from .options import CpuThreads, Labels, Overwrite, given_names, option_names, takes_settings
+from .options import CpuThreads, Labels, Overwrite, given_names, limit_threads, option_names, takes_settings
 from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
@@ -65,14 +65,12 @@ def train(
       mcg   Generates clusters, then labels, as in the article. Slower than bcl.
       base  Generates labels from the text alone: the baseline of the others.
     """  # noqa: D301  \b keeps the lines of the table apart
-    import torch
     from accelerate import PartialState
 
     from ..data.rows import load_rows
     from ..training.run import train_model
 
-    if cpu_threads is not None:
-        torch.set_num_threads(cpu_threads)
+    limit_threads(cpu_threads)
     own = {name: value for name, value in values.items() if name in definitions(TrainingSettings)}
     sources = {"train": train_file} | ({} if validation_file is None else {"validation": validation_file})
     vocabulary = chosen_vocabulary(labels, rows)
