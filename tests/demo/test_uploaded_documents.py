@@ -118,8 +118,8 @@ def test_a_reader_that_takes_too_much_is_ended(tmp_path, monkeypatch):
         ("import os; os.kill(os.getpid(), 9)", "takes too much time or memory"),
     ):
         (tmp_path / "worker.py").write_text(program)
-        monkeypatch.setattr(documents, "_WORKER", tmp_path / "worker.py")
-        monkeypatch.setattr(documents, "_LONGEST_WAIT", 0.5)
+        monkeypatch.setattr(documents, "WORKER", tmp_path / "worker.py")
+        monkeypatch.setattr(documents, "LONGEST_WAIT", 0.5)
         with pytest.raises(DataError, match=message):
             read_document(tmp_path / "a.txt", 1000)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from xlgen_hf.encoders.embedding import embed_texts, load_encoder
 from xlgen_hf.encoders.recipe import EmbeddingRecipe
@@ -26,12 +27,12 @@ def test_tokens_stand_where_they_stand(checkpoints, prompt):
 
 
 def test_products_of_tokens_add_up_to_those_of_means(checkpoints):
-    """With special tokens, which no word stands for, taken for words."""
+    """Without special tokens, for which no word stands."""
     encoder, kept = load_encoder(checkpoints["bert"]), TokenVectors()
-    found = embed_texts(TEXTS[:1], encoder, normalize=False, token_vectors=kept)
-    kept._spans[0][:] = [0, 1]
+    encoder[1].backend_tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+    found = embed_texts(TEXTS[2:3], encoder, normalize=False, token_vectors=kept)
     products, spans = kept.products(0, found)
-    assert len(spans) == 4
+    assert len(spans) == len(TEXTS[2].split())
     np.testing.assert_allclose(products.mean(), found[0] @ found[0], rtol=1e-5)
 
 

@@ -40,8 +40,8 @@ def test_the_best_columns_are_those_of_a_sort_whatever_the_blocks(seed, rows, wi
 @pytest.fixture
 def small_blocks(monkeypatch):
     """Blocks of a few vectors, so that few vectors are many blocks."""
-    monkeypatch.setattr(search, "_VECTORS_AT_ONCE", 16)
-    monkeypatch.setattr(search, "_PRODUCTS_AT_ONCE", 32 * 10)
+    monkeypatch.setattr(search, "VECTORS_AT_ONCE", 16)
+    monkeypatch.setattr(search, "PRODUCTS_AT_ONCE", 32 * 10)
 
 
 @pytest.mark.parametrize("order", ["random", "worst first", "all equal"])

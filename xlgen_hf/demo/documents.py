@@ -11,11 +11,13 @@ from pathlib import Path
 
 from ..errors import DataError, MissingExtraError
 
-__all__ = ["Document", "read_document", "readable_endings"]
+__all__ = ["LONGEST_WAIT", "WORKER", "Document", "read_document", "readable_endings"]
 
-_WORKER = Path(__file__).with_name("document_worker.py")
+WORKER = Path(__file__).with_name("document_worker.py")
+"""The program that reads a document, in a process of its own."""
 _PACKAGES = {".txt": None, ".pdf": "pypdf", ".docx": "docx"}  # ending -> package that reads it
-_LONGEST_WAIT = 40.0  # seconds
+LONGEST_WAIT = 40.0
+"""Seconds that it may take."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,9 @@ def read_document(path: Path, max_characters: int) -> Document:
     package = _PACKAGES[ending]
     if package is not None and find_spec(package) is None:
         raise MissingExtraError(package, "documents")
-    command = [sys.executable, "-I", str(_WORKER), str(path), str(max_characters)]
+    command = [sys.executable, "-I", str(WORKER), str(path), str(max_characters)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_LONGEST_WAIT, check=False)
+        done = subprocess.run(command, capture_output=True, timeout=LONGEST_WAIT, check=False)
     except subprocess.TimeoutExpired as err:
         raise DataError("The file takes too long to read; save its text as a .txt file.") from err
     if done.returncode:  # ended by the system

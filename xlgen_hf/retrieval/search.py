@@ -10,6 +10,8 @@ import torch
 from scipy.sparse import csr_matrix
 
 __all__ = [
+    "PRODUCTS_AT_ONCE",
+    "VECTORS_AT_ONCE",
     "BestColumns",
     "ExactSearch",
     "Found",
@@ -26,8 +28,10 @@ Found: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 
 _SIDES: tuple[Literal["left", "right"], ...] = ("left", "right")
 _PAIRS_AT_ONCE = 2_000  # of queries and names: 6 MB at 384 numbers each
-_VECTORS_AT_ONCE = 1024  # of 384 numbers each take 1.5 MB in 32 bits, which caches hold
-_PRODUCTS_AT_ONCE = 2**20
+VECTORS_AT_ONCE = 1024
+"""Vectors of a block; of 384 numbers each they take 1.5 MB in 32 bits, which caches hold."""
+PRODUCTS_AT_ONCE = 2**20
+"""Products of queries and vectors that are held in memory together."""
 
 
 class BestColumns:
@@ -108,8 +112,8 @@ def similarity_blocks(queries: np.ndarray, vectors: np.ndarray) -> Iterator[tupl
         The number of the first vector of a block, and the products, `(Q, S)`, float32, which the next ones replace.
     """
     left, right = torch.from_numpy(queries), torch.from_numpy(vectors)
-    size = max(1, min(len(right), _VECTORS_AT_ONCE))
-    span = max(1, _PRODUCTS_AT_ONCE // (max(1, len(left)) * size)) * size
+    size = max(1, min(len(right), VECTORS_AT_ONCE))
+    span = max(1, PRODUCTS_AT_ONCE // (max(1, len(left)) * size)) * size
     # Memory that is asked for again costs more than the numbers in it. All products have one shape: in another one
     # equal vectors may differ in the last digit, and then not the first of them counts.
     block, products = left.new_zeros(size, left.shape[1]), left.new_empty(len(left), min(span, len(right) + size))
