@@ -282,7 +282,7 @@ def test_copies_hold_what_the_model_needs(files_for):
     of_some = {"labels_vocabulary.py", "prediction_evidence.py", "prediction_open_vocabulary.py"}
     assert everything >= of_some
     assert not clustered & {"ranking_fusion.py", "retrieval_lexical.py", "retrieval_retriever.py", *of_some}
-    assert sum(source.count("\n") for source in files.values()) < 8_000
+    assert sum(source.count("\n") for source in files.values()) < 7_800
     assert not [name for name, source in files.items() if "sklearn" in source]
     of_others = ("cli_", "data_", "evaluation_", "experiments_", "hub_", "serving_", "training_", "quickstart")
     assert [name for name in everything if name.startswith(of_others)] == ["hub_push_mixin.py"]
