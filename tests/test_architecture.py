@@ -274,14 +274,14 @@ class Refuse(MetaPathFinder):
 sys.meta_path.insert(0, Refuse())
 import xlgen_hf.loading  # an exported index is predicted with without the classes of models, half of a start
 assert not {"transformers.modeling_utils", "transformers.generation.utils"} & sys.modules.keys()
-from xlgen_hf import XLGenForConditionalGeneration, XLGenProcessor
 from transformers import pipeline
-model = XLGenForConditionalGeneration.from_pretrained(folder)
-processor = XLGenProcessor.from_pretrained(folder)
-(prediction,) = model.predict(["a history of art"], processor)
 ranked = pipeline("extreme-multilabel-classification", model=folder, device="cpu")("a history of art")
+model = xlgen_hf.XLGenForConditionalGeneration.from_pretrained(folder)
+processor = xlgen_hf.XLGenProcessor.from_pretrained(folder)
+(prediction,) = model.predict(["a history of art"], processor)
 names = tuple(f"xlgen_hf.{name}" for name in fitting)
 imported = [name for name in sys.modules if name.startswith(names)]
+imported += [type(finder).__name__ for finder in sys.meta_path if "WaitForPipelines" in type(finder).__name__]
 print(json.dumps([prediction.labels, [row["label"] for row in ranked], imported]))
 """
 

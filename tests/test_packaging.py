@@ -168,21 +168,6 @@ def test_type_checkers_see_the_same_names():
         assert name in module.__all__
 
 
-def test_import_is_light_and_registers_with_transformers_when_that_is_needed():
-    """Where transformers is imported already, it registers at once: see `tests/test_pipeline.py`."""
-    script = (
-        "import sys, xlgen_hf\n"
-        "print('torch' in sys.modules, 'transformers' in sys.modules, 'xlgen_hf.modeling_xlgen' in sys.modules)\n"
-        "xlgen_hf.XLGenForConditionalGeneration\n"
-        "from transformers import AutoConfig\n"
-        "print(AutoConfig.for_model('xlgen').model_type)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    before, after = done.stdout.splitlines()
-    assert before == "False False False"
-    assert after == "xlgen"
-
-
 def test_sample_is_small_and_whole():
     from xlgen_hf.data.rows import load_label_names, load_rows
 

@@ -207,12 +207,14 @@ def test_processor_of_another_model_is_refused(saved, make_model, tmp_path):
 
 
 @pytest.mark.parametrize("imports", [
-    "import xlgen_hf\nfrom transformers import pipeline",
+    "import xlgen_hf\nxlgen_hf.XLGenForConditionalGeneration  # it registers now that it is needed\n"
+    "from transformers import AutoConfig\nassert AutoConfig.for_model('xlgen')\nfrom transformers import pipeline",
     "from transformers import pipeline\nimport xlgen_hf",
     "import transformers, xlgen_hf, sys\nassert 'xlgen_hf.modeling_xlgen' in sys.modules  # it registers at once\n"
     "assert transformers.AutoConfig.for_model('xlgen')\npipeline = transformers.pipeline",
 ])  # fmt: skip
 def test_task_is_known_in_any_order_of_the_imports(saved, imports):
+    """A program that imports the package, then the pipelines, and nothing else is in `test_architecture.py`."""
     folder, predicted = saved
     script = (
         f"{imports}\nimport sys\n"
@@ -224,7 +226,8 @@ def test_task_is_known_in_any_order_of_the_imports(saved, imports):
 
 
 def test_import_alone_brings_nothing_heavy():
-    script = "import xlgen_hf, sys; print(*sorted({'torch', 'transformers', 'datasets'} & set(sys.modules)))"
+    heavy = {"torch", "transformers", "datasets", "xlgen_hf.modeling_xlgen"}
+    script = f"import xlgen_hf, sys; print(*sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.strip() == "", done.stderr
 

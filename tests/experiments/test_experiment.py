@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
@@ -194,7 +194,8 @@ def test_an_interrupted_run_goes_on(files, checkpoints):
 
 
 ENDLESS = """
-import signal, sys, time
+import os, signal, sys, time
+os.dup2(os.open(sys.argv[2], os.O_RDONLY), 0)
 signal.signal(signal.SIGINT, signal.SIG_IGN)  # as it is in the background of a shell
 from xlgen_hf.experiments import cell
 
@@ -209,13 +210,14 @@ sys.exit(cell.main([sys.argv[1], "--attached"]))
 
 def test_a_cell_ends_with_the_process_that_started_it(tmp_path):
     """The fault: in the background of a shell it went on after the experiment was killed."""
-    command = [sys.executable, "-c", ENDLESS, str(tmp_path / "cells" / "one" / SPEC)]
     (tmp_path / "cells" / "one").mkdir(parents=True)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "begun\n"
+    os.mkfifo(tmp_path / "stdin")
+    process = Forked(tmp_path, ENDLESS, tmp_path / "cells" / "one" / SPEC, tmp_path / "stdin")
+    with (tmp_path / "stdin").open("wb"):
+        process.wait_for("begun", process.stdout)
         time.sleep(0.5)  # it waits by now, so that what ends it has to end a wait
-        process.stdin.close()  # what a SIGKILL of the starter does
-        assert process.wait(timeout=60) == 130
+    # Closing it is what a SIGKILL of the starter does.
+    assert process.wait(timeout=60) == 130
     assert not list((tmp_path / "cells").glob(".*"))
 
 

@@ -11,6 +11,9 @@ import sys
 
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils.launch import prepare_multi_gpu_env
+from processes import Forked
 from safetensors.torch import load_file
 from tiny import ROWS, VOCABULARY
 from transformers.modeling_outputs import ModelOutput
@@ -26,14 +29,14 @@ from xlgen_hf.training.run import train_model
 from xlgen_hf.training.settings import TrainingSettings
 from xlgen_hf.training.trainer import XLGenTrainer
 
-LAUNCHERS = {
-    "torchrun": ["torch.distributed.run", "--nproc_per_node", "2"],
-    "accelerate": [
-        "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-        "--mixed_precision", "no", "--dynamo_backend", "no",
-    ],
-}  # fmt: skip
-PORT_OPTIONS = {"torchrun": "--master_port", "accelerate": "--main_process_port"}
+# Runs `xlgen` with the environment that stands in its argument.
+WORKER = """
+import json, os, sys, warnings
+warnings.simplefilter("always")
+os.environ.update(json.loads(sys.argv.pop(1)))
+from xlgen_hf.cli.main import main
+sys.exit(main(sys.argv[1:]))
+"""
 
 
 def _free_port() -> str:
@@ -70,14 +73,42 @@ def _curve(folder):
     return [(entry["step"], name, entry[name]) for entry in history for name in names if name in entry]
 
 
-@pytest.mark.parametrize(("launcher", "family", "variant"), [("torchrun", "bert", "bcl"), ("accelerate", "t5", "mcg")])
-def test_two_processes_do_what_one_does(files, checkpoints, launcher, family, variant):
-    command = [
-        sys.executable, "-W", "always", "-m", *LAUNCHERS[launcher], PORT_OPTIONS[launcher], _free_port(),
-        "-m", "xlgen_hf", *_arguments(files, checkpoints[family], variant, "two", 3),
-    ]  # fmt: skip
+def _torchrun(files, arguments):
+    """Outputs of the command line in two processes that torchrun starts."""
+    command = [sys.executable, "-W", "always", "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", _free_port(), "-m", "xlgen_hf", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
+
+
+def _accelerate(files, arguments):
+    """Outputs of the command line in two processes with the environment that `accelerate launch` gives them.
+
+    They are forked: three more imports of all libraries would take as long as twenty other tests.
+    """
+    launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", _free_port()]
+    given = launch_command_parser().parse_args([*launch, "-m", "xlgen_hf"])
+    of_all = prepare_multi_gpu_env(given)
+    started = []
+    for rank in ("0", "1"):
+        environment = of_all | {  # and what torchrun, which it calls, adds for each process
+            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(given.main_process_port),
+        }  # fmt: skip
+        (files / f"process-{rank}").mkdir()
+        started.append(Forked(files / f"process-{rank}", WORKER, json.dumps(environment), *arguments))
+    codes = [process.wait(280) for process in started]
+    outputs = ["".join(process.stdout.read_text() for process in started)]
+    outputs.append("".join(process.stderr.read_text() for process in started))
+    assert codes == [0, 0], outputs[1]
+    return outputs
+
+
+@pytest.mark.parametrize(("launch", "family", "variant"), [(_torchrun, "bert", "bcl"), (_accelerate, "t5", "mcg")])
+def test_two_processes_do_what_one_does(files, checkpoints, launch, family, variant):
+    stdout, stderr = launch(files, _arguments(files, checkpoints[family], variant, "two", 3))
     assert main(_arguments(files, checkpoints[family], variant, "one", 6)) == 0
 
     one, two = _curve(files / "one"), _curve(files / "two")
@@ -95,9 +126,9 @@ def test_two_processes_do_what_one_does(files, checkpoints, launcher, family, va
     ]
 
     # One voice: each step once, one table, and no warning of a library.
-    assert re.findall(r"INFO: (Step \d+) of", done.stderr) == [f"Step {step}" for step in range(1, 11)]
-    assert done.stdout.count("Model written to") == done.stdout.count("micro_f1") == 1
-    assert not [line for line in done.stderr.splitlines() if "warn" in line.lower()]
+    assert re.findall(r"INFO: (Step \d+) of", stderr) == [f"Step {step}" for step in range(1, 11)]
+    assert stdout.count("Model written to") == stdout.count("micro_f1") == 1
+    assert not [line for line in stderr.splitlines() if "warn" in line.lower()]
     checkpoint = {path.name for path in (files / "two" / "checkpoint-10").iterdir()}
     assert {"rng_state_0.pth", "rng_state_1.pth", "model.safetensors", "checkpoint.json"} <= checkpoint
 
