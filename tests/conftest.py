@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import gc
 import logging
 import os
 import signal
@@ -45,6 +45,13 @@ def one_thread():
     import torch
 
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_imports():
+    """What is imported is no garbage: a collection, which every training asks for, need not look through all of it."""
+    gc.collect()
+    gc.freeze()
 
 
 class _Deprecations(logging.Handler):
@@ -104,44 +111,17 @@ def label_space() -> LabelSpace:
     return LabelSpace.from_label_lists([row["labels"] for row in ROWS], VOCABULARY)
 
 
-@pytest.fixture(scope="session")
-def made_models():
-    """What `make_model` has made so far: by arguments, a model with its processor, and the random numbers after."""
-    return {}
-
-
 @pytest.fixture
-def make_model(checkpoints, label_space, made_models):
+def make_model(checkpoints, label_space):
     """A function that builds an untrained model and its processor from a tiny checkpoint.
 
-    Each call gives new ones, which a test may change: copies, where the same were made before, at a fifth of the time.
+    Each call gives new ones, which a test may change.
     """
-    import torch
-    from tiny import make_clusters
-    from transformers import AutoTokenizer
-
-    from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
-    from xlgen_hf.processing_xlgen import XLGenProcessor
-
-    def new(family: str, variant: str, space: LabelSpace, **options):
-        tokenizer = AutoTokenizer.from_pretrained(checkpoints[family])
-        clusters = None if variant == "base" else make_clusters(space)
-        processor = XLGenProcessor(tokenizer, space, clusters, max_source_length=64, max_target_length=64)
-        torch.manual_seed(1)
-        model = XLGenForConditionalGeneration.from_backbone(
-            checkpoints[family], processor, variant=variant, decoder_layers=1, **options
-        )
-        return model, processor
+    from copies import made_once
+    from sources import make_untrained
 
     def make(family: str = "bert", variant: str = "base", space: LabelSpace | None = None, **options):
-        if space is not None:
-            return new(family, variant, space, **options)
-        key = (family, variant, repr(sorted(options.items())))
-        if key not in made_models:
-            made_models[key] = new(family, variant, label_space, **options), torch.get_rng_state()
-        made, numbers = made_models[key]
-        torch.set_rng_state(numbers)
-        return copy.deepcopy(made)
+        return made_once(make_untrained, checkpoints[family], variant, space or label_space, **options)
 
     return make
 

@@ -1,4 +1,4 @@
-"""Sources of candidates that tests share: a retriever, label trees, RCL and hybrids, all made from the tiny rows."""
+"""Models and sources of candidates that tests share, made from the tiny rows: retrievers, label trees, hybrids."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from copies import made_once
 from tiny import ROWS, VOCABULARY, make_clusters
 from transformers import AutoTokenizer
 
@@ -49,8 +50,23 @@ def large_space(size: int = 40) -> LabelSpace:
     return LabelSpace.from_label_lists(known, list(dict.fromkeys(names))[: size - len(rows)])
 
 
+def make_untrained(checkpoint: str, variant: str, space: LabelSpace, **options) -> Made:
+    """An untrained model of a variant without candidates, and its processor."""
+    clusters = None if variant == "base" else make_clusters(space)
+    processor = XLGenProcessor(AutoTokenizer.from_pretrained(checkpoint), space, clusters, 64, 64)
+    torch.manual_seed(1)
+    options = {"decoder_layers": 1, **options}
+    return Made(
+        XLGenForConditionalGeneration.from_backbone(checkpoint, processor, variant=variant, **options), processor
+    )
+
+
 def make_retriever(checkpoint: str, space: LabelSpace, **options) -> LabelRetriever:
     """An index of the rows, by an encoder that is not trained."""
+    return made_once(_new_retriever, checkpoint, space, **options)
+
+
+def _new_retriever(checkpoint: str, space: LabelSpace, **options) -> LabelRetriever:
     return LabelRetriever.fit(space, ROW_TEXTS, label_ids(space), checkpoint, **{"progress": False, **options})
 
 
@@ -59,18 +75,32 @@ def make_trees(space: LabelSpace) -> LabelTrees:
     return fit_label_trees(space, ROW_TEXTS, label_ids(space), threads=1)
 
 
-def make_rcl(
+def make_rcl(checkpoint: str, space: LabelSpace, conditioning: str = "tokens", number: int = 3, **options) -> Made:
+    """An untrained RCL, or another variant with candidates beside its clusters, and its processor.
+
+    Args:
+        checkpoint: folder of its backbone.
+        space: its labels.
+        conditioning: how candidates reach the decoder; of `bcl`, how clusters do.
+        number: of candidates in its input.
+        options: `variant`, `retriever` (by default one of the rows), `lengths` of inputs and targets, and settings.
+    """
+    if "retriever" in options:  # it stays the one that others may hold
+        return _new_rcl(checkpoint, space, conditioning, number, **options)
+    return made_once(_new_rcl, checkpoint, space, conditioning, number, **options)
+
+
+def _new_rcl(
     checkpoint: str,
     space: LabelSpace,
-    conditioning: str = "tokens",
-    number: int = 3,
+    conditioning: str,
+    number: int,
     *,
     variant: str = "rcl",
     retriever: LabelRetriever | None = None,
     lengths: tuple[int, int] = (64, 64),
     **options,
 ) -> Made:
-    """An untrained RCL, or another variant with candidates beside its clusters, and its processor."""
     retriever = retriever or make_retriever(checkpoint, space, lexical=True)
     if variant == "bcl":  # it chooses how clusters are read; candidates beside them are tokens
         options, conditioning = {"conditioning": conditioning, **options}, "tokens"
