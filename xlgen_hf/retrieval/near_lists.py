@@ -80,6 +80,7 @@ class NearLists:
         order = np.argsort(self.lists, kind="stable").astype(np.int64)
         codes = np.ascontiguousarray(self.codes[order])
         start = np.searchsorted(self.lists[order], np.arange(len(self.centroids) + 1)).tolist()
+        assert index.invlists is not None  # as some releases' types allow
         for number, (first, last) in enumerate(pairwise(start)):
             if last > first:
                 index.invlists.add_entries(
