@@ -183,31 +183,3 @@ def test_options_and_files(browse, tmp_path):
     (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4 broken")
     page.locator("input[type=file]").set_input_files(tmp_path / "b.pdf")
     page.get_by_text("b.pdf: The file cannot be read as .pdf").wait_for()
-
-
-@pytest.fixture
-def generators(make_model, tmp_path):
-    """The address of a page of a BCL and of an MCG model."""
-    for variant in ("bcl", "mcg"):
-        model, processor = make_model("bert", variant, min_labels=1)
-        model.save_pretrained(tmp_path / variant)
-        processor.save_pretrained(tmp_path / variant)
-    with running(tmp_path, "--model", tmp_path / "bcl", "--model", tmp_path / "mcg") as address:
-        yield address
-
-
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-def test_models_that_generate_show_what_guided_them(browse, generators, size):
-    page = browse(size=size, address=generators)
-    predict(page, "a history of organ music")
-    page.get_by_text("Options").click()
-    page.get_by_label("New labels").fill("pipe organ")
-    page.get_by_label("Number of labels, at most").first.fill("12")
-    predict(page, "a history of organ music")
-    page.locator(".xl-name", has_text="pipe organ").first.wait_for()
-    for number in range(2):
-        answer = page.locator(".xl-answer").nth(number)
-        assert answer.locator(".xl-name", has_text="pipe organ").count() == 1
-        answer.get_by_text("Clusters that guided the model").click()
-        assert re.fullmatch("cluster [0-2]", answer.locator(".xl-guides li").first.inner_text())
-    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
