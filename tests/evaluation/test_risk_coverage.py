@@ -37,7 +37,7 @@ def test_predictions_that_say_how_sure_they_are():
     labels = [["a", "b"], ["c"], [], ["d"]]
     true = pa.chunked_array([[["a", "b"], ["x"], ["y"], ["e", "d"]]])
     confidence = {"expected_f1": [0.9, 0.3, 0.0, 0.8], "best_label_probability": [0.9, 0.2, 0.0, 0.1]}
-    given = Predictions(labels, [[0.1, 0.1], [0.9], [], [0.9]], None, confidence)
+    given = Predictions(labels, [[0.1, 0.1], [0.9], [], [0.9]], confidence=confidence)
     curves = risk_curves(given, true)
     np.testing.assert_allclose(curves["example_f1"]["risk"], 1 - np.cumsum([1, 2 / 3, 0, 0]) / [1, 2, 3, 4])
     np.testing.assert_allclose(curves["best_label"]["risk"], 1 - np.cumsum([1, 0, 1, 0]) / [1, 2, 3, 4])
