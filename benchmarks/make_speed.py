@@ -55,9 +55,9 @@ def measured(given: argparse.Namespace) -> dict[str, dict]:
     """All figures, by comparison and kind of text."""
     found: dict[str, dict] = {}
     for kind, titles in TITLES.items():
-        task = make_task(given.texts, titles)
+        task, more = make_task(given.texts, titles), make_task(8 * given.texts, titles)
         with tempfile.TemporaryDirectory() as folder:
-            bench = Bench(Path(folder), task, given)
+            bench = Bench(Path(folder), task, more, given)
             for name, measure in comparisons(bench, given).items():
                 if not given.only or name in given.only:
                     found.setdefault(name, {})[kind] = measure()

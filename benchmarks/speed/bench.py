@@ -59,20 +59,21 @@ class Bench:
 
     Args:
         folder: for checkpoints and what trainers write.
-        task: the texts.
+        task: the texts of slow comparisons.
+        more: so many that batches of like lengths can be made of them; the slow ones are the first of these.
         given: the options of the command line.
     """
 
-    def __init__(self, folder: Path, task: Task, given: argparse.Namespace) -> None:
-        self.folder, self.task, self.given = folder, task, given
-        self.backbone = make_backbone(folder / "t5", task.texts)
-        self.space = LabelSpace.from_label_lists(task.labels)
+    def __init__(self, folder: Path, task: Task, more: Task, given: argparse.Namespace) -> None:
+        self.folder, self.task, self.more, self.given = folder, task, more, given
+        self.backbone = make_backbone(folder / "t5", more.texts)
+        self.space = LabelSpace.from_label_lists(more.labels)
 
     def model(self, variant: str = "base") -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
         """A new untrained model of ours."""
         return make_model(self.backbone, self.space, variant, (500, 90))
 
-    def our_training(self, variant: str) -> Callable[[], float]:
+    def our_training(self, variant: str, task: Task) -> Callable[[], float]:
         """An epoch of ours, all that comes before it included; CPU seconds of a call."""
 
         def train() -> float:
@@ -82,7 +83,7 @@ class Bench:
                 per_device_train_batch_size=BATCH,
             )  # fmt: skip
             return cpu_seconds(
-                lambda: XLGenTrainer(model, args, processing_class=processor, train_dataset=self.task.rows).train()
+                lambda: XLGenTrainer(model, args, processing_class=processor, train_dataset=task.rows).train()
             )
 
         return train
@@ -90,13 +91,13 @@ class Bench:
     def plain_training(self) -> Callable[[], float]:
         """An epoch of transformers' own trainer and model on the same tokens, padded to the longest of a batch."""
         _, processor = self.model()
-        encoded = processor.encode_texts(self.task.texts)
+        encoded = processor.encode_texts(self.more.texts)
         rows = [
             {
                 "input_ids": processor.build_input(text),
                 "labels": processor.label_tokenizer.build_target(self.space.order(self.space.encode(labels))),
             }
-            for text, labels in zip(encoded, self.task.labels, strict=True)
+            for text, labels in zip(encoded, self.more.labels, strict=True)
         ]
 
         def train() -> float:
@@ -113,7 +114,7 @@ class Bench:
 
     def train(self) -> dict[str, object]:
         """A plain trainer."""
-        return compared(self.plain_training(), self.our_training("base"), self.given.rounds)
+        return compared(self.plain_training(), self.our_training("base", self.more), self.given.rounds)
 
     def decode(self, beams: int, *, constrained: bool) -> dict[str, object]:
         """`generate` of transformers, with the usual prefix function or none, for as many steps as our search."""
@@ -145,7 +146,7 @@ class Bench:
         tensors = self.folder / "task.json"
         write_tensors(tensors, processor, self.task)
         options = DecodingOptions(num_beams=BEAMS, min_labels=3, max_labels=3)
-        train = self.our_training("bcl")
+        train = self.our_training("bcl", self.task)
 
         def predict() -> None:
             model.predict(self.task.texts, processor, decoding=options, batch_size=BATCH)
@@ -178,7 +179,7 @@ class Bench:
 
         folder = fetch_checkpoint(DEFAULT_BACKBONE)
         encoder, loaded = SentenceTransformer(folder, device="cpu"), load_encoder(folder)
-        texts, recipe = self.task.texts * 8, recipe_of(folder)
+        texts, recipe = self.more.texts, recipe_of(folder)
 
         def usual() -> np.ndarray:
             return encoder.encode(texts, batch_size=32)
