@@ -79,14 +79,20 @@ def wait_for_texts(client, number: int) -> None:
 # ---------------------------------------------------------------------------------------------------- batches
 
 
-def test_what_arrives_together_runs_together(serve, gate):
-    client = serve(load=gate.load)
-    single = {text: client.post("/v1/predict", json={"text": text}).json() for text in ("art", "organ", "the piano")}
+def at_work(client, gate) -> Posts:
+    """Posts of clients, of which the first is being answered until the gate opens."""
     gate.open.clear()
     gate.calls.clear()
     posts = Posts(client)
     posts.start("music")
     gate.wait_for_calls(1)
+    return posts
+
+
+def test_what_arrives_together_runs_together(serve, gate):
+    client = serve(load=gate.load)
+    single = {text: client.post("/v1/predict", json={"text": text}).json() for text in ("art", "organ", "the piano")}
+    posts = at_work(client, gate)
     for text in single:
         posts.start(text)
     wait_for_texts(client, 3)
@@ -105,11 +111,7 @@ def test_what_arrives_together_runs_together(serve, gate):
 def test_a_batch_has_texts_of_like_length_as_far_as_they_are_read(serve, gate, monkeypatch):
     monkeypatch.setattr("xlgen_hf.serving.grouping._GUESS", 100.0)
     client = serve(load=gate.load)
-    gate.open.clear()
-    gate.calls.clear()
-    posts = Posts(client)
-    posts.start("music")
-    gate.wait_for_calls(1)
+    posts = at_work(client, gate)
     for number, text in enumerate(["a" * 1000, "art", "b" * 5000, "organ", "c" * 9000]):
         posts.start(text)
         wait_for_texts(client, number + 1)
@@ -121,11 +123,7 @@ def test_a_batch_has_texts_of_like_length_as_far_as_they_are_read(serve, gate, m
 def test_clients_that_ask_again_at_once_are_in_the_next_batch(serve, gate, monkeypatch):
     monkeypatch.setattr("xlgen_hf.serving.batching._PATIENCE", 1000.0)
     client = serve(load=gate.load)
-    gate.open.clear()
-    gate.calls.clear()
-    posts = Posts(client)
-    posts.start("music")
-    gate.wait_for_calls(1)
+    posts = at_work(client, gate)
     posts.start("art")
     wait_for_texts(client, 1)
     gate.open.set()
@@ -154,11 +152,7 @@ def test_samples_run_alone(serve, gate):
 
 def test_one_that_fails_does_not_take_others_with_it(serve, gate, caplog):
     client = serve(load=gate.load)
-    gate.open.clear()
-    gate.calls.clear()
-    posts = Posts(client)
-    posts.start("music")
-    gate.wait_for_calls(1)
+    posts = at_work(client, gate)
     posts.start("art")
     posts.start(f"fail {SECRET}")
     wait_for_texts(client, 2)
@@ -178,11 +172,7 @@ def test_one_that_fails_does_not_take_others_with_it(serve, gate, caplog):
 
 def test_full_queue(serve, gate):
     client = serve(load=gate.load, queue_size=2, max_texts=2)
-    gate.open.clear()
-    gate.calls.clear()
-    posts = Posts(client)
-    posts.start("music")
-    gate.wait_for_calls(1)
+    posts = at_work(client, gate)
     posts.start("art")
     wait_for_texts(client, 1)
     refused = client.post("/v1/predict", json={"texts": ["organ", "piano"]})
@@ -196,11 +186,7 @@ def test_full_queue(serve, gate):
 
 def test_too_many_requests_at_once(serve, gate):
     client = serve(load=gate.load, max_requests=1)
-    gate.open.clear()
-    gate.calls.clear()
-    posts = Posts(client)
-    posts.start("music")
-    gate.wait_for_calls(1)
+    posts = at_work(client, gate)
     refused = client.post("/v1/predict", json={"text": "art"})
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert client.get("/health").status_code == 200
@@ -210,11 +196,7 @@ def test_too_many_requests_at_once(serve, gate):
 
 def test_timeout(serve, gate):
     client = serve(load=gate.load, timeout=0.3)
-    gate.open.clear()
-    gate.calls.clear()
-    posts = Posts(client)
-    posts.start("music")
-    gate.wait_for_calls(1)
+    posts = at_work(client, gate)
     late = client.post("/v1/predict", json={"text": "art"})
     assert (late.status_code, late.headers["retry-after"]) == (503, "1")
     assert "No answer within 0.3 s" in late.json()["detail"]
