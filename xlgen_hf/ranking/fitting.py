@@ -248,6 +248,10 @@ def fit_fusion(
         adjusted = adjusted.rescaled(curve["slope"], curve["intercept"])
         threshold = float(apply_curve(curve, np.array(threshold)))
         fused = adjusted.fuse(candidates, values, train_counts)
+    else:
+        logger.warning(
+            "Fused scores are no probabilities: on the validation rows greater ones are not right more often."
+        )
     logger.info(
         "Weights of the fusion: %s.", ", ".join(f"{name} {weight:.2f}" for name, weight in of_features.items())
     )
