@@ -147,6 +147,27 @@ def test_a_command_in_a_thread_leaves_signals_alone(monkeypatch):
     assert codes == [0]
 
 
+@pytest.mark.parametrize(("processes", "last_steps"), [("1", "taken apart\n"), ("2", "")])
+def test_one_of_several_processes_ends_without_the_last_steps_of_python(processes, last_steps):
+    """There threads of a process group abort the process; what is registered for the end still runs."""
+    script = """
+import atexit, sys
+from xlgen_hf.cli import main as program
+class Last:
+    def __del__(self):
+        sys.stdout.write("taken apart\\n")
+last = Last()
+def work():  # loads libraries that have something to do at the end
+    atexit.register(sys.stdout.write, "registered\\n")
+    return 2
+program.main = work
+program.run()
+"""
+    environment = os.environ | {"WORLD_SIZE": processes}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, env=environment)
+    assert (done.returncode, done.stdout) == (2, f"registered\n{last_steps}"), done.stderr
+
+
 def test_a_closed_pipe_ends_without_a_word():
     command = f"{sys.executable} -m xlgen_hf train --help | head -c 1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)

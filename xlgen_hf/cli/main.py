@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -114,7 +115,22 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Run the program and end the process; what the installed `xlgen` calls."""
-    sys.exit(main())
+    codes: list[int] = []
+    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):  # one of several processes
+        atexit.register(_end_at_once, codes)  # the first that is registered runs last
+    codes.append(main())
+    sys.exit(codes[0])
+
+
+def _end_at_once(codes: Sequence[int]) -> None:
+    """End the process before Python takes its modules apart.
+
+    `DistributedDataParallel` keeps the threads of a process group alive after `destroy_process_group`. One that still
+    has a tensor to release then meets an interpreter that has ended, and aborts the process when all work is done.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(codes[0] if codes else 1)
 
 
 def _invoke(arguments: list[str]) -> None:
