@@ -106,6 +106,7 @@ Returns: a flat dictionary of floats.
     s_shot_labels: labels of the bucket that occur in the references. With 0 the scores of the bucket are 0 and say
         nothing.
     s_shot_support: sum of t_l over the bucket.
+    s_shot_recall_at_k: for each k, the hits within k of labels of the bucket, over all documents, over s_shot_support.
     On request:
     <score>_ci_low, <score>_ci_high: bootstrap over documents. In each resample all sets of labels are formed again; as
         a resample misses labels, which shifts the scores over sets of labels, the interval is the spread of the

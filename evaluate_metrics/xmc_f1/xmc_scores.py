@@ -335,7 +335,9 @@ def score_matches(
     if train_counts is None:
         return scores
     for bucket in options.shots:
-        scores.update(_bucket_scores(totals, train_counts, bucket))
+        inside = (train_counts >= bucket.lowest) & (train_counts <= bucket.highest)
+        scores.update(_bucket_scores(totals, inside, bucket.name))
+        scores.update(_bucket_recall(weighting, totals, inside, bucket.name, options.k))
     novel = totals.predicted[train_counts == 0].sum()
     scores["novel_label_rate"] = float(_ratio(novel, totals.predicted.sum()))
     if num_train_documents is not None and options.k:
@@ -380,12 +382,11 @@ def _set_scores(weighting: _Weighting, totals: _LabelTotals) -> dict[str, float]
     }
 
 
-def _bucket_scores(totals: _LabelTotals, train_counts: np.ndarray, bucket: ShotBucket) -> dict[str, float]:
-    inside = (train_counts >= bucket.lowest) & (train_counts <= bucket.highest)
+def _bucket_scores(totals: _LabelTotals, inside: np.ndarray, name: str) -> dict[str, float]:
     chosen = _LabelTotals(*(one[inside] for one in totals))
     precision = _mean(_ratio(chosen.hits, chosen.predicted))  # over all labels of the bucket, as the authors' script
     recall = _mean(_ratio(chosen.hits, chosen.true))
-    prefix = f"{bucket.name}_shot"
+    prefix = f"{name}_shot"
     return {
         f"{prefix}_micro_f1": _micro_scores(chosen)["micro_f1"],
         f"{prefix}_macro_f1": _macro_scores(chosen)["macro_f1"],
@@ -393,6 +394,18 @@ def _bucket_scores(totals: _LabelTotals, train_counts: np.ndarray, bucket: ShotB
         f"{prefix}_labels": float(np.count_nonzero(chosen.true)),
         f"{prefix}_support": float(chosen.true.sum()),
     }
+
+
+def _bucket_recall(
+    weighting: _Weighting, totals: _LabelTotals, inside: np.ndarray, name: str, cutoffs: Sequence[int]
+) -> dict[str, float]:
+    matches = weighting.matches
+    scores = {}
+    for k in cutoffs:
+        within = (matches.hit_ranks < k) & inside[matches.hit_labels]
+        found = weighting.label_totals(matches.hit_labels[within], matches.hit_documents[within])
+        scores[f"{name}_shot_recall_at_{k}"] = float(_ratio(found.sum(), totals.true[inside].sum()))
+    return scores
 
 
 def _discounts(length: int) -> np.ndarray:

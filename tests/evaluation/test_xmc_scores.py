@@ -140,6 +140,19 @@ def test_buckets_equal_scikit_learn(case, bounds):
     assert scores[f"{name}_shot_macro_f1_harmonic"] == pytest.approx(harmonic, **EXACT)
 
 
+@pytest.mark.parametrize("bounds", [(0, 0), (1, 1), (1, 10)])
+def test_recall_of_buckets_equals_scikit_learn_on_cut_rankings(case, bounds):
+    low, high = bounds
+    name = f"{low}" if low == high else f"{low}-{high}"
+    scores = case.scores(shots=[name], k=CUTOFFS)
+    bucket = np.flatnonzero((case.train_counts >= low) & (case.train_counts <= high))
+    true = indicator(case.references, case.num_labels)
+    for k in CUTOFFS:
+        cut = indicator([list(dict.fromkeys(one))[:k] for one in case.predictions], case.num_labels)
+        recall = recall_score(true, cut, average="micro", labels=bucket, zero_division=0) if len(bucket) else 0.0
+        assert scores[f"{name}_shot_recall_at_{k}"] == pytest.approx(recall, **EXACT)
+
+
 def test_ndcg_equals_scikit_learn_on_whole_rankings():
     generator = np.random.default_rng(3)
     num_labels = 12

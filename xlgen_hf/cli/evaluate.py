@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -149,10 +149,11 @@ def print_scores(scores: Mapping[str, float]) -> None:
         print_table("Ranking", ["at", *cutoffs], rows)
     buckets = [name.removesuffix("_shot_labels") for name in scores if name.endswith("_shot_labels")]
     if buckets:
+        recall = [f"recall_at_{k}" for k in cutoffs if f"{buckets[0]}_shot_recall_at_{k}" in scores]
         header = ["training documents", "labels", "support", "micro F1", "macro F1", "harmonic"]
-        print_table(
-            "Labels of the references by training documents", header, [_shot_row(scores, one) for one in buckets]
-        )
+        header += [name.replace("_at_", "@") for name in recall]
+        rows = [_shot_row(scores, one, recall) for one in buckets]
+        print_table("Labels of the references by training documents", header, rows)
     print_table("Labels of a text", ["", "mean"], _size_rows(scores))
     if "example_f1_risk_coverage_area" in scores:
         selective = [
@@ -212,9 +213,9 @@ def _set_row(scores: Mapping[str, float], prefix: str, name: str) -> list[str | 
     return [name, *(_value(scores, f"{prefix}_{part}") for part in ("precision", "recall", "f1"))]
 
 
-def _shot_row(scores: Mapping[str, float], bucket: str) -> list[str | None]:
+def _shot_row(scores: Mapping[str, float], bucket: str, recall: Sequence[str]) -> list[str | None]:
     labels, support = (int(scores[f"{bucket}_shot_{part}"]) for part in ("labels", "support"))
-    parts = ("micro_f1", "macro_f1", "macro_f1_harmonic")
+    parts = ("micro_f1", "macro_f1", "macro_f1_harmonic", *recall)
     values = [_value(scores, f"{bucket}_shot_{part}") if labels else None for part in parts]
     return [bucket, f"{labels:,}", f"{support:,}", *values]
 
