@@ -69,6 +69,13 @@ def test_the_error_names_the_options(tmp_path):
     ]
 
 
+def test_a_table_keeps_its_usual_delimiter_where_it_fits_as_well(tmp_path, log):
+    path = write(tmp_path / "rows.tsv", "rivers and lakes\t3,8\nlakes alone\t3,4\nrivers\t8,9\n")
+    with pytest.raises(DataError, match=r"only \['3,8', 'rivers and lakes'\].*The first line of a table names its"):
+        load_rows(path)
+    assert "separated" not in log.text
+
+
 def test_an_unknown_option_names_the_nearest(tmp_path):
     with pytest.raises(TypeError, match=r"There is no reading option 'label_column'\. Did you mean 'labels_column'"):
         load_rows(ROWS, label_column="subjects")

@@ -156,7 +156,7 @@ def _sniff_delimiter(path: Path, encoding: str, options: RowOptions, usual: str)
     named = [
         sign for sign, table in tables.items() if table and set(options.texts) <= {name.strip() for name in table[0]}
     ]
-    found = max(named or [usual, *tables], key=lambda sign: _fit(tables[sign], options))
+    found = max(named or tables, key=lambda sign: _fit(tables[sign], options, is_usual=sign == usual))
     if found != usual:
         logger.info("%s: cells are separated by %r. If that is wrong, give the delimiter (--delimiter).", path, found)
     return found
@@ -169,14 +169,16 @@ def _loose_records(lines: Sequence[str], delimiter: str) -> list[list[str]]:
         return []
 
 
-def _fit(table: Sequence[Sequence[str]], options: RowOptions) -> tuple[bool, bool, float, int]:
+def _fit(
+    table: Sequence[Sequence[str]], options: RowOptions, *, is_usual: bool
+) -> tuple[bool, bool, float, bool, int]:
     """How well a delimiter fits; the greater, the better. The last record may be cut off, so it does not count."""
     if not table:
-        return False, False, 0.0, 0
+        return False, False, 0.0, is_usual, 0
     width = len(table[0])
     whole = table[1:-1] or table[1:]
     same = sum(len(record) == width for record in whole) / max(len(whole), 1)
-    return options.labels in {name.strip() for name in table[0]}, width > 1, same, width
+    return options.labels in {name.strip() for name in table[0]}, width > 1, same, is_usual, width
 
 
 def _read_tsv(path: Path, options: RowOptions) -> Iterator[Block]:

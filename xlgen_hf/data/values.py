@@ -49,6 +49,8 @@ def no_column(block: Block, row: int | None, name: str, option: str, keyword: st
         f"There is no column {name!r}, only {shown_names(there)}. Name the one to read with {option} "
         f"({keyword}=... in Python)."
     )
+    if block.file.endswith((".csv", ".tsv")):
+        message += " The first line of a table names its columns."
     raise DataError(message, file=block.file, row=None if row is None else int(block.numbers[row]))
 
 
