@@ -106,7 +106,31 @@ def test_pairs_are_as_similar_as_in_the_whole(index):
     queries = index.encode(TEXTS)
     whole = index.name_similarity(queries)
     text, names = np.divmod(np.arange(whole.size), whole.shape[1])
-    np.testing.assert_allclose(index.pair_similarity(queries[text], names), whole.reshape(-1), atol=1e-6)
+    np.testing.assert_allclose(index.pair_similarity(queries, text, names), whole.reshape(-1), atol=1e-6)
+
+
+def test_training_texts_are_as_similar_in_pairs_as_in_the_whole(index):
+    queries = index.encode(TEXTS)
+    whole = np.stack([row.copy() for row in index.document_similarity(queries)])
+    text, documents = np.array([0, 0, 2]), np.array([2, 0, 1])  # the second text has no pair
+    np.testing.assert_allclose(index.document_pairs(queries, text, documents), whole[text, documents], atol=1e-6)
+    assert index.document_pairs(queries, text[:0], documents[:0]).shape == (0,)
+
+
+def test_nearest_names_are_found_by_what_tells_them_apart():
+    sounds = ["ka", "lo", "mi", "ru", "sen", "tas", "vol", "zi"]
+    words = [f"{a}{b}{c}" for a in sounds for b in sounds for c in sounds[:4]]
+    names = [f"{one} {other}" for one, other in zip(words[:128], words[:127:-1], strict=True)]
+    index = LexicalIndex.fit(["nothing"], names)
+    queries = index.encode([f"of {name} and more" for name in names] + ["", "xyz"])
+    rows, values = index.nearest_names(queries, 3)
+    assert rows[:-2, 0].tolist() == list(range(len(names)))
+    assert (values[-2:] == -np.inf).all()
+    text, place = np.nonzero(values > -np.inf)
+    whole = index.name_similarity(queries)
+    np.testing.assert_allclose(values[text, place], whole[text, rows[text, place]], atol=1e-6)
+    assert (np.diff(values[:-2], axis=1) <= 0).all()
+    assert index.nearest_names(index.encode([]), 3)[0].shape == (0, 3)
 
 
 def test_weights_of_runs_add_up_to_the_cosine(index):

@@ -26,7 +26,6 @@ _LEAST_SHARE = 0.05  # of a label's score, from which on a part of it is evidenc
 _MOST_DOCUMENTS = 3  # of a label
 _READ = 20_000  # characters of a text that are searched for matching words
 _SAMPLED_NAMES = 1000  # all over the label space, whose mean is taken
-_PAIRS_AT_ONCE = 20_000  # of texts and names, by their n-grams
 _STRONG = {"embedding": 0.5, "lexical": 0.25}  # fraction of the strongest word's weight that other words need
 
 
@@ -234,9 +233,7 @@ def _pair_similarities(
     """Similarity of texts and names, pair by pair, `(P,)` for each kind."""
     kinds, lexical = [retriever.names_by_label.pairs(retriever.queries(batch), text, rows)], retriever.lexical
     if lexical is not None:
-        spelled = lexical.encode(batch.texts)
-        parts = [slice(begin, begin + _PAIRS_AT_ONCE) for begin in range(0, len(rows), _PAIRS_AT_ONCE)]
-        kinds.append(np.concatenate([lexical.pair_similarity(spelled[text[part]], rows[part]) for part in parts]))
+        kinds.append(lexical.pair_similarity(lexical.encode(batch.texts), text, rows))
     return kinds
 
 

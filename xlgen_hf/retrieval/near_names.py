@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .search import BestColumns, Names, VectorSearch, nearest_above_0
+from .search import BestColumns, Names, VectorSearch
+from .spelling import Spelling
 from .weighing import RetrievalSettings
 
 __all__ = ["nearest_names"]
@@ -17,7 +18,7 @@ def nearest_names(
     queries: np.ndarray,
     k: int,
     choices: Sequence[np.ndarray],
-    by_spelling: np.ndarray | None,
+    spelling: Spelling | None,
     settings: RetrievalSettings | None,
     approximate: VectorSearch | None = None,
 ) -> np.ndarray:
@@ -28,21 +29,21 @@ def nearest_names(
         queries: embeddings, `(Q, H)`, float32.
         k: labels of each query and set.
         choices: sets of label ids, ascending; the first one holds all labels.
-        by_spelling: similarities of labels by spelling, `(Q, L)`; None where that does not count.
+        spelling: of the same texts; None where it does not count.
         settings: how both kinds of nearness are weighed; if None, the best of each kind are found.
         approximate: finds names among all of them. Then the best of each kind are found of all labels: one that is
             good in the sum and far down in both may be missed. Smaller sets are searched exactly. All if None.
     """
     found: list[np.ndarray] = []
     if approximate is not None:
-        found, choices = _in_lists(names, approximate, queries, k, by_spelling), choices[1:]
+        found, choices = _in_lists(names, approximate, queries, k, spelling), choices[1:]
         if not choices:
             return np.concatenate(found)
-    kinds = 2 if by_spelling is not None and settings is None else 1
+    kinds = 2 if spelling is not None and settings is None else 1
     best = [[BestColumns(len(queries), min(k, len(kept))) for kept in choices] for _ in range(kinds)]
     for first, by_embedding in names.blocks(queries):
         last = first + by_embedding.shape[1]
-        similarities = [by_embedding, *([] if by_spelling is None else [by_spelling[:, first:last]])]
+        similarities = [by_embedding, *([] if spelling is None else [spelling.of_labels[:, first:last]])]
         nearness = similarities if settings is None else [settings.weigh_names(similarities)]
         for values, of_choices in zip(nearness, best, strict=True):
             for kept, columns in zip(choices, of_choices, strict=True):
@@ -54,13 +55,13 @@ def nearest_names(
 
 
 def _in_lists(
-    names: Names, search: VectorSearch, queries: np.ndarray, k: int, by_spelling: np.ndarray | None
+    names: Names, search: VectorSearch, queries: np.ndarray, k: int, spelling: Spelling | None
 ) -> list[np.ndarray]:
     """The labels with the nearest names by embedding, found by a search, and with those by spelling."""
     rows, values = search.nearest(queries, min(names.rows_for(k), names.rows_for(len(names))))
     found = [(names.labels_of(rows), values)]
-    if by_spelling is not None:
-        found.append(nearest_above_0(iter(by_spelling), len(queries), min(k, len(names))))
+    if spelling is not None:
+        found.append(spelling.nearest_labels(min(k, len(names))))
     keys = []
     for labels, similarity in found:
         row, place = np.nonzero(similarity > -np.inf)

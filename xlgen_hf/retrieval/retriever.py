@@ -29,7 +29,8 @@ from .index_parts import FURTHER, FURTHER_CALLED, fingerprints_of, label_matrix,
 from .lexical import LexicalIndex
 from .near_lists import NearLists, NearSearch
 from .near_names import nearest_names
-from .search import ExactSearch, Names, VectorSearch, nearest_above_0
+from .search import ExactSearch, Names, VectorSearch
+from .spelling import Spelling, nearest_texts
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ class LabelRetriever:
                 missed.
         """
         step = _QUERIES_AT_ONCE
-        if self.lexical is not None and texts is not None:
+        if self.lexical is not None and texts is not None and (allowed or "names" not in self.lists):
             step = max(1, min(step, _SPELLED_AT_ONCE // len(self.names)))
         choices = [np.arange(len(self)), *map(np.unique, allowed)]
         blocks = []
@@ -336,14 +337,12 @@ class LabelRetriever:
     ) -> RetrievedCandidates:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         neighbors = min(self.settings.neighbors, len(self.documents))
-        near, by_spelling = [self._search("documents").nearest(queries, neighbors, hidden)], None
+        spelling = None
         if self.lexical is not None and texts is not None:
-            encoded = self.lexical.encode(texts)
-            similarities = self.lexical.document_similarity(encoded)
-            near.append(nearest_above_0(similarities, len(queries), neighbors, hidden))
-            by_spelling = self.names_by_label.of_labels(self.lexical.name_similarity(encoded))
-        in_lists = self._search("names") if "names" in self.lists else None
-        keys = [nearest_names(self.names_by_label, queries, k, choices, by_spelling, settings, in_lists)]
+            spelling = Spelling(self.lexical, self.names_by_label, texts)
+        in_texts, in_names = self._search("documents"), self._search("names") if "names" in self.lists else None
+        near = nearest_texts(in_texts, queries, neighbors, hidden, spelling, approximate="documents" in self.lists)
+        keys = [nearest_names(self.names_by_label, queries, k, choices, spelling, settings, in_names)]
         for documents, similarity in near:
             row, place = np.nonzero(similarity > -np.inf)
             of_near = self.labels[documents[row, place]]
@@ -351,9 +350,9 @@ class LabelRetriever:
         text, labels = np.divmod(np.unique(np.concatenate(keys)), len(self))
         entry, rows = self.names_by_label.rows(labels)
         of_pairs = self.names_by_label.pairs(queries, text[entry], rows)
-        of_names = [np.maximum.reduceat(of_pairs, np.flatnonzero(np.diff(entry, prepend=-1)))]
-        if by_spelling is not None:
-            of_names.append(by_spelling[text, labels])
+        of_names = [self.names_by_label.best_of_labels(entry, of_pairs)]
+        if spelling is not None:
+            of_names.append(spelling.of_pairs(text, labels))
         return RetrievedCandidates(text, labels, of_names, near)
 
     def _search(self, what: Literal["documents", "names"]) -> VectorSearch:

@@ -273,6 +273,10 @@ class Names:
         found = similarity_of_pairs(queries, self._vectors, text, rows)
         return found.clip(0, 1, out=found)
 
+    def best_of_labels(self, entry: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Of values of names, `(P,)`, the greatest of each label; `entry` is what [`rows`] gave."""
+        return np.maximum.reduceat(values, np.flatnonzero(np.diff(entry, prepend=-1)))
+
     def labels_of(self, rows: np.ndarray) -> np.ndarray:
         """The labels that names are of, by their rows of the vectors; of any shape."""
         if not len(self._further):
