@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
 from .hashing import count_runs, hash_strings
 from .packed_rows import PackedRows, Postings
@@ -63,8 +63,8 @@ class LexicalIndex:
     def _of_telling_runs(self) -> Postings:
         names = self.names.matrix()
         starts = range(0, len(self.names), _TEXTS_AT_ONCE)
-        blocks = [_heaviest(names[i : i + _TEXTS_AT_ONCE], _TELLING_RUNS) for i in starts]
-        return Postings(PackedRows.of(vstack(blocks, format="csr")))
+        blocks = (_heaviest(names[i : i + _TEXTS_AT_ONCE], _TELLING_RUNS) for i in starts)
+        return Postings(PackedRows.joined(map(PackedRows.of, blocks), self.names.width))
 
     @classmethod
     def fit(cls, texts: Sequence[str], names: Sequence[str]) -> LexicalIndex:
@@ -216,8 +216,8 @@ class LexicalIndex:
 def _packed_texts(texts: Sequence[str], idf: np.ndarray) -> PackedRows:
     """Weights of training texts, made in blocks of rows."""
     starts = range(0, len(texts), _TEXTS_AT_ONCE)
-    blocks = [_heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf), _MOST_RUNS) for i in starts]
-    return PackedRows.of(vstack(blocks, format="csr"))
+    blocks = (_heaviest(_weighted(_hashed(texts[i : i + _TEXTS_AT_ONCE]), idf), _MOST_RUNS) for i in starts)
+    return PackedRows.joined(map(PackedRows.of, blocks), len(idf))
 
 
 def _hashed(texts: Sequence[str]) -> csr_matrix:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
@@ -35,12 +35,21 @@ class PackedRows:
         """The number of rows `N`."""
         return len(self.start) - 1
 
+    @classmethod
+    def joined(cls, blocks: Iterable[PackedRows], width: int) -> PackedRows:
+        """Rows and then others, of one width."""
+        parts: list[list[np.ndarray]] = [[np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float16)]]
+        for block in blocks:
+            parts[0].append(block.start[1:] + parts[0][-1][-1])
+            parts[1].append(block.runs)
+            parts[2].append(block.weights)
+        # One after the other, so that of many rows not all is in memory twice.
+        start, runs, weights = (np.concatenate(parts.pop(0)) for _ in _PARTS)
+        return cls(start, runs, weights, width)
+
     def __add__(self, other: PackedRows) -> PackedRows:
         """These rows and then others."""
-        start = np.concatenate([self.start, other.start[1:] + self.start[-1]])
-        return PackedRows(
-            start, np.concatenate([self.runs, other.runs]), np.concatenate([self.weights, other.weights]), self.width
-        )
+        return PackedRows.joined((self, other), self.width)
 
     def take(self, rows: np.ndarray) -> PackedRows:
         """The rows at some positions, in their order, `(n,)`."""
