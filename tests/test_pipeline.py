@@ -15,6 +15,8 @@ from transformers.pipelines.pt_utils import KeyDataset
 
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
+from xlgen_hf.labels.concepts import Concept
+from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.pipeline import TASK, XLGenPipeline
 from xlgen_hf.processing_xlgen import XLGenProcessor
@@ -248,3 +250,27 @@ def test_evidence_and_texts_for_a_person(make_model):
     sure, unsure = (XLGenPipeline(model, processor, abstain_below=bound)(TEXTS[0]) for bound in (0.4, 0.6))
     assert {one["abstain"] for one in sure} == {False} and {one["abstain"] for one in unsure} == {True}
     assert "abstain" not in tag(TEXTS[0])[0] and "evidence" not in tag(TEXTS[0])[0]
+
+
+def test_labels_as_concepts(make_model):
+    model, processor = make_model("bert", "bcl")
+    plain = XLGenPipeline(model, processor, top_k=4)
+    (before,) = plain(TEXTS[:1])
+    nothing = {"id": None, "language": None, "broader": []}
+    assert plain(TEXTS[:1], concepts=True)[0] == [{**one, **nothing} for one in before]
+    with pytest.raises(ConfigurationError, match="output_language fi: the model has no vocabulary"):
+        plain(TEXTS[0], output_language="fi")
+    names = processor.label_space.names
+    processor.vocabulary = Vocabulary(
+        [Concept(f"c:{name}", {"en": name, "fi": f"{name} (fi)"}, broader=("c:music",)) for name in names], "en"
+    )
+    above = {name: [] if name == "music" else ["c:music"] for name in names}
+    assert plain(TEXTS[:1])[0] == [{**one, "id": f"c:{one['label']}"} for one in before]
+    assert plain(TEXTS[:1], concepts=True, output_language="fi", with_parents=True)[0] == [
+        {
+            "label": f"{one['label']} (fi)", "score": one["score"], "id": f"c:{one['label']}", "language": "fi",
+            "broader": above[one["label"]],
+            "parents": [{"id": "c:music", "label": "music (fi)"} for _ in above[one["label"]]],
+        }
+        for one in before
+    ]  # fmt: skip

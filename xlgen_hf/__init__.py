@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .plots.trust import plot_reliability, plot_risk_coverage
     from .prediction.evidence import LabelEvidence
     from .prediction.predictor import Predictor
-    from .prediction.results import LabelPrediction
+    from .prediction.results import LabelPrediction, PredictedConcept
     from .processing_xlgen import XLGenProcessor
     from .ranking.decisions import DecisionRule
     from .ranking.reliability import reliability_table
@@ -64,6 +64,7 @@ __all__ = [
     "LabelRetriever",
     "LabelSpace",
     "LabelTrie",
+    "PredictedConcept",
     "Predictor",
     "RowOptions",
     "Vocabulary",
@@ -111,6 +112,7 @@ _MODULES = {
     "LabelRetriever": "retrieval.retriever",
     "LabelSpace": "labels.space",
     "LabelTrie": "labels.trie",
+    "PredictedConcept": "prediction.results",
     "Predictor": "prediction.predictor",
     "RowOptions": "data.options",
     "Vocabulary": "labels.vocabulary",

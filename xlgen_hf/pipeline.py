@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import Literal, TypedDict, cast
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -18,7 +18,6 @@ from .decoding.decoded_sets import DecodingOptions
 from .errors import ConfigurationError, DataError
 from .loading import check_pair
 from .modeling_xlgen import XLGenForConditionalGeneration
-from .prediction.evidence import LabelEvidence
 from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
 from .ranking.decisions import DecisionRule
@@ -28,7 +27,11 @@ __all__ = ["TASK", "ScoredLabel", "XLGenPipeline"]
 TASK = "extreme-multilabel-classification"
 _BATCH_SIZE = 64
 _OPTIONS = (
-    "abstain_below", "allowed", "decoding", "evidence", "expected_f1", "open_vocabulary", "rule", "threshold", "top_k",
+    "abstain_below", "allowed", "concepts", "decoding", "evidence", "expected_f1", "open_vocabulary",
+    "output_language", "rule", "threshold", "top_k", "with_parents",
+)  # fmt: skip
+_FLAGS: tuple[Literal["concepts", "evidence", "open_vocabulary", "with_parents"], ...] = (
+    "concepts", "evidence", "open_vocabulary", "with_parents",
 )  # fmt: skip
 _DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
@@ -43,12 +46,17 @@ class ScoredLabel(_LabelAndScore, total=False):
     """A predicted label, in the form that `text-classification` has, with what else is known or was asked for.
 
     Attributes:
-        id: id of its concept, if it has one.
+        id: id of its concept; None for a label without one, where concepts were asked for.
+        language, broader: language of the label and ids of the concepts directly above it, see [`PredictedConcept`].
+        parents: these with their labels, as `{"id", "label"}`.
         evidence: what speaks for it, as JSON holds [`LabelEvidence`].
         abstain: whether a person should look at its text.
     """
 
-    id: str
+    id: str | None
+    language: str | None
+    broader: list[str]
+    parents: list[dict[str, str]]
     evidence: dict[str, object]
     abstain: bool
 
@@ -62,6 +70,9 @@ class _Settings(TypedDict, total=False):
     open_vocabulary: bool
     evidence: bool
     abstain_below: float
+    output_language: str
+    with_parents: bool
+    concepts: bool
 
 
 class XLGenPipeline(Pipeline):
@@ -77,6 +88,7 @@ class XLGenPipeline(Pipeline):
     * `expected_f1`: as many labels as promise the highest F1; `rule`: any other [`DecisionRule`].
     * `batch_size`: texts in a batch, by default 64.
     * `allowed`, `open_vocabulary`: see [`XLGenForConditionalGeneration.predict`].
+    * `concepts` (adds `id`, `language` and `broader`), `output_language`, `with_parents`: see there, too.
     * `evidence`: add what speaks for each label, as `evidence`.
     * `abstain_below`: say of each label, as `abstain`, whether a person should look at its text, since the F1 that is
       expected of its labels is lower.
@@ -122,10 +134,11 @@ class XLGenPipeline(Pipeline):
             forward["decoding"] = decoding
         if (allowed := options.get("allowed")) is not None:
             forward["allowed"] = np.asarray(allowed)
-        if (open_vocabulary := options.get("open_vocabulary")) is not None:
-            forward["open_vocabulary"] = bool(open_vocabulary)
-        if (evidence := options.get("evidence")) is not None:
-            forward["evidence"] = bool(evidence)
+        for flag in _FLAGS:
+            if (wanted := options.get(flag)) is not None:
+                forward[flag] = bool(wanted)
+        if (language := options.get("output_language")) is not None:
+            forward["output_language"] = str(language)
         if (abstain_below := options.get("abstain_below")) is not None:
             forward["abstain_below"] = abstain_below  # type: ignore[typeddict-item]
         return {}, forward, {}
@@ -190,18 +203,20 @@ class XLGenPipeline(Pipeline):
         """A prediction in the form that `text-classification` has."""
         number = len(model_outputs.labels)
         ids = model_outputs.ids or [None] * number
-        evidence: Sequence[LabelEvidence | None] = model_outputs.evidence or [None] * number
-        ranked = zip(model_outputs.labels, model_outputs.scores, ids, evidence, strict=True)
+        ranked = zip(model_outputs.labels, model_outputs.scores, ids, strict=True)
         found: list[ScoredLabel] = []
-        for label, score, concept, of_label in ranked:
-            one: ScoredLabel = {"label": label, "score": score}
-            if concept is not None:
-                one["id"] = concept
-            if of_label is not None:
-                one["evidence"] = of_label.to_dict()
-            if model_outputs.abstain is not None:
-                one["abstain"] = model_outputs.abstain
-            found.append(one)
+        for label, score, concept_id in ranked:
+            found.append({"label": label, "score": score})
+            if concept_id is not None:
+                found[-1]["id"] = concept_id
+        for of_label, concept in zip(found, model_outputs.concepts or (), strict=False):
+            of_label |= {"id": concept.id, "language": concept.language, "broader": concept.broader}
+        for of_label, parents in zip(found, model_outputs.parents or (), strict=False):
+            of_label["parents"] = parents
+        for of_label, evidence in zip(found, model_outputs.evidence or (), strict=False):
+            of_label["evidence"] = evidence.to_dict()
+        for of_label in found if model_outputs.abstain is not None else ():
+            of_label["abstain"] = bool(model_outputs.abstain)
         return found
 
     def save_pretrained(self, save_directory: str | Path, **kwargs: object) -> None:

@@ -11,7 +11,9 @@ from tiny import ROWS
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.results import LabelPrediction, NovelLabel
 from xlgen_hf.prediction.staging import StagedLabels
@@ -77,6 +79,25 @@ def test_evidence_names_added_documents_until_they_are_taken_back(checkpoints, t
     for _ in range(2):
         assert main([*update, "--undo"]) == 0
     assert documents() == before and len(load_predictor(str(folder)).source.document_names) == len(ROWS)
+
+
+def test_names_and_ids_that_hold_the_sign(checkpoints, label_space, tmp_path, capsys):
+    """Concepts whose ids hold it can be renamed and merged; what may be read in two ways is refused."""
+    folder = tmp_path / "index"
+    concepts = [Concept(f"urn:?id={number}", {"en": name}) for number, name in enumerate(label_space.names)]
+    vocabulary = Vocabulary(concepts)
+    parts = (label_space, "retrieval", make_retriever(checkpoints["bert"], label_space), ScoreModel(), vocabulary)
+    save_source_alone(folder, *parts)
+    command, art, organ = ["update", "--model", str(folder)], vocabulary.ids["art"], vocabulary.ids["organ"]
+    assert main([*command, "--rename", f"{art}=E=mc2", "--merge", f"{organ}=E=mc2"]) == 0
+    names = load_predictor(str(folder)).label_space.names
+    assert "E=mc2" in names and not {"art", "organ"} & {*names}
+    assert main([*command, "--rename", "music=E", "--rename", "piano=mc2"]) == 0
+    assert main([*command, "--rename", "E=mc2=energy"]) == 1
+    told = capsys.readouterr().err
+    assert "several ways to read it fit: 'E' and 'mc2=energy' or 'E=mc2' and 'energy'" in told
+    assert main([*command, "--rename", '["E=mc2", "energy"]']) == 0
+    assert {"E", "energy"} <= {*load_predictor(str(folder)).label_space.names}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from dataclasses import replace
 
@@ -12,6 +13,7 @@ from xlgen_hf.cli.main import main
 from xlgen_hf.data.rows import load_rows
 from xlgen_hf.data.vocabulary_files import read_vocabulary, write_vocabulary
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
+from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import MODEL_FILES, files_of_model, matches
 from xlgen_hf.labels.clusters import LabelClusters
@@ -124,12 +126,64 @@ def test_new_labels_have_no_concept(files, index):
     assert german["labels"][place] == "organ music" and german["parents"][place] == []
 
 
-def test_csv_and_parquet(files, index):
+def test_labels_as_concepts(files, index, capsys):
     assert index() == 0
-    for name in ("out.csv", "out.parquet"):
-        words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl")]
-        assert main([*words, "--output-file", str(files / name), "--with-parents"]) == 0
-    assert (files / "out.csv").read_text(encoding="utf-8").splitlines()[0].endswith("ids,parents")
+    (files / "new.txt").write_text("organ music\n", encoding="utf-8")
+    plain = predict(files, "--add-labels", str(files / "new.txt"), "--top-k", "20")
+    options = ["--add-labels", str(files / "new.txt"), "--top-k", "20", "--output-language", "de", "--concepts"]
+    german = predict(files, *options)
+    for row, before in zip(german, plain, strict=True):
+        assert "concepts" not in before and "parents" not in row
+        expected = [
+            {
+                "id": concept,
+                "label": GERMAN.get(label, label),
+                "language": None if concept is None else "de" if label in GERMAN else "en",
+                "score": score,
+                "broader": [VOCABULARY.ids[BROADER[label]]] if label in BROADER else [],
+            }
+            for concept, label, score in zip(before["ids"], before["labels"], before["scores"], strict=True)
+        ]
+        assert row["concepts"] == expected and [one["label"] for one in expected] == row["labels"]
+    predictor = load_predictor(str(files / "index")).with_labels(["organ music"])
+    found = predictor.predict(
+        ["organ music", "pottery"], rule=DecisionRule("top_k", 20), output_language="de", concepts=True
+    )
+    assert [one.to_dict()["concepts"] for one in found] == [row["concepts"] for row in german]
+    capsys.readouterr()
+    assert main(["tag", "organ music", "--model", str(files / "index"), "--json"]) == 0
+    (one, *_) = (tagged := json.loads(capsys.readouterr().out))["concepts"]
+    assert one["id"] == tagged["ids"][0] and one["language"] == "en"
+
+
+def test_labels_of_a_model_without_a_vocabulary_are_concepts_without_ids(files, checkpoints):
+    words = ["index", "--train-file", str(files / "rows.jsonl"), "--encoder", checkpoints["bert"], "--epochs", "0"]
+    assert main([*words, "--output-dir", str(files / "index")]) == 0
+    for row in predict(files, "--concepts"):
+        assert row["concepts"] == [
+            {"id": None, "label": label, "language": None, "score": score, "broader": []}
+            for label, score in zip(row["labels"], row["scores"], strict=True)
+        ]
+    one = load_predictor(str(files / "index"))
+    with pytest.raises(ConfigurationError, match="with_parents: the model has no vocabulary; train it, or index"):
+        one.predict(["organ"], with_parents=True, concepts=True)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_files_with_concepts_are_read_back(files, index, ending):
+    assert index() == 0
+    out, scores = files / f"out.{ending}", files / "scores.json"
+    words = ["predict", "--model", str(files / "index"), "--input-file", str(files / "rows.jsonl"), "--top-k", "3"]
+    assert main([*words, "--output-file", str(out), "--output-language", "de", "--with-parents", "--concepts"]) == 0
+    if ending == "csv":
+        with out.open(encoding="utf-8", newline="") as file:
+            (row, *_) = csv.DictReader(file)
+        assert json.loads(row["concepts"])[0]["label"] == row["labels"].split("|")[0]
+        assert list(row)[-3:] == ["ids", "concepts", "parents"]
+    known = ["--vocabulary", str(files / "vocabulary.jsonl"), "--language", "en"]
+    words = ["evaluate", "--references", str(files / "rows.jsonl"), "--output-file", str(scores), *known]
+    assert main([*words, "--predictions", str(out)]) == 0
+    assert json.loads(scores.read_text())["micro_f1"] > 0
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])

@@ -50,15 +50,37 @@ def test_skos(tmp_path, caplog):
     )  # fmt: skip
     assert found.concepts[e + "3"].aliases == {"en": ("planets",)}
     for part in (
-        f"several preferred names in one language.*: 1, e.g. {e}3",
-        f"without a preferred name.*: 1, e.g. {e}5",
-        f"marked as deprecated.*: 1, e.g. {e}6",
-        f"references to concepts that the vocabulary does not have.*: 1, e.g. {e}9 in {e}2",
-        f"loops of broader concepts.*: 1, e.g. {e}3, {e}4",
-        f"values that are not texts.*: 1, e.g. {e}3 of {e}4",
+        rf"several preferred names in one language.*: 1, e.g. {e}3 \(row 8\)",
+        rf"without a preferred name.*: 1, e.g. {e}5 \(row 10\)",
+        rf"marked as deprecated.*: 1, e.g. {e}6 \(row 11\)",
+        rf"references to concepts that the vocabulary does not have.*: 1, e.g. {e}9 in {e}2 \(row 6\)",
+        rf"loops of broader concepts.*: 1, e.g. {e}3 \(row 8\), {e}4 \(row 9\)",
+        rf"values that are not texts.*: 1, e.g. {e}3 of {e}4 \(row 9\)",
         r"names that several concepts share: 1.*mercury \(planet\)",
     ):
         assert _logged(caplog, part), part
+
+
+_ABOUT_3 = """<?xml version="1.0"?>
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:skos="http://www.w3.org/2004/02/skos/core#">
+<skos:Concept rdf:about='http://e/?a=1&amp;b=3'><skos:altLabel xml:lang="en">x</skos:altLabel></skos:Concept>
+<skos:Concept rdf:about="http://e/1"><skos:prefLabel xml:lang="en">y</skos:prefLabel></skos:Concept>
+</rdf:RDF>"""
+_NAMED = "PREFIX skos: <http://www.w3.org/2004/02/skos/core#>\nPREFIX : <http://e/?a=1&b=>\n\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "row"),
+    [
+        ("v.rdf", _ABOUT_3, 3),
+        ("v.ttl", f'{_NAMED}# x.\n:3 a\n  skos:Concept .\n:1 a skos:Concept ; skos:prefLabel "y"@en .\n', 5),
+        ("v.ttl", f'{_NAMED}:1 a skos:Concept ; skos:prefLabel "y" ; skos:related\n:3 .\n\n:3 a skos:Concept .\n', 7),
+    ],
+)
+def test_the_line_of_a_concept_in_skos(tmp_path, caplog, name, content, row):
+    pytest.importorskip("rdflib", reason="the extra `skos` is not installed")
+    read_vocabulary(write(tmp_path / name, content))
+    assert _logged(caplog, rf"without a preferred name.*: 1, e.g. http://e/\?a=1&b=3 \(row {row}\)"), caplog.text
 
 
 def _logged(caplog, pattern):

@@ -104,9 +104,28 @@ def test_new_counts_give_new_ids(more):
 
 
 def test_a_pair_may_hold_the_sign_between_its_names():
-    space = LabelSpace(["a=b", "c"], [1, 0])
-    assert split_pair("a=b=c", space, "--merge") == ("a=b", "c")
-    assert split_pair("c=d=e", space, "--rename") == ("c", "d=e")
-    for wrong in ("c", "=c", "c="):
+    def read(text, option="--rename", known=("a=b", "c")):
+        return split_pair(text, option, known.__contains__, both_known=option == "--merge")
+
+    assert read("a=b=c", "--merge") == ("a=b", "c")
+    assert read("c=d=e") == ("c", "d=e")
+    assert read("d=e") == ("d", "e")  # which is refused with the labels that there are
+    assert read("x?id=5=c", known=("x?id=5",)) == ("x?id=5", "c")
+    for wrong in ("c", "=c", "c=", "[1, 2]", '["a", " "]'):
         with pytest.raises(LabelSpaceError, match=r"--rename .*: give a label, the sign ="):
-            split_pair(wrong, space, "--rename")
+            read(wrong)
+
+
+def test_a_pair_that_can_be_read_in_several_ways_is_refused():
+    known = ("a", "a=b", "c", "b=c")
+    for option in ("--rename", "--merge"):
+        with pytest.raises(
+            LabelSpaceError, match=r"several ways to read it fit: 'a' and 'b=c' or 'a=b' and 'c'\. Write"
+        ):
+            split_pair("a=b=c", option, known.__contains__, both_known=option == "--merge")
+        assert split_pair('["a=b", "c"]', option, known.__contains__, both_known=True) == ("a=b", "c")
+    assert split_pair("a=b=c", "--merge", ("a", "a=b", "c").__contains__, both_known=True) == ("a=b", "c")
+    with pytest.raises(
+        LabelSpaceError, match=r"does not have the labels, read as 'x' and 'y=z' or 'x=y' and 'z'\. .*JSON"
+    ):
+        split_pair("x=y=z", "--rename", known.__contains__, both_known=False)

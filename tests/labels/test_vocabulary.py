@@ -38,6 +38,25 @@ def test_concepts_of_one_name_stay_apart():
     assert make_vocabulary().same_names() == {"mercury": [URI + "1", URI + "2"]} and not german.same_names()
 
 
+def test_the_language_of_a_label_is_that_of_its_name():
+    german = make_vocabulary().in_language("DE")
+    assert [german.language_of(one) for one in german.concepts] == ["de", "en", "de", "de", "en"]
+    assert german.in_language("en").labels == make_vocabulary().labels
+    assert german.in_language("en") is german.in_language("EN") and german.in_language("de") is german
+    assert make_vocabulary().language_of(URI + "1") == "en"  # mercury (planets)
+    unnamed = Vocabulary([Concept("1", {"": "bank"}), Concept("2", {"": "river"})], labels={"1": "bank", "2": "other"})
+    assert unnamed.language_of("1") is None and unnamed.language_of("2") is None
+    with pytest.raises(LabelSpaceError, match="'3' is not the id of a concept"):
+        unnamed.language_of("3")
+
+
+def test_no_concept_is_above_itself():
+    vocabulary = Vocabulary([Concept("1", {"en": "a"}, broader=("1", "2")), Concept("2", {"en": "b"})])
+    assert vocabulary.parents("1") == ["2"]
+    with pytest.raises(LabelSpaceError, match="'3' is not the id of a concept"):
+        vocabulary.parents("3")
+
+
 def test_the_last_part_of_an_id_and_then_the_id_tell_concepts_apart():
     same = [Concept(one, {"en": "bank"}) for one in ("http://a/1", "http://b/1", "http://b/2#x")]
     assert list(Vocabulary(same).labels.values()) == ["bank (http://a/1)", "bank (http://b/1)", "bank (x)"]

@@ -10,7 +10,7 @@ from sources import ROW_TEXTS, TEXTS, fused, make_rcl, make_retriever, make_tree
 from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.prediction.predictor import Predictor
-from xlgen_hf.prediction.results import as_concepts
+from xlgen_hf.prediction.results import form_of_answers
 from xlgen_hf.ranking.decisions import DecisionRule
 
 OF_RETRIEVAL = {"retrieval", "neighbors", "names", "lexical_neighbors", "lexical_names"}
@@ -115,7 +115,7 @@ def test_aliases_are_named_and_labels_follow_the_language(checkpoints, label_spa
     (found,) = predictor.predict(["church music (de)"], evidence=True)
     names = {match.name for reason in found.evidence for match in reason.names if match.by == "lexical"}
     assert "church music (de)" in names
-    german = as_concepts(found, vocabulary.in_language("de"))
+    german = form_of_answers(vocabulary, output_language="de")(found)
     assert [reason.label for reason in german.evidence] == german.labels == [f"{one} (de)" for one in found.labels]
 
 

@@ -160,7 +160,12 @@ def test_models_and_labels(make_model, serve, folder, tmp_path):
     body = {"text": "a piano", "model": "second", "output_language": "fi", "with_parents": True}
     (answer,) = client.post("/v1/predict", json=body).json()["predictions"]
     assert all(label.endswith("(fi)") for label in answer["labels"])
-    assert answer["parents"] == [[] for _ in answer["labels"]]
+    assert answer["parents"] == [[] for _ in answer["labels"]] and "concepts" not in answer
+    (answer,) = client.post("/v1/predict", json={**body, "concepts": True}).json()["predictions"]
+    ranked = zip(answer["ids"], answer["labels"], answer["scores"], strict=True)
+    assert answer["concepts"] == [
+        {"id": one, "label": label, "language": "fi", "score": score, "broader": []} for one, label, score in ranked
+    ]
     assert client.get("/v1/labels", params={"limit": 0}).status_code == 422
 
 

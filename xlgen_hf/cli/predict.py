@@ -25,9 +25,8 @@ if TYPE_CHECKING:
     from ..encoders.number_types import NumberType
     from ..files.json_lines import BlockFolder
     from ..prediction.ensemble import Ensemble
-    from ..prediction.options import Answer
     from ..prediction.predictor import Predictor
-    from ..prediction.results import LabelPrediction
+    from ..prediction.results import Answer, LabelPrediction
     from ..ranking.decisions import DecisionRule
 
 __all__ = ["CHUNK_SIZE", "predict"]
@@ -146,6 +145,12 @@ def predict(
     with_parents: Annotated[
         bool, typer.Option("--with-parents", help="Add the broader concepts of each label.")
     ] = False,
+    concepts: Annotated[
+        bool,
+        typer.Option(
+            "--concepts", help="Add each label as a concept: id, label, language, score, and ids of broader ones."
+        ),
+    ] = False,
     cluster_threshold: Annotated[
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
@@ -214,7 +219,7 @@ def predict(
         "allowed": _choose_labels(members[0], allow, deny, cluster, branch, without_branch),
         "batch_size": batch_size,
     }
-    answer = _answer(members[0], output_language, with_parents=with_parents)
+    answer = _answer(members[0], output_language, with_parents=with_parents, concepts=concepts)
     predict_texts = partial(members[0].predict, **further, **settings)
     if len(members) > 1:
         predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
@@ -372,11 +377,17 @@ def _choose_labels(
     )
 
 
-def _answer(predictor: Predictor, language: str | None, *, with_parents: bool) -> Answer:
+def _answer(predictor: Predictor, language: str | None, *, with_parents: bool, concepts: bool) -> Answer:
     """What brings a prediction into the form that the options ask for."""
-    from ..prediction.options import form_of_answers
+    from ..prediction.results import form_of_answers
 
-    return form_of_answers(predictor, output_language=language, with_parents=with_parents, spelling=option_name)
+    return form_of_answers(
+        predictor.vocabulary,
+        output_language=language,
+        with_parents=with_parents,
+        concepts=concepts,
+        spelling=option_name,
+    )
 
 
 def _predictions(

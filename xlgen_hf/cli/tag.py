@@ -32,7 +32,7 @@ def tag(
     threshold: Annotated[
         str | None, typer.Option(help="Show the labels with at least this score, from 0 to 1, or auto.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with all evidence.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with concepts and all evidence.")] = False,
     device: Device = None,
     dtype: DType = None,
 ) -> None:
@@ -48,7 +48,7 @@ def tag(
 
     logging.disable_progress_bar()  # of weights that load: the answer is all there is to see
     predictor = load_on_device(model, device, dtype=dtype)
-    answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True)
+    answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True, concepts=json)
     for number, (text, answer) in enumerate(zip(wanted, answers, strict=True)):
         if json:
             _print_json(text, answer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -47,7 +48,11 @@ def update(
     ] = "error",
     rename: Annotated[
         list[str] | None,
-        typer.Option(metavar="OLD=NEW", help="A label gets another name.", rich_help_panel="Labels"),
+        typer.Option(
+            metavar="OLD=NEW",
+            help='A label gets another name. Names with = may need \'["OLD", "NEW"]\'.',
+            rich_help_panel="Labels",
+        ),
     ] = None,
     merge: Annotated[
         list[str] | None,
@@ -126,12 +131,26 @@ def _edits(
     from ..files.saving import current_folder
     from ..labels.changes import LabelEdits, split_pair
     from ..labels.space import LabelSpace
+    from ..labels.vocabulary import Vocabulary
     from ..updating.staged import read_new_labels
 
-    space = LabelSpace.load(current_folder(model))
+    folder = current_folder(model)
+    space = LabelSpace.load(folder)
+    new_names: set[str] = set()
+
+    @cache
+    def vocabulary() -> Vocabulary | None:  # which takes a while to read, and few names hold the sign
+        return Vocabulary.load(folder, space.names)
+
+    def is_known(name: str) -> bool:
+        concepts = None if name in space or name in new_names else vocabulary()
+        return name in space or name in new_names or (concepts is not None and bool(concepts.find(name)))
+
+    renamed = [split_pair(one, "--rename", is_known, both_known=False) for one in rename or ()]
+    new_names.update(new for _, new in renamed)
     return LabelEdits(
-        [split_pair(one, space, "--rename") for one in rename or ()],
-        [split_pair(one, space, "--merge") for one in merge or ()],
+        renamed,
+        [split_pair(one, "--merge", is_known, both_known=True) for one in merge or ()],
         remove or (),
         [] if add_labels is None else read_new_labels(add_labels, min_count),
     )

@@ -38,7 +38,7 @@ class RawConcept:
 
     Attributes:
         id: its identifier.
-        row: line or record that it comes from, from 1; None in SKOS, which has no order.
+        row: line or record that it comes from, from 1; None where that is not known, as in JSON-LD.
         names, aliases, definitions: texts with their languages.
         broader, related: ids.
         notation: its code.

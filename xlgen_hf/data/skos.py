@@ -5,11 +5,12 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
+from xml.sax.saxutils import unescape
 
 from ..errors import DataError, MissingExtraError
 from ..files.atomic import atomic_path
@@ -33,6 +34,8 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`\x00-\x20]+")
 _MADE_URI = "urn:xlgen:concept:"  # + an id that is not a URI
 _NO_BASE = "http://relative.invalid/"  # what a URI without a base begins with; without it rdflib takes the folder
 _XL = "http://www.w3.org/2008/05/skos-xl#"  # names as nodes of their own, with the text in `literalForm`
+_SUBJECT = re.compile(rb"\s*(?:<([^>\s]+)>|([\w.-]*):([\w.-]+))(?:\s|$)")  # of a statement in Turtle or N-Triples
+_ABOUT = re.compile(rb"""\brdf:about\s*=\s*(?:"([^"]+)"|'([^']+)')""")
 _NOT_TEXT = "values that are not texts, and are left out"
 
 
@@ -65,23 +68,24 @@ def read_skos(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
     _require_rdflib()
     from rdflib import RDF, SKOS, URIRef
 
-    graph = _parsed(path)
+    with open_binary(path) as file:
+        content = file.read()
+    graph = _parsed(content, path)
     uris = sorted({one for one in graph.subjects(RDF.type, SKOS.Concept) if isinstance(one, URIRef)})
     if not uris:
         raise DataError("There is no skos:Concept in the file.", file=path)
     broader: dict[Node, list[str]] = {}
     for parent, child in graph.subject_objects(SKOS.narrower):
         broader.setdefault(child, []).append(_id_of(parent))
+    lines = _lines(content, path, {prefix: str(uri) for prefix, uri in graph.namespaces()})
     for uri in uris:
-        yield _concept(graph, uri, sorted(broader.get(uri, [])), reader)
+        yield _concept(graph, uri, lines.get(_id_of(uri)), sorted(broader.get(uri, [])), reader)
 
 
-def _parsed(path: Path) -> Graph:
+def _parsed(content: bytes, path: Path) -> Graph:
     """The triples of a file."""
     from rdflib import Graph
 
-    with open_binary(path) as file:
-        content = file.read()
     if _format_of(path) == "json-ld":
         _refuse_remote_context(content, path)
     try:
@@ -89,6 +93,32 @@ def _parsed(path: Path) -> Graph:
     except Exception as err:  # each of rdflib's parsers raises classes of its own, some of them Exception itself
         reason = " ".join(str(err).split())[:300] or type(err).__name__
         raise DataError(f"Not valid {_format_of(path)}: {reason}", file=path) from err
+
+
+def _lines(content: bytes, path: Path, namespaces: Mapping[str, str]) -> dict[str, int]:
+    """Id -> the line, from 1, on which a file begins to describe it, where that can be seen: not in JSON-LD.
+
+    rdflib keeps no lines. A prefixed name with escapes, or an id that follows from a base, has none here.
+    """
+    found: dict[str, int] = {}
+    kind, is_begin = _format_of(path), True
+    for number, line in enumerate(content.splitlines() if kind != "json-ld" else (), 1):
+        if kind == "xml":
+            ids = [unescape((double or single).decode("utf-8", "replace")) for double, single in _ABOUT.findall(line)]
+        else:
+            subject = _SUBJECT.match(line) if is_begin else None
+            ids = [] if subject is None else [_expanded(subject, namespaces)]
+            said = line.strip()
+            if said and not said.startswith(b"#"):
+                is_begin = said.endswith(b".") or said.lower().startswith((b"prefix ", b"base "))
+        for one in ids:
+            found.setdefault(one, number)
+    return found
+
+
+def _expanded(subject: re.Match[bytes], namespaces: Mapping[str, str]) -> str:
+    uri, prefix, name = (b"" if part is None else part for part in subject.groups())
+    return uri.decode("utf-8", "replace") or namespaces.get(prefix.decode(), "") + name.decode("utf-8", "replace")
 
 
 def _refuse_remote_context(content: bytes, path: Path) -> None:
@@ -113,7 +143,7 @@ def _refuse_remote_context(content: bytes, path: Path) -> None:
             waiting += value.values()
 
 
-def _concept(graph: Graph, uri: URIRef, broader: list[str], reader: ConceptReader) -> RawConcept:
+def _concept(graph: Graph, uri: URIRef, row: int | None, broader: list[str], reader: ConceptReader) -> RawConcept:
     """One concept; what RDF has in no order is sorted."""
     from rdflib import OWL, SKOS, Literal, URIRef
 
@@ -130,12 +160,12 @@ def _concept(graph: Graph, uri: URIRef, broader: list[str], reader: ConceptReade
             if isinstance(one, Literal):
                 found.add((one.language or "", str(one)))
             else:
-                reader.note(_NOT_TEXT, f"{one} of {_id_of(uri)}")
+                reader.note(_NOT_TEXT, f"{one} of {_id_of(uri)}", row)
         return sorted(found)
 
     return RawConcept(
         _id_of(uri),
-        None,
+        row,
         texts(SKOS.prefLabel),
         texts(SKOS.altLabel, SKOS.hiddenLabel),
         texts(SKOS.definition),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import json
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -203,19 +204,49 @@ def _column_sums(labels: csr_matrix) -> np.ndarray:
     return np.bincount(labels.indices, minlength=labels.shape[1]).astype(np.int64)
 
 
-def split_pair(text: str, space: LabelSpace, option: str) -> tuple[str, str]:
-    """`OLD=NEW` -> both; either may hold the sign itself, if OLD is a label.
+def split_pair(text: str, option: str, is_known: Callable[[str], bool], *, both_known: bool) -> tuple[str, str]:
+    """`OLD=NEW`, or a JSON list of both, -> both.
+
+    Names and ids may hold the sign themselves: of several ways to read the text, the one in which OLD is known counts.
 
     Args:
         text: what was given.
-        space: the labels.
         option: what it was given for, for the message.
+        is_known: whether a name or an id means a label.
+        both_known: whether NEW must be known as well.
 
     Raises:
-        LabelSpaceError: if there is no sign, or no label before one.
+        LabelSpaceError: if there is no sign, or of several ways to read the text none fits, or more than one.
     """
+    pair = _json_pair(text)
+    if pair is not None:
+        return pair
     parts = text.split("=")
-    pairs = [("=".join(parts[:i]), "=".join(parts[i:])) for i in range(1, len(parts))]
-    if not pairs or not all(all(part.strip() for part in pair) for pair in pairs[:1]):
+    splits = [("=".join(parts[:place]), "=".join(parts[place:])) for place in range(1, len(parts))]
+    pairs = [(old, new) for old, new in splits if old.strip() and new.strip()]
+    if not pairs:
         raise LabelSpaceError(f"{option} {text!r}: give a label, the sign = and a name, such as 'cats=cat'.")
-    return next((pair for pair in pairs if pair[0] in space), pairs[0])
+    if len(pairs) == 1:
+        return pairs[0]
+    fitting = [(old, new) for old, new in pairs if is_known(old) and (not both_known or is_known(new))]
+    if len(fitting) == 1:
+        return fitting[0]
+    read = " or ".join(f"{old!r} and {new!r}" for old, new in fitting or pairs)
+    why = f"several ways to read it fit: {read}" if fitting else f"the model does not have the labels, read as {read}"
+    example = json.dumps((fitting or pairs)[0], ensure_ascii=False)
+    raise LabelSpaceError(f"{option} {text!r}: {why}. Write both as a JSON list to be clear: {option} '{example}'.")
+
+
+def _json_pair(text: str) -> tuple[str, str] | None:
+    """Both names of a JSON list of two; None for anything else."""
+    try:
+        found = json.loads(text) if text.startswith("[") else None
+    except ValueError:
+        return None
+    if (
+        not isinstance(found, list)
+        or len(found) != 2
+        or not all(isinstance(one, str) and one.strip() for one in found)
+    ):
+        return None
+    return found[0], found[1]

@@ -74,6 +74,7 @@ class Vocabulary:
         self, concepts: Iterable[Concept], language: str | None = None, *, labels: Mapping[str, str] | None = None
     ) -> None:
         self.concepts: dict[str, Concept] = {}
+        self._translated: dict[str, Vocabulary] = {}
         for one in concepts:
             if one.id in self.concepts or not one.names:
                 what = "is the id of two concepts" if one.id in self.concepts else "is a concept without a name"
@@ -129,12 +130,27 @@ class Vocabulary:
         return f"Vocabulary({len(self)} concepts, names in {list(self.languages)}, labels in {self.language!r})"
 
     def in_language(self, language: str) -> Vocabulary:
-        """The same concepts with labels in another language.
+        """The same concepts with labels in another language; made once for each.
 
         Raises:
             ConfigurationError: if no concept has a name in it.
         """
-        return Vocabulary(self.concepts.values(), language)
+        language = language.lower()
+        if language == self.language:
+            return self
+        if language not in self._translated:
+            self._translated[language] = Vocabulary(self.concepts.values(), language)
+        return self._translated[language]
+
+    def language_of(self, concept_id: str) -> str | None:
+        """Language of a concept's label: another one where it has no name in that of the labels; None if unknown.
+
+        Raises:
+            LabelSpaceError: if there is no such concept.
+        """
+        names = self._known(concept_id).names
+        spoken = (one for one in self._order if one in names and _is_called(self.labels[concept_id], names[one]))
+        return next(spoken, None) or None
 
     def named_otherwise(self) -> list[str]:
         """Ids of the concepts without a name in the language of the labels."""
@@ -255,8 +271,7 @@ class Vocabulary:
         Raises:
             LabelSpaceError: if there is no such concept.
         """
-        if concept_id not in self.concepts:
-            raise LabelSpaceError(f"{concept_id!r} is not the id of a concept of the vocabulary.")
+        self._known(concept_id)
         found, waiting = {concept_id}, deque([concept_id])
         while waiting:
             new = [one for one in self._narrower.get(waiting.popleft(), ()) if one not in found]
@@ -265,8 +280,17 @@ class Vocabulary:
         return found
 
     def parents(self, concept_id: str) -> list[str]:
-        """Ids of the broader concepts of a concept that the vocabulary has."""
-        return [one for one in self.concepts[concept_id].broader if one in self.concepts]
+        """Ids of the broader concepts of a concept that the vocabulary has, itself left out.
+
+        Raises:
+            LabelSpaceError: if there is no such concept.
+        """
+        return [one for one in self._known(concept_id).broader if one in self.concepts and one != concept_id]
+
+    def _known(self, concept_id: str) -> Concept:
+        if concept_id not in self.concepts:
+            raise LabelSpaceError(f"{concept_id!r} is not the id of a concept of the vocabulary.")
+        return self.concepts[concept_id]
 
     def broader_labels(self) -> dict[str, list[str]]:
         """Label -> labels of its broader concepts, for those that have some."""
@@ -349,6 +373,11 @@ class Vocabulary:
             if unknown is not None:
                 return f"the concept {one.id!r} refers to {unknown!r}, which is not a concept of it."
         return None
+
+
+def _is_called(label: str, name: str) -> bool:
+    """Whether a label is a name, perhaps with what tells it apart from others, see `distinct_labels`."""
+    return label == name or label.startswith(f"{name} (")
 
 
 def vocabulary_labels(vocabulary: Vocabulary | Sequence[str] | None) -> list[str] | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -12,12 +11,8 @@ from ..errors import ConfigurationError
 from ..ranking.decisions import DecisionRule
 from ..ranking.thresholds import tuned_threshold
 from .predictor import Predictor
-from .results import LabelPrediction, as_concepts
 
-__all__ = ["Answer", "Spelling", "chosen_labels", "chosen_rule", "form_of_answers"]
-
-Answer: TypeAlias = Callable[[LabelPrediction], LabelPrediction]
-"""Brings a prediction into the form that the options ask for."""
+__all__ = ["Spelling", "chosen_labels", "chosen_rule"]
 
 Spelling: TypeAlias = Callable[[str], str]
 """How an option is written where it was given, for messages: `top_k` may be `--top-k`."""
@@ -126,34 +121,3 @@ def chosen_labels(
         names = [spelling(name) for name in ("allow", "deny", "cluster")]
         raise ConfigurationError(f"{', '.join(names)} and branches leave no label to predict.")
     return None if chosen.all() else np.flatnonzero(chosen)
-
-
-def form_of_answers(
-    predictor: Predictor,
-    *,
-    output_language: str | None = None,
-    with_parents: bool = False,
-    spelling: Spelling = str,
-) -> Answer:
-    """What brings a prediction into the form that options ask for.
-
-    Args:
-        predictor: the model.
-        output_language: language of the labels; that of the training if None.
-        with_parents: whether the broader concepts of each label are added.
-        spelling: how options are written in messages.
-
-    Raises:
-        ConfigurationError: if the model has no vocabulary, or it has no name in the language.
-    """
-    vocabulary = predictor.vocabulary
-    if output_language is None and not with_parents:
-        return lambda prediction: prediction
-    if vocabulary is None:
-        option = spelling("with_parents") if output_language is None else spelling("output_language")
-        given = "" if output_language is None else f" {output_language}"
-        raise ConfigurationError(
-            f"{option}{given}: the model has no vocabulary; train it, or index, with --vocabulary."
-        )
-    shown = vocabulary if output_language is None else vocabulary.in_language(output_language)
-    return partial(as_concepts, vocabulary=shown, parents=with_parents)

@@ -32,6 +32,9 @@ class PredictionMixin:
         open_vocabulary: bool = False,
         evidence: bool = False,
         abstain_below: float | None = None,
+        output_language: str | None = None,
+        with_parents: bool = False,
+        concepts: bool = False,
         batch_size: int = 64,
         progress: bool = False,
     ) -> list[LabelPrediction]:
@@ -47,6 +50,9 @@ class PredictionMixin:
             open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
             evidence: also say what speaks for each label (`evidence`).
             abstain_below: mark texts whose expected F1 is lower, in [0, 1], for a person (`abstain`); no text if None.
+            output_language: language of the labels, one of the vocabulary's; that of the training if None.
+            with_parents: also say what is broader than each label (`parents`).
+            concepts: also give each label as a concept (`concepts`).
             batch_size: texts in a batch.
             progress: show a progress bar on a terminal.
 
@@ -62,6 +68,9 @@ class PredictionMixin:
             open_vocabulary=open_vocabulary,
             evidence=evidence,
             abstain_below=abstain_below,
+            output_language=output_language,
+            with_parents=with_parents,
+            concepts=concepts,
             batch_size=batch_size,
             progress=progress,
         )

@@ -27,7 +27,7 @@ from .candidate_ranker import model_source
 from .encoding import GeneratorModel, ModelSource
 from .evidence import LabelEvidence, explain_batch, input_candidates
 from .generator import Generator, length_batches
-from .results import LabelPrediction, NovelLabel, add_confidence
+from .results import LabelPrediction, NovelLabel, add_confidence, form_of_answers
 
 __all__ = ["Predictor", "RankedTexts", "candidate_values"]
 
@@ -170,6 +170,9 @@ class Predictor:
         open_vocabulary: bool = False,
         evidence: bool = False,
         abstain_below: float | None = None,
+        output_language: str | None = None,
+        with_parents: bool = False,
+        concepts: bool = False,
         batch_size: int = 64,
         progress: bool = False,
     ) -> list[LabelPrediction]:
@@ -187,6 +190,9 @@ class Predictor:
             open_vocabulary: also look for label names that are not in the label space (`novel_labels`).
             evidence: also say what speaks for each label (`evidence`).
             abstain_below: mark texts whose expected F1 is lower, in [0, 1], for a person (`abstain`); no text if None.
+            output_language: language of the labels, one of the vocabulary's; that of the training if None.
+            with_parents: also say what is broader than each label (`parents`).
+            concepts: also give each label as a concept (`concepts`).
             batch_size: texts in a batch.
             progress: show a progress bar on a terminal.
 
@@ -198,6 +204,9 @@ class Predictor:
         """
         confidence = self.score_model.confidence
         self._check_abstention(abstain_below)
+        answer = form_of_answers(
+            self.vocabulary, output_language=output_language, with_parents=with_parents, concepts=concepts
+        )
         decided = self.decide(
             texts,
             decoding=decoding,
@@ -212,7 +221,7 @@ class Predictor:
         predictions = self.to_predictions(decided.scored, decided)
         if confidence is not None:
             add_confidence(predictions, confidence.estimate(decided.scored), abstain_below)
-        return predictions
+        return [answer(one) for one in predictions]
 
     def _check_abstention(self, bound: float | None) -> None:
         if bound is None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias
 
+from ..errors import ConfigurationError
 from ..ranking.confidence import Confidence
 from .evidence import LabelEvidence
 
 if TYPE_CHECKING:
     from ..labels.vocabulary import Vocabulary
 
-__all__ = ["LabelPrediction", "NovelLabel", "add_confidence", "as_concepts"]
+__all__ = ["Answer", "LabelPrediction", "NovelLabel", "PredictedConcept", "add_confidence", "form_of_answers"]
 
 
 @dataclass
@@ -30,6 +32,26 @@ class NovelLabel:
     nearest: str
 
 
+@dataclass(frozen=True)
+class PredictedConcept:
+    """A predicted label as the concept that it stands for.
+
+    Attributes:
+        id: id of the concept; None for a label without one, as all are where the model has no vocabulary.
+        label: the label.
+        language: language of the label, a tag such as `de`: the one that was asked for, or another one where the
+            concept has no name in that; None where it is not known.
+        score: probability of the label, in [0, 1].
+        broader: ids of its broader concepts, those directly above it.
+    """
+
+    id: str | None
+    label: str
+    language: str | None
+    score: float
+    broader: list[str] = field(default_factory=list)
+
+
 @dataclass
 class LabelPrediction:
     """The labels of one text.
@@ -42,7 +64,8 @@ class LabelPrediction:
             decoding.
         ids: id of the concept that each label stands for, None for a label without one; None where the model has no
             vocabulary.
-        parents: broader concepts of each label, as `{"id", "label"}`, where they were asked for, see [`as_concepts`].
+        concepts: each label as a concept, in the order of `labels`, where they were asked for.
+        parents: broader concepts of each label, as `{"id", "label"}`, where they were asked for.
         evidence: what speaks for each label, where it was asked for.
         candidates: labels that the model read with the text, in this order and named as in the label space, where
             evidence was asked for; None of a model that reads none.
@@ -57,6 +80,7 @@ class LabelPrediction:
     clusters: list[str] = field(default_factory=list)
     novel_labels: list[NovelLabel] = field(default_factory=list)
     ids: list[str | None] | None = None
+    concepts: list[PredictedConcept] | None = None
     parents: list[list[dict[str, str]]] | None = None
     evidence: list[LabelEvidence] | None = None
     candidates: list[str] | None = None
@@ -87,20 +111,71 @@ def add_confidence(
         one.abstain = None if abstain_below is None else f1 < abstain_below
 
 
-def as_concepts(prediction: LabelPrediction, vocabulary: Vocabulary, *, parents: bool = False) -> LabelPrediction:
+Answer: TypeAlias = Callable[[LabelPrediction], LabelPrediction]
+"""Brings a prediction into the form that options ask for."""
+
+
+def form_of_answers(
+    vocabulary: Vocabulary | None,
+    *,
+    output_language: str | None = None,
+    with_parents: bool = False,
+    concepts: bool = False,
+    spelling: Callable[[str], str] = str,
+) -> Answer:
+    """What brings a model's predictions into the form that options ask for.
+
+    Args:
+        vocabulary: that of the model.
+        output_language: language of the labels; that of the training if None.
+        with_parents: whether the broader concepts of each label are added (`parents`).
+        concepts: whether each label is added as a concept (`concepts`).
+        spelling: how options are written in messages: `with_parents` may be `--with-parents`.
+
+    Raises:
+        ConfigurationError: if the model has no vocabulary, or that has no name in the language.
+    """
+    if output_language is None and not with_parents:
+        return partial(_in_form, vocabulary=vocabulary, concepts=True) if concepts else lambda prediction: prediction
+    if vocabulary is None:
+        option = "with_parents" if output_language is None else "output_language"
+        given = "" if output_language is None else f" {output_language}"
+        raise ConfigurationError(
+            f"{spelling(option)}{given}: the model has no vocabulary; train it, or index, with --vocabulary."
+        )
+    shown = vocabulary if output_language is None else vocabulary.in_language(output_language)
+    return partial(_in_form, vocabulary=shown, parents=with_parents, concepts=concepts)
+
+
+def _in_form(
+    prediction: LabelPrediction, vocabulary: Vocabulary | None, *, parents: bool = False, concepts: bool = False
+) -> LabelPrediction:
     """A prediction with the labels of a vocabulary, such as that of the model in another language.
 
     Args:
-        prediction: a prediction with ids; labels without one keep their names.
-        vocabulary: the vocabulary of the model, or what its `in_language` gave.
+        prediction: the prediction; labels without a concept keep their names.
+        vocabulary: that of the model, or what its `in_language` gave.
         parents: whether the broader concepts of each label are added.
+        concepts: whether each label is added as a concept.
     """
     ids = prediction.ids or [None] * len(prediction.labels)
-    named = zip(prediction.labels, ids, strict=True)
-    labels = [label if one is None else vocabulary.labels[one] for label, one in named]
-    above = [[] if one is None else vocabulary.parents(one) for one in ids]
-    found = [[{"id": one, "label": vocabulary.labels[one]} for one in of_label] for of_label in above]
+    ranked = zip(ids, prediction.labels, prediction.scores, strict=True)
+    found = [_concept(vocabulary, *one) for one in ranked]
+    names = {} if vocabulary is None else vocabulary.labels
     evidence = prediction.evidence and [
-        replace(one, label=label) for one, label in zip(prediction.evidence, labels, strict=True)
+        replace(one, label=concept.label) for one, concept in zip(prediction.evidence, found, strict=True)
     ]
-    return replace(prediction, labels=labels, parents=found if parents else None, evidence=evidence)
+    return replace(
+        prediction,
+        labels=[one.label for one in found],
+        concepts=found if concepts else None,
+        parents=[[{"id": id_, "label": names[id_]} for id_ in one.broader] for one in found] if parents else None,
+        evidence=evidence,
+    )
+
+
+def _concept(vocabulary: Vocabulary | None, concept_id: str | None, label: str, score: float) -> PredictedConcept:
+    if vocabulary is None or concept_id is None:
+        return PredictedConcept(None, label, None, score)
+    named, language = vocabulary.labels[concept_id], vocabulary.language_of(concept_id)
+    return PredictedConcept(concept_id, named, language, score, vocabulary.parents(concept_id))

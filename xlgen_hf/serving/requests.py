@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from ..decoding.decoded_sets import DecodingOptions
 from ..errors import ConfigurationError
 from ..prediction.generator import Generator
-from ..prediction.options import chosen_labels, chosen_rule, form_of_answers
+from ..prediction.options import chosen_labels, chosen_rule
 from ..prediction.predictor import Predictor
 from ..prediction.results import LabelPrediction
 from .settings import ServingSettings
@@ -81,6 +81,9 @@ class PredictOptions(_Request):
     without_branch: _Names = Field(default=(), description="Never predict these concepts and those below them.")
     output_language: Text | None = Field(default=None, description="Language of the predicted labels, such as en.")
     with_parents: bool = Field(default=False, description="Add the broader concepts of each label.")
+    concepts: bool = Field(
+        default=False, description="Add each label as a concept: id, label, language, score, and ids of broader ones."
+    )
     open_vocabulary: bool = Field(default=False, description="Also look for names that are not labels yet.")
     evidence: bool = Field(default=False, description="Add what speaks for each label.")
     abstain_below: _Number | None = Field(
@@ -136,9 +139,8 @@ class PredictOptions(_Request):
             ConfigurationError: if options are not allowed, exclude each other, or do not fit the model.
             LabelSpaceError: if a label or concept is unknown.
         """
-        answer = form_of_answers(predictor, output_language=self.output_language, with_parents=self.with_parents)
         texts, given = zip(*rows, strict=True)
-        found = predictor.predict(
+        return predictor.predict(
             texts,
             decoding=self.decoding,
             rule=chosen_rule(
@@ -159,10 +161,12 @@ class PredictOptions(_Request):
             open_vocabulary=self.open_vocabulary,
             evidence=self.evidence,
             abstain_below=self.abstain_below,
+            output_language=self.output_language,
+            with_parents=self.with_parents,
+            concepts=self.concepts,
             given=given if any(given) else None,
             batch_size=batch_size,
         )
-        return [answer(one) for one in found]
 
 
 class _Texts(_Request):
