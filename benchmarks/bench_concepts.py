@@ -54,7 +54,7 @@ def keys_of(vocabulary: Vocabulary, space: LabelSpace) -> dict[str, list[tuple[i
         others = [name for name in dict.fromkeys([*foreign, *concept.names.values()]) if name not in known]
         found["aliases"] += [(number, name) for name in own]
         found["languages"] += [(number, name) for name in others]
-    found["definitions"] = vocabulary.further_names(space.index, names=False, definitions=True)
+    found["definitions"] = vocabulary.further_names(space.index, names=False, other_languages=False, definitions=True)
     return found
 
 

@@ -255,18 +255,26 @@ def test_options_of_index_that_contradict_each_other(index, options, message, ca
 
 
 def test_other_names_count_unless_they_are_not_wanted(files, index, checkpoints):
-    assert index() == 0
-    names = list(load_predictor(str(files / "index")).source.further_names)
-    assert sorted(names) == sorted(GERMAN.values())
-    assert index("--no-aliases", "--overwrite") == 0
-    assert not len(load_predictor(str(files / "index")).source.further)
+    concepts = [replace(one, aliases={"en": (f"all {one.names['en']}",)}) for one in VOCABULARY]
+    write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts, "en"))
+    aliases = [f"all {one}" for one in VOCABULARY.ids]
+    for options, expected in (
+        ([], aliases),
+        (["--other-languages"], [*aliases, *GERMAN.values()]),
+        (["--other-languages", "--no-aliases"], [*GERMAN.values()]),
+        (["--no-aliases"], []),
+    ):
+        assert index(*options, "--overwrite") == 0
+        source = load_predictor(str(files / "index")).source
+        found = [] if source.further_names is None else list(source.further_names)
+        assert sorted(found) == sorted(expected) and len(source.further) == len(expected), options
 
     vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
     rows = load_rows(files / "rows.jsonl", vocabulary=vocabulary)
-    for aliases, number in ((None, len(GERMAN)), (False, 0)):
+    for own, others, number in ((None, False, len(aliases)), (False, True, len(GERMAN)), (False, False, 0)):
         settings = TrainingSettings(
             backbone=checkpoints["t5"], encoder=checkpoints["bert"], retriever_epochs=0, vocabulary=vocabulary,
-            aliases=aliases,
+            aliases=own, other_languages=others,
         )  # fmt: skip
         _, processor = prepare_model(settings, rows, cache_dir=files / "cache")
         assert len(processor.retriever.further) == number
@@ -277,7 +285,7 @@ def test_definitions_count_as_names(files, index, capsys):
     write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts, "en"))
     assert index("--definitions") == 0
     source = load_predictor(str(files / "index")).source
-    assert len(source.further) == len(concepts) + len(GERMAN) and "what pottery is" in list(source.further_names)
+    assert len(source.further) == len(concepts) and "what pottery is" in list(source.further_names)
 
     words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--definitions"]
     assert main(["index", *words]) == 1
@@ -286,12 +294,14 @@ def test_definitions_count_as_names(files, index, capsys):
     assert "definitions=True: only a vocabulary has definitions" in capsys.readouterr().err
 
 
-def test_aliases_need_a_vocabulary(files, checkpoints, capsys):
-    words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--aliases"]
+@pytest.mark.parametrize(("option", "what"), [("aliases", "aliases"), ("other_languages", "other languages")])
+def test_other_names_need_a_vocabulary(files, checkpoints, option, what, capsys):
+    written = f"--{option.replace('_', '-')}"
+    words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), written]
     assert main(["index", *words, "--encoder", checkpoints["bert"]]) == 1
-    assert "--aliases has no effect without concepts; give --vocabulary" in capsys.readouterr().err
+    assert f"{written} has no effect without concepts; give --vocabulary" in capsys.readouterr().err
     assert main(["train", *words, "--use-cpu"]) == 1
-    assert "aliases=True: only a vocabulary has aliases" in capsys.readouterr().err
+    assert f"{option}=True: only a vocabulary has {what}" in capsys.readouterr().err
 
 
 def test_training_takes_the_vocabulary(files, monkeypatch):

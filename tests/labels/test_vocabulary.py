@@ -141,6 +141,13 @@ def test_further_names_are_those_that_are_not_the_label():
         ("mercury (metals)", "hg"), ("mercury (planets)", "mercury"), ("mercury (planets)", "Merkur"),
         ("metals", "metallic elements"), ("planets", "Planeten"),
     ]  # fmt: skip
+    own = found.further_names(ids, other_languages=False)
+    assert [name for _, name in own] == ["mercury", "quicksilver", "hg", "mercury", "metallic elements"]
+    other = found.further_names(ids, names=False)
+    assert [name for _, name in other] == ["Quecksilber", "Merkur", "Planeten"]
+    german = found.in_language("de")  # in which metals have no name, and their aliases are in the label's language
+    ids = {label: number for number, label in enumerate(sorted(german.ids))}
+    assert [name for _, name in german.further_names(ids, other_languages=False)] == ["metallic elements"]
     assert vocabulary_labels(found) == list(found.labels.values()) and vocabulary_labels(["a"]) == ["a"]
 
 
@@ -152,9 +159,10 @@ def test_definitions_are_those_in_the_language_of_the_labels_where_there_are_som
     ]
     found = Vocabulary(defined, "en")
     ids = {"a": 5, "b": 7, "c": 9}
-    assert found.further_names(ids, names=False, definitions=True) == [(5, "first"), (7, "toinen")]
+    alone = found.further_names(ids, names=False, other_languages=False, definitions=True)
+    assert alone == [(5, "first"), (7, "toinen")]
     assert found.further_names(ids, definitions=True) == [(5, "A"), (5, "first"), (7, "B"), (7, "toinen")]
-    assert found.further_names(ids, names=False) == []
+    assert found.further_names(ids, names=False, other_languages=False) == []
 
 
 # ---------------------------------------------------------------------------------------------------- files

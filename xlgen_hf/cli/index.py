@@ -39,7 +39,8 @@ _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
-    "lexical", "aliases", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "dtype", "search", "seed",
+    "lexical", "aliases", "other_languages", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "dtype",
+    "search", "seed",
 )  # fmt: skip
 
 
@@ -89,10 +90,13 @@ def index(
     aliases: Annotated[
         bool | None,
         typer.Option(
-            help="Let aliases and names in other languages of the vocabulary count as well.",
+            help="Let aliases of the vocabulary count as well, in the language of the labels.",
             show_default="with --vocabulary",
         ),
     ] = None,
+    other_languages: Annotated[
+        bool, typer.Option("--other-languages", help="Let names and aliases in other languages count as well.")
+    ] = False,
     definitions: Annotated[
         bool, typer.Option("--definitions", help="Let definitions of the vocabulary count as names do.")
     ] = False,
@@ -151,7 +155,8 @@ def index(
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
     }
     warn_of_shared_texts(splits, train_file, rows)
-    vocabulary = _vocabulary(labels, rows, {"--aliases": bool(aliases), "--definitions": definitions})
+    needing = {"--aliases": bool(aliases), "--other-languages": other_languages, "--definitions": definitions}
+    vocabulary = _vocabulary(labels, rows, needing)
     sources = {"train": train_file, "validation": validation_file or ""}
     with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
         _make(output_dir, settings, splits, vocabulary, sources, cpu_threads)
@@ -231,11 +236,16 @@ class _Data(NamedTuple):
     vocabulary: Vocabulary | None
     document_names: DocumentNames | None
 
-    def further_names(self, *, aliases: bool, definitions: bool) -> list[tuple[int, str]]:
+    def further_names(self, settings: dict[str, Any]) -> list[tuple[int, str]]:
         """What counts besides labels."""
         if self.vocabulary is None:
             return []
-        return self.vocabulary.further_names(self.space.index, names=aliases, definitions=definitions)
+        return self.vocabulary.further_names(
+            self.space.index,
+            names=settings["aliases"] is not False,
+            other_languages=settings["other_languages"],
+            definitions=settings["definitions"],
+        )
 
 
 def _document_names(rows: Dataset | None, settings: dict[str, Any]) -> DocumentNames:
@@ -296,7 +306,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         contrastive=contrastive,
         settings=RetrievalSettings(max_length=settings["max_length"]),
         lexical=settings["lexical"],
-        further=data.further_names(aliases=settings["aliases"] is not False, definitions=settings["definitions"]),
+        further=data.further_names(settings),
         document_names=data.document_names,
         dtype=settings["dtype"],
         approximate=settings.get("search") == "approximate",

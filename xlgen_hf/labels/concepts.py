@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypedDict
@@ -79,10 +79,12 @@ class Concept:
             iter(self.names.values())
         )
 
-    def all_names(self) -> list[str]:
-        """Preferred names and aliases in every language, each once."""
-        aliases = (alias for of_language in self.aliases.values() for alias in of_language)
-        return list(dict.fromkeys([*self.names.values(), *aliases]))
+    def all_names(self, languages: Collection[str] | None = None) -> list[str]:
+        """Preferred names and aliases in these languages, or in every one, each once."""
+        names = [name for language, name in self.names.items() if languages is None or language in languages]
+        for language, aliases in self.aliases.items():
+            names += aliases if languages is None or language in languages else ()
+        return list(dict.fromkeys(names))
 
     def to_dict(self, label: str) -> ConceptContent:
         """The concept as JSON holds it, without what is empty.

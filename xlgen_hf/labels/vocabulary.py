@@ -164,25 +164,38 @@ class Vocabulary:
         return {name: ids for name, ids in groups.items() if len(ids) > 1}
 
     def further_names(
-        self, label_ids: Mapping[str, int], *, names: bool = True, definitions: bool = False
+        self,
+        label_ids: Mapping[str, int],
+        *,
+        names: bool = True,
+        other_languages: bool = True,
+        definitions: bool = False,
     ) -> list[tuple[int, str]]:
         """What else labels are called, each with the id of its label, by id.
 
         Args:
             label_ids: label -> label id; concepts whose label is not among them are left out.
-            names: aliases, and names other than the label, in every language.
+            names: aliases, and names other than the label, in the language of the label, or in none.
+            other_languages: names and aliases in other languages.
             definitions: the definition of each concept, in the language of the labels if there is one.
         """
         pairs = sorted((label_ids[label], one, label) for one, label in self.labels.items() if label in label_ids)
         found: list[tuple[int, str]] = []
         for label_id, concept_id, label in pairs:
             concept = self.concepts[concept_id]
-            called = concept.all_names() if names else []
+            called = self._names_of(concept, own=names, other=other_languages)
             if definitions and concept.definition:
                 defined = concept.definition
                 called = [*called, next(defined[one] for one in (*self._order, *defined) if one in defined)]
             found += [(label_id, text) for text in dict.fromkeys(called) if text != label]
         return found
+
+    def _names_of(self, concept: Concept, *, own: bool, other: bool) -> list[str]:
+        """Names and aliases of a concept in the language of its label (or in none), in other ones, or in all."""
+        if own == other:
+            return concept.all_names() if own else []
+        near = {"", self.language, self.language_of(concept.id)}
+        return concept.all_names([one for one in (*concept.names, *concept.aliases) if (one in near) == own])
 
     # ------------------------------------------------------------------------------------------------ finding
 

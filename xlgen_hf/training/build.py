@@ -49,7 +49,10 @@ def _further_names(settings: TrainingSettings, label_space: LabelSpace) -> list[
     if vocabulary is None:
         return []
     return vocabulary.further_names(
-        label_space.index, names=settings.aliases is not False, definitions=settings.definitions
+        label_space.index,
+        names=settings.aliases is not False,
+        other_languages=settings.other_languages,
+        definitions=settings.definitions,
     )
 
 

@@ -99,8 +99,9 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         retriever_epochs: `rcl`: epochs in which the encoder of a retriever that is made learns to match texts and
             label names; 0 takes it as it is.
         lexical: `rcl`: let character n-grams count in a retriever that is made, see [`LexicalIndex`].
-        aliases: `rcl`: let aliases, and names in other languages, of the vocabulary's concepts count in a retriever
+        aliases: `rcl`: let aliases of the vocabulary's concepts, in the language of the labels, count in a retriever
             that is made: the best of a concept's names counts; by default where there are concepts.
+        other_languages: `rcl`: let names and aliases in other languages count there as well.
         definitions: `rcl`: let definitions of the vocabulary's concepts count as names in a retriever that is made.
         num_input_candidates: `rcl`: number of candidate labels that the model reads with a text.
         max_source_length: maximum number of tokens of an input.
@@ -210,8 +211,15 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     )
     aliases: bool | None = setting(
         None,
-        help="Let aliases and names in other languages count in a new retriever; needs a vocabulary.",
+        help="Let aliases in the language of the labels count in a new retriever; needs a vocabulary.",
         default_text="with a vocabulary",
+        group=RETRIEVAL,
+        variants=("rcl",),
+        unless=("retriever",),
+    )
+    other_languages: bool = setting(
+        False,
+        help="Let names and aliases in other languages count in a new retriever; needs a vocabulary.",
         group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
@@ -308,8 +316,8 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
             raise ConfigurationError("alias_rows=True has no effect with label_rows=0. Leave it out, or raise that.")
         if self.vocabulary is not None and not isinstance(self.vocabulary, list):
             return
-        kinds = {"definitions": "definitions", "cluster_by": "a hierarchy"}
-        for name in ("aliases", "definitions", "alias_rows", "alias_spellings", "cluster_by"):
+        kinds = {"definitions": "definitions", "cluster_by": "a hierarchy", "other_languages": "other languages"}
+        for name in ("aliases", "other_languages", "definitions", "alias_rows", "alias_spellings", "cluster_by"):
             value, what = getattr(self, name), kinds.get(name, "aliases")
             if value not in (None, False, "embeddings"):
                 raise ConfigurationError(f"{name}={value!r}: only a vocabulary has {what}; give one (--vocabulary).")
