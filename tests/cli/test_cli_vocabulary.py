@@ -259,10 +259,10 @@ def test_other_names_count_unless_they_are_not_wanted(files, index, checkpoints)
     write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts, "en"))
     aliases = [f"all {one}" for one in VOCABULARY.ids]
     for options, expected in (
-        ([], aliases),
-        (["--other-languages"], [*aliases, *GERMAN.values()]),
-        (["--other-languages", "--no-aliases"], [*GERMAN.values()]),
-        (["--no-aliases"], []),
+        ([], [*aliases, *GERMAN.values()]),
+        (["--no-other-languages"], aliases),
+        (["--no-aliases"], [*GERMAN.values()]),
+        (["--no-aliases", "--no-other-languages"], []),
     ):
         assert index(*options, "--overwrite") == 0
         source = load_predictor(str(files / "index")).source
@@ -271,7 +271,7 @@ def test_other_names_count_unless_they_are_not_wanted(files, index, checkpoints)
 
     vocabulary = read_vocabulary(files / "vocabulary.jsonl", "en")
     rows = load_rows(files / "rows.jsonl", vocabulary=vocabulary)
-    for own, others, number in ((None, False, len(aliases)), (False, True, len(GERMAN)), (False, False, 0)):
+    for own, others, number in ((None, False, len(aliases)), (False, None, len(GERMAN)), (False, False, 0)):
         settings = TrainingSettings(
             backbone=checkpoints["t5"], encoder=checkpoints["bert"], retriever_epochs=0, vocabulary=vocabulary,
             aliases=own, other_languages=others,
@@ -285,7 +285,7 @@ def test_definitions_count_as_names(files, index, capsys):
     write_vocabulary(files / "vocabulary.jsonl", Vocabulary(concepts, "en"))
     assert index("--definitions") == 0
     source = load_predictor(str(files / "index")).source
-    assert len(source.further) == len(concepts) and "what pottery is" in list(source.further_names)
+    assert len(source.further) == len(concepts) + len(GERMAN) and "what pottery is" in list(source.further_names)
 
     words = ["--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "other"), "--definitions"]
     assert main(["index", *words]) == 1

@@ -95,8 +95,9 @@ def index(
         ),
     ] = None,
     other_languages: Annotated[
-        bool, typer.Option("--other-languages", help="Let names and aliases in other languages count as well.")
-    ] = False,
+        bool | None,
+        typer.Option(help="Let names and aliases in other languages count as well.", show_default="with --vocabulary"),
+    ] = None,
     definitions: Annotated[
         bool, typer.Option("--definitions", help="Let definitions of the vocabulary count as names do.")
     ] = False,
@@ -155,7 +156,7 @@ def index(
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
     }
     warn_of_shared_texts(splits, train_file, rows)
-    needing = {"--aliases": bool(aliases), "--other-languages": other_languages, "--definitions": definitions}
+    needing = {"--aliases": aliases, "--other-languages": other_languages, "--definitions": definitions}
     vocabulary = _vocabulary(labels, rows, needing)
     sources = {"train": train_file, "validation": validation_file or ""}
     with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
@@ -163,7 +164,9 @@ def index(
     print_written(output_dir, "Index")
 
 
-def _vocabulary(labels: str | None, rows: RowOptions, needing: dict[str, bool]) -> Vocabulary | list[str] | None:
+def _vocabulary(
+    labels: str | None, rows: RowOptions, needing: dict[str, bool | None]
+) -> Vocabulary | list[str] | None:
     """The vocabulary, which options that are set may need to have concepts."""
     from ..errors import ConfigurationError
     from ..labels.vocabulary import Vocabulary
@@ -243,7 +246,7 @@ class _Data(NamedTuple):
         return self.vocabulary.further_names(
             self.space.index,
             names=settings["aliases"] is not False,
-            other_languages=settings["other_languages"],
+            other_languages=settings["other_languages"] is not False,
             definitions=settings["definitions"],
         )
 

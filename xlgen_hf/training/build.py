@@ -51,7 +51,7 @@ def _further_names(settings: TrainingSettings, label_space: LabelSpace) -> list[
     return vocabulary.further_names(
         label_space.index,
         names=settings.aliases is not False,
-        other_languages=settings.other_languages,
+        other_languages=settings.other_languages is not False,
         definitions=settings.definitions,
     )
 

@@ -101,7 +101,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         lexical: `rcl`: let character n-grams count in a retriever that is made, see [`LexicalIndex`].
         aliases: `rcl`: let aliases of the vocabulary's concepts, in the language of the labels, count in a retriever
             that is made: the best of a concept's names counts; by default where there are concepts.
-        other_languages: `rcl`: let names and aliases in other languages count there as well.
+        other_languages: `rcl`: let names and aliases in other languages count there; by default the same.
         definitions: `rcl`: let definitions of the vocabulary's concepts count as names in a retriever that is made.
         num_input_candidates: `rcl`: number of candidate labels that the model reads with a text.
         max_source_length: maximum number of tokens of an input.
@@ -217,9 +217,10 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         variants=("rcl",),
         unless=("retriever",),
     )
-    other_languages: bool = setting(
-        False,
+    other_languages: bool | None = setting(
+        None,
         help="Let names and aliases in other languages count in a new retriever; needs a vocabulary.",
+        default_text="with a vocabulary",
         group=RETRIEVAL,
         variants=("rcl",),
         unless=("retriever",),
