@@ -125,7 +125,5 @@ def test_a_pair_that_can_be_read_in_several_ways_is_refused():
             split_pair("a=b=c", option, known.__contains__, both_known=option == "--merge")
         assert split_pair('["a=b", "c"]', option, known.__contains__, both_known=True) == ("a=b", "c")
     assert split_pair("a=b=c", "--merge", ("a", "a=b", "c").__contains__, both_known=True) == ("a=b", "c")
-    with pytest.raises(
-        LabelSpaceError, match=r"does not have the labels, read as 'x' and 'y=z' or 'x=y' and 'z'\. .*JSON"
-    ):
+    with pytest.raises(LabelSpaceError, match=r"has no such label, read as 'x' and 'y=z' or 'x=y' and 'z'\. .*JSON"):
         split_pair("x=y=z", "--rename", known.__contains__, both_known=False)

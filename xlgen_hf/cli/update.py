@@ -143,8 +143,10 @@ def _edits(
         return Vocabulary.load(folder, space.names)
 
     def is_known(name: str) -> bool:
-        concepts = None if name in space or name in new_names else vocabulary()
-        return name in space or name in new_names or (concepts is not None and bool(concepts.find(name)))
+        if name in space or name in new_names:
+            return True
+        concepts = vocabulary()
+        return concepts is not None and bool(concepts.find(name))
 
     renamed = [split_pair(one, "--rename", is_known, both_known=False) for one in rename or ()]
     new_names.update(new for _, new in renamed)

@@ -232,7 +232,7 @@ def split_pair(text: str, option: str, is_known: Callable[[str], bool], *, both_
     if len(fitting) == 1:
         return fitting[0]
     read = " or ".join(f"{old!r} and {new!r}" for old, new in fitting or pairs)
-    why = f"several ways to read it fit: {read}" if fitting else f"the model does not have the labels, read as {read}"
+    why = f"several ways to read it fit: {read}" if fitting else f"the model has no such label, read as {read}"
     example = json.dumps((fitting or pairs)[0], ensure_ascii=False)
     raise LabelSpaceError(f"{option} {text!r}: {why}. Write both as a JSON list to be clear: {option} '{example}'.")
 
