@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.nn import functional
 from transformers import (
     Cache,
     GenerationConfig,
@@ -24,13 +23,14 @@ from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
 from .modules.auto_classes import register_auto_classes
 from .modules.backbone import load_backbone, make_backbone
-from .modules.candidate_head import CandidateHead, candidate_loss
+from .modules.candidate_head import CandidateHead
 from .modules.candidate_pointer import CandidatePointer
 from .modules.compatibility import cache_argument, windowed_cache
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
-from .modules.output_layer import IGNORED, KeptRows, RestrictedOutputMixin, token_loss
+from .modules.losses import training_losses
+from .modules.output_layer import IGNORED, KeptRows, RestrictedOutputMixin
 from .modules.persistence import ModelFilesMixin
 from .modules.seq2seq import (
     choose_attention,
@@ -366,13 +366,10 @@ class XLGenForConditionalGeneration(
             memory = encoder_outputs
         else:
             memory = XLGenMemory(encoder_outputs[0], attention_mask)
-        of_memory: dict[str, torch.Tensor | None] = {
-            "cluster_logits": memory.cluster_logits,
-            "candidate_logits": memory.candidate_logits,
-        }
+        of_memory = {"cluster_logits": memory.cluster_logits, "candidate_logits": memory.candidate_logits}
+        targets = (labels, cluster_bits, cluster_rows, candidate_targets)
         if labels is not None and candidate_targets is not None and not self.config.generation_loss_weight:
-            of_memory["candidate_loss"] = loss = self._candidate_loss(memory, candidate_targets)
-            return XLGenOutput(loss=None if loss is None else self.config.candidate_loss_weight * loss, **of_memory)
+            return XLGenOutput(**training_losses(self, memory, None, *targets), **of_memory)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[assignment]
         out = self.run_decoder(
@@ -385,19 +382,14 @@ class XLGenForConditionalGeneration(
             **cache_argument(past_key_values if cache is None else cache),
             **kwargs,
         )
-        losses = self._losses(out.logits, labels, memory.cluster_logits, cluster_bits, cluster_rows)
-        of_candidates = self._candidate_loss(memory, candidate_targets)
-        if of_candidates is not None and losses["loss"] is not None:
-            losses["loss"] = losses["loss"] + self.config.candidate_loss_weight * of_candidates
+        losses: dict[str, torch.Tensor | None] = {}
+        if labels is not None or candidate_targets is not None:
+            losses = training_losses(self, memory, out.logits, *targets)
         if labels is None:
             out.logits = self.full_logits(out.logits)
         # Some families have fields of their own (the n-grams of ProphetNet, the routers of mixtures of experts).
         kept = {name: value for name, value in out.items() if name in XLGenOutput.__dataclass_fields__}
-        return XLGenOutput(**{**kept, **losses, "candidate_loss": of_candidates, **of_memory})
-
-    def _candidate_loss(self, memory: XLGenMemory, targets: torch.Tensor | None) -> torch.Tensor | None:
-        logits = memory.candidate_logits
-        return None if logits is None or targets is None else candidate_loss(logits, targets)
+        return XLGenOutput(**{**kept, **losses, **of_memory})
 
     def prepare_inputs_for_generation(
         self, input_ids: torch.Tensor, *args: object, **kwargs: object
@@ -407,31 +399,6 @@ class XLGenForConditionalGeneration(
         if self.config.copies_candidates:
             inputs["decoder_history"] = input_ids
         return inputs
-
-    def _losses(
-        self,
-        logits: torch.Tensor,
-        labels: torch.Tensor | None,
-        cluster_logits: torch.Tensor | None,
-        cluster_bits: torch.Tensor | None,
-        cluster_rows: torch.Tensor | None,
-    ) -> dict[str, torch.Tensor | None]:
-        """Generation loss, cluster loss and their weighted sum, as far as there are targets."""
-        if labels is None:
-            return {"loss": None}
-        target, smoothing = self.output_positions(labels), self.label_smoothing if self.training else 0.0
-        clusters = None
-        if cluster_rows is not None:
-            generation = token_loss(logits, target, ~cluster_rows, smoothing)
-            clusters = token_loss(logits, target, cluster_rows, smoothing)
-        else:
-            generation = token_loss(logits, target, smoothing=smoothing)
-        if cluster_logits is not None and cluster_bits is not None:
-            clusters = functional.binary_cross_entropy_with_logits(cluster_logits.float(), cluster_bits.float())
-        loss = self.config.generation_loss_weight * generation
-        if clusters is not None:
-            loss = loss + self.config.cluster_loss_weight * self.cluster_loss_scale * clusters
-        return {"loss": loss, "generation_loss": generation, "cluster_loss": clusters}
 
 
 if __package__ == "xlgen_hf":  # a copy in one model's repository is not for other models

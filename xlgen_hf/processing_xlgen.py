@@ -21,7 +21,8 @@ from .hub.push_mixin import PushProcessorMixin
 from .labels.changes import LabelChange
 from .labels.clusters import LabelClusters
 from .labels.space import LabelSpace
-from .labels.tokens import LabelTokenizer, TruncationReport, frame_of, plain_token_ids
+from .labels.spelling import plain_token_ids
+from .labels.tokens import LabelTokenizer, TruncationReport, frame_of
 from .labels.trie import LABEL_TRIE_FILE, LabelTrie
 from .labels.vocabulary import VOCABULARY_FILE, VOCABULARY_SETTINGS_FILE, Vocabulary
 from .ranking.score_model import ScoreModel

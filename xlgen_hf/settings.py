@@ -354,23 +354,14 @@ class ClusterSettings:
     """
 
     num_clusters: int | None = setting(
-        None,
-        help="Number of clusters (30 in the paper).",
-        minimum=1,
-        default_text="the square root of the number of labels",
-        group=CLUSTERS,
-        variants=("bcl", "mcg"),
+        None, help="Number of clusters (30 in the paper).", minimum=1,
+        default_text="the square root of the number of labels", group=CLUSTERS, variants=("bcl", "mcg"),
         unless=("clusters",),
-    )
+    )  # fmt: skip
     name_weight: float = setting(
-        0.0,
-        help="Weight of a label's name in its embedding: 0 documents alone, 1 name alone.",
-        minimum=0,
-        maximum=1,
-        group=CLUSTERS,
-        variants=("bcl", "mcg"),
-        unless=("clusters",),
-    )
+        0.0, help="Weight of a label's name in its embedding: 0 documents alone, 1 name alone.", minimum=0, maximum=1,
+        group=CLUSTERS, variants=("bcl", "mcg"), unless=("clusters",),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,20 +375,13 @@ class EncoderSettings:
     """
 
     query_prompt: str | None = setting(
-        None,
-        help="Put before texts to predict labels for when they are embedded, e.g. 'query: ' for E5.",
-        default_text="the encoder's own",
-        group=RETRIEVAL,
-        variants=("rcl",),
-        unless=("retriever",),
-    )
+        None, help="Put before texts to predict labels for when they are embedded, e.g. 'query: ' for E5.",
+        default_text="the encoder's own", group=RETRIEVAL, variants=("rcl",), unless=("retriever",),
+    )  # fmt: skip
     passage_prompt: str | None = setting(
-        None,
-        help="Put before training texts and label names when they are embedded, e.g. 'passage: ' for E5.",
-        default_text="the encoder's own",
-        variants=("bcl", "mcg", "rcl"),
-        unless=("clusters", "retriever"),
-    )
+        None, help="Put before training texts and label names when they are embedded, e.g. 'passage: ' for E5.",
+        default_text="the encoder's own", variants=("bcl", "mcg", "rcl"), unless=("clusters", "retriever"),
+    )  # fmt: skip
     trim_vocabulary: bool = setting(
         False, help="Keep only tokens of rows and labels: multilingual models shrink.", unless=("start_from",)
     )
@@ -428,57 +412,37 @@ class ModelSettings:
     """
 
     conditioning: Conditioning | None = setting(
-        None,
-        help="Pass clusters or candidate labels to the decoder as vectors (memory) or as tokens of the input.",
-        default_text="memory; rcl: tokens",
-        variants=("bcl", "rcl"),
-    )
+        None, help="Pass clusters or candidate labels to the decoder as vectors (memory) or as tokens of the input.",
+        default_text="memory; rcl: tokens", variants=("bcl", "rcl"),
+    )  # fmt: skip
     copy_candidates: bool = setting(
-        True,
-        help="With conditioning by tokens: copy subword tokens of labels from the candidates.",
-        group=RETRIEVAL,
+        True, help="With conditioning by tokens: copy subword tokens of labels from the candidates.", group=RETRIEVAL,
         variants=("rcl",),
-    )
+    )  # fmt: skip
     candidate_loss_weight: float = setting(
         1.0,
         help="With conditioning by tokens: weight of the loss of the head that tells which candidates apply; 0: none.",
-        minimum=0,
-        group=RETRIEVAL,
-        variants=("rcl",),
-    )
+        minimum=0, group=RETRIEVAL, variants=("rcl",),
+    )  # fmt: skip
     generation_loss_weight: float = setting(
-        1.0,
-        help="Weight of the generation loss; 0 trains the candidate head alone, without the decoder.",
-        minimum=0,
-        group=RETRIEVAL,
-        variants=("rcl",),
-    )
+        1.0, help="Weight of the generation loss; 0 trains the candidate head alone, without the decoder.", minimum=0,
+        group=RETRIEVAL, variants=("rcl",),
+    )  # fmt: skip
     candidate_gate: bool = setting(
         False, help="Let the head's probabilities weigh what is copied.", group=RETRIEVAL, variants=("rcl",)
     )
     candidate_threshold: float = setting(
-        0.0,
-        help="Probability by the head below which a candidate is hidden from the decoder.",
-        minimum=0,
-        below=1,
-        group=RETRIEVAL,
-        variants=("rcl",),
-    )
+        0.0, help="Probability by the head below which a candidate is hidden from the decoder.", minimum=0, below=1,
+        group=RETRIEVAL, variants=("rcl",),
+    )  # fmt: skip
     cluster_source: ClusterSource = setting(
-        "mixed",
-        help="Clusters that training conditions on: the true ones (the paper), predicted ones, or both.",
-        group=CLUSTERS,
-        variants=("bcl",),
-    )
+        "mixed", help="Clusters that training conditions on: the true ones (the paper), predicted ones, or both.",
+        group=CLUSTERS, variants=("bcl",),
+    )  # fmt: skip
     predicted_rate: float = setting(
-        0.5,
-        help="Fraction of texts with predicted clusters where the source is mixed.",
-        minimum=0,
-        maximum=1,
-        group=CLUSTERS,
-        variants=("bcl",),
-        needs={"cluster_source": "mixed"},
-    )
+        0.5, help="Fraction of texts with predicted clusters where the source is mixed.", minimum=0, maximum=1,
+        group=CLUSTERS, variants=("bcl",), needs={"cluster_source": "mixed"},
+    )  # fmt: skip
     cluster_loss_weight: float = setting(
         1.0, help="Weight of the cluster loss.", minimum=0, group=CLUSTERS, variants=("bcl", "mcg")
     )
@@ -486,13 +450,9 @@ class ModelSettings:
         False, help="Divide that weight by the epoch's number.", group=CLUSTERS, variants=("bcl", "mcg")
     )
     cluster_threshold: float = setting(
-        0.25,
-        help="Probability above which a cluster is predicted.",
-        minimum=0,
-        maximum=1,
-        group=CLUSTERS,
+        0.25, help="Probability above which a cluster is predicted.", minimum=0, maximum=1, group=CLUSTERS,
         variants=("bcl",),
-    )
+    )  # fmt: skip
     max_clusters: int = setting(
         8, help="Maximum number of predicted clusters per text.", minimum=1, group=CLUSTERS, variants=("bcl", "mcg")
     )

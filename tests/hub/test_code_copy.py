@@ -53,7 +53,12 @@ SOURCES = {
             # A comment.
             from .parts.heavy import make
 
+            if __package__ == "small":
+                register(run)
             return make(One, Second, LIMIT, Heavy, Light, FILE, sklearn.tree, SIZE)
+
+
+        # -------------------------------------------------------- training
 
 
         # It trains.
@@ -62,7 +67,12 @@ SOURCES = {
             return json, Unknown
         """,
     "parts/first.py": """
+        import logging
+
         from ..errors import Wrong
+        from .last import LONGEST
+
+        logger = logging.getLogger(__name__)
 
 
         class One(Wrong):
@@ -81,10 +91,14 @@ SOURCES = {
                 Returns:
                     What is used.
                 '''
-                return Tool().used()
+                logger.info(Tool().used(), slow())
 
 
         Two = One
+
+
+        def slow():
+            return LONGEST
 
 
         class Tool:
@@ -127,30 +141,82 @@ SOURCES = {
         def make(*args):
             pass
         """,
+    "parts/last.py": """
+        import logging
+
+        logger = logging.getLogger(__name__)
+        LONGEST = len(__name__)
+
+
+        def many():
+            logger.info(LONGEST)
+        """,
     "parts/names.py": "FILE = 'names.json'\n",
+    "parts/other.py": "Two = len(__name__)\n",
     "parts/types.py": "class Hint:\n    pass\n",
     "errors.py": "LEVEL = 1\n\n\nclass Wrong(Exception):\n    pass\n",
     "bad.py": "from . import errors\n",
     "alias.py": "from .parts.heavy import Kind\n\nprint(Kind)\n",
 }
 START = '"""Text."""\n\nfrom __future__ import annotations\n\n'
-LEFT_OUT = ("parts.first.Tool.left_out",)
-FIRST = """
-from .absent import absent
+LEFT_OUT = (
+    "parts.first.Tool.left_out",
+    "parts.first.slow",
+    *(f"parts.heavy.{name}" for name in ("Heavy", "Kind", "LIMIT", "make")),
+)
+MODEL = """
+from torch import nn
 
+from .absent import absent
+from .xlgen_parts import Light, One, Two as Second
+
+Heavy = absent("Heavy")
+
+
+# ------------------------------------------------------------------------------------------------------ small/model.py
+# Text.
+
+
+try:
+    import sklearn.tree
+except ImportError:
+    sklearn = absent("sklearn", "scikit-learn")
+
+LIMIT = {'a': (1, 2)}
+FILE = 'names.json'
+
+KEPT, SIZE = 1, 2
+
+
+def run(hint: Hint, module: nn.Module) -> Gone:
+    '''Make things of parts.'''
+    # A comment.
+    make = absent("make")
+
+    return make(One, Second, LIMIT, Heavy, Light, FILE, sklearn.tree, SIZE)
+"""
+PARTS = """
+import logging
+
+from .absent import absent
 from .errors import Wrong
+
+slow = absent("slow")
+
+
+# ------------------------------------------------------------------------------------------------ small/parts/first.py
+# Text.
+
+
+logger = logging.getLogger(__name__)
 
 
 class One(Wrong):
-    '''One.
-
-    Attributes:
-        left: what is left.
-    '''
+    '''One.'''
 
     def kept(self):
         '''What is kept.'''
-        return Tool().used()
+        logger.info(Tool().used(), slow())
 
 
 Two = One
@@ -166,38 +232,26 @@ class Tool:
     def by_name(self):
         return self.left_out
 
-    unused = absent("unused")
-
-    left_out = absent("left_out")
-"""
-COPIED = """
-from .absent import absent
-
-try:
-    import sklearn.tree
-except ImportError:
-    sklearn = absent("sklearn", "scikit-learn")
-from torch import nn
-
-from .parts_first import One, Two as Second
-from .parts_heavy import Light
-LIMIT = {'a': (1, 2)}
-Heavy = absent("Heavy")
-FILE = 'names.json'
-
-KEPT, SIZE = 1, 2
+    unused, left_out = map(absent, ("unused", "left_out"))
 
 
-def run(hint: Hint, module: nn.Module) -> Gone:
-    '''Make things of parts.
+# ------------------------------------------------------------------------------------------------ small/parts/heavy.py
+# Text.
 
-    In this order,
-    and no other.
-    '''
-    # A comment.
-    make = absent("make")
 
-    return make(One, Second, LIMIT, Heavy, Light, FILE, sklearn.tree, SIZE)
+class Light:
+    pass
+
+
+# ------------------------------------------------------------------------------------------------- small/parts/last.py
+# Text.
+
+
+LONGEST = len(__name__)
+
+
+def many():
+    logger.info(LONGEST)
 """
 
 
@@ -208,21 +262,30 @@ def copy(tmp_path):
     for name, source in SOURCES.items():
         (root / name).parent.mkdir(exist_ok=True, parents=True)
         (root / name).write_text(START + textwrap.dedent(source).lstrip())
-    return lambda entries: copied_files(
-        root, entries, lambda name: name in LEFT_OUT or (name.startswith("parts.heavy.") and name[12:] != "Light")
-    )
+    return lambda entries, left_out=LEFT_OUT: copied_files(root, entries, left_out)
 
 
 def test_imports_are_rewritten(copy):
-    files = copy({"model": ["run"]})
-    assert set(files) == {"absent.py", "errors.py", "model.py", "parts_first.py", "parts_heavy.py"}
+    files = copy({"model": ["run"], "parts.last": ["many"]})
+    assert set(files) == {"absent.py", "errors.py", "model.py", "xlgen_parts.py"}
     assert "LEVEL" not in files["errors.py"]
-    assert "class Heavy" not in files["parts_heavy.py"]
-    first, second, rest = files["model.py"].split("\n", 2)
-    assert first.endswith("small/model.py")
-    assert second.startswith(f"# Version {__version__};")
-    assert rest == START + COPIED.lstrip()
-    assert files["parts_first.py"].split("\n", 2)[2] == START + FIRST.lstrip()
+    for name, place, expected in (("model.py", "model.py", MODEL), ("xlgen_parts.py", "parts", PARTS)):
+        first, second, rest = files[name].split("\n", 2)
+        assert first.endswith(f"small/{place}")
+        assert second.startswith(f"# Version {__version__};")
+        assert rest == "from __future__ import annotations\n" + expected
+
+
+def test_names_that_two_modules_of_a_package_define_are_refused(copy):
+    with pytest.raises(ValueError, match=r"other.py and .*first.py both define 'Two', and a copy .* Rename one\."):
+        copy({"parts.other": ["Two"], "parts.first": ["Two"]})
+
+
+def test_names_of_nothing_are_refused(copy):
+    for name in ("parts.gone", "parts.first.Gone", "parts.first.Tool.gone", "gone"):
+        with pytest.raises(ValueError, match=f"{name} is left out of the code for models, and there is no such thing"):
+            copy({"model": ["run"]}, [*LEFT_OUT, name])
+    assert "xlgen_parts.py" not in copy({"errors": ["Wrong"]}, ["parts"])
 
 
 def test_imports_that_a_flat_copy_cannot_have_are_refused(copy):

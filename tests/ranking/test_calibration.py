@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
-from xlgen_hf.ranking.calibration import CALIBRATOR_FORM, ScoreCalibrator
+from xlgen_hf.ranking.calibration import ScoreCalibrator
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.fitting import calibrated_model, fit_calibrator, ranked_model
 from xlgen_hf.ranking.reliability import expected_calibration_error, reliability_table
@@ -85,20 +85,26 @@ def test_what_cannot_be_calibrated_is_refused():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"method": "x"}, r"'method' is 'x'; it must be one of"),
-        ({"bounds": [3, 1]}, "'bounds' has 1 after 3; it must be ascending"),
-        ({"bounds": ["1"]}, r"'bounds\[0\]' is '1'; it must be an integer"),
+        ({"method": "x"}, r"'calibrator.method' is 'x'; it must be one of"),
+        ({"bounds": [3, 1]}, "'calibrator.bounds' has 1 after 3; it must be ascending"),
+        ({"bounds": ["1"]}, r"'calibrator.bounds\[0\]' is '1'; it must be an integer"),
         ({"maps": []}, "'maps' holds 0 curves; one for each of the 5 buckets"),
-        ({"maps": [{"x": [0, 1], "y": [1, 0]}] * 5}, r"'maps\[0\]' is .*; it must be an object with the fields"),
+        (
+            {"maps": [{"x": [0, 1], "y": [1, 0]}] * 5},
+            r"'calibrator.maps\[0\]' is .*; it must be an object with the fields",
+        ),
         ({"maps": [{"x": [0, 1], "y": [1]}] * 5}, r"'maps\[0\]' must have as many values in 'x' as in 'y'"),
-        ({"maps": [{"slope": -1, "intercept": 0}] * 5}, r"'maps\[0\]' is .*; it must be an object with the fields"),
-        ({"more": 1}, "'more' is not a field"),
+        (
+            {"maps": [{"slope": -1, "intercept": 0}] * 5},
+            r"'calibrator.maps\[0\]' is .*; it must be an object with the fields",
+        ),
+        ({"more": 1}, "'calibrator.more' is not a field"),
     ],
 )
 def test_impossible_content_is_refused(change, message):
     content = {**fit_calibrator(*_sample(50)).to_dict(), **change}
     with pytest.raises((ModelFolderError, ConfigurationError), match=message):
-        ScoreCalibrator.from_dict(CALIBRATOR_FORM.check(content, "score_model.json"))
+        ScoreCalibrator.from_dict(content, "score_model.json")
 
 
 # ------------------------------------------------------------------------------------------------ score models

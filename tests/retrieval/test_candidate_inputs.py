@@ -13,7 +13,8 @@ from tiny import ROWS
 from xlgen_hf.configuration_xlgen import NUM_LEVELS
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.labels.tokens import TruncationReport, plain_token_ids
+from xlgen_hf.labels.spelling import plain_token_ids
+from xlgen_hf.labels.tokens import TruncationReport
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.retrieval.candidate_inputs import CandidateInputs
 from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset

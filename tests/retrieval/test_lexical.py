@@ -10,6 +10,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils import murmurhash3_32
 
+from xlgen_hf.retrieval import hashing
 from xlgen_hf.retrieval.hashing import count_runs, hash_strings
 from xlgen_hf.retrieval.lexical import LexicalIndex, hashed_runs
 from xlgen_hf.retrieval.packed_rows import PackedRows
@@ -160,6 +161,6 @@ def test_hashed_runs_are_those_of_scikit_learn(texts):
 
 def test_many_texts_are_hashed_in_blocks(monkeypatch):
     expected = count_runs(TEXTS * 3, (2, 5), 2**20)
-    monkeypatch.setattr("xlgen_hf.retrieval.hashing._CHARACTERS_AT_ONCE", 50)
+    monkeypatch.setattr(hashing, "CHARACTERS_AT_ONCE", 50)
     assert (count_runs(TEXTS * 3, (2, 5), 2**20) != expected).nnz == 0
     assert count_runs([], (2, 5), 2**20).shape == (0, 2**20)

@@ -11,7 +11,7 @@ from tiny import ROWS
 from transformers import TrainerCallback
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
-from xlgen_hf.modules.output_layer import token_loss
+from xlgen_hf.modules.losses import token_loss
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.sampler import LengthBucketSampler
 from xlgen_hf.training.trainer import XLGenTrainer

@@ -68,6 +68,12 @@ def read_folder(folder: str | Path, load: Callable[[Path], _Loaded]) -> _Loaded:
         ModelFolderError: if the folder changes all the time, or holds an interrupted save of elsewhere.
     """
     folder = Path(folder)
+    if __package__ == "xlgen_hf.files":
+        return _as_of_one_moment(folder, load)
+    return load(current_folder(folder))  # nothing saves where a copy of the code is used without the package
+
+
+def _as_of_one_moment(folder: Path, load: Callable[[Path], _Loaded]) -> _Loaded:
     for attempt in range(_ATTEMPTS):
         # Who has been disturbed once asks saves to wait, by a lock that they respect.
         waiting = lock_folder(folder, exclusive=False, timeout=_LONGEST_WAIT) if attempt else nullcontext()

@@ -378,12 +378,13 @@ class Fields(Generic[Content]):
             return f"{shown(inside + unknown[0])} is not a field of it; allowed are {sorted(self._fields)}."
         return None
 
-    def check(self, content: object, path: str | Path) -> Content:
-        """Check a parsed file.
+    def check(self, content: object, path: str | Path, place: str = "") -> Content:
+        """Check a parsed file, or a part of one.
 
         Args:
             content: the parsed file.
             path: its name, for the message.
+            place: name of the part.
 
         Returns:
             Its fields, without the version.
@@ -394,7 +395,7 @@ class Fields(Generic[Content]):
         if self._version is not None and isinstance(content, dict):
             content = dict(content)
             check_format_version(content.pop(FORMAT_VERSION_FIELD, None), self._version, path, self._made_by)
-        problem = self.problem(content, "")
+        problem = self.problem(content, place)
         if problem or not isinstance(content, dict):
             raise ModelFolderError(f"{path}: {problem}")
         return cast("Content", content)

@@ -38,5 +38,6 @@ def absent(name: str, package: str = "xlgen-hf") -> _Absent:
 
 def _error(missing: _Absent) -> ImportError:
     return ImportError(
-        f"{missing.__name__} is not part of the code in this model's repository; run `pip install {missing.package}`."
+        f"{missing.__name__.lstrip('_')} is not part of the code in this model's repository; run "
+        f"`pip install {missing.package}`."
     )

@@ -16,7 +16,9 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
+from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER
 from ..files.schema import read_object
+from ..labels.trie import LABEL_TRIE_FILE
 from .code_copy import FIRST_LINE, copied_files
 
 __all__ = ["add_code", "code_files", "code_in_repository"]
@@ -52,77 +54,142 @@ _ENTRIES = {
 }
 
 
-def _is_there(name: str) -> Callable[[Path], bool]:
-    return lambda folder: (folder / name).exists()
-
-
-def _scores_by(part: str) -> Callable[[Path], bool]:
-    """Whether a model's scores are made by a part of its score model."""
-
-    def has_part(folder: Path) -> bool:
-        path = folder / _SCORE_MODEL_FILE
-        return path.is_file() and read_object(path).get(part) is not None
-
-    return has_part
-
-
-def _has_causal_backbone(folder: Path) -> bool:
-    """Whether a model's backbone is a decoder-only language model."""
-    backbone = read_object(folder / _CONFIG_FILE).get("backbone")
-    family = backbone.get("model_type") if isinstance(backbone, dict) else None
-    return family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and family not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
-
-
-def _has_open_vocabulary(folder: Path) -> bool:
-    return read_object(folder / _CONFIG_FILE).get("num_output_tokens") is None
-
-
-# What stays out of a copy unless a model needs it: packages, modules, and definitions in them. Starting, pushing or
-# changing a model is not running it. All else is copied as far as something that is copied uses it.
-_NEEDED_BY: dict[str, Callable[[Path], bool]] = {
-    "files.schema.Fields.write": lambda folder: False,
-    "files.tensor_schema.Tensors.write": lambda folder: False,
-    "hub.push_mixin.PushModelMixin.push_to_hub": lambda folder: False,
-    "hub.push_mixin.PushProcessorMixin.push_to_hub": lambda folder: False,
-    "modeling_xlgen.XLGenForConditionalGeneration.from_backbone": lambda folder: False,
-    "modeling_xlgen.XLGenForConditionalGeneration.is_fresh": lambda folder: False,
-    "modules.output_layer.RestrictedOutputMixin.fit_output": lambda folder: False,
-    "modules.persistence.ModelFilesMixin.disable_adapters": lambda folder: False,
-    "modules.persistence.ModelFilesMixin.enable_adapters": lambda folder: False,
-    "modules.persistence.ModelFilesMixin.load_adapter": lambda folder: False,
-    "modules.persistence.ModelFilesMixin.save_pretrained": lambda folder: False,
-    "modules.persistence.ModelFilesMixin.set_adapter": lambda folder: False,
-    "pipeline.XLGenPipeline.save_pretrained": lambda folder: False,
-    "processing_xlgen.XLGenProcessor.add_labels": lambda folder: False,
-    "processing_xlgen.XLGenProcessor.relabel": lambda folder: False,
-    "processing_xlgen.XLGenProcessor.take_retriever": lambda folder: False,
-    "processing_xlgen.XLGenProcessor.save_pretrained": lambda folder: False,
-    "labels.clusters.LabelClusters": _is_there("label_clusters.json"),
-    "modules.auto_classes": lambda folder: False,
-    "modules.adapters": lambda folder: False,
-    "modules.backbone.load_backbone": lambda folder: False,
-    "modules.backbone.longest_sequence": lambda folder: False,
-    "modules.causal": _has_causal_backbone,
-    "decoding.prompt_cache": _has_causal_backbone,
-    "encoders.exported": lambda folder: False,
-    "modules.exported": lambda folder: False,
-    "modules.dry_run": lambda folder: False,
-    "modules.seq2seq.find_start_token": lambda folder: False,
-    "encoders.embedding.embed_texts": _is_there("retriever"),
-    "modules.candidate_head": _is_there("retriever"),
-    "modules.candidate_pointer": _is_there("retriever"),
-    "labels.vocabulary.Vocabulary": _is_there("vocabulary.json"),
-    "prediction.candidate_ranker.CandidateRanker": _is_there("retriever"),
-    "prediction.evidence": _is_there("retriever"),
-    "prediction.open_vocabulary": _has_open_vocabulary,
-    "ranking.calibration.ScoreCalibrator": _scores_by("calibrator"),
-    "ranking.confidence.ConfidenceModel": _scores_by("confidence"),
-    "ranking.fusion.Fusion": _scores_by("fusion"),
-    "ranking.label_trees.LabelTrees": _is_there("label_trees"),
-    "retrieval.candidate_inputs.CandidateInputs": _is_there("retriever"),
-    "retrieval.evidence.retrieval_evidence": _is_there("retriever"),
-    "retrieval.retriever.LabelRetriever": _is_there("retriever"),
+# Feature of a model -> what stays out of the copy for a model without it: packages, modules, and definitions in them.
+# All else is copied as far as something that is copied uses it. A stand-in says of what is left out where to get it.
+_PACKAGE = ""  # what no copy has: starting, training, changing, saving or pushing a model is not running it
+_LEFT_OUT: dict[str, tuple[str, ...]] = {
+    _PACKAGE: (
+        "encoders.exported",
+        "files.atomic.lock_folder",
+        "files.saving._read_manifest",
+        "files.schema.Fields.write",
+        "files.tensor_schema.Tensors.write",
+        "hub.push_mixin.PushModelMixin.push_to_hub",
+        "hub.push_mixin.PushProcessorMixin.push_to_hub",
+        "labels.space.LabelSpace.decode_ranks",
+        "labels.space.LabelSpace.encode_known",
+        "labels.trie.LabelTrie.greatest_below",
+        "decoding.constraints.LabelSetConstraint._last_rank",
+        "decoding.decoded_sets.DecodedSet.without",
+        "ranking.scored_labels.ScoredLabels.without",
+        "modeling_xlgen.XLGenForConditionalGeneration.from_backbone",
+        "modeling_xlgen.XLGenForConditionalGeneration.is_fresh",
+        "modeling_xlgen.XLGenForConditionalGeneration.prepare_decoder_input_ids_from_labels",
+        "modeling_xlgen.XLGenForConditionalGeneration.resize_token_embeddings",
+        "modeling_xlgen.XLGenForConditionalGeneration.sharing_weights",
+        "modules.adapters",
+        "modules.auto_classes",
+        "modules.backbone.load_backbone",
+        "modules.backbone.longest_sequence",
+        "modules.dry_run",
+        "modules.exported",
+        "modules.losses",
+        "modules.output_layer.RestrictedOutputMixin.fit_output",
+        "modules.output_layer.RestrictedOutputMixin.output_positions",
+        "modules.persistence.ModelFilesMixin.disable_adapters",
+        "modules.persistence.ModelFilesMixin.enable_adapters",
+        "modules.persistence.ModelFilesMixin.load_adapter",
+        "modules.persistence.ModelFilesMixin.save_pretrained",
+        "modules.persistence.ModelFilesMixin.set_adapter",
+        "modules.seq2seq.find_start_token",
+        "pipeline.XLGenPipeline.save_pretrained",
+        "prediction.generator.Generator._begin_after",
+        "prediction.predictor.Predictor._given_ids",
+        "prediction.predictor.Predictor.rank",
+        "processing_xlgen.XLGenProcessor._take_sources",
+        "processing_xlgen.XLGenProcessor.add_labels",
+        "processing_xlgen.XLGenProcessor.relabel",
+        "processing_xlgen.XLGenProcessor.save_pretrained",
+        "processing_xlgen.XLGenProcessor.spell_aliases",
+        "processing_xlgen.XLGenProcessor.take_retriever",
+    ),
+    "beams": ("decoding.decoded_sets._pooled", "decoding.search.beam_search"),
+    "calibrator": ("ranking.calibration.ScoreCalibrator",),
+    "calibrated scores": ("ranking.decisions.expected_f1_sizes",),
+    "causal": ("decoding.prompt_cache", "modules.causal", "modules.conditioning._encode_prompt"),
+    "clusters": ("labels.clusters.LabelClusters", "labels.tokens.LabelTokenizer.cluster_token_ids"),
+    "confidence": ("prediction.results.add_confidence", "ranking.confidence.ConfidenceModel"),
+    "fusion": ("prediction.predictor.candidate_values", "ranking.fusion.Fusion"),
+    "label trees": ("ranking.label_trees.LabelTrees",),
+    "mcg": (
+        "labels.tokens.LabelTokenizer.cluster_trie",
+        "labels.tokens.LabelTokenizer.task_token_id",
+        "prediction.generator.Generator._generate_clusters",
+    ),
+    "open vocabulary": ("prediction.open_vocabulary",),
+    "predicted clusters": (
+        "modules.conditioning.ConditionedEncoderMixin.predict_bits",
+        "modules.conditioning._with_clusters",
+        "prediction.encoding._active_clusters",
+    ),
+    "retriever": (
+        "encoders.embedding.embed_texts",
+        "modules.candidate_head",
+        "modules.candidate_pointer",
+        "modules.conditioning.ConditionedEncoderMixin.candidate_weights",
+        "modules.conditioning._candidate_vectors",
+        "modules.conditioning._found_candidates",
+        "prediction.candidate_ranker.CandidateRanker",
+        "prediction.encoding.Encoded.candidate_head_scores",
+        "prediction.encoding.Encoded.ranked_candidates",
+        "prediction.evidence",
+        "prediction.generator.Generator.add_input_candidates",
+        "prediction.predictor.Predictor._further_names",
+        "processing_xlgen._load_candidates",
+        "retrieval.candidate_inputs.CandidateInputs",
+        "retrieval.evidence.retrieval_evidence",
+        "retrieval.retriever.LabelRetriever",
+    ),
+    "scores of any label": (  # by teacher forcing, of candidates that others found
+        "decoding.teacher_forcing",
+        "labels.space.LabelSpace.encode",
+        "labels.space.LabelSpace.order",
+        "prediction.generator.Generator._as_far_as_fits",
+        "prediction.generator.Generator._fitting",
+        "prediction.generator.Generator._teacher_forced",
+        "prediction.generator.Generator.features",
+        "prediction.generator.Generator.score",
+        "prediction.generator.Generator.score_texts",
+        "prediction.prediction_mixin.PredictionMixin.score",
+    ),
+    "tied embeddings": ("modules.seq2seq.embedding_tie",),
+    "untold labels": ("labels.spelling.spell_labels",),
+    "untold tokens": ("labels.trie._build",),
+    "vocabulary": (
+        "labels.tokens.LabelTokenizer.with_aliases",
+        "labels.trie.LabelTrie.siblings",
+        "labels.vocabulary.Vocabulary",
+    ),
 }
+
+
+def _features(folder: Path) -> set[str]:
+    """What a model has that needs code of its own, by the names of `_LEFT_OUT`."""
+    config = read_object(folder / _CONFIG_FILE)
+    score_model = read_object(path) if (path := folder / _SCORE_MODEL_FILE).is_file() else {}
+    backbone = config.get("backbone")
+    family = backbone.get("model_type") if isinstance(backbone, dict) else None
+    variant = config.get("variant", "base")
+    has = {
+        **{part: score_model.get(part) is not None for part in ("calibrator", "confidence", "fusion")},
+        "beams": config.get("num_beams", 1) != 1,
+        "calibrated scores": any(score_model.get(part) is not None for part in ("calibrator", "fusion")),
+        "causal": family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+        and family not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "clusters": (folder / "label_clusters.json").exists(),
+        "label trees": (folder / LABEL_TREES_FOLDER).exists(),
+        "mcg": variant == "mcg",
+        "open vocabulary": config.get("num_output_tokens") is None,
+        "predicted clusters": variant == "bcl",
+        "retriever": (folder / RETRIEVER_FOLDER).exists(),
+        "scores of any label": (folder / RETRIEVER_FOLDER).exists() or score_model.get("fusion") is not None,
+        "tied embeddings": config.get("tie_encoder_decoder") is True,
+        "untold labels": not (folder / LABEL_TRIE_FILE).exists(),
+        "untold tokens": variant == "mcg" or not (folder / LABEL_TRIE_FILE).exists(),
+        "vocabulary": (folder / "vocabulary.json").exists(),
+    }
+    return {feature for feature, is_there in has.items() if is_there}
+
 
 # Modules of the layout before packages, whose files do not say where they are from; one of its names is in no other.
 _FORMER = (
@@ -145,16 +212,9 @@ def code_files(folder: Path) -> dict[str, str]:
     Raises:
         ModelFolderError: if its config is not a JSON object.
     """
-
-    def is_left_out(name: str) -> bool:
-        parts = name.split(".")
-        for end in range(len(parts), 0, -1):  # its own entry, that of its module, that of its package
-            needed = _NEEDED_BY.get(".".join(parts[:end]))
-            if needed is not None:
-                return not needed(folder)
-        return False
-
-    return copied_files(Path(__file__).parent.parent, _ENTRIES, is_left_out)
+    features = _features(folder)
+    left_out = {name for feature, names in _LEFT_OUT.items() if feature not in features for name in names}
+    return copied_files(Path(__file__).parent.parent, _ENTRIES, left_out)
 
 
 def add_code(folder: Path, *, with_code: bool) -> dict[str, bytes]:

@@ -17,11 +17,12 @@ from __future__ import annotations
 import ast
 import json
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..version import __version__
-from .code_graph import CodeGraph, Import, Module, bound_name, is_own, walk
+from .code_graph import CodeGraph, Import, Module, bound_name, is_for_the_package, is_own, names_read, walk
+from .code_merge import Part, import_line, merged, stand_ins
 
 __all__ = ["FIRST_LINE", "copied_files"]
 
@@ -33,22 +34,19 @@ _STAND_INS = Path(__file__).with_name(_ABSENT)
 # Libraries that every model needs; transformers says what to install where one is missing.
 _NEEDED = {"huggingface_hub", "numpy", "safetensors", "scipy", "torch", "tqdm", "transformers"}
 _PIP_NAMES = {"sklearn": "scikit-learn"}
-_LINE_WIDTH = 119
-_SECTIONS = ("Args:", "Raises:", "Returns:", "Yields:")
+_HEADING = "# ----"  # how a comment begins that is the heading of a section
 
 _Texts = dict[ast.stmt, str]
 
 
-def copied_files(
-    package: Path, entries: Mapping[str, Collection[str]], is_left_out: Callable[[str], bool]
-) -> dict[str, str]:
+def copied_files(package: Path, entries: Mapping[str, Collection[str]], left_out: Collection[str]) -> dict[str, str]:
     """Copy a part of a package.
 
     Args:
         package: the package's folder.
         entries: module, named as in `labels.space` -> names of it that the copy is for.
-        is_left_out: whether a definition, named as in `labels.space.LabelSpace` or `labels.space.LabelSpace.save`,
-            stays out of the copy whatever uses it.
+        left_out: packages, modules, and definitions in them, named as in `labels.space.LabelSpace` or
+            `labels.space.LabelSpace.save`, that stay out of the copy whatever uses them.
 
     Returns:
         Name of the file -> its content, sorted.
@@ -56,10 +54,41 @@ def copied_files(
     Raises:
         ValueError: if a module imports in a way that a flat copy cannot have.
     """
-    graph = CodeGraph(package, is_left_out, entries)
-    copied = {f"{_flat(name)}.py": _rewritten(graph, graph.read(name)) for name in graph.used}
+    graph = CodeGraph(package, left_out, entries)
+    files: dict[str, list[str]] = {}
+    for name in _from_the_ground_up(graph):
+        files.setdefault(_file(name), []).append(name)
+    copied = {f"{file}.py": _text(graph, names) for file, names in files.items()}
     copied[_ABSENT] = _head(_STAND_INS, Path(__file__).parents[2]) + _STAND_INS.read_text(encoding="utf-8")
     return dict(sorted(copied.items()))
+
+
+def _from_the_ground_up(graph: CodeGraph) -> list[str]:
+    """The modules that are used, each after those of its package that it imports at its top."""
+    ordered: list[str] = []
+
+    def add(name: str) -> None:
+        module = graph.read(name)
+        for statement in filter(is_own, module.tree.body):
+            target = graph.target(module, statement)
+            if graph.keeps(module, statement) and target in graph.used and _file(target) == _file(name):
+                add(target)
+        if name not in ordered:
+            ordered.append(name)
+
+    for name in sorted(graph.used):
+        add(name)
+    return ordered
+
+
+def _text(graph: CodeGraph, names: Sequence[str]) -> str:
+    """The text of a file: a module of the package's root, or those of one of its packages."""
+    root = graph.package.parent
+    parts = [
+        Part(graph.path(name).relative_to(root).as_posix(), _rewritten(graph, graph.read(name))) for name in names
+    ]
+    of_package = "." in names[0]
+    return _head(graph.path(names[0]).parent if of_package else graph.path(names[0]), root) + merged(parts)
 
 
 def _head(path: Path, root: Path) -> str:
@@ -69,8 +98,9 @@ def _head(path: Path, root: Path) -> str:
     )
 
 
-def _flat(name: str) -> str:
-    return name.replace(".", "_")
+def _file(name: str) -> str:
+    """The file of a module: its own for those of the root, one for all of a package."""
+    return f"xlgen_{name.partition('.')[0]}" if "." in name else name
 
 
 def _rewritten(graph: CodeGraph, module: Module) -> str:
@@ -78,7 +108,8 @@ def _rewritten(graph: CodeGraph, module: Module) -> str:
     kept = [statement for statement in module.tree.body if graph.keeps(module, statement)]
     texts: _Texts = {statement: "" for statement in module.tree.body if statement not in kept}
     methods = graph.unused_methods(module)
-    texts |= {method: f"{method.name} = {_stand_in(method.name)}" for method in methods}
+    texts |= _stand_ins_of_definitions(texts, set().union(*(names_read(one, methods) for one in kept)))
+    texts |= _short_docstring(module, module.tree) | _stand_ins_of_methods(kept, methods)
     for statement in (one for top in kept for one in walk(top, methods)):
         if isinstance(statement, ast.ClassDef | ast.FunctionDef):
             texts |= _short_docstring(module, statement)
@@ -86,22 +117,39 @@ def _rewritten(graph: CodeGraph, module: Module) -> str:
             aliases = statement.names
             if statement in kept:
                 aliases = [alias for alias in aliases if bound_name(alias) in graph.used[module.name]]
-            texts[statement] = _own_import(graph, graph.target(module, statement), aliases)
+            texts[statement] = _own_import(graph, module, graph.target(module, statement), aliases)
         elif isinstance(statement, Import) and not _is_always_there(statement) and not _is_in_try(statement, kept):
             texts[statement] = _guarded_import(statement)
-    if any("absent(" in text for text in texts.values()):
+        texts |= {one: "" for one in ast.iter_child_nodes(statement) if is_for_the_package(one)}
+    if any("absent" in text for text in texts.values()):
         first = module.tree.body[1]
-        texts[first] = f"{texts.get(first) or ast.unparse(first)}\n\nfrom .{_ABSENT[:-3]} import absent"
-    return _head(graph.path(module.name), graph.package.parent) + _with_texts(module, texts)
+        texts[first] = f"{texts.get(first) or ast.unparse(first)}\nfrom .{_ABSENT[:-3]} import absent"
+    return _with_texts(module, texts)
 
 
-def _short_docstring(module: Module, definition: ast.ClassDef | ast.FunctionDef) -> _Texts:
-    """A docstring without its sections, if it has any."""
+def _stand_ins_of_methods(kept: Iterable[ast.stmt], methods: Collection[ast.FunctionDef]) -> _Texts:
+    """Those of the methods of each class that are left out, together at the place of the first."""
+    texts: _Texts = {}
+    for definition in kept:
+        unused = [one for one in getattr(definition, "body", ()) if one in methods]
+        texts |= {one: "" for one in unused[1:]}
+        texts |= {one: stand_ins([method.name for method in unused], indent=4) for one in unused[:1]}
+    return texts
+
+
+def _stand_ins_of_definitions(dropped: Iterable[ast.stmt], names: Collection[str]) -> _Texts:
+    """Those of classes and functions of a module that are left out although it uses them."""
+    kinds = ast.ClassDef | ast.FunctionDef
+    return {one: stand_ins([one.name]) for one in dropped if isinstance(one, kinds) and one.name in names}
+
+
+def _short_docstring(module: Module, definition: ast.Module | ast.ClassDef | ast.FunctionDef) -> _Texts:
+    """The first paragraph of a docstring."""
     first = definition.body[0]
     if not _is_text(first):
         return {}
     lines = module.source.splitlines()[first.lineno - 1 : first.end_lineno]
-    end = next((i for i, line in enumerate(lines) if line.strip() in _SECTIONS), None)
+    end = next((i for i, line in enumerate(lines) if not line.strip()), None)
     if end is None:
         return {}
     kept = "\n".join(line[first.col_offset :] for line in lines[:end]).rstrip()
@@ -112,29 +160,27 @@ def _short_docstring(module: Module, definition: ast.ClassDef | ast.FunctionDef)
 # ------------------------------------------------------------------------------------------------ imports
 
 
-def _own_import(graph: CodeGraph, target: str, aliases: list[ast.alias]) -> str:
+def _own_import(graph: CodeGraph, module: Module, target: str, aliases: list[ast.alias]) -> str:
     """What the copy has where a module imports from another one of the package."""
     copied = [alias for alias in aliases if alias.name in graph.used.get(target, ())]
-    lines = [_import_line(target, [ast.unparse(alias) for alias in copied])] if copied else []
-    for alias in aliases:
-        if alias not in copied:
-            lines.append(f"{bound_name(alias)} = {_replacement(graph, target, alias.name)}")
-    return "\n".join(lines)
+    lines = [import_line(f".{_file(target)}", [ast.unparse(alias) for alias in copied])] if copied else []
+    if _file(target) == _file(module.name):
+        lines = [f"{alias.asname} = {alias.name}" for alias in copied if alias.asname]
+    absent = []
+    for alias in (one for one in aliases if one not in copied):
+        value = _value(graph, target, alias.name)
+        if value is None:
+            absent.append(bound_name(alias))
+        else:
+            lines.append(f"{bound_name(alias)} = {value}")
+    return "\n".join([*lines, *([stand_ins(absent)] if absent else [])])
 
 
-def _import_line(target: str, names: list[str]) -> str:
-    line = f"from .{_flat(target)} import {', '.join(names)}"
-    if len(line) <= _LINE_WIDTH:
-        return line
-    listed = "".join(f"    {name},\n" for name in names)
-    return f"from .{_flat(target)} import (\n{listed})"
-
-
-def _replacement(graph: CodeGraph, target: str, name: str) -> str:
-    """What a name stands for where the module that defines it lacks it in the copy: its value, or a stand-in."""
+def _value(graph: CodeGraph, target: str, name: str) -> str | None:
+    """The value of a constant whose module is not copied; None for what has a stand-in instead."""
     for statement in graph.read(target).tree.body:
         if isinstance(statement, ast.ClassDef | ast.FunctionDef) and statement.name == name:
-            return _stand_in(name)
+            return None
     try:
         return repr(graph.constant(target, name))
     except ValueError as err:
@@ -142,10 +188,6 @@ def _replacement(graph: CodeGraph, target: str, name: str) -> str:
             f"{graph.path(target)}: {name!r} is left out of the copy and used there, and it is not a class, a "
             "function or a constant, for which there is something to put in its place."
         ) from err
-
-
-def _stand_in(name: str) -> str:
-    return f"absent({json.dumps(name)})"
 
 
 def _is_always_there(statement: Import) -> bool:
@@ -183,7 +225,26 @@ def _with_texts(module: Module, texts: _Texts) -> str:
         first, last = _lines_of(module, statement, lines, dropped=not texts[statement])
         indent = " " * statement.col_offset
         lines[first:last] = [f"{indent}{line}".rstrip() + "\n" for line in texts[statement].splitlines()]
-    return "".join(lines)
+    return "".join(_without_empty_sections(lines))
+
+
+def _without_empty_sections(lines: list[str]) -> list[str]:
+    """The lines of a text without headings of which nothing is left."""
+    kept: list[str] = []
+    following = ""  # the next line that is not blank
+    for line in reversed(lines):
+        is_heading = line.lstrip().startswith(_HEADING)
+        indent = len(line) - len(line.lstrip())
+        ends = not following or following.lstrip().startswith(_HEADING) or not following.startswith(" " * indent)
+        if is_heading and ends:
+            while kept and not kept[-1].strip():
+                kept.pop()
+            continue
+        kept.append(line)
+        following = line if line.strip() else following
+    while kept and not kept[0].strip():
+        kept.pop(0)
+    return kept[::-1]
 
 
 def _lines_of(module: Module, statement: ast.stmt, lines: list[str], *, dropped: bool) -> tuple[int, int]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ast
 import copy
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
-__all__ = ["CodeGraph", "Import", "Module", "bound_name", "is_own", "walk"]
+__all__ = ["CodeGraph", "Import", "Module", "bound_name", "is_for_the_package", "is_own", "names_read", "walk"]
 
 Import = ast.Import | ast.ImportFrom
 _ALWAYS = ""  # stands for what of a module runs whatever is used of it
@@ -32,22 +32,25 @@ class CodeGraph:
 
     Args:
         package: the package's folder.
-        is_left_out: whether a definition, named as in `labels.space.LabelSpace` or `labels.space.LabelSpace.save`,
-            counts as unused whatever uses it.
+        left_out: packages, modules, and definitions in them, named as in `labels.space.LabelSpace` or
+            `labels.space.LabelSpace.save`, that count as unused whatever uses them.
         entries: module -> names of it that are used.
+
+    Raises:
+        ValueError: if something that is left out is not there.
     """
 
-    def __init__(
-        self, package: Path, is_left_out: Callable[[str], bool], entries: Mapping[str, Collection[str]]
-    ) -> None:
+    def __init__(self, package: Path, left_out: Collection[str], entries: Mapping[str, Collection[str]]) -> None:
         self.package = package
-        self.is_left_out = is_left_out
+        self.left_out = left_out
         self.entries = entries
         self.used: dict[str, set[str]] = {}
         """Module -> the names of it that are used; methods as `LabelSpace.save`."""
         self._attributes: set[str] = set()
         self._optional: set[tuple[str, str]] = set()  # methods of classes that are used
         self._constants: set[tuple[str, str]] = set()  # of modules of which nothing else may be used
+        for name in left_out:
+            self._check_is_there(name)
         self._follow([(module, name) for module, names in entries.items() for name in names])
 
     def _follow(self, waiting: list[tuple[str, str]]) -> None:
@@ -64,8 +67,29 @@ class CodeGraph:
                 waiting += [(m, n) for m, n in self._constants if n not in self.used.get(m, {n})]
                 waiting += [(m, n) for m, n in self._optional if self._is_called(n) and n not in self.used[m]]
 
+    def _check_is_there(self, left_out: str) -> None:
+        """Refuse the name of what was renamed or moved: it would be copied, and nobody would notice."""
+        parts = left_out.split(".")
+        end = next((end for end in range(len(parts), 0, -1) if self.path(".".join(parts[:end])).is_file()), None)
+        if end is None and self.package.joinpath(*parts).is_dir():
+            return
+        found: list[ast.stmt] = [] if end is None else self.read(".".join(parts[:end])).tree.body
+        for name in parts[end or 0 :]:
+            of_name = [one for one in found if name in _bound_names(one)]
+            if not of_name:
+                found = []
+                break
+            found = getattr(of_name[0], "body", []) or of_name
+        if not found:
+            raise ValueError(f"{left_out} is left out of the code for models, and there is no such thing.")
+
     def _is_called(self, method: str) -> bool:
         return method.partition(".")[2] in self._attributes
+
+    def is_left_out(self, name: str) -> bool:
+        """Whether a definition stays out: it, its class, its module or its package."""
+        parts = name.split(".")
+        return any(".".join(parts[:end]) in self.left_out for end in range(1, len(parts) + 1))
 
     def read(self, name: str) -> Module:
         """A module by its name."""
@@ -99,7 +123,7 @@ class CodeGraph:
         module = self.read(target)
         for statement in _bound(module).get(name, ()):
             if isinstance(statement, ast.Assign):
-                values = {other: self.constant(target, other) for other in _names(statement.value)}
+                values = {other: self.constant(target, other) for other in names_read(statement.value)}
                 return ast.literal_eval(_Filled(values).visit(copy.deepcopy(statement.value)))
             if is_own(statement):
                 return self.constant(self.target(module, statement), name)
@@ -113,14 +137,13 @@ class CodeGraph:
         return True
 
     def keeps(self, module: Module, statement: ast.stmt) -> bool:
-        """Whether something at the top of a module is used."""
+        """Whether something at the top of a module is used, or imports libraries."""
         if isinstance(statement, ast.ImportFrom) and statement.module == "__future__":
             return True
-        names = set(_bound_names(statement))
-        used = self.used[module.name]
         if isinstance(statement, Import) and not is_own(statement):  # types of libraries help the reader
-            used = used | _annotations(module)
-        return not _is_for_type_checkers(statement) and (not names or bool(names & used))
+            return True
+        names = set(_bound_names(statement))
+        return not _is_not_copied(statement) and (not names or bool(names & self.used[module.name]))
 
     def unused_methods(self, module: Module) -> list[ast.FunctionDef]:
         """Methods that are not used, of the classes of a module that are."""
@@ -153,8 +176,8 @@ class CodeGraph:
                 if not self.is_left_out(f"{module.name}.{name}.{method.name}"):
                     self._optional.add((module.name, f"{name}.{method.name}"))
             self._attributes |= _attributes(statement, methods)
-            for other in _names(statement, methods):
-                if other in bound and other != name:
+            for other in names_read(statement, methods):
+                if other in bound and other != name and not self.is_left_out(f"{module.name}.{other}"):
                     yield module.name, other
             for own in filter(is_own, walk(statement, methods)):
                 target = self.target(module, own)
@@ -202,14 +225,20 @@ def _bound(module: Module) -> dict[str, list[ast.stmt]]:
     """Name -> the statements at the top of a module that bind it; under `_ALWAYS` what is more than a definition."""
     found: dict[str, list[ast.stmt]] = {}
     for statement in module.tree.body:
-        if not _is_for_type_checkers(statement):
+        if not _is_not_copied(statement):
             for name in _bound_names(statement) or [_ALWAYS]:
                 found.setdefault(name, []).append(statement)
     return found
 
 
-def _is_for_type_checkers(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+def _is_not_copied(statement: ast.stmt) -> bool:
+    is_for_type_checkers = isinstance(statement, ast.If) and ast.unparse(statement.test) == "TYPE_CHECKING"
+    return is_for_type_checkers or is_for_the_package(statement)
+
+
+def is_for_the_package(node: ast.AST) -> bool:
+    """Whether something runs in the package alone: `if __package__ == "xlgen_hf": ...`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test).startswith("__package__ == ") and not node.orelse
 
 
 def _bound_names(statement: ast.stmt) -> list[str]:
@@ -247,7 +276,7 @@ def walk(node: ast.AST, skipped: Collection[ast.AST] = (), *, annotations: bool 
     waiting = [(node, False, False)]
     while waiting:
         one, in_function, is_annotation = waiting.pop()
-        if one in skipped:
+        if one in skipped or is_for_the_package(one):
             continue
         if annotations is None or is_annotation == annotations:
             yield one
@@ -258,15 +287,9 @@ def walk(node: ast.AST, skipped: Collection[ast.AST] = (), *, annotations: bool 
             waiting += [(child, in_function, below) for child in children if isinstance(child, ast.AST)]
 
 
-def _names(node: ast.AST, skipped: Collection[ast.AST] = ()) -> set[str]:
+def names_read(node: ast.AST, skipped: Collection[ast.AST] = ()) -> set[str]:
     """Names that code reads when it runs."""
     return {one.id for one in walk(node, skipped, annotations=False) if isinstance(one, ast.Name)}
-
-
-@cache
-def _annotations(module: Module) -> frozenset[str]:
-    """Names in annotations of arguments, results and local variables."""
-    return frozenset(one.id for one in walk(module.tree, annotations=True) if isinstance(one, ast.Name))
 
 
 def _attributes(node: ast.AST, skipped: Collection[ast.AST]) -> set[str]:

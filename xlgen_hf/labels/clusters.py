@@ -27,7 +27,7 @@ CLUSTERS_FILE = "label_clusters.json"
 CLUSTER_TENSORS_FILE = "label_clusters.safetensors"
 
 
-class _Content(TypedDict):
+class _ClustersContent(TypedDict):
     num_labels: int
     num_clusters: int
     digest: str
@@ -35,7 +35,7 @@ class _Content(TypedDict):
     metadata: Mapping[str, object]
 
 
-_FORM = Fields[_Content](
+_CLUSTERS_FORM = Fields[_ClustersContent](
     {
         "num_labels": integer(minimum=1),
         "num_clusters": integer(minimum=1),
@@ -245,7 +245,7 @@ class LabelClusters:
         if self.label_map is not None:
             tensors |= {"map_labels": self.label_map.labels, "map_positions": self.label_map.positions}
         path = Path(folder) / CLUSTERS_FILE
-        content: _Content = {
+        content: _ClustersContent = {
             "num_labels": len(self.assignment),
             "num_clusters": self.num_clusters,
             "digest": digest_of(tensors),
@@ -255,7 +255,7 @@ class LabelClusters:
         # Both are whole before either takes its place; the digest tells if only one did.
         with atomic_path(Path(folder) / CLUSTER_TENSORS_FILE) as tensors_aside, atomic_path(path) as json_aside:
             _TENSORS.write(tensors_aside, tensors)
-            _FORM.write(json_aside, content)
+            _CLUSTERS_FORM.write(json_aside, content)
         return path
 
     @classmethod
@@ -270,7 +270,7 @@ class LabelClusters:
             ModelFolderError: if a file is missing or damaged, or the files do not fit each other or the label space.
         """
         path, tensors_path = Path(folder) / CLUSTERS_FILE, Path(folder) / CLUSTER_TENSORS_FILE
-        content = _FORM.read(path)
+        content = _CLUSTERS_FORM.read(path)
         tensors, _ = _TENSORS.read(tensors_path)
         found = {
             "num_labels": len(tensors["assignment"]),

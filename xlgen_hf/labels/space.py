@@ -27,14 +27,14 @@ _SHOWN = 5  # names that a report spells out
 _INT64_MAX = 2**63 - 1
 
 
-class _Content(TypedDict):
+class _SpaceContent(TypedDict):
     decode_order: DecodeOrder
     seed: int
     names: list[str]
     counts: list[int]
 
 
-_FORM = Fields[_Content](
+_SPACE_FORM = Fields[_SpaceContent](
     {
         "decode_order": choice(*get_args(DecodeOrder)),
         "seed": integer(minimum=0, maximum=_INT64_MAX),
@@ -288,13 +288,13 @@ class LabelSpace:
     def save(self, folder: str | Path) -> Path:
         """Write `label_space.json` into `folder` and return its path."""
         path = Path(folder) / LABEL_SPACE_FILE
-        content: _Content = {
+        content: _SpaceContent = {
             "decode_order": self.decode_order,
             "seed": self.seed,
             "names": list(self.names),
             "counts": self.counts.tolist(),
         }
-        _FORM.write(path, content)
+        _SPACE_FORM.write(path, content)
         return path
 
     @classmethod
@@ -305,7 +305,7 @@ class LabelSpace:
             ModelFolderError: if the file is missing, or is not a consistent label space.
         """
         path = Path(folder) / LABEL_SPACE_FILE
-        content = _FORM.read(path)
+        content = _SPACE_FORM.read(path)
         with named_after(path):
             return cls(content["names"], content["counts"], content["decode_order"], content["seed"])
 

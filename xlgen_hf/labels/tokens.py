@@ -12,12 +12,13 @@ from functools import cached_property
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from ..errors import ConfigurationError, LabelSpaceError
+from ..errors import ConfigurationError
 from .changes import LabelChange
 from .space import LabelSpace
+from .spelling import plain_token_ids, spell_labels
 from .trie import LabelTrie
 
-__all__ = ["MAX_ALIASES", "LabelTokenizer", "TruncationReport", "frame_of", "language_token_id", "plain_token_ids"]
+__all__ = ["MAX_ALIASES", "LabelTokenizer", "TruncationReport", "frame_of", "language_token_id"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,20 +32,6 @@ MAX_ALIASES = 7
 """Aliases of a label that the decoder can spell, the first ones: each step of a search closes the spellings of what a
 set holds already."""
 _PROBES = ("a", "1", ".", "\u4e00", "\u0430")  # of these, every tokenizer can spell some
-
-
-def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Tokenize without special tokens; text that looks like one stays text."""
-    if not texts:
-        return []
-    ids: list[list[int]] = tokenizer(
-        list(texts),
-        add_special_tokens=False,
-        split_special_tokens=True,
-        return_attention_mask=False,
-        verbose=False,
-    )["input_ids"]
-    return ids
 
 
 def frame_of(tokenizer: PreTrainedTokenizerBase, *, target: bool = False) -> tuple[list[int], list[int]]:
@@ -246,49 +233,19 @@ class LabelTokenizer:
         if self._given_trie is not None:
             tokens, lengths = self._given_trie.sequences()
             return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
-        spelled = plain_token_ids(self.tokenizer, self.label_space.names)
-        seen: set[tuple[int, ...]] = set()
-        numbered = []
-        for label, ids in enumerate(spelled):
-            number = 1
-            sequence = tuple(ids)
-            while not sequence or sequence in seen:
-                number += 1
-                sequence = (*ids, *self._number_ids(number))
-            seen.add(sequence)
-            spelled[label] = [*sequence, self.separator_token_id]
-            if number > 1:
-                numbered.append(self.label_space.names[label])
+        spelled, numbered = spell_labels(self.tokenizer, self.label_space.names)
         if numbered:
             logger.warning(
                 "The tokenizer does not tell %d of %d label names from others (or spells them with nothing), e.g. %s; "
                 "they get a number at their end. A cased or multilingual checkpoint may tell them apart.",
-                len(numbered),
-                len(spelled),
-                numbered[:_SHOWN],
-            )
-        return spelled
+                len(numbered), len(spelled), numbered[:_SHOWN],
+            )  # fmt: skip
+        return [[*ids, self.separator_token_id] for ids in spelled]
 
     @cached_property
     def name_lengths(self) -> list[int]:
         """Tokens of each label's name, without the separator."""
         return [len(ids) - 1 for ids in self.label_token_ids]
-
-    def _number_ids(self, number: int) -> list[int]:
-        digits = self._digit_ids
-        return [digits[int(d)] for d in str(number)] if len(digits) == 10 else digits * number
-
-    @cached_property
-    def _digit_ids(self) -> list[int]:
-        """Ten different tokens for the digits; a single token where the tokenizer has no ten of them."""
-        last = [ids[-1] for ids in plain_token_ids(self.tokenizer, [str(d) for d in range(10)]) if ids]
-        if len(set(last)) == 10:
-            return last
-        if self.tokenizer.unk_token_id is None and not last:
-            raise LabelSpaceError(
-                "The tokenizer can spell neither digits nor unknown words; choose another checkpoint."
-            )
-        return [last[0] if last else self.tokenizer.unk_token_id]
 
     @cached_property
     def trie(self) -> LabelTrie:

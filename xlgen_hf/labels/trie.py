@@ -19,7 +19,7 @@ _Value = TypeVar("_Value")
 
 _KEPT = 7  # derived values in addition to the newest one
 _SAVED = ("child_start", "edge_token", "leaf_low", "leaf_high", "leaf_label")
-_FORM = Tensors(
+_TRIE_FORM = Tensors(
     {
         "leaf_low": tensor(np.int32, "nodes", minimum=0),
         "leaf_high": tensor(np.int32, "nodes", maximum="L"),
@@ -321,7 +321,7 @@ class LabelTrie:
         """Write `label_trie.safetensors`, with a digest of what it was built from, into `folder`; return its path."""
         path = Path(folder) / LABEL_TRIE_FILE
         names = (*_SAVED, "alias_label") if self.has_aliases else _SAVED
-        _FORM.write(path, {name: getattr(self, name) for name in names}, {"digest": digest})
+        _TRIE_FORM.write(path, {name: getattr(self, name) for name in names}, {"digest": digest})
         return path
 
     @classmethod
@@ -340,7 +340,7 @@ class LabelTrie:
             ModelFolderError: if the file is missing, damaged, or no trie.
         """
         path = Path(folder) / LABEL_TRIE_FILE
-        arrays, metadata = _FORM.read(path, {"tokens": num_tokens}, mapped=True)
+        arrays, metadata = _TRIE_FORM.read(path, {"tokens": num_tokens}, mapped=True)
         aliases = arrays.get("alias_label")
         problem = _problem(*(arrays[name] for name in _SAVED))
         if problem is None and aliases is not None and not _are_aliases(aliases, len(arrays["leaf_label"])):

@@ -41,7 +41,7 @@ class VocabularySettings(TypedDict):
     concepts: int
 
 
-_FORM = Fields[VocabularySettings](
+_VOCABULARY_FORM = Fields[VocabularySettings](
     {"language": string(), "concepts": integer(minimum=1)}, format_version=1, made_by="xlgen train --vocabulary"
 )
 
@@ -342,7 +342,7 @@ class Vocabulary:
             SaveError: if the disk is full, or the folder cannot be written.
         """
         write_jsonl(Path(folder) / VOCABULARY_FILE, self.lines())
-        _FORM.write(
+        _VOCABULARY_FORM.write(
             Path(folder) / VOCABULARY_SETTINGS_FILE, {"language": self.language, "concepts": len(self.concepts)}
         )
 
@@ -360,7 +360,7 @@ class Vocabulary:
         settings, path = Path(folder) / VOCABULARY_SETTINGS_FILE, Path(folder) / VOCABULARY_FILE
         if not settings.exists() and not path.exists():
             return None
-        wanted = _FORM.read(settings)
+        wanted = _VOCABULARY_FORM.read(settings)
         labels: dict[str, str] = {}
         concepts = []
         for number, content in read_jsonl(path):
@@ -407,4 +407,4 @@ def read_vocabulary_settings(folder: str | Path) -> VocabularySettings | None:
         ModelFolderError: if the file is damaged.
     """
     path = Path(folder) / VOCABULARY_SETTINGS_FILE
-    return _FORM.read(path) if path.exists() else None
+    return _VOCABULARY_FORM.read(path) if path.exists() else None

@@ -272,9 +272,22 @@ def _with_candidates(
 
     Nothing is found without candidates, or where the inputs are embeddings, in which no names can be read.
     """
-    config, memory = model.config, XLGenMemory(hidden, mask)
-    if input_ids is None or not config.reads_candidates:
+    memory = XLGenMemory(hidden, mask)
+    if input_ids is None or not model.config.reads_candidates:
         return memory
+    return _found_candidates(model, memory, hidden, input_ids, mask, scores)
+
+
+def _found_candidates(
+    model: EncoderModel,
+    memory: XLGenMemory,
+    hidden: torch.Tensor,
+    input_ids: torch.Tensor,
+    mask: torch.Tensor,
+    scores: torch.Tensor | None,
+) -> XLGenMemory:
+    """[`_with_candidates`] where there are some."""
+    config = model.config
     assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
     ends = (config.separator_token_id, config.eos_token_id)
     places, names = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)

@@ -12,7 +12,7 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from ..configuration_xlgen import XLGenConfig
 from ..errors import ConfigurationError
 from ..labels.clusters import LabelClusters
-from ..labels.tokens import plain_token_ids
+from ..labels.spelling import plain_token_ids
 from ..processing_xlgen import XLGenProcessor
 from ..retrieval.candidate_inputs import CandidateInputs
 from ..settings import ModelSettings

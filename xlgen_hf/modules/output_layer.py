@@ -28,7 +28,7 @@ from .candidate_pointer import CandidatePointer, next_tokens
 from .causal import continue_prompt
 from .compatibility import cache_argument, cache_of
 
-__all__ = ["IGNORED", "KeptRows", "OutputModel", "OutputRows", "RestrictedOutputMixin", "token_loss"]
+__all__ = ["IGNORED", "KeptRows", "OutputModel", "OutputRows", "RestrictedOutputMixin"]
 
 IGNORED = -100  # target that no loss counts, in every batch; what cross-entropy of torch leaves out
 
@@ -356,24 +356,3 @@ def _take_rows(layer: nn.Module, numbers: torch.Tensor | None, added: torch.Tens
         return OutputRows(weight[kept], bias, 0)
     added_here = added[0, kept].to(weight.dtype)  # resizing makes it float32 whatever the weights are
     return OutputRows(weight[kept], added_here + (0 if bias is None else bias), added.shape[-1])
-
-
-def token_loss(
-    logits: torch.Tensor, target: torch.Tensor, rows: torch.Tensor | None = None, smoothing: float = 0.0
-) -> torch.Tensor:
-    """Mean cross-entropy of target tokens, shape `()`; 0 without any.
-
-    Args:
-        logits: `(B, T, R)`.
-        target: columns of the target tokens, -100 where no loss counts, `(B, T)`.
-        rows: rows that count, `(B,)`, bool; all if None.
-        smoothing: fraction of the targets' probability that all `R` columns share, in [0, 1).
-    """
-    counted = target != IGNORED
-    if rows is not None:
-        counted &= rows[:, None]
-    # Only counted positions go through the softmax: the padding of a batch is often half of it.
-    loss = functional.cross_entropy(
-        logits[counted].float(), target[counted], reduction="sum", label_smoothing=smoothing
-    )
-    return loss / counted.sum().clamp(min=1)

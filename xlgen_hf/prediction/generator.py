@@ -142,7 +142,7 @@ class Generator(ModelSource):
             decoded = [one.with_bounds(lower, upper) for one in decoded]
         if given:
             decoded = [one.without(labels) for one, labels in zip(decoded, given, strict=True)]
-        if options.min_candidates:
+        if options.min_candidates and any(text.candidates.labels for text in encoded.texts):
             self.add_input_candidates(decoded, encoded, allowed, given)
         return self._filled(decoded, encoded, k, allowed, given) if k else decoded
 
@@ -179,12 +179,16 @@ class Generator(ModelSource):
         return self._search(encoded.memory, constraint, options, self.processor.max_target_length, begin)
 
     def _begin(self, given: Sequence[Sequence[int]], closed: Sequence[Sequence[int]] | None = None) -> SetsBegin:
-        """How sets begin with given labels: the decoder has read them, in decode order, as far as half a target goes.
+        """How sets begin.
 
         Args:
             given: label ids of each text; none if empty.
             closed: what its sets must not hold, if the given labels do not count as labels of the sets.
         """
+        return self._begin_after(given, closed) if given else SetsBegin(closed or ())
+
+    def _begin_after(self, given: Sequence[Sequence[int]], closed: Sequence[Sequence[int]] | None) -> SetsBegin:
+        """[`_begin`] with given labels: the decoder has read them, in decode order, as far as half a target goes."""
         spelled, room = self.processor.label_tokenizer.label_token_ids, self.processor.max_target_length // 2
         ordered = [self.processor.label_space.order(dict.fromkeys(labels)) for labels in given]
         tokens = [[token for label in self._fitting(labels, room) for token in spelled[label]] for labels in ordered]
@@ -217,8 +221,6 @@ class Generator(ModelSource):
             given: label ids that each text has already; none if empty.
         """
         candidates = [text.candidates.labels for text in encoded.texts]
-        if not any(candidates):
-            return
         is_open = np.zeros(len(self.processor.label_space), dtype=bool)
         is_open[self.processor.label_tokenizer.open_labels(allowed)] = True
         candidates = [

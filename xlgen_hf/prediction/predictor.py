@@ -315,7 +315,7 @@ class Predictor:
         The arguments are those of [`predict`]; the labels that `explained` chooses get evidence.
         """
         texts = TextBatch.of(texts).texts
-        held = self._given_ids(given, len(texts))
+        held = [] if given is None else self._given_ids(given, len(texts))
         source = self._searching(decoding, open_vocabulary)
         allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
@@ -363,10 +363,8 @@ class Predictor:
         """Aliases and names in other languages, as an index may hold them, each with its label id."""
         return [] if self.vocabulary is None else self.vocabulary.further_names(self.label_space.index)
 
-    def _given_ids(self, given: Sequence[Sequence[str]] | None, texts: int) -> list[list[int]]:
+    def _given_ids(self, given: Sequence[Sequence[str]], texts: int) -> list[list[int]]:
         """Ids of the labels that each text has already; none if no text has one. Others than labels are counted."""
-        if given is None:
-            return []
         if len(given) != texts:
             raise ConfigurationError(f"{texts} texts come with given labels for {len(given)}; one list for each.")
         space, vocabulary = self.label_space, self.vocabulary

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypedDict, get_args
 
 import numpy as np
@@ -13,7 +14,6 @@ from ..files.schema import Fields, choice, either, integer, list_of, number
 from .scored_labels import ScoredLabels
 
 __all__ = [
-    "CALIBRATOR_FORM",
     "FREQUENCY_BOUNDS",
     "Calibration",
     "CalibratorContent",
@@ -49,7 +49,7 @@ class CalibratorContent(TypedDict):
 
 
 _POINTS = list_of(number(), min_length=1, ascending=True)
-CALIBRATOR_FORM = Fields[CalibratorContent](
+_CALIBRATOR_FORM = Fields[CalibratorContent](
     {
         "method": choice(*get_args(Calibration)),
         "bounds": list_of(integer(), unique=True, ascending=True),
@@ -58,7 +58,6 @@ CALIBRATOR_FORM = Fields[CalibratorContent](
         ),
     }
 )
-"""What JSON must hold for [`ScoreCalibrator.from_dict`]."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +111,17 @@ class ScoreCalibrator:
         return {"method": self.method, "bounds": list(self.bounds), "maps": self.maps}
 
     @classmethod
-    def from_dict(cls, content: CalibratorContent) -> ScoreCalibrator:
-        """Make it from what [`to_dict`] gave; `CALIBRATOR_FORM` checks what comes from a file."""
+    def from_dict(cls, given: object, path: str | Path) -> ScoreCalibrator:
+        """Check and read what [`to_dict`] gave.
+
+        Args:
+            given: a parsed JSON value.
+            path: where it is from, for messages.
+
+        Raises:
+            ModelFolderError: if it is not of that form.
+        """
+        content = _CALIBRATOR_FORM.check(given, path, "calibrator")
         return cls(content["method"], content["maps"], tuple(content["bounds"]))
 
 

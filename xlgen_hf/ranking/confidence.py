@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypedDict
 
 import numpy as np
@@ -11,7 +12,7 @@ from ..files.schema import Fields, number
 from .calibration import Curve, apply_curve
 from .scored_labels import ScoredLabels
 
-__all__ = ["CONFIDENCE_FORM", "Confidence", "ConfidenceContent", "ConfidenceModel", "promised_f1"]
+__all__ = ["Confidence", "ConfidenceContent", "ConfidenceModel", "promised_f1"]
 
 _LEAST = 0.01
 
@@ -24,8 +25,7 @@ class ConfidenceContent(TypedDict):
 
 
 _CURVE = Fields[Curve]({"slope": number(minimum=0), "intercept": number()})
-CONFIDENCE_FORM = Fields[ConfidenceContent]({"expected_f1": _CURVE, "best_label": _CURVE})
-"""What JSON must hold for a [`ConfidenceModel`]."""
+_CONFIDENCE_FORM = Fields[ConfidenceContent]({"expected_f1": _CURVE, "best_label": _CURVE})
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,23 @@ class ConfidenceModel:
         return Confidence(*found)
 
     def to_dict(self) -> ConfidenceContent:
-        """As JSON holds it."""
+        """As JSON holds it; [`from_dict`] makes it again."""
         return {"expected_f1": self.expected_f1, "best_label": self.best_label}
+
+    @classmethod
+    def from_dict(cls, given: object, path: str | Path, *, chosen_alone: bool) -> ConfidenceModel:
+        """Check and read what [`to_dict`] gave.
+
+        Args:
+            given: a parsed JSON value.
+            path: where it is from, for messages.
+            chosen_alone: see there.
+
+        Raises:
+            ModelFolderError: if it is not of that form.
+        """
+        content = _CONFIDENCE_FORM.check(given, path, "confidence")
+        return cls(content["expected_f1"], content["best_label"], chosen_alone)
 
 
 def promised_f1(scored: ScoredLabels, *, chosen_alone: bool = False) -> np.ndarray:

@@ -5,19 +5,43 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 from scipy.special import expit
 
 from ..errors import ConfigurationError
+from ..files.schema import Fields, integer, mapping_of, number, strings
 from .scored_labels import ScoredLabels
 
-__all__ = ["MAX_CANDIDATES", "Fusion", "feature_names", "feature_values"]
+__all__ = ["MAX_CANDIDATES", "Fusion", "FusionContent", "feature_names", "feature_values"]
 
 MAX_CANDIDATES = 1000
 _FLOOR = 1e-6  # probability that logarithms start from
 _RANK = "retrieval_rank"  # counts as it is; of the other ranks nothing was gained
 _DERIVED = ("log_", "relative_")
+
+
+class FusionContent(TypedDict):
+    """A [`Fusion`] and the names of its sources as JSON holds them."""
+
+    candidates_per_source: int
+    weights: dict[str, float]
+    intercept: float
+    logit_adjustment: float
+    sources: list[str]
+
+
+_FUSION_FORM = Fields[FusionContent](
+    {
+        "candidates_per_source": integer(minimum=1, maximum=MAX_CANDIDATES),
+        "weights": mapping_of(number()),
+        "intercept": number(),
+        "logit_adjustment": number(minimum=0),
+        "sources": strings(unique=True),
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -65,6 +89,31 @@ class Fusion:
             raise ConfigurationError(f"intercept={self.intercept}; it must be a finite number.")
         if not math.isfinite(self.logit_adjustment) or self.logit_adjustment < 0:
             raise ConfigurationError(f"logit_adjustment={self.logit_adjustment}; it must be a finite number >= 0.")
+
+    def to_dict(self, sources: list[str]) -> FusionContent:
+        """As JSON holds it, with the names of the sources that it weighs; [`from_dict`] makes it again."""
+        return {
+            "candidates_per_source": self.candidates_per_source,
+            "weights": dict(self.weights),
+            "intercept": self.intercept,
+            "logit_adjustment": self.logit_adjustment,
+            "sources": sources,
+        }
+
+    @classmethod
+    def from_dict(cls, given: object, path: str | Path) -> tuple[Fusion, list[str]]:
+        """Check and read what [`to_dict`] gave: the fusion, and the names of its sources.
+
+        Args:
+            given: a parsed JSON value.
+            path: where it is from, for messages.
+
+        Raises:
+            ModelFolderError: if it is not of that form.
+        """
+        content = _FUSION_FORM.check(given, path, "fusion")
+        values = (content["candidates_per_source"], content["weights"], content["intercept"])
+        return cls(*values, content["logit_adjustment"]), content["sources"]
 
     @property
     def inputs(self) -> set[str]:

@@ -39,7 +39,7 @@ class _Settings(TypedDict):
     n_trees: int
 
 
-class _Content(TypedDict):
+class _TreesContent(TypedDict):
     settings: _Settings
     terms: list[str]
 
@@ -53,7 +53,7 @@ _SETTINGS = Fields[_Settings](
         "n_trees": integer(),
     }
 )
-_FORM = Fields[_Content](
+_TREES_FORM = Fields[_TreesContent](
     {"settings": _SETTINGS, "terms": strings(min_length=1, unique=True)}, format_version=1, made_by="xlgen index"
 )
 _TENSORS = Tensors(
@@ -175,7 +175,7 @@ class LabelTrees:
             "beam_size": self.beam_size,
             "n_trees": self.trees.n_trees,
         }
-        _FORM.write(folder / _SETTINGS_FILE, {"settings": settings, "terms": terms})
+        _TREES_FORM.write(folder / _SETTINGS_FILE, {"settings": settings, "terms": terms})
         idf = np.asarray(self.vectorizer.idf_, dtype=np.float32)
         _TENSORS.write(folder / _TENSORS_FILE, {"idf": idf, "labels": self.labels.astype(np.int64)})
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
@@ -203,7 +203,7 @@ class LabelTrees:
             ModelFolderError: if a file is missing, damaged, or does not fit the others.
         """
         folder = Path(folder)
-        content = _FORM.read(folder / _SETTINGS_FILE)
+        content = _TREES_FORM.read(folder / _SETTINGS_FILE)
         given, terms = content["settings"], content["terms"]
         settings = TfidfSettings(given["longest_ngram"], given["min_df"], given["sublinear"])
         tensors, _ = _TENSORS.read(folder / _TENSORS_FILE, {"F": len(terms), "L": num_labels})

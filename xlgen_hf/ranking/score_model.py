@@ -11,11 +11,11 @@ import numpy as np
 
 from ..errors import ConfigurationError
 from ..files.model_folder import SCORE_MODEL_FILE
-from ..files.schema import Fields, choice, integer, mapping_of, named_after, number, optional, strings
-from .calibration import CALIBRATOR_FORM, CalibratorContent, ScoreCalibrator
-from .confidence import CONFIDENCE_FORM, ConfidenceContent, ConfidenceModel
+from ..files.schema import Fields, anything, choice, integer, mapping_of, named_after, number, optional
+from .calibration import ScoreCalibrator
+from .confidence import ConfidenceModel
 from .decisions import DecisionRule, Kind, Objective
-from .fusion import MAX_CANDIDATES, Fusion
+from .fusion import Fusion
 from .scored_labels import ScoredLabels
 from .sources import SavedSource
 
@@ -28,43 +28,27 @@ class _RuleContent(TypedDict):
     min_labels: int
 
 
-class _FusionContent(TypedDict):
-    candidates_per_source: int
-    weights: dict[str, float]
-    intercept: float
-    logit_adjustment: float
-    sources: list[str]
-
-
 class _Decisions(TypedDict):
     rule: _RuleContent
     thresholds: dict[str, float]
-    calibrator: CalibratorContent | None
-    fusion: _FusionContent | None
+    calibrator: object
+    fusion: object
 
 
-class _Content(_Decisions, total=False):
-    confidence: ConfidenceContent
+class _ScoreModelContent(_Decisions, total=False):
+    confidence: object
 
 
-_FUSION = Fields[_FusionContent](
-    {
-        "candidates_per_source": integer(minimum=1, maximum=MAX_CANDIDATES),
-        "weights": mapping_of(number()),
-        "intercept": number(),
-        "logit_adjustment": number(minimum=0),
-        "sources": strings(unique=True),
-    }
-)
-_FORM = Fields[_Content](
+_SCORE_MODEL_FORM = Fields[_ScoreModelContent](
     {
         "rule": Fields(
             {"kind": choice(*get_args(Kind)), "value": optional(number()), "min_labels": integer(minimum=0)}
         ),
         "thresholds": mapping_of(number(minimum=0, maximum=1), names=get_args(Objective)),
-        "calibrator": optional(CALIBRATOR_FORM),
-        "fusion": optional(_FUSION),
-        "confidence": CONFIDENCE_FORM,
+        # Checked by those that they are of, which not every model has.
+        "calibrator": anything(),
+        "fusion": anything(),
+        "confidence": anything(),
     },
     optional=("confidence",),
     format_version=1,
@@ -123,15 +107,15 @@ class ScoreModel:
     def save(self, folder: str | Path) -> None:
         """Write `score_model.json` into a model's folder; sources are saved by whoever holds the folder."""
         rule, fusion = self.rule, self.fusion
-        content: _Content = {
+        content: _ScoreModelContent = {
             "rule": {"kind": rule.kind, "value": rule.value, "min_labels": rule.min_labels},
             "thresholds": dict(self.thresholds),
             "calibrator": None if self.calibrator is None else self.calibrator.to_dict(),
-            "fusion": None if fusion is None else _described(fusion, sorted(self.sources)),
+            "fusion": None if fusion is None else fusion.to_dict(sorted(self.sources)),
         }
         if self.confidence is not None:
             content["confidence"] = self.confidence.to_dict()
-        _FORM.write(Path(folder) / SCORE_MODEL_FILE, content)
+        _SCORE_MODEL_FORM.write(Path(folder) / SCORE_MODEL_FILE, content)
 
     @classmethod
     def load(cls, folder: str | Path, sources: Mapping[str, SavedSource]) -> ScoreModel:
@@ -145,45 +129,23 @@ class ScoreModel:
             ModelFolderError: if the file is missing, damaged, or weighs other sources.
         """
         path = Path(folder) / SCORE_MODEL_FILE
-        content = _FORM.read(path)
+        content = _SCORE_MODEL_FORM.read(path)
         with named_after(path):
-            return _parsed(content, sources)
+            return _parsed(content, sources, path)
 
 
-def _parsed(content: _Content, sources: Mapping[str, SavedSource]) -> ScoreModel:
+def _parsed(content: _ScoreModelContent, sources: Mapping[str, SavedSource], path: Path) -> ScoreModel:
     """The score model of a file's content."""
-    calibrator, fusion = content["calibrator"], content["fusion"]
-    weighed = [] if fusion is None else fusion["sources"]
+    rule, weighed = content["rule"], list[str]()
+    calibrator = fusion = confidence = None
+    if content["calibrator"] is not None:
+        calibrator = ScoreCalibrator.from_dict(content["calibrator"], path)
+    if content["fusion"] is not None:
+        fusion, weighed = Fusion.from_dict(content["fusion"], path)
+    if "confidence" in content:
+        confidence = ConfidenceModel.from_dict(content["confidence"], path, chosen_alone=rule["kind"] == "own")
     lacking = sorted(set(weighed) - set(sources))
     if lacking:
         raise ConfigurationError(f"the fusion weighs {lacking}, which the folder does not hold.")
-    return ScoreModel(
-        None if calibrator is None else ScoreCalibrator.from_dict(calibrator),
-        None if fusion is None else _fusion_of(fusion),
-        DecisionRule(**content["rule"]),
-        content["thresholds"],
-        {name: sources[name] for name in weighed},
-        _confidence_of(content.get("confidence"), content["rule"]["kind"]),
-    )
-
-
-def _confidence_of(content: ConfidenceContent | None, rule: Kind) -> ConfidenceModel | None:
-    if content is None:
-        return None
-    return ConfidenceModel(content["expected_f1"], content["best_label"], chosen_alone=rule == "own")
-
-
-def _described(fusion: Fusion, sources: list[str]) -> _FusionContent:
-    return {
-        "candidates_per_source": fusion.candidates_per_source,
-        "weights": dict(fusion.weights),
-        "intercept": fusion.intercept,
-        "logit_adjustment": fusion.logit_adjustment,
-        "sources": sources,
-    }
-
-
-def _fusion_of(content: _FusionContent) -> Fusion:
-    return Fusion(
-        content["candidates_per_source"], content["weights"], content["intercept"], content["logit_adjustment"]
-    )
+    named = {name: sources[name] for name in weighed}
+    return ScoreModel(calibrator, fusion, DecisionRule(**rule), content["thresholds"], named, confidence)

@@ -22,13 +22,13 @@ SCORES = ("retrieval", "neighbors", "names", "lexical_neighbors", "lexical_names
 """What the retriever says of a candidate: its score, and the parts that it is made of (`PARTS`)."""
 
 
-class _Content(TypedDict):
+class _InputsContent(TypedDict):
     num_input_candidates: int
     conditioning: Conditioning
     levels: list[float]
 
 
-_FORM = Fields[_Content](
+_INPUTS_FORM = Fields[_InputsContent](
     {
         "num_input_candidates": integer(minimum=1, maximum=MAX_CANDIDATES),
         "conditioning": choice(*get_args(Conditioning)),
@@ -164,7 +164,7 @@ class CandidateInputs:
             report.candidates_lost += len(labels) - sum(len(one.labels) for one in selected)
         return selected
 
-    def to_dict(self) -> _Content:
+    def to_dict(self) -> _InputsContent:
         """As JSON holds it, without the retriever; [`from_dict`] makes it again."""
         return {
             "num_input_candidates": self.num_input_candidates,
@@ -179,7 +179,7 @@ class CandidateInputs:
         Raises:
             ModelFolderError: if the content makes no sense; the message names its source.
         """
-        known = _FORM.check(content, f"{source}, candidates")
+        known = _INPUTS_FORM.check(content, f"{source}, candidates")
         with named_after(source):
             return cls(retriever, known["num_input_candidates"], known["conditioning"], tuple(known["levels"]))
 

@@ -10,9 +10,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-__all__ = ["count_runs", "hash_strings"]
+__all__ = ["CHARACTERS_AT_ONCE", "count_runs", "hash_strings"]
 
-_CHARACTERS_AT_ONCE = 250_000  # about 100 MB of intermediate values
+CHARACTERS_AT_ONCE = 250_000
+"""Characters of the texts that are hashed together: about 100 MB of intermediate values."""
 
 
 def count_runs(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> csr_matrix:
@@ -38,14 +39,14 @@ def hash_strings(strings: Sequence[str], buckets: int) -> np.ndarray:
     encoded = [one.encode() for one in strings]
     sizes = np.array([len(one) for one in encoded], dtype=np.int64)
     data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-    return _hashed(data, np.cumsum(sizes) - sizes, sizes, buckets)
+    return _slots_of(data, np.cumsum(sizes) - sizes, sizes, buckets)
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """The texts in blocks of a bounded number of characters."""
     first = size = 0
     for number, text in enumerate(texts):
-        if size and size + len(text) > _CHARACTERS_AT_ONCE:
+        if size and size + len(text) > CHARACTERS_AT_ONCE:
             yield texts[first:number]
             first, size = number, 0
         size += len(text)
@@ -63,7 +64,7 @@ def _counted(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> cs
     keys = []
     for length in range(lengths[0], lengths[1] + 1):
         place = np.flatnonzero(np.arange(len(ends)) + length <= ends)
-        columns = _hashed(data, begins[place], begins[place + length] - begins[place], buckets)
+        columns = _slots_of(data, begins[place], begins[place + length] - begins[place], buckets)
         keys.append(owner[place] * buckets + columns)
     found, counts = np.unique(np.concatenate(keys), return_counts=True)
     start = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.int64) * buckets)
@@ -71,7 +72,7 @@ def _counted(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> cs
     return csr_matrix((counts.astype(np.float32), columns, start.astype(np.int32)), (len(texts), buckets))
 
 
-def _hashed(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray, buckets: int) -> np.ndarray:
+def _slots_of(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray, buckets: int) -> np.ndarray:
     """Hash values of some spans of bytes: the absolute of a signed MurmurHash3, modulo `buckets`, `(G,)`, int64."""
     hashed = np.empty(len(begins), dtype=np.uint32)
     for size in np.unique(sizes).tolist():

@@ -14,7 +14,7 @@ FURTHER = "further_names"
 """The tensor with the label ids of further names."""
 FURTHER_CALLED = "further_called"
 """What the names of the tensors with these names themselves begin with."""
-_KINDS: dict[str, type] = {
+_INDEX_KINDS: dict[str, type] = {
     "documents": np.float16,
     "names": np.float16,
     "label_start": np.int64,
@@ -38,10 +38,10 @@ def label_matrix(label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_mat
 
 def tensor_problem(tensors: dict[str, np.ndarray], num_labels: int) -> str | None:
     """Say what does not fit, if anything."""
-    for name, kind in _KINDS.items():
+    for name, kind in _INDEX_KINDS.items():
         if name not in tensors or tensors[name].dtype != kind:
             return f"{name!r} must be there, as {np.dtype(kind).name}."
-    documents, names, start, ids, fingerprints = (tensors[name] for name in _KINDS)
+    documents, names, start, ids, fingerprints = (tensors[name] for name in _INDEX_KINDS)
     if documents.ndim != 2 or names.ndim != 2 or documents.shape[1] != names.shape[1]:
         return f"'documents' {documents.shape} and 'names' {names.shape} must be matrices of one width."
     problem = _names_problem(len(names), tensors.get(FURTHER, np.zeros(0, np.int32)), num_labels)

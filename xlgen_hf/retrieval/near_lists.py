@@ -35,7 +35,7 @@ _FACTORS = 8  # bytes of the two numbers in a code
 _ROWS_AT_ONCE = 50_000
 _COMPARED = 64  # codes that are made again when they are read
 _ALIKE = 0.95  # fraction of their bytes that must be the same: machines round differently
-_PARTS: dict[str, type] = {"centroids": np.float32, "lists": np.int32, "codes": np.uint8}
+_LIST_PARTS: dict[str, type] = {"centroids": np.float32, "lists": np.int32, "codes": np.uint8}
 
 
 class NearFacts(TypedDict):
@@ -119,7 +119,7 @@ class NearLists:
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         """What [`from_tensors`] takes, under names that begin with `name`."""
-        return {f"{name}_{part}": getattr(self, part) for part in _PARTS}
+        return {f"{name}_{part}": getattr(self, part) for part in _LIST_PARTS}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray], name: str, facts: NearFacts) -> NearLists:
@@ -134,8 +134,8 @@ class NearLists:
             MissingExtraError: if faiss is not installed.
             ValueError: if something is missing, or does not fit; the message says what.
         """
-        vectors, found = tensors[name], [tensors.get(f"{name}_{part}") for part in _PARTS]
-        for (part, kind), values in zip(_PARTS.items(), found, strict=True):
+        vectors, found = tensors[name], [tensors.get(f"{name}_{part}") for part in _LIST_PARTS]
+        for (part, kind), values in zip(_LIST_PARTS.items(), found, strict=True):
             if values is None or values.dtype != kind:
                 raise ValueError(f"'{name}_{part}' must be there, as {np.dtype(kind).name}.")
         centroids, lists, codes = (np.asarray(values) for values in found)

@@ -9,7 +9,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 __all__ = ["PackedRows", "Postings"]
 
-_PARTS: dict[str, type] = {"start": np.int64, "runs": np.int32, "weights": np.float16}
+_ROW_PARTS: dict[str, type] = {"start": np.int64, "runs": np.int32, "weights": np.float16}
 
 
 class PackedRows:
@@ -44,7 +44,7 @@ class PackedRows:
             parts[1].append(block.runs)
             parts[2].append(block.weights)
         # One after the other, so that of many rows not all is in memory twice.
-        start, runs, weights = (np.concatenate(parts.pop(0)) for _ in _PARTS)
+        start, runs, weights = (np.concatenate(parts.pop(0)) for _ in _ROW_PARTS)
         return cls(start, runs, weights, width)
 
     def __add__(self, other: PackedRows) -> PackedRows:
@@ -65,7 +65,7 @@ class PackedRows:
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:
         """What [`from_tensors`] takes, under names that begin with `name`."""
-        return {f"{name}_{part}": getattr(self, part) for part in _PARTS}
+        return {f"{name}_{part}": getattr(self, part) for part in _ROW_PARTS}
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, np.ndarray], name: str, number: int, width: int) -> PackedRows:
@@ -81,7 +81,7 @@ class PackedRows:
             ValueError: if something is missing, or does not fit; the message says what.
         """
         found = []
-        for part, kind in _PARTS.items():
+        for part, kind in _ROW_PARTS.items():
             values = tensors.get(f"{name}_{part}")
             if values is None or values.dtype != kind or values.ndim != 1:
                 raise ValueError(f"'{name}_{part}' must be there, as {np.dtype(kind).name}.")

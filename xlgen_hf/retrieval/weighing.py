@@ -229,7 +229,7 @@ class RetrievalSettings:
 _RECIPE = Fields[dict[str, str]]({name: string() for name in EmbeddingRecipe.__dataclass_fields__})
 _NEAR = Fields[NearFacts]({"width": integer(minimum=1), "recall": number(minimum=0, maximum=1)})
 _APPROXIMATE = Fields[dict[str, NearFacts]]({"documents": _NEAR, "names": _NEAR}, optional=("documents", "names"))
-_FORM = Fields[dict[str, Any]](
+_RETRIEVER_FORM = Fields[dict[str, Any]](
     {name: anything() for name in definitions(RetrievalSettings)} | {"recipe": _RECIPE, "approximate": _APPROXIMATE},
     optional=["approximate"],
     format_version=3,
@@ -246,7 +246,7 @@ def write_settings(
         SaveError: if the file cannot be written.
     """
     further = {"approximate": dict(approximate)} if approximate else {}
-    _FORM.write(path, {**asdict(settings), "recipe": asdict(recipe), **further})
+    _RETRIEVER_FORM.write(path, {**asdict(settings), "recipe": asdict(recipe), **further})
 
 
 def read_settings(path: Path) -> tuple[RetrievalSettings, EmbeddingRecipe, dict[str, NearFacts]]:
@@ -256,6 +256,6 @@ def read_settings(path: Path) -> tuple[RetrievalSettings, EmbeddingRecipe, dict[
         ModelFolderError: if the file is missing, of another version, or holds other fields or values.
     """
     with named_after(path):
-        content = _FORM.read(path)
+        content = _RETRIEVER_FORM.read(path)
         recipe, approximate = from_values(EmbeddingRecipe, content.pop("recipe")), content.pop("approximate", {})
         return from_values(RetrievalSettings, content), recipe, approximate

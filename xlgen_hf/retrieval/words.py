@@ -15,7 +15,7 @@ Span: TypeAlias = "tuple[int, int]"
 # Scripts without spaces between words: each character stands for itself. Marks belong to the letter before them.
 _ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0dff\u200c\u200d"
-_WORD = re.compile(rf"[{_ALONE}]|(?:(?![{_ALONE}])[\w{_MARKS}])+")
+_WORD_OF_SIGNS = re.compile(rf"[{_ALONE}]|(?:(?![{_ALONE}])[\w{_MARKS}])+")
 
 
 def words_of(text: str) -> np.ndarray:
@@ -26,7 +26,7 @@ def words_of(text: str) -> np.ndarray:
     Args:
         text: the text.
     """
-    return np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
+    return np.array([match.span() for match in _WORD_OF_SIGNS.finditer(text)], dtype=np.int64).reshape(-1, 2)
 
 
 def weights_of_words(spans: np.ndarray, values: np.ndarray, words: np.ndarray) -> np.ndarray:
