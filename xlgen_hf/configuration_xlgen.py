@@ -208,7 +208,7 @@ class XLGenConfig(PreTrainedConfig):
             if needs_head:
                 raise ConfigurationError(
                     f"{name}={getattr(self, name)!r} needs a candidate head. Choose variant='rcl' with "
-                    "conditioning='tokens', or candidates beside clusters, and a candidate_loss_weight above 0."
+                    "conditioning='tokens', or candidates and clusters, and a candidate_loss_weight above 0."
                 )
 
     @classmethod

@@ -362,7 +362,8 @@ class XLGenProcessor(PushProcessorMixin):
         label_space = LabelSpace.load(folder)
         clusters = LabelClusters.load(folder, num_labels=len(label_space)) if settings["clusters"] else None
         sources = load_sources(folder, len(label_space))
-        candidates = _load_candidates(folder, settings["candidates"], sources)
+        given = settings["candidates"]
+        candidates = None if given is None else _load_candidates(folder, given, sources)
         score_model = _load_score_model(folder, sources)
         has_vocabulary = (folder / VOCABULARY_FILE).exists() or (folder / VOCABULARY_SETTINGS_FILE).exists()
         vocabulary = Vocabulary.load(folder, label_space.names) if has_vocabulary else None
@@ -385,10 +386,8 @@ class XLGenProcessor(PushProcessorMixin):
             self.label_tokenizer = self.label_tokenizer.for_labels(self.label_space, trie)
 
 
-def _load_candidates(folder: Path, settings: object, sources: dict[str, SavedSource]) -> CandidateInputs | None:
-    """What reads candidates into the input, if the settings speak of it."""
-    if settings is None:
-        return None
+def _load_candidates(folder: Path, settings: object, sources: dict[str, SavedSource]) -> CandidateInputs:
+    """What reads candidates into the input."""
     retriever = sources.get("retrieval")
     if not isinstance(retriever, LabelRetriever):
         raise ModelFolderError(

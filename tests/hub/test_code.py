@@ -274,10 +274,23 @@ def test_copies_are_closed_and_flat(files_for, names):
             if isinstance(statement, ast.ImportFrom) and statement.level:
                 assert statement.level == 1, name
                 assert f"{statement.module}.py" in files, name
+                there = bound_names(ast.parse(files[f"{statement.module}.py"]))
+                assert {alias.name for alias in statement.names} <= there, name
             else:
                 modules = [statement.module] if isinstance(statement, ast.ImportFrom) else None
                 modules = modules or [alias.name for alias in statement.names]
                 assert {module.split(".")[0] for module in modules} <= allowed | sys.stdlib_module_names, name
+
+
+def bound_names(tree) -> set[str]:
+    """The names of a file."""
+    found = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found.update(alias.asname or alias.name for alias in node.names)
+    return found
 
 
 def imports_outside_of_try(tree):

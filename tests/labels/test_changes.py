@@ -77,7 +77,7 @@ def test_what_was_renamed_is_merged_by_its_new_name():
         (LabelEdits(renamed=[("art", "music")]), r"another label. Merge them \(--merge\)"),
         (LabelEdits(renamed=[("art", "a"), ("art", "b")]), "'art' gets several new names"),
         (LabelEdits(renamed=[("art", " ")]), "a label name is a string with visible text"),
-        (LabelEdits(renamed=[("art", "x"), ("organ", "x")]), r"stand twice: \['x'\]"),
+        (LabelEdits(renamed=[("art", "x"), ("organ", "x")]), r"Duplicate label names: \['x'\]"),
         (LabelEdits(merged=[("art", "art")]), "'art' cannot be merged into itself"),
         (LabelEdits(merged=[("art", "drum")]), "'drum' is none of the 5 labels"),
         (LabelEdits(removed=["drum"]), "'drum' is none of the 5 labels"),

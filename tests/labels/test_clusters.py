@@ -318,7 +318,7 @@ class TestUse:
         ({"centroids": np.full((2, 2), np.nan, dtype=np.float32)}, "NaN or infinity"),
         ({"centroids": np.full((2, 2), np.inf, dtype=np.float32)}, "NaN or infinity"),
         ({"centroids": np.ones((2, 2), dtype=np.float32)}, "rows of length 1"),
-        ({"names": ["a", "a"]}, r"stand twice: \['a'\]"),
+        ({"names": ["a", "a"]}, r"Duplicate cluster names: \['a'\]"),
         ({"names": ["a", " "]}, "' ' is not a cluster name"),
         ({"names": ["a", 3]}, "3 is not a cluster name"),
     ],

@@ -79,7 +79,7 @@ def test_unknown_label_names_close_ones():
     [
         ([], [], "freq_forward", "at least one label"),
         (["a", " "], [1, 0], "freq_forward", "Label 1 is ' '"),
-        (["a", "a"], [1, 0], "freq_forward", "stand twice"),
+        (["a", "a"], [1, 0], "freq_forward", "Duplicate label names"),
         (["a", "b"], [0, 1], "freq_forward", "must not increase"),
         (["a"], [1, 2], "freq_forward", "counts of shape"),
         (["a"], [1], "random", "decode_order='random' is unknown"),

@@ -69,7 +69,7 @@ def test_a_bucket_with_few_candidates_has_the_curve_of_all():
 def test_a_calibrator_is_as_its_content_says():
     scored, references, counts = _sample(50)
     calibrator = fit_calibrator(scored, references, counts)
-    assert ScoreCalibrator.from_dict(calibrator.to_dict()) == calibrator
+    assert ScoreCalibrator.from_dict(calibrator.to_dict(), "score_model.json") == calibrator
 
 
 def test_what_cannot_be_calibrated_is_refused():

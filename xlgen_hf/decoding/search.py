@@ -116,7 +116,7 @@ class LabelSets:
         labels: label ids in the order of their generation, `(B, K, U)`, padded with -1.
         log_probs: log-probability of each label given the text and the labels before it, `(B, K, U)`.
         would_end: after each label, whether the end token had more than the token that came next, `(B, K, U)`; where a
-            lower bound on the number of labels went against the model's own wish to end.
+            lower bound on the number of labels went against what the model prefers.
         score: log-probability of each set's sequence, `(B, K)`; minus infinity where there is no further set.
         complete: whether a set came to its end, `(B, K)`; if not, it was cut at the greatest length.
     """

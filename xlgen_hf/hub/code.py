@@ -68,6 +68,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "hub.push_mixin.PushProcessorMixin.push_to_hub",
         "labels.space.LabelSpace.decode_ranks",
         "labels.space.LabelSpace.encode_known",
+        "labels.tokens.LabelTokenizer.with_aliases",
         "labels.trie.LabelTrie.greatest_below",
         "decoding.constraints.LabelSetConstraint._last_rank",
         "decoding.decoded_sets.DecodedSet.without",
@@ -153,10 +154,9 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "prediction.prediction_mixin.PredictionMixin.score",
     ),
     "tied embeddings": ("modules.seq2seq.embedding_tie",),
-    "untold labels": ("labels.spelling.spell_labels",),
-    "untold tokens": ("labels.trie._build",),
+    "labels to spell": ("labels.spelling.spell_labels",),
+    "trie to build": ("labels.trie._build",),
     "vocabulary": (
-        "labels.tokens.LabelTokenizer.with_aliases",
         "labels.trie.LabelTrie.siblings",
         "labels.vocabulary.Vocabulary",
     ),
@@ -167,13 +167,15 @@ def _features(folder: Path) -> set[str]:
     """What a model has that needs code of its own, by the names of `_LEFT_OUT`."""
     config = read_object(folder / _CONFIG_FILE)
     score_model = read_object(path) if (path := folder / _SCORE_MODEL_FILE).is_file() else {}
-    backbone = config.get("backbone")
+    backbone, decision = config.get("backbone"), score_model.get("rule")
+    rule = decision.get("kind") if isinstance(decision, dict) else None
     family = backbone.get("model_type") if isinstance(backbone, dict) else None
     variant = config.get("variant", "base")
     has = {
         **{part: score_model.get(part) is not None for part in ("calibrator", "confidence", "fusion")},
         "beams": config.get("num_beams", 1) != 1,
-        "calibrated scores": any(score_model.get(part) is not None for part in ("calibrator", "fusion")),
+        "calibrated scores": any(score_model.get(part) is not None for part in ("calibrator", "fusion"))
+        or rule == "expected_f1",
         "causal": family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
         and family not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
         "clusters": (folder / "label_clusters.json").exists(),
@@ -184,8 +186,8 @@ def _features(folder: Path) -> set[str]:
         "retriever": (folder / RETRIEVER_FOLDER).exists(),
         "scores of any label": (folder / RETRIEVER_FOLDER).exists() or score_model.get("fusion") is not None,
         "tied embeddings": config.get("tie_encoder_decoder") is True,
-        "untold labels": not (folder / LABEL_TRIE_FILE).exists(),
-        "untold tokens": variant == "mcg" or not (folder / LABEL_TRIE_FILE).exists(),
+        "labels to spell": not (folder / LABEL_TRIE_FILE).exists(),
+        "trie to build": variant == "mcg" or not (folder / LABEL_TRIE_FILE).exists(),
         "vocabulary": (folder / "vocabulary.json").exists(),
     }
     return {feature for feature, is_there in has.items() if is_there}

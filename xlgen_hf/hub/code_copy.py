@@ -120,7 +120,9 @@ def _rewritten(graph: CodeGraph, module: Module) -> str:
             texts[statement] = _own_import(graph, module, graph.target(module, statement), aliases)
         elif isinstance(statement, Import) and not _is_always_there(statement) and not _is_in_try(statement, kept):
             texts[statement] = _guarded_import(statement)
-        texts |= {one: "" for one in ast.iter_child_nodes(statement) if is_for_the_package(one)}
+        texts |= {
+            one: "" for one in ast.iter_child_nodes(statement) if isinstance(one, ast.If) and is_for_the_package(one)
+        }
     if any("absent" in text for text in texts.values()):
         first = module.tree.body[1]
         texts[first] = f"{texts.get(first) or ast.unparse(first)}\nfrom .{_ABSENT[:-3]} import absent"

@@ -102,20 +102,22 @@ def _section(part: Part, docstring: str, dropped: Iterable[ast.stmt]) -> str:
 
 
 def _import_lines(imports: Iterable[_Import], used: Collection[str]) -> Iterator[str]:
-    """The imports of several modules, each name once if it is used: libraries first, then files of the copy."""
-    plain, named = set(), set()
+    """The imports of several modules, each name once: of libraries what is used, then those of files of the copy."""
+    plain, named, own = set(), set(), set()
     for node in imports:
         for alias in node.names:
-            if (alias.asname or alias.name.partition(".")[0]) not in used:
+            name = ast.unparse(alias)
+            if isinstance(node, ast.ImportFrom) and node.level:
+                own.add(("." * node.level + (node.module or ""), name))
+            elif (alias.asname or alias.name.partition(".")[0]) not in used:
                 continue
-            if isinstance(node, ast.Import):
-                plain.add(f"import {ast.unparse(alias)}")
+            elif isinstance(node, ast.ImportFrom):
+                named.add((node.module or "", name))
             else:
-                named.add(("." * node.level + (node.module or ""), ast.unparse(alias)))
-    own = sorted(pair for pair in named if pair[0].startswith("."))
+                plain.add(f"import {name}")
     yield from sorted(plain)
-    yield from _grouped(sorted(named - set(own)))
-    yield from ["", *_grouped(own)] if own else []
+    yield from _grouped(sorted(named))
+    yield from ["", *_grouped(sorted(own))] if own else []
 
 
 def _grouped(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:

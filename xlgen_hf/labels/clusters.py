@@ -155,7 +155,7 @@ class LabelClusters:
         if bad:
             return f"{bad[0]!r} is not a cluster name; a string with visible text is expected."
         twice = [name for name, times in Counter(self.names).items() if times > 1]
-        return f"Cluster names stand twice: {twice[:5]}." if twice else None
+        return f"Duplicate cluster names: {twice[:5]}." if twice else None
 
     def relabelled(self, change: LabelChange, encoder: Encoder | None = None) -> LabelClusters:
         """The clusters of a changed label space.

@@ -156,7 +156,7 @@ class LabelSpace:
         _check_unicode(self.names)
         if len(self.index) != len(self.names):
             twice = [name for name, n in Counter(self.names).items() if n > 1][:_SHOWN]
-            raise LabelSpaceError(f"Label names stand twice: {twice}.")
+            raise LabelSpaceError(f"Duplicate label names: {twice}.")
         if (self.counts < 0).any() or (np.diff(self.counts) > 0).any():
             raise LabelSpaceError("Label counts must not be negative and must not increase: ids are frequency ranks.")
 

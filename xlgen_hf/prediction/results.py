@@ -71,7 +71,7 @@ class LabelPrediction:
             evidence was asked for; None of a model that reads none.
         expected_f1: F1 that is expected of the labels, in [0, 1], see [`ConfidenceModel`]; None where no validation
             rows taught it, and of an ensemble.
-        best_label_probability: probability that the label with the highest score is right, in [0, 1]; None likewise.
+        best_label_probability: probability that the label with the highest score is right, in [0, 1]; None as before.
         abstain: whether a person should look at the text, as `expected_f1` is below the bound; None without a bound.
     """
 

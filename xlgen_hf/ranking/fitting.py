@@ -250,7 +250,7 @@ def fit_fusion(
         fused = adjusted.fuse(candidates, values, train_counts)
     else:
         logger.warning(
-            "Fused scores are no probabilities: on the validation rows greater ones are not right more often."
+            "Fused scores are not probabilities: on the validation rows higher ones are not right more often."
         )
     logger.info(
         "Weights of the fusion: %s.", ", ".join(f"{name} {weight:.2f}" for name, weight in of_features.items())

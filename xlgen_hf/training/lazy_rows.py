@@ -25,7 +25,7 @@ class LazyRows(Dataset[EncodedRow]):
 
     The labels of all rows are looked up beforehand, so that an unknown one is found before the training. What
     truncation loses is reported of a sample of the rows, and the lengths that part rows into batches are estimated: as
-    many tokens for a byte as in the sample. With candidates, these are searched for anew in every epoch.
+    many tokens for a byte as in the sample. With candidates, these are searched for again in every epoch.
 
     Args:
         rows: rows with `text` and `labels`, as `load_rows` gives them.

@@ -172,7 +172,7 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
     )
     candidates: bool = setting(
         False,
-        help="Let the model read retrieved candidate labels beside its clusters, as rcl does without any.",
+        help="Let the model read retrieved candidate labels in addition to its clusters, as rcl does without any.",
         group=RETRIEVAL,
         variants=("bcl", "mcg"),
     )

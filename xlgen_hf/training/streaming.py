@@ -31,7 +31,7 @@ def is_stream(rows: object) -> bool:
 class EncodedStream(IterableDataset[EncodedRow]):
     """Encodes the rows of a stream as [`encode_dataset`] does, pass after pass without an end.
 
-    The number of a row counts on from pass to pass, so each pass draws anew what the collator draws for a row, and a
+    The number of a row counts on from pass to pass, so each pass draws again what the collator draws for a row, and a
     run that is resumed draws what it would have drawn. `set_epoch` of the source, where there is one, is told the
     number of each pass, so a stream that is shuffled comes in another order. Rows without labels are left out. What
     was lost and left out is logged after the first pass.
