@@ -1,15 +1,16 @@
 """A flat copy of a part of a package, as transformers' `trust_remote_code` wants it.
 
-transformers fetches the modules that a module imports, and follows only `from .name import ...`. So packages are
-flattened (`labels/space.py` becomes `labels_space.py`). A copy is for some names of some modules. It holds what these
-use (`code_graph`): other definitions are left out, and modules without any that is used. What is kept stays as it is
-written, with comments, for whoever reads it before trusting it; imports are rewritten at their positions in the syntax
-tree. Docstrings end before their sections on arguments, results and errors, which are for those who write programs
-with the package; the head of each file names the version that has them.
+transformers fetches the files that a file imports, and follows only `from .name import ...`. So all modules of a
+package become one file (`labels/space.py` a section of `xlgen_labels.py`, see `code_merge`); a module of the root
+stays a file. A copy is for some names of some modules. It holds what these use (`code_graph`): other definitions are
+left out, and modules without any that is used. What is kept stays as it is written, with comments, for whoever reads
+it before trusting it; imports are rewritten at their positions in the syntax tree, and what runs in the package alone
+is dropped. Docstrings keep their first paragraph: the others are for those who write programs with the package; the
+head of each file names the version that has them.
 
 In place of a method, a class or a function that is left out and yet bound to a name, there is a stand-in that raises
 an `ImportError` when it is used (`absent.py`). The same goes for libraries that only some models need, because
-transformers refuses a module when any library that it imports is missing. A constant is replaced by its value.
+transformers refuses a file when any library that it imports is missing. A constant is replaced by its value.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from .code_merge import Part, import_line, merged, stand_ins
 __all__ = ["FIRST_LINE", "copied_files"]
 
 FIRST_LINE = "# Copied from xlgen-hf by `xlgen push model --with-code`, which also replaces and removes it: "
-"""How a module of a copy begins; the module's path in the package follows."""
+"""How a file of a copy begins; the path of its module or package follows."""
 
 _ABSENT = "absent.py"
 _STAND_INS = Path(__file__).with_name(_ABSENT)
@@ -52,7 +53,8 @@ def copied_files(package: Path, entries: Mapping[str, Collection[str]], left_out
         Name of the file -> its content, sorted.
 
     Raises:
-        ValueError: if a module imports in a way that a flat copy cannot have.
+        ValueError: if a module imports in a way that a flat copy cannot have, two modules of a package define one name
+            in different ways, or something that is left out is not there.
     """
     graph = CodeGraph(package, left_out, entries)
     files: dict[str, list[str]] = {}
@@ -93,9 +95,7 @@ def _text(graph: CodeGraph, names: Sequence[str]) -> str:
 
 def _head(path: Path, root: Path) -> str:
     place = path.relative_to(root).as_posix()
-    return (
-        f"{FIRST_LINE}{place}\n# Version {__version__}; its docstrings also describe arguments, results and errors.\n"
-    )
+    return f"{FIRST_LINE}{place}\n# Version {__version__}; its docstrings say more, and describe arguments, results and errors.\n"
 
 
 def _file(name: str) -> str:

@@ -89,17 +89,18 @@ class NearLists:
         index.ntotal = len(self)
         return index
 
-    def candidates(self, queries: np.ndarray, count: int) -> np.ndarray:
+    def candidates(self, queries: np.ndarray, count: int, width: int | None = None) -> np.ndarray:
         """Vectors that look near to queries, `(Q, count)`, int64, -1 where there are no more.
 
         Args:
             queries: `(Q, H)`, float32.
             count: how many for each.
+            width: lists that a query looks into; the own number if None.
         """
         count = min(count, len(self))
         if count < 1 or not len(queries):  # which the library refuses
             return np.empty((len(queries), count), np.int64)
-        chosen = _faiss().SearchParametersIVF(nprobe=self.width)
+        chosen = _faiss().SearchParametersIVF(nprobe=width or self.width)
         found: np.ndarray = self._index.search(queries, count, params=chosen)[1]
         return found
 
@@ -159,16 +160,19 @@ class NearSearch:
     Args:
         vectors: `(N, H)`, float16 or float32; may be mapped from a file.
         lists: theirs.
+        width: lists that a query looks into; those of `lists` if None.
     """
 
-    def __init__(self, vectors: np.ndarray, lists: NearLists) -> None:
+    def __init__(self, vectors: np.ndarray, lists: NearLists, width: int | None = None) -> None:
         self._vectors = vectors
         self._lists = lists
+        self._width = width
 
     def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
         """See `VectorSearch`; of vectors in lists that a query does not look into none is found."""
         more = 0 if hidden is None else int(np.diff(hidden.indptr).max(initial=0))
-        rows = self._lists.candidates(queries, max(2 * size, min(10 * size, _SCORED_AGAIN)) + more)
+        near = max(2 * size, min(10 * size, _SCORED_AGAIN)) + more
+        rows = self._lists.candidates(queries, near, self._width)
         query = np.repeat(np.arange(len(queries)), rows.shape[1])
         values = similarity_of_pairs(queries, self._vectors, query, rows.reshape(-1)).reshape(rows.shape)
         values[rows < 0] = -np.inf
@@ -203,14 +207,14 @@ def fit_lists(
     size = min(_DEPTH, len(vectors))
     exact = nearest(queries, vectors, size, hidden)[1]
     found = NearLists(centroids, *_encoded(centroids, vectors), 1, 0.0)
-    index = found._index
-    while True:
-        values = NearSearch(vectors, found).nearest(queries, size, hidden)[1]
-        found = replace(found, recall=_recall(values, exact))
-        if found.recall >= _GOAL or found.width == count:
-            break
-        found = replace(found, width=min(2 * found.width, count))
-        found.__dict__["_index"] = index  # it does not depend on the width
+
+    def recall_within(width: int) -> float:
+        return _recall(NearSearch(vectors, found, width).nearest(queries, size, hidden)[1], exact)
+
+    width = 1
+    while (recall := recall_within(width)) < _GOAL and width < count:
+        width = min(2 * width, count)
+    found = replace(found, width=width, recall=recall)
     logger.info(
         "Approximate search of %d %s finds %.1f %% of the %d nearest (%d queries), looking into %d of %d lists.",
         *(len(vectors), what, 100 * found.recall, size, len(queries), found.width, count),
