@@ -95,7 +95,7 @@ def _text(graph: CodeGraph, names: Sequence[str]) -> str:
 
 def _head(path: Path, root: Path) -> str:
     place = path.relative_to(root).as_posix()
-    return f"{FIRST_LINE}{place}\n# Version {__version__}; its docstrings say more, and describe arguments, results and errors.\n"
+    return f"{FIRST_LINE}{place}\n# Version {__version__}; its docstrings say more: arguments, results, errors.\n"
 
 
 def _file(name: str) -> str:
