@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _GOAL = 0.98  # recall on the queries that the width is chosen with
 _DEPTH = 50  # nearest vectors that recall is about
-_SCORED_AGAIN = 500  # those that look nearest; of few that are wanted ten times, of many twice as many
+_COMPARED_AGAIN = 500  # those that look nearest; of few that are wanted ten times, of many twice as many
 _EQUAL = 1e-6  # two similarities
 _TRAINED_ON = 32  # vectors for each centroid
 _ROUNDS = 8  # of k-means
@@ -171,7 +171,7 @@ class NearSearch:
     def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
         """See `VectorSearch`; of vectors in lists that a query does not look into none is found."""
         more = 0 if hidden is None else int(np.diff(hidden.indptr).max(initial=0))
-        near = max(2 * size, min(10 * size, _SCORED_AGAIN)) + more
+        near = max(2 * size, min(10 * size, _COMPARED_AGAIN)) + more
         rows = self._lists.candidates(queries, near, self._width)
         query = np.repeat(np.arange(len(queries)), rows.shape[1])
         values = similarity_of_pairs(queries, self._vectors, query, rows.reshape(-1)).reshape(rows.shape)
