@@ -79,7 +79,7 @@ def test_blocks_that_processes_left_are_not_predicted_again(folder, monkeypatch)
     monkeypatch.setattr(command, "CHUNK_SIZE", 8)
     assert main(_arguments(folder, "one.jsonl")) == 0
     with monkeypatch.context() as patch:  # the first process claims the output, and is killed at once
-        patch.setattr(command, "_share", lambda *parts: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(command, "write_share", lambda *parts: (_ for _ in ()).throw(KeyboardInterrupt))
         assert _write_as(patch, folder, "out.jsonl", _Told(0, 3)) == 130
     assert _write_as(monkeypatch, folder, "out.jsonl", _Told(1, 3)) == 0
     assert not (folder / "out.jsonl").exists()

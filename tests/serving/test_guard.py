@@ -109,7 +109,7 @@ def test_what_arrives_together_runs_together(serve, gate):
 
 
 def test_a_batch_has_texts_of_like_length_as_far_as_they_are_read(serve, gate, monkeypatch):
-    monkeypatch.setattr("xlgen_hf.serving.grouping._GUESS", 100.0)
+    monkeypatch.setattr("xlgen_hf.serving.grouping.FIRST_GUESS", 100.0)
     client = serve(load=gate.load)
     posts = at_work(client, gate)
     for number, text in enumerate(["a" * 1000, "art", "b" * 5000, "organ", "c" * 9000]):

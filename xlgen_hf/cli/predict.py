@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ..prediction.results import Answer, LabelPrediction
     from ..ranking.decisions import DecisionRule
 
-__all__ = ["CHUNK_SIZE", "predict"]
+__all__ = ["CHUNK_SIZE", "predict", "write_share"]
 
 _LONGEST_WAIT = 60.0  # seconds for another run that collects in the same file
 CHUNK_SIZE = 1024
@@ -468,20 +468,20 @@ def _write(
     from ..files.json_lines import BlockFolder, PartialOutput
 
     if not processes.is_first:
-        _share(run, BlockFolder(path), range(processes.told(), num_rows, CHUNK_SIZE), processes)
+        write_share(run, BlockFolder(path), range(processes.told(), num_rows, CHUNK_SIZE), processes)
         return
     json_lines = path.name.lower().endswith((".jsonl", ".jsonl.gz"))
     with PartialOutput(path, settings, CHUNK_SIZE, rows=num_rows, overwrite=overwrite) as output:
         starts = range(processes.told(output.done), num_rows, CHUNK_SIZE)
         if processes.count > 1:
-            _share(run, output.blocks, starts, processes)
+            write_share(run, output.blocks, starts, processes)
         found = run([first for first in starts if first not in output.blocks])  # nothing, where others have helped
         for first in starts:
             output.append(output.blocks.read(first) if first in output.blocks else next(found)[1])
         output.finish(None if json_lines else partial(write_predictions, label_separator=separator))
 
 
-def _share(run: _Run, blocks: BlockFolder, starts: Sequence[int], processes: Processes) -> None:
+def write_share(run: _Run, blocks: BlockFolder, starts: Sequence[int], processes: Processes) -> None:
     """Predict this process's share of the chunks, as far as they are missing, and wait for the others."""
     own = starts[processes.rank :: processes.count]
     for first, rows in run([first for first in own if first not in blocks]):

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["BatchCost", "Sized", "best_group"]
+__all__ = ["FIRST_GUESS", "BatchCost", "Sized", "best_group"]
 
-_GUESS = 1000.0  # characters, before enough batches ran: MiniLM with a decoder on one core
+FIRST_GUESS = 1000.0  # characters, before enough batches ran: MiniLM with a decoder on one core
 _LEAST, _MOST = 100.0, 100_000.0
 _REMEMBERED, _ENOUGH = 128, 16  # batches that costs are learned from, and from which number on
 
@@ -37,7 +37,7 @@ class BatchCost:
 
     def __init__(self) -> None:
         self._batches: deque[tuple[float, int, int]] = deque(maxlen=_REMEMBERED)
-        self.overhead = _GUESS
+        self.overhead = FIRST_GUESS
         """Characters that take as long as dividing a batch does: half of what a batch by itself does, since others
         arrive, and then join those that were left behind."""
 
