@@ -156,7 +156,7 @@ def test_pipeline_and_the_snippet_of_the_card_run_and_the_rest_says_what_it_need
     assert best == ranked(of_pipeline, rule=DecisionRule("top_k", 4))
     assert [error.split()[0] for error in errors] == [
         "save_pretrained", "save_pretrained", "push_to_hub", "from_backbone", "explain_batch", "beam_search", "score",
-        "training_losses",
+        "prepare_decoder_input_ids_from_labels",
     ]  # fmt: skip
     assert all(error.endswith("run `pip install xlgen-hf`.") for error in errors)
 
