@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..labels.trie import LabelTrie
+from ..settings import ModelSettings
 
 __all__ = ["LabelSetConstraint", "SetState"]
 
@@ -60,8 +61,8 @@ class LabelSetConstraint:
         trie: LabelTrie,
         edge_column: np.ndarray | torch.Tensor | None = None,
         *,
-        min_labels: int = 1,
-        max_labels: int = 30,
+        min_labels: int = ModelSettings.min_labels,
+        max_labels: int = ModelSettings.max_labels,
         ranks: np.ndarray | None = None,
         device: torch.device | str = "cpu",
     ) -> None:

@@ -8,6 +8,7 @@ from transformers import LogitsProcessor
 
 from ..errors import ConfigurationError
 from ..labels.trie import LabelTrie
+from ..settings import ModelSettings
 from .constraints import LabelSetConstraint, SetState
 
 __all__ = ["LabelNamesLogitsProcessor", "LabelSetLogitsProcessor", "split_labels"]
@@ -37,8 +38,8 @@ class LabelSetLogitsProcessor(LogitsProcessor):
         trie: LabelTrie,
         eos_token_id: int,
         *,
-        min_labels: int = 1,
-        max_labels: int = 30,
+        min_labels: int = ModelSettings.min_labels,
+        max_labels: int = ModelSettings.max_labels,
         num_beams: int = 1,
         ranks: np.ndarray | None = None,
     ) -> None:
