@@ -170,7 +170,12 @@ class LabelNamesLogitsProcessor(LogitsProcessor):
     """
 
     def __init__(
-        self, separator_token_id: int, eos_token_id: int, name_token_ids: torch.Tensor, *, min_labels: int = 1
+        self,
+        separator_token_id: int,
+        eos_token_id: int,
+        name_token_ids: torch.Tensor,
+        *,
+        min_labels: int = ModelSettings.min_labels,
     ) -> None:
         self.separator, self.end = separator_token_id, eos_token_id
         self.name_token_ids = name_token_ids

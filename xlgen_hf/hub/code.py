@@ -162,6 +162,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "vocabulary": (
         "labels.trie.LabelTrie.siblings",
         "labels.vocabulary.Vocabulary",
+        "prediction.results._in_form",
     ),
 }
 
