@@ -62,6 +62,17 @@ def test_nearly_all_of_the_nearest_are_found_with_their_exact_similarities(vecto
     np.testing.assert_allclose(values, own, atol=1e-6)
 
 
+def test_vectors_that_codes_do_not_tell_apart_are_compared_in_greater_number():
+    found = np.random.default_rng(0).normal(size=(6000, 128))
+    found /= np.linalg.norm(found, axis=1, keepdims=True)
+    vectors, queries = found[:5900].astype(np.float16), found[5900:].astype(np.float32)
+    lists = fit_lists(vectors, queries, what="texts")
+    assert lists.compared > 10
+    for size in (20, 50):
+        columns = NearSearch(vectors, lists).nearest(queries, size)[0]
+        assert _hits(columns, ExactSearch(vectors).nearest(queries, size)[0]) > 0.97
+
+
 def test_a_seed_gives_the_same_lists(vectors, queries, lists):
     again, other = (fit_lists(vectors, queries, what="texts", seed=seed) for seed in (0, 1))
     for part in ("centroids", "lists", "codes"):
@@ -205,9 +216,10 @@ def test_damaged_lists_are_refused(index, label_space, tmp_path, damage, message
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"documents": {"width": 10**9, "recall": 1.0}}, "must be at least 1000000000 rows"),
-        ({"documents": {"width": 0, "recall": 1.0}}, "approximate.documents.width"),
-        ({"texts": {"width": 1, "recall": 1.0}}, "'approximate.texts' is not a field of it"),
+        ({"documents": {"width": 10**9, "compared": 10, "recall": 1.0}}, "must be at least 1000000000 rows"),
+        ({"documents": {"width": 0, "compared": 10, "recall": 1.0}}, "approximate.documents.width"),
+        ({"documents": {"width": 1, "compared": 10**6, "recall": 1.0}}, "approximate.documents.compared"),
+        ({"texts": {"width": 1, "compared": 10, "recall": 1.0}}, "'approximate.texts' is not a field of it"),
     ],
 )
 def test_damaged_settings_are_refused(index, label_space, tmp_path, facts, message):

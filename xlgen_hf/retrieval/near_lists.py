@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 _GOAL = 0.98  # recall on the queries that the width is chosen with
 _DEPTH = 50  # nearest vectors that recall is about
-_COMPARED_AGAIN = 500  # those that look nearest; of few that are wanted ten times, of many twice as many
+_FEWEST_COMPARED, _MOST_COMPARED = 10, 160  # times as many as are wanted, of those that look nearest by their codes
 _EQUAL = 1e-6  # two similarities
 _TRAINED_ON = 32  # vectors for each centroid
 _ROUNDS = 8  # of k-means
@@ -42,6 +42,7 @@ class NearFacts(TypedDict):
     """Of [`NearLists`], what a folder keeps besides the arrays."""
 
     width: int
+    compared: int
     recall: float
 
 
@@ -57,6 +58,7 @@ class NearLists:
         lists: the centroid of each vector, `(N,)`, int32.
         codes: what the vectors are recognised by, one bit for each number and two numbers, `(N, H / 8 + 8)`, uint8.
         width: lists that a query looks into, from 1 to `C`.
+        compared: how many vectors a query is compared with for each of 50 that are wanted, of those that look nearest.
         recall: fraction of the 50 nearest vectors that were found when the lists were made.
 
     Source: inverted lists with the codes of Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a
@@ -67,6 +69,7 @@ class NearLists:
     lists: np.ndarray
     codes: np.ndarray
     width: int
+    compared: int
     recall: float
 
     def __len__(self) -> int:
@@ -107,7 +110,7 @@ class NearLists:
     @property
     def facts(self) -> NearFacts:
         """What is not in the arrays."""
-        return {"width": self.width, "recall": round(self.recall, 4)}
+        return {"width": self.width, "compared": self.compared, "recall": round(self.recall, 4)}
 
     def take(self, rows: np.ndarray) -> NearLists:
         """The lists of some of the vectors, by their numbers, in this order, `(n,)`."""
@@ -160,18 +163,21 @@ class NearSearch:
     Args:
         vectors: `(N, H)`, float16 or float32; may be mapped from a file.
         lists: theirs.
-        width: lists that a query looks into; those of `lists` if None.
+        width, compared: see there; those of `lists` if None.
     """
 
-    def __init__(self, vectors: np.ndarray, lists: NearLists, width: int | None = None) -> None:
+    def __init__(
+        self, vectors: np.ndarray, lists: NearLists, width: int | None = None, compared: int | None = None
+    ) -> None:
         self._vectors = vectors
         self._lists = lists
         self._width = width
+        self._compared = compared or lists.compared
 
     def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
         """See `VectorSearch`; of vectors in lists that a query does not look into none is found."""
         more = 0 if hidden is None else int(np.diff(hidden.indptr).max(initial=0))
-        near = max(2 * size, min(10 * size, _COMPARED_AGAIN)) + more
+        near = max(2 * size, self._compared * min(size, _DEPTH)) + more
         rows = self._lists.candidates(queries, near, self._width)
         query = np.repeat(np.arange(len(queries)), rows.shape[1])
         values = similarity_of_pairs(queries, self._vectors, query, rows.reshape(-1)).reshape(rows.shape)
@@ -190,7 +196,10 @@ class NearSearch:
 def fit_lists(
     vectors: np.ndarray, queries: np.ndarray, hidden: csr_matrix | None = None, *, what: str, seed: int = 0
 ) -> NearLists:
-    """Make lists of vectors, and choose how many of them a query looks into: so that 98 % of the nearest are found.
+    """Make lists of vectors, and choose how much a query looks at: so that 98 % of the nearest are found.
+
+    What the lists do not hold that a query looks into takes more lists. What they hold, and does not look near by its
+    code, takes more vectors to compare: where vectors are much alike, codes of one bit a number tell little.
 
     Args:
         vectors: `(N, H)`, rows of length 1, float16 or float32, at least 4.
@@ -205,21 +214,49 @@ def fit_lists(
     count = min(2 ** round(np.log2(4 * len(vectors) ** 0.5)), len(vectors) // 4)
     centroids = _centroids(vectors, count, seed)
     size = min(_DEPTH, len(vectors))
-    exact = nearest(queries, vectors, size, hidden)[1]
-    found = NearLists(centroids, *_encoded(centroids, vectors), 1, 0.0)
+    columns, exact = nearest(queries, vectors, size, hidden)
+    found = NearLists(centroids, *_encoded(centroids, vectors), 1, _FEWEST_COMPARED, 0.0)
+    ranks = np.take_along_axis(_list_ranks(queries, centroids), found.lists[columns], axis=1)[exact > -np.inf]
 
-    def recall_within(width: int) -> float:
-        return _recall(NearSearch(vectors, found, width).nearest(queries, size, hidden)[1], exact)
+    def recall_of(width: int, compared: int) -> float:
+        return _recall(NearSearch(vectors, found, width, compared).nearest(queries, size, hidden)[1], exact)
 
-    width = 1
-    while (recall := recall_within(width)) < _GOAL and width < count:
-        width = min(2 * width, count)
-    found = replace(found, width=width, recall=recall)
+    width, compared, recall = _wide_enough(count, ranks, recall_of)
+    found = replace(found, width=width, compared=compared, recall=recall)
     logger.info(
-        "Approximate search of %d %s finds %.1f %% of the %d nearest (%d queries), looking into %d of %d lists.",
-        *(len(vectors), what, 100 * found.recall, size, len(queries), found.width, count),
+        "Approximate search of %d %s finds %.1f %% of the %d nearest (%d queries), looking into %d of %d lists and "
+        "comparing %d of what is there.",
+        *(len(vectors), what, 100 * recall, size, len(queries), width, count, compared * size),
     )
     return found
+
+
+def _wide_enough(count: int, ranks: np.ndarray, recall_of: Callable[[int, int], float]) -> tuple[int, int, float]:
+    """Width, number of compared vectors and recall, as small as reach the goal.
+
+    Args:
+        count: number of lists.
+        ranks: as the how-manieth list a query looks into that of each of its nearest vectors, from 0.
+        recall_of: measures the recall of a width and a number.
+    """
+    width, compared, recall = 1, _FEWEST_COMPARED, 0.0
+    while True:
+        held = float((ranks < width).mean()) if len(ranks) else 1.0
+        if held >= _GOAL:
+            recall = recall_of(width, compared)
+        more = compared < _MOST_COMPARED
+        if recall >= _GOAL or (width == count and not more):
+            return width, compared, recall
+        if width == count or (held >= _GOAL and held - recall > 1 - held and more):
+            compared *= 2
+        else:
+            width = min(2 * width, count)
+
+
+def _list_ranks(queries: np.ndarray, centroids: np.ndarray) -> np.ndarray:
+    """Which list a query looks into first, second, ..., as the place of each list in this order, `(Q, C)`."""
+    order = np.argsort(-(queries @ centroids.T), axis=1)
+    return np.argsort(order, axis=1)
 
 
 def _recall(found: np.ndarray, exact: np.ndarray) -> float:

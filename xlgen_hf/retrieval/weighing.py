@@ -227,7 +227,13 @@ class RetrievalSettings:
 
 
 _RECIPE = Fields[dict[str, str]]({name: string() for name in EmbeddingRecipe.__dataclass_fields__})
-_NEAR = Fields[NearFacts]({"width": integer(minimum=1), "recall": number(minimum=0, maximum=1)})
+_NEAR = Fields[NearFacts](
+    {
+        "width": integer(minimum=1),
+        "compared": integer(minimum=1, maximum=1000),
+        "recall": number(minimum=0, maximum=1),
+    }
+)
 _APPROXIMATE = Fields[dict[str, NearFacts]]({"documents": _NEAR, "names": _NEAR}, optional=("documents", "names"))
 _RETRIEVER_FORM = Fields[dict[str, Any]](
     {name: anything() for name in definitions(RetrievalSettings)} | {"recipe": _RECIPE, "approximate": _APPROXIMATE},
