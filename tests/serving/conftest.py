@@ -26,9 +26,8 @@ def serve(folder):
     clients = []
 
     def make(*, load=load_predictor, corrections=None, app_options=None, names=None, **settings):
-        service = Service.load(
-            names or {"tiny": str(folder)}, load, ServingSettings(**{"reload_seconds": 0.0, **settings}), corrections
-        )
+        limits = ServingSettings(**{"reload_seconds": 0.0, "parallel_batches": 1, **settings})
+        service = Service.load(names or {"tiny": str(folder)}, load, limits, corrections)
         client = TestClient(create_app(service, **(app_options or {})))
         client.__enter__()
         clients.append(client)

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.loading import load_predictor
@@ -22,7 +23,7 @@ class Gate:
     """Loads a predictor that waits, once the gate is shut, until it is opened, and keeps what it was asked."""
 
     def __init__(self) -> None:
-        self.open, self.calls = threading.Event(), []
+        self.open, self.calls, self.cpu_threads = threading.Event(), [], []
         self.open.set()
 
     def load(self, name: str) -> Predictor:
@@ -30,6 +31,7 @@ class Gate:
         predict = predictor.predict
 
         def waiting(texts, **options):
+            self.cpu_threads.append(torch.get_num_threads())
             self.calls.append(list(texts))
             assert self.open.wait(60)
             if any("fail" in text for text in texts):
@@ -131,6 +133,47 @@ def test_clients_that_ask_again_at_once_are_in_the_next_batch(serve, gate, monke
     posts.start("organ")
     posts.wait()
     assert [sorted(call) for call in gate.calls] == [["music"], ["art", "organ"]]
+
+
+@pytest.fixture
+def four_cores():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_batches_run_at_the_same_time_and_share_the_cores(serve, gate, four_cores):
+    client = serve(load=gate.load, parallel_batches=2)
+    gate.cpu_threads.clear()
+    posts = at_work(client, gate)
+    posts.start("art")
+    gate.wait_for_calls(2)
+    posts.start("organ")
+    wait_for_texts(client, 1)
+    gate.open.set()
+    assert {answer.status_code for answer in posts.wait().values()} == {200}
+    assert gate.calls == [["music"], ["art"], ["organ"]]
+    assert gate.cpu_threads[:2] == [4, 2]  # the first one had nobody beside it
+
+
+def test_a_model_that_is_loaded_again_has_all_cores(serve, folder, four_cores):
+    loaded_with = []
+
+    def load(name):
+        loaded_with.append(torch.get_num_threads())
+        return load_predictor(name)
+
+    client = serve(load=load, parallel_batches=4, reload_seconds=0.05)
+    predict_at_once = Posts(client)
+    for text in ("art", "organ", "music", "the piano"):
+        predict_at_once.start(text)
+    predict_at_once.wait()
+    torch.set_num_threads(1)  # as a batch leaves it behind
+    load_predictor(str(folder)).source.model.save_pretrained(folder)
+    while len(loaded_with) < 2:
+        time.sleep(0.01)
+    assert loaded_with == [4, 4]
 
 
 def test_samples_run_alone(serve, gate):

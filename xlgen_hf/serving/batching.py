@@ -1,8 +1,11 @@
-"""Micro-batches: what waits for a model at the same time is answered together, in a thread of the model's own.
+"""Micro-batches: what waits for a model at the same time is answered together, in threads of the model's own.
 
 A request that finds the model idle runs at once, and of those that arrive while it runs the next batch is made. The
 one that waits longest is always in it, and others of like length, as far as that pays. Between two batches the model
 waits for a moment: clients that were answered often ask again at once, and a fuller batch takes less time for each.
+
+On a CPU some batches run at the same time, each with its share of the cores: a search is many small steps, between
+which further threads of one batch have nothing to do. A batch that is alone has all cores.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from time import monotonic
 from typing import Protocol, TypeVar, cast
+
+import torch
 
 from ..prediction.predictor import Predictor
 from .grouping import BatchCost, Sized, best_group
@@ -83,7 +88,12 @@ class Batcher:
         predictor: gives the model; called for each batch, so that another one can take its place at any time.
         batch_size: rows of a batch; a request with more is a batch of its own.
         queue_size: rows that may wait.
+        parallel: batches that run at the same time, at most one for each CPU thread, and one on a GPU, whose memory
+            may have no room for more.
         observe: called after each batch with its number of rows.
+
+    Attributes:
+        cpu_threads: threads that torch computed with when this was made, which all batches share.
     """
 
     def __init__(
@@ -92,13 +102,18 @@ class Batcher:
         *,
         batch_size: int,
         queue_size: int,
+        parallel: int = 1,
         observe: Callable[[int], None] = lambda rows: None,
     ) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
         self._queue_size = queue_size
+        self.cpu_threads = torch.get_num_threads()
+        self._parallel = 1 if torch.cuda.is_initialized() else min(parallel, self.cpu_threads)
+        self._running = 0
         self._observe = observe
         self._waiting: list[_Job] = []
+        self._submitted = 0  # rows so far
         self._arrived = asyncio.Event()
         self._seconds_per_row = 0.0
         self._cost = BatchCost()
@@ -117,11 +132,13 @@ class Batcher:
         """
         waiting = self.waiting
         if waiting + len(rows) > self._queue_size:
-            raise QueueFullError(min(max(math.ceil(waiting * self._seconds_per_row), 1), _LONGEST_RETRY))
+            seconds = math.ceil(waiting * self._seconds_per_row / self._parallel)
+            raise QueueFullError(min(max(seconds, 1), _LONGEST_RETRY))
         longest = max((work.length(row) for row in rows), default=0)
         read = _OF_TOKEN * self._predictor().tokens_read  # longer texts are truncated, and so of one length
         job = _Job(cast("Work[object, object]", work), rows, Sized(len(rows), max(min(longest, read), _SHORT)))
         self._waiting.append(job)
+        self._submitted += len(rows)
         self._arrived.set()
         try:
             return list(cast("Sequence[_Answer]", await job.answer))
@@ -131,21 +148,38 @@ class Batcher:
 
     async def run(self) -> None:
         """Answer what arrives, until this is cancelled."""
-        loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix="xlgen-model") as thread:
-            while True:
-                await self._arrived.wait()
-                while jobs := self._take():
-                    begin, rows = monotonic(), sum(len(job.rows) for job in jobs)
-                    outcomes = await loop.run_in_executor(thread, self._answers, jobs)
-                    for job, outcome in zip(jobs, outcomes, strict=True):
-                        _settle(job, outcome)
-                    seconds = monotonic() - begin
-                    self._seconds_per_row += _SMOOTHING * (seconds / max(rows, 1) - self._seconds_per_row)
-                    self._cost.learn(rows, max(job.size.length for job in jobs), seconds)
-                    self._observe(rows)
-                    await self._wait_for_next(rows, seconds)
-                self._arrived.clear()
+        with ThreadPoolExecutor(self._parallel, thread_name_prefix="xlgen-model") as pool:
+            await asyncio.gather(*(self._run_batches(pool) for _ in range(self._parallel)))
+
+    async def _run_batches(self, pool: ThreadPoolExecutor) -> None:
+        """Answer what arrives, batch by batch."""
+        while True:
+            await self._arrived.wait()
+            while jobs := self._take():
+                begin, rows = monotonic(), sum(len(job.rows) for job in jobs)
+                outcomes = await self._answered(pool, jobs)
+                for job, outcome in zip(jobs, outcomes, strict=True):
+                    _settle(job, outcome)
+                seconds = monotonic() - begin
+                self._seconds_per_row += _SMOOTHING * (seconds / max(rows, 1) - self._seconds_per_row)
+                self._cost.learn(rows, max(job.size.length for job in jobs), seconds)
+                self._observe(rows)
+                await self._wait_for_next(rows, seconds)
+            self._arrived.clear()
+
+    async def _answered(self, pool: ThreadPoolExecutor, jobs: Sequence[_Job]) -> list[Sequence[object] | Exception]:
+        """What each job gets, by a thread of the pool, with all CPU threads if no other batch runs or could run."""
+        is_alone = not self._running and not self._waiting
+        threads = self.cpu_threads if is_alone else self.cpu_threads // self._parallel
+        self._running += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(pool, self._answers_by, threads, jobs)
+        finally:
+            self._running -= 1
+
+    def _answers_by(self, threads: int, jobs: Sequence[_Job]) -> list[Sequence[object] | Exception]:
+        torch.set_num_threads(threads)  # of this thread, and of those that begin; of MKL for all, so each batch says it
+        return self._answers(jobs)
 
     async def _wait_for_next(self, answered: int, seconds: float) -> None:
         """Wait until as many rows arrived as were answered, or for a moment.
@@ -156,12 +190,12 @@ class Batcher:
             answered: rows of the last batch.
             seconds: how long it took.
         """
-        wanted, end = self.waiting + answered, monotonic() + self._patience * seconds
-        while self.waiting < wanted and (left := end - monotonic()) > 0:
+        before, end = self._submitted, monotonic() + self._patience * seconds
+        while self._submitted < before + answered and (left := end - monotonic()) > 0:
             self._arrived.clear()
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
-        came = answered - (wanted - self.waiting)
+        came = self._submitted - before
         self._patience = _PATIENCE if 2 * came >= answered else max(self._patience / 2, _LEAST_PATIENCE)
 
     def _take(self) -> list[_Job]:

@@ -9,6 +9,8 @@ from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 
+import torch
+
 from ..files.saving import folder_state
 from ..labels.space import normalize_name
 from ..prediction.predictor import Predictor
@@ -104,6 +106,7 @@ class ServedModel:
             lambda: self.current.predictor,
             batch_size=settings.batch_size,
             queue_size=settings.queue_size,
+            parallel=settings.parallel_batches,
             observe=metrics.add_model(model_id, lambda: self.batcher.waiting),
         )
         self._name, self._load, self._metrics = name, load, metrics
@@ -128,8 +131,12 @@ class ServedModel:
         if state is None or state == self._seen:
             return False
         self._seen = state
-        loaded = await asyncio.to_thread(LoadedModel, self._name, self._load)
+        loaded = await asyncio.to_thread(self._loaded_again)
         self.current, self._seen = loaded, loaded.state
         self._metrics.reloaded(self.id, failed=False)
         logger.info("The model %r changed, and was loaded again.", self.id)
         return True
+
+    def _loaded_again(self) -> LoadedModel:
+        torch.set_num_threads(self.batcher.cpu_threads)  # graphs keep what they are loaded with; batches share it
+        return LoadedModel(self._name, self._load)

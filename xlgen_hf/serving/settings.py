@@ -19,6 +19,7 @@ class ServingSettings:
 
     Attributes:
         batch_size: texts that are predicted together, of one request or of several.
+        parallel_batches: batches of a model that run at the same time on a CPU, each with its share of the threads.
         queue_size: texts that may wait for a model; further requests get 429.
         max_requests: requests that may be read and answered at the same time; further ones get 429.
         timeout: seconds that a request may take, reading and waiting included; then it gets 503.
@@ -35,6 +36,12 @@ class ServingSettings:
 
     batch_size: int = setting(
         64, help="Texts that are predicted together, of one or several requests.", minimum=1, group=_WORK
+    )
+    parallel_batches: int = setting(
+        2,
+        help="Batches of a model that run at the same time on a CPU, each with its share of the threads.",
+        minimum=1,
+        group=_WORK,
     )
     queue_size: int = setting(
         1024, help="Texts that may wait for a model; further requests get 429.", minimum=1, group=_LIMITS
