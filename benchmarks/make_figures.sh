@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Draws the figures of the documentation from the bundled sample: benchmarks/make_figures.sh WORK_DIR
-# About ten minutes on one core; a run that was stopped continues.
+# About ten minutes on one core; a run that was stopped continues. The picture of `xlgen demo` needs the extras `browser`
+# and `demo`, and Chromium. `variants.svg` is drawn by hand; those of the results are what `xlgen experiment` draws.
 set -euo pipefail
 mkdir -p "$1"
 root=$(cd "$(dirname "$0")/.." && pwd) && cd "$1"
@@ -27,3 +28,4 @@ xlgen evaluate --predictions xlgen-rcl.jsonl --baseline retrieval.jsonl --refere
   --output-file scores.json --plot scores.png --overwrite
 cp label_clusters.png scores.png scores_reliability.png scores_risk_coverage.png "$root/docs/images/"
 cp bcl/images/training.png "$root/docs/images/training.png"
+python "$root/benchmarks/draw_demo.py" --model index --model rcl --output "$root/docs/images/demo.png"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -22,6 +23,7 @@ from xlgen_hf.files.model_folder import is_exported, model_files
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_model, load_predictor
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.score_model import ScoreModel
@@ -79,6 +81,33 @@ def test_graphs_predict_what_the_model_predicts(folder, way):
     expected, found = (load_predictor(str(folder / name)).predict(TEXTS, **WAYS[way]) for name in ("model", "float32"))
     _check_same(expected, found)
     assert any(one.labels for one in found)
+
+
+# Most of a start: the classes of models, torch's compiler, and what they bring along.
+HEAVY = ("transformers.modeling_utils", "transformers.generation.utils", "torch._dynamo", "scipy.optimize", "sklearn")
+START = f"""
+import json, sys
+from xlgen_hf.loading import load_predictor
+(found,) = load_predictor(sys.argv[1]).predict(["a history of church music"])
+print(json.dumps([found.labels, sorted({{*{HEAVY}}} & sys.modules.keys())]))
+"""
+
+
+def test_a_start_imports_no_classes_of_models(folder):
+    name = str(folder / "float32")
+    (expected,) = load_predictor(name).predict(["a history of church music"])
+    done = subprocess.run([sys.executable, "-c", START, name], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == [list(expected.labels), []]
+
+
+def test_free_spelling_and_losses_are_those_of_the_whole_model(folder):
+    """What predicts has no classes of transformers' models; what only they can do is done by them."""
+    predictor, (model, processor) = load_predictor(str(folder / "float32")), load_model(str(folder / "float32"))
+    whole = Predictor.from_model(model, processor)
+    found, expected = (one.predict(TEXTS, open_vocabulary=True) for one in (predictor, whole))
+    assert [one.novel_labels for one in found] == [one.novel_labels for one in expected]
+    assert any(one.novel_labels for one in found)
 
 
 def test_one_text_and_batches_give_the_same(folder):

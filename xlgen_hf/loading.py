@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 import torch
 
 from .encoders.number_types import NumberType, number_type
 from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import local_model
-from .files.model_folder import PROCESSOR_FILE
+from .files.model_folder import PROCESSOR_FILE, is_exported
 from .files.saving import plain_folder, read_folder
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
@@ -21,8 +22,12 @@ from .retrieval.retriever import LabelRetriever
 
 if TYPE_CHECKING:
     from .modeling_xlgen import XLGenForConditionalGeneration
+    from .modules.exported import GraphModel
 
 __all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
+
+_AnyModel: TypeAlias = "XLGenForConditionalGeneration | GraphModel"
+_Model = TypeVar("_Model", bound="XLGenForConditionalGeneration | GraphModel")
 
 
 def load_model(
@@ -51,13 +56,12 @@ def load_model(
         MissingExtraError: if it is an adapter and peft is not installed.
     """
     place = local_model(name, dict(hub_options))  # model and processor of one commit
-    pair = read_folder(plain_folder(place), lambda folder: _load_pair(folder, name, device, dtype, hub_options))
+    load = partial(_load_whole, hub_options=hub_options)
+    pair = read_folder(plain_folder(place), lambda folder: _load_pair(load, folder, name, device, dtype))
     return pair if predict_with is None else _predicting_with(*pair, predict_with)
 
 
-def _predicting_with(
-    model: XLGenForConditionalGeneration, processor: XLGenProcessor, predict_with: str
-) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+def _predicting_with(model: _Model, processor: XLGenProcessor, predict_with: str) -> tuple[_Model, XLGenProcessor]:
     """A model that predicts with another part; what was tuned for the one before is left out."""
     if predict_with == model.config.predicts_with:
         return model, processor
@@ -71,22 +75,41 @@ def _predicting_with(
 
 
 def _load_pair(
-    folder: Path, name: str, device: str | None, dtype: NumberType | None, hub_options: Mapping[str, object]
-) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
+    load: Callable[[Path], _Model], folder: Path, name: str, device: str | None, dtype: NumberType | None
+) -> tuple[_Model, XLGenProcessor]:
     if not holds_model(folder) and _holds_source(folder):
         raise ModelFolderError(
             f"{name} holds an index or label trees, where a model is needed that `xlgen train` wrote; "
             "load_predictor, `xlgen predict` and `xlgen tag` take both."
         )
-    from .modeling_xlgen import XLGenForConditionalGeneration  # half of the time of a start; an index needs none of it
-
-    of_base = {key: value for key, value in hub_options.items() if key != "revision"}  # which is the adapter's
     processor = XLGenProcessor.from_pretrained(folder)
-    model = XLGenForConditionalGeneration.from_pretrained(folder, **of_base).eval()
+    model = load(folder)
     model.name_or_path = str(name)
     check_pair(model, processor, name)
     _compute_in(dtype, device, model, processor.retriever)
-    return (model if device is None else model.to(device)), processor
+    if device is not None:
+        model.to(device)
+    return model, processor
+
+
+def _model_class() -> type[XLGenForConditionalGeneration]:
+    from .modeling_xlgen import XLGenForConditionalGeneration  # half of the time of a start; graphs need none of it
+
+    return XLGenForConditionalGeneration
+
+
+def _load_whole(folder: Path, hub_options: Mapping[str, object]) -> XLGenForConditionalGeneration:
+    of_base = {key: value for key, value in hub_options.items() if key != "revision"}  # which is the adapter's
+    return _model_class().from_pretrained(folder, **of_base).eval()
+
+
+def _load_predicting(folder: Path, hub_options: Mapping[str, object]) -> _AnyModel:
+    """A model as far as predicting needs it."""
+    if not is_exported(folder):
+        return _load_whole(folder, hub_options)
+    from .modules.exported import GraphModel, load_exported  # which needs onnxruntime
+
+    return load_exported(partial(GraphModel, whole_class=_model_class), folder, hub_options)
 
 
 def load_predictor(
@@ -112,7 +135,7 @@ def load_predictor(
 
     def load(folder: Path) -> Predictor:
         if holds_model(folder) or not _holds_source(folder):
-            pair = _load_pair(folder, name, device, dtype, hub_options)
+            pair = _load_pair(partial(_load_predicting, hub_options=hub_options), folder, name, device, dtype)
             return Predictor.from_model(*(pair if predict_with is None else _predicting_with(*pair, predict_with)))
         if predict_with is not None:
             raise ConfigurationError(f"predict_with={predict_with!r}: {name} holds no model, but an index.")
@@ -153,7 +176,7 @@ def _holds_source(folder: Path) -> bool:
     return any((folder / name).is_dir() for name in SOURCE_FOLDERS.values())
 
 
-def check_pair(model: XLGenForConditionalGeneration, processor: XLGenProcessor, name: str) -> None:
+def check_pair(model: _AnyModel, processor: XLGenProcessor, name: str) -> None:
     """Check that a model and a processor have the same tokens, labels and clusters.
 
     Args:

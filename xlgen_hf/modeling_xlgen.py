@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from dataclasses import dataclass
 
@@ -17,20 +16,19 @@ from transformers import (
 from transformers import initialization as init
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
-from .configuration_xlgen import NUM_CANDIDATE_SCORES, XLGenConfig
+from .configuration_xlgen import XLGenConfig
 from .decoding.memory import LastValue, XLGenMemory
 from .errors import ConfigurationError
 from .hub.push_mixin import PushModelMixin
 from .modules.auto_classes import register_auto_classes
 from .modules.backbone import load_backbone, make_backbone
-from .modules.candidate_head import CandidateHead
-from .modules.candidate_pointer import CandidatePointer
 from .modules.compatibility import cache_argument, windowed_cache
 from .modules.conditioning import ConditionedEncoderMixin
 from .modules.dry_run import check_decoding
 from .modules.initialization import check_lengths, start_from_processor, variant_options
 from .modules.losses import training_losses
 from .modules.output_layer import IGNORED, KeptRows, RestrictedOutputMixin
+from .modules.parts import add_parts
 from .modules.persistence import ModelFilesMixin
 from .modules.seq2seq import (
     choose_attention,
@@ -115,21 +113,7 @@ class XLGenForConditionalGeneration(
         self.backbone = make_backbone(config.backbone) if backbone is None else backbone
         self.backbone.config = config.backbone
         freeze_unsaved(self.backbone)
-        if config.variant == "bcl":
-            self.cluster_head = nn.Linear(config.hidden_size, config.num_clusters)
-            if config.conditioning == "memory":
-                self.cluster_embeddings = nn.Embedding(config.num_clusters, config.hidden_size)
-        if config.has_label_vectors:
-            width = config.label_vector_size or 0
-            self.register_buffer("label_vectors", torch.zeros(config.num_label_vectors or 0, width))
-            self.candidate_projection = nn.Linear(width, config.hidden_size)
-            self.candidate_ranks = nn.Embedding(config.num_input_candidates or 1, config.hidden_size)
-        if config.copies_candidates:
-            self.candidate_pointer = CandidatePointer(config.hidden_size, config.num_input_candidates or 1)
-        if config.candidate_head:
-            self.candidate_head = CandidateHead(config.hidden_size, NUM_CANDIDATE_SCORES)
-        if config.num_output_tokens is not None:
-            self.register_buffer("output_token_ids", torch.zeros(config.num_output_tokens, dtype=torch.long))
+        add_parts(self, config)
         self.kept_rows: LastValue[KeptRows] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed
         if config.tie_encoder_decoder:
@@ -141,13 +125,6 @@ class XLGenForConditionalGeneration(
         self.kept_rows.clear()  # some optimizers write weights in ways that no version number tells
         super().train(mode)
         return self
-
-    def sharing_weights(self) -> XLGenForConditionalGeneration:
-        """The same model on the same weights, with label tokens and vectors of its own for `fit_output` to change."""
-        twin = copy.copy(self)
-        twin.config, twin.kept_rows = copy.deepcopy(self.config), LastValue()
-        twin._buffers = dict(self._buffers)
-        return twin
 
     @property
     def is_gradient_checkpointing(self) -> bool:

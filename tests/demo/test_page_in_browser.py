@@ -1,7 +1,7 @@
 """The page in Chromium: what people see, press and type, on a phone, in the dark, without a mouse, with bad intent.
 
 It needs Chromium and the extra `browser`. `CHROMIUM` names another browser than that on the PATH, `AXE_CORE` the file
-`axe.min.js` of axe-core, which checks names, roles and contrast.
+`axe.min.js` of axe-core, which checks names, roles and contrast, and `SCREENSHOTS` a folder for pictures of the pages.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 from hostile import HOSTILE
 from processes import COMMAND, Forked
-from sources import make_retriever
+from sources import make_rcl, make_retriever, make_untrained
 from tiny import ROWS, VOCABULARY
 
+from xlgen_hf.cli.main import main
 from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.loading import load_predictor
 from xlgen_hf.ranking.score_model import ScoreModel
 from xlgen_hf.retrieval.model_sources import save_source_alone
 
@@ -28,7 +30,7 @@ playwright = pytest.importorskip("playwright.sync_api", reason="the extra `brows
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 AXE = os.environ.get("AXE_CORE", "")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 360, "height": 740}
+SIZES = {"wide": {"width": 1280, "height": 900}, "phone": {"width": 360, "height": 740}}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,20 @@ def demo(checkpoints, tmp_path_factory):
     models = ["--model", folder / "plain", "--model", folder / "odd"]
     with running(folder, *models, "--corrections", folder / "corrections.jsonl") as address:
         yield address, folder / "corrections.jsonl"
+
+
+@pytest.fixture(scope="module")
+def guided(checkpoints, tmp_path_factory):
+    """The address of a running page of models that clusters and candidates guide."""
+    folder = tmp_path_factory.mktemp("guided")
+    space = LabelSpace.from_label_lists([row["labels"] for row in ROWS], VOCABULARY)
+    made = {name: make_untrained(checkpoints["bert"], name, space, min_labels=2) for name in ("bcl", "mcg")}
+    for name, (model, processor) in {**made, "rcl": make_rcl(checkpoints["bert"], space)}.items():
+        model.save_pretrained(folder / name)
+        processor.save_pretrained(folder / name)
+    models = [part for name in ("bcl", "mcg", "rcl") for part in ("--model", folder / name)]
+    with running(folder, *models) as address:
+        yield address
 
 
 @contextmanager
@@ -74,7 +90,7 @@ def browse(chromium, demo):
     """A function that opens the page; at the end nothing went wrong in it, and nobody else was asked."""
     contexts, wrong = [], []
 
-    def begin(scheme="light", size=WIDE, address=demo[0]):
+    def begin(scheme="light", size=SIZES["wide"], address=demo[0]):
         context = chromium.new_context(color_scheme=scheme, viewport=size)
         contexts.append(context)
         page = context.new_page()
@@ -111,16 +127,11 @@ def tab_to(page, where: str, wanted: str) -> None:
     pytest.fail(f"the Tab key does not lead to {wanted!r}")
 
 
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_fits_and_can_be_read(browse, scheme, size):
-    page = browse(scheme, size)
-    predict(page, "a history of organ music")
-    page.get_by_text("Options").click()
-    page.get_by_label("Number of labels, at most").first.wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
-    assert page.locator("body.dark").count() == (scheme == "dark")
-    assert page.locator(".xl-text mark").count()
+def look_at(page, name: str) -> None:
+    """The page fits, axe-core has nothing to say, and a picture is kept where `SCREENSHOTS` names a folder."""
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    if folder := os.environ.get("SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / f"{name}.png", full_page=True)
     if not AXE:
         pytest.skip("axe-core is not there: AXE_CORE names no axe.min.js")
     page.add_script_tag(content=Path(AXE).read_text(encoding="utf-8"))
@@ -128,7 +139,60 @@ def test_it_fits_and_can_be_read(browse, scheme, size):
     assert [(one["id"], [node["html"] for node in one["nodes"]]) for one in found["violations"]] == []
 
 
-def test_without_a_mouse_from_a_text_to_a_correction(browse, demo):
+every_screen = pytest.mark.parametrize(
+    ("scheme", "size"), [(scheme, size) for scheme in ("light", "dark") for size in ("wide", "phone")]
+)
+
+
+@every_screen
+def test_it_fits_and_can_be_read(browse, scheme, size):
+    page = browse(scheme, SIZES[size])
+    predict(page, "a history of organ music")
+    page.get_by_text("Options").click()
+    page.get_by_label("Number of labels, at most").first.wait_for()
+    assert page.locator("body.dark").count() == (scheme == "dark")
+    assert page.locator(".xl-text mark").count()
+    look_at(page, f"index-{scheme}-{size}")
+
+
+@every_screen
+def test_what_guided_the_models(browse, guided, scheme, size):
+    page = browse(scheme, SIZES[size], guided)
+    predict(page, "a history of organ music")
+    page.locator(".xl-answer").nth(2).wait_for()
+    assert page.locator(".xl-model").all_inner_texts() == ["bcl", "mcg", "rcl"]
+    shown = []
+    for answer in page.locator(".xl-answer").all():
+        guides = answer.locator(".xl-guides")
+        title = guides.locator("summary").inner_text()
+        guides.locator("summary").focus()
+        page.keyboard.press("Enter")
+        guides.locator("li").first.wait_for()
+        chips = guides.locator("li").all_inner_texts()
+        assert title.endswith(f"({len(chips)})") and all(chips)
+        shown.append((title.partition(" (")[0], chips))
+    (clusters, of_bcl), (also_clusters, of_mcg), (candidates, of_rcl) = shown
+    assert clusters == also_clusters == "Clusters that guided the model"
+    assert {name.partition(" ")[0] for name in of_bcl + of_mcg} == {"cluster"}
+    assert candidates == "Candidates that the model read" and set(of_rcl) <= set(VOCABULARY)
+    look_at(page, f"guided-{scheme}-{size}")
+
+
+def test_new_labels_are_typed_in(browse, guided):
+    page = browse(address=guided)
+    page.get_by_text("Options").click()
+    page.get_by_label("New labels").fill("organ history\nmodern piano")
+    page.get_by_label("Number of labels, at most").first.fill(str(len(VOCABULARY) + 2))
+    predict(page, "a history of organ music")
+    page.locator(".xl-answer").nth(2).wait_for()
+    for answer in page.locator(".xl-answer").all():
+        assert {"organ history", "modern piano"} <= set(answer.locator(".xl-name").all_inner_texts())
+    page.get_by_label("New labels").fill("")
+    page.get_by_role("button", name="Predict").click()
+    page.locator(".xl-name", has_text="modern piano").first.wait_for(state="detached")
+
+
+def test_without_a_mouse_from_a_text_to_a_correction(browse, demo, tmp_path):
     page = browse()
     page.get_by_label("Text", exact=True).focus()
     page.keyboard.type("modern organ music")
@@ -143,6 +207,9 @@ def test_without_a_mouse_from_a_text_to_a_correction(browse, demo):
     page.keyboard.press("Enter")
     page.get_by_text(f"Saved: {label}.").wait_for()
     assert json.loads(demo[1].read_text().splitlines()[-1]) == {"text": "modern organ music", "labels": [label]}
+    index = shutil.copytree(demo[1].with_name("plain"), tmp_path / "index")
+    assert main(["update", "--model", str(index), "--add-rows", str(demo[1])]) == 0
+    assert load_predictor(str(index)).source.same_texts(["modern organ music"]).nnz == 1
 
 
 def test_marks_belong_to_the_label_that_is_looked_at(browse):

@@ -14,10 +14,10 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedConfig, PreTrainedModel
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedConfig
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
@@ -25,6 +25,9 @@ from ..decoding.memory import XLGenMemory
 from ..decoding.prompt_cache import beams_of, branched, shared_prompt
 from ..errors import ConfigurationError
 from .compatibility import cache_argument, cache_of, take_cache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["Prompt", "check_cache", "continue_prompt", "read_prompt", "with_vectors"]
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
@@ -16,6 +15,9 @@ from ..errors import ConfigurationError
 from .candidate_head import CandidateHead, candidate_spans, hide_candidates
 from .candidate_pointer import spelled_candidates
 from .causal import read_prompt, with_vectors
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 __all__ = ["ConditionedEncoderMixin", "EncoderModel", "append_cluster_tokens", "choose_bits"]
 

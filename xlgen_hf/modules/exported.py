@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from transformers import DynamicCache, EncoderDecoderCache
 from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
 from ..configuration_xlgen import XLGenConfig
+from ..decoding.memory import LastValue
 from ..encoders.exported import ENCODER, ExportedEncoder, Graph, OnlyPredicts, read_graphs
 from ..errors import ConfigurationError
 from ..files.model_checks import check_loaded, load_config, load_errors
 from ..files.model_folder import WEIGHTS_FILE
 from ..files.serialization import read_tensors
 from .compatibility import cache_argument, take_cache
+from .conditioning import ConditionedEncoderMixin
+from .output_layer import KeptRows, RestrictedOutputMixin
+from .parts import add_parts
 
-__all__ = ["CROSS", "STEP", "ExportedBackbone", "filled_cache", "load_exported", "step_inputs", "tensors_of"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = [
+    "CROSS",
+    "STEP",
+    "ExportedBackbone",
+    "GraphModel",
+    "filled_cache",
+    "load_exported",
+    "step_inputs",
+    "tensors_of",
+]
 
 CROSS, STEP = "cross", "step"
 """Names of the decoder's graphs: a memory to keys and values of cross-attention, which all steps read; and a step."""
@@ -28,7 +46,7 @@ _WITHOUT_EFFECT = (
     "attn_implementation", "device_map", "dtype", "output_loading_info", "quantization_config", "torch_dtype",
 )  # fmt: skip
 
-_Model = TypeVar("_Model", bound=PreTrainedModel)
+_Model = TypeVar("_Model", bound="PreTrainedModel")
 
 
 def step_inputs(layers: int) -> list[str]:
@@ -114,11 +132,84 @@ class ExportedBackbone(OnlyPredicts):
         return logits, state
 
 
-def load_exported(model_class: type[_Model], folder: Path, options: Mapping[str, object]) -> _Model:
+class GraphModel(ConditionedEncoderMixin, RestrictedOutputMixin, nn.Module):
+    """An exported model as far as predicting needs it, without transformers' classes of models.
+
+    Their import is most of the time of a start. What only they can do, losses and free generation, is left to the
+    whole model, which is made of the same graphs when it is asked for.
+
+    Args:
+        config: of the model.
+        backbone: its graphs.
+        whole_class: gives the class of the whole model.
+    """
+
+    def __init__(
+        self, config: XLGenConfig, backbone: ExportedBackbone, whole_class: Callable[[], type[PreTrainedModel]]
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.backbone = backbone
+        add_parts(self, config)
+        self.kept_rows: LastValue[KeptRows] = LastValue()
+        self._whole_class = whole_class
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.backbone.device
+
+    def get_encoder(self) -> ExportedEncoder:
+        """The encoder."""
+        return self.backbone.get_encoder()
+
+    def forward(self, **inputs: object) -> ModelOutput:
+        """See the whole model."""
+        out: ModelOutput = self._whole()(**inputs)
+        return out
+
+    def generate(self, **options: object) -> torch.Tensor | ModelOutput:
+        """See the whole model."""
+        found: torch.Tensor | ModelOutput = self._whole().generate(**options)
+        return found
+
+    def _whole(self) -> PreTrainedModel:
+        return _assembled(self._whole_class(), self.config, self.backbone, self.state_dict())
+
+
+class _Undrawn(TorchFunctionMode):
+    """Draws no numbers for embeddings: on the meta device torch would import its compiler for that (1.8 s)."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., torch.Tensor],
+        types: Sequence[type],
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, torch.Tensor] | None = None,
+    ) -> torch.Tensor:
+        """Run a function of torch, or leave it out; torch names the arguments of those that draw."""
+        kwargs = kwargs or {}
+        return kwargs["tensor"] if func is nn.init.normal_ and "tensor" in kwargs else func(*args, **kwargs)
+
+
+def _assembled(
+    model_class: Callable[..., _Model],
+    config: XLGenConfig,
+    backbone: ExportedBackbone,
+    weights: Mapping[str, torch.Tensor],
+) -> _Model:
+    """A model of graphs and of the weights that are not in them."""
+    with torch.device("meta"), _Undrawn():  # nothing of the config's sizes is made: parameters are those of the file
+        model = model_class(config, backbone=backbone)
+    model.load_state_dict(weights, assign=True)
+    return model.eval()
+
+
+def load_exported(model_class: Callable[..., _Model], folder: Path, options: Mapping[str, object]) -> _Model:
     """Load an exported model.
 
     Args:
-        model_class: class of the model.
+        model_class: makes the model of its `config` and its `backbone`, such as its class.
         folder: its folder.
         options: those of `from_pretrained`.
 
@@ -134,8 +225,6 @@ def load_exported(model_class: type[_Model], folder: Path, options: Mapping[str,
     backbone = ExportedBackbone(config, *read_graphs(folder, ENCODER, CROSS, STEP))
     weights = {name: torch.from_numpy(value) for name, value in read_tensors(folder / WEIGHTS_FILE).items()}
     with load_errors(folder):
-        with torch.device("meta"):  # nothing of the config's sizes is made: parameters are those of the file
-            model = model_class(config, backbone=backbone)
-        model.load_state_dict(weights, assign=True)
+        model = _assembled(model_class, config, backbone, weights)
     check_loaded(folder, model, {})
-    return model.eval()
+    return model

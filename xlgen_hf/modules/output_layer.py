@@ -6,17 +6,17 @@ context variable, which each thread has for itself, which of its rows to compute
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import Cache, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from ..configuration_xlgen import XLGenConfig
@@ -27,6 +27,9 @@ from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_tokens
 from .causal import continue_prompt
 from .compatibility import cache_argument, cache_of
+
+if TYPE_CHECKING:  # the classes of models take half of the time of a start, and graphs need none
+    from transformers import Cache, PreTrainedModel
 
 __all__ = ["IGNORED", "KeptRows", "OutputModel", "OutputRows", "RestrictedOutputMixin"]
 
@@ -46,6 +49,7 @@ class OutputModel(Protocol):
     label_vectors: torch.Tensor
     candidate_pointer: CandidatePointer
     kept_rows: LastValue[KeptRows]
+    _buffers: dict[str, torch.Tensor | None]
 
     def run_decoder(self, memory: XLGenMemory, tokens: torch.Tensor | None, **inputs: object) -> Seq2SeqLMOutput:
         """See [`RestrictedOutputMixin`]."""
@@ -55,6 +59,9 @@ class OutputModel(Protocol):
 
     def candidate_weights(self, memory: XLGenMemory) -> torch.Tensor | None:
         """See [`ConditionedEncoderMixin`]."""
+
+
+_Model = TypeVar("_Model", bound=OutputModel)
 
 
 class OutputRows(NamedTuple):
@@ -80,6 +87,13 @@ class RestrictedOutputMixin:
     """
 
     label_smoothing: float = 0.0
+
+    def sharing_weights(self: _Model) -> _Model:
+        """The same model on the same weights, with label tokens and vectors of its own for `fit_output` to change."""
+        twin = copy.copy(self)
+        twin.config, twin.kept_rows = copy.deepcopy(self.config), LastValue()
+        twin._buffers = dict(self._buffers)
+        return twin
 
     def fit_output(self: OutputModel, processor: XLGenProcessor) -> None:
         """Follow the labels of a processor that changed after the model was built: their tokens and vectors.

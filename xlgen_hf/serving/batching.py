@@ -178,7 +178,9 @@ class Batcher:
             self._running -= 1
 
     def _answers_by(self, threads: int, jobs: Sequence[_Job]) -> list[Sequence[object] | Exception]:
-        torch.set_num_threads(threads)  # of this thread, and of those that begin; of MKL for all, so each batch says it
+        torch.set_num_threads(
+            threads
+        )  # of this thread, and of those that begin; of MKL for all, so each batch says it
         return self._answers(jobs)
 
     async def _wait_for_next(self, answered: int, seconds: float) -> None:
