@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from datasets import Dataset
+from processes import run_fresh
 from transformers import T5ForConditionalGeneration, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 
@@ -223,7 +224,7 @@ def test_task_is_known_in_any_order_of_the_imports(saved, imports):
         f"print(pipeline({TASK!r}, model={folder!r}, device='cpu')({TEXTS[0]!r})[0]['label'])\n"
         "print(sum('WaitForPipelines' in type(finder).__name__ for finder in sys.meta_path))\n"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = run_fresh(script)
     assert done.stdout.splitlines() == [predicted[0].labels[0], "0"], done.stderr
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+from processes import run_fresh
 from tiny import ROWS, Hub
 
 from xlgen_hf.files.json_lines import write_jsonl
@@ -81,10 +80,7 @@ def test_training_resuming_predicting_and_pushing_are_silent(hub_process, checkp
     commands = [_commands(tmp_path, checkpoints[family], variant, more) for family, variant, more in MODELS]
     environment = hub_process.environment(tmp_path / "home", Hub.alice)
     environment |= {"PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(
-        [sys.executable, "-c", DRIVER, json.dumps(commands)], env=environment, capture_output=True, text=True,
-        timeout=280, check=False,
-    )  # fmt: skip
+    done = run_fresh(DRIVER, json.dumps(commands), environment=environment, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert not [line for line in done.stderr.splitlines() if _NOISE.search(line) and not line.startswith("INFO: ")]
     assert "%|" not in done.stderr  # no progress bars where nobody watches

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
 
 import pytest
+from processes import run_two
 
 from xlgen_hf.cli import predict as command
 from xlgen_hf.cli.main import main
@@ -42,13 +40,7 @@ def test_two_processes_write_what_one_does(folder):
     (folder / "texts.jsonl").write_text("\n".join((lines * 21)[: command.CHUNK_SIZE + 6]), encoding="utf-8")
     assert main(_arguments(folder, "one.jsonl")) == 0
     expected = (folder / "one.jsonl").read_bytes()
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port = str(found.getsockname()[1])
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", port]
-    run = [*launch, "-m", "xlgen_hf", *_arguments(folder, "two.jsonl")]
-    done = subprocess.run(run, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
+    run_two(folder, *_arguments(folder, "two.jsonl"))  # torchrun itself starts a training in `test_processes.py`
     assert (folder / "two.jsonl").read_bytes() == expected
     assert [path.name for path in folder.glob("*two.jsonl*")] == ["two.jsonl"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib.util
-import multiprocessing
 import re
 import sys
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ import evaluate
 import numpy as np
 import pytest
 import yaml
+from processes import CONTEXT
 
 from xlgen_hf.evaluation.scoring import score_labels
 from xlgen_hf.files.resources import resource_folder
@@ -98,7 +98,7 @@ def _run_process(process_id, folder, cache_dir):
 
 def test_two_processes(metric, tmp_path):
     arguments = (str(FOLDER), str(tmp_path))
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
         second = pool.submit(_run_process, 1, *arguments)
         first = _run_process(0, *arguments)
         assert second.result() is None

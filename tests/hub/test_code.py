@@ -5,12 +5,12 @@ from __future__ import annotations
 import ast
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from huggingface_hub import HfApi, snapshot_download
+from processes import run_fresh
 
 import xlgen_hf
 from xlgen_hf.errors import ModelFolderError
@@ -26,7 +26,7 @@ from xlgen_hf.training.settings import TrainingSettings
 PACKAGE = Path(xlgen_hf.__file__).parent
 TEXTS = ["a history of church music", "modern art", ""]
 TASK = "extreme-multilabel-classification"
-# Libraries that running a model without retrieval must not need; `None` in their place makes their import fail.
+# Libraries that running a model without retrieval must not need.
 UNNEEDED = ("xlgen_hf", "datasets", "evaluate", "matplotlib", "pandas", "peft", "sklearn", "threadpoolctl", "typer")
 
 
@@ -57,11 +57,8 @@ def make_folder(make_model, checkpoints, rows, tmp_path):
 
 def run_without_package(script: str, environment: dict[str, str], missing: tuple[str, ...] = ("xlgen_hf",)) -> list:
     """Run a script in a fresh process where imports of some packages fail: the JSON of its last line."""
-    block = "import json, sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in missing)
-    done = subprocess.run(
-        [sys.executable, "-c", block + script], env={**environment, "PYTHONPATH": ""}, cwd=environment["HF_HOME"],
-        capture_output=True, text=True, timeout=250,
-    )  # fmt: skip
+    environment, home = {**environment, "PYTHONPATH": ""}, Path(environment["HF_HOME"])
+    done = run_fresh(f"import json, sys\n{script}", environment=environment, folder=home, missing=missing)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import run_fresh
 from tiny import ROWS, VOCABULARY, Hub, make_clusters
 from transformers import AutoTokenizer
 
@@ -47,10 +46,9 @@ class User:
 
     def run(self, *commands: list[str], script: str = "", driver: str = DRIVER) -> SimpleNamespace:
         """Run command lines and a script: exit code and output of each command, the script's last line."""
-        done = subprocess.run(
-            [sys.executable, "-c", driver, json.dumps(commands), script], env=self.environment, cwd=self.home,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=250,
-        )  # fmt: skip
+        done = run_fresh(
+            driver, json.dumps(commands), script, environment=self.environment, folder=self.home, together=True
+        )
         self.output += done.stdout
         assert done.returncode == 0, done.stdout[-3000:]
         *parts, rest = done.stdout.split(MARK)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
-from processes import Forked
+from processes import free_port, run_two
 from safetensors.torch import load_file
 from tiny import ROWS, VOCABULARY
 from transformers.modeling_outputs import ModelOutput
@@ -28,21 +27,6 @@ from xlgen_hf.training.losses import LOSSES, LossSums, loss_sums
 from xlgen_hf.training.run import train_model
 from xlgen_hf.training.settings import TrainingSettings
 from xlgen_hf.training.trainer import XLGenTrainer
-
-# Runs `xlgen` with the environment that stands in its argument.
-WORKER = """
-import json, os, sys, warnings
-warnings.simplefilter("always")
-os.environ.update(json.loads(sys.argv.pop(1)))
-from xlgen_hf.cli.main import main
-sys.exit(main(sys.argv[1:]))
-"""
-
-
-def _free_port() -> str:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return str(found.getsockname()[1])
 
 
 @pytest.fixture
@@ -76,7 +60,7 @@ def _curve(folder):
 def _torchrun(files, arguments):
     """Outputs of the command line in two processes that torchrun starts."""
     command = [sys.executable, "-W", "always", "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", _free_port(), "-m", "xlgen_hf", *arguments]
+    command += ["--master_port", free_port(), "-m", "xlgen_hf", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
@@ -88,22 +72,10 @@ def _accelerate(files, arguments):
     They are forked: three more imports of all libraries would take as long as twenty other tests.
     """
     launch = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
-    launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", _free_port()]
+    launch += ["--dynamo_backend", "no", "--num_cpu_threads_per_process", "1", "--main_process_port", free_port()]
     given = launch_command_parser().parse_args([*launch, "-m", "xlgen_hf"])
-    of_all = prepare_multi_gpu_env(given)
-    started = []
-    for rank in ("0", "1"):
-        environment = of_all | {  # and what torchrun, which it calls, adds for each process
-            "RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(given.main_process_port),
-        }  # fmt: skip
-        (files / f"process-{rank}").mkdir()
-        started.append(Forked(files / f"process-{rank}", WORKER, json.dumps(environment), *arguments))
-    codes = [process.wait(280) for process in started]
-    outputs = ["".join(process.stdout.read_text() for process in started)]
-    outputs.append("".join(process.stderr.read_text() for process in started))
-    assert codes == [0, 0], outputs[1]
-    return outputs
+    environment = {**prepare_multi_gpu_env(given), "MASTER_PORT": str(given.main_process_port)}
+    return run_two(files, *arguments, **environment)
 
 
 @pytest.mark.parametrize(("launch", "family", "variant"), [(_torchrun, "bert", "bcl"), (_accelerate, "t5", "mcg")])
