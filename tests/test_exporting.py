@@ -12,7 +12,7 @@ import pytest
 import torch
 from sources import TEXTS, make_rcl, make_trees, sharpened
 from tiny import ROWS, VOCABULARY, make_clusters
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
+from transformers import AutoModel, AutoModelForSeq2SeqLM, AutoTokenizer, pipeline
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
@@ -43,10 +43,21 @@ def _save(made, folder):
 
 
 @pytest.fixture(scope="module")
-def folder(checkpoints, tmp_path_factory):
+def shallow(checkpoints, tmp_path_factory):
+    """Checkpoints whose encoders have one layer, since tracing takes seconds for each; T5's decoder keeps its two."""
+    root = tmp_path_factory.mktemp("shallow")
+    loaders = {"bert": (AutoModel, "num_hidden_layers"), "t5": (AutoModelForSeq2SeqLM, "num_layers")}
+    for family, (loader, name) in loaders.items():
+        shutil.copytree(checkpoints[family], root / family)
+        loader.from_pretrained(checkpoints[family], **{name: 1}).save_pretrained(root / family)
+    return {**checkpoints, "bert": str(root / "bert"), "t5": str(root / "t5")}
+
+
+@pytest.fixture(scope="module")
+def folder(shallow, tmp_path_factory):
     """`model`, an RCL with its retriever, and what was exported of it: `float32`, and `int8`, made of that."""
     root = tmp_path_factory.mktemp("exported")
-    _save(sharpened(make_rcl(checkpoints["bert"], SPACE)), root / "model")
+    _save(sharpened(make_rcl(shallow["bert"], SPACE)), root / "model")
     export_folder(str(root / "model"), root / "float32", "float32")
     shutil.copytree(root / "float32", root / "int8")
     quantize_graphs((root / "int8").rglob("*.onnx"))
@@ -141,19 +152,19 @@ def test_int8_is_smaller_and_near(folder):
 
 
 @pytest.mark.parametrize(("family", "variant"), [("t5", "mcg"), ("bart", "bcl")])
-def test_other_families_and_variants(checkpoints, tmp_path, family, variant):
+def test_other_families_and_variants(shallow, tmp_path, family, variant):
     """T5 counts positions by the cache; BART adds a bias after its output layer; MCG searches twice."""
-    tokenizer = AutoTokenizer.from_pretrained(checkpoints[family])
+    tokenizer = AutoTokenizer.from_pretrained(shallow[family])
     processor = XLGenProcessor(tokenizer, SPACE, make_clusters(SPACE), max_source_length=64, max_target_length=64)
     torch.manual_seed(1)
-    model = XLGenForConditionalGeneration.from_backbone(checkpoints[family], processor, variant=variant)
+    model = XLGenForConditionalGeneration.from_backbone(shallow[family], processor, variant=variant)
     _save((model, processor), tmp_path / "model")
     export_folder(str(tmp_path / "model"), tmp_path / "exported", "float32")
     exported, its_processor = load_model(str(tmp_path / "exported"))
     _check_same(model.predict(TEXTS, processor), exported.predict(TEXTS, its_processor))
 
 
-def test_an_index_is_exported(folder, checkpoints, tmp_path):
+def test_an_index_is_exported(folder, tmp_path):
     _, processor = load_model(str(folder / "model"))
     save_source_alone(tmp_path / "index", SPACE, "retrieval", processor.retriever, ScoreModel())
     assert main(["export", "--model", str(tmp_path / "index"), "--output-dir",
