@@ -18,7 +18,7 @@ from xlgen_hf.modules.adapters import check_adapter
 from xlgen_hf.training.lora import lora_config
 
 TEXTS = ["a history of church music", "modern art", "the piano " * 20]
-FEW = DecodingOptions(max_labels=4)
+FEW = DecodingOptions(max_labels=2)
 LAYERS = {"t5": ["q", "v", "wo"], "bert": ["query", "value"], "llama": ["q_proj", "v_proj", "down_proj"]}
 STACK = {"t5": "block", "bert": "layer", "llama": "layers"}
 SEQ = {"task_type": "SEQ_2_SEQ_LM"}
@@ -82,16 +82,31 @@ def _shake(model, seed=3):
 
 
 @pytest.fixture
-def base(make_model, tmp_path):
-    """A function that saves a base; gives the model, as loaded from there, and its processor."""
+def base(make_model, made, tmp_path_factory):
+    """A function that gives a model of a family, loaded anew from its folder, and its processor."""
 
-    def make(family="t5", **options):
-        model, processor = make_model(family, "bcl", **options)
-        model.save_pretrained(tmp_path / "base")
-        processor.save_pretrained(tmp_path / "base")
-        return XLGenForConditionalGeneration.from_pretrained(tmp_path / "base"), processor
+    def make(family="t5"):
+        model, processor = make_model(family, "bcl")
+        if family not in made:
+            made[family] = tmp_path_factory.mktemp("base")
+            model.save_pretrained(made[family])
+            processor.save_pretrained(made[family])
+        return XLGenForConditionalGeneration.from_pretrained(made[family]), processor
 
     return make
+
+
+@pytest.fixture
+def plain(base, made):
+    """A function that gives what the model of a family predicts without an adapter."""
+
+    def find(family):
+        key = f"plain {family}"
+        if key not in made:
+            made[key] = _Found(*base(family))
+        return made[key]
+
+    return find
 
 
 def _saved(model, settings, folder, seed=3):
@@ -110,13 +125,12 @@ CASES = [(family, name) for family in LAYERS for name in _settings(family) if fa
 
 
 @pytest.mark.parametrize(("family", "name"), CASES)
-def test_what_peft_loads_is_loaded_with_the_same_predictions(base, tmp_path, family, name):
+def test_what_peft_loads_is_loaded_with_the_same_predictions(base, plain, tmp_path, family, name):
     model, processor = base(family)
-    plain = _Found(model, processor)
     adapted = _saved(model, _settings(family)[name], tmp_path / "adapter")
     check_adapter(adapted)
     expected = _Found(adapted, processor)
-    assert expected != plain
+    assert expected != plain(family)
     processor.save_pretrained(tmp_path / "adapter")
     loaded, _ = load_model(str(tmp_path / "adapter"))
     assert type(loaded) is XLGenForConditionalGeneration
@@ -205,14 +219,14 @@ def test_a_folder_of_prompts_is_refused(base, tmp_path):
 
 
 @pytest.fixture
-def two(base, tmp_path):
+def two(base, plain, tmp_path):
     """Two adapters of one base; the base, processor, and the predictions without, with the first, with the second."""
 
     def make(family):
         model, processor = base(family)
-        expected = [_Found(model, processor)]
+        expected = [plain(family)]
         for number, name in enumerate(("first", "second")):
-            fresh = XLGenForConditionalGeneration.from_pretrained(tmp_path / "base")
+            fresh, _ = base(family)
             adapted = _saved(fresh, lora_config(fresh, r=4), tmp_path / name, seed=number)
             expected.append(_Found(adapted, processor))
         assert expected[0] != expected[1] != expected[2]

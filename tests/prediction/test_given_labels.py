@@ -77,8 +77,10 @@ def test_only_further_labels_are_predicted(predictors, label_space):
 
 @pytest.mark.parametrize("rule", [None, DecisionRule("top_k", 3), DecisionRule("threshold", 0.3)])
 def test_evidence_is_of_the_further_labels(predictors, rule):
+    """What is decided by rule is decided in one place: one predictor of each kind of source for the other rules."""
     texts, given = ROW_TEXTS[:4], GIVEN[:4]
-    for predictor in predictors.values():
+    for kind in predictors if rule is None else ("base", "hybrid", "index"):
+        predictor = predictors[kind]
         plain = predictor.predict(texts, given=given, rule=rule, batch_size=3)
         for one, other in zip(
             plain, predictor.predict(texts, given=given, rule=rule, batch_size=3, evidence=True), strict=True
