@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -45,6 +47,34 @@ def files(tmp_path):
     write_jsonl(tmp_path / "data" / "test.jsonl", TEST_ROWS)
     (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     return tmp_path
+
+
+CELL = "import sys; from xlgen_hf.experiments.cell import main; sys.exit(main(sys.argv[1:]))"
+
+
+class _ForkedCell:
+    """A cell whose process is forked, as far as `subprocess.Popen` is asked for it."""
+
+    def __init__(self, command: list[str], *, stdin: int, stdout, stderr: int, start_new_session: bool) -> None:
+        assert command[1:3] == ["-m", "xlgen_hf.experiments.cell"]
+        self.stdin, self._log = stdin, stdout
+        self._process = Forked(Path(stdout.name).parent, CELL, *(word for word in command[3:] if word != "--attached"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._log.write(self._process.stderr.read_bytes())
+
+    def wait(self) -> int:
+        return self._process.wait(280)
+
+
+@pytest.fixture
+def forked_cells(monkeypatch):
+    """Cells are forked, which spares the import of all libraries for each; without it they are started."""
+    forked = SimpleNamespace(Popen=_ForkedCell, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+    monkeypatch.setattr("xlgen_hf.experiments.run.subprocess", forked)
 
 
 def _options(checkpoints, **more) -> SystemOptions:
@@ -143,7 +173,7 @@ def test_dense_retrieval_is_a_system(files, checkpoints, tmp_path):
     assert best[0] == "printing (output)" and best[1] in ("art", "modern art")
 
 
-def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, capsys):
+def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, forked_cells, capsys):
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     systems = ("--systems", "xlgen-mcg,xlgen-base", "--max_steps", "2", "--set", "mcg.decoder_layers=9")
     arguments = _arguments(files, checkpoints["bert"], *systems)
@@ -171,9 +201,11 @@ def test_a_failing_system_is_reported_and_the_others_finish(files, checkpoints, 
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
-def test_an_interrupted_run_goes_on(files, checkpoints):
-    steps = ("--systems", "most-frequent,xlgen-bcl", "--max_steps", "150", "--logging_steps", "1", "--no-figures")
-    arguments = _arguments(files, checkpoints["bert"], *steps, "--save_strategy", "steps", "--save_steps", "50")
+def test_an_interrupted_run_goes_on(files, checkpoints, forked_cells):
+    """The first run is a process of its own, which starts its cells; the one that goes on forks them."""
+    cells = ("--systems", "most-frequent,xlgen-bcl", "--seeds", "0", "--no-figures")
+    steps = ("--max_steps", "150", "--logging_steps", "1", "--save_strategy", "steps", "--save_steps", "50")
+    arguments = _arguments(files, checkpoints["bert"], *cells, *steps)
     process = Forked(files, COMMAND, *arguments)
     done, second = (files / "out" / "cells" / f"full.{name}.seed0" for name in ("most-frequent", "xlgen-bcl"))
     process.wait_for("Step 2 of", second / "log.txt")
