@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import logging
 import os
@@ -22,7 +23,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,6 +32,15 @@ from hypothesis import HealthCheck, settings
 # How long an example takes says how busy the machine is.
 settings.register_profile("tests", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# Tests make many objects and little garbage that refers to itself: to look for it so often takes a tenth of the time.
+gc.set_threshold(20_000, 20, 20)
+
+# Files of tests lie in memory where there is some: on a disk each that is flushed or removed takes milliseconds.
+if os.path.isdir("/dev/shm"):
+    _memory = os.statvfs("/dev/shm")
+    if _memory.f_bavail * _memory.f_frsize > 4 * 2**30 and not _memory.f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 
 # Libraries are imported where they are used: the process that only hands out tests to others needs none of them.
 if TYPE_CHECKING:
@@ -149,22 +159,33 @@ def hub_process():
 @pytest.fixture
 def hub(hub_process, monkeypatch, tmp_path):
     """An empty Hub that this process talks to as alice, without waiting between retries."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
     from huggingface_hub.utils import _http
     from tiny import Hub
 
+    from xlgen_hf.files import downloads
+
     hub_process.ask("clear")
+    monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0))
     monkeypatch.setattr(constants, "ENDPOINT", hub_process.url)
     template = hub_process.url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
-    monkeypatch.setattr(_http, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    for module in (_http, file_download):
+        monkeypatch.setattr(module, "time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
     monkeypatch.setenv("HF_TOKEN", Hub.alice)
     return hub_process
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The module with the longest fixtures comes first: of two processes that share the tests, one runs all of it."""
-    items.sort(key=lambda item: "test_hub_processes" not in item.nodeid)
+@functools.cache
+def _comes_first(module: ModuleType) -> bool:
+    """Whether a module has the longest tests, or processes forked from one that imports all libraries first."""
+    found = (getattr(value, "__module__", None) for value in vars(module).values())
+    return module.__name__ in ("test_exporting", "test_xmc_f1") or "processes" in found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Two processes share the tests: one of them alone forks others, and none waits for the other's long last test."""
+    items.sort(key=lambda item: not _comes_first(item.module))

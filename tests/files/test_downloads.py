@@ -22,9 +22,8 @@ SERVER_ERROR = {"kind": "status", "status": 500}
 
 
 @pytest.fixture
-def push(hub, make_model, tmp_path, monkeypatch):
+def push(hub, make_model, tmp_path):
     """Pushes the model in a version of which all parts tell."""
-    monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0))
     model, processor = make_model("t5", "bcl")
 
     def make(version):
@@ -196,9 +195,8 @@ def test_the_commit_that_the_auto_classes_have_found_is_the_one_that_is_loaded(h
 # ---------------------------------------------------------------------------------------------------- encoders
 
 
-def test_an_encoder_of_the_hub(hub, checkpoints, monkeypatch):
+def test_an_encoder_of_the_hub(hub, checkpoints):
     """Config, tokenizer and weights of one commit; the embedding cache knows which."""
-    monkeypatch.setattr(downloads, "WAITS", (0.0, 0.0))
     api = HfApi()
     api.create_repo("alice/encoder")
     api.upload_folder(repo_id="alice/encoder", folder_path=checkpoints["bert"])
