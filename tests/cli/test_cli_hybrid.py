@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
+from sources import make_untrained
 from tiny import ROWS
 
 from xlgen_hf.cli.main import main
@@ -20,20 +22,27 @@ VOCABULARY = [
 ]
 
 
-@pytest.fixture
-def files(make_model, checkpoints, tmp_path):
+@pytest.fixture(scope="module")
+def originals(checkpoints, tmp_path_factory):
     """A model without a retriever, an index for it, and the rows of both; 23 labels, 15 of them without rows."""
-    write_jsonl(tmp_path / "rows.jsonl", ROWS)
-    write_jsonl(tmp_path / "texts.jsonl", [{"text": text} for text in TEXTS])
-    (tmp_path / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
+    folder = tmp_path_factory.mktemp("originals")
+    write_jsonl(folder / "rows.jsonl", ROWS)
+    write_jsonl(folder / "texts.jsonl", [{"text": text} for text in TEXTS])
+    (folder / "labels.txt").write_text("\n".join(VOCABULARY), encoding="utf-8")
     space = LabelSpace.from_label_lists([row["labels"] for row in ROWS], VOCABULARY)
-    model, processor = make_model("bert", "bcl", space=space, max_labels=4)
-    model.save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    assert main(["index", "--train-file", str(tmp_path / "rows.jsonl"), "--labels", str(tmp_path / "labels.txt"),
-                 "--validation-file", str(tmp_path / "rows.jsonl"), "--encoder", checkpoints["bert"], "--epochs", "0",
-                 "--output-dir", str(tmp_path / "index")]) == 0  # fmt: skip
-    return tmp_path
+    model, processor = make_untrained(checkpoints["bert"], "bcl", space, max_labels=4)
+    model.save_pretrained(folder / "model")
+    processor.save_pretrained(folder / "model")
+    assert main(["index", "--train-file", str(folder / "rows.jsonl"), "--labels", str(folder / "labels.txt"),
+                 "--validation-file", str(folder / "rows.jsonl"), "--encoder", checkpoints["bert"], "--epochs", "0",
+                 "--output-dir", str(folder / "index")]) == 0  # fmt: skip
+    return folder
+
+
+@pytest.fixture
+def files(originals, tmp_path):
+    """A copy of the model, its index and the rows."""
+    return shutil.copytree(originals, tmp_path, dirs_exist_ok=True)
 
 
 def _hybrid(files, *options: str) -> int:
@@ -63,7 +72,8 @@ def test_a_hybrid_gives_as_many_labels_as_asked_for_or_as_there_are(files, trees
     own = _predict(files)
     assert all(row["labels"] for row in own)  # a tuned threshold leaves the best label
     assert [row["labels"] for row in own] == [one.labels for one in predictor.predict(TEXTS)]
-    for decoding in (None, DecodingOptions(num_beams=3), DecodingOptions(max_labels=2)):
+    searches = (None, *(() if trees else (DecodingOptions(num_beams=3), DecodingOptions(max_labels=2))))
+    for decoding in searches:
         for k in (1, 20, 99):
             for prediction in predictor.predict(TEXTS, decoding=decoding, rule=DecisionRule("top_k", k)):
                 assert len(prediction.labels) == len(set(prediction.labels)) == min(k, count)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from processes import run_forked
-from sources import ROW_TEXTS, fused, label_ids, make_rcl, make_retriever, make_trees, rows_of, sharpened
+from sources import ROW_TEXTS, Made, fused, label_ids, make_rcl, make_retriever, make_trees, rows_of, sharpened
 from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError, DataError, LabelSpaceError
@@ -56,25 +56,27 @@ def index(checkpoints, label_space, tmp_path) -> Path:
 
 
 @pytest.fixture
-def make_folder(make_model, checkpoints, label_space, tmp_path):
-    """A function that saves a model of some kind."""
+def make_folder(make_model, checkpoints, label_space, made, tmp_path, tmp_path_factory):
+    """A function that gives a folder with a model of some kind."""
 
-    def make(kind: str) -> Path:
-        from sources import Made
-
+    def make_new(kind: str) -> Made:
         checkpoint = checkpoints["bert"]
         if kind.startswith("rcl"):
-            made = make_rcl(checkpoint, label_space, "memory" if "memory" in kind else "tokens")
-        elif kind == "hybrid of rcl":
-            made = fused(sharpened(make_rcl(checkpoint, label_space)), make_trees(label_space))
-        elif kind == "hybrid":
+            return make_rcl(checkpoint, label_space, "memory" if "memory" in kind else "tokens")
+        if kind == "hybrid of rcl":
+            return fused(sharpened(make_rcl(checkpoint, label_space)), make_trees(label_space))
+        if kind == "hybrid":
             retriever = make_retriever(checkpoint, label_space, lexical=True)
-            made = fused(sharpened(Made(*make_model("bert", "base", max_labels=5))), retriever=retriever)
-        else:
-            made = Made(*make_model("bert", kind, max_labels=5))
-            if made.processor.clusters is not None:
-                made.processor.clusters.metadata["encoder"] = checkpoint
-        return _save(made, tmp_path / "model")
+            return fused(sharpened(Made(*make_model("bert", "base", max_labels=5))), retriever=retriever)
+        new = Made(*make_model("bert", kind, max_labels=5))
+        if new.processor.clusters is not None:
+            new.processor.clusters.metadata["encoder"] = checkpoint
+        return new
+
+    def make(kind: str) -> Path:
+        if kind not in made:
+            made[kind] = _save(make_new(kind), tmp_path_factory.mktemp("model"))
+        return shutil.copytree(made[kind], tmp_path / "model")
 
     return make
 
