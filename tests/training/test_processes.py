@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
-from processes import free_port, run_two
+from processes import free_port, run_fresh, run_two
 from safetensors.torch import load_file
 from tiny import ROWS, VOCABULARY
 from transformers.modeling_outputs import ModelOutput
@@ -57,11 +55,27 @@ def _curve(folder):
     return [(entry["step"], name, entry[name]) for entry in history for name in names if name in entry]
 
 
+# Reads its arguments as torchrun does, and runs its agent; the processes are forked instead of started with `-m`.
+TORCHRUN = """
+import sys, warnings
+from torch.distributed.launcher.api import elastic_launch
+from torch.distributed.run import config_from_args, parse_args
+warnings.simplefilter("always")
+from xlgen_hf.cli import train
+from xlgen_hf.cli.main import main
+from xlgen_hf.training import run
+config, _, _ = config_from_args(parse_args(sys.argv[1:]))
+config.start_method = "fork"
+place = sys.argv.index("xlgen_hf")
+codes = elastic_launch(config, main)(sys.argv[place + 1 :])
+sys.exit(max(codes.values()))
+"""
+
+
 def _torchrun(files, arguments):
-    """Outputs of the command line in two processes that torchrun starts."""
-    command = [sys.executable, "-W", "always", "-m", "torch.distributed.run", "--nproc_per_node", "2"]
-    command += ["--master_port", free_port(), "-m", "xlgen_hf", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    """Outputs of the command line in two processes of torchrun."""
+    options = ["--nproc_per_node", "2", "--master_port", free_port(), "-m", "xlgen_hf"]
+    done = run_fresh(TORCHRUN, *options, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
