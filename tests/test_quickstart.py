@@ -25,7 +25,7 @@ def tiny(checkpoints):
     options = QuickstartOptions(checkpoints["bert"])
     return replace(
         options,
-        training={**options.training, "max_labels": 3, "num_input_candidates": 2},
+        training={**options.training, "max_labels": 2, "num_input_candidates": 2},
         arguments={**options.arguments, "max_steps": 2, "use_cpu": True},
     )
 
