@@ -222,5 +222,14 @@ def test_clusters_embed_with_the_prompt_of_passages(checkpoint, label_space):
     read = fit_clusters(label_space, TEXTS, ids, name, num_clusters=2, progress=False)
     np.testing.assert_allclose(read.centroids, given.centroids, atol=1e-6)
     assert (given.metadata["passage_prompt"], "passage_prompt" in read.metadata) == ("history ", False)
-    more = given.relabelled(LabelChange.with_names(label_space, ["organ history"]))
-    assert more.assignment[-1] in (0, 1)
+    new = ["organ history", "modern piano", "church", "printing of art", "a history of the piano", "organ of art"]
+    change = LabelChange.with_names(label_space, new)
+    names = change.after.names[-len(new) :]
+    assert sorted(names) == sorted(new)
+    prompted, plain = (
+        embed_texts([prompt + name for name in names], str(checkpoint), recipe=EmbeddingRecipe(), progress=False)
+        @ given.centroids.T
+        for prompt in ("history ", "")
+    )
+    more = given.relabelled(change).assignment[-len(new) :]
+    assert more.tolist() == prompted.argmax(1).tolist() != plain.argmax(1).tolist()
