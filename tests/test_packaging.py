@@ -136,9 +136,9 @@ def test_figures_of_the_readme_are_absolute_as_soon_as_there_is_an_address():
 # What a user passes in or gets out.
 PUBLIC = {
     "Concept", "DataCollatorForXLGen", "DecisionRule", "DecodingOptions", "LabelClusters", "LabelEdits",
-    "LabelEvidence", "LabelPrediction", "LabelRetriever", "LabelSpace", "LabelTrie", "Predictor", "RowOptions",
-    "Vocabulary", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor", "XLGenTrainer",
-    "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model",
+    "LabelEvidence", "LabelPrediction", "LabelRetriever", "LabelSpace", "LabelTrie", "PredictedConcept", "Predictor",
+    "RowOptions", "Vocabulary", "XLGenConfig", "XLGenForConditionalGeneration", "XLGenPipeline", "XLGenProcessor",
+    "XLGenTrainer", "XLGenTrainingArguments", "__version__", "add_lora", "drop_labels", "fit_clusters", "load_model",
     "load_predictor", "load_rows", "lora_config", "plot_clusters", "plot_reliability", "plot_risk_coverage",
     "plot_shot_buckets", "plot_training", "push_dataset", "push_metric", "push_model", "push_space", "read_vocabulary",
     "reliability_table", "risk_coverage", "undo_update", "update_model", "write_vocabulary",
