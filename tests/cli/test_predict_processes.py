@@ -40,7 +40,7 @@ def test_two_processes_write_what_one_does(folder):
     (folder / "texts.jsonl").write_text("\n".join((lines * 21)[: command.CHUNK_SIZE + 6]), encoding="utf-8")
     assert main(_arguments(folder, "one.jsonl")) == 0
     expected = (folder / "one.jsonl").read_bytes()
-    run_two(folder, *_arguments(folder, "two.jsonl"))  # torchrun itself starts a training in `test_processes.py`
+    run_two(folder, *_arguments(folder, "two.jsonl"))  # those of torchrun train in `training/test_processes.py`
     assert (folder / "two.jsonl").read_bytes() == expected
     assert [path.name for path in folder.glob("*two.jsonl*")] == ["two.jsonl"]
 
