@@ -33,7 +33,7 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("tests", max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-# Tests make many objects and little garbage that refers to itself: to look for it so often takes a tenth of the time.
+# Tests make many objects and little garbage that refers to itself: it is looked for less often.
 gc.set_threshold(20_000, 20, 20)
 
 # Files of tests lie in memory where there is some: on a disk each that is flushed or removed takes milliseconds.
