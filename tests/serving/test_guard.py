@@ -199,7 +199,7 @@ def test_one_that_fails_does_not_take_others_with_it(serve, gate, caplog):
     posts.start("art")
     posts.start(f"fail {SECRET}")
     wait_for_texts(client, 2)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="xlgen_hf"):
         gate.open.set()
         answers = posts.wait()
     assert answers["art"].status_code == answers["music"].status_code == 200
