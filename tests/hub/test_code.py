@@ -89,6 +89,11 @@ for name in sys.argv[1:] or NAMES:
         found.append([one.to_dict() for one in loaded["model"].predict({TEXTS!r}, loaded["processor"])])
 print(json.dumps(found))
 """
+BEST = f"""
+from transformers import pipeline
+best = pipeline({TASK!r}, model=NAMES[-1], trust_remote_code=True, device="cpu")({TEXTS!r}, top_k=5)
+print(json.dumps([*found, best]))
+"""
 PIPELINE = f"""
 from transformers import pipeline
 by_pipeline = [pipeline({TASK!r}, model=name, trust_remote_code=True, device="cpu")({TEXTS!r}) for name in NAMES]
@@ -106,8 +111,9 @@ def test_model_runs_where_the_package_is_missing(hub, make_folder, environment):
     folders = {"alice/mcg": make_folder("mcg", with_vocabulary=True), "alice/rcl": make_folder("rcl")}
     for name, folder in folders.items():
         push_model(folder, name, with_code=True)
-    script = f"NAMES = {list(folders)}\n{PREDICT}"
+    script = f"NAMES = {list(folders)}\n{PREDICT}{BEST}"
     expected = [predicted(folder) for folder in folders.values() for _ in range(2)]
+    expected.append(ranked(folders["alice/rcl"], rule=DecisionRule("top_k", 5)))  # scores candidates of the input
     assert all(one["ids"] == [f"x:{label}" for label in one["labels"]] for one in expected[0])
     assert run_without_package(script, environment) == expected
 

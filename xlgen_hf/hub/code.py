@@ -110,7 +110,8 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "beams": ("decoding.decoded_sets._pooled", "decoding.search.beam_search"),
     "calibrator": ("ranking.calibration.ScoreCalibrator",),
     "calibrated scores": ("ranking.decisions.expected_f1_sizes",),
-    "causal": ("decoding.prompt_cache", "modules.causal", "modules.conditioning._encode_prompt"),
+    "branches of a cache": ("decoding.prompt_cache",),
+    "causal": ("modules.causal", "modules.conditioning._encode_prompt"),
     "clusters": ("labels.clusters.LabelClusters", "labels.tokens.LabelTokenizer.cluster_token_ids"),
     "confidence": ("prediction.results.add_confidence", "ranking.confidence.ConfidenceModel"),
     "fusion": ("prediction.predictor.candidate_values", "ranking.fusion.Fusion"),
@@ -174,21 +175,25 @@ def _features(folder: Path) -> set[str]:
     backbone, decision = config.get("backbone"), score_model.get("rule")
     rule = decision.get("kind") if isinstance(decision, dict) else None
     family = backbone.get("model_type") if isinstance(backbone, dict) else None
-    variant = config.get("variant", "base")
+    is_causal = family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and (
+        family not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+    )
+    variant, has_retriever = config.get("variant", "base"), (folder / RETRIEVER_FOLDER).exists()
+    scores_any = has_retriever or score_model.get("fusion") is not None
     has = {
         **{part: score_model.get(part) is not None for part in ("calibrator", "confidence", "fusion")},
         "beams": config.get("num_beams", 1) != 1,
+        "branches of a cache": is_causal or scores_any,
         "calibrated scores": any(score_model.get(part) is not None for part in ("calibrator", "fusion"))
         or rule == "expected_f1",
-        "causal": family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-        and family not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+        "causal": is_causal,
         "clusters": (folder / "label_clusters.json").exists(),
         "label trees": (folder / LABEL_TREES_FOLDER).exists(),
         "mcg": variant == "mcg",
         "open vocabulary": config.get("num_output_tokens") is None,
         "predicted clusters": variant == "bcl",
-        "retriever": (folder / RETRIEVER_FOLDER).exists(),
-        "scores of any label": (folder / RETRIEVER_FOLDER).exists() or score_model.get("fusion") is not None,
+        "retriever": has_retriever,
+        "scores of any label": scores_any,
         "tied embeddings": config.get("tie_encoder_decoder") is True,
         "labels to spell": not (folder / LABEL_TRIE_FILE).exists(),
         "trie to build": variant == "mcg" or not (folder / LABEL_TRIE_FILE).exists(),
