@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils import murmurhash3_32
 
 from xlgen_hf.retrieval import hashing
-from xlgen_hf.retrieval.hashing import count_runs, hash_strings
+from xlgen_hf.retrieval.hashing import count_runs
 from xlgen_hf.retrieval.lexical import LexicalIndex, hashed_runs
 from xlgen_hf.retrieval.packed_rows import PackedRows
 
@@ -101,6 +103,19 @@ def test_places_of_runs_are_those_of_the_index(text):
     expected = weights / np.linalg.norm(weights)
     np.testing.assert_allclose(encoded.toarray()[0, known], expected, rtol=1e-5)
     assert ((spans[:, 1] > spans[:, 0]) & (spans >= 0).all(1) & (spans <= len(text)).all(1)).all()
+    found = sorted(zip(runs.tolist(), *spans.T.tolist(), strict=True))
+    assert found == sorted(_places(text))
+
+
+def _places(text):
+    """Each n-gram, hashed, with where it begins and ends, one by one."""
+    for word in re.finditer(r"\S+", text):
+        begin, end = word.span()
+        padded = f" {word[0].lower()} "
+        for length in range(2, min(5, len(padded)) + 1):
+            for place in range(len(padded) - length + 1):
+                hashed = abs(murmurhash3_32(padded[place : place + length], seed=0)) % 2**20
+                yield hashed, min(begin + max(place - 1, 0), end - 1), min(begin + place - 1 + length, end)
 
 
 def test_pairs_are_as_similar_as_in_the_whole(index):
@@ -155,8 +170,6 @@ def test_hashed_runs_are_those_of_scikit_learn(texts):
     expected, found = vectorizer.transform(texts), count_runs(texts, (2, 5), 2**20)
     assert (found != expected).nnz == 0 and found.has_canonical_format
     assert found.dtype == np.float32
-    hashed = [abs(murmurhash3_32(text, seed=0)) % 1000 for text in texts]
-    assert hash_strings(texts, 1000).tolist() == hashed
 
 
 def test_many_texts_are_hashed_in_blocks(monkeypatch):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-__all__ = ["CHARACTERS_AT_ONCE", "count_runs", "hash_strings"]
+__all__ = ["CHARACTERS_AT_ONCE", "count_runs", "runs_of_words"]
 
 CHARACTERS_AT_ONCE = 250_000
 """Characters of the texts that are hashed together: about 100 MB of intermediate values."""
@@ -34,14 +34,6 @@ def count_runs(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> 
     return vstack(blocks, format="csr") if blocks else csr_matrix((0, buckets), dtype=np.float32)
 
 
-def hash_strings(strings: Sequence[str], buckets: int) -> np.ndarray:
-    """The numbers of strings among so many hash values, `(G,)`, int64, as [`count_runs`] has them."""
-    encoded = [one.encode() for one in strings]
-    sizes = np.array([len(one) for one in encoded], dtype=np.int64)
-    data = np.frombuffer(b"".join(encoded), dtype=np.uint8)
-    return _slots_of(data, np.cumsum(sizes) - sizes, sizes, buckets)
-
-
 def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """The texts in blocks of a bounded number of characters."""
     first = size = 0
@@ -56,20 +48,36 @@ def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 def _counted(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> csr_matrix:
     words = [[f" {word} " for word in text.lower().split()] for text in texts]
-    sizes = np.array([len(word) for of_text in words for word in of_text], dtype=np.int64)
-    data = np.frombuffer("".join(word for of_text in words for word in of_text).encode(), dtype=np.uint8)
-    begins = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))  # where each character begins, in bytes
-    ends = np.repeat(np.cumsum(sizes), sizes)  # of the word that each character is in
     owner = np.repeat(np.arange(len(texts)), [sum(map(len, of_text)) for of_text in words])
-    keys = []
-    for length in range(lengths[0], lengths[1] + 1):
-        place = np.flatnonzero(np.arange(len(ends)) + length <= ends)
-        columns = _slots_of(data, begins[place], begins[place + length] - begins[place], buckets)
-        keys.append(owner[place] * buckets + columns)
+    runs = runs_of_words([word for of_text in words for word in of_text], lengths, buckets)
+    keys = [owner[place] * buckets + columns for _, place, columns in runs]
     found, counts = np.unique(np.concatenate(keys), return_counts=True)
     start = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.int64) * buckets)
     columns = (found % buckets).astype(np.int32)
     return csr_matrix((counts.astype(np.float32), columns, start.astype(np.int32)), (len(texts), buckets))
+
+
+def runs_of_words(
+    words: Sequence[str], lengths: tuple[int, int], buckets: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """The hashed n-grams of words, see [`count_runs`].
+
+    Args:
+        words: in lower case, each with a space on both sides.
+        lengths: the least and the greatest length of an n-gram, in characters.
+        buckets: the number of hash values.
+
+    Yields:
+        A length; where its n-grams begin, in characters of all words one after the other, and their hash values,
+        `(G,)` each.
+    """
+    sizes = np.array(list(map(len, words)), dtype=np.int64)
+    data = np.frombuffer("".join(words).encode(), dtype=np.uint8)
+    begins = np.append(np.flatnonzero((data & 0xC0) != 0x80), len(data))  # where each character begins, in bytes
+    ends = np.repeat(np.cumsum(sizes), sizes)  # of the word that each character is in
+    for length in range(lengths[0], lengths[1] + 1):
+        place = np.flatnonzero(np.arange(len(ends)) + length <= ends)
+        yield length, place, _slots_of(data, begins[place], begins[place + length] - begins[place], buckets)
 
 
 def _slots_of(data: np.ndarray, begins: np.ndarray, sizes: np.ndarray, buckets: int) -> np.ndarray:

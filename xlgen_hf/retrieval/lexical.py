@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from .hashing import count_runs, hash_strings
+from .hashing import count_runs, runs_of_words
 from .packed_rows import PackedRows, Postings
 from .search import Found, nearest_above_0
 
@@ -229,20 +229,22 @@ def hashed_runs(text: str) -> tuple[np.ndarray, np.ndarray]:
     """The n-grams of a text as the index has them, and where they stand.
 
     Returns:
-        The hashed n-grams in the order of the text, `(G,)`, and where each begins and ends, `(G, 2)`, in characters.
+        The hashed n-grams, short ones first, `(G,)`, and where each begins and ends, `(G, 2)`, in characters.
     """
-    runs: list[str] = []
-    spans: list[tuple[int, int]] = []
-    shortest, longest = _RUNS
-    for word in _WORD.finditer(text):
-        begin, end = word.span()
-        padded = f" {word[0].lower()} "
-        for length in range(shortest, min(longest, len(padded)) + 1):
-            for place in range(len(padded) - length + 1):
-                runs.append(padded[place : place + length])
-                first = begin + max(place - 1, 0)
-                spans.append((min(first, end - 1), min(begin + place - 1 + length, end)))  # lowered, it may be longer
-    return hash_strings(runs, _BUCKETS), np.array(spans, dtype=np.int64).reshape(-1, 2)
+    words = list(_WORD.finditer(text))
+    bounds = np.array([word.span() for word in words], dtype=np.int64).reshape(-1, 2)
+    padded = [f" {word[0].lower()} " for word in words]
+    sizes = np.array(list(map(len, padded)), dtype=np.int64)
+    word = np.repeat(np.arange(len(words)), sizes)
+    inside = np.arange(len(word)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # the space before a word is its first
+    hashed, spans = [], []
+    for length, place, values in runs_of_words(padded, _RUNS, _BUCKETS):
+        begin, end = bounds[word[place]].T  # lowered, a word may be longer
+        first = begin + np.maximum(inside[place] - 1, 0)
+        last = begin + inside[place] - 1 + length
+        hashed.append(values)
+        spans.append(np.stack([np.minimum(first, end - 1), np.minimum(last, end)], axis=1))
+    return np.concatenate(hashed), np.concatenate(spans)
 
 
 def _weighted(hashed: csr_matrix, idf: np.ndarray) -> csr_matrix:
