@@ -38,10 +38,6 @@ WORKERS = {"demo.document_worker", "experiments.systems.pecos_worker"}
 KNOWN_UPWARDS: set[str] = set()
 KNOWN_HEAVY: set[str] = set()
 KNOWN_LONG: set[str] = set()
-KNOWN_PRIVATE = {
-    "tests/modules/test_backbones.py uses _attn_implementation_internal",  # of transformers: what it has for it
-    "tests/serving/test_guard.py uses _PATIENCE",
-}
 
 # What loading a model and predicting with it must not import: libraries that fit, read data or draw.
 HEAVY = {"datasets", "evaluate", "matplotlib", "pandas", "peft", "pyarrow", "scipy.cluster", "sklearn", "typer"}
@@ -416,34 +412,6 @@ def fields_of(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> set[str]:
 # ---------------------------------------------------------------------------------------------------- tests
 
 
-def test_tests_use_public_names():
-    """A private name may change with any line around it; it is one also in a string for `monkeypatch`."""
-    offences = []
-    for path in sorted((ROOT / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            for name in private_names(node):
-                place = path.relative_to(ROOT)
-                offences.append((f"{place} uses {name}", f"{place}:{getattr(node, 'lineno', 0)} uses {name}"))
-    check_exactly(offences, KNOWN_PRIVATE, "Tests use public names of the package:")
-
-
-def private_names(node: ast.AST) -> Iterator[str]:
-    """Private names of the package, or of an object of it, that a node of a test uses."""
-    if isinstance(node, ast.Constant) and re.fullmatch(r"xlgen_hf[\w.]*\._\w+", str(node.value)):
-        yield node.value.rpartition(".")[2]
-    elif isinstance(node, ast.Attribute) and is_private(node.attr) and ast.unparse(node.value) not in ("self", "cls"):
-        yield node.attr
-    elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("getattr", "setattr")):
-        names = (one.value for one in node.args[1:2] if isinstance(one, ast.Constant))
-        yield from (name for name in names if isinstance(name, str) and is_private(name))
-    elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("xlgen_hf"):
-        yield from (alias.name for alias in node.names if is_private(alias.name))
-
-
-def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__")
-
-
 def test_tests_mirror_the_packages():
     folders = {path.parent.name for path in (ROOT / "tests").glob("*/test_*.py")}
     assert folders <= {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
@@ -485,19 +453,6 @@ def test_fields_of_a_form_and_of_its_type_are_found():
 )
 def test_other_packages_are_not_of_interest(source):
     assert list(imports_of("labels.tokens", ast.parse(source))) == []
-
-
-@pytest.mark.parametrize(
-    "source",
-    [
-        "monkeypatch.setattr('xlgen_hf.data.rows._MOST', 3)", "monkeypatch.setattr(rows, '_MOST', 3)", "rows._MOST",
-        "from xlgen_hf.data.rows import _MOST",
-    ],
-)  # fmt: skip
-def test_private_names_are_seen_however_they_are_used(source):
-    assert [name for node in ast.walk(ast.parse(source)) for name in private_names(node)] == ["_MOST"]
-    public = ast.walk(ast.parse(source.replace("_MOST", "MOST")))
-    assert not [name for node in public for name in private_names(node)]
 
 
 def test_a_circle_is_found():

@@ -123,7 +123,7 @@ def test_a_batch_has_texts_of_like_length_as_far_as_they_are_read(serve, gate, m
 
 
 def test_clients_that_ask_again_at_once_are_in_the_next_batch(serve, gate, monkeypatch):
-    monkeypatch.setattr("xlgen_hf.serving.batching._PATIENCE", 1000.0)
+    monkeypatch.setattr("xlgen_hf.serving.batching.PATIENCE", 1000.0)
     client = serve(load=gate.load)
     posts = at_work(client, gate)
     posts.start("art")

@@ -9,11 +9,11 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
-from scipy.sparse import csr_matrix
+from scipy.sparse import csc_matrix, csr_matrix
 
 from .hashing import count_runs, runs_of_words
 from .packed_rows import PackedRows, Postings
-from .search import Found, nearest_above_0
+from .search import Found, best_first, nearest_above_0
 
 __all__ = ["LexicalIndex", "hashed_runs"]
 
@@ -128,8 +128,7 @@ class LexicalIndex:
         text, place = np.nonzero(first > -np.inf)
         values = np.full(rows.shape, -np.inf, dtype=np.float32)
         values[text, place] = self.pair_similarity(queries, text, rows[text, place])
-        order = np.lexsort((rows, -values), axis=1)[:, :count]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(values, order, axis=1)
+        return best_first(rows, values, count)
 
     def pair_similarity(self, queries: csr_matrix, text: np.ndarray, names: np.ndarray) -> np.ndarray:
         """What [`name_similarity`] says of some pairs, `(P,)`.
@@ -141,9 +140,7 @@ class LexicalIndex:
         """
         found = np.zeros(len(text), dtype=np.float32)
         for pairs, of_names, weights in _by_text(queries, self.names, text, names):
-            cosine = of_names @ weights
-            of_names.data **= 2  # shares of n-grams in the name, which add up to 1
-            found[pairs] = cosine * (of_names @ (weights > 0))
+            found[pairs] = _likeness(of_names, weights)
         return found.clip(0, 1, out=found)
 
     def run_weights(self, hashed: np.ndarray, names: np.ndarray) -> np.ndarray:
@@ -287,11 +284,14 @@ def _rows(queries: csr_matrix) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 def _name_similarities(names: Postings, queries: csr_matrix) -> Iterator[np.ndarray]:
     """Of each text, cosine times share of each name, `(L,)`."""
     for runs, weights in _rows(queries):
-        of_names = names.of(runs)
-        similarity = of_names @ weights
-        of_names.data **= 2  # shares of n-grams in the name, which add up to 1
-        similarity *= of_names @ np.ones_like(weights)
-        yield similarity
+        yield _likeness(names.of(runs), weights)
+
+
+def _likeness(of_names: csr_matrix | csc_matrix, weights: np.ndarray) -> np.ndarray:
+    """Cosine of a text and each name, times the share of the name that the text holds, `(L,)`; changes `of_names`."""
+    cosine = of_names @ weights
+    of_names.data **= 2  # shares of n-grams in the name, which add up to 1
+    return np.asarray(cosine * (of_names @ (weights > 0).astype(np.float32)))
 
 
 def _by_text(

@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import csr_matrix
 
 from ..errors import MissingExtraError
-from .search import Found, nearest, similarity_of_pairs
+from .search import Found, best_first, nearest, similarity_of_pairs
 
 if TYPE_CHECKING:
     import faiss
@@ -186,8 +186,7 @@ class NearSearch:
             owner, column = hidden.nonzero()
             keys = np.arange(len(queries))[:, None] * len(self._lists) + rows
             values[np.isin(keys, owner.astype(np.int64) * len(self._lists) + column)] = -np.inf
-        order = np.lexsort((rows, -values), axis=1)[:, :size]
-        columns, best = (np.take_along_axis(part, order, axis=1) for part in (rows, values))
+        columns, best = best_first(rows, values, size)
         room = ((0, 0), (0, size - columns.shape[1]))
         columns, best = np.pad(columns, room), np.pad(best, room, constant_values=-np.inf)
         return np.where(best > -np.inf, columns, 0), best

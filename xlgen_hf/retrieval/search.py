@@ -17,6 +17,7 @@ __all__ = [
     "Found",
     "Names",
     "VectorSearch",
+    "best_first",
     "nearest",
     "nearest_above_0",
     "similarity_blocks",
@@ -182,6 +183,12 @@ def similarity_of_pairs(queries: np.ndarray, vectors: np.ndarray, query: np.ndar
         part = slice(begin, begin + _PAIRS_AT_ONCE)
         np.einsum("pd,pd->p", queries[query[part]], vectors[rows[part]].astype(np.float32), out=found[part])
     return found
+
+
+def best_first(columns: np.ndarray, values: np.ndarray, size: int) -> Found:
+    """The greatest values of each row and their columns, `(Q, S)` -> `(Q, min(S, size))`; equal ones by column."""
+    order = np.lexsort((columns, -values), axis=1)[:, :size]
+    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1)
 
 
 class VectorSearch(Protocol):

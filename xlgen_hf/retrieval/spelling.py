@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from .lexical import LexicalIndex
-from .search import Found, Names, VectorSearch, nearest_above_0
+from .search import Found, Names, VectorSearch, best_first, nearest_above_0
 
 __all__ = ["Spelling", "nearest_texts"]
 
@@ -58,8 +58,7 @@ class Spelling:
         values = np.full(rows.shape, -np.inf, dtype=np.float32)
         values[text, place] = self._lexical.document_pairs(self._encoded, text, rows[text, place])
         values[values == 0] = -np.inf
-        order = np.lexsort((rows, -values), axis=1)[:, :count]
-        return np.take_along_axis(rows, order, axis=1), np.take_along_axis(values, order, axis=1)
+        return best_first(rows, values, count)
 
 
 def nearest_texts(

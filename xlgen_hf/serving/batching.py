@@ -36,7 +36,7 @@ _SMOOTHING = 0.3  # weight of the last batch in the time that a text takes
 _LONGEST_RETRY = 60  # seconds
 _SHORT = 32  # characters of a text up to which its length hardly matters
 _OF_TOKEN = 4  # characters of a token, about
-_PATIENCE, _LEAST_PATIENCE = 0.05, 0.005  # of the time of a batch, that the model may wait after it
+PATIENCE, _LEAST_PATIENCE = 0.05, 0.005  # of the time of a batch, that the model may wait after it
 
 
 class Work(Hashable, Protocol[_Row, _Answer]):
@@ -117,7 +117,7 @@ class Batcher:
         self._arrived = asyncio.Event()
         self._seconds_per_row = 0.0
         self._cost = BatchCost()
-        self._patience = _PATIENCE
+        self._patience = PATIENCE
 
     @property
     def waiting(self) -> int:
@@ -178,9 +178,8 @@ class Batcher:
             self._running -= 1
 
     def _answers_by(self, threads: int, jobs: Sequence[_Job]) -> list[Sequence[object] | Exception]:
-        torch.set_num_threads(
-            threads
-        )  # of this thread, and of those that begin; of MKL for all, so each batch says it
+        # Of this thread and of those that begin; for MKL, of all. So each batch says it.
+        torch.set_num_threads(threads)
         return self._answers(jobs)
 
     async def _wait_for_next(self, answered: int, seconds: float) -> None:
@@ -198,7 +197,7 @@ class Batcher:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), left)
         came = self._submitted - before
-        self._patience = _PATIENCE if 2 * came >= answered else max(self._patience / 2, _LEAST_PATIENCE)
+        self._patience = PATIENCE if 2 * came >= answered else max(self._patience / 2, _LEAST_PATIENCE)
 
     def _take(self) -> list[_Job]:
         """The job that waits longest, and those with equal work that are best done with it."""
