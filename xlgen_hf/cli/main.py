@@ -20,6 +20,7 @@ from ..errors import Terminated, XLGenError
 from ..version import __version__
 from . import options
 from .console import print_error, print_message, setup_logging
+from .processes import process_count
 
 __all__ = ["COMMANDS", "Command", "build_app", "main", "run"]
 
@@ -116,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run() -> None:
     """Run the program and end the process; what the installed `xlgen` calls."""
     codes: list[int] = []
-    if os.environ.get("WORLD_SIZE", "1") not in ("", "1"):  # one of several processes
+    if process_count() > 1:
         atexit.register(_end_at_once, codes)  # the first that is registered runs last
     codes.append(main())
     sys.exit(codes[0])

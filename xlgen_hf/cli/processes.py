@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Processes", "check_alone", "working_together"]
+__all__ = ["Processes", "check_alone", "process_count", "working_together"]
 
 _POLL = 0.05  # seconds
 _COMING = timedelta(minutes=10)  # until all processes have started
@@ -70,6 +70,11 @@ class Processes:
         return int(value)
 
 
+def process_count() -> int:
+    """How many processes `torchrun` or `accelerate launch` started for this command, this one included."""
+    return int(os.environ.get("WORLD_SIZE") or 1)
+
+
 @contextmanager
 def working_together(command: str) -> Iterator[Processes]:
     """Join the other processes that `torchrun` or `accelerate launch` started with this one, if there are any.
@@ -82,7 +87,7 @@ def working_together(command: str) -> Iterator[Processes]:
     Raises:
         ConfigurationError: if the environment names other processes, and they do not come.
     """
-    count = int(os.environ.get("WORLD_SIZE") or 1)
+    count = process_count()
     if count == 1:
         yield Processes()
         return
@@ -112,5 +117,5 @@ def check_alone(message: str) -> None:
     """
     from ..errors import ConfigurationError
 
-    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
+    if process_count() > 1:
         raise ConfigurationError(message)
