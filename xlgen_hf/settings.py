@@ -21,6 +21,7 @@ from typing import Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 from .errors import ConfigurationError
 
 __all__ = [
+    "BATCH_SIZE",
     "CLUSTERS",
     "DEFAULT_BACKBONE",
     "RETRIEVAL",
@@ -66,6 +67,7 @@ _Made = TypeVar("_Made")
 DEFAULT_BACKBONE = "sentence-transformers/all-MiniLM-L6-v2"
 """Checkpoint that models start from, and that embeds texts for clusters and retrieval, where none is named."""
 
+BATCH_SIZE = 64  # texts that are encoded or predicted at once, where nobody chose
 RETRIEVER_LENGTH = 256  # tokens of a text that the encoder of a retriever reads, where nobody chose
 
 

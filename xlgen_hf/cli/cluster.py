@@ -9,7 +9,7 @@ import typer
 
 from ..data.blocks import each_value
 from ..data.options import RowOptions
-from ..settings import DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, EncoderSettings, LabelSettings
+from ..settings import BATCH_SIZE, DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, EncoderSettings, LabelSettings
 from .options import Device, Labels, Overwrite, takes_settings
 from .rows import chosen_vocabulary, takes_row_options
 
@@ -55,7 +55,7 @@ def cluster(
         ),
     ] = "embeddings",
     max_length: Annotated[int, typer.Option(min=1, help="Tokens of a text that the encoder reads.")] = 256,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded at once.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts that are encoded at once.")] = BATCH_SIZE,
     device: Device = None,
     cache_dir: Annotated[
         Path | None,

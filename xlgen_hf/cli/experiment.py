@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..data.options import RowOptions
-from ..settings import DEFAULT_BACKBONE, Pool
+from ..settings import BATCH_SIZE, DEFAULT_BACKBONE, Pool
 from .options import Labels, Overwrite, option_names
 from .rows import takes_row_options
 
@@ -111,7 +111,7 @@ def experiment(
     pool: Annotated[Pool, typer.Option(help="How their sets become one.", rich_help_panel=_XLGEN)] = "union",
     batch_size: Annotated[
         int, typer.Option(min=1, help="Texts in a batch of the search.", rich_help_panel=_XLGEN)
-    ] = 64,
+    ] = BATCH_SIZE,
     figures: Annotated[bool, typer.Option(help="Draw the article's figures.", rich_help_panel=_DATA)] = True,
     report_only: Annotated[
         bool,

@@ -11,7 +11,7 @@ import typer
 
 from ..data.blocks import each_value
 from ..data.options import RowOptions
-from ..settings import PredictsWith
+from ..settings import BATCH_SIZE, PredictsWith
 from .answering import chosen_rule, load_on_device, option_name
 from .options import Device, DType
 from .processes import Processes, check_alone, working_together
@@ -189,7 +189,7 @@ def predict(
             help="Mark texts whose expected F1 is lower for a person, in the field `abstain`.",
         ),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts per batch.")] = BATCH_SIZE,
     device: Device = None,
     dtype: DType = None,
     *,

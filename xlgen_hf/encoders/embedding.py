@@ -21,6 +21,7 @@ from ..files.leftovers import ABOUT_EMBEDDINGS_FILE, EMBEDDINGS_PREFIX
 from ..files.model_checks import check_loaded, try_tokenizer
 from ..files.schema import Fields, integer, string
 from ..files.tensor_schema import Tensors, tensor
+from ..settings import BATCH_SIZE
 from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
 from .recipe import EmbeddingRecipe, Pooling, Side, read_recipe
@@ -110,7 +111,7 @@ def embed_texts(
     recipe: EmbeddingRecipe | None = None,
     side: Side = "passage",
     max_length: int = 256,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     normalize: bool = True,
     cache_dir: str | Path | None = None,
     device: str | torch.device | None = None,

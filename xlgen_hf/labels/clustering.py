@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from ..encoders.embedding import Encoder, embed_texts, recipe_of
 from ..errors import ConfigurationError, DataError
+from ..settings import BATCH_SIZE
 from .clusters import LabelClusters, LabelMap
 from .hierarchy import branch_clusters
 from .space import LabelSpace
@@ -78,7 +79,7 @@ def fit_clusters(
     seed: int = 0,
     cache_dir: str | Path | None = None,
     max_length: int = 256,
-    batch_size: int = 64,
+    batch_size: int = BATCH_SIZE,
     device: str | None = None,
     progress: bool = True,
 ) -> LabelClusters:

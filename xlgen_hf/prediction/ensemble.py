@@ -12,7 +12,8 @@ from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
 from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import Combination, combine
-from .predictor import Predictor
+from ..settings import BATCH_SIZE
+from .predictor import Predictor, Ranking
 from .results import LabelPrediction
 
 __all__ = ["Ensemble"]
@@ -45,7 +46,7 @@ class Ensemble:
         rule: DecisionRule | None = None,
         allowed: np.ndarray | None = None,
         given: Sequence[Sequence[str]] | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         progress: bool = False,
     ) -> list[LabelPrediction]:
         """Predict the label sets of texts; see [`Predictor.predict`].
@@ -60,27 +61,16 @@ class Ensemble:
             progress: show a progress bar for each member on a terminal.
         """
         rule = rule or DecisionRule()
-        if rule.min_candidates:
-            wanted = decoding or DecodingOptions()
-            decoding = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
+        ranking = Ranking(decoding, allowed, given, batch_size=batch_size, progress=progress).for_rule(rule)
         scored, first = [], None
-        held = None if given is None else np.array([len(set(labels)) for labels in given], dtype=np.int64)
         for member, to_first in zip(self.members, self._to_first, strict=True):
             own = None if allowed is None else np.flatnonzero(np.isin(to_first, allowed))
-            found = member.rank_texts(
-                texts,
-                rule.num_labels,
-                decoding=decoding,
-                allowed=own,
-                given=given,
-                batch_size=batch_size,
-                progress=progress,
-            )
-            decided = member.score_model.rule.apply(found.scored, held, in_all=True)
+            found = member.rank_texts(texts, rule.num_labels, replace(ranking, allowed=own))
+            decided = member.score_model.rule.apply(found.scored, ranking.num_given, in_all=True)
             scored.append(replace(decided, labels=to_first[decided.labels]))
             first = first or found
         assert first is not None
-        return self.members[0].to_predictions(rule.apply(combine(scored, self.how), held), first)
+        return self.members[0].to_predictions(rule.apply(combine(scored, self.how), ranking.num_given), first)
 
 
 def _ids_in(space: LabelSpace, other: LabelSpace) -> np.ndarray:

@@ -19,6 +19,7 @@ from ..labels.trie import LabelTrie
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
+from ..settings import BATCH_SIZE
 from .encoding import Encoded, GeneratorModel, ModelSource
 
 __all__ = ["Generator", "length_batches"]
@@ -311,7 +312,7 @@ class Generator(ModelSource):
         texts: Sequence[str],
         candidates: Sequence[Sequence[str]],
         given: Sequence[Sequence[str]] | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
     ) -> list[list[float]]:
         """Score candidate labels of texts by teacher forcing, without a search.
 

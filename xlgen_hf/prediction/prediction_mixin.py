@@ -9,6 +9,7 @@ import numpy as np
 from ..decoding.decoded_sets import DecodingOptions
 from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
+from ..settings import BATCH_SIZE
 from .encoding import GeneratorModel
 from .generator import Generator
 from .predictor import Predictor
@@ -35,7 +36,7 @@ class PredictionMixin:
         output_language: str | None = None,
         with_parents: bool = False,
         concepts: bool = False,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         progress: bool = False,
     ) -> list[LabelPrediction]:
         """Predict the label sets of texts; see [`Predictor.predict`].
@@ -82,7 +83,7 @@ class PredictionMixin:
         processor: XLGenProcessor,
         *,
         given: Sequence[Sequence[str]] | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
     ) -> list[list[float]]:
         """Score candidate labels of texts by teacher forcing, without a search; see [`Generator.score_texts`].
 

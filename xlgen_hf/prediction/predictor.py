@@ -23,13 +23,14 @@ from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
 from ..retrieval.retriever import LabelRetriever
+from ..settings import BATCH_SIZE
 from .candidate_ranker import model_source
 from .encoding import GeneratorModel, ModelSource
 from .evidence import LabelEvidence, explain_batch, input_candidates
 from .generator import Generator, length_batches
 from .results import LabelPrediction, NovelLabel, add_confidence, form_of_answers
 
-__all__ = ["Predictor", "RankedTexts", "candidate_values"]
+__all__ = ["Predictor", "RankedTexts", "Ranking", "candidate_values"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,31 @@ class RankedTexts:
     novel: list[dict[str, float]]
     evidence: list[list[LabelEvidence]] | None = None
     inputs: list[list[int]] | None = None
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How candidates of texts are looked for; [`Predictor.predict`] says what the fields mean."""
+
+    decoding: DecodingOptions | None = None
+    allowed: np.ndarray | None = None
+    given: Sequence[Sequence[str]] | None = None
+    open_vocabulary: bool = False
+    batch_size: int = BATCH_SIZE
+    progress: bool = False
+
+    @property
+    def num_given(self) -> np.ndarray | None:
+        """The number of labels that each text has already, `(N,)`; None where no text has any."""
+        return None if self.given is None else np.array([len(set(labels)) for labels in self.given], dtype=np.int64)
+
+    def for_rule(self, rule: DecisionRule) -> Ranking:
+        """The same with as many candidates as a rule wants to choose from."""
+        if not rule.min_candidates:
+            return self
+        wanted = self.decoding or DecodingOptions()
+        more = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
+        return replace(self, decoding=more)
 
 
 class Predictor:
@@ -173,7 +199,7 @@ class Predictor:
         output_language: str | None = None,
         with_parents: bool = False,
         concepts: bool = False,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         progress: bool = False,
     ) -> list[LabelPrediction]:
         """Predict the label sets of texts.
@@ -202,26 +228,26 @@ class Predictor:
         Raises:
             ConfigurationError: if options do not fit the model.
         """
-        confidence = self.score_model.confidence
         self._check_abstention(abstain_below)
-        answer = form_of_answers(
-            self.vocabulary, output_language=output_language, with_parents=with_parents, concepts=concepts
-        )
-        decided = self.decide(
-            texts,
-            decoding=decoding,
-            rule=rule,
-            allowed=allowed,
-            given=given,
-            open_vocabulary=open_vocabulary,
-            evidence=evidence,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        predictions = self.to_predictions(decided.scored, decided)
-        if confidence is not None:
-            add_confidence(predictions, confidence.estimate(decided.scored), abstain_below)
-        return [answer(one) for one in predictions]
+        answer = None
+        if output_language is not None or with_parents or concepts:
+            answer = form_of_answers(
+                self.vocabulary, output_language=output_language, with_parents=with_parents, concepts=concepts
+            )
+        is_own = rule is None or rule.kind == "own"
+        deciding = self.score_model.rule if rule is None or is_own else rule
+        ranking = Ranking(decoding, allowed, given, open_vocabulary, batch_size, progress).for_rule(deciding)
+        held = ranking.num_given
+
+        def choose(scored: ScoredLabels, rows: np.ndarray) -> ScoredLabels:
+            return deciding.apply(scored, None if held is None else held[rows], in_all=is_own)
+
+        ranked = self.rank_texts(texts, deciding.num_labels, ranking, choose if evidence else None)
+        chosen = choose(ranked.scored, np.arange(len(texts)))
+        predictions = self.to_predictions(chosen, ranked)
+        if self.score_model.confidence is not None:
+            add_confidence(predictions, self.score_model.confidence.estimate(chosen), abstain_below)
+        return predictions if answer is None else [answer(one) for one in predictions]
 
     def _check_abstention(self, bound: float | None) -> None:
         if bound is None:
@@ -234,46 +260,6 @@ class Predictor:
                 "Train it, or make the index, with validation rows."
             )
 
-    def decide(
-        self,
-        texts: Sequence[str],
-        *,
-        decoding: DecodingOptions | None = None,
-        rule: DecisionRule | None = None,
-        allowed: np.ndarray | None = None,
-        given: Sequence[Sequence[str]] | None = None,
-        open_vocabulary: bool = False,
-        evidence: bool = False,
-        batch_size: int = 64,
-        progress: bool = False,
-    ) -> RankedTexts:
-        """The candidates of texts, those that [`predict`] returns chosen; see there for the arguments."""
-        is_own = rule is None or rule.kind == "own"
-        rule = self._rule(rule)
-        if rule.min_candidates:
-            wanted = decoding or DecodingOptions()
-            decoding = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
-        held = None if given is None else np.array([len(set(labels)) for labels in given], dtype=np.int64)
-
-        def choose(scored: ScoredLabels, rows: np.ndarray) -> ScoredLabels:
-            return rule.apply(scored, None if held is None else held[rows], in_all=is_own)
-
-        ranked = self.rank_texts(
-            texts,
-            rule.num_labels,
-            decoding=decoding,
-            allowed=allowed,
-            given=given,
-            open_vocabulary=open_vocabulary,
-            explained=choose if evidence else None,
-            batch_size=batch_size,
-            progress=progress,
-        )
-        return replace(ranked, scored=choose(ranked.scored, np.arange(len(texts))))
-
-    def _rule(self, rule: DecisionRule | None) -> DecisionRule:
-        return self.score_model.rule if rule is None or rule.kind == "own" else rule
-
     def rank(
         self,
         texts: Sequence[str],
@@ -281,7 +267,7 @@ class Predictor:
         *,
         decoding: DecodingOptions | None = None,
         allowed: np.ndarray | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
         progress: bool = False,
     ) -> ScoredLabels:
         """The candidates of texts with their final scores; see [`predict`] for the arguments.
@@ -294,30 +280,24 @@ class Predictor:
             batch_size: texts in a batch.
             progress: show a progress bar on a terminal.
         """
-        found = self.rank_texts(texts, k, decoding=decoding, allowed=allowed, batch_size=batch_size, progress=progress)
-        return found.scored
+        ranking = Ranking(decoding, allowed, batch_size=batch_size, progress=progress)
+        return self.rank_texts(texts, k, ranking).scored
 
     def rank_texts(
-        self,
-        texts: Sequence[str],
-        k: int = 0,
-        *,
-        decoding: DecodingOptions | None = None,
-        allowed: np.ndarray | None = None,
-        given: Sequence[Sequence[str]] | None = None,
-        open_vocabulary: bool = False,
-        explained: Choose | None = None,
-        batch_size: int = 64,
-        progress: bool = False,
+        self, texts: Sequence[str], k: int, ranking: Ranking, explained: Choose | None = None
     ) -> RankedTexts:
         """What [`predict`] decides from: the candidates, and what guided the generator.
 
-        The arguments are those of [`predict`]; the labels that `explained` chooses get evidence.
+        Args:
+            texts: the texts.
+            k: see [`rank`].
+            ranking: how candidates are looked for.
+            explained: chooses the labels that get evidence; none get it if None.
         """
         texts = TextBatch.of(texts).texts
-        held = [] if given is None else self._given_ids(given, len(texts))
-        source = self._searching(decoding, open_vocabulary)
-        allowed = None if allowed is None else np.unique(np.asarray(allowed, dtype=np.int64))
+        held = [] if ranking.given is None else self._given_ids(ranking.given, len(texts))
+        source = self._searching(ranking.decoding, ranking.open_vocabulary)
+        allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
         blocks: list[ScoredLabels] = []
         order: list[int] = []
@@ -325,8 +305,8 @@ class Predictor:
         novel: list[dict[str, float]] = []
         evidence: list[list[LabelEvidence]] = []
         truncated = 0
-        with tqdm(total=len(texts), unit="text", disable=None if progress else True) as bar:
-            for rows in length_batches([len(text) for text in texts], batch_size):
+        with tqdm(total=len(texts), unit="text", disable=None if ranking.progress else True) as bar:
+            for rows in length_batches([len(text) for text in texts], ranking.batch_size):
                 of_rows = [held[row] for row in rows] if held else []
                 depth, in_batch = self._depth(k) + max(map(len, of_rows), default=0), [texts[row] for row in rows]
                 batch = TextBatch(in_batch, depth, allowed, of_rows, explained=explained is not None)
@@ -336,7 +316,7 @@ class Predictor:
                     decoded = source.decoded(batch, 0, allowed)
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
-                    novel += _novel_names(source, batch) if open_vocabulary else []
+                    novel += _novel_names(source, batch) if ranking.open_vocabulary else []
                 if explained is not None:
                     evidence += self._explain(source, batch, explained(blocks[-1], np.array(rows)))
                     inputs += input_candidates(source, batch)

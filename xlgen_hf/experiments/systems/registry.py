@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from ...configuration_xlgen import Variant
 from ...decoding.decoded_sets import DecodingOptions
 from ...errors import ConfigurationError
-from ...settings import Definition, check_value, definitions, uses
+from ...settings import BATCH_SIZE, Definition, check_value, definitions, uses
 from ...training.settings import TrainingSettings
 from .base import System
 from .retrieval import HybridSystem
@@ -68,7 +68,7 @@ class SystemOptions:
     training: dict[str, object] = field(default_factory=dict)
     arguments: dict[str, object] = field(default_factory=dict)
     search: dict[str, object] = field(default_factory=lambda: {"num_beams": 5, "pool": "union"})
-    batch_size: int = 64
+    batch_size: int = BATCH_SIZE
     model: str | None = None
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from ...prediction.predictor import Predictor
 from ...processing_xlgen import XLGenProcessor
 from ...ranking.score_model import ScoreModel
 from ...ranking.scored_labels import ScoredLabels
+from ...settings import BATCH_SIZE
 from ...training.arguments import XLGenTrainingArguments
 from ...training.run import train_model
 from ...training.settings import TrainingSettings
@@ -54,7 +55,7 @@ class XLGenSystem:
     settings: TrainingSettings
     arguments: dict[str, object] = field(default_factory=dict)
     search: DecodingOptions = field(default_factory=lambda: DecodingOptions(num_beams=5, pool="union"))
-    batch_size: int = 64
+    batch_size: int = BATCH_SIZE
     model: str | None = None
     _trained: tuple[XLGenForConditionalGeneration, XLGenProcessor] | None = field(default=None, init=False, repr=False)
     _space: LabelSpace | None = field(default=None, init=False, repr=False)
