@@ -13,7 +13,7 @@ from .encoders.number_types import NumberType, number_type
 from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import local_model
 from .files.model_folder import PROCESSOR_FILE, is_exported
-from .files.saving import plain_folder, read_folder
+from .files.saving import read_folder
 from .prediction.predictor import Predictor
 from .processing_xlgen import XLGenProcessor
 from .ranking.score_model import ScoreModel
@@ -57,7 +57,7 @@ def load_model(
     """
     place = local_model(name, dict(hub_options))  # model and processor of one commit
     load = partial(_load_whole, hub_options=hub_options)
-    pair = read_folder(plain_folder(place), lambda folder: _load_pair(load, folder, name, device, dtype))
+    pair = read_folder(place, lambda folder: _load_pair(load, folder, name, device, dtype))
     return pair if predict_with is None else _predicting_with(*pair, predict_with)
 
 
@@ -141,7 +141,7 @@ def load_predictor(
             raise ConfigurationError(f"predict_with={predict_with!r}: {name} holds no model, but an index.")
         return _load_source(folder, device, dtype)
 
-    return read_folder(plain_folder(place), load)
+    return read_folder(place, load)
 
 
 def _load_source(folder: Path, device: str | None, dtype: NumberType | None) -> Predictor:

@@ -112,7 +112,8 @@ class XLGenForConditionalGeneration(
         super().__init__(config)
         self.backbone = make_backbone(config.backbone) if backbone is None else backbone
         self.backbone.config = config.backbone
-        freeze_unsaved(self.backbone)
+        if __package__ == "xlgen_hf":
+            freeze_unsaved(self.backbone)
         add_parts(self, config)
         self.kept_rows: LastValue[KeptRows] = LastValue()  # of the output layer
         self.cluster_loss_scale = 1.0  # the trainer lowers it where the cluster loss is annealed

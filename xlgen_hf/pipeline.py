@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypedDict, cast
+from typing import TypedDict, cast
 
 import numpy as np
 from transformers import PreTrainedModel
@@ -21,18 +21,17 @@ from .modeling_xlgen import XLGenForConditionalGeneration
 from .prediction.results import LabelPrediction
 from .processing_xlgen import XLGenProcessor
 from .ranking.decisions import DecisionRule
+from .settings import BATCH_SIZE
 
 __all__ = ["TASK", "ScoredLabel", "XLGenPipeline"]
 
 TASK = "extreme-multilabel-classification"
-_BATCH_SIZE = 64
-_OPTIONS = (
-    "abstain_below", "allowed", "concepts", "decoding", "evidence", "expected_f1", "open_vocabulary",
-    "output_language", "rule", "threshold", "top_k", "with_parents",
-)  # fmt: skip
-_FLAGS: tuple[Literal["concepts", "evidence", "open_vocabulary", "with_parents"], ...] = (
-    "concepts", "evidence", "open_vocabulary", "with_parents",
-)  # fmt: skip
+# Arguments of `predict` that are settings as they are -> what makes them of what is given.
+_PLAIN: dict[str, Callable[..., object]] = {
+    "abstain_below": lambda bound: bound, "allowed": np.asarray, "concepts": bool, "evidence": bool,
+    "open_vocabulary": bool, "output_language": str, "with_parents": bool,
+}  # fmt: skip
+_OPTIONS = (*_PLAIN, "decoding", "expected_f1", "rule", "threshold", "top_k")
 _DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
 
@@ -126,21 +125,13 @@ class XLGenPipeline(Pipeline):
     def _sanitize_parameters(self, **options: object) -> tuple[dict[str, object], _Settings, dict[str, object]]:
         """Sort settings into those of reading, of predicting and of showing; the first and last are none."""
         _check_names(options)
-        forward = _Settings()
+        given = {name: make(options[name]) for name, make in _PLAIN.items() if options.get(name) is not None}
+        forward = cast("_Settings", given)
         if (rule := _rule(options)) is not None:
             forward["rule"] = rule
         before = getattr(self, "_forward_params", {}).get("decoding", DecodingOptions())  # none while it is made
         if (decoding := _decoding(options, before)) is not None:
             forward["decoding"] = decoding
-        if (allowed := options.get("allowed")) is not None:
-            forward["allowed"] = np.asarray(allowed)
-        for flag in _FLAGS:
-            if (wanted := options.get(flag)) is not None:
-                forward[flag] = bool(wanted)
-        if (language := options.get("output_language")) is not None:
-            forward["output_language"] = str(language)
-        if (abstain_below := options.get("abstain_below")) is not None:
-            forward["abstain_below"] = abstain_below  # type: ignore[typeddict-item]
         return {}, forward, {}
 
     def __call__(
@@ -162,7 +153,7 @@ class XLGenPipeline(Pipeline):
             ConfigurationError: if a setting is out of range or unknown.
             DataError: if an input is not a text, a row with `text`, or an iterable of these.
         """
-        size = next(size for size in (batch_size, self._batch_size, _BATCH_SIZE) if size is not None)
+        size = next(size for size in (batch_size, self._batch_size, BATCH_SIZE) if size is not None)
         if type(size) is not int or size < 1:
             raise ConfigurationError(f"batch_size={size!r}; it must be an integer >= 1.")
         settings: _Settings = {**self._forward_params, **self._sanitize_parameters(**kwargs)[1]}

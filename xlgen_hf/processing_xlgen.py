@@ -16,7 +16,7 @@ from .encoders.embedding import Encoder
 from .errors import ConfigurationError, ModelFolderError
 from .files.model_checks import PROCESSOR_FORM, ProcessorSettings, load_tokenizer, local_model, read_processor_settings
 from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
-from .files.saving import plain_folder, read_folder, replace_files
+from .files.saving import read_folder, replace_files
 from .hub.push_mixin import PushProcessorMixin
 from .labels.changes import LabelChange
 from .labels.clusters import LabelClusters
@@ -354,7 +354,7 @@ class XLGenProcessor(PushProcessorMixin):
             ModelFolderError: if the folder is no XLGen model, or its files do not fit each other.
         """
         place = local_model(name_or_path, dict(hub_options), "config", "tokenizer", "processor", "scores")
-        return read_folder(plain_folder(place), cls._load)
+        return read_folder(place, cls._load)
 
     @classmethod
     def _load(cls, folder: Path) -> XLGenProcessor:
@@ -364,7 +364,7 @@ class XLGenProcessor(PushProcessorMixin):
         sources = load_sources(folder, len(label_space))
         given = settings["candidates"]
         candidates = None if given is None else _load_candidates(folder, given, sources)
-        score_model = _load_score_model(folder, sources)
+        score_model = ScoreModel.load(folder, sources) if (folder / SCORE_MODEL_FILE).exists() else ScoreModel()
         has_vocabulary = (folder / VOCABULARY_FILE).exists() or (folder / VOCABULARY_SETTINGS_FILE).exists()
         vocabulary = Vocabulary.load(folder, label_space.names) if has_vocabulary else None
         tokenizer = load_tokenizer(folder)
@@ -394,7 +394,3 @@ def _load_candidates(folder: Path, settings: object, sources: dict[str, SavedSou
             f"{folder / SOURCE_FOLDERS['retrieval']} is missing; the model reads candidates that a retriever finds."
         )
     return CandidateInputs.from_dict(settings, retriever, str(folder / PROCESSOR_FILE))
-
-
-def _load_score_model(folder: Path, sources: dict[str, SavedSource]) -> ScoreModel:
-    return ScoreModel.load(folder, sources) if (folder / SCORE_MODEL_FILE).exists() else ScoreModel()

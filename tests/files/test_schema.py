@@ -35,7 +35,7 @@ JSON = st.recursive(
     lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(), below, max_size=3),
     max_leaves=8,
 )
-SLOPE = Fields({"slope": number(above=0)})
+SLOPE = Fields({"slope": number(minimum=1)})
 POINTS = Fields({"x": list_of(number(), ascending=True)})
 FORM = Fields(
     {
@@ -43,7 +43,7 @@ FORM = Fields(
         "seed": integer(minimum=0, maximum=2**63 - 1),
         "order": choice("forward", "backward"),
         "curve": optional(
-            either(Fields({"slope": number(above=0)}), Fields({"x": list_of(number(), ascending=True)}))
+            either(Fields({"slope": number(minimum=1)}), Fields({"x": list_of(number(), ascending=True)}))
         ),
     },
     format_version=2,
@@ -73,7 +73,7 @@ def test_what_is_written_is_read(tmp_path):
         ("order", "up", r"'order' is 'up'; it must be one of \['backward', 'forward'\]"),
         ("order", ["forward"], r"'order' is \['forward'\]; it must be one of"),
         ("curve", 3, r"'curve' is 3; it must be an object with the fields \['slope'\] or an object .* or null"),
-        ("curve", {"slope": 0}, r"'curve' is {'slope': 0}; it must be|'curve.slope' is 0; it must be a number > 0"),
+        ("curve", {"slope": 0}, r"'curve' is {'slope': 0}; it must be|'curve.slope' is 0; it must be a number >= 1"),
         ("curve", {"x": [1, 3, 2]}, "'curve.x' has 2 after 3; it must be ascending|'curve' is"),
     ],
 )

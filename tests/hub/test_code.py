@@ -261,7 +261,7 @@ def files_for(folder_of, made):
 
 RETRIEVER = "retriever/retriever.json"
 TRIE = "label_trie.safetensors"  # which every model has that `xlgen train` made
-BASE = 5_250  # lines of the code of a base model
+BASE = 4_350  # lines of the code of a base model: half of what they were when modules were copied whole
 EVERYTHING = (
     "label_clusters.json", RETRIEVER, "score_model.json", "label_trees/label_trees.json", "vocabulary.json",
 )  # fmt: skip
@@ -340,10 +340,10 @@ def sections(source: str) -> list[tuple[str, str]]:
     ("names", "config", "most_files", "most_lines"),
     [
         ((), {}, 16, BASE),
-        (("label_clusters.json",), {"variant": "bcl"}, 17, BASE + 280),
+        (("label_clusters.json",), {"variant": "bcl"}, 17, BASE + 290),
         (("label_clusters.json",), {"variant": "mcg"}, 16, BASE + 260),
-        ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_400),
-        (EVERYTHING, {"num_output_tokens": None}, 17, BASE + 4_700),
+        ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_500),
+        (EVERYTHING, {"num_output_tokens": None}, 17, BASE + 4_800),
     ],
 )
 def test_copies_stay_small(files_for, names, config, most_files, most_lines):
@@ -356,7 +356,7 @@ def test_copies_stay_small(files_for, names, config, most_files, most_lines):
 def test_copies_are_lines_of_the_source(files_for):
     """Imports apart, and with comments and docstrings, for whoever reads the code before trusting it.
 
-    Of docstrings, all but the first paragraph is left out.
+    Of the docstrings of what is public, all but the first paragraph is left out.
     """
     for name, source in files_for(TRIE, "label_clusters.json").items():
         version = source.splitlines()[1]

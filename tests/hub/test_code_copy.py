@@ -24,7 +24,7 @@ SOURCES = {
         )
         from .parts.heavy import LIMIT, Heavy, Light
         from .parts.names import FILE
-        from .parts.types import Hint
+        from .parts.types import Hint, Read
 
         if TYPE_CHECKING:
             from .parts.gone import Gone
@@ -36,6 +36,11 @@ SOURCES = {
         # and what describes it.
         UNUSED = json.dumps(3)
         '''A text on it.'''
+
+
+        @strict
+        class Config:
+            read: Read | None = None
 
 
         def run(hint: Hint, module: nn.Module) -> Gone:
@@ -71,6 +76,7 @@ SOURCES = {
 
         from ..errors import Wrong
         from .last import LONGEST
+        from .types import Hint
 
         logger = logging.getLogger(__name__)
 
@@ -91,7 +97,21 @@ SOURCES = {
                 Returns:
                     What is used.
                 '''
-                logger.info(Tool().used(), slow())
+                logger.info(Tool().used(), slow(), _Row.size)
+
+
+        class _Row:
+            '''What is private, and so are its methods.'''
+
+            hint: Hint | None = None
+
+            def size(self):
+                '''Its size.'''
+                return 1
+
+
+        class _Empty:
+            '''Nothing but a docstring.'''
 
 
         Two = One
@@ -106,7 +126,8 @@ SOURCES = {
                 return self._part()
 
             def _part(self):
-                return getattr(self, "by_name")
+                '''What is private.'''
+                return _Empty, getattr(self, "by_name")
 
             def by_name(self):
                 return self.left_out
@@ -153,7 +174,7 @@ SOURCES = {
         """,
     "parts/names.py": "FILE = 'names.json'\n",
     "parts/other.py": "Two = len(__name__)\n",
-    "parts/types.py": "class Hint:\n    pass\n",
+    "parts/types.py": "class Hint:\n    pass\n\n\nclass Read:\n    pass\n",
     "errors.py": "LEVEL = 1\n\n\nclass Wrong(Exception):\n    pass\n",
     "bad.py": "from . import errors\n",
     "alias.py": "from .parts.heavy import Kind\n\nprint(Kind)\n",
@@ -168,7 +189,7 @@ MODEL = """
 from torch import nn
 
 from .absent import absent
-from .xlgen_parts import Light, One, Two as Second
+from .xlgen_parts import Light, One, Read, Two as Second
 
 Heavy = absent("Heavy")
 
@@ -186,6 +207,11 @@ LIMIT = {'a': (1, 2)}
 FILE = 'names.json'
 
 KEPT, SIZE = 1, 2
+
+
+@strict
+class Config:
+    read: Read | None = None
 
 
 def run(hint: Hint, module: nn.Module) -> Gone:
@@ -216,7 +242,18 @@ class One(Wrong):
 
     def kept(self):
         '''What is kept.'''
-        logger.info(Tool().used(), slow())
+        logger.info(Tool().used(), slow(), _Row.size)
+
+
+class _Row:
+    hint: Hint | None = None
+
+    def size(self):
+        return 1
+
+
+class _Empty:
+    '''Nothing but a docstring.'''
 
 
 Two = One
@@ -227,7 +264,7 @@ class Tool:
         return self._part()
 
     def _part(self):
-        return getattr(self, "by_name")
+        return _Empty, getattr(self, "by_name")
 
     def by_name(self):
         return self.left_out
@@ -252,6 +289,14 @@ LONGEST = len(__name__)
 
 def many():
     logger.info(LONGEST)
+
+
+# ------------------------------------------------------------------------------------------------ small/parts/types.py
+# Text.
+
+
+class Read:
+    pass
 """
 
 
@@ -266,7 +311,7 @@ def copy(tmp_path):
 
 
 def test_imports_are_rewritten(copy):
-    files = copy({"model": ["run"], "parts.last": ["many"]})
+    files = copy({"model": ["Config", "run"], "parts.last": ["many"]})
     assert set(files) == {"absent.py", "errors.py", "model.py", "xlgen_parts.py"}
     assert "LEVEL" not in files["errors.py"]
     for name, place, expected in (("model.py", "model.py", MODEL), ("xlgen_parts.py", "parts", PARTS)):

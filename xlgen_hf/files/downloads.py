@@ -6,6 +6,7 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TypedDict, TypeVar, cast
 
@@ -75,6 +76,13 @@ def download(repo_id: str, patterns: Iterable[str], options: HubOptions) -> Path
         HubError: if there is no such repository or revision, or the Hub cannot be reached and the files are not here.
     """
     wanted = list(patterns)
+    if __package__ == "xlgen_hf.files":
+        return _of_one_commit(repo_id, wanted, options)
+    # A copy of the code comes from the repository itself: transformers has found that, and says what is wrong there.
+    return Path(snapshot_download(repo_id, allow_patterns=wanted, **options))
+
+
+def _of_one_commit(repo_id: str, wanted: list[str], options: HubOptions) -> Path:
     commit = _commit_of(repo_id, options)
     folder = _attempts(lambda: snapshot_download(repo_id, allow_patterns=wanted, **options), repo_id, options)
     if commit is not None and Path(folder).name != commit:
@@ -147,8 +155,12 @@ def _is_refusal(err: BaseException | None) -> bool:
 
 def _error(err: Exception, repo_id: str, options: HubOptions) -> HubError:
     token = options.get("token")
+    near = _similar_folder(Path(repo_id))
+    advice = "" if near is None else f" Did you mean the folder {near}?"
     if isinstance(err, HFValidationError):
-        return HubError(f"There is no folder {repo_id!r}, and it cannot be an id on the Hub, which is `owner/name`.")
+        return HubError(
+            f"There is no folder {repo_id!r}, and it cannot be an id on the Hub, which is `owner/name`.{advice}"
+        )
     if isinstance(err, OSError) and err.errno is not None:
         answer = reason_of(err)
     else:
@@ -160,8 +172,18 @@ def _error(err: Exception, repo_id: str, options: HubOptions) -> HubError:
     }.get(_status(err) or 0, "")
     if not hint and isinstance(err, LocalEntryNotFoundError):
         hint = " It is not in the cache either: load it once with a connection, or give a folder."
-    message = f"{repo_id!r} is not a folder here and cannot be loaded from the Hub: {answer}{hint}"
+    message = f"{repo_id!r} is not a folder here and cannot be loaded from the Hub: {answer}{hint}{advice}"
     return HubError(without_tokens(message, token if isinstance(token, str) else None))
+
+
+def _similar_folder(folder: Path) -> Path | None:
+    """A folder with a name like that of one that is not there."""
+    try:
+        names = [path.name for path in folder.parent.iterdir() if path.is_dir()]
+    except OSError:
+        return None
+    near = get_close_matches(folder.name, names, n=1, cutoff=0.8)
+    return folder.parent / near[0] if near else None
 
 
 def without_tokens(text: str, token: str | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from difflib import get_close_matches
 from importlib.metadata import distributions
 from math import prod
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import XLGenConfig
-from ..errors import HubError, MissingExtraError, ModelFolderError, XLGenError
+from ..errors import MissingExtraError, ModelFolderError, XLGenError
 from .downloads import HUB_OPTIONS, download, hub_options
 from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, variant_of, weight_files
 from .saving import current_folder
@@ -104,29 +103,15 @@ def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Pa
     if folder.is_dir():
         if options.get("subfolder"):
             folder = folder / str(options.pop("subfolder"))
-        return current_folder(folder)
+        if __package__ == "xlgen_hf.files":
+            return current_folder(folder)
+        return folder
     if folder.is_file():
         raise ModelFolderError(f"{folder} is a file, where the folder of a model is needed.")
     of_hub, variant = hub_options(options), None if parts else variant_of(options)
     for key in (*HUB_OPTIONS, "_commit_hash"):
         options.pop(key, None)
-    try:
-        return download(str(name), download_patterns(*parts, variant=variant), of_hub)
-    except HubError as err:
-        near = _similar_folder(folder)
-        if near is None:
-            raise
-        raise HubError(f"{err} Did you mean the folder {near}?") from err
-
-
-def _similar_folder(folder: Path) -> Path | None:
-    """A folder with a name like that of one that is not there."""
-    try:
-        names = [path.name for path in folder.parent.iterdir() if path.is_dir()]
-    except OSError:
-        return None
-    near = get_close_matches(folder.name, names, n=1, cutoff=0.8)
-    return folder.parent / near[0] if near else None
+    return download(str(name), download_patterns(*parts, variant=variant), of_hub)
 
 
 @contextmanager
@@ -351,13 +336,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelFolderError: if its files make no tokenizer, or one without a padding token or an end token.
     """
-    # The Auto class reads the model's config as well, where there is one, and warns where it does not know its type:
-    # code out of a repository registers none.
-    config = None
-    if (folder / CONFIG_FILE).is_file() and check_config(folder).get("model_type") == "xlgen":
-        config = load_config(folder)
     read_object(folder / _TOKENIZER_CONFIG_FILE)
-    tokenizer = try_tokenizer(folder, config)
+    # Without a config the Auto class would read the model's, and warn where it does not know its type: code out of a
+    # repository registers none.
+    tokenizer = try_tokenizer(folder, XLGenConfig(backbone=PreTrainedConfig()))
     if tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
         raise ModelFolderError(f"{folder / _TOKENIZER_CONFIG_FILE}: a padding token and an end token are needed.")
     return tokenizer
@@ -388,9 +370,10 @@ def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTr
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as err:  # of a damaged file the Rust library of tokenizers raises `Exception`, or it panics
-        for package, extra in _needed_packages(folder):
-            if not any(distributions(name=package)):
-                raise MissingExtraError(package, extra) from err
+        if __package__ == "xlgen_hf.files":
+            for package, extra in _needed_packages(folder):
+                if not any(distributions(name=package)):
+                    raise MissingExtraError(package, extra) from err
         raise ModelFolderError(
             f"{folder}: {' or '.join(found) or 'what it holds'} makes no tokenizer: {err or type(err).__name__}"
         ) from err

@@ -57,7 +57,7 @@ def read_folder(folder: str | Path, load: Callable[[Path], _Loaded]) -> _Loaded:
     """Load something from a model's folder as of one moment, whatever is saved there meanwhile.
 
     Args:
-        folder: the folder.
+        folder: the folder, or what [`current_folder`] said of it.
         load: loads from the folder that it is given, and changes nothing. It is called again if the files changed
             while it was reading.
 
@@ -67,10 +67,9 @@ def read_folder(folder: str | Path, load: Callable[[Path], _Loaded]) -> _Loaded:
     Raises:
         ModelFolderError: if the folder changes all the time, or holds an interrupted save of elsewhere.
     """
-    folder = Path(folder)
     if __package__ == "xlgen_hf.files":
-        return _as_of_one_moment(folder, load)
-    return load(current_folder(folder))  # nothing saves where a copy of the code is used without the package
+        return _as_of_one_moment(plain_folder(Path(folder)), load)
+    return load(Path(folder))  # nothing saves where a copy of the code is used without the package
 
 
 def _as_of_one_moment(folder: Path, load: Callable[[Path], _Loaded]) -> _Loaded:

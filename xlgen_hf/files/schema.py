@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ __all__ = [
 
 FORMAT_VERSION_FIELD = "format_version"
 _LONGEST_SHOWN = 80
+_GREATEST = sys.float_info.max
 
 Content = TypeVar("Content", bound=Mapping[str, object])
 _Item = TypeVar("_Item", float, str)
@@ -127,39 +129,22 @@ def integer(*, minimum: int | None = None, maximum: int | None = None) -> Check:
     return _Scalar(f"an integer{_range(minimum, maximum)}", lambda value: type(value) is int and low <= value <= high)
 
 
-def number(
-    *, minimum: float | None = None, maximum: float | None = None, above: float | None = None,
-    below: float | None = None,
-) -> Check:  # fmt: skip
-    """A number that a float can hold, within bounds: `minimum` and `maximum` included, `above` and `below` not."""
+def number(*, minimum: float | None = None, maximum: float | None = None, below: float | None = None) -> Check:
+    """A number that a float can hold, within bounds: `minimum` and `maximum` included, `below` not."""
+    low, high = -_GREATEST if minimum is None else minimum, _GREATEST if maximum is None else maximum
 
     def accepts(value: object) -> bool:
         if not isinstance(value, int | float) or isinstance(value, bool):
             return False
-        try:
-            found = float(value)
-        except OverflowError:
-            return False
-        return (
-            math.isfinite(found)
-            and (minimum is None or found >= minimum)
-            and (maximum is None or found <= maximum)
-            and (above is None or found > above)
-            and (below is None or found < below)
-        )
+        return low <= value <= high and (below is None or value < below)
 
-    return _Scalar(f"a number{_range(minimum, maximum, above, below)}", accepts)
+    return _Scalar(f"a number{_range(minimum, maximum, below)}", accepts)
 
 
-def _range(
-    minimum: float | None, maximum: float | None, above: float | None = None, below: float | None = None
-) -> str:
-    bounds = [
-        f"{sign} {bound}"
-        for sign, bound in ((">=", minimum), (">", above), ("<=", maximum), ("<", below))
-        if bound is not None
-    ]
-    return f" {' and '.join(bounds)}" if bounds else ""
+def _range(minimum: float | None, maximum: float | None, below: float | None = None) -> str:
+    bounds = {">=": minimum, "<=": maximum, "<": below}
+    given = " and ".join(f"{sign} {bound}" for sign, bound in bounds.items() if bound is not None)
+    return f" {given}" if given else ""
 
 
 def boolean() -> Check:

@@ -73,7 +73,6 @@ class Tensors:
     Args:
         tensors: what each array must be. A dimension gets its size from the first array that names it.
         optional: arrays that are all there, or none of them.
-        others: whether further arrays are allowed.
         not_empty: dimensions that must be at least 1.
         format_version: as for [`Fields`]; it stands in the file's metadata.
         made_by: as for [`Fields`].
@@ -84,14 +83,12 @@ class Tensors:
         tensors: Mapping[str, Tensor],
         *,
         optional: Collection[str] = (),
-        others: bool = False,
         not_empty: Collection[str] = (),
         format_version: int | None = None,
         made_by: str = "xlgen train",
     ) -> None:
         self._tensors = dict(tensors)
         self._optional = frozenset(optional)
-        self._others = others
         self._not_empty = frozenset(not_empty)
         self._version = format_version
         self._made_by = made_by
@@ -159,7 +156,7 @@ class Tensors:
         if missing:
             return f"tensor {missing[0]!r} is missing; needed are {sorted(needed)}."
         unknown = sorted(set(arrays) - set(self._tensors))
-        if unknown and not self._others:
+        if unknown:
             return f"tensor {shown(unknown[0])} does not belong in it; allowed are {sorted(self._tensors)}."
         return None
 

@@ -59,9 +59,11 @@ _ENTRIES = {
 _PACKAGE = ""  # what no copy has: starting, training, changing, saving or pushing a model is not running it
 _LEFT_OUT: dict[str, tuple[str, ...]] = {
     _PACKAGE: (
+        "configuration_xlgen.XLGenConfig._check_settings",
+        "configuration_xlgen.XLGenConfig._refuse_uses_of_the_head",
+        "configuration_xlgen.XLGenConfig.json_types",
         "encoders.exported",
         "files.atomic.lock_folder",
-        "files.saving._read_manifest",
         "files.schema.Fields.write",
         "files.tensor_schema.Tensors.write",
         "hub.push_mixin.PushModelMixin.push_to_hub",
@@ -92,6 +94,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "modules.output_layer.RestrictedOutputMixin.sharing_weights",
         "modules.persistence.ModelFilesMixin.disable_adapters",
         "modules.persistence.ModelFilesMixin.enable_adapters",
+        "modules.persistence.ModelFilesMixin.forget_untied",
         "modules.persistence.ModelFilesMixin.load_adapter",
         "modules.persistence.ModelFilesMixin.save_pretrained",
         "modules.persistence.ModelFilesMixin.set_adapter",
@@ -100,6 +103,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "prediction.generator.Generator._begin_after",
         "prediction.predictor.Predictor._given_ids",
         "prediction.predictor.Predictor.rank",
+        "processing_xlgen.XLGenProcessor._sources",
         "processing_xlgen.XLGenProcessor._take_sources",
         "processing_xlgen.XLGenProcessor.add_labels",
         "processing_xlgen.XLGenProcessor.relabel",
@@ -121,7 +125,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "labels.tokens.LabelTokenizer.task_token_id",
         "prediction.generator.Generator._generate_clusters",
     ),
-    "open vocabulary": ("prediction.open_vocabulary",),
+    "open vocabulary": ("prediction.open_vocabulary", "prediction.predictor._novel_names"),
     "predicted clusters": (
         "modules.conditioning.ConditionedEncoderMixin.predict_bits",
         "modules.conditioning._with_clusters",
@@ -133,17 +137,21 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "modules.candidate_pointer",
         "modules.conditioning.ConditionedEncoderMixin.candidate_weights",
         "modules.conditioning._candidate_vectors",
-        "modules.conditioning._found_candidates",
+        "modules.conditioning._find_candidates",
+        "modules.output_layer._copy_candidates",
         "prediction.candidate_ranker.CandidateRanker",
         "prediction.encoding.Encoded.candidate_head_scores",
         "prediction.encoding.Encoded.ranked_candidates",
         "prediction.evidence",
         "prediction.generator.Generator.add_input_candidates",
+        "prediction.predictor.Predictor._explain",
         "prediction.predictor.Predictor._further_names",
         "processing_xlgen._load_candidates",
         "retrieval.candidate_inputs.CandidateInputs",
         "retrieval.evidence.retrieval_evidence",
         "retrieval.retriever.LabelRetriever",
+        "settings.Setting.holds",
+        "settings.Setting.range_text",
     ),
     "scores of any label": (  # by teacher forcing, of candidates that others found
         "decoding.teacher_forcing",
@@ -158,12 +166,13 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "prediction.prediction_mixin.PredictionMixin.score",
     ),
     "tied embeddings": ("modules.seq2seq.embedding_tie",),
-    "labels to spell": ("labels.spelling.spell_labels",),
+    "labels to spell": ("labels.tokens.LabelTokenizer._spelled",),
     "trie to build": ("labels.trie._build",),
+    "vectors in the memory": ("modules.conditioning._joined",),
     "vocabulary": (
         "labels.trie.LabelTrie.siblings",
         "labels.vocabulary.Vocabulary",
-        "prediction.results._in_form",
+        "prediction.results.form_of_answers",
     ),
 }
 
@@ -197,6 +206,7 @@ def _features(folder: Path) -> set[str]:
         "tied embeddings": config.get("tie_encoder_decoder") is True,
         "labels to spell": not (folder / LABEL_TRIE_FILE).exists(),
         "trie to build": variant == "mcg" or not (folder / LABEL_TRIE_FILE).exists(),
+        "vectors in the memory": variant == "bcl" or has_retriever,
         "vocabulary": (folder / "vocabulary.json").exists(),
     }
     return {feature for feature, is_there in has.items() if is_there}

@@ -5,8 +5,8 @@ package become one file (`labels/space.py` a section of `xlgen_labels.py`, see `
 stays a file. A copy is for some names of some modules. It holds what these use (`code_graph`): other definitions are
 left out, and modules without any that is used. What is kept stays as it is written, with comments, for whoever reads
 it before trusting it; imports are rewritten at their positions in the syntax tree, and what runs in the package alone
-is dropped. Docstrings keep their first paragraph: the others are for those who write programs with the package; the
-head of each file names the version that has them.
+is dropped. Docstrings of what is public keep their first paragraph, those of what is private go: they are for those
+who write programs with the package; the head of each file names the version that has them.
 
 In place of a method, a class or a function that is left out and yet bound to a name, there is a stand-in that raises
 an `ImportError` when it is used (`absent.py`). The same goes for libraries that only some models need, because
@@ -22,7 +22,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ..version import __version__
-from .code_graph import CodeGraph, Import, Module, bound_name, is_for_the_package, is_own, names_read, walk
+from .code_graph import (
+    CodeGraph,
+    Import,
+    Module,
+    bound_name,
+    is_for_the_package,
+    is_own,
+    names_read,
+    read_module,
+    walk,
+)
 from .code_merge import Part, import_line, merged, stand_ins
 
 __all__ = ["FIRST_LINE", "copied_files"]
@@ -61,7 +71,9 @@ def copied_files(package: Path, entries: Mapping[str, Collection[str]], left_out
     for name in _from_the_ground_up(graph):
         files.setdefault(_file(name), []).append(name)
     copied = {f"{file}.py": _text(graph, names) for file, names in files.items()}
-    copied[_ABSENT] = _head(_STAND_INS, Path(__file__).parents[2]) + _STAND_INS.read_text(encoding="utf-8")
+    absent = read_module(_ABSENT[:-3], _STAND_INS)
+    copied[_ABSENT] = _head(_STAND_INS, Path(__file__).parents[2])
+    copied[_ABSENT] += _with_texts(absent, _docstrings(absent, absent.tree.body))
     return dict(sorted(copied.items()))
 
 
@@ -109,11 +121,9 @@ def _rewritten(graph: CodeGraph, module: Module) -> str:
     texts: _Texts = {statement: "" for statement in module.tree.body if statement not in kept}
     methods = graph.unused_methods(module)
     texts |= _stand_ins_of_definitions(texts, set().union(*(names_read(one, methods) for one in kept)))
-    texts |= _short_docstring(module, module.tree) | _stand_ins_of_methods(kept, methods)
+    texts |= _stand_ins_of_methods(kept, methods) | _docstrings(module, kept, methods)
     for statement in (one for top in kept for one in walk(top, methods)):
-        if isinstance(statement, ast.ClassDef | ast.FunctionDef):
-            texts |= _short_docstring(module, statement)
-        elif is_own(statement):
+        if is_own(statement):
             aliases = statement.names
             if statement in kept:
                 aliases = [alias for alias in aliases if bound_name(alias) in graph.used[module.name]]
@@ -143,6 +153,28 @@ def _stand_ins_of_definitions(dropped: Iterable[ast.stmt], names: Collection[str
     """Those of classes and functions of a module that are left out although it uses them."""
     kinds = ast.ClassDef | ast.FunctionDef
     return {one: stand_ins([one.name]) for one in dropped if isinstance(one, kinds) and one.name in names}
+
+
+def _docstrings(module: Module, kept: Iterable[ast.stmt], methods: Collection[ast.AST] = ()) -> _Texts:
+    """What stays of docstrings: the first paragraph of public ones, nothing of private ones."""
+    texts = _short_docstring(module, module.tree)
+    private = {below for top in kept if _is_private(top) for below in ast.walk(top)}
+    for one in (below for top in kept for below in walk(top, methods)):
+        if isinstance(one, ast.ClassDef | ast.FunctionDef):
+            is_private = one in private or _is_private(one)
+            texts |= _no_docstring(one) if is_private else _short_docstring(module, one)
+    return texts
+
+
+def _is_private(definition: ast.stmt) -> bool:
+    """Whether a class or function is private, special methods included."""
+    return isinstance(definition, ast.ClassDef | ast.FunctionDef) and definition.name.startswith("_")
+
+
+def _no_docstring(definition: ast.ClassDef | ast.FunctionDef) -> _Texts:
+    """A definition without its docstring, unless it consists of that."""
+    first, *others = definition.body
+    return {first: ""} if _is_text(first) and others else {}
 
 
 def _short_docstring(module: Module, definition: ast.Module | ast.ClassDef | ast.FunctionDef) -> _Texts:
@@ -260,6 +292,8 @@ def _lines_of(module: Module, statement: ast.stmt, lines: list[str], *, dropped:
     after = [one for one in module.tree.body if one.lineno > last][:1]
     if isinstance(statement, ast.Assign | ast.AnnAssign) and after and _is_text(after[0]):
         last = after[0].end_lineno or last
+    if _is_text(statement) and not lines[last].strip():  # a docstring, and the gap before what it describes
+        return first, last + 1
     if last == len(lines) or not lines[last].strip():  # one of the gaps before and after goes as well
         while first > 0 and not lines[first - 1].strip():
             first -= 1

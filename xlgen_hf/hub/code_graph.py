@@ -9,7 +9,17 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
-__all__ = ["CodeGraph", "Import", "Module", "bound_name", "is_for_the_package", "is_own", "names_read", "walk"]
+__all__ = [
+    "CodeGraph",
+    "Import",
+    "Module",
+    "bound_name",
+    "is_for_the_package",
+    "is_own",
+    "names_read",
+    "read_module",
+    "walk",
+]
 
 Import = ast.Import | ast.ImportFrom
 _ALWAYS = ""  # stands for what of a module runs whatever is used of it
@@ -93,7 +103,7 @@ class CodeGraph:
 
     def read(self, name: str) -> Module:
         """A module by its name."""
-        return _read(name, self.path(name))
+        return read_module(name, self.path(name))
 
     def path(self, name: str) -> Path:
         """The file of a module."""
@@ -207,7 +217,8 @@ class _Filled(ast.NodeTransformer):
 
 
 @cache
-def _read(name: str, path: Path) -> Module:
+def read_module(name: str, path: Path) -> Module:
+    """A module by its name in the package and its file."""
     source = path.read_text(encoding="utf-8")
     return Module(name, source, ast.parse(source, str(path)))
 
@@ -270,21 +281,32 @@ def walk(node: ast.AST, skipped: Collection[ast.AST] = (), *, annotations: bool 
     Args:
         node: where to begin.
         skipped: nodes to leave out with all below them.
-        annotations: True for those in annotations of arguments, results and local variables alone, False for all but
-            those, None for all. Annotations of fields are among the others: `dataclass` and `strict` read them.
+        annotations: True for those in annotations that nothing reads when the code runs alone, False for all but
+            those, None for all.
     """
     waiting = [(node, False, False)]
     while waiting:
-        one, in_function, is_annotation = waiting.pop()
+        one, are_read, is_annotation = waiting.pop()
         if one in skipped or is_for_the_package(one):
             continue
         if annotations is None or is_annotation == annotations:
             yield one
-        in_function = in_function or isinstance(one, ast.FunctionDef)
+        are_read = (are_read or _reads_annotations(one)) and not isinstance(one, ast.FunctionDef)
         for field, value in ast.iter_fields(one):
-            below = is_annotation or field == "returns" or (field == "annotation" and in_function)
+            below = is_annotation or field == "returns" or (field == "annotation" and not are_read)
             children = value if isinstance(value, list) else [value]
-            waiting += [(child, in_function, below) for child in children if isinstance(child, ast.AST)]
+            waiting += [(child, are_read, below) for child in children if isinstance(child, ast.AST)]
+
+
+def _reads_annotations(node: ast.AST) -> bool:
+    """Whether a class is made of what its annotations stand for: a config, by `strict`, or a table of settings."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    values = [
+        one.value.func for one in node.body if isinstance(one, ast.AnnAssign) and isinstance(one.value, ast.Call)
+    ]
+    called = {one.id for one in (*node.decorator_list, *values) if isinstance(one, ast.Name)}
+    return bool(called & {"strict", "setting"})
 
 
 def names_read(node: ast.AST, skipped: Collection[ast.AST] = ()) -> set[str]:

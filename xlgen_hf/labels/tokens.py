@@ -230,9 +230,12 @@ class LabelTokenizer:
     @cached_property
     def label_token_ids(self) -> list[list[int]]:
         """Token ids of each label, separator included, in the order of the label ids."""
-        if self._given_trie is not None:
-            tokens, lengths = self._given_trie.sequences()
-            return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
+        if self._given_trie is None:
+            return self._spelled()
+        tokens, lengths = self._given_trie.sequences()
+        return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
+
+    def _spelled(self) -> list[list[int]]:
         spelled, numbered = spell_labels(self.tokenizer, self.label_space.names)
         if numbered:
             logger.warning(

@@ -83,7 +83,7 @@ class ConditionedEncoderMixin:
             return _joined(XLGenMemory(hidden, attention_mask), *_candidate_vectors(self, candidate_ids, hidden.dtype))
         if self.config.variant == "bcl":
             return _with_clusters(self, hidden, input_ids, attention_mask, cluster_bits, candidate_scores)
-        return _with_candidates(self, hidden, input_ids, attention_mask, candidate_scores)
+        return _with_candidates(self, XLGenMemory(hidden, attention_mask), input_ids, candidate_scores)
 
     def candidate_weights(self: EncoderModel, memory: XLGenMemory) -> torch.Tensor | None:
         """Logarithms of what candidates weigh when they are copied from, `(B, K)`; None where all weigh alike.
@@ -193,7 +193,7 @@ def _encode_prompt(
         guided = with_vectors(model.backbone, prompt, *_cluster_vectors(model, bits))
     memory = guided.memory()
     memory.cluster_logits, memory.cluster_bits = logits, bits
-    found = _with_candidates(model, prompt.hidden, prompt.ids, prompt.mask, candidate_scores)
+    found = _with_candidates(model, XLGenMemory(prompt.hidden, prompt.mask), prompt.ids, candidate_scores)
     memory.candidate_keys, memory.candidate_tokens = found.candidate_keys, found.candidate_tokens
     memory.candidate_logits = found.candidate_logits
     return memory
@@ -213,7 +213,7 @@ def _with_clusters(
     if as_tokens:
         input_ids, mask = append_cluster_tokens(model.config, input_ids, mask, bits)
         hidden = _run_encoder(model, input_ids, mask)
-    memory = _with_candidates(model, hidden, input_ids, mask, scores)
+    memory = _with_candidates(model, XLGenMemory(hidden, mask), input_ids, scores)
     memory.cluster_logits, memory.cluster_bits = logits, bits
     return memory if as_tokens else _joined(memory, *_cluster_vectors(model, bits))
 
@@ -264,32 +264,22 @@ def _joined(memory: XLGenMemory, vectors: torch.Tensor, active: torch.Tensor) ->
 
 
 def _with_candidates(
-    model: EncoderModel,
-    hidden: torch.Tensor,
-    input_ids: torch.Tensor | None,
-    mask: torch.Tensor,
-    scores: torch.Tensor | None,
+    model: EncoderModel, memory: XLGenMemory, input_ids: torch.Tensor | None, scores: torch.Tensor | None
 ) -> XLGenMemory:
     """Find the candidates in inputs `(B, S)`, if any; the head says which apply, and may hide others from the decoder.
 
     Nothing is found without candidates, or where the inputs are embeddings, in which no names can be read.
     """
-    memory = XLGenMemory(hidden, mask)
-    if input_ids is None or not model.config.reads_candidates:
-        return memory
-    return _found_candidates(model, memory, hidden, input_ids, mask, scores)
+    if input_ids is not None and model.config.reads_candidates:
+        _find_candidates(model, memory, input_ids, scores)
+    return memory
 
 
-def _found_candidates(
-    model: EncoderModel,
-    memory: XLGenMemory,
-    hidden: torch.Tensor,
-    input_ids: torch.Tensor,
-    mask: torch.Tensor,
-    scores: torch.Tensor | None,
-) -> XLGenMemory:
-    """[`_with_candidates`] where there are some."""
-    config = model.config
+def _find_candidates(
+    model: EncoderModel, memory: XLGenMemory, input_ids: torch.Tensor, scores: torch.Tensor | None
+) -> None:
+    config, hidden, mask = model.config, memory.last_hidden_state, memory.attention_mask
+    assert hidden is not None and mask is not None
     assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
     ends = (config.separator_token_id, config.eos_token_id)
     places, names = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
@@ -304,4 +294,3 @@ def _found_candidates(
             places = places + ((names >= 0).sum(-1) - 1).clamp(min=0)
         memory.candidate_keys = hidden.gather(1, places[:, :, None].expand(-1, -1, hidden.shape[-1]))
         memory.candidate_tokens = names
-    return memory

@@ -161,11 +161,7 @@ class RestrictedOutputMixin:
             inputs["output_hidden_states"] = True
         out = _run_restricted(self, lambda: _run_backbone(self, memory, inputs))
         if listed is not None and tokens is not None:
-            assert memory.candidate_keys is not None and self.config.separator_token_id is not None
-            following = next_tokens(tokens, listed, self.config.separator_token_id)[:, -out.logits.shape[1] :]
-            columns, states = self.output_columns(following), out.decoder_hidden_states[-1]
-            weights = self.candidate_weights(memory)
-            out.logits = self.candidate_pointer(out.logits, states, memory.candidate_keys, following, columns, weights)
+            _copy_candidates(self, out, memory, tokens)
         return out
 
     def full_logits(self: OutputModel, logits: torch.Tensor) -> torch.Tensor:
@@ -283,6 +279,15 @@ def _computing(layer: nn.Module, run: _Run) -> Iterator[None]:
         yield
     finally:
         _RUN.reset(token)
+
+
+def _copy_candidates(model: OutputModel, out: Seq2SeqLMOutput, memory: XLGenMemory, tokens: torch.Tensor) -> None:
+    """Mix into the logits of an output how the names of candidates go on."""
+    names, keys, separator = memory.candidate_tokens, memory.candidate_keys, model.config.separator_token_id
+    assert names is not None and keys is not None and separator is not None
+    following = next_tokens(tokens, names, separator)[:, -out.logits.shape[1] :]
+    columns, states = model.output_columns(following), out.decoder_hidden_states[-1]
+    out.logits = model.candidate_pointer(out.logits, states, keys, following, columns, model.candidate_weights(memory))
 
 
 def _run_backbone(model: OutputModel, memory: XLGenMemory, inputs: dict[str, object]) -> Seq2SeqLMOutput:
