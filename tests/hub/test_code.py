@@ -158,10 +158,54 @@ def test_pipeline_and_the_snippet_of_the_card_run_and_the_rest_says_what_it_need
     assert by_pipeline == [ranked(of_pipeline)] * 2
     assert best == ranked(of_pipeline, rule=DecisionRule("top_k", 4))
     assert [error.split()[0] for error in errors] == [
-        "save_pretrained", "save_pretrained", "push_to_hub", "from_backbone", "explain_batch", "beam_search", "score",
+        "save_pretrained", "save_pretrained", "push_to_hub", "from_backbone", "explain", "beam_search", "score",
         "prepare_decoder_input_ids_from_labels",
     ]  # fmt: skip
     assert all(error.endswith("run `pip install xlgen-hf`.") for error in errors)
+
+
+DAMAGE = """
+from pathlib import Path
+from transformers import AutoModelForSeq2SeqLM, AutoProcessor, pipeline
+folder, told = Path(NAMES[0]), []
+for file, content in DAMAGED:
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(whole[:100] if content is None else content.encode())
+    try:
+        for auto in (AutoModelForSeq2SeqLM, AutoProcessor):
+            auto.from_pretrained(folder, trust_remote_code=True)
+        pipeline("extreme-multilabel-classification", model=str(folder), trust_remote_code=True, device="cpu")
+        told.append(["nothing", "nothing"])
+    except Exception as err:
+        told.append([type(err).__name__, str(err)])
+    (folder / file).write_bytes(whole)
+print(json.dumps(told))
+"""
+
+
+def test_code_names_what_is_damaged(make_folder, environment):
+    """A file that is cut short (None), or holds something else."""
+    folder = make_folder("bcl")
+    for name, content in add_code(folder, with_code=True).items():
+        (folder / name).write_bytes(content)
+    config = json.loads((folder / "config.json").read_text())
+    other_token = json.dumps({**config, "separator_token_id": config["separator_token_id"] + 1})
+    other_size = json.dumps({**config, "num_output_tokens": 3})
+    damaged = {
+        ("model.safetensors", None): f"{folder} cannot be loaded: .*header",
+        ("tokenizer.json", None): r"tokenizer.json is not JSON in UTF-8",
+        ("tokenizer.json", "{}"): r"tokenizer.json or tokenizer_config.json makes no tokenizer",
+        ("label_space.json", "{}"): r"label_space.json: format_version is missing",
+        ("label_clusters.safetensors", None): r"label_clusters.safetensors is not a safetensors file",
+        ("label_clusters.json", "[]"): r"label_clusters.json: it must be an object with the fields",
+        ("config.json", other_token): "model and processor differ in separator token",
+        ("config.json", other_size): f"{folder} cannot be loaded",
+    }
+    script = f"NAMES = {[str(folder)]}\nDAMAGED = {list(damaged)}\n{DAMAGE}"
+    told = run_without_package(script, environment)
+    for (kind, message), expected in zip(told, damaged.values(), strict=True):
+        assert kind == "ModelFolderError", message
+        assert re.search(expected, message)
 
 
 def test_pipeline_of_the_package_needs_no_trust(hub, make_folder):

@@ -25,6 +25,7 @@ from ...errors import ConfigurationError
 from ...files.serialization import read_json, write_json
 from ...ranking.label_trees import Ranked, TfidfSettings
 from ...ranking.scored_labels import ScoredLabels
+from ...retrieval.index_parts import label_matrix
 from ...training.label_trees import default_threads
 from .base import SystemData
 
@@ -140,11 +141,8 @@ class LinearSystem(ABC):
 
     def _targets(self, label_ids: Sequence[Sequence[int]]) -> csr_matrix:
         """Label ids of each row -> its columns, shape `(rows, labels that training saw)`, float32 ones."""
-        sizes = [len(ids) for ids in label_ids]
-        columns = np.searchsorted(self._labels, [label for ids in label_ids for label in ids])
-        start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        shape = (len(sizes), len(self._labels))
-        targets = csr_matrix((np.ones(len(columns), np.float32), columns, start), shape=shape)
+        columns = {label: column for column, label in enumerate(self._labels.tolist())}
+        targets = label_matrix([[columns[label] for label in ids] for ids in label_ids], len(columns))
         targets.sort_indices()
         return targets
 
