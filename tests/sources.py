@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
-from xlgen_hf.prediction.generator import Generator
+from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.ranking.label_trees import LabelTrees
 from xlgen_hf.retrieval.candidate_inputs import CandidateInputs
@@ -138,9 +138,8 @@ def fused(made: Made, trees: LabelTrees | None = None, *, retriever: LabelRetrie
     """A hybrid of the model, its own retriever or the given one, and label trees if there are some."""
     sources = {"retrieval": retriever or made.processor.retriever}
     sources |= {} if trees is None else {"label_trees": trees}
-    generator = Generator(made.model, made.processor)
     ids = label_ids(made.processor.label_space)
-    score_model = fuse_sources(generator, sources, ROW_TEXTS, ids, candidates_per_source=number)
+    score_model = fuse_sources(Predictor.from_model(*made), sources, ROW_TEXTS, ids, candidates_per_source=number)
     return Made(made.model, made.processor.with_score_model(score_model))
 
 

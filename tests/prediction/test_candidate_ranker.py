@@ -138,7 +138,7 @@ def test_a_hybrid_weighs_the_head_with_its_other_parts(make, head_alone):
     sources = {"retrieval": made.processor.retriever, "label_trees": make_trees(made.processor.label_space)}
     ids = label_ids(made.processor.label_space)
     features = None if head_alone else ["candidate_head"]
-    score_model = fuse_sources(predictor.source, sources, ROW_TEXTS, ids, candidates_per_source=3, features=features)
+    score_model = fuse_sources(predictor, sources, ROW_TEXTS, ids, candidates_per_source=3, features=features)
     assert "candidate_head" in score_model.fusion.weights
     hybrid = Predictor.from_model(made.model, made.processor.with_score_model(score_model))
     found = hybrid.rank(TEXTS)

@@ -145,7 +145,7 @@ def test_a_hybrid_needs_right_and_wrong_candidates(make):
     made = make()
     sources = dict(made.processor.score_model.sources)
     with pytest.raises(ConfigurationError, match="candidates are wrong"):
-        fuse_sources(Generator(*made), sources, ROW_TEXTS, [[] for _ in ROW_TEXTS])
+        fuse_sources(Predictor.from_model(*made), sources, ROW_TEXTS, [[] for _ in ROW_TEXTS])
 
 
 def test_its_rule_and_thresholds_are_tuned_on_the_rows(make):
@@ -163,7 +163,7 @@ def test_fitting_keeps_the_calibrator_and_leaves_the_processor_as_it_is(make):
     made = make()
     before = made.processor.score_model
     again = fuse_sources(
-        Generator(*made),
+        Predictor.from_model(*made),
         dict(before.sources),
         ROW_TEXTS,
         label_ids(made.processor.label_space),

@@ -1,4 +1,4 @@
-"""`xlgen hybrid`: fuse a trained model's scores with those of retrieval and label trees."""
+"""`xlgen hybrid`: fuse the scores of a trained model, of retrieval and of label trees."""
 
 from __future__ import annotations
 
@@ -16,21 +16,24 @@ from .rows import takes_row_options
 
 if TYPE_CHECKING:
     from ..labels.space import LabelSpace
-    from ..modeling_xlgen import XLGenForConditionalGeneration
-    from ..processing_xlgen import XLGenProcessor
     from ..ranking.sources import SavedSource
+    from ..training.hybrids import HybridBase
     from ..training.label_trees import TreeKind
 
 __all__ = ["hybrid"]
 
 logger = logging.getLogger(__name__)
 
+_SHOWN = {"retrieval": "a retriever", "label_trees": "label trees"}
+
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
 def hybrid(
-    model: Annotated[str, typer.Option(help="Folder of a trained model or adapter, or its id on the Hub.")],
+    model: Annotated[
+        str, typer.Option(help="Folder of a trained model, an adapter, or an index, or its id on the Hub.")
+    ],
     validation_file: Annotated[str, typer.Option(help="Rows that the weights are learned on; none of the training.")],
-    output_dir: Annotated[Path, typer.Option(help="Folder for model, retriever and weights.")],
+    output_dir: Annotated[Path, typer.Option(help="Folder for model, sources and weights.")],
     retriever: Annotated[
         list[Path] | None,
         typer.Option(
@@ -42,7 +45,7 @@ def hybrid(
         Literal["bonsai", "parabel"] | None,
         typer.Option(help="Label trees as a further source (extra baselines), made here from --train-file."),
     ] = None,
-    train_file: Annotated[str | None, typer.Option(help="The model's training rows; for --linear.")] = None,
+    train_file: Annotated[str | None, typer.Option(help="The training rows of model or index; for --linear.")] = None,
     candidates_per_source: Annotated[
         int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
     ] = 20,
@@ -66,87 +69,50 @@ def hybrid(
     *,
     rows: RowOptions,
 ) -> None:
-    """Write a model folder that predicts, and is pushed, as any other; its scores are fused ones."""
+    """Write a folder that predicts, and is pushed, as any other; its scores are fused ones.
+
+    A model is fused with an index, with label trees, or both. An index is fused with label trees alone: no network
+    is trained.
+    """
     from ..data.rows import load_rows
-    from ..files.model_checks import local_model
     from ..files.outputs import claim_folder
-    from ..files.saving import replace_files
-    from ..files.training_report import read_report, write_report
     from ..hub.local_cards import write_local_card
-    from ..prediction.candidate_ranker import model_source
-    from ..training.report import hybrid_report
-    from ..training.tuning import fuse_sources
+    from ..training.hybrids import load_base, write_hybrid
     from .console import print_written
 
     limit_threads(cpu_threads)
     with claim_folder(output_dir, command="xlgen hybrid", overwrite=overwrite):
-        generator, processor = _load(model, predict_with, candidate_scores)
-        rows = _with_concepts(rows, processor)
-        sources = _sources(model, processor, retriever or [], makes_trees=linear is not None)
+        base = load_base(model, predict_with, candidate_scores)
+        sources = _given_sources(base, retriever or [], makes_trees=linear is not None)
+        if rows.vocabulary is None and rows.label_names is None:
+            rows = rows.changed(vocabulary=base.vocabulary)  # rows may name its concepts in any way
         validation = load_rows(validation_file, rows, split="validation")
-        sources |= _label_trees(linear, train_file, rows, processor.label_space)
-        score_model = fuse_sources(
-            model_source(generator, processor),
-            sources,
-            validation["text"][:],
-            [processor.label_space.encode_known(names)[0] for names in each_value(validation, "labels")],
-            candidates_per_source=candidates_per_source,
-            features=None if candidate_scores == "all" else [candidate_scores],
-        )
-        processor = processor.with_score_model(score_model)
-        with replace_files(output_dir) as aside:
-            generator.save_pretrained(aside)
-            processor.save_pretrained(aside)
-            if report := read_report(local_model(model, {})):
-                write_report(aside, hybrid_report(report, generator, processor, validation))
+        sources |= _label_trees(linear, train_file, rows, base.label_space)
+        features = None if candidate_scores == "all" else [candidate_scores]
+        write_hybrid(output_dir, base, sources, validation, candidates_per_source, features)
         write_local_card(output_dir)
     print_written(output_dir, "Model")
 
 
-def _with_concepts(rows: RowOptions, processor: XLGenProcessor) -> RowOptions:
-    """Options with which rows may name the concepts of the model's vocabulary in any way."""
-    chosen = rows.vocabulary is not None or rows.label_names is not None
-    return rows if chosen else rows.changed(vocabulary=processor.vocabulary)
-
-
-def _load(
-    name: str, predict_with: str | None, candidate_scores: str
-) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
-    """Model and processor; the config notes what of the model is fused."""
-    from ..encoders.exported import refuse_exported
-    from ..errors import ConfigurationError
-    from ..loading import load_model
-
-    model, processor = load_model(name, predict_with=predict_with)
-    refuse_exported(model.backbone, name)
-    config = model.config
-    if candidate_scores == "candidate_head" and not config.candidate_head:
-        raise ConfigurationError(
-            "--candidate-scores candidate_head: the model has no candidate head. Choose teacher_forced, or train the "
-            "model with --variant rcl and a --candidate-loss-weight above 0."
-        )
-    return model, processor
-
-
-def _sources(
-    model: str, processor: XLGenProcessor, folders: list[Path], *, makes_trees: bool
-) -> dict[str, SavedSource]:
-    """The sources that are there: the model's own retriever, and those of folders."""
+def _given_sources(base: HybridBase, folders: list[Path], *, makes_trees: bool) -> dict[str, SavedSource]:
+    """The sources of folders; none that is there already."""
     from ..errors import ConfigurationError
     from ..retrieval.model_sources import load_indexed_sources
 
-    sources: dict[str, SavedSource] = {} if processor.retriever is None else {"retrieval": processor.retriever}
-    given = {"retrieval": f"{model} has a retriever, which its input comes from"} if sources else {}
+    sources: dict[str, SavedSource] = {}
+    given = {name: f"{base.name} has {_SHOWN[name]} already" for name in base.sources}
+    if makes_trees and "label_trees" in given:
+        raise ConfigurationError(f"{given['label_trees']}; leave --linear out.")
     if makes_trees:
         given["label_trees"] = "--linear makes label trees"
     for folder in folders:
-        for name, source in load_indexed_sources(folder, processor.label_space).items():
+        for name, source in load_indexed_sources(folder, base.label_space).items():
             if name in given:
                 raise ConfigurationError(f"{given[name]}; leave --retriever {folder} out.")
-            given[name] = f"--retriever {folder} holds {'a retriever' if name == 'retrieval' else 'label trees'}"
+            given[name] = f"--retriever {folder} holds {_SHOWN[name]}"
             sources[name] = source
-    if not sources and not makes_trees:
-        raise ConfigurationError(f"{model} has no retriever; give --retriever, which `xlgen index` makes.")
+    if not base.sources and not sources and not makes_trees:
+        raise ConfigurationError(f"{base.name} has no retriever; give --retriever, which `xlgen index` makes.")
     return sources
 
 

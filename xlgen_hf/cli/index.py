@@ -330,9 +330,10 @@ def _make_label_trees(space: LabelSpace, rows: Dataset, kind: TreeKind, threads:
 
 
 def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | None) -> ScoreModel:
-    """Calibration, thresholds and the rule of what predicts, from validation rows where there are some."""
+    """Weights, thresholds and the rule of what predicts, from validation rows where there are some."""
+    from ..prediction.candidate_ranker import name_of_source
     from ..prediction.predictor import Predictor
-    from ..ranking.fitting import ranked_model
+    from ..ranking.fitting import weighed_model
     from ..ranking.score_model import ScoreModel
 
     if validation is None:
@@ -341,7 +342,7 @@ def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | N
     found = Predictor(space, source).rank(validation["text"][:], max(_CUTS), progress=True)
     _print_recall("validation rows", found, validation, space)
     references = [space.encode_known(names)[0] for names in each_value(validation, "labels")]
-    return ranked_model(found, references, space.counts)
+    return weighed_model(found, references, space.counts, name_of_source(source))
 
 
 def _print_recall(name: str, found: ScoredLabels, rows: Dataset, space: LabelSpace) -> None:

@@ -14,6 +14,7 @@ from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, TextBatch
 from ..retrieval.evidence import DocumentEvidence, NameEvidence, RetrievalEvidence, retrieval_evidence
 from ..retrieval.retriever import LabelRetriever
+from .candidate_ranker import name_of_source
 from .encoding import ModelSource
 from .generator import Generator
 
@@ -137,7 +138,7 @@ def explain_batch(
             LabelEvidence(
                 label_space.names[label],
                 score,
-                of_sources if score_model.fusion else {_name_of_source(source): score, **of_sources},
+                of_sources if score_model.fusion else {name_of_source(source): score, **of_sources},
                 {**ranks, **({"input": inputs[owner][label]} if label in inputs[owner] else {})},
                 of_retrieval.names,
                 of_retrieval.documents,
@@ -173,17 +174,11 @@ def _places(source: CandidateSource, rank: np.ndarray, parts: Mapping[str, np.nd
     """Place of each label among the candidates of each source, from 1; 0 where a source lacks it."""
     by_rank = {name.removesuffix("_rank"): values for name, values in parts.items() if name.endswith("_rank")}
     if not by_rank:
-        return {_name_of_source(source): rank + 1}
+        return {name_of_source(source): rank + 1}
     return {
         name: np.where(values > 0, np.rint(1 / np.maximum(values, _TINY)), 0).astype(np.int64)
         for name, values in by_rank.items()
     }
-
-
-def _name_of_source(source: CandidateSource) -> str:
-    if isinstance(source, ModelSource):
-        return "generated" if isinstance(source, Generator) else "candidate_head"
-    return "retrieval" if isinstance(source, LabelRetriever) else "label_trees"
 
 
 def input_candidates(source: CandidateSource, batch: TextBatch) -> list[list[int]]:

@@ -24,7 +24,7 @@ from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
 from ..retrieval.retriever import LabelRetriever
 from ..settings import BATCH_SIZE
-from .candidate_ranker import model_source
+from .candidate_ranker import model_source, name_of_source
 from .encoding import GeneratorModel, ModelSource
 from .evidence import LabelEvidence, explain_batch, input_candidates
 from .generator import Generator, length_batches
@@ -466,8 +466,7 @@ def candidate_values(
     ranked = {name: rank_further(other, batch, depth) for name, other in others.items()}
     if "retrieval" in ranked:
         own = replace(own, parts={})  # a candidate head's parts are what retrieval says of fewer candidates
-    name = "generated" if isinstance(source, Generator) else "candidate_head"
-    candidates, values = union({**ranked, name: own})
+    candidates, values = union({**ranked, name_of_source(source): own})
     if isinstance(source, ModelSource):
         values |= source.features(batch, candidates, features)
     return candidates, values

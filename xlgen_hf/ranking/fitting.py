@@ -20,6 +20,7 @@ from .fusion import Fusion, feature_names, feature_values
 from .reliability import expected_calibration_error
 from .score_model import ScoreModel
 from .scored_labels import ScoredLabels
+from .sources import union
 from .thresholds import (
     MICRO_F1_TOLERANCE,
     balanced_weights,
@@ -31,17 +32,21 @@ from .thresholds import (
 )
 
 __all__ = [
+    "MIN_RIGHT_CANDIDATES",
     "calibrated_model",
     "choose_adjustment",
     "fit_calibrator",
     "fit_confidence",
     "fit_fusion",
     "ranked_model",
+    "weighed_model",
     "with_confidence",
 ]
 
 logger = logging.getLogger(__name__)
 
+MIN_RIGHT_CANDIDATES = 100
+"""Right candidates of validation texts from which the parts of a source are weighed: some six for each feature."""
 _MIN_CANDIDATES, _MIN_CORRECT = 200, 20  # of a bucket that gets a map of its own
 _ADJUSTMENTS = tuple(round(0.05 * step, 2) for step in range(21))
 
@@ -132,6 +137,31 @@ def ranked_model(scored: ScoredLabels, references: Sequence[Sequence[int]], trai
     logger.info("%s has the best micro F1 on the validation rows: %.4f.", rule, rules.micro.max())
     ruled = ScoreModel(calibrator=model.calibrator, thresholds=model.thresholds, rule=rule)
     return with_confidence(ruled, calibrated, references)
+
+
+def weighed_model(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], train_counts: np.ndarray, name: str
+) -> ScoreModel:
+    """What turns the ranking of a source whose scores have parts into predictions: a fusion weighs the parts anew.
+
+    It favours rare labels and decides by the rule that hybrids have, see [`fit_fusion`]. Where less than
+    [`MIN_RIGHT_CANDIDATES`] candidates are right, it would learn too little, and the model is that of
+    [`ranked_model`]; so it is for a source without parts.
+
+    Args:
+        scored: what the source finds for `N` validation texts.
+        references: each text's label ids.
+        train_counts: training documents of each label id, `(L,)`.
+        name: what the fusion calls the score of the source, see `union`.
+    """
+    right = int(scored.correct(references).sum())
+    if not scored.parts or not MIN_RIGHT_CANDIDATES <= right < len(scored.labels):
+        return ranked_model(scored, references, train_counts)
+    candidates, values = union({name: scored})
+    depth = int(np.diff(scored.start).max())
+    fusion, rule, thresholds = fit_fusion(candidates, values, references, train_counts, depth)
+    fused = fusion.fuse(candidates, values, train_counts)
+    return with_confidence(ScoreModel(fusion=fusion, rule=rule, thresholds=thresholds), fused, references)
 
 
 def with_confidence(model: ScoreModel, scored: ScoredLabels, references: Sequence[Sequence[int]]) -> ScoreModel:

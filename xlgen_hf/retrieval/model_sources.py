@@ -32,7 +32,7 @@ SOURCE_FOLDERS = {"retrieval": RETRIEVER_FOLDER, "label_trees": LABEL_TREES_FOLD
 
 
 class SourceAlone(NamedTuple):
-    """What predicts with one source and no generator; see [`save_source_alone`]."""
+    """What predicts without a model: a source, and further ones in its score model; see [`save_source_alone`]."""
 
     label_space: LabelSpace
     name: str
@@ -76,14 +76,14 @@ def save_source_alone(
     score_model: ScoreModel,
     vocabulary: Vocabulary | None = None,
 ) -> None:
-    """Write a folder that predicts with one source and no generator.
+    """Write a folder that predicts without a model.
 
     Args:
         folder: the folder; what it holds of such a model is replaced.
         label_space: the labels.
         name: `retrieval` or `label_trees`.
         source: the source.
-        score_model: how its candidates are scored and decided on.
+        score_model: how its candidates are scored and decided on; its sources are written, too.
         vocabulary: the concepts that labels stand for, if any.
 
     Raises:
@@ -93,7 +93,7 @@ def save_source_alone(
         label_space.save(aside)
         if vocabulary is not None:
             vocabulary.save(aside)
-        save_sources(aside, {name: source})
+        save_sources(aside, {name: source, **score_model.sources})
         score_model.save(aside)
 
 
@@ -106,12 +106,15 @@ def load_source_alone(folder: Path) -> SourceAlone:
     """
     label_space = LabelSpace.load(folder)
     sources = load_sources(folder, len(label_space))
-    score_model = ScoreModel.load(folder, {}) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
     if not sources:
         raise ModelFolderError(f"{folder} lacks the files of a retriever and of label trees; is it a whole index?")
-    ((name, source), *others) = sources.items()
-    if others:
-        raise ModelFolderError(f"{folder} holds {sorted(sources)} and nothing that weighs them; keep one of them.")
+    name = next(iter(sources))
+    source = sources.pop(name)
+    score_model = ScoreModel.load(folder, sources) if (folder / SCORE_MODEL_FILE).is_file() else ScoreModel()
+    if set(score_model.sources) != set(sources):
+        raise ModelFolderError(
+            f"{folder} holds {sorted([name, *sources])} and nothing that weighs them; keep one of them."
+        )
     return SourceAlone(label_space, name, source, score_model, Vocabulary.load(folder, label_space.names))
 
 

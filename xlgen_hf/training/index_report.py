@@ -17,7 +17,7 @@ from ..labels.vocabulary import Vocabulary
 from ..prediction.predictor import Predictor
 from ..retrieval.model_sources import SOURCE_FOLDERS
 from ..version import __version__
-from .report import examples_of, hardware, peak_memory, source_name
+from .report import FUSION_TUNED_BY, examples_of, hardware, peak_memory, source_name
 from .run_record import digest_of_names, digest_of_rows
 
 __all__ = ["describe_index", "is_finished_index", "write_index_report"]
@@ -87,13 +87,14 @@ def write_index_report(
     score_model = predictor.score_model
     facts = {name: row_facts(part, source_name(sources[name])) for name, part in rows.items() if part is not None}
     decision = {"rule": score_model.rule.kind, "value": score_model.rule.value}
-    tuned = None if validation is None else "micro F1 on the validation rows"
+    tuned = FUSION_TUNED_BY if score_model.fusion is not None else "micro F1 on the validation rows"
+    tuned_by = None if validation is None else tuned
     report: TrainingReport = {
         "xlgen_hf": __version__,
         "kind": str(settings["method"]),
         "data": facts,
         "arguments": {name: value for name, value in settings.items() if name not in ("method", "encoder")},
-        "decision": {**decision, **score_model.thresholds, "source": tuned},
+        "decision": {**decision, **score_model.thresholds, "source": tuned_by},
         "scores": {},
         "examples": [] if validation is None else examples_of(predictor, validation),
         "seconds": round(seconds, 1),

@@ -37,9 +37,10 @@ __all__ = [
 _EXAMPLES = 3
 _KEPT_LOGS = ("step", "epoch", "loss", *LOSSES, "eval_loss", "eval_micro_f1", "eval_macro_f1")
 _MOST_LOGS = 500  # of losses; a picture shows no more
-_HYBRID_SOURCE = (
+FUSION_TUNED_BY = (
     "macro F1 on the validation rows, never, once and more often seen labels alike, near the best micro F1"
 )
+"""What the threshold of a fusion was chosen by, as a card says it."""
 # Of all arguments, those that decide the result; among the others are paths and tokens, which are nobody's business.
 _ARGUMENTS = (
     *(name for name, one in definitions(TrainerSettings).items() if one.about.published),
@@ -131,36 +132,34 @@ def _history(logs: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
     return [row for row in rows if id(row) in kept or "eval_loss" in row]
 
 
-def hybrid_report(
-    report: TrainingReport, model: XLGenForConditionalGeneration, processor: XLGenProcessor, validation: Dataset
-) -> TrainingReport:
-    """The report of a model that has become a hybrid: its own scores, decisions and examples no longer apply.
+def hybrid_report(report: TrainingReport, predictor: Predictor, validation: Dataset) -> TrainingReport:
+    """The report of what has become a hybrid: its own scores, decisions and examples no longer apply.
 
     Args:
-        report: the report of the model alone.
-        model: the model.
-        processor: its processor, with a fusion in its score model.
+        report: the report of the model or index alone.
+        predictor: the hybrid, with a fusion in its score model.
         validation: the rows that the hybrid learned from; scores on them would say little.
 
     Raises:
         ConfigurationError: if the score model has no fusion.
     """
-    score_model = processor.score_model
+    score_model = predictor.score_model
     fusion, threshold = score_model.fusion, score_model.rule.value
     if fusion is None or threshold is None:
-        raise ConfigurationError("The processor's score model fuses nothing; a hybrid has a fusion and a threshold.")
+        raise ConfigurationError("The score model fuses nothing; a hybrid has a fusion and a threshold.")
     decision = {
         "threshold": round(threshold, 4),
         "candidates_per_source": fusion.candidates_per_source,
         "logit_adjustment": fusion.logit_adjustment,
         "label_trees": "label_trees" in score_model.sources,
     }
+    kept = cast("TrainingReport", {name: value for name, value in report.items() if name != "run"})
     return {
-        **report,
+        **kept,
         "hybrid": True,
-        "decision": {**decision, **_thresholds(score_model.thresholds), "source": _HYBRID_SOURCE},
+        "decision": {**decision, **_thresholds(score_model.thresholds), "source": FUSION_TUNED_BY},
         "scores": {},
-        "examples": examples_of(Predictor.from_model(model, processor), validation),
+        "examples": examples_of(predictor, validation),
     }
 
 

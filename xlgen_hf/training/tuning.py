@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TypeVar, get_args
 
 import numpy as np
@@ -12,9 +12,9 @@ from ..configuration_xlgen import Pool
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, scored_sets, to_decoded
 from ..errors import ConfigurationError
 from ..prediction.candidate_ranker import CandidateRanker
-from ..prediction.encoding import Encoded, GeneratorModel
+from ..prediction.encoding import Encoded, GeneratorModel, ModelSource
 from ..prediction.generator import Generator
-from ..prediction.predictor import candidate_values
+from ..prediction.predictor import Predictor, candidate_values
 from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.fitting import calibrated_model, fit_fusion, with_confidence
 from ..ranking.score_model import ScoreModel
@@ -168,8 +168,8 @@ def _rounded(scores: dict[_Key, float]) -> dict[_Key, float]:
 
 
 def fuse_sources(
-    source: Generator | CandidateRanker,
-    sources: dict[str, SavedSource],
+    predictor: Predictor,
+    sources: Mapping[str, SavedSource],
     texts: Sequence[str],
     references: Sequence[Sequence[int]],
     *,
@@ -177,10 +177,11 @@ def fuse_sources(
     batch_size: int = 64,
     features: Collection[str] | None = None,
 ) -> ScoreModel:
-    """Learn on validation rows how the scores of a model and of further sources are fused.
+    """Learn on validation rows how the scores of what predicts and of further sources are fused.
 
     Args:
-        source: the model's generator or candidate head; the calibrator of its score model, if any, is kept.
+        predictor: a generator, a candidate head, an index or label trees; the calibrator of its score model, if any,
+            is kept.
         sources: further sources, `retrieval` and `label_trees`, made from training rows alone.
         texts: validation texts.
         references: their label ids.
@@ -192,13 +193,16 @@ def fuse_sources(
     Raises:
         ConfigurationError: if the candidates are all right or all wrong, so that nothing can be learned.
     """
-    processor = source.processor
-    calibrator, counts = processor.score_model.calibrator, processor.label_space.counts
+    source, counts = predictor.source, predictor.label_space.counts
+    calibrator, depth = (
+        predictor.score_model.calibrator,
+        0 if isinstance(source, ModelSource) else candidates_per_source,
+    )
     blocks: list[ScoredLabels] = []
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     for first in range(0, len(order), batch_size):
         batch = TextBatch([texts[row] for row in order[first : first + batch_size]], candidates_per_source)
-        own = ScoreModel(calibrator).calibrate(source.rank(batch), counts)
+        own = ScoreModel(calibrator).calibrate(source.rank(batch, depth), counts)
         candidates, values = candidate_values(source, own, sources, batch, candidates_per_source, features)
         blocks.append(ScoredLabels(candidates.start, candidates.labels, candidates.scores, candidates.chosen, values))
     found = ScoredLabels.concatenated(blocks).take(np.argsort(order))

@@ -89,7 +89,9 @@ class _SourceAlone(HeldParts):
         return self._source if isinstance(self._source, LabelRetriever) else None
 
     def relabel(self, change: LabelChange) -> None:
-        self._source, self._space = self._source.relabelled(change), change.after
+        further = {name: source.relabelled(change) for name, source in self._score_model.sources.items()}
+        self._source, self._score_model = self._source.relabelled(change), self._score_model.with_sources(further)
+        self._space = change.after
 
     def take_retriever(self, retriever: LabelRetriever) -> None:
         self._source = retriever

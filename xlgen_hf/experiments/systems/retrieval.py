@@ -107,8 +107,9 @@ class HybridSystem:
         else:
             logger.warning("Omikuji (extra baselines) is not installed: the hybrid goes without label trees.")
         own = model_source(model, processor)
+        searching = own.searching(self.generator.search) if isinstance(own, Generator) else own
         fused = fuse_sources(
-            own.searching(self.generator.search) if isinstance(own, Generator) else own,
+            Predictor(space, searching, processor.score_model),
             sources,
             data.validation["text"][:],
             [space.encode_known(names)[0] for names in each_value(data.validation, "labels")],
