@@ -15,6 +15,7 @@ from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.ranking.decisions import DecisionRule
+from xlgen_hf.retrieval.retriever import LabelRetriever
 
 TEXTS = ["a history of church music", "modern art", "", "never heard of it", "organ"]
 VOCABULARY = [
@@ -113,6 +114,55 @@ def test_label_trees_of_a_folder_are_a_source(files, capsys, alone):
     arguments = ["train", "--train-file", str(files / "rows.jsonl"), "--labels", str(files / "labels.txt")]
     assert main([*arguments, "--retriever", str(files / "trees"), "--output-dir", str(files / "rcl")]) == 1
     assert "holds label trees, where a retriever is needed" in capsys.readouterr().err
+
+
+def test_an_index_is_fused_with_label_trees_without_a_model(files, capsys):
+    pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+    index = ["--model", str(files / "index")]  # the last one counts
+    linear = ["--linear", "bonsai", "--train-file", str(files / "rows.jsonl")]
+    assert _hybrid(files, *index, *linear) == 0
+    predictor = load_predictor(str(files / "hybrid"))
+    assert isinstance(predictor.source, LabelRetriever)
+    assert set(predictor.score_model.sources) == {"label_trees"}
+    assert {"retrieval", "neighbors", "names", "label_trees"} <= set(predictor.score_model.fusion.weights)
+    found = predictor.predict(TEXTS, evidence=True)
+    assert [row["labels"] for row in _predict(files)] == [one.labels for one in found]
+    scores = {name for one in found for label in one.evidence for name in label.scores}
+    assert {"names", "label_trees"} <= scores
+    assert all(len(row["labels"]) == 20 for row in _predict(files, "--top-k", "20"))
+    card = (files / "hybrid" / "README.md").read_text(encoding="utf-8")
+    assert "fused with those of linear label" in card and "| kind | retrieval and label trees |" in card
+
+    assert _hybrid(files, *index, "--retriever", str(files / "hybrid")) == 1
+    assert "has a retriever already; leave --retriever" in capsys.readouterr().err
+    write_jsonl(files / "new.jsonl", [{"text": "an organ of reeds", "labels": ["grand organ"]}])
+    assert main(["update", "--model", str(files / "hybrid"), "--add-rows", str(files / "new.jsonl"),
+                 "--rename", "old music=ancient music"]) == 0  # fmt: skip
+    after = load_predictor(str(files / "hybrid"))
+    assert "ancient music" in after.label_space.names and set(after.score_model.sources) == {"label_trees"}
+    assert "grand organ" in after.predict(["an organ of reeds"], rule=DecisionRule("top_k", 3))[0].labels
+
+
+def test_an_index_needs_something_to_be_fused_with(files, capsys):
+    index = ["--model", str(files / "index")]
+    assert _hybrid(files, *index) == 1
+    assert "Nothing to fuse with retrieval: an index needs label trees" in capsys.readouterr().err
+    assert _hybrid(files, *index, "--predict-with", "generator") == 1
+    assert "--predict-with is for models;" in capsys.readouterr().err
+    assert _hybrid(files, *index, "--candidate-scores", "candidate_head") == 1
+    assert "--candidate-scores is for models;" in capsys.readouterr().err
+
+
+def test_label_trees_take_an_index_with_the_same_result(files):
+    pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+    assert main(["index", "--train-file", str(files / "rows.jsonl"), "--labels", str(files / "labels.txt"),
+                 "--method", "bonsai", "--output-dir", str(files / "trees")]) == 0  # fmt: skip
+    found = []
+    for model, other in (("index", "trees"), ("trees", "index")):
+        options = ["--model", str(files / model), "--retriever", str(files / other), "--overwrite"]
+        assert _hybrid(files, *options) == 0
+        found.append([row["labels"] for row in _predict(files)])
+    assert found[0] == found[1] and any(found[0])
 
 
 def test_a_hybrid_predicts_by_expected_f1(files):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +12,13 @@ from scipy.special import expit
 
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.ranking.calibration import logit
-from xlgen_hf.ranking.fitting import choose_adjustment, fit_fusion
+from xlgen_hf.ranking.fitting import (
+    MIN_RIGHT_CANDIDATES,
+    choose_adjustment,
+    fit_fusion,
+    ranked_model,
+    weighed_model,
+)
 from xlgen_hf.ranking.fusion import Fusion
 from xlgen_hf.ranking.reliability import expected_calibration_error
 from xlgen_hf.ranking.scored_labels import ScoredLabels
@@ -115,6 +123,40 @@ def test_a_fusion_learns_what_tells_right_from_wrong():
     np.testing.assert_allclose(np.corrcoef(fused.scores, fused.parts["names"])[0, 1], 1, atol=0.2)
     assert rule.kind == "threshold" and rule.min_labels == 1
     assert set(thresholds) == {"micro", "macro", "example"}
+
+
+def _ranked(texts: int) -> tuple[ScoredLabels, list[list[int]]]:
+    """What a source with two parts ranks by the one that says nothing, and the labels that are right."""
+    candidates, values, references = _learnable(texts=texts)
+    parts = {"names": values["names"], "neighbors": values["generated"]}
+    entries = (candidates.text, candidates.labels, values["generated"], candidates.chosen, texts, parts)
+    return ScoredLabels.from_entries(*entries), references
+
+
+def test_the_parts_of_a_source_are_weighed_anew():
+    scored, references = _ranked(60)
+    model = weighed_model(scored, references, COUNTS, "retrieval")
+    assert model.calibrator is None and model.confidence is not None
+    assert {"retrieval", "names", "neighbors", "log_names"} <= set(model.fusion.weights)
+    assert (model.fusion.candidates_per_source, dict(model.sources)) == (6, {})
+    fused = model.fusion.fuse(*union({"retrieval": scored}), COUNTS)
+    first, plain = (one.correct(references)[one.rank == 0].mean() for one in (fused, scored))
+    assert first > plain + 0.2
+
+
+@pytest.mark.parametrize("case", ["few", "no parts", "none wrong"])
+def test_few_right_candidates_do_not_weigh_parts(case, caplog):
+    scored, references = _ranked(20 if case == "few" else 60)
+    assert scored.correct(references).sum() < MIN_RIGHT_CANDIDATES or case != "few"
+    if case == "no parts":
+        scored = replace(scored, parts={})
+    if case == "none wrong":
+        references = [list(range(6)) for _ in references]
+    model = weighed_model(scored, references, COUNTS, "retrieval")
+    assert model.fusion is None
+    expected = ranked_model(scored, references, COUNTS)
+    assert (model.rule, dict(model.thresholds)) == (expected.rule, dict(expected.thresholds))
+    assert ("stay uncalibrated" in caplog.text) == (case == "none wrong")
 
 
 def test_fused_scores_are_probabilities():

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from sources import Made, make_rcl, rows_of, sharpened
+from sources import Made, make_rcl, make_retriever, rows_of, sharpened
 from tiny import VOCABULARY
 from transformers import LogitsProcessorList
 
@@ -22,6 +22,9 @@ from xlgen_hf.loading import load_model
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.processing_xlgen import EncodedText, XLGenProcessor
+from xlgen_hf.ranking.decisions import DecisionRule
+from xlgen_hf.ranking.score_model import ScoreModel
+from xlgen_hf.retrieval.model_sources import save_source_alone
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.build import prepare_model
 from xlgen_hf.training.settings import TrainingSettings
@@ -270,6 +273,29 @@ def test_training_can_start_from_another_variant(make_model, checkpoints, rows, 
         assert torch.equal(embeddings[0][tokens[token]], embeddings[1][others[token]])
     with pytest.raises(ConfigurationError, match="has another backbone"):
         start(2)
+
+
+@pytest.mark.parametrize("case", ["some rows", "further labels", "dropped labels"])
+def test_some_of_the_rows_of_an_index_train_a_model_of_its_labels(checkpoints, rows, label_space, tmp_path, case):
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+    save_source_alone(tmp_path / "index", label_space, "retrieval", retriever, ScoreModel())
+    settings = TrainingSettings(
+        backbone=checkpoints["bert"], variant="rcl", retriever=str(tmp_path / "index"), max_source_length=64,
+        max_target_length=64, decoder_layers=1, num_input_candidates=3,
+        vocabulary=["never heard of"] if case == "further labels" else None,
+        drop_labels=0.5 if case == "dropped labels" else 0.0,
+    )  # fmt: skip
+    some = rows.select(range(2))
+    if case != "some rows":  # an index of all labels of the rows would tell what was dropped
+        lacking = "It lacks 1 of these, e.g. 'never heard of'" if case == "further labels" else "for other labels"
+        with pytest.raises(ConfigurationError, match=lacking):
+            prepare_model(settings, some, cache_dir=tmp_path / "cache")
+        return
+    model, processor = prepare_model(settings, some, cache_dir=tmp_path / "cache")
+    assert processor.label_space.names == label_space.names
+    assert processor.label_space.counts.tolist() == label_space.counts.tolist()
+    assert sum(map(len, rows["labels"][:2])) < label_space.counts.sum()
+    assert len(model.eval().predict(TEXTS, processor, rule=DecisionRule("top_k", 3))[0].labels) == 3
 
 
 def test_variant_and_candidates_belong_together(make, checkpoints, label_space):

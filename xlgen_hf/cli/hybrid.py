@@ -47,8 +47,11 @@ def hybrid(
     ] = None,
     train_file: Annotated[str | None, typer.Option(help="The training rows of model or index; for --linear.")] = None,
     candidates_per_source: Annotated[
-        int, typer.Option(min=1, max=1000, help="Labels of a text that each source contributes.")
-    ] = 20,
+        int | None,
+        typer.Option(
+            min=1, max=1000, help="Labels of a text that each source contributes.", show_default="20; 50 of an index"
+        ),
+    ] = None,
     predict_with: Annotated[
         PredictsWith | None,
         typer.Option(

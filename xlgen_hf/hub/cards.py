@@ -161,10 +161,7 @@ def model_card(
     report = read_report(folder)
     variant, base = config.get("variant"), report.get("backbone")
     facts = _facts(folder, repo_id, report, scores or {}, dataset, _text(variant), base, pictures)
-    scoring = folder / SCORE_MODEL_FILE
-    fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
-    sources = fusion.get("sources") if isinstance(fusion, dict) else None
-    fused = sources if isinstance(sources, list) else []
+    fused = _fused_sources(folder)
     more = {
         "with_code": with_code,
         "architecture": _architecture(config),
@@ -258,9 +255,17 @@ def index_card(folder: Path, repo_id: str) -> str:
     """
     report = read_report(folder)
     facts = _facts(folder, repo_id, report, {}, None, None, report.get("backbone"))
-    kind = report.get("kind", "retrieval")
-    more = {"kind": kind, "label_trees": kind != "retrieval"}
+    kind, fused = report.get("kind", "retrieval"), _fused_sources(folder)
+    more = {"kind": kind, "label_trees": kind != "retrieval" and not fused, "hybrid": bool(fused)}
     return compose_card(_metadata(facts, None), repo_id.rpartition("/")[2], render("index.md", {**facts, **more}))
+
+
+def _fused_sources(folder: Path) -> list[JSON]:
+    """Names of the sources that a folder's fusion weighs besides what predicts first."""
+    scoring = folder / SCORE_MODEL_FILE
+    fusion = read_object(scoring).get("fusion") if scoring.is_file() else None
+    sources = fusion.get("sources") if isinstance(fusion, dict) else None
+    return sources if isinstance(sources, list) else []
 
 
 def metric_card(folder: Path, repo_id: str) -> str:

@@ -30,11 +30,12 @@ from .evidence import LabelEvidence, explain_batch, input_candidates
 from .generator import Generator, length_batches
 from .results import LabelPrediction, NovelLabel, add_confidence, form_of_answers
 
-__all__ = ["Predictor", "RankedTexts", "Ranking", "candidate_values"]
+__all__ = ["RANKED", "Predictor", "RankedTexts", "Ranking", "candidate_values"]
 
 logger = logging.getLogger(__name__)
 
-_RANKED = 50  # labels of a text that a retriever or label trees are asked for
+RANKED = 50
+"""Labels of a text that a retriever or label trees are asked for."""
 Choose: TypeAlias = Callable[[ScoredLabels, np.ndarray], ScoredLabels]
 """Chooses among the candidates of texts, given with the numbers of these texts."""
 _UNTUNED = DecisionRule("top_k", 5)  # of a source without label sets of its own and without validation rows
@@ -145,8 +146,10 @@ class Predictor:
         if not isinstance(self.source, SavedSource):
             raise ConfigurationError(f"{type(self.source).__name__} cannot take new labels.")
         change = LabelChange.with_names(self.label_space, names)
-        source = self.source if change.is_nothing else self.source.relabelled(change)
-        return Predictor(change.after, source, self.score_model, vocabulary=self.vocabulary)
+        if change.is_nothing:
+            return self
+        source, score_model = self.source.relabelled(change), self.score_model.relabelled(change)
+        return Predictor(change.after, source, score_model, vocabulary=self.vocabulary)
 
     @property
     def tokens_read(self) -> int:
@@ -381,7 +384,7 @@ class Predictor:
         fusion = self.score_model.fusion
         if fusion is not None:
             return fusion.candidates_per_source
-        return 0 if isinstance(self.source, ModelSource) else _RANKED
+        return 0 if isinstance(self.source, ModelSource) else RANKED
 
     def _depth(self, k: int) -> int:
         """Labels of a text that any of these sources will be asked for."""

@@ -12,6 +12,7 @@ import numpy as np
 from ..errors import ConfigurationError
 from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.schema import Fields, anything, choice, integer, mapping_of, named_after, number, optional
+from ..labels.changes import LabelChange
 from .calibration import ScoreCalibrator
 from .confidence import ConfidenceModel
 from .decisions import DecisionRule, Kind, Objective
@@ -103,6 +104,10 @@ class ScoreModel:
     def with_sources(self, sources: Mapping[str, SavedSource]) -> ScoreModel:
         """The same with other sources of these names."""
         return replace(self, sources=sources)
+
+    def relabelled(self, change: LabelChange) -> ScoreModel:
+        """The same, its sources following a change of the labels."""
+        return self.with_sources({name: source.relabelled(change) for name, source in self.sources.items()})
 
     def save(self, folder: str | Path) -> None:
         """Write `score_model.json` into a model's folder; sources are saved by whoever holds the folder."""

@@ -160,7 +160,9 @@ def load_indexed_sources(folder: str | Path, label_space: LabelSpace) -> dict[st
 def _check_labels(folder: Path, label_space: LabelSpace) -> None:
     indexed = LabelSpace.load(folder)
     if indexed.names != label_space.names:
+        lacking = [name for name in label_space.names if name not in indexed.index]
+        why = f"It lacks {len(lacking)} of these, e.g. {lacking[0]!r}. " if lacking else ""
         raise ConfigurationError(
             f"The index in {folder} is for other labels ({len(indexed)}) than the model's ({len(label_space)}). "
-            "Make it from the same training rows and vocabulary."
+            f"{why}Make it from the same training rows and vocabulary."
         )

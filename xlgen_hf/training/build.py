@@ -83,6 +83,23 @@ def _make_clusters(
     )
 
 
+def _label_space(settings: TrainingSettings, rows: Dataset, seed: int) -> LabelSpace:
+    """The labels of rows and vocabulary, or those of the index that candidates come from, which may know more rows."""
+    names = vocabulary_labels(settings.vocabulary)
+    of_rows = LabelSpace.from_label_lists(each_value(rows, "labels"), names, settings.decode_order, seed)
+    if settings.retriever is None or not settings.reads_candidates or settings.drop_labels:
+        return of_rows
+    indexed = LabelSpace.load(settings.retriever)
+    if of_rows.names == indexed.names or not set(of_rows.names) <= set(indexed.names):
+        return of_rows  # others are refused when the index is loaded
+    logger.info(
+        "Labels, and how many training rows each one has, are those of the index %s: %d labels, %d of the training"
+        " rows and the vocabulary here.",
+        settings.retriever, len(indexed), len(of_rows),
+    )  # fmt: skip
+    return LabelSpace(indexed.names, indexed.counts, settings.decode_order, seed)
+
+
 def _make_candidates(
     settings: TrainingSettings,
     label_space: LabelSpace,
@@ -148,8 +165,7 @@ def prepare_model(
     """
     if settings.start_from is not None:
         load_config(local_model(settings.start_from, {}))  # a wrong name is refused now, not after hours
-    names = vocabulary_labels(settings.vocabulary)
-    label_space = LabelSpace.from_label_lists(each_value(rows, "labels"), names, settings.decode_order, seed)
+    label_space = _label_space(settings, rows, seed)
     if settings.trim_vocabulary:
         settings = _with_trimmed_checkpoints(settings, label_space, (rows, validation_rows), cache_dir)
     tokenizer, lengths = _tokenizer_and_lengths(settings)

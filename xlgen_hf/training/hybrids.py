@@ -18,7 +18,7 @@ from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..loading import holds_model, load_model
 from ..prediction.candidate_ranker import name_of_source
-from ..prediction.predictor import Predictor
+from ..prediction.predictor import RANKED, Predictor
 from ..ranking.score_model import ScoreModel
 from ..ranking.sources import SavedSource
 from ..retrieval.model_sources import SOURCE_FOLDERS, load_source_alone, save_source_alone
@@ -38,12 +38,14 @@ class HybridBase(Protocol):
         label_space: its labels.
         vocabulary: the concepts that labels stand for; None without.
         sources: the sources that it brings, by name.
+        depth: labels of a text that each source contributes unless told otherwise.
     """
 
     name: str
     label_space: LabelSpace
     vocabulary: Vocabulary | None
     sources: Mapping[str, SavedSource]
+    depth: int
 
     def with_further(self, sources: Mapping[str, SavedSource]) -> tuple[Predictor, dict[str, SavedSource]]:
         """What predicts at first, and all sources that are fused with it: its own, and these."""
@@ -77,7 +79,7 @@ def write_hybrid(
     base: HybridBase,
     sources: Mapping[str, SavedSource],
     validation: Dataset,
-    candidates_per_source: int = 20,
+    candidates_per_source: int | None = None,
     features: Collection[str] | None = None,
 ) -> None:
     """Learn the weights of the sources, and write the hybrid with its report.
@@ -87,7 +89,7 @@ def write_hybrid(
         base: what becomes a hybrid.
         sources: further sources by name, besides those that it brings.
         validation: rows that the weights are learned on.
-        candidates_per_source: labels of a text that each source contributes.
+        candidates_per_source: labels of a text that each source contributes; `base.depth` if None.
         features: see [`fuse_sources`].
 
     Raises:
@@ -100,7 +102,7 @@ def write_hybrid(
         further,
         validation["text"][:],
         [base.label_space.encode_known(names)[0] for names in each_value(validation, "labels")],
-        candidates_per_source=candidates_per_source,
+        candidates_per_source=candidates_per_source or base.depth,
         features=features,
     )
     with replace_files(folder) as aside:
@@ -110,7 +112,9 @@ def write_hybrid(
 
 
 class _Model:
-    """A model that becomes a hybrid."""
+    """A model that becomes a hybrid; it has to score every candidate."""
+
+    depth = 20
 
     def __init__(self, name: str, predict_with: PredictsWith | None, candidate_scores: str) -> None:
         self._model, self._processor = load_model(name, predict_with=predict_with)
@@ -137,6 +141,8 @@ class _Model:
 
 class _Index:
     """An index or label trees that become a hybrid of both."""
+
+    depth = RANKED
 
     def __init__(self, name: str) -> None:
         found = read_folder(plain_folder(local_model(name, {})), load_source_alone)

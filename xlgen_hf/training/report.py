@@ -25,6 +25,7 @@ from .losses import LOSSES
 from .trainer_settings import TrainerSettings
 
 __all__ = [
+    "FUSION_TUNED_BY",
     "deciding_arguments",
     "examples_of",
     "hardware",

@@ -89,8 +89,7 @@ class _SourceAlone(HeldParts):
         return self._source if isinstance(self._source, LabelRetriever) else None
 
     def relabel(self, change: LabelChange) -> None:
-        further = {name: source.relabelled(change) for name, source in self._score_model.sources.items()}
-        self._source, self._score_model = self._source.relabelled(change), self._score_model.with_sources(further)
+        self._source, self._score_model = self._source.relabelled(change), self._score_model.relabelled(change)
         self._space = change.after
 
     def take_retriever(self, retriever: LabelRetriever) -> None:
