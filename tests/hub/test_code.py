@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 from processes import run_fresh
+from sources import Made, fused, make_retriever, sharpened
 
 import xlgen_hf
 from xlgen_hf.errors import ModelFolderError
@@ -31,7 +32,7 @@ UNNEEDED = ("xlgen_hf", "datasets", "evaluate", "matplotlib", "pandas", "peft", 
 
 
 @pytest.fixture
-def make_folder(make_model, checkpoints, rows, tmp_path):
+def make_folder(make_model, checkpoints, label_space, rows, tmp_path):
     """A function that writes an untrained model of a variant into a folder."""
 
     def make(variant: str, *, with_vocabulary: bool = False, **options) -> Path:
@@ -41,6 +42,10 @@ def make_folder(make_model, checkpoints, rows, tmp_path):
                 num_input_candidates=3, max_source_length=64, max_target_length=64,
             )  # fmt: skip
             model, processor = prepare_model(settings, rows, rows, cache_dir=tmp_path / "cache")
+        elif variant == "hybrid":
+            retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+            hybrid = fused(sharpened(Made(*make_model("bert", max_labels=5))), None, retriever=retriever, number=4)
+            model, processor = hybrid.model, hybrid.processor
         else:
             model, processor = make_model("bert", variant, **options)
         if with_vocabulary:
@@ -108,7 +113,11 @@ def environment(hub, tmp_path):
 
 def test_model_runs_where_the_package_is_missing(hub, make_folder, environment):
     """So do models with retrieval, which need a library more; whichever of model and processor is loaded first."""
-    folders = {"alice/mcg": make_folder("mcg", with_vocabulary=True), "alice/rcl": make_folder("rcl")}
+    folders = {
+        "alice/mcg": make_folder("mcg", with_vocabulary=True),
+        "alice/hybrid": make_folder("hybrid"),
+        "alice/rcl": make_folder("rcl"),
+    }
     for name, folder in folders.items():
         push_model(folder, name, with_code=True)
     script = f"NAMES = {list(folders)}\n{PREDICT}{BEST}"
