@@ -19,7 +19,8 @@ from typing import NamedTuple
 import numpy as np
 
 from xlgen_hf import Vocabulary, load_rows, read_vocabulary
-from xlgen_hf.encoders.embedding import embed_texts, load_encoder, recipe_of
+from xlgen_hf.encoders.embedding import embed_texts, recipe_of
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.retrieval.index_parts import fingerprints_of, label_matrix

@@ -10,17 +10,20 @@ from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 from torch.export import Dim
-from transformers import EncoderDecoderCache, PreTrainedModel
+from transformers import EncoderDecoderCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import ModelOutput
 
 from .decoding.memory import XLGenMemory
-from .encoders.exported import ENCODER, Graph, write_export
+from .encoders.exported import ENCODER, EncoderFacts, Graph, write_export
+from .encoders.file_tokenizer import FileTokenizer, same_tokens
+from .encoders.loaded import LoadedTokenizer, longest_text
 from .errors import ConfigurationError, MissingExtraError
-from .files.model_checks import local_model
+from .files.local_model import local_model
 from .files.model_folder import (
     MODEL_FILES,
     RETRIEVER_FOLDER,
@@ -32,12 +35,14 @@ from .files.model_folder import (
 )
 from .files.saving import plain_folder, read_folder, replace_files
 from .files.serialization import write_tensors
+from .files.tokenizer_checks import TOKENIZER_FILE
 from .labels.space import LabelSpace
 from .loading import holds_model, load_model
 from .modeling_xlgen import XLGenForConditionalGeneration
 from .modules.compatibility import cache_argument, cache_of
 from .modules.dry_run import Difference, dry_run
 from .modules.exported import CROSS, STEP, filled_cache, load_exported, step_inputs, tensors_of
+from .modules.only_predicts import run_graph
 from .processing_xlgen import XLGenProcessor
 from .retrieval.retriever import LabelRetriever
 from .settings import Precision
@@ -47,6 +52,7 @@ __all__ = ["export_encoder", "export_folder", "export_model", "quantize_graphs"]
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _TORCH = "2.13"  # that of 2.6 fails with the onnxscript of today; none between was tried
 _LARGEST = 2**31 - 2**24  # bytes of a file in ONNX, with room for what is not weights
+_LONGEST = 2**31  # tokens of a text, where nothing says so
 _ROWS, _LENGTH, _TARGET = 3, 7, 4  # sizes of the examples that are traced; graphs take any
 _FREE = Dim.DYNAMIC
 _TEXTS = {0: _FREE, 1: _FREE}
@@ -95,8 +101,9 @@ def _export(folder: Path, name: str, aside: Path, precision: Precision) -> None:
     if has_model:
         export_model(*load_model(str(folder)), aside, precision)
     if retriever.is_dir():
-        encoder, _ = LabelRetriever.load(retriever, num_labels=len(LabelSpace.load(folder))).encoder
-        export_encoder(encoder, aside / RETRIEVER_FOLDER, precision)
+        model, tokenizer = LabelRetriever.load(retriever, num_labels=len(LabelSpace.load(folder))).encoder
+        not_exported = cast("PreTrainedModel", model), cast("PreTrainedTokenizerBase", tokenizer)
+        export_encoder(*not_exported, aside / RETRIEVER_FOLDER, precision)
 
 
 def export_model(
@@ -135,27 +142,39 @@ def export_model(
         quantize_graphs(paths.values())
 
 
-def export_encoder(encoder: PreTrainedModel, folder: Path, precision: Precision) -> None:
-    """Write the graph of an encoder.
+def export_encoder(
+    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, precision: Precision
+) -> None:
+    """Write the graph of a retriever's encoder.
 
     Args:
         encoder: the encoder; it can be trained no more.
-        folder: the folder.
+        tokenizer: its tokenizer.
+        folder: the folder, which has the tokenizer's files.
         precision: see [`export_folder`].
 
     Raises:
         ConfigurationError: if the encoder cannot be exported.
     """
     _prepare(encoder)
-    path = write_export(folder, precision) / f"{ENCODER}.onnx"
+    facts = _facts(encoder, tokenizer, folder)
+    path = write_export(folder, precision, facts) / f"{ENCODER}.onnx"
     _trace_encoder(encoder, path)
     ids, mask = _example_texts(encoder.config.vocab_size, _ROWS + 1, _LENGTH + 2)
-    (computed,) = Graph(path)(ids, mask)
+    (computed,) = run_graph(Graph(path), ids, mask)
     with torch.no_grad():
         expected = encoder(input_ids=ids, attention_mask=mask).last_hidden_state
     _check(Difference.of(expected[mask > 0], computed[mask > 0]), encoder.config.model_type)
     if precision == "int8":
         quantize_graphs([path])
+
+
+def _facts(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> EncoderFacts:
+    """What [`EncoderFacts`] says; transformers reads the tokenizer where its file alone makes another one."""
+    own = LoadedTokenizer(tokenizer)
+    longest = int(min(longest_text(encoder.config, tokenizer), _LONGEST))
+    is_file = (folder / TOKENIZER_FILE).is_file() and same_tokens(FileTokenizer.read(folder, own.padding_id), own)
+    return {"longest": longest, "tokenizer": "tokenizers" if is_file else "transformers", "padding_id": own.padding_id}
 
 
 def _prepare(model: PreTrainedModel) -> None:

@@ -7,22 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
-import torch
-
-from .encoders.number_types import NumberType, number_type
 from .errors import ConfigurationError, ModelFolderError
-from .files.model_checks import local_model
+from .files.local_model import local_model
 from .files.model_folder import PROCESSOR_FILE, is_exported
 from .files.saving import read_folder
 from .prediction.predictor import Predictor
-from .processing_xlgen import XLGenProcessor
 from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import SOURCE_FOLDERS, load_source_alone
 from .retrieval.retriever import LabelRetriever
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # torch and transformers, which an exported index does without, and starts in a third of the time
+    import torch
+
+    from .encoders.number_types import NumberType
     from .modeling_xlgen import XLGenForConditionalGeneration
     from .modules.exported import GraphModel
+    from .processing_xlgen import XLGenProcessor
 
 __all__ = ["check_pair", "holds_model", "load_model", "load_predictor"]
 
@@ -82,6 +82,8 @@ def _load_pair(
             f"{name} holds an index or label trees, where a model is needed that `xlgen train` wrote; "
             "load_predictor, `xlgen predict` and `xlgen tag` take both."
         )
+    from .processing_xlgen import XLGenProcessor
+
     processor = XLGenProcessor.from_pretrained(folder)
     model = load(folder)
     model.name_or_path = str(name)
@@ -158,6 +160,8 @@ def _compute_in(
 ) -> None:
     """Let a model, and an encoder that retrieves, compute in another type of numbers."""
     if dtype is not None:
+        from .encoders.number_types import number_type
+
         for module in (model, None if retriever is None else retriever.encoder[0]):
             if module is not None:
                 module.to(number_type(dtype, device or "cpu"))

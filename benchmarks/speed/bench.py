@@ -18,7 +18,8 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTraining
 
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.encoders.checkpoints import fetch_checkpoint
-from xlgen_hf.encoders.embedding import embed_texts, load_encoder, recipe_of
+from xlgen_hf.encoders.embedding import embed_texts, recipe_of
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor

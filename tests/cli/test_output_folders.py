@@ -9,7 +9,7 @@ import pytest
 from tiny import ROWS
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.outputs import RECORD_FILE, claim_folder

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, BertConfig
 
 from xlgen_hf.encoders import checkpoints
 from xlgen_hf.encoders.checkpoints import checkpoint_errors, load_error_hint, resolve_checkpoint
-from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import CheckpointError, DataError, ModelFolderError
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"

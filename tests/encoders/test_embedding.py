@@ -24,7 +24,8 @@ from transformers import (
 )
 
 from xlgen_hf.encoders import embedding
-from xlgen_hf.encoders.embedding import embed_texts, load_encoder
+from xlgen_hf.encoders.embedding import embed_texts
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import CheckpointError, ConfigurationError, DataError
 from xlgen_hf.files.serialization import write_tensors
 

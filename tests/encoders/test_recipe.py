@@ -14,7 +14,8 @@ from scipy.sparse import csr_matrix
 from sources import label_ids
 from tiny import ROWS
 
-from xlgen_hf.encoders.embedding import embed_texts, load_encoder, pool
+from xlgen_hf.encoders.embedding import embed_texts
+from xlgen_hf.encoders.loaded import load_encoder, pool
 from xlgen_hf.encoders.recipe import EmbeddingRecipe, read_recipe
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
 from xlgen_hf.labels.changes import LabelChange

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from tokenizers.processors import TemplateProcessing
 
-from xlgen_hf.encoders.embedding import embed_texts, load_encoder
+from xlgen_hf.encoders.embedding import embed_texts
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.encoders.recipe import EmbeddingRecipe
 from xlgen_hf.encoders.token_vectors import TokenVectors
 

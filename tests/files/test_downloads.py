@@ -9,7 +9,7 @@ import torch
 from huggingface_hub import HfApi, constants
 
 from xlgen_hf.encoders.checkpoints import fetch_checkpoint
-from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import CheckpointError, HubError
 from xlgen_hf.files import downloads
 from xlgen_hf.files.model_folder import download_patterns

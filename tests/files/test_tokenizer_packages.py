@@ -7,9 +7,9 @@ from importlib.util import find_spec
 
 import pytest
 
-from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import MissingExtraError, ModelFolderError
-from xlgen_hf.files.model_checks import try_tokenizer
+from xlgen_hf.files.tokenizer_checks import try_tokenizer
 
 # The first bytes of a file of SentencePiece (a field with a piece), and the first line of one of tiktoken.
 FILES = {"sentencepiece": ("spiece.model", b"\n\x0e\n\x05<pad>\x15\x00\x00\x00\x00\x18\x03"),

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from sources import ROW_TEXTS, make_retriever, make_trees
 
-from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.ranking.score_model import ScoreModel

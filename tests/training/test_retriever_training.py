@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from xlgen_hf.encoders.embedding import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder
 from xlgen_hf.errors import CheckpointError
 from xlgen_hf.retrieval.retriever import LabelRetriever
 from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints, train_encoder

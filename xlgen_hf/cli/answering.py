@@ -20,7 +20,12 @@ SERVER_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart"
 
 
 def load_on_device(
-    name: str, device: str | None, predict_with: str | None = None, dtype: NumberType | None = None
+    name: str,
+    device: str | None,
+    predict_with: str | None = None,
+    dtype: NumberType | None = None,
+    *,
+    quiet: bool = False,
 ) -> Predictor:
     """Whatever predicts labels, on a device: by default on a GPU where there is one, and it can be moved there.
 
@@ -29,24 +34,29 @@ def load_on_device(
         device: the device; None for the default, where each of several processes of a machine takes another GPU.
         predict_with: the part that predicts; see `load_model`.
         dtype: what it computes in; see `load_model`. What was exported has a type of its own, which `auto` keeps.
+        quiet: show no progress bar of weights that load.
     """
-    import torch
-
-    from ..files.model_checks import local_model
+    from ..files.local_model import local_model
     from ..files.model_folder import holds_graphs
     from ..loading import load_predictor
 
     exported = holds_graphs(local_model(name, {}))
-    if device is None and torch.cuda.is_available() and not exported:
+    if device is None and not exported:
         device = _own_gpu()
+    if quiet and not exported:
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
     chosen = None if exported and dtype == "auto" else dtype
     return load_predictor(name, device=device or "cpu", dtype=chosen, predict_with=predict_with)
 
 
-def _own_gpu() -> str:
-    """The GPU of this process, by its number on the machine (`torchrun`), or the first one."""
-    import torch
+def _own_gpu() -> str | None:
+    """The GPU of this process, by its number on the machine (`torchrun`), or the first one; None without any."""
+    import torch  # not above: an exported index does without
 
+    if not torch.cuda.is_available():
+        return None
     number = os.environ.get("LOCAL_RANK")
     return f"cuda:{int(number) % torch.cuda.device_count()}" if number else "cuda"
 

@@ -331,7 +331,7 @@ def _make_label_trees(space: LabelSpace, rows: Dataset, kind: TreeKind, threads:
 
 def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | None) -> ScoreModel:
     """Weights, thresholds and the rule of what predicts, from validation rows where there are some."""
-    from ..prediction.candidate_ranker import name_of_source
+    from ..prediction.kinds import name_of_source
     from ..prediction.predictor import Predictor
     from ..ranking.fitting import weighed_model
     from ..ranking.score_model import ScoreModel

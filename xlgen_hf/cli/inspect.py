@@ -91,7 +91,7 @@ def _read(source: str | None, files: dict[str, str], rows: RowOptions) -> dict[s
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
-    from ..files.model_checks import try_tokenizer
+    from ..files.tokenizer_checks import try_tokenizer
 
     with checkpoint_errors(name):
         return try_tokenizer(Path(fetch_checkpoint(name)))

@@ -229,8 +229,8 @@ def no_such_option(name: str, known: Iterable[str]) -> UsageProblem:
 
 def _usable_device(name: str | None) -> str | None:
     """Refuse a device that torch cannot compute on."""
-    if name is None:
-        return None
+    if name in (None, "cpu"):
+        return name
     import torch
 
     try:

@@ -44,10 +44,7 @@ def tag(
     xlgen tag "Bread and cheese : recipes from the Alps" --model my-index
     """  # noqa: D301  \b keeps the line of the example apart
     wanted = _texts(texts or [])  # before anything heavy is loaded
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # of weights that load: the answer is all there is to see
-    predictor = load_on_device(model, device, dtype=dtype)
+    predictor = load_on_device(model, device, dtype=dtype, quiet=True)  # the answer is all there is to see
     answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True, concepts=json)
     for number, (text, answer) in enumerate(zip(wanted, answers, strict=True)):
         if json:

@@ -6,14 +6,16 @@ import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 from numbers import Integral
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
 
-from ..configuration_xlgen import Pool
 from ..errors import ConfigurationError
 from ..ranking.scored_labels import Combination, ScoredLabels, combine
-from .search import LabelSets
+from ..settings import Pool
+
+if TYPE_CHECKING:
+    from .search import LabelSets
 
 __all__ = ["MAX_BEAMS", "DecodedSet", "DecodingOptions", "scored_sets", "to_decoded"]
 

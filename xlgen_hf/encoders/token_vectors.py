@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from transformers import PreTrainedTokenizerBase
+
+from .text_encoder import TextTokenizer
 
 __all__ = ["TokenVectors"]
 
@@ -20,10 +20,10 @@ class TokenVectors:
     """
 
     def __init__(self) -> None:
-        self._states: dict[int, tuple[torch.Tensor, int]] = {}  # text -> states of its batch, (B, S, H), and its row
+        self._states: dict[int, tuple[np.ndarray, int]] = {}  # text -> states of its batch, (B, S, H), and its row
         self._spans: list[np.ndarray] = []
 
-    def add(self, rows: np.ndarray, hidden: torch.Tensor) -> None:
+    def add(self, rows: np.ndarray, hidden: np.ndarray) -> None:
         """Keep the states of a batch.
 
         Args:
@@ -32,9 +32,7 @@ class TokenVectors:
         """
         self._states |= {text: (hidden, row) for row, text in enumerate(rows.tolist())}
 
-    def locate(
-        self, texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, prompt: str, lengths: np.ndarray
-    ) -> None:
+    def locate(self, texts: Sequence[str], tokenizer: TextTokenizer, prompt: str, lengths: np.ndarray) -> None:
         """Find the characters that tokens stand for; a tokenizer that does not say so leaves all texts without.
 
         Args:
@@ -43,11 +41,9 @@ class TokenVectors:
             prompt: what stands before each text; its tokens are left out.
             lengths: tokens of each that are read, `(N,)`.
         """
-        if not tokenizer.is_fast or not texts:
-            return
         # Without truncation, which is a setting of the tokenizer that other threads would see.
-        found = tokenizer([prompt + text for text in texts], return_offsets_mapping=True, verbose=False)
-        for spans, length in zip(found["offset_mapping"], lengths.tolist(), strict=True):
+        found = tokenizer.spans([prompt + text for text in texts]) if texts else None
+        for spans, length in zip(found, lengths.tolist(), strict=True) if found else ():
             after = next((place for place, (begin, end) in enumerate(reversed(spans)) if end > begin), 0)
             kept = spans if len(spans) <= length else spans[: length - after]  # the special tokens at the end stay
             self._spans.append((np.array(kept, dtype=np.int64).reshape(-1, 2) - len(prompt)).clip(min=0))
@@ -68,5 +64,5 @@ class TokenVectors:
         hidden, row = self._states[text]
         spans = self._spans[text]
         inside = spans[:, 1] > spans[:, 0]
-        states = hidden[row, : len(spans)].cpu().numpy()[inside]
+        states = hidden[row, : len(spans)][inside]
         return vectors @ states.T, spans[inside]

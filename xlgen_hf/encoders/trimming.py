@@ -35,8 +35,8 @@ from transformers import (
 from ..errors import CheckpointError, ConfigurationError
 from ..files.atomic import follow_umask, save_errors, unfinished_folder
 from ..files.leftovers import ABOUT_TRIMMED_FILE, TRIMMED_PREFIX
-from ..files.model_checks import try_tokenizer
 from ..files.serialization import JSON, read_json, write_json
+from ..files.tokenizer_checks import try_tokenizer
 from .causal import is_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
 from .recipe import RECIPE_FILES, read_recipe

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import distributions
 from math import prod
 from pathlib import Path
 from typing import TypedDict
@@ -13,15 +12,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedTokenizerBase
 
 from ..configuration_xlgen import XLGenConfig
-from ..errors import MissingExtraError, ModelFolderError, XLGenError
-from .downloads import HUB_OPTIONS, download, hub_options
-from .model_folder import CONFIG_FILE, PROCESSOR_FILE, download_patterns, variant_of, weight_files
-from .saving import current_folder
+from ..errors import ModelFolderError, XLGenError
+from .model_folder import CONFIG_FILE, PROCESSOR_FILE, weight_files
 from .schema import Fields, anything, boolean, integer, read_object, shown, string
 from .serialization import JSON, read_errors
+from .tokenizer_checks import SHORTEST_TEXT, TOKENIZER_CONFIG_FILE, try_tokenizer
 
 __all__ = [
     "PROCESSOR_FORM",
@@ -33,22 +31,13 @@ __all__ = [
     "load_config",
     "load_errors",
     "load_tokenizer",
-    "local_model",
     "read_processor_settings",
-    "try_tokenizer",
 ]
 
 _MOST_CLASSES = 100_000
 _BOUNDS = {"max_window_layers"}  # layers below which others are told apart (Qwen); a model may have fewer
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
-_SHORTEST, _LONGEST = 4, 1_000_000  # tokens of an input or target
-_TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
-_TOKENIZER_FILES = ("tokenizer.json", _TOKENIZER_CONFIG_FILE)
-_SUBWORD_MODELS = {".model", ".spm", ".tiktoken"}  # how files of SentencePiece and tiktoken end
-_FIRST_FIELD = b"\n"  # with which the protocol buffers of SentencePiece begin; tiktoken has lines of text
-_SPECIAL_IDS = ("pad_token_id", "unk_token_id", "eos_token_id", "sep_token_id", "bos_token_id", "cls_token_id")
-_TRIED_TEXTS = ("a", "", "Ab, c-1 \u00e4\u4e2d\U0001f600 " * 8)  # what a tokenizer knows, and what none may know
-_TRIED_LENGTH = 16
+_LONGEST = 1_000_000  # tokens of an input or target
 
 
 class _RequiredSettings(TypedDict):
@@ -68,8 +57,8 @@ class ProcessorSettings(_RequiredSettings, total=False):
 PROCESSOR_FORM = Fields[ProcessorSettings](
     {
         "processor_class": string(),
-        "max_source_length": integer(minimum=_SHORTEST, maximum=_LONGEST),
-        "max_target_length": integer(minimum=_SHORTEST, maximum=_LONGEST),
+        "max_source_length": integer(minimum=SHORTEST_TEXT, maximum=_LONGEST),
+        "max_target_length": integer(minimum=SHORTEST_TEXT, maximum=_LONGEST),
         "clusters": boolean(),
         "candidates": anything(),
         "auto_map": anything(),  # where the modules are in a repository with code; for transformers
@@ -85,33 +74,6 @@ _LOAD_ERRORS = (
     ArithmeticError, AttributeError, AssertionError, ImportError, LookupError, MemoryError, OSError, RuntimeError,
     SafetensorError, StrictDataclassError, TypeError, ValueError,
 )  # fmt: skip
-
-
-def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Path:
-    """The folder of a model; one on the Hub is brought here first, all files of one commit.
-
-    Args:
-        name: a folder, or a Hub id.
-        options: those of `from_pretrained`; the ones about the Hub are taken out where they served.
-        parts: the parts of the model that are needed (see `model_folder.PARTS`); all if none is named.
-
-    Raises:
-        HubError: if it is not a folder, and the Hub does not give it.
-        ModelFolderError: if it is a file, or the folder holds an interrupted save of elsewhere.
-    """
-    folder = Path(name)
-    if folder.is_dir():
-        if options.get("subfolder"):
-            folder = folder / str(options.pop("subfolder"))
-        if __package__ == "xlgen_hf.files":
-            return current_folder(folder)
-        return folder
-    if folder.is_file():
-        raise ModelFolderError(f"{folder} is a file, where the folder of a model is needed.")
-    of_hub, variant = hub_options(options), None if parts else variant_of(options)
-    for key in (*HUB_OPTIONS, "_commit_hash"):
-        options.pop(key, None)
-    return download(str(name), download_patterns(*parts, variant=variant), of_hub)
 
 
 @contextmanager
@@ -336,67 +298,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     Raises:
         ModelFolderError: if its files make no tokenizer, or one without a padding token or an end token.
     """
-    read_object(folder / _TOKENIZER_CONFIG_FILE)
+    read_object(folder / TOKENIZER_CONFIG_FILE)
     # Without a config the Auto class would read the model's, and warn where it does not know its type: code out of a
     # repository registers none.
     tokenizer = try_tokenizer(folder, XLGenConfig(backbone=PreTrainedConfig()))
     if tokenizer.pad_token_id is None or {tokenizer.eos_token_id, tokenizer.sep_token_id} == {None}:
-        raise ModelFolderError(f"{folder / _TOKENIZER_CONFIG_FILE}: a padding token and an end token are needed.")
+        raise ModelFolderError(f"{folder / TOKENIZER_CONFIG_FILE}: a padding token and an end token are needed.")
     return tokenizer
-
-
-def try_tokenizer(folder: Path, config: PreTrainedConfig | None = None) -> PreTrainedTokenizerBase:
-    """The tokenizer of any checkpoint, which has encoded a few texts.
-
-    Args:
-        folder: the folder of the checkpoint.
-        config: its config, where that is known; read from the folder if None.
-
-    Raises:
-        MissingExtraError: if its files need a package that is not installed.
-        ModelFolderError: if its files make no tokenizer, or one that cannot encode.
-    """
-    found = [name for name in _TOKENIZER_FILES if (folder / name).exists()]  # some tokenizers have other files alone
-    for name in found:
-        read_object(folder / name)
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, config=config, trust_remote_code=False
-        )
-        for text in _TRIED_TEXTS:
-            tokenizer(text, truncation=True, max_length=_TRIED_LENGTH, verbose=False)
-        ids = {name: getattr(tokenizer, name) for name in _SPECIAL_IDS}
-        longest = tokenizer.model_max_length
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as err:  # of a damaged file the Rust library of tokenizers raises `Exception`, or it panics
-        if __package__ == "xlgen_hf.files":
-            for package, extra in _needed_packages(folder):
-                if not any(distributions(name=package)):
-                    raise MissingExtraError(package, extra) from err
-        raise ModelFolderError(
-            f"{folder}: {' or '.join(found) or 'what it holds'} makes no tokenizer: {err or type(err).__name__}"
-        ) from err
-    odd = next((name for name, token in ids.items() if token is not None and type(token) is not int), None)
-    settings = folder / _TOKENIZER_CONFIG_FILE
-    if odd is not None:
-        raise ModelFolderError(f"{settings}: {odd} is {shown(ids[odd])}; it must be an integer.")
-    if type(longest) not in (int, float) or not longest >= _SHORTEST:
-        raise ModelFolderError(
-            f"{settings}: model_max_length is {shown(longest)}; it must be a number >= {_SHORTEST}."
-        )
-    return tokenizer
-
-
-def _needed_packages(folder: Path) -> list[tuple[str, str]]:
-    """Packages that read the files of a tokenizer, and the extras that bring them; none for a `tokenizer.json`."""
-    if (folder / _TOKENIZER_FILES[0]).is_file():
-        return []
-    needed: list[tuple[str, str]] = []
-    for path in sorted(path for path in folder.glob("*") if path.suffix in _SUBWORD_MODELS):
-        with path.open("rb") as file:
-            is_sentencepiece = file.read(1) == _FIRST_FIELD
-        extra = "sentencepiece" if is_sentencepiece else "tiktoken"
-        needed += [(extra, extra)]
-        needed += [("protobuf", extra)] if is_sentencepiece else []
-    return needed

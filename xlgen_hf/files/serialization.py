@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from mmap import ACCESS_COPY, mmap
 from pathlib import Path
 from stat import S_ISREG
-from typing import NoReturn, TypeAlias
+from typing import NoReturn, TypeAlias, cast
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -29,6 +32,13 @@ __all__ = [
 
 JSON: TypeAlias = "bool | int | float | str | list[JSON] | dict[str, JSON] | None"
 """A parsed JSON value; `schema` checks that it is what a reader needs, and says so to the type checker."""
+
+_NUMBER_TYPES: dict[str, type] = {
+    "BOOL": np.bool_, "U8": np.uint8, "I8": np.int8, "U16": np.uint16, "I16": np.int16, "F16": np.float16,
+    "U32": np.uint32, "I32": np.int32, "F32": np.float32, "U64": np.uint64, "I64": np.int64, "F64": np.float64,
+    "C64": np.complex64,
+}  # fmt: skip
+"""Of the types that safetensors has, those of numpy."""
 
 
 @contextmanager
@@ -128,9 +138,27 @@ def map_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         ModelFolderError: if the file is missing, unreadable or damaged.
     """
     path = Path(path)
-    with (
-        read_errors(path, "a safetensors file of number types that numpy has"),
-        safe_open(path, framework="pt") as file,  # torch's tensors are views of the mapped file, numpy's copies
-    ):
-        arrays = {name: file.get_tensor(name).numpy() for name in file.keys()}
-        return arrays, file.metadata() or {}
+    with read_errors(path, "a safetensors file of number types that numpy has"):
+        with safe_open(path, framework="numpy") as checked:  # the file is whole; its arrays would be copies
+            metadata = checked.metadata() or {}
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = parse_json(file.read(length).decode())
+            mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)  # who writes into an array changes no file
+        assert isinstance(header, dict)
+        header.pop("__metadata__", None)
+        return {name: _mapped_array(mapped, 8 + length, entry) for name, entry in header.items()}, metadata
+
+
+def _mapped_array(mapped: mmap, begin: int, entry: JSON) -> np.ndarray:
+    """The array that an entry of a header, which was checked, describes; the data begins at that byte."""
+    assert isinstance(entry, dict)
+    name, shape, offsets = (
+        str(entry["dtype"]),
+        cast("list[int]", entry["shape"]),
+        cast("list[int]", entry["data_offsets"]),
+    )
+    if name not in _NUMBER_TYPES:
+        raise TypeError(f"numpy has no type {name}")
+    count = math.prod(shape)
+    return np.frombuffer(mapped, _NUMBER_TYPES[name], count, begin + offsets[0] if count else 0).reshape(shape)

@@ -14,13 +14,14 @@ from transformers.modeling_outputs import ModelOutput, Seq2SeqLMOutput
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import LastValue
-from ..encoders.exported import ENCODER, ExportedEncoder, Graph, OnlyPredicts, read_graphs
+from ..encoders.exported import ENCODER, Graph, read_graphs
 from ..errors import ConfigurationError
 from ..files.model_checks import check_loaded, load_config, load_errors
 from ..files.model_folder import WEIGHTS_FILE
 from ..files.serialization import read_tensors
 from .compatibility import cache_argument, take_cache
 from .conditioning import ConditionedEncoderMixin
+from .only_predicts import GraphEncoder, OnlyPredicts, run_graph
 from .output_layer import KeptRows, RestrictedOutputMixin
 from .parts import add_parts
 
@@ -78,13 +79,13 @@ class ExportedBackbone(OnlyPredicts):
 
     def __init__(self, config: XLGenConfig, encoder: Graph, cross: Graph, step: Graph) -> None:
         super().__init__()
-        self.encoder = ExportedEncoder(encoder, config)
+        self.encoder = GraphEncoder(encoder, config)
         layers = len(cross.outputs) // 2
         cross.check(["memory"], 2 * layers)
         step.check(step_inputs(layers), 2 + 2 * layers, config.num_output_tokens or config.vocab_size)
         self._cross, self._step = cross, step
 
-    def get_encoder(self) -> ExportedEncoder:
+    def get_encoder(self) -> GraphEncoder:
         """The encoder."""
         return self.encoder
 
@@ -114,7 +115,7 @@ class ExportedBackbone(OnlyPredicts):
         """
         cache = take_cache(dict(inputs))
         if not isinstance(cache, EncoderDecoderCache) or not cache.cross_attention_cache.get_seq_length():
-            cross = self._cross(encoder_outputs.last_hidden_state)
+            cross = run_graph(self._cross, encoder_outputs.last_hidden_state)
             nothing = [part[:, :, :0] for part in cross]
             cache = EncoderDecoderCache(filled_cache(nothing), filled_cache(cross))
         steps = [self._extend(cache, tokens, attention_mask) for tokens in decoder_input_ids.split(1, dim=1)]
@@ -126,7 +127,8 @@ class ExportedBackbone(OnlyPredicts):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits and states of one more token in each row; the cache has its keys and values then."""
         own = cache.self_attention_cache
-        logits, state, *extended = self._step(tokens, mask, *tensors_of(cache.cross_attention_cache), *tensors_of(own))
+        inputs = (tokens, mask, *tensors_of(cache.cross_attention_cache), *tensors_of(own))
+        logits, state, *extended = run_graph(self._step, *inputs)
         for layer, keys, values in zip(own.layers, extended[::2], extended[1::2], strict=True):
             layer.keys, layer.values = keys, values
         return logits, state
@@ -159,7 +161,7 @@ class GraphModel(ConditionedEncoderMixin, RestrictedOutputMixin, nn.Module):
         """Where it computes."""
         return self.backbone.device
 
-    def get_encoder(self) -> ExportedEncoder:
+    def get_encoder(self) -> GraphEncoder:
         """The encoder."""
         return self.backbone.get_encoder()
 

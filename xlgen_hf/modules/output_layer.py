@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import LastValue, XLGenMemory
-from ..encoders.exported import OnlyPredicts
+from ..encoders.exported import ExportedPart
 from ..errors import ConfigurationError
 from ..processing_xlgen import XLGenProcessor
 from .candidate_pointer import CandidatePointer, next_tokens
@@ -111,7 +111,7 @@ class RestrictedOutputMixin:
         if self.config.num_output_tokens is None:
             return
         tokens = processor.label_tokenizer.output_token_ids()
-        if isinstance(self.backbone, OnlyPredicts):  # its graph has the rows of these tokens, whatever labels need
+        if isinstance(self.backbone, ExportedPart):  # its graph has the rows of these tokens, whatever labels need
             missing = len(set(tokens) - set(self.output_token_ids.tolist()))
             if missing:
                 raise ConfigurationError(

@@ -8,10 +8,11 @@ from typing import Protocol, TypeVar
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..encoders.exported import OnlyPredicts
+from ..encoders.exported import ExportedPart
 from ..errors import ConfigurationError
 from ..files.downloads import HUB_OPTIONS
-from ..files.model_checks import check_loaded, check_model, load_errors, local_model
+from ..files.local_model import local_model
+from ..files.model_checks import check_loaded, check_model, load_errors
 from ..files.model_folder import ADAPTER_CONFIG_FILE, is_exported, variant_of
 from ..files.saving import read_folder, replace_files
 
@@ -167,7 +168,7 @@ class ModelFilesMixin:
             ConfigurationError: if the model should also be pushed.
         """
         backbone = getattr(self, "backbone", None)
-        if isinstance(backbone, OnlyPredicts):
+        if isinstance(backbone, ExportedPart):
             backbone.save_pretrained()  # says why not
         if kwargs.get("push_to_hub"):
             raise ConfigurationError(

@@ -1,6 +1,6 @@
 """The candidate head of XLGen-RCL as a source: retrieved candidates, ranked by one encoder pass and no decoder.
 
-Also which source a model predicts with, and what sources are called.
+Also which source a model predicts with.
 """
 
 from __future__ import annotations
@@ -11,12 +11,11 @@ import numpy as np
 
 from ..processing_xlgen import XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource, TextBatch
-from ..retrieval.retriever import LabelRetriever
+from ..ranking.sources import TextBatch
 from .encoding import GeneratorModel, ModelSource
 from .generator import Generator
 
-__all__ = ["CandidateRanker", "model_source", "name_of_source"]
+__all__ = ["CandidateRanker", "model_source"]
 
 
 class CandidateRanker(ModelSource):
@@ -55,14 +54,3 @@ def model_source(model: GeneratorModel, processor: XLGenProcessor) -> CandidateR
     if model.config.predicts_with == "candidate_head":
         return CandidateRanker(model, processor)
     return Generator(model, processor)
-
-
-def name_of_source(source: CandidateSource) -> str:
-    """What the scores of a source are called, in a fusion and in evidence.
-
-    Args:
-        source: a generator, a candidate head, a retriever or label trees.
-    """
-    if isinstance(source, ModelSource):
-        return "generated" if isinstance(source, Generator) else "candidate_head"
-    return "retrieval" if isinstance(source, LabelRetriever) else "label_trees"

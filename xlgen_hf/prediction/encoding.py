@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
-import torch
-from transformers import Cache
 
-from ..configuration_xlgen import XLGenConfig
-from ..decoding.memory import XLGenMemory
-from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
-from ..retrieval.candidate_inputs import SCORES
+from ..retrieval.weighing import SCORES
 
-__all__ = ["Encoded", "GeneratorModel", "ModelSource"]
+if TYPE_CHECKING:  # an index has no model, and starts in a third of the time without these
+    import torch
+    from transformers import Cache
+
+    from ..configuration_xlgen import XLGenConfig
+    from ..decoding.memory import XLGenMemory
+    from ..processing_xlgen import EncodedText, XLGenProcessor
+
+__all__ = ["Encoded", "GeneratorModel", "ModelSource", "length_batches"]
 
 
 class GeneratorModel(Protocol):
@@ -119,7 +122,12 @@ class ModelSource(ABC):
     Args:
         model: the model, in evaluation mode.
         processor: its processor.
+
+    Attributes:
+        generates: whether it searches for label sets.
     """
+
+    generates: ClassVar[bool] = False
 
     def __init__(self, model: GeneratorModel, processor: XLGenProcessor) -> None:
         self.model = model
@@ -139,7 +147,6 @@ class ModelSource(ABC):
         """The encoded texts of a batch; encoded once."""
         return batch.once(self, "encoded", lambda: self.encode(self.processor.encode_texts(batch)))
 
-    @torch.no_grad()
     def encode(self, texts: Sequence[EncodedText]) -> Encoded:
         """Run the encoder; `bcl` predicts clusters, the others have none."""
         return self.run_encoder(texts, [[] for _ in texts], None)
@@ -154,9 +161,18 @@ class ModelSource(ABC):
         """
         rows = [self.processor.build_input(text, of_text, task) for text, of_text in zip(texts, clusters, strict=True)]
         inputs = self.processor.pad(rows, candidates=[text.candidates for text in texts]).to(self.model.device)
-        memory = self.model.encode(**inputs)
+        import torch  # not above; see there
+
+        with torch.no_grad():
+            memory = self.model.encode(**inputs)
         active = list(clusters) if memory.cluster_bits is None else _active_clusters(memory)
         return Encoded(list(texts), memory, active)
+
+
+def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+    """Numbers of the texts of each batch, longest texts first."""
+    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
+    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
 
 def _active_clusters(memory: XLGenMemory) -> list[list[int]]:

@@ -14,9 +14,8 @@ from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, TextBatch
 from ..retrieval.evidence import DocumentEvidence, NameEvidence, RetrievalEvidence, retrieval_evidence
 from ..retrieval.retriever import LabelRetriever
-from .candidate_ranker import name_of_source
 from .encoding import ModelSource
-from .generator import Generator
+from .kinds import is_generator, name_of_source
 
 __all__ = ["SCORE_NAMES", "LabelEvidence", "explain_batch", "input_candidates"]
 
@@ -203,8 +202,8 @@ def _guiding_clusters(
     source: CandidateSource, batch: TextBatch, text: np.ndarray, labels: np.ndarray
 ) -> list[list[str]]:
     """Names of the clusters that guided the generation of a label's text and hold the label, for each label."""
-    clusters = source.processor.clusters if isinstance(source, Generator) else None
-    if clusters is None or not isinstance(source, Generator):
+    clusters = source.processor.clusters if is_generator(source) else None
+    if clusters is None or not is_generator(source):
         return [[] for _ in labels]
     guiding = source.encoded(batch).clusters
     own = clusters.assignment[labels].tolist()

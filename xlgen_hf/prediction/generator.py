@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,9 +20,9 @@ from ..processing_xlgen import EncodedText, XLGenProcessor
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import TextBatch
 from ..settings import BATCH_SIZE
-from .encoding import Encoded, GeneratorModel, ModelSource
+from .encoding import Encoded, GeneratorModel, ModelSource, length_batches
 
-__all__ = ["Generator", "length_batches"]
+__all__ = ["Generator"]
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +37,8 @@ class Generator(ModelSource):
         processor: its processor.
         decoding: how to search; the model's own way if None.
     """
+
+    generates = True
 
     def __init__(
         self, model: GeneratorModel, processor: XLGenProcessor, decoding: DecodingOptions | None = None
@@ -418,12 +420,6 @@ class Generator(ModelSource):
 def _with_given(decoded: Sequence[DecodedSet], given: Sequence[Sequence[int]]) -> list[list[int]]:
     """The labels of each text: those that it has already, and those that were found."""
     return [[*one.labels, *labels] for one, labels in zip(decoded, given or [()] * len(decoded), strict=True)]
-
-
-def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of the texts of each batch, longest texts first."""
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 
 
 def _add_in_order(found: dict[int, float], labels: np.ndarray, log_probs: np.ndarray, k: int) -> None:

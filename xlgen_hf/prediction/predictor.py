@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -17,18 +17,20 @@ from ..errors import ConfigurationError
 from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
-from ..processing_xlgen import XLGenProcessor
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
 from ..retrieval.retriever import LabelRetriever
 from ..settings import BATCH_SIZE
-from .candidate_ranker import model_source, name_of_source
-from .encoding import GeneratorModel, ModelSource
+from .encoding import GeneratorModel, ModelSource, length_batches
 from .evidence import LabelEvidence, explain_batch, input_candidates
-from .generator import Generator, length_batches
+from .kinds import is_generator, name_of_source
 from .results import LabelPrediction, NovelLabel, add_confidence, form_of_answers
+
+if TYPE_CHECKING:
+    from ..processing_xlgen import XLGenProcessor
+    from .generator import Generator
 
 __all__ = ["RANKED", "Predictor", "RankedTexts", "Ranking", "candidate_values"]
 
@@ -113,12 +115,14 @@ class Predictor:
         self.score_model = score_model or ScoreModel()
         self.cluster_names = list(cluster_names)
         self.vocabulary = vocabulary
-        if not isinstance(source, Generator) and self.score_model.rule.kind == "own":
+        if not is_generator(source) and self.score_model.rule.kind == "own":
             self.score_model = replace(self.score_model, rule=_UNTUNED)
 
     @classmethod
     def from_model(cls, model: GeneratorModel, processor: XLGenProcessor) -> Predictor:
         """The predictor of an XLGen model and its processor."""
+        from .candidate_ranker import model_source  # torch and transformers, which an exported index does without
+
         clusters = processor.clusters
         names = [] if clusters is None else clusters.names
         source = model_source(model, processor)
@@ -167,7 +171,7 @@ class Predictor:
         Raises:
             ConfigurationError: if the model has no clusters, or none of such a name.
         """
-        clusters = self.source.processor.clusters if isinstance(self.source, Generator) else None
+        clusters = self.source.processor.clusters if is_generator(self.source) else None
         if clusters is None:
             raise ConfigurationError(f"The model has no clusters, so none of the names {list(names)}.")
         return clusters.labels_of(names)
@@ -315,7 +319,7 @@ class Predictor:
                 batch = TextBatch(in_batch, depth, allowed, of_rows, explained=explained is not None)
                 blocks.append(self._rank_batch(source, batch, k))
                 order += rows
-                if isinstance(source, Generator):
+                if is_generator(source):
                     decoded = source.decoded(batch, 0, allowed)
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
@@ -364,7 +368,7 @@ class Predictor:
         return [ids for ids, _ in found] if any(ids for ids, _ in found) else []
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
-        if isinstance(self.source, Generator):
+        if is_generator(self.source):
             if decoding is not None and self.score_model.fusion is not None:
                 # A fusion brings candidates of its own, and has learned from those that the search ends with.
                 decoding = replace(decoding, min_candidates=0)

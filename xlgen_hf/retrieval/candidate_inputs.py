@@ -15,11 +15,9 @@ from ..labels.tokens import TruncationReport
 from ..ranking.fusion import MAX_CANDIDATES
 from ..ranking.scored_labels import ScoredLabels
 from .retriever import LabelRetriever
+from .weighing import SCORES
 
-__all__ = ["SCORES", "CandidateInputs", "InputCandidates"]
-
-SCORES = ("retrieval", "neighbors", "names", "lexical_neighbors", "lexical_names")
-"""What the retriever says of a candidate: its score, and the parts that it is made of (`PARTS`)."""
+__all__ = ["CandidateInputs", "InputCandidates"]
 
 
 class _InputsContent(TypedDict):

@@ -11,9 +11,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import torch
 from scipy.sparse import csr_matrix
 
+from ..encoders.threads import num_threads
 from ..errors import MissingExtraError
 from .search import Found, best_first, nearest, similarity_of_pairs
 
@@ -327,5 +327,5 @@ def _faiss() -> ModuleType:
         import faiss
     except ImportError as err:
         raise MissingExtraError("faiss-cpu", "faiss") from err
-    faiss.omp_set_num_threads(torch.get_num_threads())  # it would take all that there are
+    faiss.omp_set_num_threads(num_threads())  # it would take all that there are
     return faiss

@@ -6,19 +6,15 @@ import logging
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from ..configuration_xlgen import hidden_size
-from ..encoders.embedding import embed_texts, load_encoder, recipe_of
-from ..encoders.exported import load_exported_encoder
+from ..encoders.embedding import embed_texts, recipe_of
 from ..encoders.recipe import EmbeddingRecipe, Side
 from ..encoders.token_vectors import TokenVectors
 from ..errors import ConfigurationError, ModelFolderError
-from ..files.model_checks import check_encoder
-from ..files.model_folder import is_exported
 from ..files.serialization import map_tensors, write_tensors
 from ..labels.changes import LabelChange
 from ..labels.space import LabelSpace
@@ -29,12 +25,14 @@ from .index_parts import FURTHER, FURTHER_CALLED, fingerprints_of, label_matrix,
 from .lexical import LexicalIndex
 from .near_lists import NearLists, NearSearch
 from .near_names import nearest_names
+from .retriever_encoder import RetrieverEncoder, encoder_of_checkpoint, load_retriever_encoder, width_of
 from .search import ExactSearch, Names, VectorSearch
 from .spelling import Spelling, nearest_texts
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
 
 __all__ = ["RETRIEVER_SETTINGS_FILE", "LabelRetriever", "RetrievalSettings"]
 
@@ -75,7 +73,7 @@ class LabelRetriever:
 
     def __init__(
         self,
-        encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+        encoder: RetrieverEncoder,
         documents: np.ndarray,
         names: np.ndarray,
         labels: csr_matrix,
@@ -157,7 +155,7 @@ class LabelRetriever:
             raise ConfigurationError(f"{len(texts)} texts come with {len(label_ids)} label lists; one for each.")
         settings = settings or RetrievalSettings()
         recipe = recipe_of(encoder) if recipe is None else recipe
-        loaded = load_encoder(encoder, recipe) if isinstance(encoder, str) else encoder
+        loaded = encoder_of_checkpoint(encoder, recipe) if isinstance(encoder, str) else encoder
         embed = partial(
             embed_texts,
             encoder=loaded,
@@ -438,8 +436,8 @@ class LabelRetriever:
         """
         folder = Path(folder)
         model, tokenizer = self.encoder
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        model.save_pretrained(folder)  # which an exported one refuses
+        cast("PreTrainedTokenizerBase", tokenizer).save_pretrained(folder)
         tensors = {
             "documents": self.documents,
             "names": self.names,
@@ -475,8 +473,8 @@ class LabelRetriever:
         problem = tensor_problem(tensors, num_labels)
         if problem:
             raise ModelFolderError(f"{path}: {problem}")
-        encoder = _load_encoder(folder, recipe)
-        width, own = hidden_size(encoder[0].config), tensors["names"].shape[1]
+        encoder = load_retriever_encoder(folder, recipe)
+        width, own = width_of(encoder[0]), tensors["names"].shape[1]
         if width != own:
             raise ModelFolderError(f"{path}: embeddings of {own} numbers, the encoder's have {width}.")
         start, ids = tensors["label_start"], tensors["label_ids"]
@@ -490,10 +488,3 @@ class LabelRetriever:
             raise ModelFolderError(f"{path}: {err}") from err
         known = (tensors["documents"], tensors["names"], labels, tensors["fingerprints"])
         return cls(encoder, *known, settings, lexical, recipe, tensors.get(FURTHER), document_names, called, lists)
-
-
-def _load_encoder(folder: Path, recipe: EmbeddingRecipe) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    if is_exported(folder):
-        return load_exported_encoder(folder)
-    check_encoder(folder)
-    return load_encoder(str(folder), recipe)

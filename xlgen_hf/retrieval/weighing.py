@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from scipy.sparse import csr_matrix
 
 from ..encoders.recipe import EmbeddingRecipe
@@ -19,6 +18,7 @@ from .near_lists import NearFacts
 
 __all__ = [
     "PARTS",
+    "SCORES",
     "Neighbors",
     "RetrievalSettings",
     "RetrievedCandidates",
@@ -30,6 +30,8 @@ __all__ = [
 _GIVEN_STRENGTH = 4.0
 """A near text with all labels that a query has already counts 1 + this times as much as one with none of them."""
 PARTS = ("neighbors", "names", "lexical_neighbors", "lexical_names")
+SCORES = ("retrieval", *PARTS)
+"""What a retriever says of a candidate: its score, and the parts that it is made of."""
 
 Neighbors: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 """Numbers and similarities of the nearest training texts, `(Q, neighbors)` each."""
@@ -221,9 +223,13 @@ class RetrievalSettings:
         if len(of_names) == 1:
             return of_names[0]
         by_embedding, by_characters = of_names
-        # torch: numpy takes ten times as long for the power of 32-bit numbers.
-        weighed = torch.from_numpy(by_embedding).pow(self.name_power).mul_(self.name_weight)
-        return weighed.add_(torch.from_numpy(by_characters), alpha=self.lexical_name_weight).numpy()
+        with np.errstate(divide="ignore"):  # a power of 0 is 0
+            weighed = np.log(by_embedding, dtype=np.float32)  # NumPy may take ten times as long for powers
+        weighed *= np.float32(self.name_power)
+        np.exp(weighed, out=weighed)
+        weighed *= np.float32(self.name_weight)
+        weighed += np.float32(self.lexical_name_weight) * by_characters
+        return weighed
 
 
 _RECIPE = Fields[dict[str, str]]({name: string() for name in EmbeddingRecipe.__dataclass_fields__})

@@ -16,7 +16,9 @@ from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
-from ..files.model_checks import load_config, local_model, try_tokenizer
+from ..files.local_model import local_model
+from ..files.model_checks import load_config
+from ..files.tokenizer_checks import try_tokenizer
 from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters
 from ..labels.space import LabelSpace

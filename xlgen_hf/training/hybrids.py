@@ -11,13 +11,13 @@ from datasets import Dataset
 from ..data.blocks import each_value
 from ..encoders.exported import refuse_exported
 from ..errors import ConfigurationError
-from ..files.model_checks import local_model
+from ..files.local_model import local_model
 from ..files.saving import plain_folder, read_folder, replace_files
 from ..files.training_report import read_report, write_report
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..loading import holds_model, load_model
-from ..prediction.candidate_ranker import name_of_source
+from ..prediction.kinds import name_of_source
 from ..prediction.predictor import RANKED, Predictor
 from ..ranking.score_model import ScoreModel
 from ..ranking.sources import SavedSource

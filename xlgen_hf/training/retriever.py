@@ -27,7 +27,8 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
-from ..encoders.embedding import hash_of_weights, load_encoder, pool, recipe_of
+from ..encoders.embedding import recipe_of
+from ..encoders.loaded import hash_of_weights, load_encoder, pool
 from ..encoders.number_types import NumberType, number_type
 from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
