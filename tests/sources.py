@@ -52,7 +52,7 @@ def large_space(size: int = 40) -> LabelSpace:
 
 def make_untrained(checkpoint: str, variant: str, space: LabelSpace, **options) -> Made:
     """An untrained model of a variant without candidates, and its processor."""
-    clusters = None if variant == "base" else make_clusters(space)
+    clusters = None if variant == "base" else make_clusters(space, encoder=checkpoint)
     processor = XLGenProcessor(AutoTokenizer.from_pretrained(checkpoint), space, clusters, 64, 64)
     torch.manual_seed(1)
     options = {"decoder_layers": 1, **options}

@@ -163,16 +163,16 @@ MAKERS = {"t5": _make_t5, "bart": _make_bart, "bert": _make_bert, "modernbert": 
 }
 
 
-def make_clusters(label_space: LabelSpace, dimension: int = 16, count: int = 3):
-    """Clusters that follow from the label ids alone."""
+def make_clusters(label_space: LabelSpace, dimension: int = 16, count: int = 3, encoder: str | None = None):
+    """Clusters that follow from the label ids alone; new labels are put into them by the encoder."""
     import numpy as np
 
     from xlgen_hf.labels.clusters import LabelClusters
 
     centroids = np.eye(count, dimension, dtype=np.float32)
-    return LabelClusters(
-        np.arange(len(label_space), dtype=np.int64) % count, centroids, [f"cluster {c}" for c in range(count)]
-    )
+    names = [f"cluster {c}" for c in range(count)]
+    metadata = {} if encoder is None else {"encoder": encoder}
+    return LabelClusters(np.arange(len(label_space), dtype=np.int64) % count, centroids, names, metadata)
 
 
 class Hub:

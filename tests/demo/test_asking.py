@@ -74,6 +74,22 @@ def test_new_labels_are_there_for_one_question(answers, index, make_model, tmp_p
     assert len(extended) == 2  # once for each model
 
 
+def test_new_labels_that_are_not_chosen_have_scores(answers, index, make_model, tmp_path):
+    for part in make_model("bert", "base", min_labels=1):
+        part.save_pretrained(tmp_path / "base")
+    new = ("organ history", "music")
+    every, none = answers(
+        [index, tmp_path / "base"],
+        Question(TEXT, number=12, new_labels=new),
+        Question(TEXT, number=1, threshold=1.0, new_labels=new),
+    )
+    for all_labels, nothing in zip(every, none, strict=True):
+        assert all_labels.not_chosen == {} and nothing.prediction.labels == []
+        known = dict(zip(all_labels.prediction.labels, all_labels.prediction.scores, strict=True))
+        assert nothing.not_chosen == pytest.approx({name: known[name] for name in new}, abs=1e-3)
+        assert sorted(nothing.not_chosen.values(), reverse=True) == list(nothing.not_chosen.values())
+
+
 def test_too_much_is_refused_with_a_reason(answers, index):
     (long,) = answers([index], Question("a" * 101), max_characters=100)
     assert long.problem == "Text 1 has 101 characters; at most 100. Shorten it."

@@ -179,6 +179,24 @@ def test_what_guided_the_models(browse, guided, scheme, size):
     look_at(page, f"guided-{scheme}-{size}")
 
 
+def test_new_labels_have_a_score_by_every_model(browse, guided):
+    """Whether a model would choose a label or not, who typed it in sees what the model thinks of it."""
+    page = browse(address=guided)
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("New labels").fill("organ history\nmodern")
+    predict(page, "a history of organ music")
+    page.locator(".xl-answer").nth(2).wait_for()
+    assert page.locator(".xl-alert").count() == 0
+    for answer in page.locator(".xl-answer").all():
+        scores = {
+            label.locator(".xl-name").first.inner_text(): float(label.locator(".xl-score").first.inner_text())
+            for label in answer.locator(".xl-label").all()
+        }
+        assert {"organ history", "modern"} <= scores.keys()
+        assert all(0 <= score <= 1 for score in scores.values())
+    look_at(page, "new-labels")
+
+
 def test_without_a_mouse_from_a_text_to_a_correction(browse, demo, tmp_path):
     page = browse()
     page.get_by_label("Text", exact=True).focus()

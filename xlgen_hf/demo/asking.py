@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
 from pydantic import Field, ValidationError
@@ -50,6 +50,11 @@ class Question:
     new_labels: tuple[str, ...] = ()
     abstain_below: float = 0.0
 
+    @property
+    def about_new_labels(self) -> _Options:
+        """The options that ask for the scores of the new labels, whichever labels a model chooses."""
+        return _Options(top_k=len(self.new_labels), allow=self.new_labels, new_labels=self.new_labels)
+
     def options(self, model: ServedModel) -> _Options:
         """The options for a model; a bound on the expected F1 goes to those that estimate it."""
         estimates = model.current.predictor.score_model.confidence is not None
@@ -71,11 +76,13 @@ class Answer:
         model_id: the model.
         prediction: its labels; None where there was a problem.
         problem: what was wrong, and what to do.
+        not_chosen: scores of the new labels that are not among its labels, highest first.
     """
 
     model_id: str
     prediction: LabelPrediction | None = None
     problem: str = ""
+    not_chosen: dict[str, float] = field(default_factory=dict)
 
 
 class _Options(PredictOptions):
@@ -123,9 +130,16 @@ async def _ask(service: Service, model: ServedModel, question: Question) -> Answ
         options.check(settings)
         answer = model.batcher.submit(options, [(question.text, ())])
         (found,) = await asyncio.wait_for(answer, settings.timeout)
+        found = _above(found, question.threshold if question.number else 0.0)
+        not_chosen = {}
+        if question.new_labels:  # who gives a label wants to know what a model thinks of it
+            answer = model.batcher.submit(question.about_new_labels, [(question.text, ())])
+            (scored,) = await asyncio.wait_for(answer, settings.timeout)
+            scores = dict(zip(scored.labels, scored.scores, strict=True))
+            not_chosen = {name: score for name, score in scores.items() if name not in found.labels}
     except Exception as err:
         return Answer(model.id, problem=_problem(err, settings.timeout))
-    return Answer(model.id, _above(found, question.threshold if question.number else 0.0))
+    return Answer(model.id, found, not_chosen=not_chosen)
 
 
 def _above(prediction: LabelPrediction, threshold: float) -> LabelPrediction:

@@ -55,17 +55,31 @@ def render_answers(text: str, answers: Sequence[Answer], *, review: bool) -> str
 def _answer(number: int, text: str, answer: Answer, review: bool) -> str:
     head = f'<h2 class="xl-model" id="xl-model-{number}">{escape(answer.model_id)}</h2>'
     found = answer.prediction
-    body = notice(answer.problem, "alert") if found is None else _prediction(f"xl-{number}", text, found, review)
+    body = notice(answer.problem, "alert") if found is None else _prediction(f"xl-{number}", text, answer, review)
     if found is not None:  # for those who do not see that something appeared
         body = f'<p class="xl-hidden" role="status">{len(found.labels)} labels by {escape(answer.model_id)}</p>{body}'
     return f'<section class="xl-answer" aria-labelledby="xl-model-{number}">{head}{body}</section>'
 
 
-def _prediction(prefix: str, text: str, found: LabelPrediction, review: bool) -> str:
+def _prediction(prefix: str, text: str, answer: Answer, review: bool) -> str:
+    found = answer.prediction
+    assert found is not None
     evidence = found.evidence or []
     cards = (_card(_Card(prefix, place, found, review), evidence) for place in range(len(found.labels)))
     labels = f'<ol class="xl-labels">{"".join(cards)}</ol>' if found.labels else notice(_NONE)
-    return "".join([_trust(found), _marked(text, evidence), labels, _guides(found)])
+    return "".join([_trust(found), _marked(text, evidence), labels, _not_chosen(answer.not_chosen), _guides(found)])
+
+
+def _not_chosen(scores: Mapping[str, float]) -> str:
+    """New labels that the model would not predict, with what they score."""
+    rows = "".join(
+        f'<li class="xl-label"><span class="xl-name">{escape(name)}</span><span class="xl-score">{score:.2f}</span>'
+        f"{_bar(score)}</li>"
+        for name, score in scores.items()
+    )
+    return (
+        f'<h3 class="xl-below">New labels that were not chosen</h3><ul class="xl-labels">{rows}</ul>' if rows else ""
+    )
 
 
 _NONE = (

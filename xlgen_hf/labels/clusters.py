@@ -178,9 +178,20 @@ class LabelClusters:
         label_map = None if self.label_map is None else self.label_map.relabelled(change)
         return LabelClusters(assignment, self.centroids, self.names, self.metadata, label_map)
 
+    @property
+    def _encoder(self) -> str:
+        """The checkpoint that embedded the labels."""
+        known = self.metadata.get("encoder")
+        if not isinstance(known, str):
+            raise ConfigurationError(
+                "The clusters do not say which encoder made them, so that they cannot take new labels. Make them again "
+                "with `xlgen cluster`."
+            )
+        return known
+
     def _nearest(self, names: Sequence[str], encoder: Encoder | None) -> np.ndarray:
         """The cluster with the centroid nearest to each name, `(len(names),)`, int64."""
-        encoder = encoder or str(self.metadata.get("encoder"))
+        encoder = encoder or self._encoder
         given = self.metadata.get("passage_prompt")
         recipe = recipe_of(encoder, passage_prompt=None if given is None else str(given))
         vectors = embed_texts(names, encoder, recipe=recipe, progress=False)
