@@ -184,8 +184,8 @@ class LabelClusters:
         known = self.metadata.get("encoder")
         if not isinstance(known, str):
             raise ConfigurationError(
-                "The clusters do not say which encoder made them, so that they cannot take new labels. Make them again "
-                "with `xlgen cluster`."
+                "The clusters do not say which encoder made them, so that they cannot take new labels. Make them "
+                "again with `xlgen cluster`."
             )
         return known
 
