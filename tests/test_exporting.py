@@ -112,6 +112,35 @@ def test_a_start_imports_no_classes_of_models(folder):
     assert json.loads(done.stdout) == [list(expected.labels), []]
 
 
+# Nothing of these is needed to predict with an index that was exported.
+SPARED = ("torch", "transformers", "huggingface_hub", "sklearn", "pandas", "scipy.stats", "jinja2", "yaml")
+TAG = f"""
+import json, sys
+from xlgen_hf.cli.main import main
+code = main(["tag", "--json", "--model", sys.argv[1], *sys.argv[2:]])
+print(json.dumps([code, sorted({{*{SPARED}}} & sys.modules.keys())]))
+"""
+
+
+def test_an_exported_index_predicts_without_torch_and_transformers(folder, tmp_path):
+    """As it predicts in a process that has torch, which then computes the search."""
+    retriever = XLGenProcessor.from_pretrained(folder / "model").retriever
+    save_source_alone(tmp_path / "index", SPACE, "retrieval", retriever, ScoreModel())
+    export_folder(str(tmp_path / "index"), tmp_path / "exported", "float32")
+    expected = load_predictor(str(tmp_path / "exported")).predict(TEXTS, evidence=True)
+    done = subprocess.run(
+        [sys.executable, "-c", TAG, str(tmp_path / "exported"), *TEXTS], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    *found, last = map(json.loads, done.stdout.splitlines())
+    assert last == [0, []]
+    for one, other in zip(expected, found, strict=True):
+        assert list(one.labels) == other["labels"]
+        np.testing.assert_allclose(one.scores, other["scores"], atol=1e-4)  # JSON has 4 digits
+        words = [[name.words for name in label.names] for label in one.evidence]
+        assert words == [[name["words"] for name in label["names"]] for label in other["evidence"]]
+
+
 def test_free_spelling_and_losses_are_those_of_the_whole_model(folder):
     """What predicts has no classes of transformers' models; what only they can do is done by them."""
     predictor, (model, processor) = load_predictor(str(folder / "float32")), load_model(str(folder / "float32"))

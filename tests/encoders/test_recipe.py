@@ -15,6 +15,7 @@ from sources import label_ids
 from tiny import ROWS
 
 from xlgen_hf.encoders.embedding import embed_texts
+from xlgen_hf.encoders.exported import pooled
 from xlgen_hf.encoders.loaded import load_encoder, pool
 from xlgen_hf.encoders.recipe import EmbeddingRecipe, read_recipe
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
@@ -123,6 +124,8 @@ def test_pooling_leaves_padding_out():
     hidden = torch.tensor([[[1.0, -5.0], [3.0, -7.0], [9.0, 9.0]]])
     mask = torch.tensor([[1, 1, 0]])
     found = {name: pool(hidden, mask, name).tolist() for name in ("mean", "cls", "last", "max")}
+    arrays = hidden.numpy(), mask.numpy()
+    assert {name: pooled(*arrays, name).tolist() for name in found} == found  # of an exported encoder
     assert found == {"mean": [[2.0, -6.0]], "cls": [[1.0, -5.0]], "last": [[3.0, -7.0]], "max": [[3.0, -5.0]]}
 
 

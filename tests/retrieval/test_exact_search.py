@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
@@ -62,6 +65,21 @@ def test_the_nearest_vectors_are_those_of_a_sort(small_blocks, order):
     if order == "all equal":
         expected = sorted_columns(np.where(plain > -np.inf, np.float32(0), -np.inf), 20)[0]
     np.testing.assert_array_equal(columns, expected)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_products_are_the_same_with_and_without_torch(monkeypatch, kind):
+    """Every finite number of 16 bits is the same in 32, those below the least exponent too."""
+    bits = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    vectors = bits[np.isfinite(bits)].reshape(-1, 16).astype(kind)
+    queries = np.eye(16, dtype=np.float32)
+    found = []
+    for loaded in (torch, None):
+        monkeypatch.setitem(sys.modules, "torch", loaded)
+        blocks = [(first, products.copy()) for first, products in search.similarity_blocks(queries, vectors)]
+        found.append(np.concatenate([products for _, products in blocks], axis=1))
+    np.testing.assert_array_equal(found[0], vectors.T.astype(np.float32))
+    np.testing.assert_array_equal(found[1], found[0])
 
 
 def test_sparse_similarities_count_above_0():
