@@ -19,11 +19,9 @@ import time
 from pathlib import Path
 
 TEXT = "Alpine cheese and wine"
-IMPORTS = ("torch", "transformers.utils", "transformers.modeling_utils", "xlgen_hf.loading", "xlgen_hf.modeling_xlgen")
+IMPORTS = ("torch", "transformers.utils", "transformers.modeling_utils", "xlgen_hf.loading", "xlgen_hf.processing_xlgen", "xlgen_hf.modeling_xlgen")
 WARM = """
 import statistics, sys, time
-import torch
-torch.set_num_threads(1)
 from xlgen_hf.loading import load_predictor
 predictor, times = load_predictor(sys.argv[1]), []
 for number in range(45):
