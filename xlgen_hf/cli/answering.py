@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,19 +38,32 @@ def load_on_device(
         dtype: what it computes in; see `load_model`. What was exported has a type of its own, which `auto` keeps.
         quiet: show no progress bar of weights that load.
     """
-    from ..files.local_model import local_model
-    from ..files.model_folder import holds_graphs
-    from ..loading import load_predictor
+    with _collecting_later():
+        from ..files.local_model import local_model
+        from ..files.model_folder import holds_graphs
+        from ..loading import load_predictor
 
-    exported = holds_graphs(local_model(name, {}))
-    if device is None and not exported:
-        device = _own_gpu()
-    if quiet and not exported:
-        from transformers.utils import logging
+        exported = holds_graphs(local_model(name, {}))
+        if device is None and not exported:
+            device = _own_gpu()
+        if quiet and not exported:
+            from transformers.utils import logging
 
-        logging.disable_progress_bar()
-    chosen = None if exported and dtype == "auto" else dtype
-    return load_predictor(name, device=device or "cpu", dtype=chosen, predict_with=predict_with)
+            logging.disable_progress_bar()
+        chosen = None if exported and dtype == "auto" else dtype
+        return load_predictor(name, device=device or "cpu", dtype=chosen, predict_with=predict_with)
+
+
+@contextmanager
+def _collecting_later() -> Iterator[None]:
+    """Leave circular garbage where it is for a while: to look for it as libraries are imported is 0.5 s of a start."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _own_gpu() -> str | None:
