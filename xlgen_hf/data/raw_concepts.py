@@ -32,13 +32,13 @@ _SEVERAL = "concepts with several preferred names in one language, of which the 
 _UNKNOWN = "references to concepts that the vocabulary does not have, which are left out"
 
 
-@dataclass
+@dataclass(slots=True)
 class RawConcept:
     """A concept as a file has it.
 
     Attributes:
         id: its identifier.
-        row: line or record that it comes from, from 1; None where that is not known, as in JSON-LD.
+        row: line or record that it comes from, from 1; None where that is not known.
         names, aliases, definitions: texts with their languages.
         broader, related: ids.
         notation: its code.

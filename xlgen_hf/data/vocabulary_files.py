@@ -48,7 +48,7 @@ def read_vocabulary(path: str | Path, language: str | None = None) -> Vocabulary
     Raises:
         ConfigurationError: if the language is not that of any name, or is to be chosen.
         DataError: if the file cannot be read, an id is missing or duplicate, or there is no concept.
-        MissingExtraError: if it is SKOS, and rdflib is not installed.
+        MissingExtraError: if it is SKOS, and pyoxigraph is not installed.
     """  # noqa: E501  a table row
     path = Path(path).expanduser()
     reader = ConceptReader(path)
@@ -141,8 +141,8 @@ def write_vocabulary(path: str | Path, vocabulary: Vocabulary) -> None:
         vocabulary: what is written.
 
     Raises:
-        ConfigurationError: if the name says no format that can be written.
-        MissingExtraError: if it is SKOS, and rdflib is not installed.
+        ConfigurationError: if the name says no format that can be written, or a language is not one that RDF can name.
+        MissingExtraError: if it is SKOS, and pyoxigraph is not installed.
         SaveError: if the file cannot be written.
     """
     name = str(path).lower().removesuffix(".gz")
