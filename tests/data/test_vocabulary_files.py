@@ -66,6 +66,21 @@ _ABOUT_3 = """<?xml version="1.0"?>
 <skos:Concept rdf:about='http://e/?a=1&amp;b=3'><skos:altLabel xml:lang="en">x</skos:altLabel></skos:Concept>
 <skos:Concept rdf:about="http://e/1"><skos:prefLabel xml:lang="en">y</skos:prefLabel></skos:Concept>
 </rdf:RDF>"""
+_LATIN_3 = (
+    _ABOUT_3.replace('<?xml version="1.0"?>', "<?xml version='1.0' encoding='ISO-8859-1'?>")
+    .replace(">y<", ">\xfc<")
+    .replace("http://e/?a=1&amp;b=", "http://e/?a=1&#38;b=")
+)
+_JSON_LD = """{"@context": {"skos": "http://www.w3.org/2004/02/skos/core#", "uri": "@id",
+  "e": {"@id": "http://e/?a=1&b=", "@prefix": true},
+  "related": {"@id": "skos:related", "@type": "@id"}},
+"@graph": [
+  {"@type": "skos:Concept", "uri": "e:1", "skos:prefLabel": {"@value": "\\"}{", "@language": "en"},
+   "skos:related": {"@id": "e:3"}},
+  {"@type": "skos:Concept",
+   "skos:altLabel": "x",
+   "uri": "e:3"}]}"""
+_THIRD = "<http://e/?a=1&b=\\u0033> a skos:Concept .\n"
 _NAMED = "PREFIX skos: <http://www.w3.org/2004/02/skos/core#>\nPREFIX : <http://e/?a=1&b=>\n\n"
 
 
@@ -73,13 +88,20 @@ _NAMED = "PREFIX skos: <http://www.w3.org/2004/02/skos/core#>\nPREFIX : <http://
     ("name", "content", "row"),
     [
         ("v.rdf", _ABOUT_3, 3),
+        ("v.rdf", _LATIN_3, 3),
+        ("v.jsonld", _JSON_LD, 9),
+        ("v.jsonld", _JSON_LD.replace('"uri": "e:3"', '"@id": "http://e/?a=1&b=3"'), 9),
+        ("v.jsonld", _JSON_LD.replace('"e:3"}]', '"?a=1&b=3"}]').replace('"@id",', '"@id", "@base": "http://e/",'), 9),
         ("v.ttl", f'{_NAMED}# x.\n:3 a\n  skos:Concept .\n:1 a skos:Concept ; skos:prefLabel "y"@en .\n', 6),
         ("v.ttl", f'{_NAMED}:1 a skos:Concept ; skos:prefLabel "y" ; skos:related\n:3 .\n\n:3 a skos:Concept .\n', 7),
+        ("v.ttl", f'{_NAMED}# {"x" * 300_000}\n:1 a skos:Concept ; skos:prefLabel "y" .\n{_THIRD}', 6),
     ],
 )
 def test_the_line_of_a_concept_in_skos(tmp_path, caplog, name, content, row):
     pytest.importorskip("pyoxigraph", reason="the extra `skos` is not installed")
-    read_vocabulary(write(tmp_path / name, content))
+    (tmp_path / name).write_text(content, encoding="latin-1" if "ISO-8859-1" in content else "utf-8")
+    (name,) = read_vocabulary(tmp_path / name).labels.values()
+    assert name in ("y", "\xfc", '"}{')
     assert _logged(caplog, rf"without a preferred name.*: 1, e.g. http://e/\?a=1&b=3 \(row {row}\)"), caplog.text
 
 
@@ -123,6 +145,11 @@ def test_skos_needs_its_extra(tmp_path, monkeypatch):
         read_vocabulary(write(tmp_path / "v.ttl", TURTLE), "en")
 
 
+_ENTITIES = """<!DOCTYPE r [<!ENTITY a "http://e/">
+<!ENTITY b "{}">]>
+<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="&b;"/></rdf:RDF>"""
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -130,14 +157,37 @@ def test_skos_needs_its_extra(tmp_path, monkeypatch):
         ("v.rdf", "<rdf", "v.rdf.*row 1: Not valid RDF/XML"),
         ("v.nt", "<http://a> <http://b> <http://c> .\n", "There is no skos:Concept in the file"),
         ("v.jsonld", "{", r"v.jsonld.*row 1: Not valid JSON-LD"),
+        ("v.jsonld", '{"@graph": [\n{"@id": "http://e/1",\n}]}', r"v.jsonld.*row 3: Not valid JSON-LD"),
+        ("v.jsonld", '{"@context": [{}, "http://example.org/c"]}', "Not valid JSON-LD: .*remote context"),
+        ("v.ttl", '<a> <b> <c> .\n\n<a> <b> "c" <d> .', "v.ttl.*row 3: Not valid Turtle"),
+        ("v.ttl", b"<a> <b> <c> .\n<a> <b> '\xff' .", "v.ttl.*row 2: The file is not UTF-8"),
+        ("v.xml", '<?xml version="1.0" encoding="martian"?>', "v.xml.*row 1: 'martian', .* is not known"),
+        ("v.xml", _ENTITIES.format("&a;&a;"), "v.xml.*row 2: An entity is defined by another one"),
+        ("v.xml", _ENTITIES.format("b").replace("</rdf:RDF>", "\n</a>"), "v.xml.*row 4: Not valid RDF/XML"),
         ("v.jsonld", '{"@graph": [{"@context": ["http://example.org/c"]}]}', "elsewhere, at 'http://example.org/c'"),
         ("v.jsonld", '{"@context": {"@import": "c.jsonld"}}', "The context is elsewhere, at 'c.jsonld'"),
     ],
 )
 def test_skos_that_cannot_be_read(tmp_path, name, content, message):
     pytest.importorskip("pyoxigraph", reason="the extra `skos` is not installed")
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
-        read_vocabulary(write(tmp_path / name, content))
+        read_vocabulary(tmp_path / name)
+
+
+def test_values_of_skos_are_in_the_order_of_the_file(tmp_path):
+    pytest.importorskip("pyoxigraph", reason="the extra `skos` is not installed")
+    added = 'e:4 skos:narrower e:2 .\ne:2 skos:broader e:3 ; skos:altLabel "azoth"@en .\n'
+    found = read_vocabulary(write(tmp_path / "v.ttl", TURTLE + added), "en").concepts["http://example.org/2"]
+    assert found.broader == ("http://example.org/4", "http://example.org/3")
+    assert found.aliases["en"] == ("quicksilver", "quiksilver", "azoth")
+
+
+def test_a_language_that_skos_cannot_name(tmp_path):
+    pytest.importorskip("pyoxigraph", reason="the extra `skos` is not installed")
+    with pytest.raises(ConfigurationError, match=r"v.ttl: a language of the concept 1 is not a tag.*Write .jsonl"):
+        write_vocabulary(tmp_path / "v.ttl", Vocabulary([Concept("1", {"q": "x"})]))
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------------------------------------------- JSON Lines

@@ -18,7 +18,7 @@ _HEAD = 1000  # bytes in which XML says its encoding
 _ENCODING = re.compile(r"""(<\?xml[^>]*?encoding\s*=\s*["'])([\w.:-]+)""")
 
 _TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:)?|[{}]')  # of JSON, as far as it says where objects and their keys are
-_ID_KEY = re.compile(r'"([^"\\]+)"\s*:\s*(?:\{\s*"@id"\s*:\s*)?"@id"')  # another name of `@id` in a context
+_ID_KEY = re.compile(r'"([^"\\@]+)"\s*:\s*(?:\{\s*"@id"\s*:\s*)?"@id"')  # another name of `@id` in a context
 
 
 class RdfLines:

@@ -12,6 +12,7 @@ import numpy as np
 from ..ranking.sources import TextBatch
 from .lexical import hashed_runs
 from .retriever import LabelRetriever
+from .spelling import encoded_texts
 from .weighing import PARTS, Neighbors, neighbor_weights
 from .words import Span, strongest_words, weights_of_words, words_of
 
@@ -233,7 +234,7 @@ def _pair_similarities(
     """Similarity of texts and names, pair by pair, `(P,)` for each kind."""
     kinds, lexical = [retriever.names_by_label.pairs(retriever.queries(batch), text, rows)], retriever.lexical
     if lexical is not None:
-        kinds.append(lexical.pair_similarity(lexical.encode(batch.texts), text, rows))
+        kinds.append(lexical.pair_similarity(encoded_texts(lexical, batch), text, rows))
     return kinds
 
 

@@ -27,7 +27,7 @@ from .near_lists import NearLists, NearSearch
 from .near_names import nearest_names
 from .retriever_encoder import RetrieverEncoder, encoder_of_checkpoint, load_retriever_encoder, width_of
 from .search import ExactSearch, Names, VectorSearch
-from .spelling import Spelling, nearest_texts
+from .spelling import Spelling, encoded_texts, nearest_texts
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ class LabelRetriever:
         depth = next((depth for depth in searches if depth >= k), max(k, batch.depth))
         if depth not in searches:
             queries, choices = self.queries(batch), list(sets.values())
-            searches[depth] = self.find(queries, depth, allowed=choices, texts=batch.texts, settings=self.settings)
+            searches[depth] = self.find(queries, depth, allowed=choices, texts=batch, settings=self.settings)
         return searches[depth]
 
     def queries(self, batch: TextBatch) -> np.ndarray:
@@ -320,8 +320,10 @@ class LabelRetriever:
         for begin in range(0, len(queries), step):
             block = slice(begin, begin + step)
             hidden_here = None if hidden is None else hidden[block]
-            texts_here = None if texts is None else texts[block]
-            blocks.append(self._find_block(queries[block], k, choices, hidden_here, texts_here, settings))
+            spelling = None
+            if self.lexical is not None and texts is not None:
+                spelling = Spelling(self.lexical, self.names_by_label, encoded_texts(self.lexical, texts, block))
+            blocks.append(self._find_block(queries[block], k, choices, hidden_here, spelling, settings))
         return RetrievedCandidates.joined(blocks)
 
     def _find_block(
@@ -330,14 +332,11 @@ class LabelRetriever:
         k: int,
         choices: Sequence[np.ndarray],
         hidden: csr_matrix | None,
-        texts: Sequence[str] | None,
+        spelling: Spelling | None,
         settings: RetrievalSettings | None,
     ) -> RetrievedCandidates:
         queries = np.ascontiguousarray(queries, dtype=np.float32)
         neighbors = min(self.settings.neighbors, len(self.documents))
-        spelling = None
-        if self.lexical is not None and texts is not None:
-            spelling = Spelling(self.lexical, self.names_by_label, texts)
         in_texts, in_names = self._search("documents"), self._search("names") if "names" in self.lists else None
         near = nearest_texts(in_texts, queries, neighbors, hidden, spelling, approximate="documents" in self.lists)
         keys = [nearest_names(self.names_by_label, queries, k, choices, spelling, settings, in_names)]

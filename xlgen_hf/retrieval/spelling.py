@@ -8,10 +8,11 @@ from functools import cached_property
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from ..ranking.sources import TextBatch
 from .lexical import LexicalIndex
 from .search import Found, Names, VectorSearch, best_first, nearest_above_0
 
-__all__ = ["Spelling", "nearest_texts"]
+__all__ = ["Spelling", "encoded_texts", "nearest_texts"]
 
 _LIKELY_TEXTS = 300  # those nearest by embedding, whose spelling is compared where search is approximate
 
@@ -22,13 +23,13 @@ class Spelling:
     Args:
         lexical: training texts and names by their spelling.
         names: the names of the `L` labels.
-        texts: `Q` texts.
+        encoded: `Q` texts as [`LexicalIndex.encode`] gives them.
     """
 
-    def __init__(self, lexical: LexicalIndex, names: Names, texts: Sequence[str]) -> None:
+    def __init__(self, lexical: LexicalIndex, names: Names, encoded: csr_matrix) -> None:
         self._lexical = lexical
         self._names = names
-        self._encoded = lexical.encode(texts)
+        self._encoded = encoded
 
     @cached_property
     def of_labels(self) -> np.ndarray:
@@ -59,6 +60,13 @@ class Spelling:
         values[text, place] = self._lexical.document_pairs(self._encoded, text, rows[text, place])
         values[values == 0] = -np.inf
         return best_first(rows, values, count)
+
+
+def encoded_texts(lexical: LexicalIndex, texts: Sequence[str], block: slice = slice(None)) -> csr_matrix:
+    """What [`LexicalIndex.encode`] gives for a block of texts; a [`TextBatch`] is encoded once, whoever asks."""
+    if isinstance(texts, TextBatch):
+        return texts.once(lexical, "encoded", lambda: lexical.encode(texts.texts))[block]
+    return lexical.encode(texts[block])
 
 
 def nearest_texts(
