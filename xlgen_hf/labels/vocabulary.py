@@ -211,14 +211,21 @@ class Vocabulary:
             found = self._keys.get(name[1:-1])
         return () if found is None else (found,) if isinstance(found, str) else found
 
-    def labels_of(self, names: Iterable[str], known: Container[str]) -> list[str]:
+    def labels_of(self, names: Iterable[str], known: Container[str], *, unclear: bool = True) -> list[str]:
         """Names, those that mean one concept replaced by its label; others, and labels, stay as they are.
 
         Args:
             names: names and ids of concepts, or labels.
             known: the labels of the label space.
+            unclear: whether a name that several concepts have stays, too.
+
+        Raises:
+            LabelSpaceError: if several concepts have a name, and that is not to stay.
         """
-        found = ((name, () if name in known else self.find(name)) for name in names)
+        found = [(name, () if name in known else self.find(name)) for name in names]
+        for name, ids in found:
+            if len(ids) > 1 and not unclear:
+                self.find_one(name)
         return [self.labels[ids[0]] if len(ids) == 1 else name for name, ids in found]
 
     def find_one(self, name: str) -> str:

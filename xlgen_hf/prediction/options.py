@@ -104,7 +104,7 @@ def chosen_labels(
     chosen = np.ones(len(space), dtype=bool)
 
     def ids_of(names: Iterable[str]) -> list[int]:
-        return space.encode(names if vocabulary is None else vocabulary.labels_of(names, space))
+        return space.encode(names if vocabulary is None else vocabulary.labels_of(names, space, unclear=False))
 
     if allow is not None:
         chosen[:] = False

@@ -76,7 +76,7 @@ def update_model(
         ConfigurationError: if there is no such folder, another process is writing into it, or it has no index that
             rows could join.
         DataError: if rows cannot be read, or name unknown labels.
-        LabelSpaceError: if an edit cannot be done.
+        LabelSpaceError: if an edit cannot be done, or a name may mean several concepts.
         SaveError: if the disk is full, or the folder cannot be written. The folder is then as it was.
     """
     edits, options, folder = edits or LabelEdits(), options or RowOptions(), Path(folder)
@@ -165,12 +165,14 @@ def _with_concepts(edits: LabelEdits, parts: HeldParts) -> LabelEdits:
             "New labels that are names of concepts, which have a label: %d, e.g. %r. They are left out.",
             *(len(edits.added) - len(new), example),
         )
-    renamed = zip(vocabulary.labels_of((old for old, _ in edits.renamed), space), edits.renamed, strict=True)
-    merged = [vocabulary.labels_of(pair, space) for pair in edits.merged]
+    old_names = vocabulary.labels_of((old for old, _ in edits.renamed), space, unclear=False)
+    renamed = zip(old_names, edits.renamed, strict=True)
+    known = space if not edits.renamed else {*space.names, *(new_name for _, new_name in edits.renamed)}
+    merged = [vocabulary.labels_of(pair, known, unclear=False) for pair in edits.merged]
     return LabelEdits(
         [(old, new_name) for old, (_, new_name) in renamed],
         [(old, other) for old, other in merged],
-        vocabulary.labels_of(edits.removed, space),
+        vocabulary.labels_of(edits.removed, known, unclear=False),
         new,
     )
 
@@ -241,7 +243,8 @@ def _joining_rows(
     texts: list[str] = found["text"][:]
     labels: list[list[str]] = found["labels"][:]
     if vocabulary is not None:
-        labels = [vocabulary.labels_of(names, known) for names in labels]
+        leave_out = unknown_labels == "leave-out"
+        labels = [vocabulary.labels_of(names, known, unclear=leave_out) for names in labels]
     unknown = Counter(name for names in labels for name in names if name not in known)
     if unknown and unknown_labels == "error":
         shown = [f"{name!r} ({rows} row{'s' if rows > 1 else ''})" for name, rows in unknown.most_common(_SHOWN)]
