@@ -100,6 +100,7 @@ class Models:
         if arguments.language:
             self.vocabulary += ["--language", arguments.language]
         self.rows = ["--train-file", str(output / "train.jsonl"), *self.vocabulary]
+        self.has_tree = '"broader"' in (output / "vocabulary.jsonl").read_text(encoding="utf-8")
 
     def run(self, *command: str | Path) -> None:
         """Run a command of the package."""
@@ -150,9 +151,9 @@ class Models:
         files = ["--input-file", references, "--output-file", predictions]
         self.run("predict", "--model", folder, *files, "--num-beams", "1", "--overwrite")
         files = ["--predictions", predictions, "--references", references, "--output-file", scores]
-        self.run("evaluate", *files, *self.rows, "--hierarchical")
+        self.run("evaluate", *files, *self.rows, *(["--hierarchical"] if self.has_tree else []))
         found = json.loads(scores.read_text(encoding="utf-8"))
-        return {name: round(found[name], 4) for name in SCORES}
+        return {name: round(found[name], 4) for name in SCORES if name in found}
 
 
 def main() -> None:
