@@ -28,7 +28,6 @@ from xlgen_hf.retrieval.words import words_of
 
 KINDS = {"embedding": ("embedding",), "lexical": ("lexical",), "both": ("embedding", "lexical")}
 DRAWS = 3  # of other words
-BATCH = 64
 
 
 def matched_words(evidence: LabelEvidence, kinds: Sequence[str], words: np.ndarray) -> np.ndarray:
@@ -92,9 +91,9 @@ def check_truth(predictor: Predictor, texts: Sequence[str], number: int) -> dict
     return report
 
 
-def measure_cost(predictor: Predictor, texts: Sequence[str], rounds: int) -> dict[str, object]:
+def measure_cost(predictor: Predictor, texts: Sequence[str], rounds: int, size: int) -> dict[str, object]:
     """CPU seconds per text without and with evidence: pairs of one batch each, one way first and then the other."""
-    batches = [texts[begin : begin + BATCH] for begin in range(0, len(texts) - BATCH + 1, BATCH)]
+    batches = [texts[begin : begin + size] for begin in range(0, len(texts) - size + 1, size)]
     predictor.predict(batches[0], evidence=True)
     pairs = []
     for number, batch in enumerate(batches * rounds):
@@ -104,7 +103,7 @@ def measure_cost(predictor: Predictor, texts: Sequence[str], rounds: int) -> dic
             predictor.predict(batch, evidence=evidence)
             seconds[evidence] = time.process_time() - started
         pairs.append((seconds[False], seconds[True]))
-    plain, explained = np.array(pairs).T / BATCH
+    plain, explained = np.array(pairs).T / size
     ratios = explained / plain - 1
     return {
         "pairs": len(pairs),
@@ -123,12 +122,15 @@ def main() -> None:
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--number", type=int, default=500)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=64, help="texts of a prediction whose cost is measured")
     parser.add_argument("--cost-alone", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     predictor = load_predictor(arguments.model)
     texts = load_rows(arguments.texts, split="test", require_labels=False)["text"][:]
-    report: dict[str, object] = {"cost": measure_cost(predictor, texts[: arguments.number], arguments.rounds)}
+    report: dict[str, object] = {
+        "cost": measure_cost(predictor, texts[: arguments.number], arguments.rounds, arguments.batch_size)
+    }
     if not arguments.cost_alone:
         predictor.score_model = replace(predictor.score_model, calibrator=None)
         report["truth"] = check_truth(predictor, texts, arguments.number)
