@@ -3,7 +3,7 @@
 The plain way is the whole matrix of similarities in 32 bits, and its greatest columns by a partition of each row.
 Both search the same made-up index (embeddings in clusters, or like those of a model folder with `--like`, each with a
 little noise; words of the bundled sample for spelling), in turns, in one process; what the encoder does is no part of
-it. Then each loads and searches in a process of its own, for its memory. Prints JSON: milliseconds a text (least,
+it. Then each loads and searches in a process of its own, for its memory. Prints JSON: CPU milliseconds a text (least,
 median, greatest round), ratios of the rounds, how many texts have other labels, and resident memory, of which pages of
 the mapped file can be taken back. With `--approximate` exact search takes the place of the plain way, and approximate
 search that of exact search; prints as well how long its lists took, and which fraction of the labels are the same.
@@ -233,14 +233,14 @@ def measure(folder: Path, options: argparse.Namespace) -> dict:
     queries, texts = ways[second].queries, ways[second].texts
     for number in range(options.rounds + 1):
         for name, way in ways.items():
-            start = time.perf_counter()
+            start = time.process_time()
             found[name] = way.rank(queries, texts)
-            middle = time.perf_counter()
+            middle = time.process_time()
             for place in range(5):
                 way.rank(queries[place : place + 1], texts and texts[place : place + 1])
             if number:  # the first round makes what is made once
                 seconds[name].append((middle - start) / len(queries) * 1000)
-                alone[name].append((time.perf_counter() - middle) / 5 * 1000)
+                alone[name].append((time.process_time() - middle) / 5 * 1000)
     report = {"labels": options.labels, "documents": options.documents, "texts": len(queries)}
     for kind, times in (("batch", seconds), ("one_text", alone)):
         ratios = [one / other for one, other in zip(times[first], times[second], strict=True)]

@@ -63,7 +63,8 @@ def test_nearly_all_of_the_nearest_are_found_with_their_exact_similarities(vecto
 
 
 def test_vectors_that_codes_do_not_tell_apart_are_compared_in_greater_number():
-    found = np.random.default_rng(0).normal(size=(6000, 128))
+    random = np.random.default_rng(0)
+    found = random.normal(size=(8, 128))[random.integers(0, 8, 6000)] + random.normal(0, 0.2, size=(6000, 128))
     found /= np.linalg.norm(found, axis=1, keepdims=True)
     vectors, queries = found[:5900].astype(np.float16), found[5900:].astype(np.float32)
     lists = fit_lists(vectors, queries, what="texts")
@@ -73,9 +74,18 @@ def test_vectors_that_codes_do_not_tell_apart_are_compared_in_greater_number():
         assert _hits(columns, ExactSearch(vectors).nearest(queries, size)[0]) > 0.97
 
 
+@pytest.mark.parametrize("width", [5, 6, 8])
+def test_vectors_of_any_number_of_numbers(width):
+    vectors, queries = _vectors(600, width=width), _vectors(20, seed=5, width=width).astype(np.float32)
+    lists = fit_lists(vectors, queries, what="texts")
+    tensors = {"x": vectors, **lists.tensors("x")}
+    columns = NearSearch(vectors, NearLists.from_tensors(tensors, "x", lists.facts)).nearest(queries, 50)[0]
+    assert _hits(columns, ExactSearch(vectors).nearest(queries, 50)[0]) > 0.97
+
+
 def test_a_seed_gives_the_same_lists(vectors, queries, lists):
     again, other = (fit_lists(vectors, queries, what="texts", seed=seed) for seed in (0, 1))
-    for part in ("centroids", "lists", "codes"):
+    for part in ("centroids", "codebooks", "lists", "codes"):
         assert np.array_equal(getattr(again, part), getattr(lists, part))
     assert not np.array_equal(other.lists, lists.lists)
 
@@ -194,10 +204,16 @@ def _cut(name):
         (_without("documents_codes"), "'documents_codes' must be there, as uint8"),
         (_filled("documents_lists", 10_000), r"'documents_lists' leave the \d+ lists"),
         (_filled("names_lists", -1), r"'names_lists' leave the \d+ lists"),
-        (_filled("documents_centroids", np.nan), "'documents_centroids' and 'documents_codes' hold NaN or infinity"),
+        (
+            _filled("documents_centroids", np.nan),
+            "'documents_centroids' and 'documents_codebooks' hold NaN or infinity",
+        ),
         (_cut("documents_codes"), r"'documents_lists' .* and 'documents_codes' .* do not fit the vectors"),
+        (_cut("names_codebooks"), r"'names_codebooks' \(7, 16, 2\) do not fit vectors of 16 numbers"),
+        (_filled("names_codebooks", np.inf), "'names_centroids' and 'names_codebooks' hold NaN or infinity"),
+        (_without("names_codebooks"), "'names_codebooks' must be there, as float32"),
         (_cut("names_lists"), r"'names_lists' .* and 'names_codes' .* do not fit the vectors"),
-        (lambda tensors: tensors["names_codes"].fill(1), "'names_codes' are not those of the vectors, or those of"),
+        (lambda tensors: tensors["names_codes"].fill(1), "'names_codes' are not those of the vectors"),
         (
             lambda tensors: tensors.update(documents_centroids=tensors["documents_centroids"][:, :-8]),
             r"'documents_centroids' .* must be at least \d+ rows of 16 numbers",

@@ -30,12 +30,14 @@ _FEWEST_COMPARED, _MOST_COMPARED = 10, 160  # times as many as are wanted, of th
 _EQUAL = 1e-6  # two similarities
 _TRAINED_ON = 32  # vectors for each centroid
 _ROUNDS = 8  # of k-means
-_QUERY_BITS = 4  # that a number of a query is rounded to
-_FACTORS = 8  # bytes of the two numbers in a code
+_BITS = 4  # of the code of a group of numbers, as the registers of a processor look codes up
+_TAUGHT = 50_000  # vectors that groups are learned from
 _ROWS_AT_ONCE = 50_000
 _COMPARED = 64  # codes that are made again when they are read
 _ALIKE = 0.95  # fraction of their bytes that must be the same: machines round differently
-_LIST_PARTS: dict[str, type] = {"centroids": np.float32, "lists": np.int32, "codes": np.uint8}
+_LIST_PARTS: dict[str, type] = {
+    "centroids": np.float32, "codebooks": np.float32, "lists": np.int32, "codes": np.uint8,
+}  # fmt: skip
 
 
 class NearFacts(TypedDict):
@@ -55,17 +57,23 @@ class NearLists:
 
     Attributes:
         centroids: `(C, H)`, float32.
+        codebooks: for each of `G` groups of one or two numbers of what a vector has more than its centroid the 16 that
+            stand for all, `(G, 16, H / G)`, float32; `G` is `H / 2`, or `H` where that is odd.
         lists: the centroid of each vector, `(N,)`, int32.
-        codes: what the vectors are recognised by, one bit for each number and two numbers, `(N, H / 8 + 8)`, uint8.
+        codes: what the vectors are recognised by: of each group which of the 16 is nearest, two groups a byte,
+            `(N, G / 2)`, uint8.
         width: lists that a query looks into, from 1 to `C`.
-        compared: how many vectors a query is compared with for each of 50 that are wanted, of those that look nearest.
+        compared: 50 times as many vectors is a query compared with, of those that look nearest, for up to 50 wanted ones
+            and more.
         recall: fraction of the 50 nearest vectors that were found when the lists were made.
 
-    Source: inverted lists with the codes of Gao and Long, "RaBitQ: Quantizing High-Dimensional Vectors with a
-    Theoretical Error Bound for Approximate Nearest Neighbor Search", SIGMOD 2024, as faiss has them.
+    Source: inverted lists with the codes of Jégou, Douze and Schmid, "Product Quantization for Nearest Neighbor
+    Search", 2011, which are looked up in registers as in André, Kermarrec and Le Scouarnec, "Cache locality is not
+    enough", VLDB 2015; both as faiss has them.
     """
 
     centroids: np.ndarray
+    codebooks: np.ndarray
     lists: np.ndarray
     codes: np.ndarray
     width: int
@@ -77,9 +85,10 @@ class NearLists:
         return len(self.lists)
 
     @cached_property
-    def _index(self) -> faiss.IndexIVFRaBitQ:
-        """The library's index of these arrays."""
-        pointer, index = _faiss().swig_ptr, _empty_index(self.centroids)
+    def _index(self) -> faiss.IndexIVFPQFastScan:
+        """The library's index of these arrays, their codes side by side as its registers take them."""
+        library = _faiss()
+        pointer, index = library.swig_ptr, _empty_index(self.centroids, self.codebooks)
         order = np.argsort(self.lists, kind="stable").astype(np.int64)
         codes = np.ascontiguousarray(self.codes[order])
         start = np.searchsorted(self.lists[order], np.arange(len(self.centroids) + 1)).tolist()
@@ -90,7 +99,9 @@ class NearLists:
                     number, last - first, pointer(order[first:last]), pointer(codes[first:last])
                 )
         index.ntotal = len(self)
-        return index
+        packed = library.IndexIVFPQFastScan(index)
+        packed.own_fields, packed.referenced_objects = False, index.referenced_objects
+        return packed
 
     def candidates(self, queries: np.ndarray, count: int, width: int | None = None) -> np.ndarray:
         """Vectors that look near to queries, `(Q, count)`, int64, -1 where there are no more.
@@ -118,7 +129,7 @@ class NearLists:
 
     def extended(self, vectors: np.ndarray) -> NearLists:
         """The lists of these vectors, and of further ones, `(n, H)`, which come after them."""
-        lists, codes = _encoded(self.centroids, vectors)
+        lists, codes = _encoded(self.centroids, self.codebooks, vectors)
         return replace(self, lists=np.concatenate([self.lists, lists]), codes=np.concatenate([self.codes, codes]))
 
     def tensors(self, name: str) -> dict[str, np.ndarray]:
@@ -142,19 +153,22 @@ class NearLists:
         for (part, kind), values in zip(_LIST_PARTS.items(), found, strict=True):
             if values is None or values.dtype != kind:
                 raise ValueError(f"'{name}_{part}' must be there, as {np.dtype(kind).name}.")
-        centroids, lists, codes = (np.asarray(values) for values in found)
-        (number, size), width = vectors.shape, facts["width"]
+        centroids, codebooks, lists, codes = (np.asarray(values) for values in found)
+        (number, size), width, groups = vectors.shape, facts["width"], _groups(vectors.shape[1])
         if centroids.ndim != 2 or centroids.shape[1] != size or not 0 < width <= len(centroids):
             raise ValueError(f"'{name}_centroids' {centroids.shape} must be at least {width} rows of {size} numbers.")
-        if lists.shape != (number,) or codes.shape != (number, -(-size // 8) + _FACTORS):
+        if codebooks.shape != (groups, 2**_BITS, size // groups):
+            raise ValueError(f"'{name}_codebooks' {codebooks.shape} do not fit vectors of {size} numbers.")
+        if lists.shape != (number,) or codes.shape != (number, -(-groups * _BITS // 8)):
             raise ValueError(f"'{name}_lists' {lists.shape} and '{name}_codes' {codes.shape} do not fit the vectors.")
-        if not (np.isfinite(centroids).all() and np.isfinite(_factors(codes)).all()):
-            raise ValueError(f"'{name}_centroids' and '{name}_codes' hold NaN or infinity.")
+        if not (np.isfinite(centroids).all() and np.isfinite(codebooks).all()):
+            raise ValueError(f"'{name}_centroids' and '{name}_codebooks' hold NaN or infinity.")
         if number and not 0 <= int(lists.min()) <= int(lists.max()) < len(centroids):
             raise ValueError(f"'{name}_lists' leave the {len(centroids)} lists.")
-        if number and not _are_codes_of(centroids, lists[:_COMPARED], codes[:_COMPARED], vectors[:_COMPARED]):
-            raise ValueError(f"'{name}_codes' are not those of the vectors, or those of another release of faiss.")
-        return cls(centroids, lists, codes, **facts)
+        more = vectors[:_COMPARED].astype(np.float32) - centroids[lists[:_COMPARED]]
+        if number and not _are_codes_of(codebooks, codes[:_COMPARED], more):
+            raise ValueError(f"'{name}_codes' are not those of the vectors.")
+        return cls(centroids, codebooks, lists, codes, **facts)
 
 
 class NearSearch:
@@ -177,7 +191,7 @@ class NearSearch:
     def nearest(self, queries: np.ndarray, size: int, hidden: csr_matrix | None = None) -> Found:
         """See `VectorSearch`; of vectors in lists that a query does not look into none is found."""
         more = 0 if hidden is None else int(np.diff(hidden.indptr).max(initial=0))
-        near = max(2 * size, self._compared * min(size, _DEPTH)) + more
+        near = max(2 * size, self._compared * _DEPTH) + more
         rows = self._lists.candidates(queries, near, self._width)
         query = np.repeat(np.arange(len(queries)), rows.shape[1])
         values = similarity_of_pairs(queries, self._vectors, query, rows.reshape(-1)).reshape(rows.shape)
@@ -198,7 +212,7 @@ def fit_lists(
     """Make lists of vectors, and choose how much a query looks at: so that 98 % of the nearest are found.
 
     What the lists do not hold that a query looks into takes more lists. What they hold, and does not look near by its
-    code, takes more vectors to compare: where vectors are much alike, codes of one bit a number tell little.
+    code, takes more vectors to compare: where vectors are much alike, codes of two bits a number tell little.
 
     Args:
         vectors: `(N, H)`, rows of length 1, float16 or float32, at least 4.
@@ -214,7 +228,8 @@ def fit_lists(
     centroids = _centroids(vectors, count, seed)
     size = min(_DEPTH, len(vectors))
     columns, exact = nearest(queries, vectors, size, hidden)
-    found = NearLists(centroids, *_encoded(centroids, vectors), 1, _FEWEST_COMPARED, 0.0)
+    codebooks = _codebooks(centroids, vectors, seed)
+    found = NearLists(centroids, codebooks, *_encoded(centroids, codebooks, vectors), 1, _FEWEST_COMPARED, 0.0)
     ranks = np.take_along_axis(_list_ranks(queries, centroids), found.lists[columns], axis=1)[exact > -np.inf]
 
     def recall_of(width: int, compared: int) -> float:
@@ -266,60 +281,71 @@ def _recall(found: np.ndarray, exact: np.ndarray) -> float:
     return float(hits.sum() / max(int(there.sum()), 1))
 
 
+def _sample(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Some of the vectors, in their order, float32."""
+    rows = np.random.default_rng(seed).choice(len(vectors), min(len(vectors), count), replace=False)
+    return vectors[np.sort(rows)].astype(np.float32)
+
+
 def _centroids(vectors: np.ndarray, count: int, seed: int) -> np.ndarray:
     """The middles of lists, by k-means over some of the vectors, `(C, H)`, rows of length 1."""
-    random = np.random.default_rng(seed)
-    rows = random.choice(len(vectors), min(len(vectors), _TRAINED_ON * count), replace=False)
     bounds = {"min_points_per_centroid": 1, "max_points_per_centroid": _TRAINED_ON}
     options = {"niter": _ROUNDS, "spherical": True, "seed": seed % 2**31}
     training = _faiss().Kmeans(vectors.shape[1], count, **options, **bounds)
-    training.train(vectors[np.sort(rows)].astype(np.float32))
+    training.train(_sample(vectors, _TRAINED_ON * count, seed))
     found: np.ndarray = training.centroids
     return found
 
 
-def _empty_index(centroids: np.ndarray) -> faiss.IndexIVFRaBitQ:
+def _groups(size: int) -> int:
+    """How many groups with a code of their own vectors of `size` numbers have."""
+    return size // 2 if size % 2 == 0 else size
+
+
+def _quantizer(size: int) -> faiss.ProductQuantizer:
+    return _faiss().ProductQuantizer(size, _groups(size), _BITS)
+
+
+def _codebooks(centroids: np.ndarray, vectors: np.ndarray, seed: int) -> np.ndarray:
+    """The values that stand for all of a group of numbers, `(G, 16, H / G)`, by k-means over some of the vectors."""
+    library, quantizer = _faiss(), _quantizer(vectors.shape[1])
+    quantizer.cp.seed, quantizer.cp.min_points_per_centroid = seed % 2**31, 1
+    some, coarse = _sample(vectors, _TAUGHT, seed), library.IndexFlatIP(vectors.shape[1])
+    coarse.add(centroids)
+    more = some - centroids[coarse.search(some, 1)[1][:, 0]]
+    quantizer.train(np.resize(more, (max(len(more), quantizer.ksub), more.shape[1])))  # again, where there are few
+    found: np.ndarray = library.vector_to_array(quantizer.centroids)
+    return found.reshape(quantizer.M, quantizer.ksub, quantizer.dsub)
+
+
+def _empty_index(centroids: np.ndarray, codebooks: np.ndarray) -> faiss.IndexIVFPQ:
     library, (count, size) = _faiss(), centroids.shape
     coarse = library.IndexFlatIP(size)
     coarse.add(np.ascontiguousarray(centroids))
-    index = library.IndexIVFRaBitQ(coarse, size, count, library.METRIC_INNER_PRODUCT)
+    index = library.IndexIVFPQ(coarse, size, count, len(codebooks), _BITS, library.METRIC_INNER_PRODUCT)
     index.referenced_objects = [coarse]  # the library does not keep it alive
-    index.is_trained, index.qb = True, _QUERY_BITS
+    library.copy_array_to_vector(np.ascontiguousarray(codebooks).reshape(-1), index.pq.centroids)
+    index.is_trained, index.by_residual = True, True
     return index
 
 
-def _encoded(centroids: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """List and code of each vector, `(N,)` and `(N, H / 8 + 8)`."""
-    index = _empty_index(centroids)
+def _encoded(centroids: np.ndarray, codebooks: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """List and code of each vector, `(N,)` and `(N, G / 2)`."""
+    index = _empty_index(centroids, codebooks)
     lists, codes = np.empty(len(vectors), np.int32), np.empty((len(vectors), index.code_size), np.uint8)
     for first in range(0, len(vectors), _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
         block = np.ascontiguousarray(vectors[part], dtype=np.float32)
         lists[part] = index.quantizer.search(block, 1)[1][:, 0]
-        codes[part] = _codes(index, lists[part], block)
+        codes[part] = index.pq.compute_codes(block - centroids[lists[part]])
     return lists, codes
 
 
-def _codes(index: faiss.IndexIVFRaBitQ, lists: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The codes of vectors, `(n, H)`, float32, in lists, `(n,)`."""
-    pointer, codes = _faiss().swig_ptr, np.empty((len(vectors), index.code_size), np.uint8)
-    places = lists.astype(np.int64)
-    index.encode_vectors(len(vectors), pointer(vectors), pointer(places), pointer(codes))
-    return codes
-
-
-def _are_codes_of(centroids: np.ndarray, lists: np.ndarray, codes: np.ndarray, vectors: np.ndarray) -> bool:
-    """Whether the library would give vectors these codes, but for rounding."""
-    expected = _codes(_empty_index(centroids), lists, np.ascontiguousarray(vectors, dtype=np.float32))
-    if expected.shape != codes.shape:
-        return False
-    same = (codes == expected)[:, :-_FACTORS].mean()
-    return bool(same > _ALIKE and np.allclose(_factors(codes), _factors(expected), rtol=0.01, atol=0.01))
-
-
-def _factors(codes: np.ndarray) -> np.ndarray:
-    """The two numbers in each code, `(n, 2)`, float32."""
-    return np.ascontiguousarray(codes[:, -_FACTORS:]).view(np.float32)
+def _are_codes_of(codebooks: np.ndarray, codes: np.ndarray, more: np.ndarray) -> bool:
+    """Whether the library would give what vectors have more than their centroids these codes, but for rounding."""
+    quantizer = _quantizer(more.shape[1])
+    _faiss().copy_array_to_vector(np.ascontiguousarray(codebooks).reshape(-1), quantizer.centroids)
+    return bool((codes == quantizer.compute_codes(more)).mean() > _ALIKE)
 
 
 def _faiss() -> ModuleType:
