@@ -63,8 +63,7 @@ class NearLists:
         codes: what the vectors are recognised by: of each group which of the 16 is nearest, two groups a byte,
             `(N, G / 2)`, uint8.
         width: lists that a query looks into, from 1 to `C`.
-        compared: 50 times as many vectors is a query compared with, of those that look nearest, for up to 50 wanted ones
-            and more.
+        compared: a query is compared with 50 times as many vectors, of those that look nearest.
         recall: fraction of the 50 nearest vectors that were found when the lists were made.
 
     Source: inverted lists with the codes of Jégou, Douze and Schmid, "Product Quantization for Nearest Neighbor
