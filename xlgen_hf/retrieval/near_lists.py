@@ -87,7 +87,8 @@ class NearLists:
     def _index(self) -> faiss.IndexIVFPQFastScan:
         """The library's index of these arrays, their codes side by side as its registers take them."""
         library = _faiss()
-        pointer, index = library.swig_ptr, _empty_index(self.centroids, self.codebooks)
+        pointer, coarse = library.swig_ptr, _coarse(self.centroids)
+        index = _empty_index(coarse, self.codebooks)
         order = np.argsort(self.lists, kind="stable").astype(np.int64)
         codes = np.ascontiguousarray(self.codes[order])
         start = np.searchsorted(self.lists[order], np.arange(len(self.centroids) + 1)).tolist()
@@ -99,7 +100,7 @@ class NearLists:
                 )
         index.ntotal = len(self)
         packed = library.IndexIVFPQFastScan(index)
-        packed.own_fields, packed.referenced_objects = False, index.referenced_objects
+        packed.own_fields, packed.referenced_objects = False, [coarse]  # which the library does not keep alive
         return packed
 
     def candidates(self, queries: np.ndarray, count: int, width: int | None = None) -> np.ndarray:
@@ -309,20 +310,25 @@ def _codebooks(centroids: np.ndarray, vectors: np.ndarray, seed: int) -> np.ndar
     """The values that stand for all of a group of numbers, `(G, 16, H / G)`, by k-means over some of the vectors."""
     library, quantizer = _faiss(), _quantizer(vectors.shape[1])
     quantizer.cp.seed, quantizer.cp.min_points_per_centroid = seed % 2**31, 1
-    some, coarse = _sample(vectors, _TAUGHT, seed), library.IndexFlatIP(vectors.shape[1])
-    coarse.add(centroids)
-    more = some - centroids[coarse.search(some, 1)[1][:, 0]]
+    some = _sample(vectors, _TAUGHT, seed)
+    more = some - centroids[_coarse(centroids).search(some, 1)[1][:, 0]]
     quantizer.train(np.resize(more, (max(len(more), quantizer.ksub), more.shape[1])))  # again, where there are few
     found: np.ndarray = library.vector_to_array(quantizer.centroids)
     return found.reshape(quantizer.M, quantizer.ksub, quantizer.dsub)
 
 
-def _empty_index(centroids: np.ndarray, codebooks: np.ndarray) -> faiss.IndexIVFPQ:
-    library, (count, size) = _faiss(), centroids.shape
-    coarse = library.IndexFlatIP(size)
-    coarse.add(np.ascontiguousarray(centroids))
-    index = library.IndexIVFPQ(coarse, size, count, len(codebooks), _BITS, library.METRIC_INNER_PRODUCT)
-    index.referenced_objects = [coarse]  # the library does not keep it alive
+def _coarse(centroids: np.ndarray) -> faiss.IndexFlatIP:
+    """The search of the nearest lists."""
+    found = _faiss().IndexFlatIP(centroids.shape[1])
+    found.add(np.ascontiguousarray(centroids))
+    return found
+
+
+def _empty_index(coarse: faiss.IndexFlatIP, codebooks: np.ndarray) -> faiss.IndexIVFPQ:
+    """An index without vectors; it does not keep `coarse` alive."""
+    library = _faiss()
+    index = library.IndexIVFPQ(coarse, coarse.d, coarse.ntotal, len(codebooks), _BITS, library.METRIC_INNER_PRODUCT)
+    index.own_fields = False
     library.copy_array_to_vector(np.ascontiguousarray(codebooks).reshape(-1), index.pq.centroids)
     index.is_trained, index.by_residual = True, True
     return index
@@ -330,12 +336,13 @@ def _empty_index(centroids: np.ndarray, codebooks: np.ndarray) -> faiss.IndexIVF
 
 def _encoded(centroids: np.ndarray, codebooks: np.ndarray, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """List and code of each vector, `(N,)` and `(N, G / 2)`."""
-    index = _empty_index(centroids, codebooks)
+    coarse = _coarse(centroids)
+    index = _empty_index(coarse, codebooks)
     lists, codes = np.empty(len(vectors), np.int32), np.empty((len(vectors), index.code_size), np.uint8)
     for first in range(0, len(vectors), _ROWS_AT_ONCE):
         part = slice(first, first + _ROWS_AT_ONCE)
         block = np.ascontiguousarray(vectors[part], dtype=np.float32)
-        lists[part] = index.quantizer.search(block, 1)[1][:, 0]
+        lists[part] = coarse.search(block, 1)[1][:, 0]
         codes[part] = index.pq.compute_codes(block - centroids[lists[part]])
     return lists, codes
 
