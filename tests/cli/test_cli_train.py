@@ -88,6 +88,9 @@ def test_options_reach_settings_and_arguments(train):
         (["stray"], 2, "Got unexpected argument 'stray'."),
         (["--report_to", "nowhere"], 1, "report_to='nowhere'; it must be one of none, all"),
         (["--use_cpu", "--bf16", "True", "--fp16"], 1, "At most one of fp16 and bf16 can be True"),
+        (["--dtype", "auto", "--bf16"], 1, "bf16=True has no effect with dtype='auto'. Leave dtype out, or leave"),
+        (["--dtype", "float32", "--fp16"], 1, "dtype='float32' and fp16=True: both choose the type of numbers"),
+        (["--dtype", "half"], 2, "'half' is not one of 'auto', 'float32', 'bfloat16'"),
         (["--variant", "bcl", "--retriever", "x"], 1, "retriever='x' has no effect with variant='bcl'"),
         (["--variant", "bcl", "--lexical"], 1, "lexical=True has no effect with variant='bcl'"),
         (["--cluster_noise", "0.2"], 1, "cluster_noise=0.2 has no effect with variant='rcl'. Choose variant mcg"),
@@ -104,12 +107,30 @@ def test_what_is_wrong_is_said_in_a_line(train, files, words, code, message):
     assert not (files / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "bf16"),
+    [
+        ([], False), (["--dtype", "bfloat16"], True), (["--dtype", "float32"], False), (["--no-bf16"], False),
+        (["--bf16", "--use-cpu"], True),
+    ],
+)  # fmt: skip
+def test_the_type_of_numbers_is_chosen_and_kept_for_a_repetition(train, files, words, bf16):
+    _, (_, args) = train(*words)
+    assert args.bf16 is bf16
+    left = (files / "out" / "train_config.yaml").read_text(encoding="utf-8")
+    assert f"dtype: {'bfloat16' if bf16 else 'float32'}" in left and "bf16:" not in left
+    _, (_, again) = train("--config", files / "out" / "train_config.yaml", "--overwrite", needed=False)
+    assert again.bf16 is bf16
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_bfloat16_without_a_gpu_is_explained(files, capsys):
     arguments = ["train", "--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "out"), "--bf16"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 out, or add use_cpu" in error
+    assert (
+        "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 (or dtype) out, or add" in error
+    )
     assert error.count("\n") == 1
 
 

@@ -116,11 +116,15 @@ def _arguments(
     own = {name: values[name] for name in definitions(TrainerSettings)}
     given = given_names(context)
     check_effect(TrainerSettings, {**own, **{name: values[name] for name in ("variant", "candidates")}}, given)
+    if "bf16" in given and not own["bf16"]:
+        own["dtype"] = "float32"  # on a GPU, too
     words = [*more_words(context), *context.args]
     args = parse_arguments(
         output_dir, words, option_names(context), has_validation=has_validation, values=own, given=given
     )
-    return args, named_arguments(args, [*words, "--eval_strategy", "--load_best_model_at_end"])
+    named = named_arguments(args, [*words, "--eval_strategy", "--load_best_model_at_end"])
+    args.dtype = None if args.fp16 else "bfloat16" if args.bf16 else "float32"  # for who repeats it elsewhere
+    return args, {**named, "dtype": args.dtype}
 
 
 def _effective(context: typer.Context, settings: TrainingSettings, further: dict[str, object]) -> dict[str, object]:

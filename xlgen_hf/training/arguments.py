@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
+import torch
 from transformers import Seq2SeqTrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import is_torch_bf16_gpu_available
 
+from ..encoders.number_types import has_bfloat16, number_type
 from ..errors import ConfigurationError
 from ..settings import check_values, definitions
 from .trainer_settings import TrainerSettings
@@ -48,6 +50,7 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
             check_processes(1)
         checked = [name for name in definitions(TrainerSettings) if name != "report_to"]  # which may be a list, too
         check_values(TrainerSettings, {name: getattr(self, name) for name in checked})
+        self._choose_type()
         self._check_bf16()
         try:
             super().__post_init__()
@@ -62,18 +65,33 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
         check_supported(self)
         if self.fp16 and self.device.type == "cpu":
             raise ConfigurationError(
-                "fp16: only a GPU computes in float16. Leave fp16 out, or compute in bfloat16 on the CPU: bf16 and "
-                "use_cpu (--bf16 --use-cpu)."
+                "fp16: only a GPU computes in float16. Leave fp16 out, or compute in bfloat16 on the CPU: "
+                "dtype='bfloat16' (--dtype bfloat16)."
             )
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn
+
+    def _choose_type(self) -> None:
+        """Let `dtype` decide `bf16`; without both a GPU computes in bfloat16 if it can."""
+        if self.dtype is None:
+            self.bf16 = self.bf16 or (not self.fp16 and not self.use_cpu and has_bfloat16("cuda"))
+            return
+        on_gpu = torch.accelerator.is_available() and not self.use_cpu
+        wanted = number_type(self.dtype, "cuda" if on_gpu else "cpu") is torch.bfloat16
+        if self.fp16 or (self.bf16 and not wanted):
+            other = "fp16" if self.fp16 else "bf16"
+            raise ConfigurationError(
+                f"dtype={self.dtype!r} and {other}=True: both choose the type of numbers to compute in. Leave one out."
+            )
+        self.bf16 = wanted
+        self.use_cpu = self.use_cpu or (wanted and not on_gpu)  # which transformers wants to hear
 
     def _check_bf16(self) -> None:
         if not self.bf16 or self.use_cpu or is_torch_bf16_gpu_available():
             return
         raise ConfigurationError(
-            "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 out, or add use_cpu (--use-cpu) to "
-            "compute in bfloat16 on the CPU."
+            "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 (or dtype) out, or add use_cpu "
+            "(--use-cpu) to compute in bfloat16 on the CPU."
         )
 
 

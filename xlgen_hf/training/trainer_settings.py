@@ -35,7 +35,10 @@ class TrainerSettings:
         clusters_only_rate: `mcg`: fraction of texts with a further row clusters -> labels.
         cluster_noise: `mcg`: chance that a true cluster is left out of the input, or a wrong one put in.
         seed: seed of clusters, new parameters, the order of rows, dropout.
-        bf16: compute in bfloat16.
+        dtype: what steps are computed in: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the GPU or CPU has
+            instructions for it. If None what `bf16` and `fp16` say; where they say nothing bfloat16 on a GPU that has
+            it. Weights, and the embeddings for clusters and retrieval, are in float32.
+        bf16: compute in bfloat16, as transformers calls it; on a CPU together with `use_cpu`.
         use_cpu: train on the CPU, even where there is a GPU.
         eval_strategy: when the validation rows are scored during a training.
         save_strategy: when a checkpoint is written.
@@ -90,7 +93,16 @@ class TrainerSettings:
         variants=("mcg",),
     )
     seed: int = setting(42, help="Seed of everything random.", minimum=0, maximum=2**32 - 1, group=_TRAINING)
-    bf16: bool = setting(False, help="Compute in bfloat16.", group=_TRAINING)
+    dtype: Literal["auto", "float32", "bfloat16"] | None = setting(
+        None,
+        help="Type of numbers to compute in; auto is bfloat16 where the GPU or CPU has instructions for it (faster),"
+        " else float32. Weights stay in float32.",
+        default_text="bfloat16 on a GPU that has it, else float32",
+        group=_TRAINING,
+    )
+    bf16: bool = setting(
+        False, help="The same as --dtype bfloat16; on a CPU with --use-cpu.", group=_TRAINING, unless=("dtype",)
+    )
     use_cpu: bool = setting(
         False, help="Train on the CPU, even where there is a GPU.", group=_TRAINING, published=False
     )
