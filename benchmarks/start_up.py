@@ -19,7 +19,14 @@ import time
 from pathlib import Path
 
 TEXT = "Alpine cheese and wine"
-IMPORTS = ("torch", "transformers.utils", "transformers.modeling_utils", "xlgen_hf.loading", "xlgen_hf.processing_xlgen", "xlgen_hf.modeling_xlgen")
+IMPORTS = (
+    "torch",
+    "transformers.utils",
+    "transformers.modeling_utils",
+    "xlgen_hf.loading",
+    "xlgen_hf.processing_xlgen",
+    "xlgen_hf.modeling_xlgen",
+)
 WARM = """
 import statistics, sys, time
 from xlgen_hf.loading import load_predictor

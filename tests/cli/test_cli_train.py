@@ -128,9 +128,7 @@ def test_bfloat16_without_a_gpu_is_explained(files, capsys):
     arguments = ["train", "--train-file", str(files / "rows.jsonl"), "--output-dir", str(files / "out"), "--bf16"]
     assert main(arguments) == 1
     error = capsys.readouterr().err
-    assert (
-        "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 (or dtype) out, or add" in error
-    )
+    assert "bf16: this machine has no GPU that computes in bfloat16. Leave bf16 (or dtype) out, or add" in error
     assert error.count("\n") == 1
 
 

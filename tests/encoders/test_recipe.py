@@ -16,7 +16,8 @@ from tiny import ROWS
 
 from xlgen_hf.encoders.embedding import embed_texts
 from xlgen_hf.encoders.exported import pooled
-from xlgen_hf.encoders.loaded import load_encoder, pool
+from xlgen_hf.encoders.loaded import load_encoder
+from xlgen_hf.encoders.pooling import pool
 from xlgen_hf.encoders.recipe import EmbeddingRecipe, read_recipe
 from xlgen_hf.errors import CheckpointError, ConfigurationError, ModelFolderError
 from xlgen_hf.labels.changes import LabelChange

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from ..prediction.predictor import Predictor
     from ..ranking.decisions import DecisionRule
 
-__all__ = ["SERVER_PACKAGES", "check_packages", "chosen_rule", "load_on_device", "option_name", "web_address"]
+__all__ = [
+    "SERVER_PACKAGES",
+    "check_packages",
+    "chosen_rule",
+    "load_on_device",
+    "option_name",
+    "own_gpu",
+    "web_address",
+]
 
 SERVER_PACKAGES = ("fastapi", "uvicorn", "prometheus_client", "python_multipart")
 """What a server needs, as it is imported."""
@@ -45,7 +53,7 @@ def load_on_device(
 
         exported = holds_graphs(local_model(name, {}))
         if device is None and not exported:
-            device = _own_gpu()
+            device = own_gpu()
         if quiet and not exported:
             from transformers.utils import logging
 
@@ -66,7 +74,7 @@ def _collecting_later() -> Iterator[None]:
             gc.enable()
 
 
-def _own_gpu() -> str | None:
+def own_gpu() -> str | None:
     """The GPU of this process, by its number on the machine (`torchrun`), or the first one; None without any."""
     import torch  # not above: an exported index does without
 

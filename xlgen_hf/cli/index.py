@@ -13,9 +13,10 @@ from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
-from .answering import check_packages
-from .console import print_written
+from .answering import check_packages, own_gpu
+from .console import is_first_process, print_written
 from .options import CpuThreads, Labels, Overwrite, given_names, limit_threads, takes_settings
+from .processes import Processes, check_alone, working_together
 from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
     from ..retrieval.documents import DocumentNames
     from ..retrieval.retriever import LabelRetriever
     from ..training.label_trees import TreeKind
+    from ..training.shared_embedding import SharedEmbedding
 
 __all__ = ["index"]
 
 logger = logging.getLogger(__name__)
 
+_CACHE = "cache"  # folder for checkpoints and embeddings, in that of the index
 _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
@@ -141,13 +144,16 @@ def index(
 ) -> None:
     """Make an index that predicts by itself, and that `train --variant rcl` and hybrids find candidate labels with.
 
-    The same command continues a run that was interrupted.
+    The same command continues a run that was interrupted. Several processes (`torchrun`, `accelerate launch`) share
+    the embedding of texts and names.
     """
     from ..data.rows import load_rows
     from ..files.outputs import claim_folder
 
     settings = _settings(method, context)
     _check_options(method, given_names(context), output_dir)
+    if method != "retrieval":
+        check_alone("Several processes cannot make label trees together; start one.")
     if search == "approximate":
         check_packages("faiss", ["faiss"])
     limit_threads(cpu_threads)
@@ -155,13 +161,51 @@ def index(
         "train": load_rows(train_file, rows, split="train"),
         "validation": None if validation_file is None else load_rows(validation_file, rows, split="validation"),
     }
-    warn_of_shared_texts(splits, train_file, rows)
+    if is_first_process():
+        warn_of_shared_texts(splits, train_file, rows)
     needing = {"--aliases": aliases, "--other-languages": other_languages, "--definitions": definitions}
     vocabulary = _vocabulary(labels, rows, needing)
     sources = {"train": train_file, "validation": validation_file or ""}
-    with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
-        _make(output_dir, settings, splits, vocabulary, sources, cpu_threads)
+    with working_together("index") as processes:
+        if not processes.is_first:
+            _help(_shared(processes, output_dir), settings, splits, vocabulary)
+            return
+        with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
+            _make(output_dir, settings, splits, vocabulary, sources, cpu_threads, _shared(processes, output_dir))
     print_written(output_dir, "Index")
+
+
+def _shared(processes: Processes, output_dir: Path) -> SharedEmbedding | None:
+    """How several processes embed together; None for one."""
+    if processes.count == 1:
+        return None
+    from ..training.shared_embedding import SharedEmbedding
+
+    return SharedEmbedding(processes, output_dir / _CACHE, own_gpu())
+
+
+def _help(
+    shared: SharedEmbedding | None,
+    settings: dict[str, Any],
+    splits: dict[str, Dataset | None],
+    vocabulary: Vocabulary | list[str] | None,
+) -> None:
+    """Embed what the first process leaves to this one; it leaves nothing of an index that is finished."""
+    from ..data.transforms import labelled_rows
+    from ..encoders.embedding import recipe_of
+    from ..labels.space import LabelSpace
+    from ..labels.vocabulary import Vocabulary, vocabulary_labels
+
+    assert shared is not None
+    if not shared.processes.told():
+        return
+    train = labelled_rows(splits["train"])
+    space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
+    concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
+    further = _Data(space, train, None, shared.folder, concepts, None).further_names(settings)
+    texts = [train["text"][:], [*space.names, *(name for _, name in further)]]
+    recipe = recipe_of(settings["encoder"], settings["query_prompt"], settings["passage_prompt"])
+    shared.follow(texts, recipe, settings["max_length"], settings["dtype"])
 
 
 def _vocabulary(
@@ -193,6 +237,7 @@ def _make(
     vocabulary: Vocabulary | list[str] | None,
     sources: dict[str, str],
     threads: int | None,
+    shared: SharedEmbedding | None,
 ) -> None:
     """Make the index, unless the folder holds this very one, and write it with report and card."""
     from ..data.transforms import labelled_rows
@@ -207,7 +252,10 @@ def _make(
     started = time.monotonic()
     names = _document_names(splits["train"], settings) if settings["method"] == "retrieval" else None
     description = describe_index(settings, splits, vocabulary, None if names is None else names.ids)
-    if is_finished_index(output_dir, description):
+    finished = is_finished_index(output_dir, description)
+    if shared is not None:
+        shared.processes.told(int(not finished))
+    if finished:
         logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
         return
     train, validation = labelled_rows(splits["train"]), splits["validation"]
@@ -215,8 +263,8 @@ def _make(
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     source: SavedSource
     if settings["method"] == "retrieval":
-        data = _Data(space, train, validation, output_dir / "cache", concepts, names)
-        source = _make_retriever(data, settings)
+        data = _Data(space, train, validation, output_dir / _CACHE, concepts, names)
+        source = _make_retriever(data, settings, shared)
     else:
         source = _make_label_trees(space, train, settings["method"], threads)
     name = "retrieval" if settings["method"] == "retrieval" else "label_trees"
@@ -226,7 +274,7 @@ def _make(
     seconds = time.monotonic() - started
     write_index_report(output_dir, settings, description, splits, sources, predictor, seconds=seconds)
     write_local_card(output_dir)
-    remove_encoder_checkpoints(output_dir / "cache")
+    remove_encoder_checkpoints(output_dir / _CACHE)
 
 
 class _Data(NamedTuple):
@@ -281,7 +329,7 @@ def _check_options(method: str, given: set[str], output_dir: Path) -> None:
         raise ConfigurationError(f"{output_dir} holds a trained model; choose another folder for the index.")
 
 
-def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
+def _make_retriever(data: _Data, settings: dict[str, Any], shared: SharedEmbedding | None) -> LabelRetriever:
     """A retriever of the training rows; prints what it finds for some of them."""
     from ..encoders.trimming import trim_checkpoint
     from ..retrieval.retriever import RetrievalSettings
@@ -313,6 +361,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any]) -> LabelRetriever:
         document_names=data.document_names,
         dtype=settings["dtype"],
         approximate=settings.get("search") == "approximate",
+        shared=shared,
         seed=settings["seed"],
     )
     shown: list[str] = data.rows["text"][:_SHOWN_TEXTS]

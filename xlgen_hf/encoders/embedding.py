@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # an exported encoder needs neither torch nor transformers, w
 
     from .exported import ExportedPair
 
-__all__ = ["SHARD_TEXTS", "Encoder", "embed_texts", "recipe_of"]
+__all__ = ["SHARD_TEXTS", "Encoder", "embed_share", "embed_texts", "recipe_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +136,30 @@ def _opened(encoder: Encoder, recipe: EmbeddingRecipe | None) -> TextEncoder:
     return LoadedEncoder.open(encoder, recipe)
 
 
+def embed_share(
+    texts: Sequence[str],
+    encoder: Encoder,
+    share: tuple[int, int],
+    cache_dir: str | Path,
+    *,
+    recipe: EmbeddingRecipe | None = None,
+    max_length: int = 256,
+    device: str | torch.device | None = None,
+) -> None:
+    """Embed passages that no other process embeds, into the cache that [`embed_texts`] reads.
+
+    Args:
+        share: which of how many parts, from 0: (0, 2) is the first half of the shards.
+        texts, encoder, cache_dir, recipe, max_length, device: see [`embed_texts`]; errors, too.
+    """
+    source = _opened(encoder, recipe)
+    prompt = source.recipe.prompt("passage")
+    counted = {int(min(max_length, source.longest))}  # by `embed_texts`, which reads all
+    tokens = _tokenize([prompt + text for text in texts], source, max_length, counted)
+    folder = _cache_folder(cache_dir, source, tokens)
+    _Run(source, tokens, BATCH_SIZE, device, folder, progress=True).fill(*share)
+
+
 def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> None:
     if isinstance(texts, str):
         raise DataError(f"One string is given where a list of texts is expected: {texts[:60]!r}. Write [text].")
@@ -238,14 +262,11 @@ class _Run:
 
     def embeddings(self) -> np.ndarray:
         """Compute the missing shards, and put all rows into the order of the texts: `(N, H)`, float32."""
-        width = self.source.width
+        width, shards, missing = self.source.width, self._shards(), []
         found = np.zeros((len(self.tokens), width), dtype=np.float32)
-        order = np.argsort(-self.tokens.lengths, kind="stable")  # longest first: what needs most memory fails at once
-        order = order[self.tokens.lengths[order] > 0]
-        if len(order) < len(found):
-            logger.warning("%d texts have no tokens; their embeddings are zero.", len(found) - len(order))
-        shards = [order[start : start + SHARD_TEXTS] for start in range(0, len(order), SHARD_TEXTS)]
-        missing = []
+        without = len(found) - sum(map(len, shards))
+        if without:
+            logger.warning("%d texts have no tokens; their embeddings are zero.", without)
         for number, rows in enumerate(shards):
             cached = self._read(number, (len(rows), width))
             if cached is None:
@@ -255,6 +276,20 @@ class _Run:
         if missing:
             self._compute(shards, missing, found)
         return found
+
+    def fill(self, part: int, parts: int) -> None:
+        """Compute the missing ones of every so many shards, into the cache alone."""
+        width, shards = self.source.width, self._shards()
+        own = range(part, len(shards), parts)
+        missing = [number for number in own if self._read(number, (len(shards[number]), width)) is None]
+        if missing:
+            self._compute(shards, missing, np.zeros((len(self.tokens), width), dtype=np.float32))
+
+    def _shards(self) -> list[np.ndarray]:
+        """The texts that have tokens, in parts, longest first: what needs most memory fails at once."""
+        order = np.argsort(-self.tokens.lengths, kind="stable")
+        order = order[self.tokens.lengths[order] > 0]
+        return [order[start : start + SHARD_TEXTS] for start in range(0, len(order), SHARD_TEXTS)]
 
     def _path(self, number: int) -> Path | None:
         return None if self.folder is None else self.folder / f"shard-{number:05d}.safetensors"

@@ -20,7 +20,8 @@ from ..files.model_checks import check_loaded
 from ..files.tokenizer_checks import try_tokenizer
 from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
-from .recipe import EmbeddingRecipe, Pooling, read_recipe
+from .pooling import pool
+from .recipe import EmbeddingRecipe, read_recipe
 from .text_encoder import Encode
 
 if TYPE_CHECKING:  # the classes of models take half of the time of a start
@@ -32,8 +33,6 @@ __all__ = [
     "hash_of_weights",
     "load_encoder",
     "longest_text",
-    "masked_mean",
-    "pool",
 ]
 
 _INSTEAD_OF_CAUSAL = (
@@ -237,37 +236,3 @@ def _move(model: torch.nn.Module, device: object) -> None:
 
 def _best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def pool(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:
-    """One vector for each text out of its hidden states.
-
-    Args:
-        hidden: `(B, S, H)`, padded on the right.
-        mask: 1 where a token of the text is, else 0, `(B, S)`.
-        pooling: see [`EmbeddingRecipe`].
-
-    Returns:
-        `(B, H)`, of the type of `hidden`.
-    """
-    if pooling == "mean":
-        return masked_mean(hidden, mask)
-    if pooling == "max":
-        return hidden.masked_fill(mask[:, :, None] == 0, -torch.inf).amax(1)
-    if pooling == "cls":
-        return hidden[:, 0]
-    return hidden[torch.arange(len(hidden), device=hidden.device), mask.sum(1) - 1]
-
-
-def masked_mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """Mean of hidden states over the positions that a mask keeps.
-
-    Args:
-        hidden: `(B, S, H)`.
-        mask: 1 where a position counts, else 0, `(B, S)`.
-
-    Returns:
-        `(B, H)`, of the type of `hidden`; zeros for a row without any position.
-    """
-    weight = mask.to(hidden.dtype)[:, :, None]
-    return (hidden * weight).sum(1) / weight.sum(1).clamp(min=1)

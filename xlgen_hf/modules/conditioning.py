@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ..configuration_xlgen import XLGenConfig
 from ..decoding.memory import XLGenMemory
-from ..encoders.loaded import masked_mean
+from ..encoders.pooling import masked_mean
 from ..errors import ConfigurationError
 from .candidate_head import CandidateHead, candidate_spans, hide_candidates
 from .candidate_pointer import spelled_candidates

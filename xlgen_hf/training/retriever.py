@@ -28,8 +28,9 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
 from ..encoders.embedding import recipe_of
-from ..encoders.loaded import hash_of_weights, load_encoder, pool
+from ..encoders.loaded import hash_of_weights, load_encoder
 from ..encoders.number_types import NumberType, number_type
+from ..encoders.pooling import pool
 from ..encoders.recipe import EmbeddingRecipe, Pooling
 from ..files.json_lines import digest
 from ..files.serialization import JSON
@@ -43,6 +44,7 @@ from .progress import run_training
 from .resuming import ResumableTrainer
 from .run_record import RECORD_FILE, Record, start_record
 from .settings import ContrastiveSettings
+from .shared_embedding import SharedEmbedding
 
 __all__ = ["ContrastiveSettings", "fit_retriever", "remove_encoder_checkpoints", "train_encoder"]
 
@@ -268,6 +270,7 @@ def fit_retriever(
     document_names: DocumentNames | None = None,
     dtype: NumberType = "float32",
     approximate: bool = False,
+    shared: SharedEmbedding | None = None,
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -288,6 +291,7 @@ def fit_retriever(
         document_names: what evidence calls the training rows; by their number, from 1, if None.
         dtype: what texts and names are embedded in; the retriever's encoder is in float32.
         approximate: search it approximately where it is large enough, see `make_approximate`.
+        shared: the processes that embed texts and names together, of which this is the first; None for this one alone.
         seed: of the training, and of approximate search.
 
     Raises:
@@ -304,11 +308,15 @@ def fit_retriever(
         train_encoder(loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, seed=seed)
     if further:
         logger.info("Further names, or definitions, that count in retrieval: %d.", len(further))
+    computing = _computing_in(dtype, loaded)
+    if shared is not None:
+        names = [*label_space.names, *(name for _, name in further)]
+        shared.lead([texts, names], computing, recipe, (settings or RetrievalSettings()).max_length)
     retriever = LabelRetriever.fit(
         label_space,
         texts,
         label_ids,
-        _computing_in(dtype, loaded),
+        computing,
         recipe=recipe,
         settings=settings,
         lexical=lexical,
