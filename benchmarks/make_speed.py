@@ -43,6 +43,7 @@ def comparisons(bench: Bench, given: argparse.Namespace) -> dict[str, Callable[[
         "train": bench.train,
         "decode": lambda: bench.decode(5, constrained=True),
         "limit": lambda: bench.decode(1, constrained=False),
+        "shares": bench.shares,
     }
     if find_spec("sentence_transformers") is not None:
         found["embed"] = bench.embed

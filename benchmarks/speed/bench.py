@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from shares import step_shares
 from task import Task, make_backbone, make_model, write_tensors
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, T5ForConditionalGeneration
 
@@ -73,6 +74,24 @@ class Bench:
     def model(self, variant: str = "base") -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
         """A new untrained model of ours."""
         return make_model(self.backbone, self.space, variant, (500, 90))
+
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Where the time of our training goes, by variant."""
+        found = {}
+        for variant in ("base", "bcl"):
+            self.our_trainer(variant, self.task)[0].train()  # what is made once is made
+            trainer, model = self.our_trainer(variant, self.task)
+            found[variant] = step_shares(trainer.train, model)
+        return found
+
+    def our_trainer(self, variant: str, task: Task) -> tuple[XLGenTrainer, XLGenForConditionalGeneration]:
+        """A trainer of a new model, for an epoch."""
+        model, processor = self.model(variant)
+        args = XLGenTrainingArguments(
+            str(self.folder / "ours"), use_cpu=True, disable_tqdm=True, save_strategy="no", num_train_epochs=1,
+            per_device_train_batch_size=BATCH,
+        )  # fmt: skip
+        return XLGenTrainer(model, args, processing_class=processor, train_dataset=task.rows), model
 
     def our_training(self, variant: str, task: Task) -> Callable[[], float]:
         """An epoch of ours, all that comes before it included; CPU seconds of a call."""

@@ -27,6 +27,7 @@ def write_page(path: Path, content: dict) -> None:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     text = (path.parent / "speed" / "template.md").read_text(encoding="utf-8")
     filled = text.replace("{table}", _table(content)).replace("{versions}", versions)
+    filled = filled.replace("{shares}", _shares(content.get("shares", {})))
     for name in ("texts", "rounds", "python"):
         filled = filled.replace(f"{{{name}}}", str(about[name]))
     path.write_text(filled, encoding="utf-8")
@@ -39,4 +40,13 @@ def _table(content: dict) -> str:
             one = found if part is None else found[part]
             ratio = ", ".join(f"{one[key]:.2f}" for key in ("least", "median", "greatest"))
             lines.append(f"| {other} | {ours} | {kind} | {ratio} | {one.get('steps', '')} |")
+    return "\n".join(lines)
+
+
+def _shares(found: dict) -> str:
+    names = ("encoder", "decoder", "rest of forward", "backward", "optimizer", "outside", "products")
+    lines = [f"| variant | texts | {' | '.join(names)} |", "|---|---|" + "---|" * len(names)]
+    for kind, variants in found.items():
+        for variant, one in variants.items():
+            lines.append(f"| {variant} | {kind} | {' | '.join(f'{100 * one[name]:.0f} %' for name in names)} |")
     return "\n".join(lines)
