@@ -20,7 +20,7 @@ def step_shares(train: Callable[[], object], model: torch.nn.Module) -> dict[str
         model: what it trains, with encoder and decoder.
 
     Returns:
-        Shares of the whole: `encoder`, `decoder` and `rest of forward` (output layer, losses, clusters), forward alone,
+        Shares of the whole: `encoder`, `decoder`, `rest of forward` (output layer, losses, clusters), forward alone,
         `backward`, `optimizer`, and `outside` (collator, norm of gradients, Python of the trainer): together 1;
         `products`, the matrix products of all of these; and `seconds`.
     """
