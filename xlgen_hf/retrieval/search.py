@@ -223,7 +223,9 @@ def similarity_of_pairs(queries: np.ndarray, vectors: np.ndarray, query: np.ndar
     found = np.empty(len(rows), dtype=np.float32)
     for begin in range(0, len(rows), _PAIRS_AT_ONCE):
         part = slice(begin, begin + _PAIRS_AT_ONCE)
-        those = torch.from_numpy(vectors[rows[part]]).float().numpy()  # numpy takes three times as long from 16 bits
+        taken = vectors[rows[part]]
+        those = np.empty(taken.shape, dtype=np.float32)
+        _widen(taken, those)
         np.einsum("pd,pd->p", queries[query[part]], those, out=found[part])
     return found
 
