@@ -37,6 +37,11 @@ def ivf(codes: str, vectors: np.ndarray, centroids: np.ndarray) -> tuple[Search,
     inner = faiss.METRIC_INNER_PRODUCT
     if codes == "RaBitQ":
         index = faiss.IndexIVFRaBitQ(coarse, width, count, inner)
+    elif codes == "RaBitQ for registers":
+        index = faiss.IndexIVFRaBitQFastScan(coarse, width, count, inner)
+    elif codes == "PQ for registers":  # what the package has
+        index = faiss.IndexIVFPQFastScan(coarse, width, count, width // 2, 4, inner)
+        index.by_residual = True
     elif codes.startswith("PQ"):
         index = faiss.IndexIVFPQ(coarse, width, count, int(codes[2:]), 8, inner)
     else:
@@ -101,7 +106,7 @@ def usearch(links: int, vectors: np.ndarray) -> tuple[Search, int, list[int]]:
 
 
 def kinds(centroids: np.ndarray) -> Iterator[tuple[str, Callable[[np.ndarray], tuple[Search, int, list[int]]]]]:
-    for codes in ("PQ48", "QT_8bit", "RaBitQ"):
+    for codes in ("PQ48", "QT_8bit", "RaBitQ", "RaBitQ for registers", "PQ for registers"):
         yield f"faiss IVF{len(centroids)} {codes}", lambda vectors, codes=codes: ivf(codes, vectors, centroids)
     yield "usearch HNSW16 f16", lambda vectors: usearch(16, vectors)
     yield "faiss HNSW32 f16", lambda vectors: hnsw(32, vectors)

@@ -11,7 +11,7 @@ import pytest
 from scipy.sparse import csr_matrix
 from sources import ROW_TEXTS, make_retriever
 
-from xlgen_hf.errors import MissingExtraError, ModelFolderError
+from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderError
 from xlgen_hf.files.serialization import read_tensors, write_tensors
 from xlgen_hf.labels.changes import LabelEdits
 from xlgen_hf.retrieval.approximate import make_approximate
@@ -255,6 +255,12 @@ def test_the_missing_library_is_named(plain, index, label_space, tmp_path, monke
     ):
         with pytest.raises(MissingExtraError, match=r"`faiss-cpu` is not installed.*'xlgen-hf\[faiss\]'"):
             refused()
+
+
+def test_a_release_of_the_library_that_finds_anything_is_refused(vectors, queries, monkeypatch):
+    monkeypatch.setattr("faiss.__version__", "1.12.0")
+    with pytest.raises(ConfigurationError, match=r"faiss 1\.12\.0 is installed.*Approximate search needs 1\.13\.2"):
+        fit_lists(vectors, queries, what="texts")
 
 
 def test_the_arrays_are_the_whole_index(vectors, queries, lists):

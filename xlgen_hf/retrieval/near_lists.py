@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from ..encoders.threads import num_threads
-from ..errors import MissingExtraError
+from ..errors import ConfigurationError, MissingExtraError
 from .search import Found, best_first, nearest, similarity_of_pairs
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _TRAINED_ON = 32  # vectors for each centroid
 _ROUNDS = 8  # of k-means
 _BITS = 4  # of the code of a group of numbers, as the registers of a processor look codes up
 _TAUGHT = 50_000  # vectors that groups are learned from
+_LEAST_RELEASE = (1, 13, 2)  # of faiss
 _ROWS_AT_ONCE = 50_000
 _COMPARED = 64  # codes that are made again when they are read
 _ALIKE = 0.95  # fraction of their bytes that must be the same: machines round differently
@@ -359,5 +361,10 @@ def _faiss() -> ModuleType:
         import faiss
     except ImportError as err:
         raise MissingExtraError("faiss-cpu", "faiss") from err
+    if tuple(map(int, re.findall(r"\d+", faiss.__version__)[:3])) < _LEAST_RELEASE:
+        raise ConfigurationError(
+            f"faiss {faiss.__version__} is installed, which finds other vectors from run to run in lists that are made "
+            "of rows. Approximate search needs 1.13.2: `pip install --upgrade faiss-cpu`."
+        )
     faiss.omp_set_num_threads(num_threads())  # it would take all that there are
     return faiss
