@@ -363,7 +363,7 @@ def _faiss() -> ModuleType:
         raise MissingExtraError("faiss-cpu", "faiss") from err
     if tuple(map(int, re.findall(r"\d+", faiss.__version__)[:3])) < _LEAST_RELEASE:
         raise ConfigurationError(
-            f"faiss {faiss.__version__} is installed, which finds other vectors from run to run in lists that are made "
+            f"faiss {faiss.__version__} is installed, which finds other vectors in each run in lists that are made "
             "of rows. Approximate search needs 1.13.2: `pip install --upgrade faiss-cpu`."
         )
     faiss.omp_set_num_threads(num_threads())  # it would take all that there are
