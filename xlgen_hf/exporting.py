@@ -23,7 +23,6 @@ from .encoders.exported import ENCODER, EncoderFacts, Graph, write_export
 from .encoders.file_tokenizer import FileTokenizer, same_tokens
 from .encoders.loaded import LoadedTokenizer, longest_text
 from .errors import ConfigurationError, MissingExtraError
-from .files.local_model import local_model
 from .files.model_folder import (
     MODEL_FILES,
     RETRIEVER_FOLDER,
@@ -33,7 +32,7 @@ from .files.model_folder import (
     holds_graphs,
     matches,
 )
-from .files.saving import plain_folder, read_folder, replace_files
+from .files.saving import local_model, plain_folder, read_folder, replace_files
 from .files.serialization import write_tensors
 from .files.tokenizer_checks import TOKENIZER_FILE
 from .labels.space import LabelSpace

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from .errors import ConfigurationError, ModelFolderError
-from .files.local_model import local_model
 from .files.model_folder import PROCESSOR_FILE, is_exported
-from .files.saving import read_folder
+from .files.saving import local_model, read_folder
 from .prediction.predictor import Predictor
 from .ranking.score_model import ScoreModel
 from .retrieval.model_sources import SOURCE_FOLDERS, load_source_alone

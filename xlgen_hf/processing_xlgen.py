@@ -14,10 +14,9 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from .configuration_xlgen import NUM_LEVELS
 from .encoders.embedding import Encoder
 from .errors import ConfigurationError, ModelFolderError
-from .files.local_model import local_model
 from .files.model_checks import PROCESSOR_FORM, ProcessorSettings, load_tokenizer, read_processor_settings
 from .files.model_folder import PROCESSOR_FILE, SCORE_MODEL_FILE
-from .files.saving import read_folder, replace_files
+from .files.saving import local_model, read_folder, replace_files
 from .hub.push_mixin import PushProcessorMixin
 from .labels.changes import LabelChange
 from .labels.clusters import LabelClusters

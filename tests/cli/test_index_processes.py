@@ -9,6 +9,7 @@ from tiny import ROWS
 from xlgen_hf.cli.main import main
 from xlgen_hf.encoders import embedding
 from xlgen_hf.encoders.embedding import embed_share, embed_texts
+from xlgen_hf.encoders.loaded import LoadedEncoder
 from xlgen_hf.files.json_lines import write_jsonl
 
 
@@ -52,7 +53,8 @@ def test_shares_are_all_that_there_is_to_embed(checkpoints, tmp_path, monkeypatc
         embed_share(texts, encoder, (part, 2), tmp_path)
     shards = [path.name for path in tmp_path.rglob("shard-*")]
     assert len(shards) == -(-len(texts) // 3) > 1
-    monkeypatch.setattr(embedding, "_move", lambda *parts: pytest.fail("something is computed again"))
+    again = "something is computed again"
+    monkeypatch.setattr(LoadedEncoder, "computing", lambda *arguments: pytest.fail(again))
     assert (embed_texts(texts, encoder, cache_dir=tmp_path, progress=False) == expected).all()
 
 

@@ -16,8 +16,8 @@ from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.modules.candidate_head import CandidateHead, candidate_loss, candidate_spans
 from xlgen_hf.modules.candidate_pointer import NOTHING, CandidatePointer, spelled_candidates
 from xlgen_hf.prediction.generator import Generator
+from xlgen_hf.ranking.sources import PARTS
 from xlgen_hf.retrieval.candidate_inputs import SCORES
-from xlgen_hf.retrieval.weighing import PARTS
 from xlgen_hf.training.collator import DataCollatorForXLGen, ShareCollator, encode_dataset
 from xlgen_hf.training.losses import LOSSES, loss_sums
 

@@ -20,7 +20,7 @@ from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.scored_labels import ScoredLabels
-from xlgen_hf.retrieval.weighing import PARTS
+from xlgen_hf.ranking.sources import PARTS
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.evaluating import ragged
 from xlgen_hf.training.run import train_model

@@ -16,8 +16,8 @@ from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.score_model import SCORE_MODEL_FILE, ScoreModel
+from xlgen_hf.ranking.sources import PARTS
 from xlgen_hf.ranking.thresholds import tuned_threshold
-from xlgen_hf.retrieval.weighing import PARTS
 from xlgen_hf.training.tuning import fuse_sources
 
 NUMBER = 4  # labels that each source brings

@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from sources import ROW_TEXTS, TEXTS, label_ids, make_retriever
 
-from xlgen_hf.ranking.sources import TextBatch
+from xlgen_hf.ranking.sources import PARTS, TextBatch
 from xlgen_hf.retrieval.documents import DocumentNames
 from xlgen_hf.retrieval.evidence import retrieval_evidence
-from xlgen_hf.retrieval.weighing import PARTS
 
 FURTHER = [(0, "Musik"), (0, "tunes"), (3, "Orgel"), (7, "pipe organ of a church")]
 NAMES = DocumentNames.of([f"d{number}" for number in range(len(ROW_TEXTS))], ROW_TEXTS, 5)

@@ -15,11 +15,10 @@ from tiny import ROWS
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.labels.changes import LabelChange
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.ranking.sources import TextBatch
+from xlgen_hf.ranking.sources import PARTS, TextBatch
 from xlgen_hf.retrieval.lexical import LexicalIndex
 from xlgen_hf.retrieval.retriever import LabelRetriever, RetrievalSettings
 from xlgen_hf.retrieval.tuning import tune_retriever
-from xlgen_hf.retrieval.weighing import PARTS
 
 
 @pytest.fixture

@@ -47,8 +47,8 @@ def load_on_device(
         quiet: show no progress bar of weights that load.
     """
     with _collecting_later():
-        from ..files.local_model import local_model
         from ..files.model_folder import holds_graphs
+        from ..files.saving import local_model
         from ..loading import load_predictor
 
         exported = holds_graphs(local_model(name, {}))

@@ -20,9 +20,8 @@ def merge(
     """Write a model that needs neither the adapter nor peft, with the same predictions."""
     from ..errors import ConfigurationError
     from ..files.adapter_base import is_adapter
-    from ..files.local_model import local_model
     from ..files.outputs import claim_folder
-    from ..files.saving import replace_files
+    from ..files.saving import local_model, replace_files
     from ..loading import load_model
     from .console import results
 

@@ -431,7 +431,7 @@ def _fingerprint(
     import json
 
     from ..files.json_lines import digest
-    from ..files.local_model import local_model
+    from ..files.saving import local_model
 
     folders = [local_model(name, {}) for name in models]
     files = [file for folder in folders for file in sorted(folder.rglob("*")) if file.suffix in _MODEL_SUFFIXES]

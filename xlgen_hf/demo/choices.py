@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 
-from ..files.local_model import local_model
+from ..files.saving import local_model
 from ..files.training_report import read_report
 from ..serving.service import Service
 

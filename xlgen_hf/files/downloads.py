@@ -31,8 +31,7 @@ class HubOptions(TypedDict, total=False):
     local_files_only: bool
 
 
-HUB_OPTIONS = frozenset(HubOptions.__annotations__)
-"""Their names."""
+HUB_OPTIONS = frozenset(HubOptions.__annotations__)  # their names
 
 # The client raises the errors of its HTTP library for a connection that breaks; their base is a base of its own error,
 # by whichever name that library is installed.
@@ -75,11 +74,10 @@ def download(repo_id: str, patterns: Iterable[str], options: HubOptions) -> Path
     Raises:
         HubError: if there is no such repository or revision, or the Hub cannot be reached and the files are not here.
     """
-    wanted = list(patterns)
     if __package__ == "xlgen_hf.files":
-        return _of_one_commit(repo_id, wanted, options)
+        return _of_one_commit(repo_id, list(patterns), options)
     # A copy of the code comes from the repository itself: transformers has found that, and says what is wrong there.
-    return Path(snapshot_download(repo_id, allow_patterns=wanted, **options))
+    return Path(snapshot_download(repo_id, allow_patterns=list(patterns), **options))
 
 
 def _of_one_commit(repo_id: str, wanted: list[str], options: HubOptions) -> Path:

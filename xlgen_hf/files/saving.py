@@ -18,7 +18,7 @@ from typing import TypedDict, TypeVar
 
 from ..errors import ModelFolderError, SaveError
 from .atomic import discard, follow_umask, is_unfinished, lock_folder, reason_of, save_errors, unfinished_folder
-from .model_folder import files_of_model, obsolete_files
+from .model_folder import download_patterns, files_of_model, obsolete_files, variant_of
 from .schema import Fields, integer, strings
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "finish_interrupted_save",
     "folder_state",
     "link_or_copy",
+    "local_model",
     "plain_folder",
     "read_folder",
     "replace_files",
@@ -117,6 +118,35 @@ def current_folder(folder: str | Path) -> Path:
         else:
             return ready
     return folder
+
+
+def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Path:
+    """The folder of a model; one on the Hub is brought here first, all files of one commit.
+
+    Args:
+        name: a folder, or a Hub id.
+        options: those of `from_pretrained`; the ones about the Hub are taken out where they served.
+        parts: the parts of the model that are needed (see `model_folder.PARTS`); all if none is named.
+
+    Raises:
+        HubError: if it is not a folder, and the Hub does not give it.
+        ModelFolderError: if it is a file, or the folder holds an interrupted save of elsewhere.
+    """
+    folder = Path(name)
+    if folder.is_dir():
+        if options.get("subfolder"):
+            folder = folder / str(options.pop("subfolder"))
+        if __package__ == "xlgen_hf.files":
+            return current_folder(folder)
+        return folder
+    if folder.is_file():
+        raise ModelFolderError(f"{folder} is a file, where the folder of a model is needed.")
+    from .downloads import HUB_OPTIONS, download, hub_options  # the Hub's client, which a folder does without
+
+    of_hub, variant = hub_options(options), None if parts else variant_of(options)
+    for key in (*HUB_OPTIONS, "_commit_hash"):
+        options.pop(key, None)
+    return download(str(name), download_patterns(*parts, variant=variant), of_hub)
 
 
 def plain_folder(folder: Path) -> Path:

@@ -138,16 +138,24 @@ def map_tensors(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, str]
         ModelFolderError: if the file is missing, unreadable or damaged.
     """
     path = Path(path)
-    with read_errors(path, "a safetensors file of number types that numpy has"):
-        with safe_open(path, framework="numpy") as checked:  # the file is whole; its arrays would be copies
-            metadata = checked.metadata() or {}
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = parse_json(file.read(length).decode())
-            mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)  # who writes into an array changes no file
-        assert isinstance(header, dict)
-        header.pop("__metadata__", None)
-        return {name: _mapped_array(mapped, 8 + length, entry) for name, entry in header.items()}, metadata
+    with (
+        read_errors(path, "a safetensors file of number types that numpy has"),
+        safe_open(path, framework="numpy") as file,  # the file is whole
+    ):
+        if __package__ == "xlgen_hf.files":
+            return _mapped_arrays(path), file.metadata() or {}
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # copies
+
+
+def _mapped_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file that was checked, as views of the mapped file."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = parse_json(file.read(length).decode())
+        mapped = mmap(file.fileno(), 0, access=ACCESS_COPY)  # who writes into an array changes no file
+    assert isinstance(header, dict)
+    header.pop("__metadata__", None)
+    return {name: _mapped_array(mapped, 8 + length, entry) for name, entry in header.items()}
 
 
 def _mapped_array(mapped: mmap, begin: int, entry: JSON) -> np.ndarray:

@@ -14,16 +14,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SHORTEST_TEXT", "TOKENIZER_CONFIG_FILE", "TOKENIZER_FILE", "TRIED_TEXTS", "try_tokenizer"]
 
-SHORTEST_TEXT = 4
-"""Tokens that a model reads at least."""
+SHORTEST_TEXT = 4  # tokens that a model reads at least
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
 TOKENIZER_FILE = "tokenizer.json"
 _TOKENIZER_FILES = (TOKENIZER_FILE, TOKENIZER_CONFIG_FILE)
 _SUBWORD_MODELS = {".model", ".spm", ".tiktoken"}  # how files of SentencePiece and tiktoken end
 _FIRST_FIELD = b"\n"  # with which the protocol buffers of SentencePiece begin; tiktoken has lines of text
 _SPECIAL_IDS = ("pad_token_id", "unk_token_id", "eos_token_id", "sep_token_id", "bos_token_id", "cls_token_id")
-TRIED_TEXTS = ("a", "", "Ab, c-1 \u00e4\u4e2d\U0001f600 " * 8)
-"""What tokenizers are tried with: what they know, and what none may know."""
+TRIED_TEXTS = ("a", "", "Ab, c-1 \u00e4\u4e2d\U0001f600 " * 8)  # what tokenizers know, and what none may know
 _TRIED_LENGTH = 16
 
 

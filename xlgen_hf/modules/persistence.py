@@ -11,10 +11,9 @@ from transformers import PreTrainedModel
 from ..encoders.exported import ExportedPart
 from ..errors import ConfigurationError
 from ..files.downloads import HUB_OPTIONS
-from ..files.local_model import local_model
 from ..files.model_checks import check_loaded, check_model, load_errors
 from ..files.model_folder import ADAPTER_CONFIG_FILE, is_exported, variant_of
-from ..files.saving import read_folder, replace_files
+from ..files.saving import local_model, read_folder, replace_files
 
 __all__ = ["ModelFilesMixin", "SavedModel"]
 

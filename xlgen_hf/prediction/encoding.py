@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import TextBatch
-from ..retrieval.weighing import SCORES
+from ..ranking.sources import SCORES, TextBatch
 
 if TYPE_CHECKING:  # an index has no model, and starts in a third of the time without these
     import torch

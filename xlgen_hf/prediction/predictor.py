@@ -81,11 +81,10 @@ class Ranking:
 
     def for_rule(self, rule: DecisionRule) -> Ranking:
         """The same with as many candidates as a rule wants to choose from."""
-        if not rule.min_candidates:
-            return self
         wanted = self.decoding or DecodingOptions()
-        more = replace(wanted, min_candidates=max(wanted.min_candidates, rule.min_candidates))
-        return replace(self, decoding=more)
+        if rule.min_candidates <= wanted.min_candidates:
+            return self
+        return replace(self, decoding=replace(wanted, min_candidates=rule.min_candidates))
 
 
 class Predictor:
@@ -306,6 +305,7 @@ class Predictor:
         source = self._searching(ranking.decoding, ranking.open_vocabulary)
         allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
+        needed = max(k, self._pool_depth) if self._pool_depth else 0  # labels of a text that sources will be asked for
         blocks: list[ScoredLabels] = []
         order: list[int] = []
         clusters, inputs = list[list[int]](), list[list[int]]()
@@ -315,7 +315,7 @@ class Predictor:
         with tqdm(total=len(texts), unit="text", disable=None if ranking.progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], ranking.batch_size):
                 of_rows = [held[row] for row in rows] if held else []
-                depth, in_batch = self._depth(k) + max(map(len, of_rows), default=0), [texts[row] for row in rows]
+                depth, in_batch = needed + max(map(len, of_rows), default=0), [texts[row] for row in rows]
                 batch = TextBatch(in_batch, depth, allowed, of_rows, explained=explained is not None)
                 blocks.append(self._rank_batch(source, batch, k))
                 order += rows
@@ -389,10 +389,6 @@ class Predictor:
         if fusion is not None:
             return fusion.candidates_per_source
         return 0 if isinstance(self.source, ModelSource) else RANKED
-
-    def _depth(self, k: int) -> int:
-        """Labels of a text that any of these sources will be asked for."""
-        return max(k, self._pool_depth) if self._pool_depth else 0
 
     def _rank_batch(self, source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:
         """The pool and, where it has fewer than `k` labels of a text, what the sources rank next.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
@@ -11,8 +11,19 @@ import numpy as np
 from ..labels.changes import LabelChange
 from .scored_labels import ScoredLabels
 
-__all__ = ["CandidateScorer", "CandidateSource", "SavedSource", "TextBatch", "rank_further", "union"]
+__all__ = [
+    "PARTS",
+    "SCORES",
+    "CandidateScorer",
+    "CandidateSource",
+    "SavedSource",
+    "TextBatch",
+    "rank_further",
+    "union",
+]
 
+PARTS = ("neighbors", "names", "lexical_neighbors", "lexical_names")  # of a retriever's score
+SCORES = ("retrieval", *PARTS)
 _Value = TypeVar("_Value")
 
 
@@ -67,10 +78,6 @@ class TextBatch(Sequence[str]):
     def __getitem__(self, position: int) -> str:  # type: ignore[override]
         """The text at a position."""
         return self.texts[position]
-
-    def __iter__(self) -> Iterator[str]:
-        """The texts in order."""
-        return iter(self.texts)
 
     def once(self, owner: object, what: Hashable, make: Callable[[], _Value]) -> _Value:
         """What `make` gives, made at the first call for this owner and this name and kept with the batch."""

@@ -14,8 +14,8 @@ from ..files.schema import Fields, choice, integer, list_of, named_after, number
 from ..labels.tokens import TruncationReport
 from ..ranking.fusion import MAX_CANDIDATES
 from ..ranking.scored_labels import ScoredLabels
+from ..ranking.sources import SCORES
 from .retriever import LabelRetriever
-from .weighing import SCORES
 
 __all__ = ["CandidateInputs", "InputCandidates"]
 

@@ -9,11 +9,11 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from ..ranking.sources import TextBatch
+from ..ranking.sources import PARTS, TextBatch
 from .lexical import hashed_runs
 from .retriever import LabelRetriever
 from .spelling import encoded_texts
-from .weighing import PARTS, Neighbors, neighbor_weights
+from .weighing import Neighbors, neighbor_weights
 from .words import Span, strongest_words, weights_of_words, words_of
 
 __all__ = ["By", "DocumentEvidence", "NameEvidence", "RetrievalEvidence", "retrieval_evidence"]

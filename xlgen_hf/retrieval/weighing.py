@@ -13,12 +13,11 @@ from scipy.sparse import csr_matrix
 from ..encoders.recipe import EmbeddingRecipe
 from ..files.schema import Fields, anything, integer, named_after, number, string
 from ..ranking.scored_labels import ScoredLabels
+from ..ranking.sources import PARTS
 from ..settings import RETRIEVER_LENGTH, check_values, definitions, from_values, setting
 from .near_lists import NearFacts
 
 __all__ = [
-    "PARTS",
-    "SCORES",
     "Neighbors",
     "RetrievalSettings",
     "RetrievedCandidates",
@@ -29,9 +28,6 @@ __all__ = [
 
 _GIVEN_STRENGTH = 4.0
 """A near text with all labels that a query has already counts 1 + this times as much as one with none of them."""
-PARTS = ("neighbors", "names", "lexical_neighbors", "lexical_names")
-SCORES = ("retrieval", *PARTS)
-"""What a retriever says of a candidate: its score, and the parts that it is made of."""
 
 Neighbors: TypeAlias = "tuple[np.ndarray, np.ndarray]"
 """Numbers and similarities of the nearest training texts, `(Q, neighbors)` each."""

@@ -16,8 +16,8 @@ from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
 from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
-from ..files.local_model import local_model
 from ..files.model_checks import load_config
+from ..files.saving import local_model
 from ..files.tokenizer_checks import try_tokenizer
 from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters

@@ -11,8 +11,7 @@ from datasets import Dataset
 from ..data.blocks import each_value
 from ..encoders.exported import refuse_exported
 from ..errors import ConfigurationError
-from ..files.local_model import local_model
-from ..files.saving import plain_folder, read_folder, replace_files
+from ..files.saving import local_model, plain_folder, read_folder, replace_files
 from ..files.training_report import read_report, write_report
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
