@@ -309,8 +309,7 @@ class Predictor:
         blocks: list[ScoredLabels] = []
         order: list[int] = []
         clusters, inputs = list[list[int]](), list[list[int]]()
-        novel: list[dict[str, float]] = []
-        evidence: list[list[LabelEvidence]] = []
+        novel, evidence = list[dict[str, float]](), list[list[LabelEvidence]]()
         truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if ranking.progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], ranking.batch_size):
