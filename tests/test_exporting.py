@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -139,6 +140,16 @@ def test_an_exported_index_predicts_without_torch_and_transformers(folder, tmp_p
         np.testing.assert_allclose(one.scores, other["scores"], atol=1e-4)  # JSON has 4 digits
         words = [[name.words for name in label.names] for label in one.evidence]
         assert words == [[name["words"] for name in label["names"]] for label in other["evidence"]]
+
+
+@pytest.mark.parametrize(("said", "expected"), [(None, "1"), ("0", "0")])
+def test_the_runtime_does_not_report_to_its_makers_unless_the_user_says_so(said, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {} if said is None else {"ORT_DISABLE_TELEMETRY": said}
+    shown = "'onnxruntime' in sys.modules, os.environ['ORT_DISABLE_TELEMETRY']"
+    code = f"import os, sys, xlgen_hf.encoders.exported; print({shown})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
+    assert done.stdout.split() == ["False", expected]  # it is set before the import that reads it
 
 
 def test_free_spelling_and_losses_are_those_of_the_whole_model(folder):

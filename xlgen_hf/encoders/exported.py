@@ -5,6 +5,7 @@ Neither torch nor transformers is imported here: they take most of the time of a
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,9 @@ __all__ = [
     "refuse_exported",
     "write_export",
 ]
+
+# onnxruntime reports how it is used to its makers (seen in 1.32) unless this is set when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 ENCODER = "encoder"
 """Name of an encoder's graph: token ids and mask, both `(B, S)`, to hidden states `(B, S, H)`."""
