@@ -32,7 +32,7 @@ from .files.model_folder import (
     holds_graphs,
     matches,
 )
-from .files.saving import local_model, plain_folder, read_folder, replace_files
+from .files.saving import local_model, read_folder, replace_files
 from .files.serialization import write_tensors
 from .files.tokenizer_checks import TOKENIZER_FILE
 from .labels.space import LabelSpace
@@ -72,7 +72,7 @@ def export_folder(name: str, output_dir: Path, precision: Precision) -> None:
         SaveError: if the disk is full, or the folder cannot be written.
     """
     _require_exporter()
-    place = plain_folder(local_model(name, {}))
+    place = local_model(name, {})
     with replace_files(output_dir) as aside:
         read_folder(place, lambda folder: _export(folder, name, aside, precision))
 

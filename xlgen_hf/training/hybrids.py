@@ -11,7 +11,7 @@ from datasets import Dataset
 from ..data.blocks import each_value
 from ..encoders.exported import refuse_exported
 from ..errors import ConfigurationError
-from ..files.saving import local_model, plain_folder, read_folder, replace_files
+from ..files.saving import local_model, read_folder, replace_files
 from ..files.training_report import read_report, write_report
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
@@ -144,7 +144,7 @@ class _Index:
     depth = RANKED
 
     def __init__(self, name: str) -> None:
-        found = read_folder(plain_folder(local_model(name, {})), load_source_alone)
+        found = read_folder(local_model(name, {}), load_source_alone)
         self.name = name
         self.label_space, self.vocabulary = found.label_space, found.vocabulary
         self.sources: Mapping[str, SavedSource] = {found.name: found.source, **found.score_model.sources}
