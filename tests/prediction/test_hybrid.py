@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,11 +93,31 @@ def test_the_fusion_is_applied_as_it_was_learned(make):
     ranked = rows_of(predictor.rank(TEXTS))
     for decoding in (None, DecodingOptions(min_candidates=9)):
         assert rows_of(predictor.rank(TEXTS, decoding=decoding)) == ranked
+    for rule in (DecisionRule("threshold", 0.0), tuned_threshold(0.3)):
+        _same_as_ranked(predictor.predict(TEXTS, rule=rule), ranked, made)
+
+
+@pytest.mark.parametrize("rule", [DecisionRule("top_k", 3), DecisionRule("expected_f1")])
+def test_rules_that_rank_take_the_most_probable(make, rule):
+    """Favouring rare labels is for thresholds; it would put less probable labels first."""
+    made = make(kind="rcl")
+    fusion = made.processor.score_model.fusion
+    adjusted, plain = (
+        Predictor.from_model(
+            made.model, made.processor.with_score_model(replace(made.processor.score_model, fusion=one))
+        )
+        for one in (replace(fusion, logit_adjustment=3.0, slope=0.5, shift=1.0), fusion.most_probable())
+    )
+    ranked = rows_of(plain.rank(TEXTS))
+    assert rows_of(adjusted.rank(TEXTS)) != ranked
+    _same_as_ranked(adjusted.predict(TEXTS, rule=rule), ranked, made)
+
+
+def _same_as_ranked(predictions, ranked, made):
     names = made.processor.label_space.names
-    for rule in (DecisionRule("top_k", 3), DecisionRule("threshold", 0.0), tuned_threshold(0.3)):
-        for one, row in zip(predictor.predict(TEXTS, rule=rule), ranked, strict=True):
-            assert one.labels == [names[label] for label, _ in row][: len(one.labels)]
-            assert one.scores == pytest.approx([score for _, score in row][: len(one.scores)], abs=1e-6)
+    for one, row in zip(predictions, ranked, strict=True):
+        assert one.labels == [names[label] for label, _ in row][: len(one.labels)]
+        assert one.scores == pytest.approx([score for _, score in row][: len(one.scores)], abs=1e-6)
 
 
 def test_batches_and_order_change_nothing(make):

@@ -177,12 +177,30 @@ def test_fused_scores_are_probabilities():
     )
 
 
-def test_a_rescaled_fusion_keeps_the_order():
+def test_slope_and_shift_keep_the_order():
     candidates, values, _ = _learnable()
     plain = Fusion(4, {"names": 2.0, "log_generated": 0.5}, -1.0, 0.3)
-    one, other = (each.fuse(candidates, values, COUNTS) for each in (plain, plain.rescaled(0.5, 1.5)))
+    one, other = (each.fuse(candidates, values, COUNTS) for each in (plain, replace(plain, slope=0.5, shift=1.5)))
     assert one.labels.tolist() == other.labels.tolist()
     np.testing.assert_allclose(logit(other.scores), 0.5 * logit(one.scores) + 1.5)
+
+
+def test_the_most_probable_are_those_of_the_regression():
+    """Without the adjustment, so that a label is not lowered for being frequent, and with its own probabilities."""
+    candidates, values, _ = _learnable()
+    adjusted = Fusion(4, {"names": 2.0, "log_generated": 0.5}, -1.0, 0.7, 0.5, 1.5)
+    regression = Fusion(4, {"names": 2.0, "log_generated": 0.5}, -1.0, 0.0)
+    found, expected = (each.fuse(candidates, values, COUNTS) for each in (adjusted.most_probable(), regression))
+    assert (
+        found.labels.tolist() == expected.labels.tolist() != adjusted.fuse(candidates, values, COUNTS).labels.tolist()
+    )
+    np.testing.assert_allclose(found.scores, expected.scores)
+
+
+@pytest.mark.parametrize("wrong", [{"slope": 0.0}, {"slope": float("nan")}, {"shift": float("inf")}])
+def test_slope_and_shift_are_checked(wrong):
+    with pytest.raises(ConfigurationError, match="finite numbers, the slope above 0"):
+        Fusion(4, {"names": 1.0}, 0.0, 0.0, **wrong)
 
 
 def test_a_fusion_needs_right_and_wrong_candidates():

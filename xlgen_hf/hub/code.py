@@ -120,7 +120,11 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "causal": ("modules.causal", "modules.conditioning._encode_prompt"),
     "clusters": ("labels.clusters.LabelClusters", "labels.tokens.LabelTokenizer.cluster_token_ids"),
     "confidence": ("prediction.results.add_confidence", "ranking.confidence.ConfidenceModel"),
-    "fusion": ("prediction.predictor.candidate_values", "ranking.fusion.Fusion"),
+    "fusion": (
+        "prediction.predictor.Predictor._ranking_for",
+        "prediction.predictor.candidate_values",
+        "ranking.fusion.Fusion",
+    ),
     "label trees": ("ranking.label_trees.LabelTrees",),
     "mcg": (
         "labels.tokens.LabelTokenizer.cluster_trie",

@@ -248,19 +248,27 @@ class Predictor:
         def choose(scored: ScoredLabels, rows: np.ndarray) -> ScoredLabels:
             return deciding.apply(scored, None if held is None else held[rows], in_all=is_own)
 
-        ranked = self.rank_texts(texts, deciding.num_labels, ranking, choose if evidence else None)
+        asked = self if self.score_model.fusion is None else self._ranking_for(deciding)
+        ranked = asked.rank_texts(texts, deciding.num_labels, ranking, choose if evidence else None)
         chosen = choose(ranked.scored, np.arange(len(texts)))
         predictions = self.to_predictions(chosen, ranked)
         if self.score_model.confidence is not None:
             add_confidence(predictions, self.score_model.confidence.estimate(chosen), abstain_below)
         return predictions if answer is None else [answer(one) for one in predictions]
 
+    def _ranking_for(self, rule: DecisionRule) -> Predictor:
+        """The same for a rule: one that ranks labels, and compares no scores, asks for the most probable."""
+        fusion = self.score_model.fusion
+        if fusion is None or rule.kind not in ("top_k", "expected_f1"):
+            return self
+        other = copy.copy(self)
+        other.score_model = replace(self.score_model, fusion=fusion.most_probable())
+        return other
+
     def _check_abstention(self, bound: float | None) -> None:
-        if bound is None:
-            return
-        if not 0 <= bound <= 1:
+        if bound is not None and not 0 <= bound <= 1:
             raise ConfigurationError(f"abstain_below={bound!r}; it must be a number from 0 to 1.")
-        if self.score_model.confidence is None:
+        if bound is not None and self.score_model.confidence is None:
             raise ConfigurationError(
                 "The model does not know how far its predictions can be trusted, so none can be marked for a person. "
                 "Train it, or make the index, with validation rows."

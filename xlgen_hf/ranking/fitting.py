@@ -275,7 +275,7 @@ def fit_fusion(
     fused = adjusted.fuse(candidates, values, train_counts)
     curve = _fit_map(fused.scores, fused.correct(references), "platt")
     if curve["slope"] > 0:  # else the order of the labels would be lost
-        adjusted = adjusted.rescaled(curve["slope"], curve["intercept"])
+        adjusted = replace(adjusted, slope=curve["slope"], shift=curve["intercept"])
         threshold = float(apply_curve(curve, np.array(threshold)))
         fused = adjusted.fuse(candidates, values, train_counts)
     else:

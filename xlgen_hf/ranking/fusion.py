@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 from scipy.special import expit
@@ -15,7 +15,7 @@ from ..errors import ConfigurationError
 from ..files.schema import Fields, integer, mapping_of, number, strings
 from .scored_labels import ScoredLabels
 
-__all__ = ["MAX_CANDIDATES", "Fusion", "FusionContent", "feature_names", "feature_values"]
+__all__ = ["MAX_CANDIDATES", "Fusion", "feature_names", "feature_values"]
 
 MAX_CANDIDATES = 1000
 _FLOOR = 1e-6  # probability that logarithms start from
@@ -23,24 +23,17 @@ _RANK = "retrieval_rank"  # counts as it is; of the other ranks nothing was gain
 _DERIVED = ("log_", "relative_")
 
 
-class FusionContent(TypedDict):
-    """A [`Fusion`] and the names of its sources as JSON holds them."""
-
-    candidates_per_source: int
-    weights: dict[str, float]
-    intercept: float
-    logit_adjustment: float
-    sources: list[str]
-
-
-_FUSION_FORM = Fields[FusionContent](
+_FUSION_FORM = Fields[dict[str, Any]](
     {
         "candidates_per_source": integer(minimum=1, maximum=MAX_CANDIDATES),
         "weights": mapping_of(number()),
         "intercept": number(),
         "logit_adjustment": number(minimum=0),
         "sources": strings(unique=True),
-    }
+        "slope": number(minimum=0),
+        "shift": number(),
+    },
+    optional=("slope", "shift"),
 )
 
 
@@ -52,15 +45,21 @@ class Fusion:
     found. A feature is a source's score of a label, its logarithm, or its fraction of the text's best one; what the
     generator did not find has a teacher-forced score, as the next label at its place among those that it did.
 
-    The regression learns how often a label is right, and of rare labels that is seldom. So the fused logit of a label
-    with `n` training documents is lowered by `logit_adjustment * log(1 + n)`. See `fit_fusion` for how validation rows
-    choose weights and adjustment, and scale both so that the scores of all labels together are probabilities.
+    The regression learns how often a label is right, and of rare labels that is seldom. So the fused logit `z` of a
+    label with `n` training documents is lowered to `slope * (z - logit_adjustment * log(1 + n)) + shift`. See
+    `fit_fusion` for how validation rows choose the weights and the adjustment, and then slope and shift so that the
+    scores of all labels together are probabilities again.
+
+    Lowering lets a threshold find rare labels. It does not order labels better by how probable they are, so where a
+    number of labels is wanted, [`most_probable`] ranks them.
 
     Attributes:
         candidates_per_source: labels of a text that retrieval contributes, and the trees as well, from 1 to 1000.
         weights: of the features, by name.
         intercept: of the regression.
         logit_adjustment: strength with which rare labels are favoured, at least 0.
+        slope: above 0; see above.
+        shift: see above.
 
     Raises:
         ConfigurationError: if a value is out of range.
@@ -74,6 +73,8 @@ class Fusion:
     weights: Mapping[str, float]
     intercept: float
     logit_adjustment: float
+    slope: float = 1.0
+    shift: float = 0.0
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -89,16 +90,12 @@ class Fusion:
             raise ConfigurationError(f"intercept={self.intercept}; it must be a finite number.")
         if not math.isfinite(self.logit_adjustment) or self.logit_adjustment < 0:
             raise ConfigurationError(f"logit_adjustment={self.logit_adjustment}; it must be a finite number >= 0.")
+        if not (math.isfinite(self.slope) and self.slope > 0 and math.isfinite(self.shift)):
+            raise ConfigurationError(f"slope={self.slope}, shift={self.shift}; finite numbers, the slope above 0.")
 
-    def to_dict(self, sources: list[str]) -> FusionContent:
+    def to_dict(self, sources: list[str]) -> dict[str, Any]:
         """As JSON holds it, with the names of the sources that it weighs; [`from_dict`] makes it again."""
-        return {
-            "candidates_per_source": self.candidates_per_source,
-            "weights": dict(self.weights),
-            "intercept": self.intercept,
-            "logit_adjustment": self.logit_adjustment,
-            "sources": sources,
-        }
+        return {**asdict(self), "sources": sources}
 
     @classmethod
     def from_dict(cls, given: object, path: str | Path) -> tuple[Fusion, list[str]]:
@@ -111,20 +108,18 @@ class Fusion:
         Raises:
             ModelFolderError: if it is not of that form.
         """
-        content = _FUSION_FORM.check(given, path, "fusion")
-        values = (content["candidates_per_source"], content["weights"], content["intercept"])
-        return cls(*values, content["logit_adjustment"]), content["sources"]
+        content = dict(_FUSION_FORM.check(given, path, "fusion"))
+        sources: list[str] = content.pop("sources")
+        return cls(**content), sources
 
     @property
     def inputs(self) -> set[str]:
         """Names of the values that are weighed."""
         return set(map(_base_name, self.weights))
 
-    def rescaled(self, slope: float, intercept: float) -> Fusion:
-        """The same order of labels: each logit `z` becomes `slope * z + intercept`, with a slope above 0."""
-        weights = {name: slope * weight for name, weight in self.weights.items()}
-        shifted = slope * self.intercept + intercept
-        return Fusion(self.candidates_per_source, weights, shifted, slope * self.logit_adjustment)
+    def most_probable(self) -> Fusion:
+        """The regression as it is: it favours no labels, and its scores are probabilities."""
+        return replace(self, logit_adjustment=0.0, slope=1.0, shift=0.0)
 
     def fuse(self, candidates: ScoredLabels, values: Mapping[str, np.ndarray], counts: np.ndarray) -> ScoredLabels:
         """Fused scores of the candidates, best first within a text, with the values as their parts.
@@ -143,8 +138,9 @@ class Fusion:
         features = feature_values(values, list(self.weights), candidates)
         logits = features @ np.array(list(self.weights.values())) + self.intercept
         logits -= self.logit_adjustment * np.log1p(counts[candidates.labels])
+        scores = expit(self.slope * logits + self.shift)
         return ScoredLabels.from_entries(
-            candidates.text, candidates.labels, expit(logits), candidates.chosen, len(candidates), values
+            candidates.text, candidates.labels, scores, candidates.chosen, len(candidates), values
         )
 
 
