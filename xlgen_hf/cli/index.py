@@ -41,7 +41,8 @@ _CACHE = "cache"  # folder for checkpoints and embeddings, in that of the index
 _CUTS = (5, 10, 20, 50)
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
-    "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size", "max_length",
+    "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size",
+    "hard_negatives", "max_length",
     "lexical", "aliases", "other_languages", "definitions", "id_column", "keep_beginnings", "trim_vocabulary", "dtype",
     "search", "seed",
 )  # fmt: skip
@@ -116,8 +117,8 @@ def index(
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16"],
         typer.Option(
-            help="Type of numbers to embed in; auto is bfloat16 where the GPU or CPU has instructions for it (faster),"
-            " else float32. The encoder itself is kept in float32."
+            help="Type of numbers to train and embed in; auto is bfloat16 where the GPU or CPU has instructions for it"
+            " (faster), else float32. The encoder itself is kept in float32."
         ),
     ] = "float32",
     search: Annotated[
@@ -137,6 +138,7 @@ def index(
     learning_rate: float,
     temperature: float,
     batch_size: int,
+    hard_negatives: int,
     rows: RowOptions,
     query_prompt: str | None,
     passage_prompt: str | None,
@@ -339,7 +341,7 @@ def _make_retriever(data: _Data, settings: dict[str, Any], shared: SharedEmbeddi
     length = min(settings["max_length"], ContrastiveSettings.max_length)
     contrastive = ContrastiveSettings(
         settings["epochs"], settings["batch_size"], settings["learning_rate"], settings["temperature"],
-        max_length=length,
+        max_length=length, hard_negatives=settings["hard_negatives"],
     )  # fmt: skip
     encoder = settings["encoder"]
     if settings["trim_vocabulary"]:

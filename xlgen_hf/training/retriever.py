@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict
 
@@ -27,7 +29,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
-from ..encoders.embedding import recipe_of
+from ..encoders.embedding import embed_texts, recipe_of
 from ..encoders.loaded import hash_of_weights, load_encoder
 from ..encoders.number_types import NumberType, number_type
 from ..encoders.pooling import pool
@@ -40,6 +42,7 @@ from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
 from .checkpoints import newest_checkpoint, remove_checkpoints
+from .hard_negatives import draw_negatives, near_names
 from .progress import run_training
 from .resuming import ResumableTrainer
 from .run_record import RECORD_FILE, Record, start_record
@@ -52,6 +55,7 @@ logger = logging.getLogger(__name__)
 
 _GROUPS = 4  # parts of a batch that are padded apart, each to its own longest text
 _NAME_LENGTH = 64
+_BEFORE = "before"  # folder of the embeddings of the encoder as it was, in that of its checkpoints
 _ENCODER_FOLDER = "encoder"  # where its checkpoints are, in the folder of the retriever's training
 _MASKED = -1e4
 
@@ -143,14 +147,16 @@ class _Collator:
     text_tokens: list[list[int]]
     name_tokens: list[list[int]]
     label_ids: Sequence[Sequence[int]]
-    random_negatives: int
+    near: np.ndarray
+    settings: ContrastiveSettings
     pad_token_id: int
     seed: int
 
     def __call__(self, rows: list[int]) -> _Batch:
         random = np.random.default_rng([self.seed, *rows])
-        drawn = random.integers(len(self.name_tokens), size=self.random_negatives)
-        names = np.unique(np.concatenate([drawn, *(self.label_ids[row] for row in rows)])).astype(np.int64)
+        drawn = random.integers(len(self.name_tokens), size=self.settings.random_negatives)
+        hard = draw_negatives(self.near[rows], self.settings.hard_negatives, random)
+        names = np.unique(np.concatenate([drawn, hard, *(self.label_ids[row] for row in rows)])).astype(np.int64)
         positive = torch.zeros(len(rows), len(names), dtype=torch.bool)
         for position, row in enumerate(rows):
             positive[position, np.searchsorted(names, np.asarray(self.label_ids[row]))] = True
@@ -194,9 +200,13 @@ def train_encoder(
     *,
     recipe: EmbeddingRecipe | None = None,
     settings: ContrastiveSettings | None = None,
+    dtype: NumberType = "float32",
     seed: int = 0,
 ) -> None:
     """Train an encoder, in place, to put texts near the names of their labels.
+
+    In each step the names of a text's labels compete with those of the other texts' labels, and with names that the
+    encoder found near to one of these texts before it was trained (hard negatives).
 
     A run that was interrupted continues from its last checkpoint in the folder; that of another run is refused.
 
@@ -208,6 +218,7 @@ def train_encoder(
         folder: where checkpoints are kept.
         recipe: how texts become embeddings; by the mean, without prompts, if None.
         settings: how it is trained.
+        dtype: what it computes in; its weights stay as they are.
         seed: of the order of the texts and the drawn negatives.
 
     Raises:
@@ -218,21 +229,29 @@ def train_encoder(
     settings, recipe = settings or ContrastiveSettings(), recipe or EmbeddingRecipe()
     model, tokenizer = encoder
     set_seed(seed)
+    chosen = {**asdict(settings), **asdict(recipe), "seed": seed, "encoder": hash_of_weights(model)}
+    start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
+    arguments = _arguments(Path(folder), settings, seed, dtype)
+    near = np.empty((len(texts), 0), dtype=np.int32)
+    if settings.hard_negatives:
+        computing, cache = _computing_in(dtype, encoder), Path(folder) / _BEFORE
+        embed = partial(embed_texts, encoder=computing, recipe=recipe, cache_dir=cache, device=arguments.device)
+        of_texts = embed(texts, side="query", max_length=settings.max_length)
+        near = near_names(of_texts, embed(label_space.names, max_length=_NAME_LENGTH), label_ids, seed=seed)
     queries = [recipe.query_prompt + text for text in texts]
     passages = [recipe.passage_prompt + name for name in label_space.names]
     collator = _Collator(
         _tokens(tokenizer, queries, settings.max_length, "texts"),
         _tokens(tokenizer, passages, _NAME_LENGTH, "label names"),
         label_ids,
-        settings.random_negatives,
+        near,
+        settings,
         tokenizer.pad_token_id or 0,
         seed,
     )
-    chosen = {**asdict(settings), **asdict(recipe), "seed": seed, "encoder": hash_of_weights(model)}
-    start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
     trainer = _EncoderTrainer(
         _LabelMatcher(model, settings.temperature, recipe.pooling),
-        _arguments(Path(folder), settings, seed),
+        arguments,
         train_dataset=_Rows(label_ids),
         data_collator=collator,
     )
@@ -289,7 +308,7 @@ def fit_retriever(
         further: label ids, ascending, and what counts as names of theirs as well: aliases, definitions ...; see
             `Vocabulary.further_names`.
         document_names: what evidence calls the training rows; by their number, from 1, if None.
-        dtype: what texts and names are embedded in; the retriever's encoder is in float32.
+        dtype: what the encoder is trained, and texts and names are embedded in; its weights stay in float32.
         approximate: search it approximately where it is large enough, see `make_approximate`.
         shared: the processes that embed texts and names together, of which this is the first; None for this one alone.
         seed: of the training, and of approximate search.
@@ -305,7 +324,9 @@ def fit_retriever(
     label_ids = [label_space.encode(labels) for labels in each_value(train_rows, "labels")]
     if contrastive is not None and contrastive.epochs > 0:
         place = folder / _ENCODER_FOLDER
-        train_encoder(loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, seed=seed)
+        train_encoder(
+            loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, dtype=dtype, seed=seed
+        )
     if further:
         logger.info("Further names, or definitions, that count in retrieval: %d.", len(further))
     computing = _computing_in(dtype, loaded)
@@ -352,6 +373,7 @@ def remove_encoder_checkpoints(folder: str | Path) -> None:
     """
     place = Path(folder) / _ENCODER_FOLDER
     remove_checkpoints(place)
+    shutil.rmtree(place / _BEFORE, ignore_errors=True)
     (place / RECORD_FILE).unlink(missing_ok=True)
     with suppress(OSError):  # it is not there, or holds files of others
         place.rmdir()
@@ -369,8 +391,10 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     return ids
 
 
-def _arguments(folder: Path, settings: ContrastiveSettings, seed: int) -> TrainingArguments:
-    arguments = TrainingArguments(
+def _arguments(folder: Path, settings: ContrastiveSettings, seed: int, dtype: NumberType) -> TrainingArguments:
+    on_gpu = torch.accelerator.is_available()
+    in_half = number_type(dtype, "cuda" if on_gpu else "cpu") is torch.bfloat16
+    return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
@@ -384,5 +408,6 @@ def _arguments(folder: Path, settings: ContrastiveSettings, seed: int) -> Traini
         dataloader_pin_memory=False,
         report_to=[],
         seed=seed,
+        bf16=in_half,
+        use_cpu=in_half and not on_gpu,  # transformers wants to hear that no GPU is meant
     )
-    return arguments

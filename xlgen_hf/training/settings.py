@@ -49,8 +49,10 @@ class ContrastiveSettings:
         batch_size: texts of a step; the labels of each are the others' negatives.
         learning_rate: highest learning rate.
         temperature: of the softmax over label names.
-        random_negatives: further label names of a step, drawn from the whole space, so that labels without documents
-            are pushed away too where they do not fit.
+        hard_negatives: further label names for each text of a step, drawn from those that the encoder found near to it
+            before the training and that are no labels of it, so that labels without documents are pushed away too
+            where they do not fit.
+        random_negatives: further label names of a step, drawn from the whole space.
         max_length: tokens of a text.
 
     Raises:
@@ -63,8 +65,11 @@ class ContrastiveSettings:
     batch_size: int = setting(64, help="Texts per training step.", minimum=2)
     learning_rate: float = setting(5e-5, help="Highest learning rate of the encoder.", minimum=0)
     temperature: float = setting(0.05, help="Temperature of the softmax over label names.", minimum=0.001)
-    random_negatives: int = setting(64, help="Further label names per training step.", minimum=0)
+    random_negatives: int = setting(0, help="Further label names per training step.", minimum=0)
     max_length: int = setting(128, help="Tokens of a text that the encoder is trained with.", minimum=1)
+    hard_negatives: int = setting(
+        4, help="Label names per text that are near to it and no labels of it.", minimum=0, maximum=32
+    )
 
     def __post_init__(self) -> None:
         """Check the values."""
