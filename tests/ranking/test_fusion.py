@@ -241,10 +241,63 @@ def test_the_adjustment_is_chosen_for_the_rare_and_costs_little(counts):
         return Fusion(4, {"generated": 1.0}, 0.0, strength).fuse(candidates, {"generated": value}, counts)
 
     strengths = [0.05 * step for step in range(21)]
-    strength, threshold = choose_adjustment(((one, fused(one)) for one in strengths), references, counts)
-    assert strength > 0
-    chosen = tuned_threshold(threshold).apply(fused(strength))
+    found = choose_adjustment(((one, fused(one)) for one in strengths), references, counts)
+    assert found.strength > 0
+    chosen = tuned_threshold(found.threshold).apply(fused(found.strength))
     hits = chosen.chosen & chosen.correct(references)
     f1 = 2 * hits.sum() / (chosen.chosen.sum() + right.sum())
     assert f1 >= (1 - MICRO_F1_TOLERANCE) * max(threshold_curves(fused(0.0), references, ("micro",))[1][0])
     assert (chosen.labels[hits] == rare).any()
+
+
+def _with_a_specialist(seed=0, texts=400):
+    """Two sources: one that knows frequent labels, and one that knows the rare ones but is wrong about others."""
+    random = np.random.default_rng(seed)
+    counts = np.array([60, 50, 40, 30, 1, 1, 0, 0])
+    right = random.random((texts, 8)) < np.where(counts > 1, 0.4, 0.06)
+    references = [np.flatnonzero(row).tolist() for row in right]
+    noise = random.random((2, texts, 8)) * 0.5
+    general = np.where(counts > 1, right * 0.5, 0) + noise[0]
+    special = np.where(counts > 1, 0, right * 0.45) + noise[1]
+    rows = [
+        ScoredLabels.from_rows([(list(range(8)), row.tolist(), [False] * 8) for row in one])
+        for one in (general, special)
+    ]
+    candidates, values = union({"label_trees": rows[0], "retrieval": rows[1]})
+    return candidates, values, references, counts, {"label_trees": rows[0], "retrieval": rows[1]}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_fusion_loses_no_rare_labels_to_its_sources(seed):
+    candidates, values, references, counts, sources = _with_a_specialist(seed)
+
+    def tail(scored, rule):
+        chosen = rule.apply(scored)
+        right, found = scored.correct(references) & chosen.chosen, []
+        for label in np.flatnonzero(counts < 2):
+            mine = scored.labels == label
+            total = (mine & chosen.chosen).sum() + sum(label in row for row in references)
+            found.append(2 * (mine & right).sum() / max(total, 1))
+        return np.array([np.mean(found[2:]), np.mean(found[:2])])
+
+    fusion, rule, _ = fit_fusion(candidates, values, references, counts, 8)
+    fused = tail(fusion.fuse(candidates, values, counts), rule)
+    for name, ranked in sources.items():
+        own, of_source = union({name: ranked})
+        alone, its_rule, _ = fit_fusion(own, of_source, references, counts, 8)
+        assert (fused >= tail(alone.fuse(own, of_source, counts), its_rule) - 1e-9).all()
+
+
+def test_floors_count_more_than_the_mean():
+    """Of what micro F1 allows, that which reaches them is taken, or comes nearest."""
+    candidates, values, references = _learnable(3)
+    fusion, _, _ = fit_fusion(candidates, values, references, COUNTS, 4)
+    tried = [
+        (strength, replace(fusion, logit_adjustment=strength).fuse(candidates, values, COUNTS))
+        for strength in np.linspace(0, 1, 11).tolist()
+    ]
+    free = choose_adjustment(tried, references, COUNTS)
+    assert choose_adjustment(tried, references, COUNTS, free.macro[:2]) == free
+    bound = choose_adjustment(tried, references, COUNTS, (1.0, 0.0))
+    assert bound.macro[0] >= free.macro[0]
+    assert bound.micro >= (1 - MICRO_F1_TOLERANCE) * free.micro

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -20,11 +20,11 @@ from .fusion import Fusion, feature_names, feature_values
 from .reliability import expected_calibration_error
 from .score_model import ScoreModel
 from .scored_labels import ScoredLabels
-from .sources import union
+from .sources import PARTS, union
 from .thresholds import (
     MICRO_F1_TOLERANCE,
-    balanced_weights,
     best_within,
+    bucket_weights,
     score_rules,
     threshold_curves,
     tune_thresholds,
@@ -33,6 +33,7 @@ from .thresholds import (
 
 __all__ = [
     "MIN_RIGHT_CANDIDATES",
+    "Adjustment",
     "calibrated_model",
     "choose_adjustment",
     "fit_calibrator",
@@ -48,6 +49,7 @@ logger = logging.getLogger(__name__)
 MIN_RIGHT_CANDIDATES = 100
 """Right candidates of validation texts from which the parts of a source are weighed: some six for each feature."""
 _MIN_CANDIDATES, _MIN_CORRECT = 200, 20  # of a bucket that gets a map of its own
+_PLACE = "_rank"  # ends the names of the places among the candidates of each source
 _ADJUSTMENTS = tuple(round(0.05 * step, 2) for step in range(21))
 
 
@@ -238,9 +240,9 @@ def fit_fusion(
 ) -> tuple[Fusion, DecisionRule, dict[str, float]]:
     """Learn the weights of a fusion, the strength of its logit adjustment, and thresholds on validation rows.
 
-    Of the thresholds and strengths that cost at most [`MICRO_F1_TOLERANCE`] of the best micro F1, those with the best
-    macro F1 are taken, see [`balanced_weights`]. Then a logistic curve over the adjusted logits, which keeps the order
-    of the labels, makes probabilities of them again (Platt, 1999).
+    See [`choose_adjustment`] for strength and threshold. Of labels that training never saw, or saw once, the fusion is
+    to find no less than the best of its sources does alone. Then a logistic curve over the adjusted logits, which
+    keeps the order of the labels, makes probabilities of them again (Platt, 1999).
 
     Args:
         candidates: `M` candidates of the validation texts, see `union`.
@@ -261,17 +263,15 @@ def fit_fusion(
             f"All of {len(correct)} candidates are {'right' if correct.all() else 'wrong'}; a fusion learns from "
             "validation rows of which some labels are found and some candidates are wrong."
         )
-    names = feature_names(values)
-    features = feature_values(values, names, candidates)
-    scaler = StandardScaler().fit(features)
-    regression = LogisticRegression(max_iter=1000).fit(scaler.transform(features), correct)
-    weights = regression.coef_[0] / scaler.scale_
-    intercept = float(regression.intercept_[0] - weights @ scaler.mean_)
-    of_features = dict(zip(names, weights.tolist(), strict=True))
-    fusions = [Fusion(candidates_per_source, of_features, intercept, strength) for strength in _ADJUSTMENTS]
-    tried = ((one.logit_adjustment, one.fuse(candidates, values, train_counts)) for one in fusions)
-    strength, threshold = choose_adjustment(tried, references, train_counts)
-    adjusted = Fusion(candidates_per_source, of_features, intercept, strength)
+    fusion = _regression(candidates, values, correct, candidates_per_source)
+    floors = _floors(candidates, values, references, train_counts)
+    chosen = choose_adjustment(_tried(fusion, candidates, values, train_counts), references, train_counts, floors)
+    logger.info(
+        "Fusion: micro F1 %.4f, macro F1 of labels never, once and more often seen %.4f, %.4f, %.4f on the validation "
+        "rows with logit adjustment %g, threshold %.3f.",
+        *(chosen.micro, *chosen.macro, chosen.strength, chosen.threshold),
+    )
+    adjusted, threshold = replace(fusion, logit_adjustment=chosen.strength), chosen.threshold
     fused = adjusted.fuse(candidates, values, train_counts)
     curve = _fit_map(fused.scores, fused.correct(references), "platt")
     if curve["slope"] > 0:  # else the order of the labels would be lost
@@ -283,31 +283,96 @@ def fit_fusion(
             "Fused scores are not probabilities: on the validation rows higher ones are not right more often."
         )
     logger.info(
-        "Weights of the fusion: %s.", ", ".join(f"{name} {weight:.2f}" for name, weight in of_features.items())
+        "Weights of the fusion: %s.", ", ".join(f"{name} {weight:.2f}" for name, weight in fusion.weights.items())
     )
     return adjusted, tuned_threshold(threshold), tune_thresholds(fused, references)
 
 
-def choose_adjustment(
-    fused: Iterable[tuple[float, ScoredLabels]], references: Sequence[Sequence[int]], train_counts: np.ndarray
+def _regression(
+    candidates: ScoredLabels, values: Mapping[str, np.ndarray], correct: np.ndarray, candidates_per_source: int
+) -> Fusion:
+    """A fusion that favours no labels yet."""
+    names = feature_names(values)
+    features = feature_values(values, names, candidates)
+    scaler = StandardScaler().fit(features)
+    regression = LogisticRegression(max_iter=1000).fit(scaler.transform(features), correct)
+    weights = regression.coef_[0] / scaler.scale_
+    intercept = float(regression.intercept_[0] - weights @ scaler.mean_)
+    return Fusion(candidates_per_source, dict(zip(names, weights.tolist(), strict=True)), intercept, 0.0)
+
+
+def _tried(
+    fusion: Fusion, candidates: ScoredLabels, values: Mapping[str, np.ndarray], train_counts: np.ndarray
+) -> Iterable[tuple[float, ScoredLabels]]:
+    """Strengths of the adjustment, each with what the fusion makes of the candidates."""
+    for strength in _ADJUSTMENTS:
+        yield strength, replace(fusion, logit_adjustment=strength).fuse(candidates, values, train_counts)
+
+
+def _floors(
+    candidates: ScoredLabels,
+    values: Mapping[str, np.ndarray],
+    references: Sequence[Sequence[int]],
+    train_counts: np.ndarray,
 ) -> tuple[float, float]:
+    """The best macro F1 of labels never and once seen that one of several sources has alone, decided likewise."""
+    sources = [name.removesuffix(_PLACE) for name in values if name.endswith(_PLACE)]
+    best = np.zeros(2)
+    for source in sources if len(sources) > 1 else []:
+        own = values[source + _PLACE] > 0
+        names = [name for name in (source, *(PARTS if source == "retrieval" else ())) if name in values]
+        found, of_source = candidates.kept(own), {name: values[name][own] for name in names}
+        correct = found.correct(references)
+        if len(np.unique(correct)) == 2:
+            alone = _regression(found, of_source, correct, 1)
+            chosen = choose_adjustment(_tried(alone, found, of_source, train_counts), references, train_counts)
+            best = np.maximum(best, chosen.macro[:2])
+    return float(best[0]), float(best[1])
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """How a fusion favours rare labels, and what that gives on the validation rows.
+
+    Attributes:
+        strength: of the logit adjustment.
+        threshold: on the adjusted scores.
+        micro: micro F1.
+        macro: macro F1 of the labels that training never saw, saw once, and saw more often.
+    """
+
+    strength: float
+    threshold: float
+    micro: float
+    macro: tuple[float, float, float]
+
+
+def choose_adjustment(
+    fused: Iterable[tuple[float, ScoredLabels]],
+    references: Sequence[Sequence[int]],
+    train_counts: np.ndarray,
+    floors: tuple[float, float] = (0.0, 0.0),
+) -> Adjustment:
     """The strength of the logit adjustment and the threshold that go together best.
+
+    Those with the best macro F1, in which labels that training never saw, saw once, and saw more often count a third
+    each, of those that cost at most [`MICRO_F1_TOLERANCE`] of the best micro F1 and, as far as there are such, reach
+    the floors.
 
     Args:
         fused: strengths, each with the fused scores of the validation texts.
         references: each text's label ids.
         train_counts: training documents of each label, `(L,)`.
+        floors: macro F1 that labels never and once seen are to have.
     """
-    weights = balanced_weights(references, train_counts)
+    buckets = bucket_weights(references, train_counts)
     tried = []
     for strength, scored in fused:
-        thresholds, f1 = threshold_curves(scored, references, ("micro", "macro"), weights)
-        tried.append(np.stack([np.full(len(thresholds), strength), thresholds, *f1]))
-    strengths, thresholds, micro, macro = np.concatenate(tried, axis=1)
-    best = best_within(micro, macro, MICRO_F1_TOLERANCE)
-    logger.info(
-        "Fusion: micro F1 %.4f, mean macro F1 of labels never, once and more often seen %.4f on the validation rows "
-        "with logit adjustment %g, threshold %.3f.",
-        *(micro[best], macro[best], strengths[best], thresholds[best]),
-    )
-    return float(strengths[best]), float(thresholds[best])
+        thresholds, (micro,) = threshold_curves(scored, references, ("micro",))
+        macro = [threshold_curves(scored, references, ("macro",), weights)[1][0] for weights in buckets]
+        tried.append(np.stack([np.full(len(thresholds), strength), thresholds, micro, *macro]))
+    strengths, thresholds, micro, *macro = np.concatenate(tried, axis=1)
+    lacking = np.sum([np.maximum(floor - f1, 0) for floor, f1 in zip(floors, macro[:2], strict=True)], axis=0)
+    best = best_within(micro, np.mean(macro, axis=0), MICRO_F1_TOLERANCE, lacking)
+    of_buckets = (float(macro[0][best]), float(macro[1][best]), float(macro[2][best]))
+    return Adjustment(float(strengths[best]), float(thresholds[best]), float(micro[best]), of_buckets)

@@ -167,13 +167,14 @@ class ScoredLabels:
         Args:
             labels: label ids of each text.
         """
-        return self._kept(~self._are_in(labels))
+        return self.kept(~self._are_in(labels))
 
     def first(self, k: int) -> ScoredLabels:
         """The `k` best candidates of each text, or as many as there are."""
-        return self._kept(self.rank < k)
+        return self.kept(self.rank < k)
 
-    def _kept(self, kept: np.ndarray) -> ScoredLabels:
+    def kept(self, kept: np.ndarray) -> ScoredLabels:
+        """Some of the candidates, `(M,)`."""
         sizes = np.bincount(self.text[kept], minlength=len(self))
         start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         parts = {name: values[kept] for name, values in self.parts.items()}

@@ -17,6 +17,7 @@ __all__ = [
     "RuleScores",
     "balanced_weights",
     "best_within",
+    "bucket_weights",
     "score_rules",
     "threshold_curves",
     "tune_threshold",
@@ -143,10 +144,8 @@ def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -
     return {objective: tune_threshold(scored, references, objective)[0] for objective in get_args(Objective)}
 
 
-def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) -> np.ndarray:
-    """What labels count in macro F1 if those that training never saw, saw once, and saw more often count a third each.
-
-    Plain macro F1 of few validation texts is that of the labels that they happen to hold, nearly all seen often.
+def bucket_weights(references: Sequence[Sequence[int]], counts: np.ndarray) -> np.ndarray:
+    """What labels count in the macro F1 of those that training never saw, saw once, and saw more often.
 
     Args:
         references: label ids of the validation texts; ids from `L` on stand for labels outside the label
@@ -154,11 +153,24 @@ def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) ->
         counts: training documents of each label, `(L,)`.
 
     Returns:
-        Weights of all `L` labels, also of those that no text holds, and of the ids from `L` on.
+        Weights of all `L` labels, also of those that no text holds, and of the ids from `L` on, `(3, L')`. The macro
+        F1 of a bucket of which the texts hold no label is 0.
     """
     held = np.unique(np.fromiter((label for ids in references for label in ids), dtype=np.int64))
     bucket = np.minimum(np.pad(counts, (0, max(0, held.max(initial=-1) + 1 - len(counts)))), 2)
-    return 1 / np.maximum(np.bincount(bucket[held], minlength=3), 1)[bucket]
+    return (bucket == np.arange(3)[:, None]) / np.maximum(np.bincount(bucket[held], minlength=3), 1)[:, None]
+
+
+def balanced_weights(references: Sequence[Sequence[int]], counts: np.ndarray) -> np.ndarray:
+    """What labels count in macro F1 if those that training never saw, saw once, and saw more often count a third each.
+
+    Plain macro F1 of few validation texts is that of the labels that they happen to hold, nearly all seen often.
+
+    Args:
+        references, counts: see [`bucket_weights`], as for the labels that have a weight.
+    """
+    weights: np.ndarray = bucket_weights(references, counts).sum(axis=0)
+    return weights
 
 
 @dataclass(frozen=True)
@@ -215,7 +227,15 @@ def score_rules(
     return RuleScores(np.concatenate([np.arange(1, max_k + 1), thresholds]), micro, macro, max_k)
 
 
-def best_within(micro: np.ndarray, macro: np.ndarray, tolerance: float) -> int:
-    """The place with the best macro F1 where micro F1 is at least `1 - tolerance` of its best; of equals the first."""
+def best_within(micro: np.ndarray, macro: np.ndarray, tolerance: float, lacking: np.ndarray | None = None) -> int:
+    """The place with the best macro F1 where micro F1 is at least `1 - tolerance` of its best; of equals the first.
+
+    Args:
+        micro: micro F1, `(T,)`.
+        macro: macro F1, `(T,)`.
+        tolerance: see above.
+        lacking: what each place lacks of something that counts more than macro F1, `(T,)`; nothing if None.
+    """
     near = np.flatnonzero(micro >= (1 - tolerance) * micro.max())
-    return int(near[np.lexsort((near, -micro[near], -macro[near]))[0]])
+    first = np.zeros(len(near)) if lacking is None else lacking[near]
+    return int(near[np.lexsort((near, -micro[near], -macro[near], first))[0]])
