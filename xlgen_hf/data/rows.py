@@ -94,8 +94,8 @@ def load_rows(
         allow_empty_text: whether a text may be empty or white space. By default this is so where labels or texts are
             not required: there is nothing to learn from such a row, but asking for its prediction is not a mistake.
         suspicions: whether to log what looks wrong in rows that must have texts and labels.
-        name: what errors and the log call the source; by default its path (of a folder, that of the file with the split),
-            or "the given rows".
+        name: what errors and the log call the source; by default its path (of a folder, that of the split's file), or
+            "the given rows".
         **changes: fields of `RowOptions` that are other than in `options`, such as `labels_column="subjects"`.
 
     Returns:
