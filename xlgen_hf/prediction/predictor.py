@@ -20,7 +20,7 @@ from ..labels.vocabulary import Vocabulary
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
+from ..ranking.sources import CandidateSource, SavedSource, TextBatch, check_allowed, rank_further, union
 from ..retrieval.retriever import LabelRetriever
 from ..settings import BATCH_SIZE
 from .encoding import GeneratorModel, ModelSource, length_batches
@@ -300,6 +300,8 @@ class Predictor:
             ranking: how candidates are looked for.
             explained: chooses the labels that get evidence; none get it if None.
         """
+        if __package__ == "xlgen_hf.prediction":
+            check_allowed(ranking.allowed, len(self.label_space))
         texts = TextBatch.of(texts).texts
         held = [] if ranking.given is None else self._given_ids(ranking.given, len(texts))
         source = self._searching(ranking.decoding, ranking.open_vocabulary)
@@ -353,6 +355,9 @@ class Predictor:
         """Ids of the labels that each text has already; none if no text has one. Others than labels are counted."""
         if len(given) != texts:
             raise ConfigurationError(f"{texts} texts come with given labels for {len(given)}; one list for each.")
+        name = next((one for one in given if isinstance(one, str)), None)
+        if name is not None:
+            raise ConfigurationError(f"given holds {name!r}; a list of labels is needed for each text: [{name!r}].")
         space, vocabulary = self.label_space, self.vocabulary
         named = given if vocabulary is None else [vocabulary.labels_of(names, space) for names in given]
         found = [space.encode_known(names) for names in named]

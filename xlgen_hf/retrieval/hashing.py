@@ -34,24 +34,23 @@ def count_runs(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> 
         Counts, `(Q, buckets)`, float32, columns in order.
     """
     blocks = [_HashedBlock(block, lengths, buckets).counts() for block in _blocks(texts)]
-    return _stacked(blocks, buckets)
+    return vstack(blocks, format="csr") if blocks else csr_matrix((0, buckets), dtype=np.float32)
 
 
 class HashedTexts:
     """Texts whose n-grams are hashed once, for who counts them and for who asks where they stand.
 
     Args:
-        texts, lengths, buckets: see [`count_runs`].
+        texts, lengths, buckets: see [`count_runs`]; at least one text.
     """
 
     def __init__(self, texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> None:
-        self._buckets = buckets
-        self._blocks = [_HashedBlock(block, lengths, buckets) for block in _blocks(texts)]
-        self._places = [(block, place) for block in self._blocks for place in range(len(block.texts))]
+        blocks = [_HashedBlock(block, lengths, buckets) for block in _blocks(texts)]
+        self._places = [(block, place) for block in blocks for place in range(len(block.texts))]
 
     def counts(self) -> csr_matrix:
         """What [`count_runs`] gives."""
-        return _stacked([block.counts() for block in self._blocks], self._buckets)
+        return vstack([block.counts() for block, place in self._places if place == 0], format="csr")
 
     def runs(self, text: int, most: int) -> tuple[np.ndarray, np.ndarray]:
         """The n-grams of a text, and where they stand.
@@ -65,10 +64,6 @@ class HashedTexts:
         """
         block, place = self._places[text]
         return block.runs(place, most)
-
-
-def _stacked(blocks: Sequence[csr_matrix], buckets: int) -> csr_matrix:
-    return vstack(blocks, format="csr") if blocks else csr_matrix((0, buckets), dtype=np.float32)
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
