@@ -177,3 +177,16 @@ def test_many_texts_are_hashed_in_blocks(monkeypatch):
     monkeypatch.setattr(hashing, "CHARACTERS_AT_ONCE", 50)
     assert (count_runs(TEXTS * 3, (2, 5), 2**20) != expected).nnz == 0
     assert count_runs([], (2, 5), 2**20).shape == (0, 2**20)
+    hashed = hash_texts(TEXTS * 3)
+    assert (hashed.counts() != expected).nnz == 0
+    for number, text in enumerate(TEXTS * 3):
+        runs, spans = hashed.runs(number, len(text))
+        alone, there = hash_texts([text]).runs(0, len(text))
+        assert np.array_equal(runs, alone) and np.array_equal(spans, there)
+
+
+def test_runs_of_the_beginning_of_a_text_are_those_of_its_words():
+    runs, spans = hash_texts(["one two three"]).runs(0, 5)
+    expected, places = hash_texts(["one two"]).runs(0, 7)
+    assert sorted(runs.tolist()) == sorted(expected.tolist())
+    assert sorted(map(tuple, spans.tolist())) == sorted(map(tuple, places.tolist()))
