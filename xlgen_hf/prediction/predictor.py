@@ -308,11 +308,9 @@ class Predictor:
         allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
         needed = max(k, self._pool_depth) if self._pool_depth else 0  # labels of a text that sources will be asked for
-        blocks: list[ScoredLabels] = []
-        order: list[int] = []
+        blocks, order, truncated = list[ScoredLabels](), list[int](), 0
         clusters, inputs = list[list[int]](), list[list[int]]()
         novel, evidence = list[dict[str, float]](), list[list[LabelEvidence]]()
-        truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if ranking.progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], ranking.batch_size):
                 of_rows = [held[row] for row in rows] if held else []
