@@ -369,6 +369,19 @@ def test_look_alikes_between_predictions_and_references(tmp_path, files, caplog)
     assert "look the same and count as different labels, e.g. 'Cats' and 'cats'; they differ in case" in caplog.text
 
 
+def test_ids_of_references_need_a_vocabulary(tmp_path, files, caplog):
+    write_rows(files["references"], [{"text": "a", "labels": ["http://example.org/1", "cats"]}] * 4)
+    run_evaluate(**files)
+    assert (
+        "1 true labels are ids, e.g. 'http://example.org/1', and no predicted label is one: they count as missed"
+        in caplog.text
+    )
+    caplog.clear()
+    write_rows(files["predictions"], [{"labels": ["http://example.org/1"]}] * 4)
+    run_evaluate(**files)
+    assert not caplog.text
+
+
 def test_existing_files_are_replaced_only_when_asked(files, tmp_path, capsys):
     output = tmp_path / "scores.json"
     output.write_text("precious")

@@ -99,6 +99,15 @@ def test_a_file_is_read_once(tmp_path, caplog):
     assert load_rows(rows, vocabulary=path)["labels"][:] == [["Quecksilber"]]
 
 
+def test_rows_of_a_folder_are_counted_in_their_file(tmp_path, caplog):
+    for split, name in (("train", "quicksilver"), ("test", "mercury")):
+        (tmp_path / f"{split}.csv").write_text(f"text,labels\na,{name}|planets\n,planets\n", encoding="utf-8")
+        load_rows(tmp_path, vocabulary=VOCABULARY, split=split, require_labels=False)
+    assert f"{tmp_path / 'test.csv'}: names that several concepts have" in caplog.text
+    for split in ("train", "test"):
+        assert f"{tmp_path / split}.csv: empty texts: 1 of 2, e.g. row 2." in caplog.text
+
+
 def test_options_that_contradict_each_other(tmp_path):
     rows = [{"text": "a", "labels": ["planets"]}]
     with pytest.raises(ConfigurationError, match="vocabulary and label_names both say"):

@@ -176,6 +176,12 @@ def test_names_that_are_no_labels_are_counted(predictors, caplog):
         predictor.predict(["a"], given=[[], []])
 
 
+def test_one_name_is_no_list_of_labels(predictors):
+    for predictor in predictors.values():
+        with pytest.raises(ConfigurationError, match=r"given holds 'cats'; a list of labels is needed for each text"):
+            predictor.predict(["a"], given=["cats"])
+
+
 def test_the_command_reads_a_column(checkpoints, label_space, tmp_path, capsys):
     folder = tmp_path / "index"
     retriever = make_retriever(checkpoints["bert"], label_space)

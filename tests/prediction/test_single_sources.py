@@ -150,6 +150,24 @@ def test_options_of_a_generator_are_refused(make_source, label_space, kind):
         predictor.labels_of_clusters(["music"])
 
 
+@pytest.mark.parametrize(
+    ("allowed", "message"),
+    [
+        ([], r"allowed holds no label; give ids"),
+        ([True, False], r"allowed holds bool values; give ids"),
+        ([0.0, 1.5], r"allowed holds float64 values; give ids"),
+        ([0, -1], r"allowed holds -1; the ids of the \d+ labels are 0 to \d+"),
+        ([0, 1000], r"allowed holds 1000; the ids of the \d+ labels are 0 to \d+"),
+    ],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_no_id_is_refused(make_source, label_space, kind, allowed, message):
+    predictor = Predictor(label_space, make_source(kind))
+    for ask in (predictor.predict, predictor.rank):
+        with pytest.raises(ConfigurationError, match=message):
+            ask(TEXTS, allowed=np.array(allowed))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_new_labels_join(make_source, label_space, kind):
     predictor = Predictor(label_space, make_source(kind)).with_labels(["organ printing", "music"])

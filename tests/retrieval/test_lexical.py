@@ -14,7 +14,7 @@ from sklearn.utils import murmurhash3_32
 
 from xlgen_hf.retrieval import hashing
 from xlgen_hf.retrieval.hashing import count_runs
-from xlgen_hf.retrieval.lexical import LexicalIndex, hashed_runs
+from xlgen_hf.retrieval.lexical import LexicalIndex, hash_texts
 from xlgen_hf.retrieval.packed_rows import PackedRows
 
 TEXTS = ["a history of organ music", "modern printing", "the sheep of Iceland"]
@@ -94,7 +94,7 @@ def test_there_may_be_no_index():
 @given(st.text(st.characters(exclude_categories=["Cs"])) | st.text("aä bΣ.ıİ\n本"))
 def test_places_of_runs_are_those_of_the_index(text):
     """Of any text the same n-grams as scikit-learn's, each where it stands."""
-    runs, spans = hashed_runs(text)
+    runs, spans = hash_texts(["before", text, ""]).runs(1, len(text))
     nothing = PackedRows.of(csr_matrix((0, 2**20), dtype=np.float32))
     encoded = LexicalIndex(np.ones(2**20), nothing, nothing).encode([text])  # every n-gram counts alike
     known, counts = np.unique(runs, return_counts=True)
@@ -151,7 +151,7 @@ def test_nearest_names_are_found_by_what_tells_them_apart():
 
 def test_weights_of_runs_add_up_to_the_cosine(index):
     """Of a text that holds every n-gram once."""
-    runs, _ = hashed_runs("sheep")
+    runs, _ = hash_texts(["sheep"]).runs(0, 5)
     queries = index.encode(["sheep"])
     names = np.arange(len(index.names))
     weights = index.run_weights(runs, names).sum(axis=1) / np.sqrt((index.idf[runs] ** 2).sum())
@@ -177,3 +177,16 @@ def test_many_texts_are_hashed_in_blocks(monkeypatch):
     monkeypatch.setattr(hashing, "CHARACTERS_AT_ONCE", 50)
     assert (count_runs(TEXTS * 3, (2, 5), 2**20) != expected).nnz == 0
     assert count_runs([], (2, 5), 2**20).shape == (0, 2**20)
+    hashed = hash_texts(TEXTS * 3)
+    assert (hashed.counts() != expected).nnz == 0
+    for number, text in enumerate(TEXTS * 3):
+        runs, spans = hashed.runs(number, len(text))
+        alone, there = hash_texts([text]).runs(0, len(text))
+        assert np.array_equal(runs, alone) and np.array_equal(spans, there)
+
+
+def test_runs_of_the_beginning_of_a_text_are_those_of_its_words():
+    runs, spans = hash_texts(["one two three"]).runs(0, 5)
+    expected, places = hash_texts(["one two"]).runs(0, 7)
+    assert sorted(runs.tolist()) == sorted(expected.tolist())
+    assert sorted(map(tuple, spans.tolist())) == sorted(map(tuple, places.tolist()))

@@ -94,7 +94,8 @@ def load_rows(
         allow_empty_text: whether a text may be empty or white space. By default this is so where labels or texts are
             not required: there is nothing to learn from such a row, but asking for its prediction is not a mistake.
         suspicions: whether to log what looks wrong in rows that must have texts and labels.
-        name: what errors and the log call the source; its path, or "the given rows", by default.
+        name: what errors and the log call the source; by default its path (of a folder, that of the split's file), or
+            "the given rows".
         **changes: fields of `RowOptions` that are other than in `options`, such as `labels_column="subjects"`.
 
     Returns:
@@ -115,12 +116,15 @@ def load_rows(
     shaper = RowShaper(
         options, require_labels=require_labels, require_text=require_text, allow_empty_text=allow_empty_text
     )
-    name = name or _name_of(source)
-    store = RowStore()
-    for block in _blocks(source, name, split, options, require_labels):
+    called, store, files = name or _name_of(source), RowStore(), set[str]()
+    for block in _blocks(source, called, split, options, require_labels):
         store.add(shaper.shape(block))
+        files.add(block.file)
     if not store.rows:
-        raise DataError("There are no rows.", file=name)
+        raise DataError("There are no rows.", file=called)
+    name = (
+        files.pop() if name is None and len(files) == 1 else called
+    )  # of a folder, the file that rows are counted in
     rows = _merge(store.dataset(), shaper, options, name)
     report_rows(shaper, name)
     if options.id_column is not None:

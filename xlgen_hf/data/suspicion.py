@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Suspicion",
     "fold_text",
+    "id_suspicions",
     "label_counts",
     "log_split_suspicions",
     "log_suspicions",
@@ -46,6 +47,7 @@ _IDS = 0.9  # labels that are numbers or URIs, as a fraction of the different on
 _SAMPLE = 20_000  # different labels that are searched for separators
 _SHOWN = 3
 _TEXT_SHOWN = 60
+_URI = re.compile(r"<?https?://\S+")
 _ID_FORM = re.compile(r"\d+|https?://\S+|<https?://[^>\s]+>")
 _WORD = re.compile(r"\w+")
 
@@ -239,6 +241,26 @@ def look_alike_suspicions(
             f"in {kinds}.",
             "Write each label in one way, in all files.",
             len(groups),
+        )
+    ]
+
+
+def id_suspicions(predicted: Iterable[str], true: Iterable[str]) -> list[Suspicion]:
+    """True labels that are ids of concepts, where no predicted label is one.
+
+    Args:
+        predicted: names of predicted labels.
+        true: names of true labels.
+    """
+    ids = [name for name in dict.fromkeys(true) if _URI.fullmatch(name)]
+    if not ids or any(map(_URI.fullmatch, predicted)):
+        return []
+    return [
+        Suspicion(
+            "label_ids",
+            f"{len(ids):,} true labels are ids, e.g. {ids[0]!r}, and no predicted label is one: they count as missed.",
+            "Give the vocabulary (--vocabulary), which says what they are called.",
+            len(ids),
         )
     ]
 

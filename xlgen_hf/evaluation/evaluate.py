@@ -17,7 +17,7 @@ from ..data.label_lists import column_batches
 from ..data.options import RowOptions
 from ..data.predictions import Predictions, read_predictions
 from ..data.rows import RowSource, load_rows
-from ..data.suspicion import label_counts, log_suspicions, look_alike_suspicions
+from ..data.suspicion import id_suspicions, label_counts, log_suspicions, look_alike_suspicions
 from ..data.vocabulary_files import vocabulary_of
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
@@ -128,7 +128,7 @@ def run_evaluate(
     true = _references(references, rows, by)
     given = _matched(predictions, true, rows)
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
-    _warn_of_look_alikes(given.labels, true.labels)
+    _warn_of_other_names(given.labels, true.labels)
     options |= {"k": k, "shots": shots if shots is not None else (PLOT_SHOTS if plot is not None else (0, 1))}
     scores = _all_scores(given, true, train, {**options, "per_label": per_label_file is not None})
     table = scores.pop("per_label", {})
@@ -320,12 +320,12 @@ def _group_scores(
     return scores
 
 
-def _warn_of_look_alikes(predicted: Sequence[Sequence[str]], true: pa.ChunkedArray) -> None:
-    """Report predicted names that look like a true one and are not: they count as wrong."""
+def _warn_of_other_names(predicted: Sequence[Sequence[str]], true: pa.ChunkedArray) -> None:
+    """Report labels that predictions and references may call by different names: they count as wrong."""
     names = dict.fromkeys(label for labels in predicted for label in labels)
     there = true.combine_chunks().flatten().unique().to_pylist()
-    what = "predicted and true labels"
-    log_suspicions(look_alike_suspicions(names, there, what=what), "Predictions and references")
+    found = look_alike_suspicions(names, there, what="predicted and true labels") + id_suspicions(names, there)
+    log_suspicions(found, "Predictions and references")
 
 
 def _reliability(given: Predictions, true: pa.ChunkedArray, path: str | Path) -> ReliabilityTable | None:

@@ -20,7 +20,7 @@ from ..labels.vocabulary import Vocabulary
 from ..ranking.decisions import DecisionRule
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import CandidateSource, SavedSource, TextBatch, rank_further, union
+from ..ranking.sources import CandidateSource, SavedSource, TextBatch, check_allowed, rank_further, union
 from ..retrieval.retriever import LabelRetriever
 from ..settings import BATCH_SIZE
 from .encoding import GeneratorModel, ModelSource, length_batches
@@ -308,17 +308,17 @@ class Predictor:
             ranking: how candidates are looked for.
             explained: chooses the labels that get evidence; none get it if None.
         """
+        if __package__ == "xlgen_hf.prediction":
+            check_allowed(ranking.allowed, len(self.label_space))
         texts = TextBatch.of(texts).texts
         held = [] if ranking.given is None else self._given_ids(ranking.given, len(texts))
         source = self._searching(ranking.decoding, ranking.open_vocabulary)
         allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
         needed = max(k, self._pool_depth) if self._pool_depth else 0  # labels of a text that sources will be asked for
-        blocks: list[ScoredLabels] = []
-        order: list[int] = []
+        blocks, order, truncated = list[ScoredLabels](), list[int](), 0
         clusters, inputs = list[list[int]](), list[list[int]]()
         novel, evidence = list[dict[str, float]](), list[list[LabelEvidence]]()
-        truncated = 0
         with tqdm(total=len(texts), unit="text", disable=None if ranking.progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], ranking.batch_size):
                 of_rows = [held[row] for row in rows] if held else []
@@ -361,6 +361,9 @@ class Predictor:
         """Ids of the labels that each text has already; none if no text has one. Others than labels are counted."""
         if len(given) != texts:
             raise ConfigurationError(f"{texts} texts come with given labels for {len(given)}; one list for each.")
+        name = next((one for one in given if isinstance(one, str)), None)
+        if name is not None:
+            raise ConfigurationError(f"given holds {name!r}; a list of labels is needed for each text: [{name!r}].")
         space, vocabulary = self.label_space, self.vocabulary
         named = given if vocabulary is None else [vocabulary.labels_of(names, space) for names in given]
         found = [space.encode_known(names) for names in named]

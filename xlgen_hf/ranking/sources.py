@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
+from ..errors import ConfigurationError
 from ..labels.changes import LabelChange
 from .scored_labels import ScoredLabels
 
@@ -18,6 +19,7 @@ __all__ = [
     "CandidateSource",
     "SavedSource",
     "TextBatch",
+    "check_allowed",
     "rank_further",
     "union",
 ]
@@ -86,6 +88,27 @@ class TextBatch(Sequence[str]):
             self._computed[key] = make()
             self._owners.append(owner)
         return cast("_Value", self._computed[key])
+
+
+def check_allowed(allowed: np.ndarray | None, labels: int) -> None:
+    """Check ids of labels to choose from.
+
+    Args:
+        allowed: the ids; nothing is checked if None.
+        labels: the number of labels.
+
+    Raises:
+        ConfigurationError: if these are no ids, or none.
+    """
+    if allowed is None:
+        return
+    ids = np.asarray(allowed)
+    if not ids.size or not np.issubdtype(ids.dtype, np.integer):
+        given = "no label" if not ids.size else f"{ids.dtype} values"
+        raise ConfigurationError(f"allowed holds {given}; give ids of labels, or None for all.")
+    if ids.min() < 0 or ids.max() >= labels:
+        wrong = int(ids.min() if ids.min() < 0 else ids.max())
+        raise ConfigurationError(f"allowed holds {wrong}; the ids of the {labels:,} labels are 0 to {labels - 1}.")
 
 
 def rank_further(source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:

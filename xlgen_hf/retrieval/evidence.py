@@ -10,9 +10,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..ranking.sources import PARTS, TextBatch
-from .lexical import hashed_runs
 from .retriever import LabelRetriever
-from .spelling import encoded_texts
+from .spelling import encoded_texts, hashed_texts
 from .weighing import Neighbors, neighbor_weights
 from .words import Span, strongest_words, weights_of_words, words_of
 
@@ -26,7 +25,6 @@ _KINDS: tuple[By, By] = ("embedding", "lexical")
 _LEAST_SHARE = 0.05  # of a label's score, from which on a part of it is evidence
 _MOST_DOCUMENTS = 3  # of a label
 _READ = 20_000  # characters of a text that are searched for matching words
-_SAMPLED_NAMES = 1000  # all over the label space, whose mean is taken
 _STRONG = {"embedding": 0.5, "lexical": 0.25}  # fraction of the strongest word's weight that other words need
 
 
@@ -184,8 +182,6 @@ class _Names:
 
     def __init__(self, retriever: LabelRetriever, batch: TextBatch, text: np.ndarray, labels: np.ndarray) -> None:
         self._retriever, self._batch, self._text = retriever, batch, text
-        sampled = retriever.names[:: max(1, len(retriever.names) // _SAMPLED_NAMES)]
-        self._mean_name = sampled.mean(axis=0, dtype=np.float32)
         entry, rows = retriever.names_by_label.rows(labels)
         kinds = _pair_similarities(retriever, batch, text[entry], rows)
         best = [_first_of_each(entry, np.lexsort((-values, entry))) for values in kinds]
@@ -219,11 +215,11 @@ class _Names:
         """What each word of a text adds to the similarity of some names, `(n, W)`."""
         retriever = self._retriever
         if by == "lexical" and retriever.lexical is not None:
-            runs, spans = hashed_runs(self._batch.texts[number][:_READ])
+            runs, spans = hashed_texts(retriever.lexical, self._batch).runs(number, _READ)
             values = retriever.lexical.run_weights(runs, rows)
         else:
             # Less what a word has in common with names at large: what is left says why it is this one.
-            vectors = retriever.names[rows] - self._mean_name
+            vectors = retriever.names[rows] - retriever.mean_name
             values, spans = retriever.token_vectors(self._batch).products(number, vectors)
         return weights_of_words(spans, values, words)
 

@@ -5,15 +5,18 @@ Predicting with an index would else spend a second of CPU time on that import, m
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
 
-__all__ = ["CHARACTERS_AT_ONCE", "count_runs", "runs_of_words"]
+__all__ = ["CHARACTERS_AT_ONCE", "HashedTexts", "count_runs"]
 
 CHARACTERS_AT_ONCE = 250_000
 """Characters of the texts that are hashed together: about 100 MB of intermediate values."""
+
+_WORD = re.compile(r"\S+")
 
 
 def count_runs(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> csr_matrix:
@@ -30,8 +33,37 @@ def count_runs(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> 
     Returns:
         Counts, `(Q, buckets)`, float32, columns in order.
     """
-    blocks = [_counted(block, lengths, buckets) for block in _blocks(texts)]
+    blocks = [_HashedBlock(block, lengths, buckets).counts() for block in _blocks(texts)]
     return vstack(blocks, format="csr") if blocks else csr_matrix((0, buckets), dtype=np.float32)
+
+
+class HashedTexts:
+    """Texts whose n-grams are hashed once, for who counts them and for who asks where they stand.
+
+    Args:
+        texts, lengths, buckets: see [`count_runs`]; at least one text.
+    """
+
+    def __init__(self, texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> None:
+        blocks = [_HashedBlock(block, lengths, buckets) for block in _blocks(texts)]
+        self._places = [(block, place) for block in blocks for place in range(len(block.texts))]
+
+    def counts(self) -> csr_matrix:
+        """What [`count_runs`] gives."""
+        return vstack([block.counts() for block, place in self._places if place == 0], format="csr")
+
+    def runs(self, text: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """The n-grams of a text, and where they stand.
+
+        Args:
+            text: its number.
+            most: characters of it; of a word that begins within them all n-grams are given.
+
+        Returns:
+            The hashed n-grams, short ones first, `(G,)`, and where each begins and ends, `(G, 2)`, in characters.
+        """
+        block, place = self._places[text]
+        return block.runs(place, most)
 
 
 def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
@@ -46,18 +78,50 @@ def _blocks(texts: Sequence[str]) -> Iterator[Sequence[str]]:
         yield texts[first:]
 
 
-def _counted(texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> csr_matrix:
-    words = [[f" {word} " for word in text.lower().split()] for text in texts]
-    owner = np.repeat(np.arange(len(texts)), [sum(map(len, of_text)) for of_text in words])
-    runs = runs_of_words([word for of_text in words for word in of_text], lengths, buckets)
-    keys = [owner[place] * buckets + columns for _, place, columns in runs]
-    found, counts = np.unique(np.concatenate(keys), return_counts=True)
-    start = np.searchsorted(found, np.arange(len(texts) + 1, dtype=np.int64) * buckets)
-    columns = (found % buckets).astype(np.int32)
-    return csr_matrix((counts.astype(np.float32), columns, start.astype(np.int32)), (len(texts), buckets))
+class _HashedBlock:
+    """Texts that are hashed together.
+
+    Args:
+        texts: `Q` of them.
+        lengths, buckets: see [`count_runs`].
+    """
+
+    def __init__(self, texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> None:
+        self.texts, self._buckets = texts, buckets
+        words = [[f" {word} " for word in text.lower().split()] for text in texts]
+        sizes = [sum(map(len, of_text)) for of_text in words]
+        self._start = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # of each text, in characters of words
+        self._runs = list(_runs_of_words([word for of_text in words for word in of_text], lengths, buckets))
+
+    def counts(self) -> csr_matrix:
+        """How often each n-gram is in each text, `(Q, buckets)`."""
+        owner = np.repeat(np.arange(len(self.texts)), np.diff(self._start))
+        keys = [owner[place] * self._buckets + columns for _, place, columns in self._runs]
+        found, counts = np.unique(np.concatenate(keys), return_counts=True)
+        start = np.searchsorted(found, np.arange(len(self.texts) + 1, dtype=np.int64) * self._buckets)
+        columns, shape = (found % self._buckets).astype(np.int32), (len(self.texts), self._buckets)
+        return csr_matrix((counts.astype(np.float32), columns, start.astype(np.int32)), shape)
+
+    def runs(self, text: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+        """The n-grams of a text, and where they stand; see [`HashedTexts.runs`]."""
+        words = [word for word in _WORD.finditer(self.texts[text]) if word.start() < most]
+        bounds = np.array([word.span() for word in words], dtype=np.int64).reshape(-1, 2)
+        sizes = np.array([len(word[0].lower()) + 2 for word in words], dtype=np.int64)  # lowered, it may be longer
+        word = np.repeat(np.arange(len(words)), sizes)
+        inside = np.arange(len(word)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # the space before a word is first
+        hashed, spans = [], []
+        for length, place, values in self._runs:
+            own = slice(*np.searchsorted(place, self._start[text] + np.array([0, len(word)])))
+            here = place[own] - self._start[text]
+            begin, end = bounds[word[here]].T
+            first = begin + np.maximum(inside[here] - 1, 0)
+            last = begin + inside[here] - 1 + length
+            hashed.append(values[own])
+            spans.append(np.stack([np.minimum(first, end - 1), np.minimum(last, end)], axis=1))
+        return np.concatenate(hashed), np.concatenate(spans)
 
 
-def runs_of_words(
+def _runs_of_words(
     words: Sequence[str], lengths: tuple[int, int], buckets: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
     """The hashed n-grams of words, see [`count_runs`].

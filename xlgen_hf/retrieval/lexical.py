@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -11,11 +10,11 @@ from itertools import pairwise
 import numpy as np
 from scipy.sparse import csc_matrix, csr_matrix
 
-from .hashing import count_runs, runs_of_words
+from .hashing import HashedTexts, count_runs
 from .packed_rows import PackedRows, Postings
 from .search import Found, best_first, nearest_above_0
 
-__all__ = ["LexicalIndex", "hashed_runs"]
+__all__ = ["LexicalIndex", "hash_texts"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +26,6 @@ _MOST_RUNS = 256  # of a training text, those of the greatest weight
 _TELLING_RUNS = 8  # of a name, those of the greatest weight; a text that holds the name holds them
 _SCORED_AGAIN = 10  # times as many names as are wanted
 _TEXTS_AT_ONCE = 2_000
-_WORD = re.compile(r"\S+")
 
 
 class LexicalIndex:
@@ -83,9 +81,9 @@ class LexicalIndex:
             )
         return cls(idf, documents, PackedRows.of(_weighted(hashed, idf)))
 
-    def encode(self, texts: Sequence[str]) -> csr_matrix:
+    def encode(self, texts: Sequence[str] | HashedTexts) -> csr_matrix:
         """Weights of texts, rows of length 1 (0 where nothing counts), `(Q, 2**20)`, sparse."""
-        return _weighted(_hashed(texts), self.idf)
+        return _weighted(texts.counts() if isinstance(texts, HashedTexts) else _hashed(texts), self.idf)
 
     def document_similarity(self, queries: csr_matrix) -> Iterator[np.ndarray]:
         """Cosines of each encoded text and the training texts, `(N,)`, in [0, 1]."""
@@ -101,9 +99,7 @@ class LexicalIndex:
             text: the encoded text of each pair, ascending, `(P,)`.
             documents: the training text of each pair, `(P,)`.
         """
-        found = np.zeros(len(text), dtype=np.float32)
-        for pairs, of_documents, weights in _by_text(queries, self.documents, text, documents):
-            found[pairs] = of_documents @ weights
+        found = _products(*_pairs(queries, self.documents, text, documents))
         return found.clip(0, 1, out=found)
 
     def name_similarity(self, queries: csr_matrix) -> np.ndarray:
@@ -138,16 +134,17 @@ class LexicalIndex:
             text: the encoded text of each pair, ascending, `(P,)`.
             names: the name of each pair, a row of `names`, `(P,)`.
         """
-        found = np.zeros(len(text), dtype=np.float32)
-        for pairs, of_names, weights in _by_text(queries, self.names, text, names):
-            found[pairs] = _likeness(of_names, weights)
+        rows, weights = _pairs(queries, self.names, text, names)
+        cosine = _products(rows, weights)
+        shares = PackedRows(rows.start, rows.runs, rows.weights.astype(np.float32) ** 2, rows.width)
+        found = cosine * _products(shares, (weights > 0).astype(np.float32))
         return found.clip(0, 1, out=found)
 
     def run_weights(self, hashed: np.ndarray, names: np.ndarray) -> np.ndarray:
         """How much n-grams count for the similarity of a text with some names, `(n, G)`; 0 where a name lacks one.
 
         Args:
-            hashed: the n-grams, hashed, see [`hashed_runs`], `(G,)`.
+            hashed: the n-grams, hashed, see [`HashedTexts.runs`], `(G,)`.
             names: rows of `names`, `(n,)`.
         """
         weights = np.zeros((len(names), len(hashed)))
@@ -222,26 +219,9 @@ def _hashed(texts: Sequence[str]) -> csr_matrix:
     return count_runs(texts, _RUNS, _BUCKETS)
 
 
-def hashed_runs(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """The n-grams of a text as the index has them, and where they stand.
-
-    Returns:
-        The hashed n-grams, short ones first, `(G,)`, and where each begins and ends, `(G, 2)`, in characters.
-    """
-    words = list(_WORD.finditer(text))
-    bounds = np.array([word.span() for word in words], dtype=np.int64).reshape(-1, 2)
-    padded = [f" {word[0].lower()} " for word in words]
-    sizes = np.array(list(map(len, padded)), dtype=np.int64)
-    word = np.repeat(np.arange(len(words)), sizes)
-    inside = np.arange(len(word)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # the space before a word is its first
-    hashed, spans = [], []
-    for length, place, values in runs_of_words(padded, _RUNS, _BUCKETS):
-        begin, end = bounds[word[place]].T  # lowered, a word may be longer
-        first = begin + np.maximum(inside[place] - 1, 0)
-        last = begin + inside[place] - 1 + length
-        hashed.append(values)
-        spans.append(np.stack([np.minimum(first, end - 1), np.minimum(last, end)], axis=1))
-    return np.concatenate(hashed), np.concatenate(spans)
+def hash_texts(texts: Sequence[str]) -> HashedTexts:
+    """The n-grams of texts as an index has them, hashed once for [`LexicalIndex.encode`] and for where they stand."""
+    return HashedTexts(texts, _RUNS, _BUCKETS)
 
 
 def _weighted(hashed: csr_matrix, idf: np.ndarray) -> csr_matrix:
@@ -287,24 +267,33 @@ def _name_similarities(names: Postings, queries: csr_matrix) -> Iterator[np.ndar
         yield _likeness(names.of(runs), weights)
 
 
-def _likeness(of_names: csr_matrix | csc_matrix, weights: np.ndarray) -> np.ndarray:
+def _likeness(of_names: csc_matrix, weights: np.ndarray) -> np.ndarray:
     """Cosine of a text and each name, times the share of the name that the text holds, `(L,)`; changes `of_names`."""
     cosine = of_names @ weights
     of_names.data **= 2  # shares of n-grams in the name, which add up to 1
     return np.asarray(cosine * (of_names @ (weights > 0).astype(np.float32)))
 
 
-def _by_text(
+def _pairs(
     queries: csr_matrix, rows: PackedRows, text: np.ndarray, chosen: np.ndarray
-) -> Iterator[tuple[slice, csr_matrix, np.ndarray]]:
-    """Pairs of a text and a row, text by text: which they are, their rows, and the weights of the text's n-grams."""
-    weights = np.zeros(rows.width, dtype=np.float32)
-    ends = np.searchsorted(text, np.arange(queries.shape[0] + 1)).tolist()
-    for (runs, values), (first, last) in zip(_rows(queries), pairwise(ends), strict=True):
-        if last > first:
-            weights[runs] = values
-            yield slice(first, last), rows.take(chosen[first:last]).matrix(), weights
-            weights[runs] = 0
+) -> tuple[PackedRows, np.ndarray]:
+    """The rows of pairs of a text and a row, and what the text has of each of their n-grams, `(entries,)`."""
+    taken = rows.take(chosen)
+    of_text, found = np.zeros(rows.width, dtype=np.float32), np.zeros(len(taken.runs), dtype=np.float32)
+    ends = taken.start[np.searchsorted(text, np.arange(queries.shape[0] + 1))].tolist()
+    for (runs, weights), (first, last) in zip(_rows(queries), pairwise(ends), strict=True):
+        of_text[runs] = weights
+        found[first:last] = of_text[taken.runs[first:last]]
+        of_text[runs] = 0
+    return taken, found
+
+
+def _products(rows: PackedRows, values: np.ndarray) -> np.ndarray:
+    """Of each row the sum of its weights times values, one for each entry, `(N,)`."""
+    entries = np.arange(len(values), dtype=np.int32)
+    return np.asarray(
+        csr_matrix((rows.weights.astype(np.float32), entries, rows.start), (len(rows), len(values))) @ values
+    )
 
 
 def _are_weights(values: np.ndarray) -> bool:

@@ -45,6 +45,7 @@ _HELD = (
     "document_names", "further_names", "lists",
 )  # fmt: skip
 _QUERIES_AT_ONCE = 256
+_SAMPLED_NAMES = 1000
 _SPELLED_AT_ONCE = 20_000_000  # similarities of names by spelling: 80 MB
 
 
@@ -109,6 +110,11 @@ class LabelRetriever:
     def width(self) -> int:
         """Size `H` of an embedding."""
         return int(self.names.shape[1])
+
+    @cached_property
+    def mean_name(self) -> np.ndarray:
+        """About the mean of the names, `(H,)`, float32: that of some all over the label space."""
+        return self.names[:: max(1, len(self.names) // _SAMPLED_NAMES)].mean(axis=0, dtype=np.float32)
 
     @property
     def named_documents(self) -> DocumentNames:

@@ -9,10 +9,11 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from ..ranking.sources import TextBatch
-from .lexical import LexicalIndex
+from .hashing import HashedTexts
+from .lexical import LexicalIndex, hash_texts
 from .search import Found, Names, VectorSearch, best_first, nearest_above_0
 
-__all__ = ["Spelling", "encoded_texts", "nearest_texts"]
+__all__ = ["Spelling", "encoded_texts", "hashed_texts", "nearest_texts"]
 
 _LIKELY_TEXTS = 300  # those nearest by embedding, whose spelling is compared where search is approximate
 
@@ -64,9 +65,15 @@ class Spelling:
 
 def encoded_texts(lexical: LexicalIndex, texts: Sequence[str], block: slice = slice(None)) -> csr_matrix:
     """What [`LexicalIndex.encode`] gives for a block of texts; a [`TextBatch`] is encoded once, whoever asks."""
-    if isinstance(texts, TextBatch):
-        return texts.once(lexical, "encoded", lambda: lexical.encode(texts.texts))[block]
-    return lexical.encode(texts[block])
+    if not isinstance(texts, TextBatch):
+        return lexical.encode(texts[block])
+    given = hashed_texts(lexical, texts) if texts.explained else texts.texts
+    return texts.once(lexical, "encoded", lambda: lexical.encode(given))[block]
+
+
+def hashed_texts(lexical: LexicalIndex, batch: TextBatch) -> HashedTexts:
+    """The n-grams of a batch that is to be explained, hashed once."""
+    return batch.once(lexical, "hashed", lambda: hash_texts(batch.texts))
 
 
 def nearest_texts(
