@@ -344,3 +344,21 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
     assert main(again[:-2]) == 0
     assert not (tmp_path / "hybrid" / "label_trees").exists()
     assert "label trees" not in model_card(tmp_path / "hybrid", "me/hybrid")
+
+
+@pytest.mark.parametrize("epochs", [0, 5])
+def test_a_retriever_that_training_makes_computes_in_the_type_of_the_training(checkpoints, rows, tmp_path, epochs):
+    settings = TrainingSettings(
+        backbone=checkpoints["bert"], variant="rcl", max_source_length=64, max_target_length=64, decoder_layers=1,
+        num_input_candidates=3, retriever_epochs=epochs,
+    )  # fmt: skip
+    made = [
+        prepare_model(settings, rows, cache_dir=tmp_path / dtype, dtype=dtype)[1].retriever
+        for dtype in ("float32", "bfloat16")
+    ]
+    single, half = (retriever.documents for retriever in made)
+    assert not np.array_equal(single, half)
+    np.testing.assert_allclose(single, half, atol=0.05)
+    weights = [next(iter(retriever.encoder[0].parameters())) for retriever in made]
+    assert all(one.dtype == torch.float32 for one in weights)
+    assert torch.equal(*weights) == (epochs == 0)

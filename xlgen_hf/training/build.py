@@ -14,6 +14,7 @@ from ..data.blocks import each_value
 from ..data.rows import row_ids
 from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
+from ..encoders.number_types import NumberType
 from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
 from ..files.model_checks import load_config
@@ -109,6 +110,7 @@ def _make_candidates(
     validation_rows: Dataset | None,
     seed: int,
     cache_dir: Path,
+    dtype: NumberType,
 ) -> CandidateInputs | None:
     if not settings.reads_candidates:
         return None
@@ -128,6 +130,7 @@ def _make_candidates(
             lexical=settings.lexical,
             further=_further_names(settings, label_space),
             document_names=None if column is None else DocumentNames.of(row_ids(rows, column), []),
+            dtype=dtype,
             seed=seed,
         )
     return CandidateInputs.fit(
@@ -150,6 +153,7 @@ def prepare_model(
     *,
     seed: int = 0,
     cache_dir: Path,
+    dtype: NumberType = "float32",
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Make label space, clusters, processor and an untrained model.
 
@@ -159,6 +163,7 @@ def prepare_model(
         validation_rows: rows that a retriever is tuned on.
         seed: of clusters and fresh weights.
         cache_dir: where document embeddings are kept between runs.
+        dtype: what a retriever that is made here is trained, and embeds the rows in.
 
     Raises:
         CheckpointError: if a checkpoint cannot be loaded.
@@ -172,7 +177,7 @@ def prepare_model(
         settings = _with_trimmed_checkpoints(settings, label_space, (rows, validation_rows), cache_dir)
     tokenizer, lengths = _tokenizer_and_lengths(settings)
     clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
-    candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir)
+    candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir, dtype)
     processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=_concepts(settings))
     if settings.alias_spellings:
         processor.spell_aliases()

@@ -191,8 +191,14 @@ def _prepared(
     settings: TrainingSettings, args: XLGenTrainingArguments, train_rows: Dataset, validation_rows: Dataset | None
 ) -> tuple[PreTrainedModel, XLGenProcessor]:
     """The model to train, with an adapter if it is to have one, and its processor."""
-    cache_dir = _cache_of(args)
-    model, processor = prepare_model(settings, train_rows, validation_rows, seed=args.seed, cache_dir=cache_dir)
+    model, processor = prepare_model(
+        settings,
+        train_rows,
+        validation_rows,
+        seed=args.seed,
+        cache_dir=_cache_of(args),
+        dtype="bfloat16" if args.bf16 else "float32",
+    )
     return (_with_adapter(model, processor, settings, args) if settings.lora else model), processor
 
 
