@@ -48,7 +48,8 @@ class _About(TypedDict):
 
 _ABOUT = Fields[_About]({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
 _SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
-_TOKENIZE_AT_ONCE = 10_000
+_TOKENIZE_AT_ONCE = 2_000  # a tokenizer takes 100 KB for each text of 400 tokens
+_NORMALIZED_AT_ONCE = 100_000
 
 
 def recipe_of(encoder: Encoder, query_prompt: str | None = None, passage_prompt: str | None = None) -> EmbeddingRecipe:
@@ -123,8 +124,10 @@ def embed_texts(
     run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress, token_vectors)
     embeddings = run.embeddings()
     if normalize:
-        length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        embeddings /= np.where(length > 0, length, 1)
+        for start in range(0, len(embeddings), _NORMALIZED_AT_ONCE):  # what this takes beside them is as large
+            some = embeddings[start : start + _NORMALIZED_AT_ONCE]
+            length = np.linalg.norm(some, axis=1, keepdims=True)
+            some /= np.where(length > 0, length, 1)
     return embeddings
 
 
@@ -144,20 +147,19 @@ def embed_share(
     *,
     recipe: EmbeddingRecipe | None = None,
     max_length: int = 256,
-    device: str | torch.device | None = None,
 ) -> None:
     """Embed passages that no other process embeds, into the cache that [`embed_texts`] reads.
 
     Args:
         share: which of how many parts, from 0: (0, 2) is the first half of the shards.
-        texts, encoder, cache_dir, recipe, max_length, device: see [`embed_texts`]; errors, too.
+        texts, encoder, cache_dir, recipe, max_length: see [`embed_texts`]; errors, too.
     """
     source = _opened(encoder, recipe)
     prompt = source.recipe.prompt("passage")
     counted = {int(min(max_length, source.longest))}  # by `embed_texts`, which reads all
     tokens = _tokenize([prompt + text for text in texts], source, max_length, counted)
     folder = _cache_folder(cache_dir, source, tokens)
-    _Run(source, tokens, BATCH_SIZE, device, folder, progress=True).fill(*share)
+    _Run(source, tokens, BATCH_SIZE, None, folder, progress=True).fill(*share)
 
 
 def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> None:
@@ -227,8 +229,13 @@ def _tokenize(texts: Sequence[str], source: TextEncoder, max_length: int, report
         logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
         if reported is not None:
             reported.add(limit)
-    flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
-    return _Tokens(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    flat, end = np.empty(starts[-1], dtype=np.int32), int(starts[-1])
+    while parts:  # what is copied is let go: all of a million texts is a gigabyte
+        part = parts.pop()
+        flat[end - len(part) : end] = part
+        end -= len(part)
+    return _Tokens(flat, starts)
 
 
 # ---------------------------------------------------------------------------------------------------- computing

@@ -20,6 +20,7 @@ from ..files.model_checks import check_loaded
 from ..files.tokenizer_checks import try_tokenizer
 from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
+from .devices import own_device
 from .pooling import pool
 from .recipe import EmbeddingRecipe, read_recipe
 from .text_encoder import Encode
@@ -43,12 +44,15 @@ _INSTEAD_OF_CAUSAL = (
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
 
 
-def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_encoder(
+    name: str, recipe: EmbeddingRecipe | None = None, device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder that can be trained and saved on its own, and its tokenizer.
 
     Args:
         name: a folder, a name that an installed package carries, or a Hub id; of a T5 the encoder alone is taken.
         recipe: how its embeddings are made; as the checkpoint says if None.
+        device: where it goes; it stays on the CPU if None.
 
     Raises:
         CheckpointError: if it cannot be loaded, is a causal language model that nothing says to pool by the last
@@ -62,7 +66,10 @@ def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreT
             f"{name!r} is a seq2seq model of type {source.config.model_type!r}, whose encoder cannot be saved on its "
             "own. Give an encoder checkpoint, such as sentence-transformers/all-MiniLM-L6-v2, or a T5."
         )
-    return source.load().eval(), source.tokenizer.tokenizer
+    model = source.load().eval()
+    if device is not None:
+        _move(model, device)
+    return model, source.tokenizer.tokenizer
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ class LoadedEncoder:
     def computing(self, device: object) -> Iterator[Encode]:
         """See [`TextEncoder`]; a loaded model is moved, and stays there."""
         model = self.load()
-        _move(model, device or (model.device if self.model is not None else _best_device()))
+        _move(model, device or (model.device if self.model is not None else own_device()))
 
         def encode(ids: np.ndarray, mask: np.ndarray, keep: bool) -> tuple[np.ndarray, np.ndarray | None]:
             inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -232,7 +239,3 @@ def _move(model: torch.nn.Module, device: object) -> None:
         raise ConfigurationError(f"device={str(device)!r} cannot be used: {str(err).splitlines()[0]}") from err
     if any(one.device != wanted for one in model.parameters()):
         model.to(device)  # type: ignore[call-overload]
-
-
-def _best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -31,6 +31,7 @@ from .spelling import Spelling, encoded_texts, nearest_texts
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -165,7 +166,7 @@ class LabelRetriever:
             progress=progress,
         )
         all_names = [*label_space.names, *(name for _, name in further)]
-        documents, names = embed(list(texts)), embed(all_names)
+        documents, names = (embed(some).astype(np.float16) for some in (texts, all_names))
         matrix, spelled = label_matrix(label_ids, len(label_space)), None
         if lexical:
             spelled = LexicalIndex.fit(texts, all_names)
@@ -173,6 +174,10 @@ class LabelRetriever:
         known = (documents, names, matrix, fingerprints_of(texts))
         called = PackedStrings.of(name for _, name in further)
         return cls(loaded, *known, settings, spelled, recipe, ids, document_names, called)
+
+    def compute_on(self, device: torch.device | str) -> None:
+        """Move the encoder to a device, such as that of the model which the candidates are for."""
+        self.encoder[0].to(device)
 
     # ------------------------------------------------------------------------------------------------ searching
 

@@ -27,6 +27,7 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
+from ..encoders.devices import own_device
 from ..encoders.embedding import recipe_of
 from ..encoders.loaded import hash_of_weights, load_encoder
 from ..encoders.number_types import NumberType, number_type
@@ -201,7 +202,7 @@ def train_encoder(
     A run that was interrupted continues from its last checkpoint in the folder; that of another run is refused.
 
     Args:
-        encoder: the encoder and its tokenizer.
+        encoder: the encoder and its tokenizer; it is trained on the CPU where it is there, else on a GPU.
         label_space: the labels.
         texts: training texts.
         label_ids: label ids of each text.
@@ -232,7 +233,7 @@ def train_encoder(
     start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
     trainer = _EncoderTrainer(
         _LabelMatcher(model, settings.temperature, recipe.pooling),
-        _arguments(Path(folder), settings, seed),
+        _arguments(Path(folder), settings, seed, on_cpu=model.device.type == "cpu"),
         train_dataset=_Rows(label_ids),
         data_collator=collator,
     )
@@ -271,6 +272,7 @@ def fit_retriever(
     dtype: NumberType = "float32",
     approximate: bool = False,
     shared: SharedEmbedding | None = None,
+    device: str | None = None,
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -292,15 +294,17 @@ def fit_retriever(
         dtype: what texts and names are embedded in; the retriever's encoder is in float32.
         approximate: search it approximately where it is large enough, see `make_approximate`.
         shared: the processes that embed texts and names together, of which this is the first; None for this one alone.
+        device: where the encoder computes, and stays; on a GPU where there is one if None.
         seed: of the training, and of approximate search.
 
     Raises:
         CheckpointError: if the encoder cannot be loaded.
+        ConfigurationError: if there is no such device.
         MissingExtraError: if it is to be approximate, and faiss is not installed.
     """
     folder = Path(folder)
     recipe = recipe_of(encoder, query_prompt, passage_prompt)
-    loaded = load_encoder(encoder, recipe)
+    loaded = load_encoder(encoder, recipe, device or own_device())
     texts = train_rows["text"][:]
     label_ids = [label_space.encode(labels) for labels in each_value(train_rows, "labels")]
     if contrastive is not None and contrastive.epochs > 0:
@@ -369,7 +373,7 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     return ids
 
 
-def _arguments(folder: Path, settings: ContrastiveSettings, seed: int) -> TrainingArguments:
+def _arguments(folder: Path, settings: ContrastiveSettings, seed: int, *, on_cpu: bool) -> TrainingArguments:
     arguments = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -383,6 +387,7 @@ def _arguments(folder: Path, settings: ContrastiveSettings, seed: int) -> Traini
         remove_unused_columns=False,
         dataloader_pin_memory=False,
         report_to=[],
+        use_cpu=on_cpu and torch.accelerator.is_available(),  # which it would take
         seed=seed,
     )
     return arguments

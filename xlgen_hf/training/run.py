@@ -83,7 +83,7 @@ def train_model(
         logger.info("%s holds the finished result of this run; there is nothing to do.", output_dir)
         if args.should_save:
             _tidy(args)
-        return *load_model(str(output_dir)), complete
+        return *load_model(str(output_dir), device=str(args.device)), complete
     if args.should_save and on_start is not None:
         on_start()
     return _train(settings, args, train_rows, validation_rows)
@@ -192,7 +192,9 @@ def _prepared(
 ) -> tuple[PreTrainedModel, XLGenProcessor]:
     """The model to train, with an adapter if it is to have one, and its processor."""
     cache_dir = _cache_of(args)
-    model, processor = prepare_model(settings, train_rows, validation_rows, seed=args.seed, cache_dir=cache_dir)
+    model, processor = prepare_model(
+        settings, train_rows, validation_rows, seed=args.seed, cache_dir=cache_dir, device=str(args.device)
+    )
     return (_with_adapter(model, processor, settings, args) if settings.lora else model), processor
 
 
