@@ -122,7 +122,7 @@ class XLGenPipeline(Pipeline):
             check_pair(model, processor, model.name_or_path)
         super().__init__(model=model.eval(), processor=processor, **options)
         if processor.retriever is not None:
-            processor.retriever.compute_on(self.device)
+            processor.retriever.encoder[0].to(self.device)
 
     def _sanitize_parameters(self, **options: object) -> tuple[dict[str, object], _Settings, dict[str, object]]:
         """Sort settings into those of reading, of predicting and of showing; the first and last are none."""

@@ -7,15 +7,13 @@ import torch
 from sources import make_rcl, make_retriever
 from transformers import PreTrainedModel, pipeline
 
-from xlgen_hf.encoders.devices import own_device
-from xlgen_hf.encoders.loaded import load_encoder
+from xlgen_hf.encoders.loaded import load_encoder, own_device
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.labels.changes import LabelEdits
 from xlgen_hf.loading import load_model, load_predictor
 from xlgen_hf.pipeline import TASK
 from xlgen_hf.ranking.score_model import ScoreModel
 from xlgen_hf.retrieval.model_sources import save_source_alone
-from xlgen_hf.retrieval.retriever import LabelRetriever
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.retriever import fit_retriever
 from xlgen_hf.training.trainer import XLGenTrainer
@@ -92,14 +90,12 @@ def test_loading_takes_the_encoder_to_the_device_of_the_model(made, index, tmp_p
     assert not moved
 
 
-@pytest.mark.parametrize(("workers", "expected"), [(0, "that of the training"), (2, "cpu")])
-def test_a_trainer_takes_the_encoder_to_its_device(made, rows, tmp_path, monkeypatch, workers, expected):
-    """Workers of a data loader may look for candidates, and a forked process cannot use a GPU."""
-    places, args = [], XLGenTrainingArguments(str(tmp_path), use_cpu=True, dataloader_num_workers=workers)
-    names = {str(args.device): "that of the training"} if workers == 0 else {}
-    monkeypatch.setattr(LabelRetriever, "compute_on", lambda _, device: places.append(names.get(str(device), device)))
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_trainer_takes_the_encoder_to_its_device(made, rows, tmp_path, moved, workers):
+    """Or to the CPU: workers of a data loader may look for candidates, and a forked process cannot use a GPU."""
+    args = XLGenTrainingArguments(str(tmp_path), use_cpu=True, dataloader_num_workers=workers)
     XLGenTrainer(made.model, args, processing_class=made.processor, train_dataset=rows)
-    assert places == [expected]
+    assert [where for what, where in moved if what == "BertModel"] == ["cpu"]
 
 
 def test_a_pipeline_takes_the_encoder_to_its_device(made, moved):

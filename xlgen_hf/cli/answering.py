@@ -51,7 +51,7 @@ def load_on_device(
 
         exported = holds_graphs(local_model(name, {}))
         if device is None and not exported:
-            from ..encoders.devices import own_device
+            from ..encoders.loaded import own_device
 
             device = own_device()
         if quiet and not exported:

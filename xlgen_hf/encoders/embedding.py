@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,6 @@ class _About(TypedDict):
 _ABOUT = Fields[_About]({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
 _SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
 _TOKENIZE_AT_ONCE = 2_000  # a tokenizer takes 100 KB for each text of 400 tokens
-_NORMALIZED_AT_ONCE = 100_000
 
 
 def recipe_of(encoder: Encoder, query_prompt: str | None = None, passage_prompt: str | None = None) -> EmbeddingRecipe:
@@ -124,8 +124,7 @@ def embed_texts(
     run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress, token_vectors)
     embeddings = run.embeddings()
     if normalize:
-        for start in range(0, len(embeddings), _NORMALIZED_AT_ONCE):  # what this takes beside them is as large
-            some = embeddings[start : start + _NORMALIZED_AT_ONCE]
+        for some in np.array_split(embeddings, 1 + len(embeddings) // 100_000):  # this takes as much memory again
             length = np.linalg.norm(some, axis=1, keepdims=True)
             some /= np.where(length > 0, length, 1)
     return embeddings
@@ -214,7 +213,7 @@ def _tokenize(texts: Sequence[str], source: TextEncoder, max_length: int, report
             f"max_length={max_length} leaves no room for text: {source.name} takes {source.longest} tokens, "
             f"{special} of them special."
         )
-    parts: list[np.ndarray] = []
+    flat = array("i")  # which grows where it is: the tokens of a million texts are a gigabyte
     lengths: list[int] = []
     truncated = 0
     for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
@@ -224,18 +223,13 @@ def _tokenize(texts: Sequence[str], source: TextEncoder, max_length: int, report
             ids[row] = tokenizer.first_ids(chunk[row], limit)
             truncated += 1
         lengths += map(len, ids)
-        parts.append(np.fromiter((token for one in ids for token in one), dtype=np.int32))
+        flat.extend(token for one in ids for token in one)
     if truncated and limit not in (reported or ()):
         logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
         if reported is not None:
             reported.add(limit)
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    flat, end = np.empty(starts[-1], dtype=np.int32), int(starts[-1])
-    while parts:  # what is copied is let go: all of a million texts is a gigabyte
-        part = parts.pop()
-        flat[end - len(part) : end] = part
-        end -= len(part)
-    return _Tokens(flat, starts)
+    return _Tokens(np.frombuffer(flat, dtype=np.int32), starts)
 
 
 # ---------------------------------------------------------------------------------------------------- computing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,6 @@ from ..files.model_checks import check_loaded
 from ..files.tokenizer_checks import try_tokenizer
 from .causal import refuse_causal
 from .checkpoints import checkpoint_errors, fetch_checkpoint
-from .devices import own_device
 from .pooling import pool
 from .recipe import EmbeddingRecipe, read_recipe
 from .text_encoder import Encode
@@ -34,6 +34,7 @@ __all__ = [
     "hash_of_weights",
     "load_encoder",
     "longest_text",
+    "own_device",
 ]
 
 _INSTEAD_OF_CAUSAL = (
@@ -67,8 +68,7 @@ def load_encoder(
             "own. Give an encoder checkpoint, such as sentence-transformers/all-MiniLM-L6-v2, or a T5."
         )
     model = source.load().eval()
-    if device is not None:
-        _move(model, device)
+    _move(model, device or "cpu")
     return model, source.tokenizer.tokenizer
 
 
@@ -239,3 +239,11 @@ def _move(model: torch.nn.Module, device: object) -> None:
         raise ConfigurationError(f"device={str(device)!r} cannot be used: {str(err).splitlines()[0]}") from err
     if any(one.device != wanted for one in model.parameters()):
         model.to(device)  # type: ignore[call-overload]
+
+
+def own_device() -> str:
+    """The GPU of this process, by its number on the machine (`torchrun`), or the first one; without any the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    number = os.environ.get("LOCAL_RANK")
+    return f"cuda:{int(number) % torch.cuda.device_count()}" if number else "cuda"

@@ -31,7 +31,6 @@ from .spelling import Spelling, encoded_texts, nearest_texts
 from .weighing import RetrievalSettings, RetrievedCandidates, read_settings, write_settings
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -174,10 +173,6 @@ class LabelRetriever:
         known = (documents, names, matrix, fingerprints_of(texts))
         called = PackedStrings.of(name for _, name in further)
         return cls(loaded, *known, settings, spelled, recipe, ids, document_names, called)
-
-    def compute_on(self, device: torch.device | str) -> None:
-        """Move the encoder to a device, such as that of the model which the candidates are for."""
-        self.encoder[0].to(device)
 
     # ------------------------------------------------------------------------------------------------ searching
 

@@ -14,7 +14,7 @@ from ..data.blocks import each_value
 from ..data.rows import row_ids
 from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
-from ..encoders.devices import own_device
+from ..encoders.loaded import own_device
 from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
 from ..files.model_checks import load_config
@@ -123,7 +123,7 @@ def _make_candidates(
     column = settings.id_column
     if settings.retriever is not None:
         retriever = load_index(settings.retriever, label_space)
-        retriever.compute_on(device or own_device())
+        retriever.encoder[0].to(device or own_device())
     else:
         retriever = fit_retriever(
             label_space,

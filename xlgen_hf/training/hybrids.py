@@ -9,8 +9,8 @@ from typing import Protocol
 from datasets import Dataset
 
 from ..data.blocks import each_value
-from ..encoders.devices import own_device
 from ..encoders.exported import refuse_exported
+from ..encoders.loaded import own_device
 from ..errors import ConfigurationError
 from ..files.saving import local_model, read_folder, replace_files
 from ..files.training_report import read_report, write_report
@@ -98,7 +98,7 @@ def write_hybrid(
     """
     for source in (*base.sources.values(), *sources.values()):
         if isinstance(source, LabelRetriever):
-            source.compute_on(own_device())
+            source.encoder[0].to(own_device())
     predictor, further = base.with_further(sources)
     score_model = fuse_sources(
         predictor,

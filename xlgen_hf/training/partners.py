@@ -63,7 +63,7 @@ def place_encoder(processor: XLGenProcessor, args: XLGenTrainingArguments) -> No
     It stays on the CPU where workers of a data loader may ask it: a forked process cannot use a GPU.
     """
     if processor.retriever is not None:
-        processor.retriever.compute_on("cpu" if args.dataloader_num_workers else args.device)
+        processor.retriever.encoder[0].to("cpu" if args.dataloader_num_workers else args.device)
 
 
 def prepare_model(model: PreTrainedModel, args: XLGenTrainingArguments) -> None:

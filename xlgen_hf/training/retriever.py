@@ -27,9 +27,8 @@ from transformers import (
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
-from ..encoders.devices import own_device
 from ..encoders.embedding import recipe_of
-from ..encoders.loaded import hash_of_weights, load_encoder
+from ..encoders.loaded import hash_of_weights, load_encoder, own_device
 from ..encoders.number_types import NumberType, number_type
 from ..encoders.pooling import pool
 from ..encoders.recipe import EmbeddingRecipe, Pooling

@@ -10,9 +10,8 @@ from typing import Protocol
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..encoders.devices import own_device
 from ..encoders.embedding import embed_share
-from ..encoders.loaded import load_encoder
+from ..encoders.loaded import load_encoder, own_device
 from ..encoders.number_types import NumberType, number_type
 from ..encoders.recipe import EmbeddingRecipe
 

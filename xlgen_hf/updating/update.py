@@ -15,7 +15,7 @@ from datasets import Dataset
 
 from ..data.options import RowOptions
 from ..data.rows import RowSource, load_rows, row_ids
-from ..encoders.devices import own_device
+from ..encoders.loaded import own_device
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import digest
 from ..files.outputs import change_folder
@@ -91,7 +91,7 @@ def update_model(
         started = time.monotonic()
         parts = load_parts(folder)
         if parts.retriever is not None:
-            parts.retriever.compute_on(device or own_device())
+            parts.retriever.encoder[0].to(device or own_device())
         before = _sizes(parts)
         try:
             changes = _apply(parts, edits, found, options, unknown_labels)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ...decoding.decoded_sets import DecodingOptions
-from ...encoders.devices import own_device
+from ...encoders.loaded import own_device
 from ...errors import ConfigurationError
 from ...files.schema import read_object
 from ...files.serialization import write_json
