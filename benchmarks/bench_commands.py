@@ -43,6 +43,11 @@ tokenizer.save_pretrained(sys.argv[2])
 """
 
 
+def make_encoder(folder: Path) -> None:
+    """Write the encoder without layers."""
+    subprocess.run([sys.executable, "-c", _ENCODER, _TOKENIZER_OF, str(folder)], check=True, stderr=subprocess.DEVNULL)
+
+
 def run(command: Sequence[str]) -> dict[str, float]:
     """CPU seconds and memory of a command of the package."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
@@ -108,7 +113,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             if not options.encoder:
-                subprocess.run([sys.executable, "-c", _ENCODER, _TOKENIZER_OF, str(folder / "encoder")], check=True)
+                make_encoder(folder / "encoder")
             print(json.dumps(measure(folder, count, options)), flush=True)
             shutil.rmtree(folder / "index", ignore_errors=True)
 
