@@ -41,7 +41,7 @@ def load_model(
 
     Args:
         name: a folder, or a Hub id.
-        device: where the model goes; it stays on the CPU if None.
+        device: where the model, and an encoder that retrieves for it, go; they stay on the CPU if None.
         dtype: what the model, and an encoder that retrieves for it, compute in: `float32`, `bfloat16`, or `auto`,
             which is bfloat16 where the device has instructions for it; as they were saved if None.
         predict_with: `generator` or `candidate_head`, if it is to predict with another part than validation rows
@@ -88,8 +88,6 @@ def _load_pair(
     model.name_or_path = str(name)
     check_pair(model, processor, name)
     _compute_in(dtype, device, model, processor.retriever)
-    if device is not None:
-        model.to(device)
     return model, processor
 
 
@@ -125,7 +123,7 @@ def load_predictor(
 
     Args:
         name: a folder, or a Hub id.
-        device: where the model goes; it stays on the CPU if None.
+        device: where the model, and an encoder that retrieves, go; they stay on the CPU if None.
         dtype, predict_with, hub_options: see [`load_model`].
 
     Raises:
@@ -149,21 +147,22 @@ def _load_source(folder: Path, device: str | None, dtype: NumberType | None) -> 
     label_space, _, source, score_model, vocabulary = load_source_alone(folder)
     if isinstance(source, LabelRetriever):
         _compute_in(dtype, device, None, source)
-        if device is not None:
-            source.encoder[0].to(device)
     return Predictor(label_space, source, score_model, vocabulary=vocabulary)
 
 
 def _compute_in(
     dtype: NumberType | None, device: str | None, model: torch.nn.Module | None, retriever: LabelRetriever | None
 ) -> None:
-    """Let a model, and an encoder that retrieves, compute in another type of numbers."""
+    """Let a model, and an encoder that retrieves, compute in another type of numbers, on another device."""
+    wanted: list[torch.dtype | str] = [] if device is None else [device]
     if dtype is not None:
         from .encoders.number_types import number_type
 
-        for module in (model, None if retriever is None else retriever.encoder[0]):
-            if module is not None:
-                module.to(number_type(dtype, device or "cpu"))
+        wanted.insert(0, number_type(dtype, device or "cpu"))
+    for part in (model, None if retriever is None else retriever.encoder[0]):
+        if part is not None:
+            for where in wanted:
+                part.to(where)
 
 
 def holds_model(folder: Path) -> bool:

@@ -121,6 +121,8 @@ class XLGenPipeline(Pipeline):
             processor = XLGenProcessor.from_pretrained(model.name_or_path, revision=revision)
             check_pair(model, processor, model.name_or_path)
         super().__init__(model=model.eval(), processor=processor, **options)
+        if processor.retriever is not None:
+            processor.retriever.encoder[0].to(self.device)
 
     def _sanitize_parameters(self, **options: object) -> tuple[dict[str, object], _Settings, dict[str, object]]:
         """Sort settings into those of reading, of predicting and of showing; the first and last are none."""
@@ -187,8 +189,7 @@ class XLGenPipeline(Pipeline):
             return self._forward(model_inputs, **settings)
 
     def _forward(self, input_tensors: list[str], **settings: object) -> list[LabelPrediction]:
-        predictions: list[LabelPrediction] = self.model.predict(input_tensors, self.processor, **settings)
-        return predictions
+        return cast("list[LabelPrediction]", self.model.predict(input_tensors, self.processor, **settings))
 
     def postprocess(self, model_outputs: LabelPrediction) -> list[ScoredLabel]:
         """A prediction in the form that `text-classification` has."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ __all__ = [
     "chosen_rule",
     "load_on_device",
     "option_name",
-    "own_gpu",
     "web_address",
 ]
 
@@ -53,7 +51,9 @@ def load_on_device(
 
         exported = holds_graphs(local_model(name, {}))
         if device is None and not exported:
-            device = own_gpu()
+            from ..encoders.loaded import own_device
+
+            device = own_device()
         if quiet and not exported:
             from transformers.utils import logging
 
@@ -72,16 +72,6 @@ def _collecting_later() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
-
-
-def own_gpu() -> str | None:
-    """The GPU of this process, by its number on the machine (`torchrun`), or the first one; None without any."""
-    import torch  # not above: an exported index does without
-
-    if not torch.cuda.is_available():
-        return None
-    number = os.environ.get("LOCAL_RANK")
-    return f"cuda:{int(number) % torch.cuda.device_count()}" if number else "cuda"
 
 
 def check_packages(extra: str, packages: Iterable[str]) -> None:

@@ -13,7 +13,7 @@ from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
-from .answering import check_packages, own_gpu
+from .answering import check_packages
 from .console import is_first_process, print_written
 from .options import CpuThreads, Labels, Overwrite, given_names, limit_threads, takes_settings
 from .processes import Processes, check_alone, working_together
@@ -183,7 +183,7 @@ def _shared(processes: Processes, output_dir: Path) -> SharedEmbedding | None:
         return None
     from ..training.shared_embedding import SharedEmbedding
 
-    return SharedEmbedding(processes, output_dir / _CACHE, own_gpu())
+    return SharedEmbedding(processes, output_dir / _CACHE)
 
 
 def _help(

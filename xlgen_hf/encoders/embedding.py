@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +49,7 @@ class _About(TypedDict):
 
 _ABOUT = Fields[_About]({"encoder": string(), "texts": integer(minimum=0)}, format_version=_CACHE_VERSION)
 _SHARD = Tensors({"embeddings": tensor(np.float32, "N", "H")})
-_TOKENIZE_AT_ONCE = 10_000
+_TOKENIZE_AT_ONCE = 2_000  # a tokenizer takes 100 KB for each text of 400 tokens
 
 
 def recipe_of(encoder: Encoder, query_prompt: str | None = None, passage_prompt: str | None = None) -> EmbeddingRecipe:
@@ -123,8 +124,9 @@ def embed_texts(
     run = _Run(source, tokens, batch_size, device, _cache_folder(cache_dir, source, tokens), progress, token_vectors)
     embeddings = run.embeddings()
     if normalize:
-        length = np.linalg.norm(embeddings, axis=1, keepdims=True)
-        embeddings /= np.where(length > 0, length, 1)
+        for some in np.array_split(embeddings, 1 + len(embeddings) // 100_000):  # this takes as much memory again
+            length = np.linalg.norm(some, axis=1, keepdims=True)
+            some /= np.where(length > 0, length, 1)
     return embeddings
 
 
@@ -144,20 +146,19 @@ def embed_share(
     *,
     recipe: EmbeddingRecipe | None = None,
     max_length: int = 256,
-    device: str | torch.device | None = None,
 ) -> None:
     """Embed passages that no other process embeds, into the cache that [`embed_texts`] reads.
 
     Args:
         share: which of how many parts, from 0: (0, 2) is the first half of the shards.
-        texts, encoder, cache_dir, recipe, max_length, device: see [`embed_texts`]; errors, too.
+        texts, encoder, cache_dir, recipe, max_length: see [`embed_texts`]; errors, too.
     """
     source = _opened(encoder, recipe)
     prompt = source.recipe.prompt("passage")
     counted = {int(min(max_length, source.longest))}  # by `embed_texts`, which reads all
     tokens = _tokenize([prompt + text for text in texts], source, max_length, counted)
     folder = _cache_folder(cache_dir, source, tokens)
-    _Run(source, tokens, BATCH_SIZE, device, folder, progress=True).fill(*share)
+    _Run(source, tokens, BATCH_SIZE, None, folder, progress=True).fill(*share)
 
 
 def _check_arguments(texts: Sequence[str], max_length: int, batch_size: int) -> None:
@@ -212,7 +213,7 @@ def _tokenize(texts: Sequence[str], source: TextEncoder, max_length: int, report
             f"max_length={max_length} leaves no room for text: {source.name} takes {source.longest} tokens, "
             f"{special} of them special."
         )
-    parts: list[np.ndarray] = []
+    flat = array("i")  # which grows where it is: the tokens of a million texts are a gigabyte
     lengths: list[int] = []
     truncated = 0
     for start in range(0, len(texts), _TOKENIZE_AT_ONCE):
@@ -222,13 +223,13 @@ def _tokenize(texts: Sequence[str], source: TextEncoder, max_length: int, report
             ids[row] = tokenizer.first_ids(chunk[row], limit)
             truncated += 1
         lengths += map(len, ids)
-        parts.append(np.fromiter((token for one in ids for token in one), dtype=np.int32))
+        flat.extend(token for one in ids for token in one)
     if truncated and limit not in (reported or ()):
         logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
         if reported is not None:
             reported.add(limit)
-    flat = np.concatenate(parts) if parts else np.empty(0, dtype=np.int32)
-    return _Tokens(flat, np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64))
+    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
+    return _Tokens(np.frombuffer(flat, dtype=np.int32), starts)
 
 
 # ---------------------------------------------------------------------------------------------------- computing

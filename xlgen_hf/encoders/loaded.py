@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ __all__ = [
     "hash_of_weights",
     "load_encoder",
     "longest_text",
+    "own_device",
 ]
 
 _INSTEAD_OF_CAUSAL = (
@@ -43,12 +45,15 @@ _INSTEAD_OF_CAUSAL = (
 _POSITIONS_AFTER_PADDING = {"camembert", "data2vec-text", "longformer", "mpnet", "roberta", "xlm-roberta"}
 
 
-def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_encoder(
+    name: str, recipe: EmbeddingRecipe | None = None, device: str | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder that can be trained and saved on its own, and its tokenizer.
 
     Args:
         name: a folder, a name that an installed package carries, or a Hub id; of a T5 the encoder alone is taken.
         recipe: how its embeddings are made; as the checkpoint says if None.
+        device: where it goes; it stays on the CPU if None.
 
     Raises:
         CheckpointError: if it cannot be loaded, is a causal language model that nothing says to pool by the last
@@ -62,7 +67,9 @@ def load_encoder(name: str, recipe: EmbeddingRecipe | None = None) -> tuple[PreT
             f"{name!r} is a seq2seq model of type {source.config.model_type!r}, whose encoder cannot be saved on its "
             "own. Give an encoder checkpoint, such as sentence-transformers/all-MiniLM-L6-v2, or a T5."
         )
-    return source.load().eval(), source.tokenizer.tokenizer
+    model = source.load().eval()
+    _move(model, device or "cpu")
+    return model, source.tokenizer.tokenizer
 
 
 @dataclass(frozen=True)
@@ -185,7 +192,7 @@ class LoadedEncoder:
     def computing(self, device: object) -> Iterator[Encode]:
         """See [`TextEncoder`]; a loaded model is moved, and stays there."""
         model = self.load()
-        _move(model, device or (model.device if self.model is not None else _best_device()))
+        _move(model, device or (model.device if self.model is not None else own_device()))
 
         def encode(ids: np.ndarray, mask: np.ndarray, keep: bool) -> tuple[np.ndarray, np.ndarray | None]:
             inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
@@ -234,5 +241,9 @@ def _move(model: torch.nn.Module, device: object) -> None:
         model.to(device)  # type: ignore[call-overload]
 
 
-def _best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def own_device() -> str:
+    """The GPU of this process, by its number on the machine (`torchrun`), or the first one; without any the CPU."""
+    if not torch.cuda.is_available():
+        return "cpu"
+    number = os.environ.get("LOCAL_RANK")
+    return f"cuda:{int(number) % torch.cuda.device_count()}" if number else "cuda"

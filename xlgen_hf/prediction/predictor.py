@@ -122,8 +122,7 @@ class Predictor:
         """The predictor of an XLGen model and its processor."""
         from .candidate_ranker import model_source  # torch and transformers, which an exported index does without
 
-        clusters = processor.clusters
-        names = [] if clusters is None else clusters.names
+        names = [] if processor.clusters is None else processor.clusters.names
         source = model_source(model, processor)
         return cls(processor.label_space, source, processor.score_model, names, processor.vocabulary)
 

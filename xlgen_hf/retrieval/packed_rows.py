@@ -38,14 +38,13 @@ class PackedRows:
     @classmethod
     def joined(cls, blocks: Iterable[PackedRows], width: int) -> PackedRows:
         """Rows and then others, of one width."""
-        parts: list[list[np.ndarray]] = [[np.zeros(1, np.int64)], [np.zeros(0, np.int32)], [np.zeros(0, np.float16)]]
+        starts, runs, weights = [np.zeros(1, np.int64)], bytearray(), bytearray()  # which grow where they are
         for block in blocks:
-            parts[0].append(block.start[1:] + parts[0][-1][-1])
-            parts[1].append(block.runs)
-            parts[2].append(block.weights)
-        # One after the other, so that of many rows not all is in memory twice.
-        start, runs, weights = (np.concatenate(parts.pop(0)) for _ in _ROW_PARTS)
-        return cls(start, runs, weights, width)
+            starts.append(block.start[1:] + starts[-1][-1])
+            runs += block.runs.tobytes()
+            weights += block.weights.tobytes()
+        parts = (np.frombuffer(runs, np.int32), np.frombuffer(weights, np.float16))
+        return cls(np.concatenate(starts), *parts, width)
 
     def __add__(self, other: PackedRows) -> PackedRows:
         """These rows and then others."""

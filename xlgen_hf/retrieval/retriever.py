@@ -171,7 +171,7 @@ class LabelRetriever:
             progress=progress,
         )
         all_names = [*label_space.names, *(name for _, name in further)]
-        documents, names = embed(list(texts)), embed(all_names)
+        documents, names = (embed(some).astype(np.float16) for some in (texts, all_names))
         matrix, spelled = label_matrix(label_ids, len(label_space)), None
         if lexical:
             spelled = LexicalIndex.fit(texts, all_names)

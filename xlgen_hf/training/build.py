@@ -14,6 +14,7 @@ from ..data.blocks import each_value
 from ..data.rows import row_ids
 from ..encoders.causal import is_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
+from ..encoders.loaded import own_device
 from ..encoders.number_types import NumberType
 from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
@@ -60,7 +61,12 @@ def _further_names(settings: TrainingSettings, label_space: LabelSpace) -> list[
 
 
 def _make_clusters(
-    settings: TrainingSettings, label_space: LabelSpace, rows: Dataset, seed: int, cache_dir: Path
+    settings: TrainingSettings,
+    label_space: LabelSpace,
+    rows: Dataset,
+    seed: int,
+    cache_dir: Path,
+    device: str | None,
 ) -> LabelClusters | None:
     if settings.variant in ("base", "rcl"):
         return None
@@ -83,6 +89,7 @@ def _make_clusters(
         hierarchy=_concepts(settings) if settings.cluster_by == "hierarchy" else None,
         seed=seed,
         cache_dir=cache_dir,
+        device=device,
     )
 
 
@@ -111,12 +118,14 @@ def _make_candidates(
     seed: int,
     cache_dir: Path,
     dtype: NumberType,
+    device: str | None,
 ) -> CandidateInputs | None:
     if not settings.reads_candidates:
         return None
     column = settings.id_column
     if settings.retriever is not None:
         retriever = load_index(settings.retriever, label_space)
+        retriever.encoder[0].to(device or own_device())
     else:
         retriever = fit_retriever(
             label_space,
@@ -131,6 +140,7 @@ def _make_candidates(
             further=_further_names(settings, label_space),
             document_names=None if column is None else DocumentNames.of(row_ids(rows, column), []),
             dtype=dtype,
+            device=device,
             seed=seed,
         )
     return CandidateInputs.fit(
@@ -154,6 +164,7 @@ def prepare_model(
     seed: int = 0,
     cache_dir: Path,
     dtype: NumberType = "float32",
+    device: str | None = None,
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor]:
     """Make label space, clusters, processor and an untrained model.
 
@@ -164,6 +175,7 @@ def prepare_model(
         seed: of clusters and fresh weights.
         cache_dir: where document embeddings are kept between runs.
         dtype: what a retriever that is made here is trained, and embeds the rows in.
+        device: where texts and names are embedded; on a GPU where there is one if None. The model is on the CPU.
 
     Raises:
         CheckpointError: if a checkpoint cannot be loaded.
@@ -176,8 +188,8 @@ def prepare_model(
     if settings.trim_vocabulary:
         settings = _with_trimmed_checkpoints(settings, label_space, (rows, validation_rows), cache_dir)
     tokenizer, lengths = _tokenizer_and_lengths(settings)
-    clusters = _make_clusters(settings, label_space, rows, seed, cache_dir)
-    candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir, dtype)
+    clusters = _make_clusters(settings, label_space, rows, seed, cache_dir, device)
+    candidates = _make_candidates(settings, label_space, rows, validation_rows, seed, cache_dir, dtype, device)
     processor = XLGenProcessor(tokenizer, label_space, clusters, *lengths, candidates, vocabulary=_concepts(settings))
     if settings.alias_spellings:
         processor.spell_aliases()

@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from ..data.blocks import each_value
 from ..encoders.exported import refuse_exported
+from ..encoders.loaded import own_device
 from ..errors import ConfigurationError
 from ..files.saving import local_model, read_folder, replace_files
 from ..files.training_report import read_report, write_report
@@ -95,6 +96,9 @@ def write_hybrid(
         ConfigurationError: if there is nothing to fuse, or nothing can be learned.
         SaveError: if the disk is full, or the folder cannot be written.
     """
+    for source in (*base.sources.values(), *sources.values()):
+        if isinstance(source, LabelRetriever):
+            source.encoder[0].to(own_device())
     predictor, further = base.with_further(sources)
     score_model = fuse_sources(
         predictor,
@@ -118,6 +122,7 @@ class _Model:
     def __init__(self, name: str, predict_with: PredictsWith | None, candidate_scores: str) -> None:
         self._model, self._processor = load_model(name, predict_with=predict_with)
         refuse_exported(self._model.backbone, name)
+        self._model.to(own_device())
         if candidate_scores == "candidate_head" and not self._model.config.candidate_head:
             raise ConfigurationError(
                 "--candidate-scores candidate_head: the model has no candidate head. Choose teacher_forced, or train "

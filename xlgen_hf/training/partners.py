@@ -17,7 +17,7 @@ from .arguments import XLGenTrainingArguments
 from .evaluating import has_adapter
 from .unsupported import needs_metric
 
-__all__ = ["check_best_metric", "check_epochs", "check_partners", "check_stream", "prepare_model"]
+__all__ = ["check_best_metric", "check_epochs", "check_partners", "check_stream", "place_encoder", "prepare_model"]
 
 _UNUSED = "pooler"  # BERT's, which only its classifiers read
 _SHOWN = 12  # names of scores that an error spells out
@@ -55,6 +55,15 @@ def check_partners(
             "from DataCollatorForXLGen."
         )
     return processor, args
+
+
+def place_encoder(processor: XLGenProcessor, args: XLGenTrainingArguments) -> None:
+    """Let what finds candidates compute where the model is trained.
+
+    It stays on the CPU where workers of a data loader may ask it: a forked process cannot use a GPU.
+    """
+    if processor.retriever is not None:
+        processor.retriever.encoder[0].to("cpu" if args.dataloader_num_workers else args.device)
 
 
 def prepare_model(model: PreTrainedModel, args: XLGenTrainingArguments) -> None:

@@ -30,7 +30,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..data.blocks import each_value
 from ..encoders.embedding import embed_texts, recipe_of
-from ..encoders.loaded import hash_of_weights, load_encoder
+from ..encoders.loaded import hash_of_weights, load_encoder, own_device
 from ..encoders.number_types import NumberType, number_type
 from ..encoders.pooling import pool
 from ..encoders.recipe import EmbeddingRecipe, Pooling
@@ -211,7 +211,7 @@ def train_encoder(
     A run that was interrupted continues from its last checkpoint in the folder; that of another run is refused.
 
     Args:
-        encoder: the encoder and its tokenizer.
+        encoder: the encoder and its tokenizer; it is trained on the CPU where it is there, else on a GPU.
         label_space: the labels.
         texts: training texts.
         label_ids: label ids of each text.
@@ -231,11 +231,10 @@ def train_encoder(
     set_seed(seed)
     chosen = {**asdict(settings), **asdict(recipe), "seed": seed, "encoder": hash_of_weights(model)}
     start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
-    arguments = _arguments(Path(folder), settings, seed, dtype)
     near = np.empty((len(texts), 0), dtype=np.int32)
     if settings.hard_negatives:
         computing, cache = _computing_in(dtype, encoder), Path(folder) / _BEFORE
-        embed = partial(embed_texts, encoder=computing, recipe=recipe, cache_dir=cache, device=arguments.device)
+        embed = partial(embed_texts, encoder=computing, recipe=recipe, cache_dir=cache)
         of_texts = embed(texts, side="query", max_length=settings.max_length)
         near = near_names(of_texts, embed(label_space.names, max_length=_NAME_LENGTH), label_ids, seed=seed)
     queries = [recipe.query_prompt + text for text in texts]
@@ -251,7 +250,7 @@ def train_encoder(
     )
     trainer = _EncoderTrainer(
         _LabelMatcher(model, settings.temperature, recipe.pooling),
-        arguments,
+        _arguments(Path(folder), settings, seed, dtype, model.device),
         train_dataset=_Rows(label_ids),
         data_collator=collator,
     )
@@ -290,6 +289,7 @@ def fit_retriever(
     dtype: NumberType = "float32",
     approximate: bool = False,
     shared: SharedEmbedding | None = None,
+    device: str | None = None,
     seed: int = 0,
 ) -> LabelRetriever:
     """Make a retriever: train its encoder, index the training rows and label names, tune how they are weighed.
@@ -311,15 +311,17 @@ def fit_retriever(
         dtype: what the encoder is trained, and texts and names are embedded in; its weights stay in float32.
         approximate: search it approximately where it is large enough, see `make_approximate`.
         shared: the processes that embed texts and names together, of which this is the first; None for this one alone.
+        device: where the encoder computes, and stays; on a GPU where there is one if None.
         seed: of the training, and of approximate search.
 
     Raises:
         CheckpointError: if the encoder cannot be loaded.
+        ConfigurationError: if there is no such device.
         MissingExtraError: if it is to be approximate, and faiss is not installed.
     """
     folder = Path(folder)
     recipe = recipe_of(encoder, query_prompt, passage_prompt)
-    loaded = load_encoder(encoder, recipe)
+    loaded = load_encoder(encoder, recipe, device or own_device())
     texts = train_rows["text"][:]
     label_ids = [label_space.encode(labels) for labels in each_value(train_rows, "labels")]
     if contrastive is not None and contrastive.epochs > 0:
@@ -391,9 +393,10 @@ def _tokens(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_length
     return ids
 
 
-def _arguments(folder: Path, settings: ContrastiveSettings, seed: int, dtype: NumberType) -> TrainingArguments:
-    on_gpu = torch.accelerator.is_available()
-    in_half = number_type(dtype, "cuda" if on_gpu else "cpu") is torch.bfloat16
+def _arguments(
+    folder: Path, settings: ContrastiveSettings, seed: int, dtype: NumberType, device: torch.device
+) -> TrainingArguments:
+    in_half, on_cpu = number_type(dtype, device) is torch.bfloat16, device.type == "cpu"
     return TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -409,5 +412,5 @@ def _arguments(folder: Path, settings: ContrastiveSettings, seed: int, dtype: Nu
         report_to=[],
         seed=seed,
         bf16=in_half,
-        use_cpu=in_half and not on_gpu,  # transformers wants to hear that no GPU is meant
+        use_cpu=on_cpu and (in_half or torch.accelerator.is_available()),  # transformers would look for a GPU
     )

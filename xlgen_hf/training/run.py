@@ -83,7 +83,7 @@ def train_model(
         logger.info("%s holds the finished result of this run; there is nothing to do.", output_dir)
         if args.should_save:
             _tidy(args)
-        return *load_model(str(output_dir)), complete
+        return *load_model(str(output_dir), device=str(args.device)), complete
     if args.should_save and on_start is not None:
         on_start()
     return _train(settings, args, train_rows, validation_rows)
@@ -198,6 +198,7 @@ def _prepared(
         seed=args.seed,
         cache_dir=_cache_of(args),
         dtype="bfloat16" if args.bf16 else "float32",
+        device=str(args.device),
     )
     return (_with_adapter(model, processor, settings, args) if settings.lora else model), processor
 

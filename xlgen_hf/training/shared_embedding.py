@@ -11,7 +11,7 @@ from typing import Protocol
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..encoders.embedding import embed_share
-from ..encoders.loaded import load_encoder
+from ..encoders.loaded import load_encoder, own_device
 from ..encoders.number_types import NumberType, number_type
 from ..encoders.recipe import EmbeddingRecipe
 
@@ -42,12 +42,10 @@ class SharedEmbedding:
     Attributes:
         processes: the processes.
         folder: of the retriever's training, which all of them can read and write.
-        device: where this one computes; that of the encoder if None.
     """
 
     processes: Together
     folder: Path
-    device: str | None = None
 
     @property
     def cache(self) -> Path:
@@ -65,7 +63,7 @@ class SharedEmbedding:
 
         Args:
             texts: training texts, and names of labels.
-            encoder: what embeds them.
+            encoder: what embeds them, on the device of this process.
             recipe, max_length: how; see `embed_texts`.
         """
         place = self.folder / _ENCODER_FOLDER
@@ -86,8 +84,8 @@ class SharedEmbedding:
             dtype: what they are embedded in.
         """
         self.processes.told()
-        model, tokenizer = load_encoder(str(self.folder / _ENCODER_FOLDER), recipe)
-        model.to(number_type(dtype, self.device or "cpu"))
+        model, tokenizer = load_encoder(str(self.folder / _ENCODER_FOLDER), recipe, own_device())
+        model.to(number_type(dtype, model.device))
         self._embed(texts, (model, tokenizer), recipe, max_length)
         self.processes.told()
 
@@ -100,4 +98,4 @@ class SharedEmbedding:
     ) -> None:
         share = (self.processes.rank, self.processes.count)
         for some in texts:
-            embed_share(some, encoder, share, self.cache, recipe=recipe, max_length=max_length, device=self.device)
+            embed_share(some, encoder, share, self.cache, recipe=recipe, max_length=max_length)

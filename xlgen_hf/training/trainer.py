@@ -33,7 +33,7 @@ from .inputs import EvaluationRows, encode_evaluation_rows, encode_training_rows
 from .lazy_rows import LazyRows
 from .lora import save_active_adapter
 from .losses import LOSSES, loss_sums
-from .partners import check_best_metric, check_epochs, check_partners, check_stream, prepare_model
+from .partners import check_best_metric, check_epochs, check_partners, check_stream, place_encoder, prepare_model
 from .sampler import LengthBucketSampler
 from .searching import SearchingTrainer
 from .streaming import EncodedStream
@@ -123,6 +123,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     ) -> None:
         processor, args = check_partners(processing_class, args, kwargs)
         check_processes(args.world_size)
+        place_encoder(processor, args)
         if model is not None:
             prepare_model(model, args)
         self.row_options = row_options

@@ -15,6 +15,7 @@ from datasets import Dataset
 
 from ..data.options import RowOptions
 from ..data.rows import RowSource, load_rows, row_ids
+from ..encoders.loaded import own_device
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import digest
 from ..files.outputs import change_folder
@@ -67,7 +68,7 @@ def update_model(
         unknown_labels: what becomes of labels of the rows that are not labels of the model: `error`, `add` makes them
             new ones, `leave-out` counts them.
         keep_previous: updates that can be undone from now on; their former files take room in the folder.
-        device: where texts and names are embedded; on the CPU if None.
+        device: where texts and names are embedded; on a GPU where there is one if None.
 
     Returns:
         The record of the journal; None where there was nothing to change.
@@ -89,8 +90,8 @@ def update_model(
             return done
         started = time.monotonic()
         parts = load_parts(folder)
-        if device is not None and parts.retriever is not None:
-            parts.retriever.encoder[0].to(device)
+        if parts.retriever is not None:
+            parts.retriever.encoder[0].to(device or own_device())
         before = _sizes(parts)
         try:
             changes = _apply(parts, edits, found, options, unknown_labels)

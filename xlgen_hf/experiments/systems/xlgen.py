@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ...decoding.decoded_sets import DecodingOptions
+from ...encoders.loaded import own_device
 from ...errors import ConfigurationError
 from ...files.schema import read_object
 from ...files.serialization import write_json
@@ -77,7 +77,6 @@ class XLGenSystem:
             settings = replace(self.settings, vocabulary=unseen)
             args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})  # type: ignore[arg-type]
             model, processor, _ = train_model(settings, args, data.train, data.validation)
-            model.to(self._device)  # a finished run is loaded from its folder
         # Its calibrator fits the search that training chose; the comparison calibrates every system alike. What a
         # candidate head says is fused with what retrieval says of the same candidates, which is no calibration.
         kept = processor.score_model if model.config.predicts_with == "candidate_head" else ScoreModel()
@@ -90,7 +89,7 @@ class XLGenSystem:
 
     @property
     def _device(self) -> str:
-        return "cuda" if torch.cuda.is_available() and not self.arguments.get("use_cpu") else "cpu"
+        return "cpu" if self.arguments.get("use_cpu") else own_device()
 
     def _check_labels(self, own: LabelSpace, given: LabelSpace) -> None:
         """Refuse a model of other training rows: it would have seen labels that this setting drops."""
