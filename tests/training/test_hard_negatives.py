@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from xlgen_hf.encoders.loaded import load_encoder
-from xlgen_hf.training import hard_negatives
 from xlgen_hf.training.hard_negatives import draw_negatives, near_names
 from xlgen_hf.training.retriever import ContrastiveSettings, train_encoder
 
@@ -30,12 +29,11 @@ def test_texts_with_fewer_other_names_have_gaps():
     assert draw_negatives(found, 2, np.random.default_rng(0)).tolist() == [2]
 
 
-def test_of_many_names_some_are_looked_at(monkeypatch):
-    monkeypatch.setattr(hard_negatives, "_NAMES", 10)
+def test_of_many_names_some_are_compared():
     texts, names = _unit(300, 0), _unit(400, 1)
     labels = [[row] for row in range(300)]
-    found = near_names(texts, names, labels, number=3, seed=4)
-    assert np.array_equal(found, near_names(texts, names, labels, number=3, seed=4))
+    found = near_names(texts, names, labels, number=3, compared=10, seed=4)
+    assert np.array_equal(found, near_names(texts, names, labels, number=3, compared=10, seed=4))
     blocks = [set(found[:256].ravel().tolist()), set(found[256:].ravel().tolist())]
     assert all(len(block) <= 10 for block in blocks)  # each block of texts has drawn its own
     assert blocks[0] != blocks[1]

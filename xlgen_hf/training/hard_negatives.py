@@ -9,21 +9,28 @@ import torch
 
 __all__ = ["draw_negatives", "near_names"]
 
-_NAMES = 20_000  # among which a text's are looked for, so that a million names take no more time
 _TEXTS = 256  # that are compared at once, with the same names
 _NONE = -1
 
 
 def near_names(
-    texts: np.ndarray, names: np.ndarray, label_ids: Sequence[Sequence[int]], *, number: int = 32, seed: int = 0
+    texts: np.ndarray,
+    names: np.ndarray,
+    label_ids: Sequence[Sequence[int]],
+    *,
+    number: int = 32,
+    compared: int = 20_000,
+    seed: int = 0,
 ) -> np.ndarray:
-    """The names nearest to each text, without those of its labels, out of 20,000 drawn ones where there are more.
+    """The names nearest to each text, without those of its labels.
 
     Args:
         texts: their embeddings, `(N, H)`.
         names: embeddings of the label names, `(L, H)`.
         label_ids: label ids of each text.
         number: names of a text, at least 1.
+        compared: names that a text is compared with, at least 1; where there are more, so many are drawn for each
+            256 texts, so that a million names take no more time.
         seed: of the drawn names.
 
     Returns:
@@ -32,7 +39,7 @@ def near_names(
     found = np.full((len(texts), number), _NONE, dtype=np.int32)
     for start in range(0, len(texts), _TEXTS):
         block = slice(start, start + _TEXTS)
-        drawn = _drawn(len(names), np.random.default_rng([seed, start]))
+        drawn = _drawn(len(names), compared, np.random.default_rng([seed, start]))
         similarity = torch.from_numpy(texts[block]) @ torch.from_numpy(names[drawn]).T
         for row, labels in enumerate(label_ids[block]):
             place = np.searchsorted(drawn, labels).clip(max=len(drawn) - 1)
@@ -44,11 +51,9 @@ def near_names(
     return found
 
 
-def _drawn(names: int, random: np.random.Generator) -> np.ndarray:
-    """Numbers of the names that are looked at, sorted."""
-    if names <= _NAMES:
-        return np.arange(names)
-    return np.sort(random.choice(names, _NAMES, replace=False))
+def _drawn(names: int, number: int, random: np.random.Generator) -> np.ndarray:
+    """Numbers of the names that are compared, sorted."""
+    return np.arange(names) if names <= number else np.sort(random.choice(names, number, replace=False))
 
 
 def draw_negatives(near: np.ndarray, number: int, random: np.random.Generator) -> np.ndarray:
