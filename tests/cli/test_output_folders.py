@@ -79,12 +79,12 @@ def test_a_command_that_fails_at_once_leaves_no_folder(arguments, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("changed", ["texts", "labels", "settings", "encoder"])
+@pytest.mark.parametrize("changed", ["texts", "labels", "settings", "dtype", "encoder"])
 def test_an_encoder_of_another_training_is_not_taken_up(checkpoints, tmp_path, changed):
     """The fault: the second index of a folder had the encoder that was trained on the rows of the first."""
     space = LabelSpace.from_label_lists([row["labels"] for row in ROWS])
     texts, labels = [row["text"] for row in ROWS], [space.encode(row["labels"]) for row in ROWS]
-    settings = ContrastiveSettings(batch_size=4)
+    settings, dtype = ContrastiveSettings(batch_size=4), "float32"
     train_encoder(load_encoder(checkpoints["bert"]), space, texts, labels, tmp_path, settings=settings)
     encoder = load_encoder(checkpoints["bert"])
     train_encoder(encoder, space, texts, labels, tmp_path, settings=settings)  # the same run
@@ -95,9 +95,11 @@ def test_an_encoder_of_another_training_is_not_taken_up(checkpoints, tmp_path, c
         labels = labels[::-1]
     elif changed == "settings":
         settings = ContrastiveSettings(batch_size=4, temperature=0.1)
+    elif changed == "dtype":
+        dtype = "bfloat16"
     else:
         encoder[0].embeddings.word_embeddings.weight.data[3] += 1
-    names = {"texts": "training rows", "labels": "training rows", "settings": "temperature", "encoder": "encoder"}
-    message = f"holds another run: {names[changed]} \\(.*Choose another output folder, repeat the command"
+    names = {"texts": "training rows", "labels": "training rows", "settings": "temperature"}
+    message = f"holds another run: {names.get(changed, changed)} \\(.*Choose another output folder, repeat the command"
     with pytest.raises(ConfigurationError, match=message):
-        train_encoder(encoder, space, texts, labels, tmp_path, settings=settings)
+        train_encoder(encoder, space, texts, labels, tmp_path, settings=settings, dtype=dtype)

@@ -122,16 +122,15 @@ def load_rows(
         files.add(block.file)
     if not store.rows:
         raise DataError("There are no rows.", file=called)
-    name = (
-        files.pop() if name is None and len(files) == 1 else called
-    )  # of a folder, the file that rows are counted in
-    rows = _merge(store.dataset(), shaper, options, name)
-    report_rows(shaper, name)
+    if name is None and len(files) == 1:
+        called = files.pop()  # of a folder, the file that rows are counted in
+    rows = _merge(store.dataset(), shaper, options, called)
+    report_rows(shaper, called)
     if options.id_column is not None:
-        _report_ids(rows, options.id_column, name)
+        _report_ids(rows, options.id_column, called)
     if suspicions and require_labels and require_text:
         guessed = shaper.label_reader.separator is not None and options.label_separator is None
-        log_suspicions(row_suspicions(rows, guessed_separator=guessed), name)
+        log_suspicions(row_suspicions(rows, guessed_separator=guessed), called)
     return rows
 
 

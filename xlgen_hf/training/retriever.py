@@ -229,14 +229,19 @@ def train_encoder(
     settings, recipe = settings or ContrastiveSettings(), recipe or EmbeddingRecipe()
     model, tokenizer = encoder
     set_seed(seed)
-    chosen = {**asdict(settings), **asdict(recipe), "seed": seed, "encoder": hash_of_weights(model)}
+    computes = str(number_type(dtype, model.device)).removeprefix("torch.")
+    chosen = {**asdict(settings), **asdict(recipe), "dtype": computes, "seed": seed, "encoder": hash_of_weights(model)}
     start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
     near = np.empty((len(texts), 0), dtype=np.int32)
     if settings.hard_negatives:
         computing, cache = _computing_in(dtype, encoder), Path(folder) / _BEFORE
         embed = partial(embed_texts, encoder=computing, recipe=recipe, cache_dir=cache)
-        of_texts = embed(texts, side="query", max_length=settings.max_length)
-        near = near_names(of_texts, embed(label_space.names, max_length=_NAME_LENGTH), label_ids, seed=seed)
+        near = near_names(
+            embed(texts, side="query", max_length=settings.max_length),
+            embed(label_space.names, max_length=_NAME_LENGTH),
+            label_ids,
+            seed=seed,
+        )
     queries = [recipe.query_prompt + text for text in texts]
     passages = [recipe.passage_prompt + name for name in label_space.names]
     collator = _Collator(
