@@ -50,7 +50,7 @@ _HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\
 _EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
 _TRIMMED = re.compile(rf"{TRIMMED_PREFIX}[0-9a-f]{{32}}")
 # Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
-_HOLDERS = re.compile(r"cache|retriever|embeddings|encoder(-[0-9a-f]+)?")
+_HOLDERS = re.compile(r"cache|retriever|embeddings|encoder(-[0-9a-f]+)?|state-[0-9.]+")
 _RESULT_FILE = "result.json"  # of a finished run of an experiment
 _Kind = Literal["checkpoint", "embeddings", "trimmed"]
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -41,6 +40,7 @@ from ..retrieval.approximate import LARGE, QUERIES, make_approximate
 from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
+from .best_encoder import BestEncoder, Comparison, place_of_state, remove_states
 from .checkpoints import newest_checkpoint, remove_checkpoints
 from .hard_negatives import draw_negatives, near_names
 from .progress import run_training
@@ -55,7 +55,6 @@ logger = logging.getLogger(__name__)
 
 _GROUPS = 4  # parts of a batch that are padded apart, each to its own longest text
 _NAME_LENGTH = 64
-_BEFORE = "before"  # folder of the embeddings of the encoder as it was, in that of its checkpoints
 _ENCODER_FOLDER = "encoder"  # where its checkpoints are, in the folder of the retriever's training
 _MASKED = -1e4
 
@@ -201,12 +200,16 @@ def train_encoder(
     recipe: EmbeddingRecipe | None = None,
     settings: ContrastiveSettings | None = None,
     dtype: NumberType = "float32",
+    comparison: Comparison | None = None,
     seed: int = 0,
 ) -> None:
     """Train an encoder, in place, to put texts near the names of their labels.
 
     In each step the names of a text's labels compete with those of the other texts' labels, and with names that the
     encoder found near to one of these texts before it was trained (hard negatives).
+
+    With a comparison the encoder ends in the best of its states before the training and after each epoch, see
+    [`BestEncoder`].
 
     A run that was interrupted continues from its last checkpoint in the folder; that of another run is refused.
 
@@ -219,6 +222,7 @@ def train_encoder(
         recipe: how texts become embeddings; by the mean, without prompts, if None.
         settings: how it is trained.
         dtype: what it computes in; its weights stay as they are.
+        comparison: what its states are compared by; it ends as the last epoch leaves it if None.
         seed: of the order of the texts and the drawn negatives.
 
     Raises:
@@ -226,15 +230,50 @@ def train_encoder(
             labels.
         KeyboardInterrupt: after an interrupt, once a checkpoint is written.
     """
-    settings, recipe = settings or ContrastiveSettings(), recipe or EmbeddingRecipe()
-    model, tokenizer = encoder
+    settings, recipe, folder = settings or ContrastiveSettings(), recipe or EmbeddingRecipe(), Path(folder)
+    model = encoder[0]
     set_seed(seed)
     computes = str(number_type(dtype, model.device)).removeprefix("torch.")
     chosen = {**asdict(settings), **asdict(recipe), "dtype": computes, "seed": seed, "encoder": hash_of_weights(model)}
-    start_record(Path(folder), _described(label_space, texts, label_ids, chosen), write=True)
+    rows = {"training": (texts, label_ids)}
+    if comparison is not None:
+        rows["validation"] = (comparison.texts, comparison.label_ids)
+    start_record(folder, _described(label_space, rows, chosen), write=True)
+    trainer = _EncoderTrainer(
+        _LabelMatcher(model, settings.temperature, recipe.pooling),
+        _arguments(folder, settings, seed, dtype, model.device),
+        train_dataset=_Rows(label_ids),
+        data_collator=_collator(encoder, label_space, texts, label_ids, folder, recipe, settings, dtype, seed),
+    )
+    best = None
+    if comparison is not None:
+        known = (label_space, texts, label_ids)
+        measured = lambda cache: comparison.measure(*known, _computing_in(dtype, encoder), recipe, cache)  # noqa: E731
+        best = BestEncoder(trainer.model, folder, measured)
+        trainer.add_callback(best)
+    logger.info("Training the retrieval encoder: %d texts, epochs: %g.", len(texts), settings.epochs)
+    checkpoint = newest_checkpoint(folder)
+    run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
+    if best is not None and comparison is not None:
+        best.restore(comparison.cache)
+    model.eval()
+
+
+def _collator(
+    encoder: tuple[PreTrainedModel, PreTrainedTokenizerBase],
+    label_space: LabelSpace,
+    texts: Sequence[str],
+    label_ids: Sequence[Sequence[int]],
+    folder: Path,
+    recipe: EmbeddingRecipe,
+    settings: ContrastiveSettings,
+    dtype: NumberType,
+    seed: int,
+) -> _Collator:
+    """What makes the batches: tokens of texts and names, and the names that the encoder finds near to each text."""
     near = np.empty((len(texts), 0), dtype=np.int32)
     if settings.hard_negatives:
-        computing, cache = _computing_in(dtype, encoder), Path(folder) / _BEFORE
+        computing, cache = _computing_in(dtype, encoder), place_of_state(folder)
         embed = partial(embed_texts, encoder=computing, recipe=recipe, cache_dir=cache)
         near = near_names(
             embed(texts, side="query", max_length=settings.max_length),
@@ -242,9 +281,10 @@ def train_encoder(
             label_ids,
             seed=seed,
         )
+    tokenizer = encoder[1]
     queries = [recipe.query_prompt + text for text in texts]
     passages = [recipe.passage_prompt + name for name in label_space.names]
-    collator = _Collator(
+    return _Collator(
         _tokens(tokenizer, queries, settings.max_length, "texts"),
         _tokens(tokenizer, passages, _NAME_LENGTH, "label names"),
         label_ids,
@@ -253,26 +293,22 @@ def train_encoder(
         tokenizer.pad_token_id or 0,
         seed,
     )
-    trainer = _EncoderTrainer(
-        _LabelMatcher(model, settings.temperature, recipe.pooling),
-        _arguments(Path(folder), settings, seed, dtype, model.device),
-        train_dataset=_Rows(label_ids),
-        data_collator=collator,
-    )
-    logger.info("Training the retrieval encoder: %d texts, epochs: %g.", len(texts), settings.epochs)
-    checkpoint = newest_checkpoint(folder)
-    run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
-    model.eval()
 
 
 def _described(
-    label_space: LabelSpace, texts: Sequence[str], label_ids: Sequence[Sequence[int]], settings: dict[str, JSON]
+    label_space: LabelSpace,
+    rows: Mapping[str, tuple[Sequence[str], Sequence[Sequence[int]]]],
+    settings: dict[str, JSON],
 ) -> Record:
     """All that decides the result of a training, as `run_record` keeps it."""
-    rows = digest(json.dumps([text, list(labels)]) for text, labels in zip(texts, label_ids, strict=True))
+
+    def told(texts: Sequence[str], label_ids: Sequence[Sequence[int]]) -> str:
+        lines = (json.dumps([text, list(labels)]) for text, labels in zip(texts, label_ids, strict=True))
+        return f"{len(texts)} rows, {digest(lines)[:12]}"
+
     return {
         "settings": settings,
-        "rows": {"training": f"{len(texts)} rows, {rows[:12]}"},
+        "rows": {name: told(*some) for name, some in rows.items()},
         "labels": {"names": f"{len(label_space)} names, {digest(label_space.names)[:12]}"},
     }
 
@@ -302,7 +338,8 @@ def fit_retriever(
     Args:
         label_space: the labels.
         train_rows: rows with `text` and `labels`, all of them in the label space.
-        validation_rows: rows that the weights are chosen on; None keeps those of `settings`.
+        validation_rows: rows that the best state of the encoder in its training, and the weights, are chosen on; None
+            takes the last one, and the weights of `settings`.
         encoder: checkpoint of an encoder.
         folder: for checkpoints and embeddings, so that an interrupted run continues.
         query_prompt: put before texts to predict labels for; the checkpoint's own if None.
@@ -329,11 +366,16 @@ def fit_retriever(
     loaded = load_encoder(encoder, recipe, device or own_device())
     texts = train_rows["text"][:]
     label_ids = [label_space.encode(labels) for labels in each_value(train_rows, "labels")]
+    validation, references, cache = [], [], folder / "embeddings"
+    if validation_rows is not None:
+        validation = validation_rows["text"][:]
+        references = [label_space.encode_known(labels)[0] for labels in each_value(validation_rows, "labels")]
     if contrastive is not None and contrastive.epochs > 0:
-        place = folder / _ENCODER_FOLDER
+        comparison = Comparison(validation, references, cache, further, settings) if any(references) else None
         train_encoder(
-            loaded, label_space, texts, label_ids, place, recipe=recipe, settings=contrastive, dtype=dtype, seed=seed
-        )
+            loaded, label_space, texts, label_ids, folder / _ENCODER_FOLDER,
+            recipe=recipe, settings=contrastive, dtype=dtype, comparison=comparison, seed=seed,
+        )  # fmt: skip
     if further:
         logger.info("Further names, or definitions, that count in retrieval: %d.", len(further))
     computing = _computing_in(dtype, loaded)
@@ -350,16 +392,15 @@ def fit_retriever(
         lexical=lexical,
         further=further,
         document_names=document_names,
-        cache_dir=folder / "embeddings",
+        cache_dir=cache,
     )
     if approximate:
-        some = None if validation_rows is None else retriever.embed(validation_rows["text"][:QUERIES])
+        some = retriever.embed(validation[:QUERIES]) if validation else None
         retriever = make_approximate(retriever, some, seed=seed)
     elif len(retriever.documents) + len(retriever.names) > LARGE:
         logger.info("The index is large: --search approximate of `xlgen index` makes its search faster.")
     if validation_rows is not None:
-        references = [label_space.encode_known(labels)[0] for labels in each_value(validation_rows, "labels")]
-        retriever = tune_retriever(retriever, validation_rows["text"][:], references)
+        retriever = tune_retriever(retriever, validation, references)
     return retriever.with_encoder(loaded)
 
 
@@ -380,7 +421,7 @@ def remove_encoder_checkpoints(folder: str | Path) -> None:
     """
     place = Path(folder) / _ENCODER_FOLDER
     remove_checkpoints(place)
-    shutil.rmtree(place / _BEFORE, ignore_errors=True)
+    remove_states(place)
     (place / RECORD_FILE).unlink(missing_ok=True)
     with suppress(OSError):  # it is not there, or holds files of others
         place.rmdir()

@@ -1,0 +1,89 @@
+"""Which state of an encoder a training ends in: the one whose index finds most, and never one that spoils it."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import pytest
+import torch
+
+from xlgen_hf.encoders.loaded import load_encoder
+from xlgen_hf.training.best_encoder import CandidateRecall
+from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints
+
+THINGS = ("organ", "piano", "violin", "harp", "drum", "flute", "horn", "viola", "cello", "guitar")
+LABELS = [f"{kind} {thing}" for kind in ("old", "new", "small") for thing in THINGS]
+
+
+@pytest.fixture
+def many_labels():
+    """More labels than candidates are looked at, and rows whose texts are like the names."""
+    from datasets import Dataset
+
+    from xlgen_hf.labels.space import LabelSpace
+
+    rows = [{"text": f"a book about the {name} and its players", "labels": [name]} for name in LABELS]
+    return LabelSpace.from_label_lists([row["labels"] for row in rows]), Dataset.from_list(rows)
+
+
+def _fit(known, checkpoint, folder, **settings):
+    label_space, rows = known
+    chosen = ContrastiveSettings(batch_size=8, hard_negatives=0, **settings)
+    found = fit_retriever(label_space, rows, rows, checkpoint, folder, contrastive=chosen, lexical=False)
+    return list(found.encoder[0].parameters())
+
+
+def _measured(caplog):
+    text = "\n".join(caplog.messages)
+    recall = re.findall(r"after (\S+) epochs: (\d\.\d+)", text)
+    (kept,) = re.findall(r"kept as it was after (\S+) of", text)
+    return dict((epochs, float(value)) for epochs, value in recall), kept
+
+
+def test_a_training_that_spoils_the_encoder_leaves_it_as_it_was(many_labels, checkpoints, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    found = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=3, learning_rate=30.0)
+    recall, kept = _measured(caplog)
+    assert kept == "0"
+    assert set(recall) == {"0", "1"}, "an epoch that is not better ends the training"
+    untrained = load_encoder(checkpoints["bert"])[0].parameters()
+    assert all(torch.equal(one, other) for one, other in zip(found, untrained, strict=True))
+
+
+def test_the_best_epoch_is_kept_and_its_embeddings_serve_the_index(many_labels, checkpoints, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    found = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=6, learning_rate=3e-3)
+    recall, kept = _measured(caplog)
+    assert kept != "0"
+    assert recall[kept] == max(recall.values()) > recall["0"]
+    assert len(list((tmp_path / "embeddings").iterdir())) == 2, "texts and names of the state that was kept, once each"
+    remove_encoder_checkpoints(tmp_path)
+    assert not (tmp_path / "encoder").exists()
+    caplog.clear()
+    again = _fit(many_labels, checkpoints["bert"], tmp_path / "again", epochs=6, learning_rate=3e-3)
+    assert _measured(caplog) == (recall, kept)
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def test_a_run_that_is_taken_up_again_knows_what_was_measured(many_labels, checkpoints, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    found = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=2, learning_rate=3e-3)
+    recall, kept = _measured(caplog)
+    caplog.clear()
+    again = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=2, learning_rate=3e-3)
+    assert "Recall of the validation rows' labels" not in caplog.text
+    assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+    assert recall[kept] == max(recall.values())
+
+
+@pytest.mark.parametrize(("found", "loses"), [(50, False), (41, False), (39, True), (60, False)])
+def test_unseen_labels_are_lost_beyond_two_standard_errors(found, loses):
+    before = CandidateRecall(500, 1000, 50, 100)
+    assert CandidateRecall(600, 1000, found, 100).loses_unseen(before) is loses
+    assert not CandidateRecall(600, 1000, 0, 0).loses_unseen(CandidateRecall(500, 1000, 0, 0))
+
+
+def test_a_recall_names_that_of_unseen_labels_where_there_are_some():
+    assert str(CandidateRecall(1, 4, 1, 2)) == "0.2500 (0.5000 of unseen labels)"
+    assert str(CandidateRecall(1, 4, 0, 0)) == "0.2500"
