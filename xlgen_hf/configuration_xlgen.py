@@ -90,6 +90,7 @@ class XLGenConfig(PreTrainedConfig):
             None keeps the whole vocabulary.
         separator_token_id: token that ends each label.
         first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base` and `rcl`.
+        cluster_start_token_id: token that opens a target of clusters (`mcg`); None: the one that opens any target.
         num_label_vectors: labels that have a vector, for `rcl` with `memory`; None otherwise.
         label_vector_size: width of those vectors.
         num_input_candidates: maximum number of candidates in the input of a text.
@@ -121,6 +122,7 @@ class XLGenConfig(PreTrainedConfig):
     num_output_tokens: int | None = None
     separator_token_id: int | None = None
     first_cluster_token_id: int | None = None
+    cluster_start_token_id: int | None = None
     num_label_vectors: int | None = None
     label_vector_size: int | None = None
     num_input_candidates: int | None = None

@@ -350,6 +350,8 @@ class XLGenForConditionalGeneration(
             return XLGenOutput(**training_losses(self, memory, None, *targets), **of_memory)
         if labels is not None and decoder_input_ids is None and decoder_inputs_embeds is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)  # type: ignore[assignment]
+            if cluster_rows is not None and self.config.cluster_start_token_id is not None:
+                decoder_input_ids[cluster_rows, 0] = self.config.cluster_start_token_id  # type: ignore[index]
         out = self.run_decoder(
             memory,
             decoder_input_ids if decoder_history is None else decoder_history,

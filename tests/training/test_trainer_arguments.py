@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny import ROWS
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.modules.losses import token_loss
@@ -245,3 +245,10 @@ def test_the_guide_names_all_that_is_refused():
     text = GUIDE.read_text(encoding="utf-8")
     table = re.findall(r"`(\w+)", text[text.index("### Arguments of transformers") :])
     assert not set(UNSUPPORTED) - set(table)
+
+
+def test_a_process_that_sees_several_gpus_uses_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda _: 4))
+    assert TrainingArguments(str(tmp_path)).train_batch_size == 32
+    given = XLGenTrainingArguments(str(tmp_path), per_device_train_batch_size=8)
+    assert (given.n_gpu, given.train_batch_size, given.eval_batch_size) == (1, 8, 64)

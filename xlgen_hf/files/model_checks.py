@@ -166,6 +166,7 @@ def _check_token_ids(path: Path, config: XLGenConfig) -> None:
         "separator_token_id": config.separator_token_id,
         "first_cluster_token_id": first,
         "last cluster token": None if first is None else first + max(config.num_clusters, 1) - 1,
+        "cluster_start_token_id": config.cluster_start_token_id,
         "first_level_token_id": config.first_level_token_id,
         "last level token": config.level_token_ids[-1] if config.level_token_ids else None,
         "pad_token_id": config.pad_token_id,

@@ -69,6 +69,8 @@ def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str
     if variant in ("bcl", "mcg") and clusters is not None:
         options["num_clusters"] = clusters.num_clusters
         options["first_cluster_token_id"] = processor.label_tokenizer.first_cluster_token_id
+        if variant == "mcg":
+            options["cluster_start_token_id"] = processor.label_tokenizer.task_token_id("clusters")
     return options if candidates is None else {**options, **_candidate_options(variant, processor, candidates, chosen)}
 
 

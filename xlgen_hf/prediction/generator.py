@@ -118,7 +118,8 @@ class Generator(ModelSource):
         memory = self.run_encoder(texts, [[] for _ in texts], "clusters").memory
         most = self.model.config.max_clusters
         constraint = self._constraint(self.processor.label_tokenizer.cluster_trie, max_labels=most)
-        sets = self._search(memory, constraint, DecodingOptions(num_beams=1), most + 1)
+        start = self.model.config.cluster_start_token_id
+        sets = self._search(memory, constraint, DecodingOptions(num_beams=1), most + 1, start=start)
         return [[cluster for cluster in row if cluster >= 0] for row in sets.labels[:, 0].tolist()]
 
     # ------------------------------------------------------------------------------------------------ decoder side
@@ -396,10 +397,11 @@ class Generator(ModelSource):
         options: DecodingOptions,
         max_length: int,
         begin: SetsBegin | None = None,
+        start: int | None = None,
     ) -> LabelSets:
         rows = DecoderRows(self.model.decode_step, memory)
         device = self.model.device
-        start, end = self.model.config.start_token, self.processor.eos_token_id
+        start, end = self.model.config.start_token if start is None else start, self.processor.eos_token_id
         end_column = int(self.model.output_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams, begin)

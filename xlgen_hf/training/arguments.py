@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass, field
 
@@ -16,11 +17,26 @@ from ..settings import check_values, definitions
 from .trainer_settings import TrainerSettings
 from .unsupported import check_supported
 
-__all__ = ["XLGenTrainingArguments", "check_processes"]
+__all__ = ["OneGPU", "XLGenTrainingArguments", "check_processes"]
+
+logger = logging.getLogger(__name__)
+
+
+class OneGPU:
+    """Keeps training arguments of transformers to one GPU for each process.
+
+    A process that sees several would split its batches between them (`torch.nn.DataParallel`): ours do not split, and
+    the rows of a step, so the result, would depend on the machine. Several GPUs take as many processes.
+    """
+
+    @property
+    def n_gpu(self) -> int:
+        """GPUs that this process computes on, 0 or 1."""
+        return min(int(super().n_gpu), 1)  # type: ignore[misc]
 
 
 @dataclass
-class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
+class XLGenTrainingArguments(OneGPU, TrainerSettings, Seq2SeqTrainingArguments):
     """Arguments of [`XLGenTrainer`].
 
     [`TrainerSettings`] has those that are XLGen's own, and the defaults that differ from `Seq2SeqTrainingArguments`.
@@ -68,6 +84,8 @@ class XLGenTrainingArguments(TrainerSettings, Seq2SeqTrainingArguments):
                 "fp16: only a GPU computes in float16. Leave fp16 out, or compute in bfloat16 on the CPU: "
                 "dtype='bfloat16' (--dtype bfloat16)."
             )
+        if self.device.type == "cuda" and self.world_size == 1 and torch.cuda.device_count() > 1:
+            logger.info("One of %d GPUs is used; torchrun starts a process for each.", torch.cuda.device_count())
         if self.device.type == "cpu":
             self.dataloader_pin_memory = False  # nothing to copy to; torch would warn
 

@@ -40,6 +40,7 @@ from ..retrieval.approximate import LARGE, QUERIES, make_approximate
 from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
+from .arguments import OneGPU
 from .best_encoder import BestEncoder, Comparison, place_of_state, remove_states
 from .checkpoints import newest_checkpoint, remove_checkpoints
 from .hard_negatives import draw_negatives, near_names
@@ -180,6 +181,10 @@ class _Collator:
                 }
             )
         return parts
+
+
+class _EncoderArguments(OneGPU, TrainingArguments):
+    """Arguments of transformers, for one GPU."""
 
 
 class _EncoderTrainer(ResumableTrainer):
@@ -443,7 +448,7 @@ def _arguments(
     folder: Path, settings: ContrastiveSettings, seed: int, dtype: NumberType, device: torch.device
 ) -> TrainingArguments:
     in_half, on_cpu = number_type(dtype, device) is torch.bfloat16, device.type == "cpu"
-    return TrainingArguments(
+    return _EncoderArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch_size,
