@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The article's question on the quickstart's sample: base, BCL and MCG, each with and without retrieved candidates.
-#   benchmarks/sample_variants.sh OUTPUT_DIR [SEED ...]
+#   [MODELS="base bcl ..."] benchmarks/sample_variants.sh OUTPUT_DIR [SEED ...]
 # One decoder layer, one epoch and greedy search each. A run that was stopped continues. Prints a line for each model.
 set -euo pipefail
 out=$1
@@ -32,12 +32,11 @@ print(sys.argv[1].rpartition("/")[2], *(f"{name} {scores[name]:.4f}" for name in
 PYTHON
 }
 
-candidates=(--retriever "$out/index" --num-input-candidates 12)
 for seed in "${@:-0}"; do
-  for variant in base bcl mcg; do
-    model $variant "$seed" --variant $variant
+  for name in ${MODELS:-base bcl mcg rcl bcl-candidates mcg-candidates}; do # rcl is base with candidates
+    options=(--variant "${name%-candidates}")
+    [[ $name != *-candidates ]] || options+=(--candidates)
+    [[ $name != rcl && $name != *-candidates ]] || options+=(--retriever "$out/index" --num-input-candidates 12)
+    model "$name" "$seed" "${options[@]}"
   done
-  model rcl "$seed" --variant rcl "${candidates[@]}" # base with candidates
-  model bcl-candidates "$seed" --variant bcl --candidates "${candidates[@]}"
-  model mcg-candidates "$seed" --variant mcg --candidates "${candidates[@]}"
 done

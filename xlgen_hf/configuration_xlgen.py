@@ -40,7 +40,7 @@ __all__ = [
 NUM_CANDIDATE_SCORES = 5  # of a retriever, which the candidate head reads: the score and its four parts
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
-TUNED_FIELDS = ("predicts_with", "min_labels", "num_beams", "pool")
+TUNED_FIELDS = ("predicts_with", "cluster_threshold", "min_clusters", "min_labels", "num_beams", "pool")
 """Fields that validation rows choose after a training."""
 
 _TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")
@@ -98,6 +98,7 @@ class XLGenConfig(PreTrainedConfig):
             without candidates, and for `rcl` with `memory`.
         candidate_head: whether there is a head that says which of those candidates apply.
         predicts_with: `generator`, or `candidate_head`, which needs one encoder pass and no decoder.
+        min_clusters: minimum number of clusters that `mcg` predicts for a text, at most `max_clusters`.
         num_beams: beams of a text, where a call names no number; 1 is greedy search.
         pool: how the sets of these beams become one (see `DecodingOptions`).
         fresh_modules: prefixes of the parameters that no pretraining has seen; they get their own learning rate.
@@ -143,6 +144,7 @@ class XLGenConfig(PreTrainedConfig):
     max_clusters: int = ModelSettings.max_clusters
     min_labels: int = ModelSettings.min_labels
     max_labels: int = ModelSettings.max_labels
+    min_clusters: int = 1
     num_beams: int = 1
     pool: str = "best"
     fresh_modules: list[str] | None = None
@@ -175,8 +177,6 @@ class XLGenConfig(PreTrainedConfig):
         for name, choices in known.items():
             if getattr(self, name) not in choices:
                 raise ConfigurationError(f"{name}={getattr(self, name)!r}; it must be one of {', '.join(choices)}.")
-        if self.num_beams < 1:
-            raise ConfigurationError(f"num_beams={self.num_beams}; it must be an integer >= 1.")
         if __package__ == "xlgen_hf":  # a copy of the code reads what this has checked
             self._check_settings()
 
@@ -184,6 +184,9 @@ class XLGenConfig(PreTrainedConfig):
         """Check the settings that a person chose, and whether they agree."""
         check_values(ModelSettings, {one.name: getattr(self, one.name) for one in fields(ModelSettings)})
         check_label_bounds(self.min_labels, self.max_labels)
+        for name, least in (("num_beams", 1), ("min_clusters", 0)):
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name}={getattr(self, name)}; it must be an integer >= {least}.")
         if self.has_clusters and self.num_clusters < 1:
             raise ConfigurationError(
                 f"variant={self.variant!r} needs label clusters; num_clusters={self.num_clusters}."

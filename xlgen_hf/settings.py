@@ -452,8 +452,8 @@ class ModelSettings:
         False, help="Divide that weight by the epoch's number.", group=CLUSTERS, variants=("bcl", "mcg")
     )
     cluster_threshold: float = setting(
-        0.25, help="Probability above which a cluster is predicted.", minimum=0, maximum=1, group=CLUSTERS,
-        variants=("bcl",),
+        0.25, help="Probability above which a cluster is predicted; validation rows choose it.", minimum=0, maximum=1,
+        group=CLUSTERS, variants=("bcl",),
     )  # fmt: skip
     max_clusters: int = setting(
         8, help="Maximum number of predicted clusters per text.", minimum=1, group=CLUSTERS, variants=("bcl", "mcg")

@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 _PICKLE = "adapter_model.bin"
-_DECODING = (*TUNED_FIELDS, "max_labels", "max_clusters", "cluster_threshold")
+_DECODING = (*TUNED_FIELDS, "max_labels", "max_clusters")
 _PREFIX = "base_model.model."  # of the names in a file of weights
 _OF_BASE = ".base_layer."  # in the names of what peft saves of an embedding matrix or output layer that is adapted
 _CHANGE_BASE = ("mica", "olora", "pissa")  # initialisations that move a part of the base into the adapter

@@ -116,9 +116,9 @@ class Generator(ModelSource):
     def _generate_clusters(self, texts: Sequence[EncodedText]) -> list[list[int]]:
         """First step of `mcg`: the clusters of each text, greedily."""
         memory = self.run_encoder(texts, [[] for _ in texts], "clusters").memory
-        most = self.model.config.max_clusters
-        constraint = self._constraint(self.processor.label_tokenizer.cluster_trie, max_labels=most)
-        start = self.model.config.cluster_start_token_id
+        least, most = self.model.config.min_clusters, self.model.config.max_clusters
+        trie, start = self.processor.label_tokenizer.cluster_trie, self.model.config.cluster_start_token_id
+        constraint = self._constraint(trie, min_labels=min(least, most), max_labels=most)
         sets = self._search(memory, constraint, DecodingOptions(num_beams=1), most + 1, start=start)
         return [[cluster for cluster in row if cluster >= 0] for row in sets.labels[:, 0].tolist()]
 
@@ -399,8 +399,7 @@ class Generator(ModelSource):
         begin: SetsBegin | None = None,
         start: int | None = None,
     ) -> LabelSets:
-        rows = DecoderRows(self.model.decode_step, memory)
-        device = self.model.device
+        rows, device = DecoderRows(self.model.decode_step, memory), self.model.device
         start, end = self.model.config.start_token if start is None else start, self.processor.eos_token_id
         end_column = int(self.model.output_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:

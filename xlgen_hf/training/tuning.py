@@ -26,6 +26,11 @@ __all__ = ["fuse_sources", "tune_model"]
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 12  # labels of a text that greedy search scores
+# Variant -> what says how many clusters guide it, and the values that compete with the one in the config.
+_GUIDANCE: Mapping[str, tuple[str, tuple[float, ...]]] = {
+    "bcl": ("cluster_threshold", (0.25, 0.5, 0.75)),
+    "mcg": ("min_clusters", (1, 2, 3)),
+}
 
 _Key = TypeVar("_Key")
 
@@ -44,7 +49,7 @@ def tune_model(
     choices: Sequence[int] = (1, 2, 3, 4, 5, 6),
     predict_with: str | None = None,
 ) -> ScoreModel:
-    """Choose minimum number of labels and search on validation rows, and calibrate the scores of what is found.
+    """Choose clusters, minimum number of labels and search on validation rows, and calibrate what is found.
 
     A generator that learned from incomplete label lists stops early; the minimum number of labels makes up for it. The
     most probable of several beams is a short set, and what several beams agree on is better than one of them: so
@@ -53,7 +58,8 @@ def tune_model(
     model that has learned both, and is not told what to predict with, does so with what has the better micro F1.
 
     Args:
-        model: a model in evaluation mode; its config keeps `predicts_with`, `min_labels`, `num_beams` and `pool`.
+        model: a model in evaluation mode; its config keeps `predicts_with`, `cluster_threshold` (`bcl`),
+            `min_clusters` (`mcg`), `min_labels`, `num_beams` and `pool`.
         processor: its processor.
         batches: encoded texts, batch by batch.
         references: label ids of all texts, in the order of the batches.
@@ -98,8 +104,7 @@ def _tune_generator(
 ) -> tuple[ScoreModel, float]:
     """Score model of a generator, and the micro F1 of the sets by the search that its config then keeps."""
     config, generator = model.config, Generator(model, processor)
-    greedy = _greedy(generator, batches, choices)
-    scores = {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
+    greedy, scores = _best_guided(generator, batches, choices, score)
     config.min_labels = max(scores, key=lambda n: scores[n])
     logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", config.min_labels, _rounded(scores))
     found = {(1, "best"): [one.with_bounds(config.min_labels) for one in greedy]}
@@ -139,6 +144,29 @@ def _tune_head(
     fused = fusion.fuse(candidates, values, counts)
     model = with_confidence(ScoreModel(None, fusion, rule, thresholds), fused, references)
     return model, [labels for labels, _ in rule.apply(fused).sets()]
+
+
+def _best_guided(
+    generator: Generator, batches: Batches, choices: Sequence[int], score: Score
+) -> tuple[list[DecodedSet], dict[int, float]]:
+    """Sets under a high lower bound, and the micro F1 of each minimum number of labels, by the best clusters.
+
+    The clusters that a model predicts are fewer, or more, than those that help its labels most. The config keeps what
+    was chosen.
+    """
+    config = generator.model.config
+    name, values = _GUIDANCE.get(config.variant, ("min_clusters", ()))
+    found = {}
+    for value in dict.fromkeys((getattr(config, name), *values)):
+        setattr(config, name, value)
+        greedy = _greedy(generator, batches, choices)
+        found[value] = (greedy, {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices})
+    micro = {value: max(scores.values()) for value, (_, scores) in found.items()}
+    best = max(micro, key=lambda value: micro[value])
+    setattr(config, name, best)
+    if len(micro) > 1:
+        logger.info("%s=%g has the best micro F1 on the evaluation rows: %s", name, best, _rounded(micro))
+    return found[best]
 
 
 def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
