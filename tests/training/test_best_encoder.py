@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import signal
 
 import pytest
 import torch
 
 from xlgen_hf.encoders.loaded import load_encoder
-from xlgen_hf.training.best_encoder import CandidateRecall
+from xlgen_hf.training.best_encoder import CandidateRecall, Comparison
 from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints
 
 THINGS = ("organ", "piano", "violin", "harp", "drum", "flute", "horn", "viola", "cello", "guitar")
@@ -75,6 +77,23 @@ def test_a_run_that_is_taken_up_again_knows_what_was_measured(many_labels, check
     assert "Recall of the validation rows' labels" not in caplog.text
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
     assert recall[kept] == max(recall.values())
+
+
+def test_an_interrupt_while_the_last_epoch_is_measured_ends_the_run(many_labels, checkpoints, tmp_path, monkeypatch):
+    wanted = _fit(many_labels, checkpoints["bert"], tmp_path / "whole", epochs=1, learning_rate=3e-3)
+    measure = Comparison.measure
+
+    def interrupted(*arguments):
+        if arguments[-1].name == "state-1":
+            os.kill(os.getpid(), signal.SIGINT)
+        return measure(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Comparison, "measure", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"^$"):
+            _fit(many_labels, checkpoints["bert"], tmp_path / "stopped", epochs=1, learning_rate=3e-3)
+    found = _fit(many_labels, checkpoints["bert"], tmp_path / "stopped", epochs=1, learning_rate=3e-3)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
 @pytest.mark.parametrize(("found", "loses"), [(50, False), (41, False), (39, True), (60, False)])

@@ -153,6 +153,8 @@ def run_training(trainer: ResumableTrainer, checkpoint: str | None) -> None:
     try:
         with _handled_by(progress.interrupt):
             trainer.train(resume_from_checkpoint=checkpoint)
+            if progress.asked and trainer.args.world_size == 1:  # after the last step, which a checkpoint holds
+                raise _Stopped
     except _Stopped:
         logger.info("Stopped after step %d of %d.", trainer.state.global_step, trainer.state.max_steps)
         raise (progress.asked or KeyboardInterrupt) from None
