@@ -161,3 +161,11 @@ def test_a_field_that_is_no_setting_is_passed_over():
     assert isinstance(definitions(_Example)["share"].about, Setting)
     for name, value in (("share", 1), ("layers", None), ("kind", Path("x")), ("kind", "x"), ("flag", True)):
         check_value(definitions(_Example)[name], value)
+
+
+@pytest.mark.parametrize(("variant", "chosen", "expected"), [("bcl", None, 1), ("mcg", None, 0.3), ("mcg", 0.7, 0.7)])
+def test_the_variant_decides_the_weight_of_the_cluster_loss(make_model, variant, chosen, expected):
+    settings = TrainingSettings(variant=variant, cluster_loss_weight=chosen)
+    assert settings.model_options()["cluster_loss_weight"] == expected
+    given = {} if chosen is None else {"cluster_loss_weight": chosen}
+    assert make_model("t5", variant, **given)[0].config.cluster_loss_weight == expected

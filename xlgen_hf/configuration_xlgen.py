@@ -138,7 +138,7 @@ class XLGenConfig(PreTrainedConfig):
     predicts_with: str = "generator"
     cluster_source: str = ModelSettings.cluster_source
     predicted_rate: float = ModelSettings.predicted_rate
-    cluster_loss_weight: float = ModelSettings.cluster_loss_weight
+    cluster_loss_weight: float = 1.0
     cluster_loss_annealing: bool = ModelSettings.cluster_loss_annealing
     cluster_threshold: float = ModelSettings.cluster_threshold
     max_clusters: int = ModelSettings.max_clusters

@@ -44,6 +44,7 @@ __all__ = [
     "check_label_bounds",
     "check_value",
     "check_values",
+    "default_cluster_loss_weight",
     "default_conditioning",
     "definitions",
     "from_values",
@@ -326,6 +327,14 @@ def default_conditioning(variant: str) -> Conditioning:
     return "tokens" if variant == "rcl" else "memory"
 
 
+def default_cluster_loss_weight(variant: str) -> float:
+    """The weight of a variant's cluster loss, where nobody chose.
+
+    MCG's decoder generates clusters as well as labels, and learns labels better where the clusters count less.
+    """
+    return 0.3 if variant == "mcg" else 1.0
+
+
 CLUSTERS = "Label clusters (bcl, mcg)"
 RETRIEVAL = "Retrieved candidates (rcl; bcl and mcg with --candidates)"
 
@@ -405,7 +414,7 @@ class ModelSettings:
         candidate_threshold: probability by the head below which a candidate is hidden from the decoder; 0 hides none.
         cluster_source: clusters that `bcl` trains with: `gold` (the paper), `predicted`, or `mixed`, either for each.
         predicted_rate: fraction of texts with predicted clusters under `mixed`.
-        cluster_loss_weight: weight of the cluster loss (`bcl`: of the multi-hot vector; `mcg`: of the sequence).
+        cluster_loss_weight: weight of the cluster loss; if None 1 for `bcl` (multi-hot vector), 0.3 for `mcg` (tokens).
         cluster_loss_annealing: divide that weight by the number of the epoch, counted from 1.
         cluster_threshold: probability above which `bcl` predicts a cluster; the best one always counts.
         max_clusters: maximum number of clusters predicted for a text.
@@ -445,9 +454,10 @@ class ModelSettings:
         0.5, help="Fraction of texts with predicted clusters where the source is mixed.", minimum=0, maximum=1,
         group=CLUSTERS, variants=("bcl",), needs={"cluster_source": "mixed"},
     )  # fmt: skip
-    cluster_loss_weight: float = setting(
-        1.0, help="Weight of the cluster loss.", minimum=0, group=CLUSTERS, variants=("bcl", "mcg")
-    )
+    cluster_loss_weight: float | None = setting(
+        None, help="Weight of the cluster loss.", default_text="1; mcg: 0.3", minimum=0, group=CLUSTERS,
+        variants=("bcl", "mcg"),
+    )  # fmt: skip
     cluster_loss_annealing: bool = setting(
         False, help="Divide that weight by the epoch's number.", group=CLUSTERS, variants=("bcl", "mcg")
     )

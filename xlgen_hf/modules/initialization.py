@@ -15,7 +15,7 @@ from ..labels.clusters import LabelClusters
 from ..labels.spelling import plain_token_ids
 from ..processing_xlgen import XLGenProcessor
 from ..retrieval.candidate_inputs import CandidateInputs
-from ..settings import ModelSettings
+from ..settings import ModelSettings, default_cluster_loss_weight
 from .backbone import longest_sequence
 from .candidate_head import CandidateHead
 from .candidate_pointer import CandidatePointer
@@ -69,6 +69,7 @@ def variant_options(variant: str, processor: XLGenProcessor, chosen: Mapping[str
     if variant in ("bcl", "mcg") and clusters is not None:
         options["num_clusters"] = clusters.num_clusters
         options["first_cluster_token_id"] = processor.label_tokenizer.first_cluster_token_id
+        options["cluster_loss_weight"] = chosen.get("cluster_loss_weight", default_cluster_loss_weight(variant))
         if variant == "mcg":
             options["cluster_start_token_id"] = processor.label_tokenizer.task_token_id("clusters")
     return options if candidates is None else {**options, **_candidate_options(variant, processor, candidates, chosen)}

@@ -22,6 +22,7 @@ from ..settings import (
     check_effect,
     check_label_bounds,
     check_values,
+    default_cluster_loss_weight,
     default_conditioning,
     definitions,
     no_effect,
@@ -373,11 +374,12 @@ class TrainingSettings(ModelSettings, ClusterSettings, LabelSettings, EncoderSet
         return self.conditioning or default_conditioning(self.variant)
 
     def model_options(self) -> dict[str, Any]:
-        """The fields of the model's config that the variant uses, as these settings have them; None where unset."""
-        known = definitions(TrainingSettings)
+        """The fields of the model's config that the variant uses, as these settings or the variant have them."""
+        known, weight = definitions(TrainingSettings), default_cluster_loss_weight(self.variant)
+        defaults = {"conditioning": self.chosen_conditioning(), "cluster_loss_weight": weight}
         used = [one.name for one in fields(ModelSettings) if uses(known[one.name], self.variant, self.candidates)]
         values = {name: getattr(self, name) for name in used}
-        return values | ({"conditioning": self.chosen_conditioning()} if "conditioning" in values else {})
+        return {name: defaults.get(name) if value is None else value for name, value in values.items()}
 
     def published(self) -> dict[str, object]:
         """The settings that decide the result, as a card shows them: without paths, and those that have an effect."""
