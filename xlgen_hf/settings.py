@@ -454,9 +454,8 @@ class ModelSettings:
         0.5, help="Fraction of texts with predicted clusters where the source is mixed.", minimum=0, maximum=1,
         group=CLUSTERS, variants=("bcl",), needs={"cluster_source": "mixed"},
     )  # fmt: skip
-    cluster_loss_weight: float | None = setting(
-        None, help="Weight of the cluster loss.", default_text="1; mcg: 0.3", minimum=0, group=CLUSTERS,
-        variants=("bcl", "mcg"),
+    cluster_loss_weight: float | None = setting(None, help="Weight of the cluster loss.", minimum=0, group=CLUSTERS,
+        default_text="1; mcg: 0.3", variants=("bcl", "mcg"),
     )  # fmt: skip
     cluster_loss_annealing: bool = setting(
         False, help="Divide that weight by the epoch's number.", group=CLUSTERS, variants=("bcl", "mcg")
