@@ -414,7 +414,7 @@ class ModelSettings:
         candidate_threshold: probability by the head below which a candidate is hidden from the decoder; 0 hides none.
         cluster_source: clusters that `bcl` trains with: `gold` (the paper), `predicted`, or `mixed`, either for each.
         predicted_rate: fraction of texts with predicted clusters under `mixed`.
-        cluster_loss_weight: weight of the cluster loss; if None 1 for `bcl` (multi-hot vector), 0.3 for `mcg` (tokens).
+        cluster_loss_weight: weight of the cluster loss; if None 1 for `bcl` (a vector), 0.3 for `mcg` (tokens).
         cluster_loss_annealing: divide that weight by the number of the epoch, counted from 1.
         cluster_threshold: probability above which `bcl` predicts a cluster; the best one always counts.
         max_clusters: maximum number of clusters predicted for a text.
