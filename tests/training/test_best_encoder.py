@@ -11,7 +11,10 @@ import pytest
 import torch
 
 from xlgen_hf.encoders.loaded import load_encoder
-from xlgen_hf.training.best_encoder import CandidateRecall, Comparison
+from xlgen_hf.files.leftovers import find_leftovers, remove_leftovers
+from xlgen_hf.training import best_encoder, retriever
+from xlgen_hf.training.best_encoder import BestEncoder, CandidateRecall, Comparison
+from xlgen_hf.training.resuming import ResumableTrainer
 from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints
 
 THINGS = ("organ", "piano", "violin", "harp", "drum", "flute", "horn", "viola", "cello", "guitar")
@@ -68,15 +71,82 @@ def test_the_best_epoch_is_kept_and_its_embeddings_serve_the_index(many_labels, 
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
 
 
-def test_a_run_that_is_taken_up_again_knows_what_was_measured(many_labels, checkpoints, tmp_path, caplog):
+@pytest.mark.parametrize("family", ["bert", "t5"])
+def test_a_run_that_is_taken_up_again_knows_what_was_measured(many_labels, checkpoints, tmp_path, caplog, family):
     caplog.set_level(logging.INFO)
-    found = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=2, learning_rate=3e-3)
+    found = _fit(many_labels, checkpoints[family], tmp_path, epochs=2, learning_rate=3e-3)
     recall, kept = _measured(caplog)
     caplog.clear()
-    again = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=2, learning_rate=3e-3)
+    again = _fit(many_labels, checkpoints[family], tmp_path, epochs=2, learning_rate=3e-3)
     assert "Recall of the validation rows' labels" not in caplog.text
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
     assert recall[kept] == max(recall.values())
+
+
+class _Killed(BaseException):
+    """Ends a run as a kill does: nothing is cleaned up."""
+
+
+def _killed_in(owner, name, is_moment):
+    """A patch of a method that dies at a moment, which its arguments tell."""
+    method = getattr(owner, name)
+
+    def call(*arguments, **options):
+        if is_moment(*arguments):
+            raise _Killed
+        return method(*arguments, **options)
+
+    return owner, name, call
+
+
+MOMENTS = {
+    "before the first step": lambda: _killed_in(Comparison, "measure", lambda *given: given[-1].name == "state-0"),
+    "in epoch 1": lambda: _killed_in(ResumableTrainer, "training_step", lambda own, *_: own.state.global_step == 2),
+    "while epoch 1 is measured": lambda: _killed_in(Comparison, "measure", lambda *given: given[-1].name == "state-1"),
+    "epoch 2 is kept": lambda: _killed_in(best_encoder, "save_file", lambda _, path, **more: "state-2" in str(path)),
+    "in epoch 3": lambda: _killed_in(ResumableTrainer, "training_step", lambda own, *_: own.state.global_step == 10),
+    "while the end is measured": lambda: _killed_in(Comparison, "measure", lambda *given: "." in given[-1].name),
+    "at the end": lambda: _killed_in(BestEncoder, "restore", lambda *_: True),
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("save_steps", [4, 3])  # 4 steps are an epoch
+def test_a_killed_run_ends_as_one_that_was_not(many_labels, checkpoints, tmp_path, monkeypatch, moment, save_steps):
+    monkeypatch.setattr(retriever, "SAVE_STEPS", save_steps)
+    better = {"state-0": 1, "state-1": 2, "state-2": 3, "state-3": 4, "state-3.5": 5}
+    monkeypatch.setattr(Comparison, "measure", lambda *given: CandidateRecall(better[given[-1].name], 9, 0, 0))
+    wanted = _fit(many_labels, checkpoints["bert"], tmp_path / "whole", epochs=3.5, learning_rate=2e-3)
+    with monkeypatch.context() as patch:
+        patch.setattr(*MOMENTS[moment]())
+        with pytest.raises(_Killed, match=r"^$"):
+            _fit(many_labels, checkpoints["bert"], tmp_path / "killed", epochs=3.5, learning_rate=2e-3)
+    found = _fit(many_labels, checkpoints["bert"], tmp_path / "killed", epochs=3.5, learning_rate=2e-3)
+    assert all(torch.equal(one, other) for one, other in zip(found, wanted, strict=True))
+
+
+@pytest.mark.parametrize("other", [{"learning_rate": 1e-4}, {"family": "modernbert"}])
+def test_what_another_run_left_is_not_taken(many_labels, checkpoints, tmp_path, monkeypatch, caplog, other):
+    options = {"epochs": 1, "learning_rate": 3e-3, "family": "bert"} | other
+    checkpoint = checkpoints[options.pop("family")]
+    wanted = _fit(many_labels, checkpoint, tmp_path / "alone", **options)
+    with monkeypatch.context() as patch:
+        patch.setattr(*_killed_in(ResumableTrainer, "training_step", lambda own, *_: own.state.global_step == 5))
+        with pytest.raises(_Killed, match=r"^$"):
+            _fit(many_labels, checkpoints["bert"], tmp_path / "used", epochs=2, learning_rate=3e-3)
+    found = _fit(many_labels, checkpoint, tmp_path / "used", **options)
+    assert all(torch.equal(one, one_alone) for one, one_alone in zip(found, wanted, strict=True))
+
+
+def test_what_a_killed_run_leaves_can_be_cleaned_away(many_labels, checkpoints, tmp_path, monkeypatch):
+    monkeypatch.setattr(*MOMENTS["at the end"]())
+    with pytest.raises(_Killed, match=r"^$"):
+        _fit(many_labels, checkpoints["bert"], tmp_path / "cache", epochs=1, learning_rate=3e-3)
+    assert not list((tmp_path / "cache/encoder").glob("state-0/encoder.safetensors")), "the best state alone is kept"
+    found = find_leftovers(tmp_path)
+    assert any(one.path.name == "state-1" and one.is_needed and one.owner == tmp_path for one in found)
+    remove_leftovers(found, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_an_interrupt_while_the_last_epoch_is_measured_ends_the_run(many_labels, checkpoints, tmp_path, monkeypatch):

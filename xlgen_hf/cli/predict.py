@@ -350,6 +350,9 @@ def _load(
     if cluster_threshold is not None:
         if not isinstance(predictor.source, Generator):
             raise ConfigurationError(f"{name} has no generator, so --cluster-threshold has no effect.")
+        variant = predictor.source.model.config.variant
+        if variant != "bcl":
+            raise ConfigurationError(f"{name} is a model of variant {variant}; --cluster-threshold is for bcl.")
         predictor.source.model.config.cluster_threshold = cluster_threshold
     return predictor if add_labels is None else predictor.with_labels(load_label_names(add_labels))
 

@@ -24,6 +24,8 @@ __all__ = [
     "CHECKPOINT_FILE",
     "CHECKPOINT_PREFIX",
     "EMBEDDINGS_PREFIX",
+    "STATE_FILE",
+    "STATE_PREFIX",
     "TRIMMED_PREFIX",
     "UNFINISHED",
     "Leftover",
@@ -44,13 +46,16 @@ ABOUT_EMBEDDINGS_FILE = "about.json"
 TRIMMED_PREFIX = "trimmed-"
 ABOUT_TRIMMED_FILE = "trimmed.json"
 """In a folder of a checkpoint whose vocabulary was trimmed: what it was made of."""
+STATE_PREFIX, STATE_FILE = "state-", "encoder.safetensors"
+"""Folder of an encoder after some epochs of its training, and the file of its weights."""
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINT_PREFIX}\d+")
 _HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\.old)?")
 _EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
 _TRIMMED = re.compile(rf"{TRIMMED_PREFIX}[0-9a-f]{{32}}")
 # Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
-_HOLDERS = re.compile(r"cache|retriever|embeddings|encoder(-[0-9a-f]+)?|state-[0-9.]+")
+_STATE = re.compile(rf"{STATE_PREFIX}\d+(\.\d+)?")
+_HOLDERS = re.compile(rf"cache|retriever|embeddings|encoder(-[0-9a-f]+)?|{_STATE.pattern}")
 _RESULT_FILE = "result.json"  # of a finished run of an experiment
 _Kind = Literal["checkpoint", "embeddings", "trimmed"]
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
@@ -108,6 +113,8 @@ def _kind(path: Path) -> _Kind | None:
         return "embeddings"
     if _TRIMMED.fullmatch(path.name) and (path / ABOUT_TRIMMED_FILE).is_file():
         return "trimmed"
+    if _STATE.fullmatch(path.name) and (path / STATE_FILE).is_file():
+        return "checkpoint"
     is_whole = _CHECKPOINT.fullmatch(path.name) is not None and (path / CHECKPOINT_FILE).is_file()
     return "checkpoint" if is_whole or _HALF_CHECKPOINT.fullmatch(path.name) else None
 

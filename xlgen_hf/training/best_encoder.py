@@ -7,7 +7,7 @@ import math
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import astuple, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import TypedDict
 
@@ -18,9 +18,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ..encoders.embedding import Encoder
 from ..encoders.recipe import EmbeddingRecipe
+from ..errors import ModelFolderError
 from ..files.atomic import atomic_path
-from ..files.leftovers import EMBEDDINGS_PREFIX
-from ..files.schema import Fields, integer, list_of, mapping_of
+from ..files.json_lines import digest
+from ..files.leftovers import EMBEDDINGS_PREFIX, STATE_FILE, STATE_PREFIX
+from ..files.schema import Fields, integer, list_of, mapping_of, string
+from ..files.serialization import JSON
 from ..labels.space import LabelSpace
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 
@@ -31,20 +34,19 @@ logger = logging.getLogger(__name__)
 _CANDIDATES = 20  # of a text, among which the labels that it has are looked for
 _TEXTS = 2_000  # validation texts that are looked at
 _DOCUMENTS = 50_000  # training texts that they are compared with
-_WEIGHTS_FILE = "best.safetensors"
 _STATES_FILE = "states.json"
-_STATE = "state-"  # + epochs
 _BEFORE = "0"
 
 
 class _States(TypedDict):
-    """Epochs -> what [`CandidateRecall`] holds, in the order of its fields."""
+    """What tells the run from others, and epochs -> what [`CandidateRecall`] holds, in the order of its fields."""
 
+    run: str
     recall: dict[str, list[int]]
 
 
 _FORM = Fields[_States](
-    {"recall": mapping_of(list_of(integer(minimum=0), min_length=4, max_length=4))},
+    {"run": string(), "recall": mapping_of(list_of(integer(minimum=0), min_length=4, max_length=4))},
     format_version=1,
     made_by="xlgen index",
 )
@@ -97,6 +99,11 @@ class Comparison:
     further: Sequence[tuple[int, str]] = ()
     retrieval: RetrievalSettings | None = None
 
+    def described(self) -> dict[str, JSON]:
+        """What decides the comparison besides rows, for the record of the run."""
+        weighed = asdict(self.retrieval or RetrievalSettings())
+        return {"retrieval": weighed, "further": digest(f"{label} {name}" for label, name in self.further)}
+
     def measure(
         self,
         label_space: LabelSpace,
@@ -142,63 +149,74 @@ class BestEncoder(TrainerCallback):
 
     A state is better than another if its index finds more of the validation rows' labels among 20 candidates; one
     that finds labels without training rows less often than the encoder as it was is none to keep. An epoch that is not
-    better than all before ends the training. A run that is resumed takes up what was measured.
+    better than all before ends the training. The same run, resumed, takes up what was measured.
 
     Args:
         module: what is trained, the encoder in it.
         folder: of the checkpoints.
+        run: what tells this run from others.
         measure: gives the recall of an index by the encoder as it is now, and keeps the embeddings in a folder.
     """
 
-    def __init__(self, module: nn.Module, folder: Path, measure: Callable[[Path], CandidateRecall]) -> None:
-        self._module, self._folder, self._measure = module, folder, measure
+    def __init__(self, module: nn.Module, folder: Path, run: str, measure: Callable[[Path], CandidateRecall]) -> None:
+        self._module, self._folder, self._run, self._measure = module, folder, run, measure
         path = folder / _STATES_FILE
-        known = _FORM.read(path)["recall"] if path.is_file() else {}
-        self._recall = {epochs: CandidateRecall(*numbers) for epochs, numbers in known.items()}
+        known = _FORM.read(path) if path.is_file() else None
+        self._recall: dict[str, CandidateRecall] = {}
+        if known is not None and known["run"] == run:
+            self._recall = {epochs: CandidateRecall(*numbers) for epochs, numbers in known["recall"].items()}
+        else:
+            remove_states(folder)
 
-    @property
-    def _best(self) -> str | None:
-        """Epochs of the best state so far; the earliest one of equal ones."""
+    def _best(self, last: str) -> str:
+        """Epochs of the best state up to this one, the earliest of equal ones."""
         before = self._recall.get(_BEFORE)
-        kept = [name for name, one in self._recall.items() if before is None or not one.loses_unseen(before)]
-        return max(kept, key=lambda name: self._recall[name].found, default=None)
+        kept = [
+            name
+            for name, one in self._recall.items()
+            if float(name) <= float(last) and (before is None or not one.loses_unseen(before))
+        ]
+        return max(kept, key=lambda name: (self._recall[name].found, -float(name)))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Measure the encoder as it was; on resumption what was left unmeasured."""
+        """Measure the encoder as it was; on resumption, at the end of an epoch, what may have been left unmeasured."""
         epochs = state.epoch or 0.0
-        if epochs == int(epochs):
+        if epochs == int(epochs) or state.global_step >= state.max_steps:
             self._take(f"{epochs:g}", control)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Measure the encoder, and end a training that no longer gets better."""
+        """Measure the encoder, and end a training that no longer gets better, with a checkpoint."""
         self._take(f"{state.epoch:g}", control)
 
     def _take(self, epochs: str, control: TrainerControl) -> None:
         if epochs not in self._recall:
-            before = self._best
-            found = self._measure(self._place(epochs))
-            self._recall[epochs] = found
+            former = self._best(epochs) if self._recall else None
+            self._recall[epochs] = found = self._measure(place_of_state(self._folder, epochs))
             logger.info("Recall of the validation rows' labels after %s epochs: %s", epochs, found)
-            if self._best == epochs:
-                self._save(before)
+            if self._best(epochs) == epochs:
+                self._keep(epochs)
+            else:
+                former = epochs
             recall = {name: list(astuple(one)) for name, one in self._recall.items()}
-            _FORM.write(self._folder / _STATES_FILE, {"recall": recall})
-        if epochs not in (_BEFORE, self._best):
-            control.should_training_stop = True
+            _FORM.write(self._folder / _STATES_FILE, {"run": self._run, "recall": recall})
+            self._forget(former)
+        if epochs not in (_BEFORE, self._best(epochs)):
+            control.should_training_stop = control.should_save = True
 
-    def _save(self, former: str | None) -> None:
-        """Keep the weights; nothing needs the embeddings of the state that was the best before, but for the first."""
-        with atomic_path(self._folder / _WEIGHTS_FILE) as path:
+    def _keep(self, epochs: str) -> None:
+        with atomic_path(place_of_state(self._folder, epochs) / STATE_FILE) as path:
             save_file(self._module.state_dict(), path, metadata={"format": "pt"})
-        if former not in (None, _BEFORE):
-            shutil.rmtree(self._place(former), ignore_errors=True)
 
-    def _place(self, epochs: str) -> Path:
-        return place_of_state(self._folder, epochs)
+    def _forget(self, epochs: str | None) -> None:
+        """Remove what is left of a state that is not the best; the embeddings of the first serve hard negatives."""
+        if epochs == _BEFORE:
+            (place_of_state(self._folder) / STATE_FILE).unlink(missing_ok=True)
+        elif epochs is not None:
+            shutil.rmtree(place_of_state(self._folder, epochs), ignore_errors=True)
 
     def restore(self, cache: Path) -> None:
         """Give the encoder its best weights.
@@ -206,25 +224,28 @@ class BestEncoder(TrainerCallback):
         Args:
             cache: where what the index embeds next is kept; the embeddings of this state are moved there.
         """
-        best = self._best
-        if best is None:
-            return
-        logger.info("The encoder is kept as it was after %s of %s epochs.", best, max(self._recall, key=float))
-        self._module.load_state_dict(load_file(self._folder / _WEIGHTS_FILE), strict=False)
+        last = max(self._recall, key=float)
+        best = self._best(last)
+        logger.info("The encoder is kept as it was after %s of %s epochs.", best, last)
+        place, own = place_of_state(self._folder, best), self._module.state_dict()
+        weights = load_file(place / STATE_FILE)
+        if weights.keys() != own.keys():  # names of tied weights are in neither, which is what `strict` would refuse
+            raise ModelFolderError(f"{place / STATE_FILE} has other weights than the encoder; remove {self._folder}.")
+        self._module.load_state_dict(weights, strict=False)
         cache.mkdir(parents=True, exist_ok=True)
-        for made in self._place(best).glob(f"{EMBEDDINGS_PREFIX}*"):
+        for made in place.glob(f"{EMBEDDINGS_PREFIX}*"):
             with suppress(OSError):  # it is there already
                 made.rename(cache / made.name)
 
 
 def place_of_state(folder: Path, epochs: str = _BEFORE) -> Path:
-    """Where the embeddings of an encoder are, after some epochs.
+    """Where weights and embeddings of an encoder are, after some epochs.
 
     Args:
         folder: of the checkpoints.
         epochs: their number; as it was if 0.
     """
-    return folder / f"{_STATE}{epochs}"
+    return folder / f"{STATE_PREFIX}{epochs}"
 
 
 def remove_states(folder: Path) -> None:
@@ -233,7 +254,6 @@ def remove_states(folder: Path) -> None:
     Args:
         folder: of the checkpoints.
     """
-    for place in folder.glob(f"{_STATE}*"):
+    for place in folder.glob(f"{STATE_PREFIX}*"):
         shutil.rmtree(place, ignore_errors=True)
-    for name in (_WEIGHTS_FILE, _STATES_FILE):
-        (folder / name).unlink(missing_ok=True)
+    (folder / _STATES_FILE).unlink(missing_ok=True)

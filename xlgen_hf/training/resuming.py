@@ -302,11 +302,11 @@ class ResumableTrainer(Trainer):
             ) from err
 
     def _issue_warnings_after_load(self, load_result: _LoadResult) -> None:
-        """Refuse a checkpoint of another model; names that share their weights with one that was loaded are fine."""
+        """Refuse a checkpoint of another model; names of weights that are saved by another name are fine."""
         state = self.model.state_dict(keep_vars=True)
         missing = set(load_result.missing_keys)
         loaded = {id(value) for name, value in state.items() if name not in missing}
-        absent = sorted(name for name in missing if id(state[name]) not in loaded)
+        absent = sorted(name for name in missing if name in state and id(state[name]) not in loaded)
         unknown = load_result.unexpected_keys
         if absent or unknown:
             raise ModelFolderError(

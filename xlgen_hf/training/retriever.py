@@ -54,6 +54,8 @@ __all__ = ["ContrastiveSettings", "fit_retriever", "remove_encoder_checkpoints",
 
 logger = logging.getLogger(__name__)
 
+SAVE_STEPS = 100
+"""Steps of an encoder's training between checkpoints."""
 _GROUPS = 4  # parts of a batch that are padded apart, each to its own longest text
 _NAME_LENGTH = 64
 _ENCODER_FOLDER = "encoder"  # where its checkpoints are, in the folder of the retriever's training
@@ -243,7 +245,9 @@ def train_encoder(
     rows = {"training": (texts, label_ids)}
     if comparison is not None:
         rows["validation"] = (comparison.texts, comparison.label_ids)
-    start_record(folder, _described(label_space, rows, chosen), write=True)
+        chosen |= comparison.described()
+    record = _described(label_space, rows, chosen)
+    start_record(folder, record, write=True)
     trainer = _EncoderTrainer(
         _LabelMatcher(model, settings.temperature, recipe.pooling),
         _arguments(folder, settings, seed, dtype, model.device),
@@ -254,7 +258,7 @@ def train_encoder(
     if comparison is not None:
         known = (label_space, texts, label_ids)
         measured = lambda cache: comparison.measure(*known, _computing_in(dtype, encoder), recipe, cache)  # noqa: E731
-        best = BestEncoder(trainer.model, folder, measured)
+        best = BestEncoder(trainer.model, folder, digest([json.dumps(record, sort_keys=True)]), measured)
         trainer.add_callback(best)
     logger.info("Training the retrieval encoder: %d texts, epochs: %g.", len(texts), settings.epochs)
     checkpoint = newest_checkpoint(folder)
@@ -455,7 +459,7 @@ def _arguments(
         learning_rate=settings.learning_rate,
         weight_decay=0.01,
         warmup_steps=0.1,
-        save_steps=100,
+        save_steps=SAVE_STEPS,
         save_total_limit=1,
         logging_steps=20,
         remove_unused_columns=False,

@@ -157,6 +157,8 @@ def _best_guided(
     config = generator.model.config
     name, values = _GUIDANCE.get(config.variant, ("min_clusters", ()))
     found = {}
+    if config.variant == "mcg":
+        values = tuple(min(value, config.max_clusters, config.num_clusters) for value in values)
     for value in dict.fromkeys((getattr(config, name), *values)):
         setattr(config, name, value)
         greedy = _greedy(generator, batches, choices)

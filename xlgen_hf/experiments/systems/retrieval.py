@@ -19,7 +19,7 @@ from ...prediction.predictor import Predictor
 from ...ranking.scored_labels import ScoredLabels
 from ...ranking.sources import SavedSource
 from ...retrieval.retriever import LabelRetriever
-from ...training.retriever import ContrastiveSettings, fit_retriever
+from ...training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints
 from ...training.tuning import fuse_sources
 from .base import System, SystemData
 from .linear_trees import bonsai
@@ -63,6 +63,7 @@ class DenseRetrieval:
             lexical=self.lexical,
             seed=data.seed,
         )
+        remove_encoder_checkpoints(data.folder)
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:
         """The 50 best labels of each text.
