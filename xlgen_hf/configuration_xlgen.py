@@ -40,7 +40,9 @@ __all__ = [
 NUM_CANDIDATE_SCORES = 5  # of a retriever, which the candidate head reads: the score and its four parts
 NUM_LEVELS = 8  # tokens that tell the decoder how near a candidate label is
 
-TUNED_FIELDS = ("predicts_with", "cluster_threshold", "min_clusters", "min_labels", "num_beams", "pool")
+TUNED_FIELDS = (
+    "predicts_with", "cluster_threshold", "min_clusters", "candidate_gate", "min_labels", "num_beams", "pool"
+)  # fmt: skip
 """Fields that validation rows choose after a training."""
 
 _TOKEN_IDS = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id")

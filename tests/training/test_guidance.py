@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from sources import Made, sharpened
+from sources import Made, make_rcl, sharpened
 from tiny import ROWS
 
 from xlgen_hf.errors import ConfigurationError
@@ -78,6 +78,16 @@ def test_validation_rows_choose_how_clusters_guide(make_model, variant, name, va
     tune_model(made.model, made.processor, [made.processor.encode_texts(TEXTS)], references, score, num_beams=1)
     assert tuple(dict.fromkeys(tried))[: len(values)] == values
     assert getattr(made.model.config, name) == values[wanted]
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_validation_rows_choose_whether_the_head_weighs_what_is_copied(checkpoints, label_space, helps):
+    made = sharpened(make_rcl(checkpoints["bert"], label_space, "tokens", 4))
+    references = [[0] for _ in TEXTS]
+    score = lambda sets: 0.9 if made.model.config.candidate_gate is helps else 0.1  # noqa: E731
+    batches = [made.processor.encode_texts(TEXTS)]
+    tune_model(made.model, made.processor, batches, references, score, num_beams=1, predict_with="generator")
+    assert made.model.config.candidate_gate is helps
 
 
 def test_without_clusters_nothing_is_chosen_about_them(make_model):

@@ -8,7 +8,7 @@ from typing import TypeVar, get_args
 
 import numpy as np
 
-from ..configuration_xlgen import Pool
+from ..configuration_xlgen import Pool, XLGenConfig
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, scored_sets, to_decoded
 from ..errors import ConfigurationError
 from ..prediction.candidate_ranker import CandidateRanker
@@ -26,11 +26,6 @@ __all__ = ["fuse_sources", "tune_model"]
 logger = logging.getLogger(__name__)
 
 _CANDIDATES = 12  # labels of a text that greedy search scores
-# Variant -> what says how many clusters guide it, and the values that compete with the one in the config.
-_GUIDANCE: Mapping[str, tuple[str, tuple[float, ...]]] = {
-    "bcl": ("cluster_threshold", (0.25, 0.5, 0.75)),
-    "mcg": ("min_clusters", (1, 2, 3)),
-}
 
 _Key = TypeVar("_Key")
 
@@ -49,7 +44,7 @@ def tune_model(
     choices: Sequence[int] = (1, 2, 3, 4, 5, 6),
     predict_with: str | None = None,
 ) -> ScoreModel:
-    """Choose clusters, minimum number of labels and search on validation rows, and calibrate what is found.
+    """Choose guidance, minimum number of labels and search on validation rows, and calibrate what is found.
 
     A generator that learned from incomplete label lists stops early; the minimum number of labels makes up for it. The
     most probable of several beams is a short set, and what several beams agree on is better than one of them: so
@@ -59,7 +54,7 @@ def tune_model(
 
     Args:
         model: a model in evaluation mode; its config keeps `predicts_with`, `cluster_threshold` (`bcl`),
-            `min_clusters` (`mcg`), `min_labels`, `num_beams` and `pool`.
+            `min_clusters` (`mcg`), `candidate_gate` (with a head), `min_labels`, `num_beams` and `pool`.
         processor: its processor.
         batches: encoded texts, batch by batch.
         references: label ids of all texts, in the order of the batches.
@@ -149,26 +144,40 @@ def _tune_head(
 def _best_guided(
     generator: Generator, batches: Batches, choices: Sequence[int], score: Score
 ) -> tuple[list[DecodedSet], dict[int, float]]:
-    """Sets under a high lower bound, and the micro F1 of each minimum number of labels, by the best clusters.
+    """Sets under a high lower bound, and the micro F1 of each minimum number of labels, guided in the best way.
 
-    The clusters that a model predicts are fewer, or more, than those that help its labels most. The config keeps what
-    was chosen.
+    The clusters that a model predicts are fewer, or more, than those that help its labels most, and its head may know
+    better than its decoder what to copy. The config keeps what was chosen.
     """
     config = generator.model.config
-    name, values = _GUIDANCE.get(config.variant, ("min_clusters", ()))
-    found = {}
-    if config.variant == "mcg":
-        values = tuple(min(value, config.max_clusters, config.num_clusters) for value in values)
-    for value in dict.fromkeys((getattr(config, name), *values)):
-        setattr(config, name, value)
+
+    def searched() -> tuple[list[DecodedSet], dict[int, float]]:
         greedy = _greedy(generator, batches, choices)
-        found[value] = (greedy, {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices})
-    micro = {value: max(scores.values()) for value, (_, scores) in found.items()}
-    best = max(micro, key=lambda value: micro[value])
-    setattr(config, name, best)
-    if len(micro) > 1:
-        logger.info("%s=%g has the best micro F1 on the evaluation rows: %s", name, best, _rounded(micro))
-    return found[best]
+        return greedy, {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
+
+    best = searched()
+    for name, values in _guidance(config):
+        found = {getattr(config, name): best}
+        for value in values:
+            setattr(config, name, value)
+            found[value] = found[value] if value in found else searched()
+        micro = {value: max(scores.values()) for value, (_, scores) in found.items()}
+        chosen = max(micro, key=lambda value: micro[value])
+        setattr(config, name, chosen)
+        best = found[chosen]
+        logger.info("%s=%s has the best micro F1 on the evaluation rows: %s", name, chosen, _rounded(micro))
+    return best
+
+
+def _guidance(config: XLGenConfig) -> Iterable[tuple[str, tuple[float, ...]]]:
+    """What says how the decoder is guided, and the values that compete with the one in the config."""
+    if config.variant == "bcl":
+        yield "cluster_threshold", (0.25, 0.5, 0.75)
+    if config.variant == "mcg":
+        most = min(config.max_clusters, config.num_clusters)
+        yield "min_clusters", tuple(range(1, min(3, most) + 1))
+    if config.candidate_head and config.copies_candidates:
+        yield "candidate_gate", (False, True)
 
 
 def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
