@@ -267,8 +267,8 @@ class DataCollatorForXLGen:
     processor: XLGenProcessor
     variant: Variant = "base"
     references: bool = False
-    clusters_only_rate: float = 0.1
-    cluster_noise: float = 0.1
+    clusters_only_rate: float = 0.0
+    cluster_noise: float = 0.5
     seed: int = 0
     epoch: int = 0
 

@@ -77,7 +77,7 @@ class TrainerSettings:
         group=_TRAINING,
     )
     clusters_only_rate: float = setting(
-        0.1,
+        0.0,
         help="Fraction of texts with a further row clusters -> labels.",
         minimum=0,
         maximum=1,
@@ -85,7 +85,7 @@ class TrainerSettings:
         variants=("mcg",),
     )
     cluster_noise: float = setting(
-        0.1,
+        0.5,
         help="Chance of a missing and of a wrong cluster in the input.",
         minimum=0,
         maximum=1,
