@@ -269,8 +269,7 @@ class XLGenForConditionalGeneration(
             candidate_ids: candidates that are read as vectors, see [`forward`].
             candidate_scores: what the retriever says of candidates, see [`forward`].
             attention_mask: `(B, S)`.
-            options: arguments of `GenerationMixin.generate`. `mcg` generates clusters with the `decoder_start_token_id` that
-                its config calls `cluster_start_token_id`.
+            options: arguments of `GenerationMixin.generate`; `decoder_start_token_id` says which task of `mcg`.
         """
         inputs = input_ids if inputs is None else inputs
         if options.get("encoder_outputs") is None:
