@@ -139,14 +139,18 @@ def test_what_another_run_left_is_not_taken(many_labels, checkpoints, tmp_path, 
 
 
 def test_what_a_killed_run_leaves_can_be_cleaned_away(many_labels, checkpoints, tmp_path, monkeypatch):
-    monkeypatch.setattr(*MOMENTS["at the end"]())
-    with pytest.raises(_Killed, match=r"^$"):
-        _fit(many_labels, checkpoints["bert"], tmp_path / "cache", epochs=1, learning_rate=3e-3)
+    with monkeypatch.context() as patch:
+        patch.setattr(*MOMENTS["at the end"]())
+        with pytest.raises(_Killed, match=r"^$"):
+            _fit(many_labels, checkpoints["bert"], tmp_path / "cache", epochs=1, learning_rate=3e-3)
     assert not list((tmp_path / "cache/encoder").glob("state-0/encoder.safetensors")), "the best state alone is kept"
     found = find_leftovers(tmp_path)
     assert any(one.path.name == "state-1" and one.is_needed and one.owner == tmp_path for one in found)
     remove_leftovers(found, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
+    after = _fit(many_labels, checkpoints["bert"], tmp_path / "cache", epochs=1, learning_rate=3e-3)
+    alone = _fit(many_labels, checkpoints["bert"], tmp_path / "alone", epochs=1, learning_rate=3e-3)
+    assert all(torch.equal(one, other) for one, other in zip(after, alone, strict=True))
 
 
 def test_an_interrupt_while_the_last_epoch_is_measured_ends_the_run(many_labels, checkpoints, tmp_path, monkeypatch):

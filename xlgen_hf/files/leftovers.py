@@ -53,8 +53,8 @@ _CHECKPOINT = re.compile(rf"{CHECKPOINT_PREFIX}\d+")
 _HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\.old)?")
 _EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
 _TRIMMED = re.compile(rf"{TRIMMED_PREFIX}[0-9a-f]{{32}}")
-# Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
 _STATE = re.compile(rf"{STATE_PREFIX}\d+(\.\d+)?")
+# Folders inside an output folder that hold nothing but leftovers; those that are empty go with these.
 _HOLDERS = re.compile(rf"cache|retriever|embeddings|encoder(-[0-9a-f]+)?|{_STATE.pattern}")
 _RESULT_FILE = "result.json"  # of a finished run of an experiment
 _Kind = Literal["checkpoint", "embeddings", "trimmed"]

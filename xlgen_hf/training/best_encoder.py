@@ -161,11 +161,10 @@ class BestEncoder(TrainerCallback):
     def __init__(self, module: nn.Module, folder: Path, run: str, measure: Callable[[Path], CandidateRecall]) -> None:
         self._module, self._folder, self._run, self._measure = module, folder, run, measure
         path = folder / _STATES_FILE
-        known = _FORM.read(path) if path.is_file() else None
-        self._recall: dict[str, CandidateRecall] = {}
-        if known is not None and known["run"] == run:
-            self._recall = {epochs: CandidateRecall(*numbers) for epochs, numbers in known["recall"].items()}
-        else:
+        known: _States = _FORM.read(path) if path.is_file() else {"run": run, "recall": {}}
+        self._recall = {epochs: CandidateRecall(*numbers) for epochs, numbers in known["recall"].items()}
+        if not self._recall or known["run"] != run or not self._weights.is_file():
+            self._recall = {}
             remove_states(folder)
 
     def _best(self, last: str) -> str:
@@ -177,6 +176,11 @@ class BestEncoder(TrainerCallback):
             if float(name) <= float(last) and (before is None or not one.loses_unseen(before))
         ]
         return max(kept, key=lambda name: (self._recall[name].found, -float(name)))
+
+    @property
+    def _weights(self) -> Path:
+        """Those of the best state."""
+        return place_of_state(self._folder, self._best(max(self._recall, key=float))) / STATE_FILE
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -224,16 +228,15 @@ class BestEncoder(TrainerCallback):
         Args:
             cache: where what the index embeds next is kept; the embeddings of this state are moved there.
         """
-        last = max(self._recall, key=float)
-        best = self._best(last)
-        logger.info("The encoder is kept as it was after %s of %s epochs.", best, last)
-        place, own = place_of_state(self._folder, best), self._module.state_dict()
-        weights = load_file(place / STATE_FILE)
+        path, own = self._weights, self._module.state_dict()
+        epochs = path.parent.name.removeprefix(STATE_PREFIX)
+        logger.info("The encoder is kept as it was after %s of %s epochs.", epochs, max(self._recall, key=float))
+        weights = load_file(path)
         if weights.keys() != own.keys():  # names of tied weights are in neither, which is what `strict` would refuse
-            raise ModelFolderError(f"{place / STATE_FILE} has other weights than the encoder; remove {self._folder}.")
+            raise ModelFolderError(f"{path} has other weights than the encoder; remove {self._folder}.")
         self._module.load_state_dict(weights, strict=False)
         cache.mkdir(parents=True, exist_ok=True)
-        for made in place.glob(f"{EMBEDDINGS_PREFIX}*"):
+        for made in path.parent.glob(f"{EMBEDDINGS_PREFIX}*"):
             with suppress(OSError):  # it is there already
                 made.rename(cache / made.name)
 

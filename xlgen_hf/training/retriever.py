@@ -41,7 +41,7 @@ from ..retrieval.documents import DocumentNames
 from ..retrieval.retriever import LabelRetriever, RetrievalSettings
 from ..retrieval.tuning import tune_retriever
 from .arguments import OneGPU
-from .best_encoder import BestEncoder, Comparison, place_of_state, remove_states
+from .best_encoder import BestEncoder, CandidateRecall, Comparison, place_of_state, remove_states
 from .checkpoints import newest_checkpoint, remove_checkpoints
 from .hard_negatives import draw_negatives, near_names
 from .progress import run_training
@@ -256,8 +256,11 @@ def train_encoder(
     )
     best = None
     if comparison is not None:
-        known = (label_space, texts, label_ids)
-        measured = lambda cache: comparison.measure(*known, _computing_in(dtype, encoder), recipe, cache)  # noqa: E731
+        compare, known = comparison.measure, (label_space, texts, label_ids)
+
+        def measured(cache: Path) -> CandidateRecall:
+            return compare(*known, _computing_in(dtype, encoder), recipe, cache)
+
         best = BestEncoder(trainer.model, folder, digest([json.dumps(record, sort_keys=True)]), measured)
         trainer.add_callback(best)
     logger.info("Training the retrieval encoder: %d texts, epochs: %g.", len(texts), settings.epochs)

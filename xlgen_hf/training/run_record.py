@@ -67,6 +67,8 @@ def describe_run(
         rows: split -> rows, None where there are none.
     """
     of_settings = {name: value for name, value in vars(settings).items() if name not in ("sources", "vocabulary")}
+    if settings.variant == "mcg":
+        of_settings["own_cluster_start"] = True  # runs of before that are not finished have other targets
     arguments = deciding_arguments(args, settings.variant, candidates=settings.candidates)
     arguments[_BATCH] = args.train_batch_size * args.world_size
     content: dict[str, dict[str, object]] = {
