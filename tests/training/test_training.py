@@ -14,6 +14,7 @@ from tiny import ROWS, VOCABULARY
 from xlgen_hf.cli.main import main
 from xlgen_hf.data.transforms import label_side_rows
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.training_report import read_report
 from xlgen_hf.labels.space import LabelSpace
 
 CLUSTERED = ("--variant", "bcl", "--num-clusters", "3")
@@ -46,6 +47,9 @@ def test_train_predict_evaluate(files, checkpoints, capsys, variant):
     names = {path.name for path in (files / "model").iterdir()}
     assert {"model.safetensors", "config.json", "label_space.json", "processor_config.json", "tokenizer.json"} <= names
     assert LabelSpace.load(files / "model").decode_order == "freq_backward"
+    guided_by = {"base": set(), "bcl": {"cluster_threshold"}, "mcg": {"min_clusters"}}[variant]
+    decision = read_report(files / "model")["decision"]
+    assert guided_by == decision.keys() & {"cluster_threshold", "min_clusters", "candidate_gate"}
 
     texts = [*ROWS, {"text": ""}, {"text": "art " * 25_000}]  # empty and of 100,000 characters
     write_jsonl(files / "texts.jsonl", [{"text": row["text"]} for row in texts])
@@ -59,6 +63,9 @@ def test_train_predict_evaluate(files, checkpoints, capsys, variant):
         assert row["scores"] == sorted(row["scores"], reverse=True)
         assert bool(row["clusters"]) == (variant != "base")
     capsys.readouterr()
+    status = main([*predict, "--cluster-threshold", "0.3"])
+    assert status == (0 if variant == "bcl" else 1)
+    assert ("--cluster-threshold is for bcl" in capsys.readouterr().err) == (variant != "bcl")
     assert main(predict) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == predicted
 

@@ -12,6 +12,7 @@ from typing import cast
 import torch
 from datasets import Dataset
 
+from ..configuration_xlgen import XLGenConfig
 from ..data.rows import row_facts
 from ..errors import ConfigurationError
 from ..files.training_report import Example, TrainingReport, write_report
@@ -101,7 +102,7 @@ def write_training_report(
             ),
         },
         "decision": {
-            **({"predicts_with": model.config.predicts_with} if model.config.candidate_head else {}),
+            **_guidance(model.config),
             "min_labels": model.config.min_labels,
             "num_beams": model.config.num_beams,
             "pool": model.config.pool,
@@ -119,6 +120,18 @@ def write_training_report(
         "keeps_checkpoints": args.keep_checkpoints,
     }
     write_report(folder, report)
+
+
+def _guidance(config: XLGenConfig) -> dict[str, object]:
+    """What validation rows chose of how the decoder is guided, as far as the model has it."""
+    has_head, copies = config.candidate_head, config.candidate_head and config.copies_candidates
+    known = {
+        "predicts_with": has_head,
+        "candidate_gate": copies and config.generation_loss_weight > 0,
+        "cluster_threshold": config.variant == "bcl",
+        "min_clusters": config.variant == "mcg",
+    }
+    return {name: getattr(config, name) for name, is_there in known.items() if is_there}
 
 
 def _history(logs: Sequence[Mapping[str, object]]) -> list[dict[str, float]]:
