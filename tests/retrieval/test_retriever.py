@@ -235,11 +235,22 @@ def test_settings_come_from_validation_rows(retriever, label_space):
     assert np.shares_memory(tuned.documents, retriever.documents)
 
 
-def test_character_n_grams_that_do_not_help_are_given_up(lexical_retriever):
-    tuned = tune_retriever(lexical_retriever, ROW_TEXTS, [[] for _ in ROWS])
+def test_character_n_grams_that_harm_are_given_up(lexical_retriever):
+    without = lexical_retriever.with_settings(
+        replace(lexical_retriever.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0), lexical=False
+    )
+    found = without.rank(ROW_TEXTS, 2)
+    tuned = tune_retriever(lexical_retriever, ROW_TEXTS, [labels for labels, _ in found.choose(found.rank < 2).sets()])
     assert tuned.lexical is None
     assert tuned.settings.lexical_name_weight == tuned.settings.lexical_neighbor_weight == 0
     assert lexical_retriever.lexical is not None
+
+
+def test_character_n_grams_that_do_not_clearly_harm_are_kept(lexical_retriever):
+    """A fusion has use for them where the sum has not; a few hundred rows cannot tell 1 % of micro F1 from chance."""
+    tuned = tune_retriever(lexical_retriever, ROW_TEXTS, [[] for _ in ROWS])
+    assert tuned.lexical is not None
+    assert tuned.settings.lexical_name_weight or tuned.settings.lexical_neighbor_weight
 
 
 def test_spelling_finds_what_the_encoder_does_not(checkpoints):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -21,13 +21,15 @@ _DENSE_CHOICES: dict[str, tuple[float, ...]] = {
     "name_power": (2.0, 4.0, 8.0),
     "name_weight": _NAME_WEIGHTS,
 }
-_LEXICAL_CHOICES: tuple[dict[str, tuple[float, ...]], ...] = (  # each round starts from what the one before chose
-    {
-        "lexical_neighbor_weight": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
-        "lexical_name_weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
-    },
-    {"temperature": _DENSE_CHOICES["temperature"], "name_weight": (0.0, *_NAME_WEIGHTS)},
-)
+_LEXICAL_CHOICES: dict[str, tuple[float, ...]] = {
+    "lexical_neighbor_weight": (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
+    "lexical_name_weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
+}
+_LAST_CHOICES: dict[str, tuple[float, ...]] = {
+    "temperature": _DENSE_CHOICES["temperature"],
+    "name_weight": (0.0, *_NAME_WEIGHTS),
+}
+_CLEARLY = 0.01  # of micro F1: a few hundred validation texts give or take as much by chance
 
 
 def tune_retriever(
@@ -41,18 +43,32 @@ def tune_retriever(
         label_ids: their label ids.
 
     Returns:
-        The index with these settings; without its lexical part where that does not help.
+        The index with these settings. Its lexical part is left out only where the validation texts are clearly better
+        off without: what is made of an index later, a fusion, has use for it even where its sum hardly has.
     """
     found = retriever.find(retriever.embed(texts), max(_TUNING_CUTS), texts=texts)
-    best = (-1.0, replace(retriever.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0))
-    for choices in (_DENSE_CHOICES, *(() if retriever.lexical is None else _LEXICAL_CHOICES)):
-        start = best[1]
-        for values in product(*choices.values()):
-            settings = replace(start, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
-            best = max(best, (_best_f1(retriever, found, settings, label_ids), settings), key=lambda pair: pair[0])
+
+    def best_of(choices: Iterable[RetrievalSettings]) -> tuple[float, RetrievalSettings]:
+        return max(((_best_f1(retriever, found, one, label_ids), one) for one in choices), key=lambda pair: pair[0])
+
+    start = replace(retriever.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0)
+    best = best_of(_varied(start, _DENSE_CHOICES))
+    if retriever.lexical is not None:
+        spelled = best_of(filter(_counts_spelling, _varied(best[1], _LEXICAL_CHOICES)))
+        best = spelled if spelled[0] >= (1 - _CLEARLY) * best[0] else best
+        best = best_of([best[1], *_varied(best[1], _LAST_CHOICES)])
     logger.info("Retrieval has micro F1 %.4f on the validation rows with %s.", *best)
-    chosen = best[1]
-    return retriever.with_settings(chosen, lexical=bool(chosen.lexical_neighbor_weight or chosen.lexical_name_weight))
+    return retriever.with_settings(best[1], lexical=_counts_spelling(best[1]))
+
+
+def _varied(start: RetrievalSettings, choices: Mapping[str, Sequence[float]]) -> Iterator[RetrievalSettings]:
+    """Settings with all combinations of some values."""
+    for values in product(*choices.values()):
+        yield replace(start, **dict(zip(choices, values, strict=True)))  # type: ignore[arg-type]
+
+
+def _counts_spelling(settings: RetrievalSettings) -> bool:
+    return bool(settings.lexical_neighbor_weight or settings.lexical_name_weight)
 
 
 def _best_f1(
