@@ -14,10 +14,13 @@ __all__ = ["tune_retriever"]
 
 logger = logging.getLogger(__name__)
 
+_Scored = tuple[float, RetrievalSettings]  # micro F1 on the validation texts
+
 _TUNING_CUTS = (2, 3, 4, 5, 6)
+_TEMPERATURES = (0.02, 0.05, 0.1)
 _NAME_WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0)
 _DENSE_CHOICES: dict[str, tuple[float, ...]] = {
-    "temperature": (0.02, 0.05, 0.1),
+    "temperature": _TEMPERATURES,
     "name_power": (2.0, 4.0, 8.0),
     "name_weight": _NAME_WEIGHTS,
 }
@@ -26,8 +29,8 @@ _LEXICAL_CHOICES: dict[str, tuple[float, ...]] = {
     "lexical_name_weight": (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0),
 }
 _LAST_CHOICES: dict[str, tuple[float, ...]] = {
-    "temperature": _DENSE_CHOICES["temperature"],
-    "name_weight": (0.0, *_NAME_WEIGHTS),
+    "temperature": _TEMPERATURES,
+    "name_weight": _NAME_WEIGHTS,
 }
 _CLEARLY = 0.01  # of micro F1: a few hundred validation texts give or take as much by chance
 
@@ -43,22 +46,31 @@ def tune_retriever(
         label_ids: their label ids.
 
     Returns:
-        The index with these settings. Its lexical part is left out only where the validation texts are clearly better
-        off without: what is made of an index later, a fusion, has use for it even where its sum hardly has.
+        The index with these settings. Its lexical part, and the similarity of names, are left out only where the
+        validation texts are clearly better off without: what is made of an index later, a fusion, has use for them
+        even where its sum hardly has, and labels without training rows have nothing else.
     """
     found = retriever.find(retriever.embed(texts), max(_TUNING_CUTS), texts=texts)
 
-    def best_of(choices: Iterable[RetrievalSettings]) -> tuple[float, RetrievalSettings]:
+    def best_of(choices: Iterable[RetrievalSettings]) -> _Scored:
         return max(((_best_f1(retriever, found, one, label_ids), one) for one in choices), key=lambda pair: pair[0])
 
     start = replace(retriever.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0)
     best = best_of(_varied(start, _DENSE_CHOICES))
     if retriever.lexical is not None:
         spelled = best_of(filter(_counts_spelling, _varied(best[1], _LEXICAL_CHOICES)))
-        best = spelled if spelled[0] >= (1 - _CLEARLY) * best[0] else best
+        best = _with_the_part(spelled, best)
         best = best_of([best[1], *_varied(best[1], _LAST_CHOICES)])
+        if best[1].lexical_name_weight:  # else the names would count no longer, and unseen labels be lost
+            without = best_of(_varied(replace(best[1], name_weight=0.0), {"temperature": _TEMPERATURES}))
+            best = _with_the_part(best, without)
     logger.info("Retrieval has micro F1 %.4f on the validation rows with %s.", *best)
     return retriever.with_settings(best[1], lexical=_counts_spelling(best[1]))
+
+
+def _with_the_part(with_it: _Scored, without: _Scored) -> _Scored:
+    """Settings with a part of the score; without it only where that is clearly better."""
+    return with_it if with_it[0] >= (1 - _CLEARLY) * without[0] else without
 
 
 def _varied(start: RetrievalSettings, choices: Mapping[str, Sequence[float]]) -> Iterator[RetrievalSettings]:
