@@ -10,6 +10,9 @@ from tiny import ROWS
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.training.arguments import XLGenTrainingArguments
+from xlgen_hf.training.run_record import describe_run
+from xlgen_hf.training.settings import TrainingSettings
 
 
 @pytest.fixture
@@ -137,3 +140,19 @@ def test_a_run_that_failed_before_its_first_checkpoint_may_be_changed(train, tmp
     assert train()[0] == 0
     record = json.loads((tmp_path / "model" / "run.json").read_text())
     assert record["settings"]["decode_order"] == "freq_backward"
+
+
+@pytest.mark.parametrize(
+    ("variant", "chosen"),
+    [
+        ("bcl", {"conditioning": "memory"}),
+        ("bcl", {"cluster_loss_weight": 1.0}),
+        ("mcg", {"cluster_loss_weight": 0.3}),
+    ],
+)
+def test_what_the_variant_decides_may_be_said(tmp_path, variant, chosen):
+    args = XLGenTrainingArguments(str(tmp_path), use_cpu=True)
+    silent, said = (TrainingSettings(variant=variant, **options) for options in ({}, chosen))
+    assert describe_run(said, args, {}) == describe_run(silent, args, {})
+    other = {"conditioning": "tokens"} if variant == "bcl" else {"cluster_loss_weight": 1.0}
+    assert describe_run(TrainingSettings(variant=variant, **other), args, {}) != describe_run(silent, args, {})

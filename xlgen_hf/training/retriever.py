@@ -378,10 +378,9 @@ def fit_retriever(
     loaded = load_encoder(encoder, recipe, device or own_device())
     texts = train_rows["text"][:]
     label_ids = [label_space.encode(labels) for labels in each_value(train_rows, "labels")]
-    validation, references, cache = [], [], folder / "embeddings"
-    if validation_rows is not None:
-        validation = validation_rows["text"][:]
-        references = [label_space.encode_known(labels)[0] for labels in each_value(validation_rows, "labels")]
+    validation = [] if validation_rows is None else validation_rows["text"][:]
+    given = [] if validation_rows is None else each_value(validation_rows, "labels")
+    references, cache = [label_space.encode_known(labels)[0] for labels in given], folder / "embeddings"
     if contrastive is not None and contrastive.epochs > 0:
         comparison = Comparison(validation, references, cache, further, settings) if any(references) else None
         train_encoder(

@@ -19,6 +19,7 @@ from ..files.schema import Fields, anything, mapping_of
 from ..files.serialization import JSON
 from ..files.training_report import read_report
 from ..labels.vocabulary import Vocabulary
+from ..settings import default_cluster_loss_weight, default_conditioning
 from .arguments import XLGenTrainingArguments
 from .checkpoints import newest_checkpoint
 from .report import deciding_arguments
@@ -67,6 +68,11 @@ def describe_run(
         rows: split -> rows, None where there are none.
     """
     of_settings = {name: value for name, value in vars(settings).items() if name not in ("sources", "vocabulary")}
+    # What the variant decides is the same run, whether somebody chose it or not: `train_config.yaml` says it.
+    if settings.conditioning == default_conditioning(settings.variant):
+        of_settings["conditioning"] = None
+    if settings.cluster_loss_weight is None:
+        of_settings["cluster_loss_weight"] = default_cluster_loss_weight(settings.variant)
     if settings.variant == "mcg":
         of_settings["own_cluster_start"] = True  # runs of before that are not finished have other targets
     arguments = deciding_arguments(args, settings.variant, candidates=settings.candidates)
