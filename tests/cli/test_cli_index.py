@@ -308,7 +308,7 @@ def test_evidence_is_written_in_every_format(files, make_index, method, suffix):
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 def test_texts_for_a_person_are_marked_in_every_format(files, make_index, capsys, suffix):
-    folder = make_index("retrieval")
+    folder = make_index("retrieval", "--no-lexical")  # with n-grams each row finds itself, and all are as sure
     out = files / f"out{suffix}"
     arguments = ["predict", "--model", str(folder), "--input-file", str(files / "texts.jsonl")]
     predictor = load_predictor(str(folder))
