@@ -248,21 +248,21 @@ def train_encoder(
         chosen |= comparison.described()
     record = _described(label_space, rows, chosen)
     start_record(folder, record, write=True)
-    trainer = _EncoderTrainer(
-        _LabelMatcher(model, settings.temperature, recipe.pooling),
-        _arguments(folder, settings, seed, dtype, model.device),
-        train_dataset=_Rows(label_ids),
-        data_collator=_collator(encoder, label_space, texts, label_ids, folder, recipe, settings, dtype, seed),
-    )
-    best = None
-    if comparison is not None:
+    matcher, best = _LabelMatcher(model, settings.temperature, recipe.pooling), None
+    if comparison is not None:  # before hard negatives are embedded: it removes what another run left there
         compare, known = comparison.measure, (label_space, texts, label_ids)
 
         def measured(cache: Path) -> CandidateRecall:
             return compare(*known, _computing_in(dtype, encoder), recipe, cache)
 
-        best = BestEncoder(trainer.model, folder, digest([json.dumps(record, sort_keys=True)]), measured)
-        trainer.add_callback(best)
+        best = BestEncoder(matcher, folder, digest([json.dumps(record, sort_keys=True)]), measured)
+    trainer = _EncoderTrainer(
+        matcher,
+        _arguments(folder, settings, seed, dtype, model.device),
+        train_dataset=_Rows(label_ids),
+        data_collator=_collator(encoder, label_space, texts, label_ids, folder, recipe, settings, dtype, seed),
+        callbacks=None if best is None else [best],
+    )
     logger.info("Training the retrieval encoder: %d texts, epochs: %g.", len(texts), settings.epochs)
     checkpoint = newest_checkpoint(folder)
     run_training(trainer, None if checkpoint is None else str(checkpoint.folder))
