@@ -180,3 +180,17 @@ def test_unseen_labels_are_lost_beyond_two_standard_errors(found, loses):
 def test_a_recall_names_that_of_unseen_labels_where_there_are_some():
     assert str(CandidateRecall(1, 4, 1, 2)) == "0.2500 (0.5000 of unseen labels)"
     assert str(CandidateRecall(1, 4, 0, 0)) == "0.2500"
+
+
+def test_the_first_state_has_the_embeddings_of_hard_negatives(many_labels, checkpoints, tmp_path, monkeypatch):
+    there = []
+
+    def measure(*given):
+        there.append(len(list(given[-1].glob("*"))))
+        return CandidateRecall(1, 9, 0, 0)
+
+    monkeypatch.setattr(Comparison, "measure", measure)
+    label_space, rows = many_labels
+    chosen = ContrastiveSettings(epochs=1, batch_size=8, hard_negatives=2)
+    fit_retriever(label_space, rows, rows, checkpoints["bert"], tmp_path, contrastive=chosen, lexical=False)
+    assert there[0] == 2, "texts and names are embedded once"
