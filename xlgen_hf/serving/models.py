@@ -46,12 +46,15 @@ class LoadedModel:
         self.time = datetime.now(timezone.utc)
 
     @cached_property
-    def folded_names(self) -> tuple[str, ...]:
-        """The label names as they are compared with what people type."""
-        return tuple(map(normalize_name, self.predictor.label_space.names))
+    def folded_names(self) -> tuple[tuple[str, int], ...]:
+        """All names of the labels as they are compared with what people type, and whose they are: their own first."""
+        space, vocabulary = self.predictor.label_space, self.predictor.vocabulary
+        own = [(normalize_name(name), label) for label, name in enumerate(space.names)]
+        concepts = [] if vocabulary is None else [(one, space.index[vocabulary.labels[one.id]]) for one in vocabulary]
+        return (*own, *((normalize_name(name), label) for one, label in concepts for name in one.all_names()))
 
     def find_labels(self, query: str, limit: int) -> list[int]:
-        """Ids of labels that people may mean: those with this name in any language, that begin with it, that hold it.
+        """Ids of labels that people may mean: those with this name, that begin with it, that hold it, in any language.
 
         Args:
             query: what somebody typed; empty for the most frequent labels.
@@ -60,13 +63,10 @@ class LoadedModel:
         space, vocabulary = self.predictor.label_space, self.predictor.vocabulary
         named = [] if vocabulary is None else [space.index[vocabulary.labels[one]] for one in vocabulary.find(query)]
         folded = normalize_name(query)
-        holding = [label for label, name in enumerate(self.folded_names) if folded in name]
-        holding.sort(key=lambda label: self._nearness(label, folded))
-        return list(dict.fromkeys([*named, *holding]))[:limit]
-
-    def _nearness(self, label: int, folded: str) -> int:
-        name = self.folded_names[label]
-        return 0 if name == folded else 1 if name.startswith(folded) else 2
+        holding = [(name, label) for name, label in self.folded_names if folded in name]
+        if folded:
+            holding.sort(key=lambda found: (found[0] != folded, not found[0].startswith(folded)))
+        return list(dict.fromkeys([*named, *(label for _, label in holding)]))[:limit]
 
     def concept_of(self, label: str) -> str | None:
         """Id of the concept that a label stands for, if there is one."""
