@@ -253,6 +253,23 @@ def test_character_n_grams_that_do_not_clearly_harm_are_kept(lexical_retriever):
     assert tuned.settings.lexical_name_weight or tuned.settings.lexical_neighbor_weight
 
 
+@pytest.mark.parametrize(("helped", "kept"), [(0, (False, False)), (8, (False, True)), (20, (True, True))])
+def test_names_by_spelling_may_cost_more_where_labels_have_no_rows(lexical_retriever, label_space, helped, kept):
+    """Such labels have nothing but their names, and validation rows hardly show them."""
+    names = label_space.names
+    texts = [f"{text} {names[(row + 1) % len(names)]}" for row, text in enumerate(ROW_TEXTS)]
+
+    def found_with(weight):
+        settings = replace(lexical_retriever.settings, lexical_name_weight=weight)
+        found = lexical_retriever.with_settings(settings).rank(texts, 2)
+        return [labels for labels, _ in found.choose(found.rank < 2).sets()]
+
+    references = found_with(0.0) * 20 + found_with(1.0) * helped  # what names by spelling harm, and what they help
+    grown = lexical_retriever.relabelled(LabelChange.with_names(label_space, ["zither"]))
+    tuned = [tune_retriever(one, texts * (20 + helped), references) for one in (lexical_retriever, grown)]
+    assert tuple(one.settings.lexical_name_weight > 0 for one in tuned) == kept
+
+
 def test_spelling_finds_what_the_encoder_does_not(checkpoints):
     random = np.random.default_rng(0)
     stems = ["".join(random.choice(list("aeioukstlnrmhvpj"), 8)) for _ in range(60)]

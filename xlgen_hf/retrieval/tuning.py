@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
+from ..ranking.thresholds import MICRO_F1_TOLERANCE
 from .retriever import LabelRetriever
 from .weighing import RetrievalSettings, RetrievedCandidates
 
@@ -46,9 +47,10 @@ def tune_retriever(
         label_ids: their label ids.
 
     Returns:
-        The index with these settings. Its lexical part, and the similarity of names, are left out only where the
+        The index with these settings. Its lexical part, and either similarity of names, are left out only where the
         validation texts are clearly better off without: what is made of an index later, a fusion, has use for them
-        even where its sum hardly has, and labels without training rows have nothing else.
+        even where its sum hardly has. Where some labels have no training rows, and so nothing but their names, names
+        by spelling count unless that costs more than `MICRO_F1_TOLERANCE`: a few hundred rows hardly have such labels.
     """
     found = retriever.find(retriever.embed(texts), max(_TUNING_CUTS), texts=texts)
 
@@ -58,7 +60,10 @@ def tune_retriever(
     start = replace(retriever.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0)
     best = best_of(_varied(start, _DENSE_CHOICES))
     if retriever.lexical is not None:
-        spelled = best_of(filter(_counts_spelling, _varied(best[1], _LEXICAL_CHOICES)))
+        choices = [*filter(_counts_spelling, _varied(best[1], _LEXICAL_CHOICES))]
+        by_names = best_of(one for one in choices if one.lexical_name_weight)
+        unseen = retriever.labels.getnnz(axis=0).min() == 0
+        spelled = _with_the_part(by_names, best_of(choices), MICRO_F1_TOLERANCE if unseen else _CLEARLY)
         best = _with_the_part(spelled, best)
         best = best_of([best[1], *_varied(best[1], _LAST_CHOICES)])
         if best[1].lexical_name_weight:  # else the names would count no longer, and unseen labels be lost
@@ -68,9 +73,9 @@ def tune_retriever(
     return retriever.with_settings(best[1], lexical=_counts_spelling(best[1]))
 
 
-def _with_the_part(with_it: _Scored, without: _Scored) -> _Scored:
-    """Settings with a part of the score; without it only where that is clearly better."""
-    return with_it if with_it[0] >= (1 - _CLEARLY) * without[0] else without
+def _with_the_part(with_it: _Scored, without: _Scored, tolerance: float = _CLEARLY) -> _Scored:
+    """Settings with a part of the score; without it only where that is better by more than a share of its F1."""
+    return with_it if with_it[0] >= (1 - tolerance) * without[0] else without
 
 
 def _varied(start: RetrievalSettings, choices: Mapping[str, Sequence[float]]) -> Iterator[RetrievalSettings]:
