@@ -34,6 +34,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Take the figures from the site; in a checkout the pages link to where they are in the repository."""
+    for path, source in FIGURES.items():
+        markdown = markdown.replace(f"](../{source})", f"]({path})")
+    return markdown
+
+
 def command_page(name: str) -> str:
     """The reference of a command, made of what its `--help` is made of."""
     program = typer.main.get_command(build_app([name]))

@@ -89,7 +89,7 @@ def index(
     ] = RETRIEVER_LENGTH,
     lexical: Annotated[
         bool,
-        typer.Option(help="Let character n-grams count as well, as far as they help on the validation rows."),
+        typer.Option(help="Let character n-grams count as well, unless the validation rows are clearly better without."),
     ] = True,
     aliases: Annotated[
         bool | None,
