@@ -319,7 +319,7 @@ class XLGenForConditionalGeneration(
                 the conditioning `memory` only.
             candidate_scores: what the retriever says of the candidates in the inputs, `(B, K, F)`; for the candidate
                 head.
-            candidate_targets: 1 where such a candidate is a label of the text, else 0; -100 where no loss counts,
+            candidate_targets: how far such a candidate is a label of the text, from 0 to 1; -100 where no loss counts,
                 `(B, K)`.
             decoder_input_ids, decoder_attention_mask, inputs_embeds, decoder_inputs_embeds, use_cache: as in any
                 seq2seq model of transformers.

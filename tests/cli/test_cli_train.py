@@ -95,6 +95,7 @@ def test_options_reach_settings_and_arguments(train):
         (["--variant", "bcl", "--retriever", "x"], 1, "retriever='x' has no effect with variant='bcl'"),
         (["--variant", "bcl", "--lexical"], 1, "lexical=True has no effect with variant='bcl'"),
         (["--cluster_noise", "0.2"], 1, "cluster_noise=0.2 has no effect with variant='rcl'. Choose variant mcg"),
+        (["--variant", "bcl", "--soft_targets", "0.2"], 1, "soft_targets=0.2 has no effect with variant='bcl'"),
         (["--lora-rank", "16"], 1, "lora_rank=16 has no effect with lora=False"),
         (["--retriever", "nosuch"], 1, "retriever='nosuch': no such folder"),
         (["--variant", "mcg", "--clusters", "nosuch"], 1, "clusters='nosuch': no such folder"),

@@ -135,6 +135,18 @@ def test_targets_are_the_labels_of_the_row(make, rows):
     assert _batch(made, marked)["candidate_targets"].eq(-100).all()
 
 
+def test_soft_targets_are_a_share_of_the_retrieval_scores(make, rows):
+    processor = make().processor
+    encoded = list(encode_dataset(rows, processor))
+    hard, soft = (
+        DataCollatorForXLGen(processor, "rcl", soft_targets=share)(encoded)["candidate_targets"]
+        for share in (0.0, 0.3)
+    )
+    scores = DataCollatorForXLGen(processor, "rcl")(encoded)["candidate_scores"][:, :, 0]
+    assert (hard == 1).any() and (scores[hard == 0] > 0).any()
+    assert torch.allclose(soft, torch.where(hard == 0, 0.3 * scores, hard))
+
+
 def test_the_loss_is_the_weighted_sum_of_both(make, rows):
     made = make(candidate_loss_weight=0.5, dropout=0.0)
     out = made.model(**_batch(made, rows))

@@ -89,7 +89,7 @@ def index(
     ] = RETRIEVER_LENGTH,
     lexical: Annotated[
         bool,
-        typer.Option(help="Let character n-grams count as well, unless the validation rows are clearly better without."),
+        typer.Option(help="Let character n-grams count as well, unless validation rows are clearly better without."),
     ] = True,
     aliases: Annotated[
         bool | None,

@@ -118,7 +118,7 @@ def candidate_loss(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
     Args:
         logits: `(B, K)`; minus infinity where there is no candidate.
-        targets: 1 where the candidate is a label of the text, else 0; -100 where no loss counts, `(B, K)`.
+        targets: how far the candidate is a label of the text, from 0 to 1; -100 where no loss counts, `(B, K)`.
     """
     counted = targets != IGNORED
     total = functional.binary_cross_entropy_with_logits(

@@ -239,7 +239,7 @@ class DataCollatorForXLGen:
     targets with -100. Beside them:
 
     * `bcl`: `cluster_bits`, 1 where a cluster holds one of the row's labels, `(B, C)`, float32.
-    * with candidates as tokens: `candidate_scores` `(B, K, F)`, and `candidate_targets` `(B, K)`, 1 where a
+    * with candidates as tokens: `candidate_scores` `(B, K, F)`, and `candidate_targets` `(B, K)`, float32, 1 where a
       candidate is one of the row's labels, padded with -100, which label-side rows have everywhere: there the text
       says it outright.
     * `mcg`: the batch holds two rows a text, text + clusters -> labels and text -> clusters, and for a share of the
@@ -254,6 +254,8 @@ class DataCollatorForXLGen:
         clusters_only_rate: `mcg`: share of texts with a row clusters -> labels, in [0, 1].
         cluster_noise: `mcg`: chance that a gold cluster of the input is left out, and that a wrong one is added, in
             [0, 1]; the model meets such mistakes when it generates the clusters itself.
+        soft_targets: with candidates as tokens: what share of its retrieval score, in [0, 1], is the target of a
+            candidate that the row does not list: a row that lacks labels does not teach that they are wrong.
         seed: seed of the draws; they depend on it, the epoch and the row alone, so a resumed run repeats them.
 
     Example: two texts with labels `[3]` and `[0, 5]`, whose label tokens are `[40]`, `[41, 42]` and `[43]`,
@@ -269,6 +271,7 @@ class DataCollatorForXLGen:
     references: bool = False
     clusters_only_rate: float = 0.0
     cluster_noise: float = 0.5
+    soft_targets: float = 0.0
     seed: int = 0
     epoch: int = 0
 
@@ -323,8 +326,15 @@ class DataCollatorForXLGen:
             batch["candidate_ids"] = padded["candidate_ids"]
         if "candidate_scores" in padded:
             batch["candidate_scores"] = padded["candidate_scores"]
-            batch["candidate_targets"] = pad_rows(list(map(_candidate_targets, texts, features)))
+            batch["candidate_targets"] = pad_rows(list(map(self._candidate_targets, texts, features)), torch.float32)
         return batch
+
+    def _candidate_targets(self, text: EncodedText, feature: EncodedRow) -> list[float]:
+        """What counts as right of each candidate of a row; none counts where the text is made of label names."""
+        if feature[LABEL_SIDE]:
+            return [IGNORED] * max(len(text.candidates.labels), 1)
+        labels, found = set(feature["label_ids"]), zip(text.candidates.labels, text.candidates.scores, strict=True)
+        return [1.0 if label in labels else self.soft_targets * scores[0] for label, scores in found] or [IGNORED]
 
     def _multitask(self, features: Sequence[EncodedRow], ordered: list[list[int]]) -> Batch:
         """The rows of MCG's tasks, those of one text after each other."""
@@ -395,15 +405,7 @@ def _encoded_text(feature: EncodedRow) -> EncodedText:
     return EncodedText(feature["text_ids"], candidates)
 
 
-def _candidate_targets(text: EncodedText, feature: EncodedRow) -> list[int]:
-    """1 for each candidate that is a label of the row, else 0; none counts where the text is made of label names."""
-    if feature[LABEL_SIDE]:
-        return [IGNORED] * max(len(text.candidates.labels), 1)
-    labels = set(feature["label_ids"])
-    return [int(label in labels) for label in text.candidates.labels] or [IGNORED]
-
-
-def pad_rows(rows: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Ragged rows of ids -> `(B, longest)`, int64, padded with -100."""
+def pad_rows(rows: Sequence[Sequence[float]], dtype: torch.dtype = torch.long) -> torch.Tensor:
+    """Ragged rows of numbers, ids by default -> `(B, longest)`, padded with -100."""
     longest = max(map(len, rows), default=0)
-    return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows], dtype=torch.long)
+    return torch.tensor([[*row, *[IGNORED] * (longest - len(row))] for row in rows], dtype=dtype)

@@ -170,7 +170,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         self.evaluation_collator.variant = variant = self.base_model().config.variant
         if self._has_own_collator:
             self.data_collator.variant = variant
-            for name in ("clusters_only_rate", "cluster_noise", "seed"):
+            for name in ("clusters_only_rate", "cluster_noise", "soft_targets", "seed"):
                 setattr(self.data_collator, name, getattr(self.args, name))
 
     # ------------------------------------------------------------------------------------------------ training

@@ -34,6 +34,8 @@ class TrainerSettings:
         length_bucketing: put rows of similar length into a batch; the order of evaluation stays that of the data.
         clusters_only_rate: `mcg`: fraction of texts with a further row clusters -> labels.
         cluster_noise: `mcg`: chance that a true cluster is left out of the input, or a wrong one put in.
+        soft_targets: `rcl`: what share of its retrieval score a candidate counts as right for the candidate head where
+            the row does not list it, for rows that lack labels.
         seed: seed of clusters, new parameters, the order of rows, dropout.
         dtype: what steps are computed in: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the GPU or CPU has
             instructions for it. If None what `bf16` and `fp16` say; where they say nothing bfloat16 on a GPU that has
@@ -91,6 +93,14 @@ class TrainerSettings:
         maximum=1,
         group=CLUSTERS,
         variants=("mcg",),
+    )
+    soft_targets: float = setting(
+        0.0,
+        help="Share of its retrieval score that a candidate which the row lacks counts as right; for incomplete rows.",
+        minimum=0,
+        maximum=1,
+        group=RETRIEVAL,
+        variants=("rcl",),
     )
     seed: int = setting(42, help="Seed of everything random.", minimum=0, maximum=2**32 - 1, group=_TRAINING)
     dtype: Literal["auto", "float32", "bfloat16"] | None = setting(
