@@ -61,11 +61,12 @@ class LoadedModel:
             limit: number of labels.
         """
         space, vocabulary = self.predictor.label_space, self.predictor.vocabulary
-        named = [] if vocabulary is None else [space.index[vocabulary.labels[one]] for one in vocabulary.find(query)]
         folded = normalize_name(query)
+        if not folded:
+            return list(range(min(limit, len(space))))
+        named = [] if vocabulary is None else [space.index[vocabulary.labels[one]] for one in vocabulary.find(query)]
         holding = [(name, label) for name, label in self.folded_names if folded in name]
-        if folded:
-            holding.sort(key=lambda found: (found[0] != folded, not found[0].startswith(folded)))
+        holding.sort(key=lambda found: (found[0] != folded, not found[0].startswith(folded)))
         return list(dict.fromkeys([*named, *(label for _, label in holding)]))[:limit]
 
     def concept_of(self, label: str) -> str | None:
