@@ -232,6 +232,22 @@ def test_a_part_that_is_not_trained_is_refused_before_the_training(checkpoints, 
         train_model(TrainingSettings(backbone=checkpoints["bert"], **settings), args, rows, rows)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"variant": "base"},
+        {"variant": "rcl", "conditioning": "memory"},
+        {"variant": "rcl", "candidate_loss_weight": 0.0},
+    ],
+)
+def test_targets_of_a_head_that_is_not_trained_are_refused(checkpoints, rows, tmp_path, settings):
+    args = XLGenTrainingArguments(str(tmp_path), soft_targets=0.3)
+    with pytest.raises(
+        ConfigurationError, match=r"soft_targets=0\.3 has no effect: these settings train no candidate"
+    ):
+        train_model(TrainingSettings(backbone=checkpoints["bert"], **settings), args, rows, rows)
+
+
 # ------------------------------------------------------------------------------------------------ a model's life
 
 

@@ -54,23 +54,27 @@ def tune_retriever(
     """
     found = retriever.find(retriever.embed(texts), max(_TUNING_CUTS), texts=texts)
 
-    def best_of(choices: Iterable[RetrievalSettings]) -> _Scored:
-        return max(((_best_f1(retriever, found, one, label_ids), one) for one in choices), key=lambda pair: pair[0])
+    def scored(choices: Iterable[RetrievalSettings]) -> list[_Scored]:
+        return [(_best_f1(retriever, found, one, label_ids), one) for one in choices]
 
     start = replace(retriever.settings, lexical_neighbor_weight=0.0, lexical_name_weight=0.0)
-    best = best_of(_varied(start, _DENSE_CHOICES))
+    best = _best(scored(_varied(start, _DENSE_CHOICES)))
     if retriever.lexical is not None:
-        choices = [*filter(_counts_spelling, _varied(best[1], _LEXICAL_CHOICES))]
-        by_names = best_of(one for one in choices if one.lexical_name_weight)
+        spellings = scored(filter(_counts_spelling, _varied(best[1], _LEXICAL_CHOICES)))
+        by_names = _best(one for one in spellings if one[1].lexical_name_weight)
         unseen = retriever.labels.getnnz(axis=0).min() == 0
-        spelled = _with_the_part(by_names, best_of(choices), MICRO_F1_TOLERANCE if unseen else _CLEARLY)
+        spelled = _with_the_part(by_names, _best(spellings), MICRO_F1_TOLERANCE if unseen else _CLEARLY)
         best = _with_the_part(spelled, best)
-        best = best_of([best[1], *_varied(best[1], _LAST_CHOICES)])
+        best = _best(scored([best[1], *_varied(best[1], _LAST_CHOICES)]))
         if best[1].lexical_name_weight:  # else the names would count no longer, and unseen labels be lost
-            without = best_of(_varied(replace(best[1], name_weight=0.0), {"temperature": _TEMPERATURES}))
+            without = _best(scored(_varied(replace(best[1], name_weight=0.0), {"temperature": _TEMPERATURES})))
             best = _with_the_part(best, without)
     logger.info("Retrieval has micro F1 %.4f on the validation rows with %s.", *best)
     return retriever.with_settings(best[1], lexical=_counts_spelling(best[1]))
+
+
+def _best(choices: Iterable[_Scored]) -> _Scored:
+    return max(choices, key=lambda one: one[0])
 
 
 def _with_the_part(with_it: _Scored, without: _Scored, tolerance: float = _CLEARLY) -> _Scored:

@@ -172,9 +172,14 @@ def _check_retriever(settings: TrainingSettings, args: XLGenTrainingArguments) -
 
 
 def _check_what_predicts(settings: TrainingSettings, args: XLGenTrainingArguments) -> None:
-    """Refuse, before anything is computed, predictions by a part of the model that is not trained."""
+    """Refuse, before anything is computed, predictions by a part of the model that is not trained, and its targets."""
     as_vectors = settings.variant == "rcl" and settings.chosen_conditioning() == "memory"
     has_head = settings.reads_candidates and settings.candidate_loss_weight > 0 and not as_vectors
+    if args.soft_targets and not has_head:
+        raise ConfigurationError(
+            f"soft_targets={args.soft_targets!r} has no effect: these settings train no candidate head, which takes "
+            "candidates as tokens and a candidate_loss_weight above 0."
+        )
     lacks = {
         "candidate_head": not has_head or settings.variant == "mcg",
         "generator": settings.generation_loss_weight == 0,
