@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from tiny import ROWS, make_bart_tokenizer, make_bert_tokenizer, make_t5_tokenizer
+from tiny import ROWS, make_bart_tokenizer, make_bert_tokenizer, make_t5_tokenizer, make_xlnet_tokenizer
 from transformers import MBartTokenizer, NllbTokenizer, PreTrainedTokenizerBase
 
 __all__ = ["CAUSAL", "ENCODERS", "FAMILIES", "SEQ2SEQ", "make_checkpoint"]
@@ -210,7 +210,7 @@ ENCODERS: dict[str, Family] = {
     "fnet": ("FNet", "FNetModel", make_bert_tokenizer, _BERT),
     "canine": ("Canine", "CanineModel", make_bert_tokenizer, _BERT),
     "xlm": ("XLM", "XLMModel", make_bert_tokenizer, {"emb_dim": 16, "n_layers": 2, "n_heads": 2, "pad_index": 0}),
-    "xlnet": ("XLNet", "XLNetModel", make_bert_tokenizer, {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}),
+    "xlnet": ("XLNet", "XLNetModel", make_xlnet_tokenizer, {"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}),
     "xmod": ("Xmod", "XmodModel", make_bart_tokenizer, {**_ROBERTA, "default_language": "en_XX"}),
     "t5-encoder": ("T5", "T5EncoderModel", make_t5_tokenizer, _T5),
 }  # fmt: skip

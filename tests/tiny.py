@@ -77,6 +77,12 @@ def make_bert_tokenizer() -> PreTrainedTokenizerFast:
     return _tokenizer(specials, "[CLS] $A [SEP]")
 
 
+def make_xlnet_tokenizer() -> PreTrainedTokenizerFast:
+    """Two special tokens after a text, none of which ends a target."""
+    specials = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
+    return _tokenizer({**specials, "eos_token": "</s>"}, "$A [SEP] [CLS]")
+
+
 def make_t5_tokenizer() -> PreTrainedTokenizerFast:
     return _tokenizer({"pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>"}, "$A </s>")
 

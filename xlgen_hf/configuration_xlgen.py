@@ -90,6 +90,7 @@ class XLGenConfig(PreTrainedConfig):
         num_clusters: clusters `C` of the label space; 0 for `base` and `rcl`.
         num_output_tokens: tokens that occur in label sequences, `R`, to which the output layer is restricted;
             None keeps the whole vocabulary.
+        num_end_tokens: special tokens that the tokenizer puts after a text; None: one where it is the end token.
         separator_token_id: token that ends each label.
         first_cluster_token_id: token of cluster 0; cluster c has the c-th id after it. None for `base` and `rcl`.
         cluster_start_token_id: token that opens a target of clusters (`mcg`); None: the one that opens any target.
@@ -123,6 +124,7 @@ class XLGenConfig(PreTrainedConfig):
     variant: str = "base"
     num_clusters: int = 0
     num_output_tokens: int | None = None
+    num_end_tokens: int | None = None
     separator_token_id: int | None = None
     first_cluster_token_id: int | None = None
     cluster_start_token_id: int | None = None
@@ -247,6 +249,12 @@ class XLGenConfig(PreTrainedConfig):
     def has_clusters(self) -> bool:
         """Whether the variant is guided by clusters."""
         return self.variant in ("bcl", "mcg")
+
+    @property
+    def has_cluster_tokens(self) -> bool:
+        """Whether tokens of clusters stand in the input; of a decoder-only backbone they follow it."""
+        as_tokens = self.conditioning == "tokens" and not self.is_causal
+        return self.variant == "mcg" or (self.variant == "bcl" and as_tokens)
 
     @property
     def has_candidates(self) -> bool:

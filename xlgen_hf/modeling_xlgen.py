@@ -177,6 +177,7 @@ class XLGenForConditionalGeneration(
             backbone=backbone.config,
             variant=variant,
             num_output_tokens=None if output_tokens is None else len(output_tokens),
+            num_end_tokens=len(processor.frame[1]),
             separator_token_id=processor.label_tokenizer.separator_token_id,
             fresh_modules=["cluster_", "candidate_", *(f"backbone.{prefix}" for prefix in fresh)],
             tie_encoder_decoder=shares_embeddings(backbone),
@@ -185,6 +186,7 @@ class XLGenForConditionalGeneration(
             decoder_start_token_id=_start_token(backbone, processor),
             **options,
         )
+        processor.cluster_tokens = config.has_cluster_tokens
         model = cls(config, backbone=backbone).to(dtype)
         choose_attention(model.backbone)
         # What the checkpoint generates for its own task (lengths, forced and forbidden tokens) is not for label sets.

@@ -69,6 +69,7 @@ class XLGenProcessor(PushProcessorMixin):
 
     Attributes:
         label_tokenizer: spells labels, clusters and levels in tokens.
+        cluster_tokens: whether inputs leave room for the tokens of clusters; the model that is made says so.
 
     Raises:
         ConfigurationError: if clusters or candidates are for another number of labels.
@@ -101,6 +102,7 @@ class XLGenProcessor(PushProcessorMixin):
         self.candidates = candidates
         self.vocabulary = vocabulary
         self.max_source_length = max_source_length
+        self.cluster_tokens = clusters is not None
         self._score_model = score_model or ScoreModel()
         self.label_tokenizer = LabelTokenizer(
             tokenizer,
@@ -209,7 +211,7 @@ class XLGenProcessor(PushProcessorMixin):
     # ------------------------------------------------------------------------------------------------ encoding
 
     @cached_property
-    def _frame(self) -> tuple[list[int], list[int]]:
+    def frame(self) -> tuple[list[int], list[int]]:
         """The special tokens that the tokenizer puts before and after a text."""
         return frame_of(self.tokenizer)
 
@@ -221,8 +223,8 @@ class XLGenProcessor(PushProcessorMixin):
         With `candidates`, each text's are selected too; as tokens they take half of the room, or what the text leaves.
         In `training` a text does not retrieve itself.
         """
-        reserve = sum(map(len, self._frame))
-        if self.clusters is not None:
+        reserve = sum(map(len, self.frame))
+        if self.clusters is not None and self.cluster_tokens:
             reserve += 1 + min(self.clusters.num_clusters, self.max_source_length // 4)
         room = max(1, self.max_source_length - reserve)
         token_ids = plain_token_ids(self.tokenizer, list(texts))
@@ -257,7 +259,7 @@ class XLGenProcessor(PushProcessorMixin):
             task: `clusters` or `labels` for the task prefix of `mcg`; None for the other variants.
         """
         encoded = text if isinstance(text, EncodedText) else EncodedText(list(text))
-        before, after = self._frame
+        before, after = self.frame
         prefix = [] if task is None else [self.label_tokenizer.task_token_id(task)]
         body = [*encoded.token_ids, *self._candidate_tokens(encoded.candidates)]
         appended = self.label_tokenizer.cluster_token_ids(clusters) if clusters else []
@@ -328,6 +330,7 @@ class XLGenProcessor(PushProcessorMixin):
             "max_target_length": self.max_target_length,
             "clusters": self.clusters is not None,
             "candidates": None if self.candidates is None else self.candidates.to_dict(),
+            "cluster_tokens": self.cluster_tokens,
         }
         with replace_files(save_directory) as folder:
             self.tokenizer.save_pretrained(folder)
@@ -373,6 +376,7 @@ class XLGenProcessor(PushProcessorMixin):
             processor = cls(tokenizer, label_space, clusters, *lengths, candidates, score_model, vocabulary)
         except ConfigurationError as err:
             raise ModelFolderError(f"{folder}: {err}") from err
+        processor.cluster_tokens = settings.get("cluster_tokens", processor.cluster_tokens)
         if (folder / LABEL_TRIE_FILE).exists():
             processor._take_trie(folder)
         return processor

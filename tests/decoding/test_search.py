@@ -34,7 +34,7 @@ def test_samples_come_as_often_as_they_are_probable():
     """Three labels of one token each: frequencies follow the distribution, over what is open."""
     constraint = LabelSetConstraint(LabelTrie([[3], [4], [5]]), min_labels=1, max_labels=1)
     generator = torch.Generator().manual_seed(0)
-    sets = greedy_or_sample(_rows(), constraint, START, END, 8, samples=4000, generator=generator)
+    sets = greedy_or_sample(_rows(), constraint, START, END, 8, samples=4000, generators=[generator])
     fractions = np.bincount(sets.labels[0, :, 0], minlength=3) / 4000
     np.testing.assert_allclose(fractions, np.array([0.5, 0.3, 0.1]) / 0.9, atol=0.03)
 

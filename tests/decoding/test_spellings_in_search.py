@@ -37,7 +37,7 @@ def test_no_label_comes_twice(ranks):
     constraint = LabelSetConstraint(TRIE, min_labels=3, max_labels=30, ranks=ranks)
     assert constraint.max_labels == 3  # of three labels, whatever their spellings
     generator = torch.Generator().manual_seed(0)
-    found = greedy_or_sample(rows(), constraint, START, END, 12, samples=1000, generator=generator)
+    found = greedy_or_sample(rows(), constraint, START, END, 12, samples=1000, generators=[generator])
     sets = {tuple(labels) for labels in sets_of(found)[0]}
     if ranks is None:
         assert sets == set(itertools.permutations(range(3)))

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 import torch
 from families import make_checkpoint
+from sources import make_rcl, make_retriever
 from tiny import ROWS
 from transformers import AutoTokenizer, PreTrainedModel
 
+from xlgen_hf.configuration_xlgen import XLGenConfig
 from xlgen_hf.errors import CheckpointError, ConfigurationError
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.modules.candidate_pointer import NOTHING
+from xlgen_hf.modules.conditioning import append_cluster_tokens
 from xlgen_hf.modules.dry_run import check_decoding, dry_run
+from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
 TEXTS = ["a history of church music in the church", "printing"]
@@ -188,6 +193,32 @@ def test_texts_are_framed_and_targets_begin_as_in_pretraining(build, family, bef
     assert shifted[:, 0].tolist() == [expected] * len(labels)
     assert shifted[0, 1:].tolist() == [token if token != -100 else processor.pad_token_id for token in labels[0, :-1]]
     assert model.config.decoder_start_token_id == model.generation_config.decoder_start_token_id == expected
+
+
+@pytest.mark.parametrize("family", ["mbart", "nllb-legacy", "t5", "bert", "xlnet"])  # one token after a text, or two
+@torch.no_grad()
+def test_what_ends_a_text_is_no_part_of_a_candidate(checkpoints, label_space, tmp_path, family):
+    make_checkpoint(family, tmp_path / family)
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+    model, processor = make_rcl(str(tmp_path / family), label_space, "tokens", retriever=retriever)
+    texts = processor.encode_texts(TEXTS)
+    found = Generator(model, processor).encode(texts).memory.candidate_tokens.tolist()
+    for row, text in zip(found, texts, strict=True):
+        names = [[token for token in tokens if token != NOTHING] for tokens in row]
+        spelled = processor.label_tokenizer.label_token_ids
+        assert [tokens for tokens in names if tokens] == [spelled[label] for label in text.candidates.labels]
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, None])
+def test_clusters_stand_before_what_ends_a_text(length):
+    ids, bits = [[5, 6, 7, 2], [8, 9, 2]], torch.tensor([[0, 1], [1, 1]])
+    config = XLGenConfig(num_end_tokens=length, first_cluster_token_id=20, pad_token_id=0, eos_token_id=2)
+    padded = torch.tensor([ids[0], [*ids[1], 0]])
+    made, mask = append_cluster_tokens(config, padded, (padded > 0).long(), bits)
+    end = 1 if length is None else length
+    pairs = zip(ids, [[21], [20, 21]], strict=True)
+    expected = [[*row[: len(row) - end], *new, *row[len(row) - end :]] for row, new in pairs]
+    assert [row[keep].tolist() for row, keep in zip(made, mask > 0, strict=True)] == expected
 
 
 def test_a_language_that_was_chosen_is_kept_in_the_folder(build, tmp_path):

@@ -56,8 +56,8 @@ def test_spans_hold_the_level_and_the_name_of_each_candidate(rows):
     inputs = [[0, text, *(t for i, name in enumerate(found) for t in (LEVELS[i], *name)), END] for text, found in rows]
     longest = max(map(len, inputs))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in inputs])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in inputs])
-    spans = candidate_spans(*spelled_candidates(ids, mask, LEVELS, SEPARATOR, END), longest)
+    mask = torch.tensor([[1] * (len(row) - 1) + [0] * (longest - len(row) + 1) for row in inputs])  # no END
+    spans = candidate_spans(*spelled_candidates(ids, mask, LEVELS, SEPARATOR), longest)
     for row, (_, found) in enumerate(rows):
         held = [ids[row][span].tolist() for span in spans[row] if span.any()]
         assert held == [[LEVELS[i], *name] for i, name in enumerate(found)]

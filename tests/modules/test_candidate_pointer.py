@@ -51,8 +51,8 @@ def test_candidates_are_read_from_the_input(rows):
     inputs = [[0, text, *(t for i, name in enumerate(found) for t in (LEVELS[i], *name)), END] for text, found in rows]
     longest = max(map(len, inputs))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in inputs])
-    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in inputs])
-    places, names = spelled_candidates(ids, mask, LEVELS, SEPARATOR, END)
+    mask = torch.tensor([[1] * (len(row) - 1) + [0] * (longest - len(row) + 1) for row in inputs])  # no END
+    places, names = spelled_candidates(ids, mask, LEVELS, SEPARATOR)
     for row, (_, found) in enumerate(rows):
         spelled = [[t for t in name if t != NOTHING] for name in names[row].tolist()]
         assert [name for name in spelled if name] == [[*name, SEPARATOR] for name in found]

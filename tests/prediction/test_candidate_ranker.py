@@ -18,6 +18,7 @@ from xlgen_hf.loading import load_model, load_predictor
 from xlgen_hf.prediction.candidate_ranker import CandidateRanker
 from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.ranking import fitting
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.ranking.sources import PARTS
@@ -29,6 +30,12 @@ from xlgen_hf.training.trainer import XLGenTrainer
 from xlgen_hf.training.tuning import fuse_sources, tune_model
 
 HEAD_ALONE = {"generation_loss_weight": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def few_rows_are_enough(monkeypatch):
+    """The validation rows of these tests are few."""
+    monkeypatch.setattr(fitting, "MIN_RIGHT_CANDIDATES", 2)
 
 
 @pytest.fixture
@@ -177,6 +184,15 @@ def test_validation_rows_choose_between_head_and_generator(make):
     of_generator = _tuned(made, generated)
     assert made.model.config.predicts_with == "generator"
     assert of_generator.fusion is None and of_generator.calibrator is not None
+
+
+def test_few_validation_rows_weigh_nothing(make, monkeypatch):
+    monkeypatch.setattr(fitting, "MIN_RIGHT_CANDIDATES", 100)
+    made = make()
+    tuned = _tuned(made, label_ids(made.processor.label_space), predict_with="candidate_head")
+    assert tuned.fusion is None and tuned.calibrator is not None and tuned.rule.kind != "own"
+    predictor = Predictor.from_model(made.model, made.processor.with_score_model(tuned))
+    assert any(one.labels for one in predictor.predict(ROW_TEXTS))
 
 
 def test_what_predicts_can_be_named(make, checkpoints):

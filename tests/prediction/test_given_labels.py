@@ -101,8 +101,7 @@ def test_every_search_begins_with_what_is_given(make_model, search):
         predictor.predict([text], given=[given], decoding=SEARCHES[search])[0]
         for text, given in zip(ROW_TEXTS, GIVEN, strict=True)
     ]
-    if "samples" not in search:  # which are drawn for all texts together
-        assert _names(alone) == _names(found)
+    assert _names(alone) == _names(found)
 
 
 def test_greedy_search_goes_on_from_its_own_labels(make_model):

@@ -168,3 +168,15 @@ def test_it_has_no_probability_as_a_candidate(checkpoints, label_space):
     (found,) = Generator(*made, DecodingOptions(min_candidates=3)).decoded([LONG])
     assert long not in found.candidates and len(found.candidates) == 10
     assert made.model.score([LONG], [[LONG, "organ"]], made.processor)[0][0] == 0.0
+
+
+def test_labels_that_do_not_fit_behind_given_ones_are_found_without_them(checkpoints):
+    long = "organ of the church and the history of modern art"
+    space = LabelSpace.from_label_lists([["art", "music"], [long]])
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints["bert"])
+    processor = XLGenProcessor(tokenizer, space, None, LIMIT, 14)
+    spelled = dict(zip(space.names, map(len, processor.label_tokenizer.label_token_ids), strict=True))
+    assert spelled["art"] + spelled["music"] + spelled[long] > 14 > spelled[long]
+    model = XLGenForConditionalGeneration.from_backbone(checkpoints["bert"], processor, decoder_layers=1)
+    (found,) = model.predict(["modern art"], processor, rule=DecisionRule("top_k", 3), given=[["art", "music"]])
+    assert found.labels == [long]

@@ -88,10 +88,32 @@ def test_candidates_and_clusters_both_change_what_comes_next(make, variant, cond
 def test_cluster_tokens_after_the_last_candidate_do_not_join_its_name():
     level, separator, end, cluster = 50, 40, 1, 43
     ids = torch.tensor([[7, level, 8, 9, cluster, cluster + 1, end], [7, level + 1, 8, end, 0, 0, 0]])
-    mask = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
-    places, names = spelled_candidates(ids, mask, range(level, level + 8), separator, end)
+    mask = torch.tensor([[1] * 6 + [0], [1] * 3 + [0] * 4])
+    places, names = spelled_candidates(ids, mask, range(level, level + 8), separator)
     assert places.tolist() == [[1], [1]]
     assert names[:, 0, :3].tolist() == [[8, 9, separator], [8, separator, NOTHING]]
+
+
+@torch.no_grad()
+def test_targets_of_clusters_copy_no_candidate(make):
+    made = make("mcg", "tokens", "t5")
+    config, memory = made.model.config, _memory(made, made.processor.encode_texts(TEXTS[:1]))
+    without = _memory(made, made.processor.encode_texts(TEXTS[:1]))
+    without.candidate_tokens = torch.full_like(memory.candidate_tokens, NOTHING)
+    for start, copies in ((config.decoder_start_token_id, True), (config.cluster_start_token_id, False)):
+        first, other = (made.model.decode_step(one, torch.tensor([[start]]))[0] for one in (memory, without))
+        assert torch.allclose(first, other, rtol=0, atol=1e-6) != copies
+
+
+@pytest.mark.parametrize(("variant", "conditioning"), [("bcl", "memory"), ("bcl", "tokens"), ("mcg", "tokens")])
+def test_a_text_gives_room_to_the_tokens_of_clusters_alone(make, make_model, tmp_path, variant, conditioning):
+    made = make(variant, conditioning, "bert" if variant == "bcl" else "t5")
+    made.processor.save_pretrained(tmp_path)
+    for processor in (made.processor, XLGenProcessor.from_pretrained(tmp_path)):
+        processor.candidates = None
+        (encoded,) = processor.encode_texts(["music " * 99])
+        free = processor.max_source_length - len(processor.build_input(encoded))
+        assert free == (0 if conditioning == "memory" else 1 + made.model.config.num_clusters)
 
 
 def test_hidden_candidates_leave_the_clusters_vectors_in_place(make):
@@ -179,6 +201,13 @@ def test_the_head_learns_which_candidates_apply(make, rows):
 def test_the_head_alone_predicts_with_clusters_learned_beside_it(make, rows):
     made = make("bcl", generation_loss_weight=0.0)
     assert made.model.config.predicts_with == "candidate_head"
+    batch = DataCollatorForXLGen(made.processor, "bcl")(list(encode_dataset(rows, made.processor, training=True)))
+    output = made.model.train()(**batch)
+    output.loss.backward()
+    expected = output.candidate_loss + made.model.config.cluster_loss_weight * output.cluster_loss
+    assert output.loss.item() == pytest.approx(expected.item()) and output.logits is None
+    assert made.model.cluster_head.weight.grad.abs().sum() > 0
+    made.model.eval()
     predicted = made.model.predict(TEXTS, made.processor)
     found = made.processor.candidates.find(TEXTS)
     names = made.processor.label_space.names

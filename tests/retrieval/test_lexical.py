@@ -87,6 +87,20 @@ def test_similarities_are_shares_of_one_and_survive_saving(texts, names):
         np.testing.assert_allclose(after, before, atol=3e-3)
 
 
+def test_a_further_name_leaves_too_frequent_runs_alone():
+    names = [f"history of {place}" for place in ("aba", "ebe", "ibi", "obo", "ubu") for place in (place, *place)]
+    names += [f"history of {number}" for number in range(11, 41)]
+    before = LexicalIndex.fit(TEXTS, names)
+    query = before.encode(["a history of organ"])
+    after = before.with_names(np.append(np.arange(len(names)), -1), ["history of xylophone"], names)
+    again = after.encode(["a history of organ"])
+    assert (again != query).nnz == 0
+    assert after.name_similarity(again)[0, -1] == 0
+    found = after.name_similarity(after.encode(["xylophone"]))[0]
+    assert found.argmax() == len(names)
+    assert found[-1] > 0.9
+
+
 def test_there_may_be_no_index():
     assert LexicalIndex.from_tensors({"names": np.zeros(3)}, 1, 1) is None
 

@@ -159,6 +159,27 @@ def test_annealing_divides_by_the_epoch(make_model, rows, tmp_path):
     assert trainer.model.cluster_loss_scale == pytest.approx(1 / 3)
 
 
+def test_a_resumed_run_anneals_as_one_that_was_not_stopped(make_model, rows, tmp_path):
+    options = {"options": {"cluster_loss_annealing": True}, "num_train_epochs": 3, "save_strategy": "epoch"}
+    trainer = _trainer(make_model, rows, tmp_path, **options)
+    trainer.train()
+    again = _trainer(make_model, rows, tmp_path, **options)
+    again.train(resume_from_checkpoint=True)
+    assert again.evaluate()["eval_loss"] == pytest.approx(trainer.evaluate()["eval_loss"])
+
+
+@pytest.mark.parametrize("option", [{"bf16_full_eval": True}, {}])
+def test_evaluations_in_half_precision_leave_the_weights_as_they_are(make_model, rows, tmp_path, option):
+    trainer = _trainer(make_model, rows, tmp_path, **option)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    with trainer.keeping_weights():
+        trainer.evaluate()
+        assert (trainer.model.cluster_head.weight.dtype == torch.bfloat16) == bool(option)
+    after = trainer.model.state_dict()
+    assert all(value.dtype == after[name].dtype and torch.equal(value, after[name]) for name, value in before.items())
+    trainer.evaluate()
+
+
 def test_min_labels_are_tuned_on_the_evaluation_rows(make_model, rows, tmp_path):
     trainer = _trainer(make_model, rows, tmp_path, num_train_epochs=6, learning_rate=1e-2)
     trainer.train()

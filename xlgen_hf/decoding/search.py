@@ -203,7 +203,7 @@ def greedy_or_sample(
     *,
     samples: int = 0,
     temperature: float = 1.0,
-    generator: torch.Generator | None = None,
+    generators: Sequence[torch.Generator] = (),
     begin: SetsBegin | None = None,
 ) -> LabelSets:
     """Find a set for each text greedily, or draw `samples` sets of each from the model's distribution.
@@ -216,7 +216,7 @@ def greedy_or_sample(
         max_length: most tokens of a sequence, end token included.
         samples: sets of each text to draw; 0 for the greedy one.
         temperature: divides the log-probabilities that are drawn from.
-        generator: source of the draws.
+        generators: source of each text's draws, of its own, so that they do not depend on the other texts.
         begin: what the sets begin with; nothing if None.
     """
     texts, copies, begin = len(rows), samples or 1, begin or SetsBegin()
@@ -230,7 +230,7 @@ def greedy_or_sample(
     for position in range(max_length):
         log_probs = rows.step(tokens)
         is_read = read[places, position] != _SEARCHED if position < read.shape[1] else None
-        keys = _perturbed(log_probs / temperature, generator) if samples else log_probs
+        keys = _perturbed(log_probs / temperature, generators, places // copies) if samples else log_probs
         best, child = (part[:, 0] for part in constraint.best_children(keys, growing.state, 1))
         prefers_end = keys[:, end_column] >= best
         growing.record_end_preference(prefers_end)
@@ -258,9 +258,18 @@ def greedy_or_sample(
     return _to_sets(found, constraint, texts)
 
 
-def _perturbed(log_probs: torch.Tensor, generator: torch.Generator | None) -> torch.Tensor:
-    """Add Gumbel noise: the greatest of the sums is a draw from the distribution, over whichever tokens are open."""
-    noise = torch.empty_like(log_probs).exponential_(generator=generator)
+def _perturbed(log_probs: torch.Tensor, generators: Sequence[torch.Generator], text: torch.Tensor) -> torch.Tensor:
+    """Add Gumbel noise: the greatest of the sums is a draw from the distribution, over whichever tokens are open.
+
+    Args:
+        log_probs: of the next token, `(N, R)`.
+        generators: of each text.
+        text: whose row each is, ascending, `(N,)`.
+    """
+    noise = torch.empty_like(log_probs)
+    owners, counts = text.unique_consecutive(return_counts=True)
+    for owner, rows in zip(owners.tolist(), noise.split(counts.tolist()), strict=True):
+        rows.exponential_(generator=generators[owner])
     return log_probs - noise.log()
 
 

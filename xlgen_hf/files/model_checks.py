@@ -52,6 +52,7 @@ class ProcessorSettings(_RequiredSettings, total=False):
     """What `processor_config.json` holds."""
 
     auto_map: object
+    cluster_tokens: bool
 
 
 PROCESSOR_FORM = Fields[ProcessorSettings](
@@ -62,8 +63,9 @@ PROCESSOR_FORM = Fields[ProcessorSettings](
         "clusters": boolean(),
         "candidates": anything(),
         "auto_map": anything(),  # where the modules are in a repository with code; for transformers
+        "cluster_tokens": boolean(),
     },
-    optional=["auto_map"],
+    optional=["auto_map", "cluster_tokens"],
     format_version=3,
     made_by="xlgen train",
 )

@@ -61,6 +61,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
     _PACKAGE: (
         "configuration_xlgen.XLGenConfig._check_settings",
         "configuration_xlgen.XLGenConfig._refuse_uses_of_the_head",
+        "configuration_xlgen.XLGenConfig.has_cluster_tokens",
         "configuration_xlgen.XLGenConfig.json_types",
         "encoders.exported",
         "files.atomic.lock_folder",

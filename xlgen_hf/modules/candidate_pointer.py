@@ -84,15 +84,15 @@ class CandidatePointer(nn.Module):
 
 @torch.no_grad()
 def spelled_candidates(
-    input_ids: torch.Tensor, mask: torch.Tensor, levels: range, separator: int, end: int
+    input_ids: torch.Tensor, mask: torch.Tensor, levels: range, separator: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Find the candidates in inputs: a token for their level, then the tokens of their name.
 
     Args:
-        input_ids, mask: the inputs, `(B, S)`.
+        input_ids: the inputs, `(B, S)`.
+        mask: 1 where a token is that is no special one at the end, `(B, S)`.
         levels: the tokens for levels.
         separator: token that ends a label; all tokens of names are below it.
-        end: token that may end an input.
 
     Returns:
         Where each candidate's level stands, 0 where there is none, `(B, K)`, and the tokens of its name, the separator
@@ -101,7 +101,7 @@ def spelled_candidates(
     is_level = (input_ids >= levels.start) & (input_ids < levels.stop) & (mask > 0)
     number = is_level.cumsum(1) - 1
     # Clusters may stand after the candidates; their tokens come after the separator, those of names before it.
-    inside = (number >= 0) & (mask > 0) & (input_ids != end) & ((input_ids < separator) | is_level)
+    inside = (number >= 0) & (mask > 0) & ((input_ids < separator) | is_level)
     position = torch.arange(input_ids.shape[1], device=input_ids.device).expand_as(input_ids)
     start = position.masked_fill(~is_level, 0).cummax(1).values
     offset = position - start - 1  # of a token in its name

@@ -127,7 +127,7 @@ def choose_bits(model: EncoderModel, logits: torch.Tensor, gold: torch.Tensor | 
 def append_cluster_tokens(
     config: XLGenConfig, input_ids: torch.Tensor | None, mask: torch.Tensor, bits: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Put the active clusters' tokens before each text's last token.
+    """Put the active clusters' tokens before the special tokens that end each text.
 
     Args:
         config: gives the token of the first cluster, and the padding.
@@ -147,13 +147,22 @@ def append_cluster_tokens(
     count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
     batch, source = input_ids.shape
     position = torch.arange(source + most, device=mask.device).expand(batch, -1)
-    offset = position - (length - 1)
+    offset = position - (length - _end_lengths(config, input_ids, mask))
     tokens = config.first_cluster_token_id + clusters.gather(1, offset.clamp(0, most - 1))
-    text = input_ids.gather(1, position.clamp(max=source - 1))
-    last = input_ids.gather(1, length - 1)
-    ids = torch.where(offset < 0, text, torch.where(offset < count, tokens, last))
+    text = input_ids.gather(1, (position - count * (offset >= count)).clamp(max=source - 1))
+    ids = torch.where((offset >= 0) & (offset < count), tokens, text)
     new_mask = (position < length + count).to(mask.dtype)
     return torch.where(new_mask > 0, ids, config.pad_token_id), new_mask
+
+
+def _end_lengths(config: XLGenConfig, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Special tokens that end each input `(B, S)`, `(B, 1)`."""
+    length = mask.sum(1, keepdim=True)
+    if config.num_end_tokens is not None:
+        return length.clamp(max=config.num_end_tokens)
+    assert isinstance(config.eos_token_id, int)
+    last = input_ids.gather(1, mask.cumsum(1).eq(length).long().argmax(1, keepdim=True))
+    return last.eq(config.eos_token_id).long()
 
 
 def _run_encoder(
@@ -280,9 +289,10 @@ def _find_candidates(
 ) -> None:
     config, hidden, mask = model.config, memory.last_hidden_state, memory.attention_mask
     assert hidden is not None and mask is not None
-    assert config.separator_token_id is not None and isinstance(config.eos_token_id, int)
-    ends = (config.separator_token_id, config.eos_token_id)
-    places, names = spelled_candidates(input_ids, mask, config.level_token_ids, *ends)
+    assert config.separator_token_id is not None
+    from_end = mask.flip(1).cumsum(1).flip(1)  # 1 at the last token
+    body = mask * (from_end > _end_lengths(config, input_ids, mask))
+    places, names = spelled_candidates(input_ids, body, config.level_token_ids, config.separator_token_id)
     if config.candidate_head:
         spans = candidate_spans(places, names, input_ids.shape[1])
         memory.candidate_logits = model.candidate_head(hidden, mask, spans, scores)

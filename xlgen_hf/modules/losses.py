@@ -44,24 +44,21 @@ def training_losses(
         logits: of the label tokens, `(B, T, R)`; None where the candidate head alone is trained.
         labels, cluster_bits, cluster_rows, candidate_targets: see `XLGenForConditionalGeneration.forward`.
     """
-    config, of_candidates = model.config, None
+    config, generation, clusters, of_candidates = model.config, None, None, None
     if memory.candidate_logits is not None and candidate_targets is not None:
         of_candidates = candidate_loss(memory.candidate_logits, candidate_targets)
-    found: dict[str, torch.Tensor | None] = {"loss": None, "candidate_loss": of_candidates}
-    parts = [] if of_candidates is None else [config.candidate_loss_weight * of_candidates]
-    if logits is not None:
-        if labels is None:
-            return found
+    if logits is not None and labels is not None:
         generation, clusters = _generation_losses(model, logits, labels, cluster_rows)
-        if memory.cluster_logits is not None and cluster_bits is not None:
-            clusters = functional.binary_cross_entropy_with_logits(memory.cluster_logits.float(), cluster_bits.float())
-        found |= {"generation_loss": generation, "cluster_loss": clusters}
-        if clusters is not None:
-            parts.insert(0, config.cluster_loss_weight * model.cluster_loss_scale * clusters)
-        parts.insert(0, config.generation_loss_weight * generation)
-    if parts:
-        found["loss"] = sum(parts[1:], parts[0])
-    return found
+    if labels is not None and memory.cluster_logits is not None and cluster_bits is not None:
+        clusters = functional.binary_cross_entropy_with_logits(memory.cluster_logits.float(), cluster_bits.float())
+    weighed = (
+        (config.generation_loss_weight, generation),
+        (config.cluster_loss_weight * model.cluster_loss_scale, clusters),
+        (config.candidate_loss_weight, of_candidates),
+    )
+    parts = [weight * loss for weight, loss in weighed if loss is not None]
+    losses = {"generation_loss": generation, "cluster_loss": clusters, "candidate_loss": of_candidates}
+    return {"loss": sum(parts[1:], parts[0]) if parts else None, **losses}
 
 
 def _generation_losses(

@@ -24,7 +24,7 @@ from ..decoding.memory import LastValue, XLGenMemory
 from ..encoders.exported import ExportedPart
 from ..errors import ConfigurationError
 from ..processing_xlgen import XLGenProcessor
-from .candidate_pointer import CandidatePointer, next_tokens
+from .candidate_pointer import NOTHING, CandidatePointer, next_tokens
 from .causal import continue_prompt
 from .compatibility import cache_argument, cache_of
 
@@ -285,6 +285,8 @@ def _copy_candidates(model: OutputModel, out: Seq2SeqLMOutput, memory: XLGenMemo
     """Mix into the logits of an output how the names of candidates go on."""
     names, keys, separator = memory.candidate_tokens, memory.candidate_keys, model.config.separator_token_id
     assert names is not None and keys is not None and separator is not None
+    if model.config.cluster_start_token_id is not None:  # nothing is copied into a target of clusters
+        names = names.masked_fill((tokens[:, 0] == model.config.cluster_start_token_id)[:, None, None], NOTHING)
     following = next_tokens(tokens, names, separator)[:, -out.logits.shape[1] :]
     columns, states = model.output_columns(following), out.decoder_hidden_states[-1]
     out.logits = model.candidate_pointer(out.logits, states, keys, following, columns, model.candidate_weights(memory))

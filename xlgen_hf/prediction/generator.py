@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
@@ -180,7 +181,13 @@ class Generator(ModelSource):
         ranks = self.processor.label_space.decode_ranks if options.ordered else None
         constraint = self._constraint(trie, min_labels=lower, max_labels=upper, make_ranks=ranks)
         begin = self._begin(given)
-        return self._search(encoded.memory, constraint, options, self.processor.max_target_length, begin)
+        draws = self._draws(encoded.texts, options.seed) if options.num_samples else ()
+        return self._search(encoded.memory, constraint, options, self.processor.max_target_length, begin, draws=draws)
+
+    def _draws(self, texts: Sequence[EncodedText], seed: int) -> list[torch.Generator]:
+        """A source of draws for each text, from the seed and the text: they do not depend on how texts are batched."""
+        hashed = (zlib.crc32(f"{seed} {text.token_ids}".encode()) for text in texts)
+        return [torch.Generator(self.model.device).manual_seed(one) for one in hashed]
 
     def _begin(self, given: Sequence[Sequence[int]], closed: Sequence[Sequence[int]] | None = None) -> SetsBegin:
         """How sets begin.
@@ -251,18 +258,21 @@ class Generator(ModelSource):
         """
         filled = [replace(one, candidates=dict(one.candidates)) for one in decoded]
         trie = self.processor.label_tokenizer.open_trie(allowed)
-        held = [trie.held(labels) for labels in given] or [[]] * len(filled)
+        held, read = [trie.held(labels) for labels in given] or [[]] * len(filled), list(given)
         most = [min(k, len(trie) - len(labels)) for labels in held]
         while lacking := [row for row, one in enumerate(filled) if len(one.candidates) < most[row]]:
             missing = max(most[row] - len(filled[row].candidates) for row in lacking)
             memory = encoded.memory.select(torch.tensor(lacking, device=self.model.device))
             constraint = self._constraint(trie, min_labels=missing, max_labels=missing)
             closed = [[*filled[row].candidates, *held[row]] for row in lacking]
-            begin = self._begin([given[row] for row in lacking] if given else (), closed)
+            begin = self._begin([read[row] for row in lacking] if read else (), closed)
             options = DecodingOptions(num_beams=1)
             sets = self._search(memory, constraint, options, self.processor.max_target_length, begin)
             for row, labels, log_probs in zip(lacking, sets.labels[:, 0], sets.log_probs[:, 0], strict=True):
+                count = len(filled[row].candidates)
                 _add_in_order(filled[row].candidates, labels[labels >= 0], log_probs, most[row])
+                if read and len(filled[row].candidates) == count:
+                    read[row] = ()  # what is left is too long to come after the labels given
         return filled
 
     @torch.no_grad()
@@ -398,13 +408,13 @@ class Generator(ModelSource):
         max_length: int,
         begin: SetsBegin | None = None,
         start: int | None = None,
+        draws: Sequence[torch.Generator] = (),
     ) -> LabelSets:
         rows, device = DecoderRows(self.model.decode_step, memory), self.model.device
         start, end = self.model.config.start_token if start is None else start, self.processor.eos_token_id
         end_column = int(self.model.output_columns(torch.tensor(end, device=device)))
         if options.num_beams is not None and options.num_beams > 1:
             return beam_search(rows, constraint, start, end_column, max_length, options.num_beams, begin)
-        generator = torch.Generator(device).manual_seed(options.seed) if options.num_samples else None
         return greedy_or_sample(
             rows,
             constraint,
@@ -413,7 +423,7 @@ class Generator(ModelSource):
             max_length,
             samples=options.num_samples,
             temperature=options.temperature,
-            generator=generator,
+            generators=draws,
             begin=begin,
         )
 

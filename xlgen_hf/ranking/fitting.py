@@ -36,6 +36,7 @@ __all__ = [
     "Adjustment",
     "calibrated_model",
     "choose_adjustment",
+    "decided_sets",
     "fit_calibrator",
     "fit_confidence",
     "fit_fusion",
@@ -164,6 +165,22 @@ def weighed_model(
     fusion, rule, thresholds = fit_fusion(candidates, values, references, train_counts, depth)
     fused = fusion.fuse(candidates, values, train_counts)
     return with_confidence(ScoreModel(fusion=fusion, rule=rule, thresholds=thresholds), fused, references)
+
+
+def decided_sets(model: ScoreModel, scored: ScoredLabels, train_counts: np.ndarray, name: str) -> list[list[int]]:
+    """The label ids that a score model of one source decides on, for each text.
+
+    Args:
+        model: what [`weighed_model`] made.
+        scored: what the source finds, with its parts.
+        train_counts: training documents of each label id, `(L,)`.
+        name: what the fusion calls the score of the source.
+    """
+    if model.fusion is None:
+        final = model.calibrate(scored, train_counts)
+    else:
+        final = model.fusion.fuse(*union({name: scored}), train_counts)
+    return [labels for labels, _ in model.rule.apply(final).sets()]
 
 
 def with_confidence(model: ScoreModel, scored: ScoredLabels, references: Sequence[Sequence[int]]) -> ScoreModel:

@@ -158,16 +158,19 @@ class LexicalIndex:
                 weights[row, known] = (self.names.weights[first:last][place] * self.idf[hashed])[known]
         return weights
 
-    def with_names(self, kept: np.ndarray, names: Sequence[str]) -> LexicalIndex:
+    def with_names(self, kept: np.ndarray, names: Sequence[str], present: Sequence[str]) -> LexicalIndex:
         """An index of other names; the weights of those that stay do not change.
 
         Args:
             kept: number of the present name that each of the names is, `(L,)`; -1 for new ones.
             names: the new names, in the order of their places.
+            present: the names that the index has; their runs of weight 0 are too frequent and stay so.
         """
         hashed = _hashed(names)
         idf = self.idf.copy()
-        idf[np.unique(hashed.indices[self.idf[hashed.indices] == 0])] = self.idf.max(initial=1.0)
+        if len(names):
+            new = np.setdiff1d(hashed.indices, np.flatnonzero(idf))
+            idf[np.setdiff1d(new, _hashed(present).indices)] = self.idf.max(initial=1.0)
         order = np.where(kept >= 0, kept, len(self.names) + np.cumsum(kept < 0) - 1)
         return LexicalIndex(idf, self.documents, (self.names + PackedRows.of(_weighted(hashed, idf))).take(order))
 

@@ -402,9 +402,10 @@ class LabelRetriever:
         if "names" in lists:
             place = np.where(kept >= 0, kept, len(self.names) + np.cumsum(kept < 0) - 1)
             lists["names"] = lists["names"].extended(vectors[new]).take(place)
-        lexical = None if self.lexical is None else self.lexical.with_names(kept, new_names)
         labels = change.columns_of(self.labels)
         called = self.further_names or PackedStrings.of(change.before.decode(self.further.tolist()))
+        present = [*change.before.names, *called[:]]
+        lexical = None if self.lexical is None else self.lexical.with_names(kept, new_names, present)
         called = (called + PackedStrings.of(change.before.decode(change.merged.tolist()))).take(order)
         further_parts = {"further": further[order], "further_names": called}
         made = self._with(names=vectors, labels=labels, lexical=lexical, lists=lists, **further_parts)

@@ -73,6 +73,8 @@ class BestColumns:
         self._take(rows[chosen], columns[chosen], values[chosen])
 
     def _take(self, rows: np.ndarray, columns: np.ndarray, values: np.ndarray) -> None:
+        if not self._size:
+            return
         self._entries.append((rows, columns, values))
         self._new += len(rows)
         if self._new >= self._rows * self._size:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypedDict
 
@@ -24,7 +25,7 @@ from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.generator import Generator
 from ..prediction.predictor import Predictor
 from ..processing_xlgen import EncodedText
-from ..ranking.sources import union
+from ..ranking.fitting import decided_sets
 from .collator import Batch, DataCollatorForXLGen, pad_rows
 from .inputs import EvaluationRows, encode_evaluation_rows, encode_test_rows
 from .losses import LOSSES, LossSums, loss_sums
@@ -236,6 +237,20 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             "multiprocessing_context": self.args.dataloader_multiprocessing_context,
         }
 
+    @contextmanager
+    def keeping_weights(self) -> Iterator[None]:
+        """Afterwards the weights are what they were, also those that evaluations in half precision have rounded."""
+        rounds = self.args.fp16_full_eval or self.args.bf16_full_eval
+        kept = {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors()} if rounds else {}
+        try:
+            yield
+        finally:
+            for name, tensor in self._tensors() if rounds else ():
+                tensor.data = kept[name].to(tensor.device)
+
+    def _tensors(self) -> list[tuple[str, torch.Tensor]]:
+        return [*self.model.named_parameters(), *self.model.named_buffers()]
+
     def prepare_evaluation(self) -> None:
         """Bring the model into the state for evaluation, in the precision that the arguments ask for."""
         half = {"fp16_full_eval": torch.float16, "bf16_full_eval": torch.bfloat16}
@@ -266,9 +281,7 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
         if model.config.predicts_with == "candidate_head":
             ranked = CandidateRanker(model, processor).encode(texts).ranked_candidates()
             score_model = Predictor.from_model(model, processor).score_model  # with a rule, tuned or not
-            if score_model.fusion is not None:
-                ranked = score_model.fusion.fuse(*union({"candidate_head": ranked}), processor.label_space.counts)
-            return [labels for labels, _ in score_model.rule.apply(ranked).sets()]
+            return decided_sets(score_model, ranked, processor.label_space.counts, "candidate_head")
         beams = getattr(self, "_gen_kwargs", {}).get("num_beams") or self.args.generation_num_beams
         options = DecodingOptions(num_beams=beams)  # if None, the model's own search
         generator = Generator(model, processor, options)

@@ -112,11 +112,11 @@ def _check_adapter(model: PreTrainedModel) -> None:
 
 
 def _freeze_unused(model: PreTrainedModel) -> None:
-    """Leave out of the training what no loss reaches: where the candidate head alone is trained, the decoder too."""
+    """Leave out of the training what no loss reaches: where nothing is generated, what is for the decoder alone."""
     kept = {id(parameter) for parameter in model.get_encoder().parameters()}
     head_alone = not model.config.generation_loss_weight
     for name, parameter in model.named_parameters():
-        of_decoder = id(parameter) not in kept and "candidate_head" not in name.split(".")
+        of_decoder = id(parameter) not in kept and not {"candidate_head", "cluster_head"} & {*name.split(".")}
         if _UNUSED in name.split(".") or (head_alone and of_decoder):
             parameter.requires_grad_(False)
 

@@ -153,9 +153,10 @@ def _finish(trainer: XLGenTrainer, settings: TrainingSettings, *, has_validation
     """Choose how the trained model decides, score it on the validation rows if there are any, and save it."""
     scores: dict[str, float] = {}
     if has_validation:
-        if trainer.args.tune_decisions:
-            trainer.tune_decisions()
-        scores = trainer.evaluate()
+        with trainer.keeping_weights():
+            if trainer.args.tune_decisions:
+                trainer.tune_decisions()
+            scores = trainer.evaluate()
     if settings.lora and trainer.args.should_save:
         save_settings(trainer.model, Path(trainer.args.output_dir) / BASE_FOLDER)
     trainer.save_model(_internal_call=True)  # the card of a push wants the report, which comes last

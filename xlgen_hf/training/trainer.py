@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +56,12 @@ class _EpochCallback(TrainerCallback):
     def __init__(self, trainer: XLGenTrainer) -> None:
         self.trainer = trainer
 
+    def on_train_begin(
+        self, args: XLGenTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
+    ) -> None:
+        """Weigh the cluster loss as in the epoch that was under way: a resumed run may begin with its evaluation."""
+        self._anneal(max(math.ceil(state.epoch or 0) - 1, 0))
+
     def on_epoch_begin(
         self, args: XLGenTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
@@ -64,6 +71,9 @@ class _EpochCallback(TrainerCallback):
             self.trainer.data_collator.epoch = epoch
         if isinstance(self.trainer.train_sampler, LengthBucketSampler):
             self.trainer.train_sampler.set_epoch(epoch)
+        self._anneal(epoch)
+
+    def _anneal(self, epoch: int) -> None:
         model = self.trainer.base_model()
         if model.config.cluster_loss_annealing:
             model.cluster_loss_scale = 1.0 / (epoch + 1)

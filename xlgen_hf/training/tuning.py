@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TypeVar, get_args
 
 import numpy as np
 
 from ..configuration_xlgen import Pool, XLGenConfig
 from ..decoding.decoded_sets import DecodedSet, DecodingOptions, scored_sets, to_decoded
-from ..errors import ConfigurationError
 from ..prediction.candidate_ranker import CandidateRanker
 from ..prediction.encoding import Encoded, GeneratorModel, ModelSource
 from ..prediction.generator import Generator
 from ..prediction.predictor import Predictor, candidate_values
 from ..processing_xlgen import EncodedText, XLGenProcessor
-from ..ranking.fitting import calibrated_model, fit_fusion, with_confidence
+from ..ranking.fitting import calibrated_model, decided_sets, fit_fusion, weighed_model, with_confidence
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
-from ..ranking.sources import SavedSource, TextBatch, union
+from ..ranking.sources import SavedSource, TextBatch
 
 __all__ = ["fuse_sources", "tune_model"]
 
 logger = logging.getLogger(__name__)
 
+_HEAD = "candidate_head"
 _CANDIDATES = 12  # labels of a text that greedy search scores
 
 _Key = TypeVar("_Key")
@@ -70,22 +71,22 @@ def tune_model(
     Raises:
         ConfigurationError: if the model does not have what it is to predict with.
     """
-    config, ranker = model.config, CandidateRanker(model, processor)
+    config, counts = model.config, processor.label_space.counts
     has_both = config.candidate_head and config.generation_loss_weight > 0 and config.variant != "mcg"
     if predict_with is not None:
         config.predicts_with = predict_with
         config.validate_xlgen()
     if config.predicts_with == "candidate_head" and (predict_with or not has_both):
-        return _tune_head(ranker, batches, references)[0]
+        return weighed_model(_ranked(model, processor, batches), references, counts, _HEAD)
     tuned, micro = _tune_generator(model, processor, batches, references, score, num_beams, choices)
     if predict_with or not has_both:
         return tuned
-    of_head, sets = _tune_head(ranker, batches, references)
-    scores = {"generator": micro, "candidate_head": score(sets) if sets else 0.0}
+    ranked = _ranked(model, processor, batches)
+    scores = {"generator": micro, "candidate_head": score(_decided_by_halves(ranked, references, counts))}
     config.predicts_with = max(scores, key=lambda name: scores[name])
     shown = (config.predicts_with, _rounded(scores))
     logger.info("predicts_with=%s has the best micro F1 on the evaluation rows: %s", *shown)
-    return tuned if config.predicts_with == "generator" else of_head
+    return tuned if config.predicts_with == "generator" else weighed_model(ranked, references, counts, _HEAD)
 
 
 def _tune_generator(
@@ -120,25 +121,41 @@ def _tune_generator(
     return with_confidence(tuned, tuned.calibrate(own, counts), references), micro[best]
 
 
-def _tune_head(
-    ranker: CandidateRanker, batches: Batches, references: Sequence[Sequence[int]]
-) -> tuple[ScoreModel, list[list[int]]]:
-    """Fuse what the head says of its candidates with what retrieval says, which the input brings along.
+def _ranked(model: GeneratorModel, processor: XLGenProcessor, batches: Batches) -> ScoredLabels:
+    """What the head says of the candidates of all texts; their parts are what retrieval says of them."""
+    ranker = CandidateRanker(model, processor)
+    return ScoredLabels.concatenated([ranker.encode(texts).ranked_candidates() for texts in batches])
 
-    Returns:
-        The score model, and the label sets that it decides on; none where the rows teach nothing.
+
+def _decided_by_halves(
+    ranked: ScoredLabels, references: Sequence[Sequence[int]], counts: np.ndarray
+) -> list[list[int]]:
+    """Label sets of a head's candidates, each half of the texts decided by what the other half teaches.
+
+    The weights of a fusion fit the rows that they are learned from; a generator, for which a few choices are made
+    there, could not compete with them on few rows.
     """
-    ranked = ScoredLabels.concatenated([ranker.encode(texts).ranked_candidates() for texts in batches])
-    candidates, values = union({"candidate_head": ranked})
-    counts, number = ranker.processor.label_space.counts, ranker.model.config.num_input_candidates or 1
+    halves, sets = np.arange(len(ranked)) % 2, dict[int, list[int]]()
+    for half in (0, 1):
+        learned_from, decided_on = np.flatnonzero(halves != half), np.flatnonzero(halves == half)
+        with _without_report():
+            known = [references[row] for row in learned_from.tolist()]
+            model = weighed_model(ranked.take(learned_from), known, counts, _HEAD)
+        found = decided_sets(model, ranked.take(decided_on), counts, _HEAD)
+        sets |= zip(decided_on.tolist(), found, strict=True)
+    return [sets[row] for row in range(len(ranked))]
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """What is learned on the way, and not kept, is not reported."""
+    reporting = logging.getLogger(weighed_model.__module__)
+    level = reporting.level
+    reporting.setLevel(logging.ERROR)
     try:
-        fusion, rule, thresholds = fit_fusion(candidates, values, references, counts, number)
-    except ConfigurationError as err:
-        logger.warning("The candidate head decides by itself: %s", err)
-        return ScoreModel(), []
-    fused = fusion.fuse(candidates, values, counts)
-    model = with_confidence(ScoreModel(None, fusion, rule, thresholds), fused, references)
-    return model, [labels for labels, _ in rule.apply(fused).sets()]
+        yield
+    finally:
+        reporting.setLevel(level)
 
 
 def _best_guided(
