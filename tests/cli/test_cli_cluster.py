@@ -130,7 +130,7 @@ def test_same_command_same_clusters(run, tmp_path):
 def test_embeddings_are_kept(run, tmp_path):
     run()
     assert len(list((tmp_path / "out" / "embeddings").glob("*/shard-*"))) == 1
-    run("--cache-dir", tmp_path / "elsewhere")
+    run("--cache-dir", tmp_path / "elsewhere", "--overwrite")
     assert len(list((tmp_path / "elsewhere").glob("*/shard-*"))) == 1
 
 

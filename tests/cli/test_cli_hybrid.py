@@ -109,7 +109,7 @@ def test_label_trees_of_a_folder_are_a_source(files, capsys, alone):
     assert all(len(row["labels"]) == 5 for row in _predict(files, "--top-k", "5"))
     assert "(a hybrid)" in (files / "hybrid" / "README.md").read_text(encoding="utf-8")
     linear = ["--linear", "bonsai", "--train-file", str(files / "rows.jsonl")]
-    assert _hybrid(files, *options, *linear) == 1
+    assert _hybrid(files, *options, *linear, "--overwrite") == 1
     assert "--linear makes label trees; leave --retriever" in capsys.readouterr().err
     arguments = ["train", "--train-file", str(files / "rows.jsonl"), "--labels", str(files / "labels.txt")]
     assert main([*arguments, "--retriever", str(files / "trees"), "--output-dir", str(files / "rcl")]) == 1
@@ -133,7 +133,7 @@ def test_an_index_is_fused_with_label_trees_without_a_model(files, capsys):
     card = (files / "hybrid" / "README.md").read_text(encoding="utf-8")
     assert "fused with those of linear label" in card and "| kind | retrieval and label trees |" in card
 
-    assert _hybrid(files, *index, "--retriever", str(files / "hybrid")) == 1
+    assert _hybrid(files, *index, "--retriever", str(files / "hybrid"), "--overwrite") == 1
     assert "has a retriever already; leave --retriever" in capsys.readouterr().err
     write_jsonl(files / "new.jsonl", [{"text": "an organ of reeds", "labels": ["grand organ"]}])
     assert main(["update", "--model", str(files / "hybrid"), "--add-rows", str(files / "new.jsonl"),

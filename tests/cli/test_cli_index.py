@@ -93,7 +93,7 @@ def test_validation_rows_choose_rule_thresholds_and_calibration(files, make_inde
     assert main(["predict", "--model", str(files / "index"), "--input-file", str(files / "texts.jsonl"),
                  "--threshold", "auto"]) == 1  # fmt: skip
 
-    predictor = load_predictor(str(make_index(method)))
+    predictor = load_predictor(str(make_index(method, "--overwrite")))
     chosen = predictor.score_model
     assert chosen.calibrator is not None and chosen.rule is not None
     assert set(chosen.thresholds) == {"micro", "macro", "example"}
@@ -133,10 +133,10 @@ def test_a_beam_that_is_too_narrow_is_widened(files, make_index):
 
 def test_another_method_replaces_the_index(files, make_index):
     folder = make_index("bonsai")
-    make_index("retrieval")
+    make_index("retrieval", "--overwrite")
     assert not (folder / "label_trees").exists()
     assert type(load_predictor(str(folder)).source) is LabelRetriever
-    make_index("bonsai")
+    make_index("bonsai", "--overwrite")
     assert not (folder / "retriever").exists()
     assert type(load_predictor(str(folder)).source) is LabelTrees
 
@@ -144,7 +144,7 @@ def test_another_method_replaces_the_index(files, make_index):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--num-beams", "3"], "is how a generator searches; this model has none"),
+        (["--num-beams", "3"], "num_beams=3: that is for a generator's search; this model has none"),
         (["--open-vocabulary"], "Only a generator spells names that are not labels"),
         (["--cluster", "music"], "has no clusters"),
         (["--cluster-threshold", "0.3"], "has no generator"),
@@ -226,7 +226,7 @@ def test_a_finished_index_is_not_made_again(files, make_index, caplog):
         make_index("retrieval")
     assert "holds the finished result of this command; there is nothing to do" in caplog.text
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
-    make_index("retrieval", "--seed", "1")
+    make_index("retrieval", "--seed", "1", "--overwrite")
     assert (folder / "score_model.json").stat().st_mtime_ns != before[folder / "score_model.json"]
 
 
@@ -280,9 +280,9 @@ def test_training_rows_have_their_ids_or_numbers(files, make_index):
     write_jsonl(files / "rows.jsonl", rows)
     names = load_predictor(str(make_index("retrieval"))).source.document_names
     assert list(names.ids) == [str(number) for number in range(2, len(rows) + 1)] and names.beginnings is None
-    names = load_predictor(str(make_index("retrieval", "--id-column", "id"))).source.document_names
+    names = load_predictor(str(make_index("retrieval", "--id-column", "id", "--overwrite"))).source.document_names
     assert list(names.ids) == [f"doc {number}" for number in range(len(ROWS))]
-    names = load_predictor(str(make_index("retrieval", "--keep-beginnings", "9"))).source.document_names
+    names = load_predictor(str(make_index("retrieval", "--keep-beginnings", "9", "--overwrite"))).source.document_names
     assert names.ids[0] == "2" and list(names.beginnings) == [row["text"][:9] for row in ROWS]
 
 

@@ -58,7 +58,7 @@ def test_a_folder_with_something_else_is_refused(arguments, tmp_path, capsys, co
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_folder_that_another_process_writes_is_refused(arguments, tmp_path, capsys, command):
     with claim_folder(tmp_path / "out", command=f"xlgen {command}"):
-        assert main([*arguments(command), "--output-dir", str(tmp_path / "out")]) == 1
+        assert main([*arguments(command), "--output-dir", str(tmp_path / "out"), "--overwrite"]) == 1
     error = capsys.readouterr().err.splitlines()[-1]
     assert f"{tmp_path / 'out'} is being written by process {os.getpid()} on " in error
     assert f"(`xlgen {command}`, since " in error

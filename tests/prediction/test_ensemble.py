@@ -75,5 +75,5 @@ def test_other_labels_are_refused(retriever, checkpoints):
 def test_options_of_a_search_need_generators_alone(generator, retriever):
     search = DecodingOptions(num_beams=3)
     assert Ensemble([generator] * 2).predict(TEXTS, decoding=search)
-    with pytest.raises(ConfigurationError, match="is how a generator searches; this model has none"):
+    with pytest.raises(ConfigurationError, match="num_beams=3: that is for a generator's search; this model has none"):
         Ensemble([generator, retriever]).predict(TEXTS, decoding=search)

@@ -18,6 +18,7 @@ from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.predictor import Predictor
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.fitting import ranked_model
+from xlgen_hf.ranking.fusion import Fusion
 from xlgen_hf.ranking.label_trees import LabelTrees
 from xlgen_hf.ranking.score_model import SCORE_MODEL_FILE, ScoreModel
 from xlgen_hf.ranking.thresholds import tuned_threshold
@@ -139,10 +140,23 @@ def test_it_says_how_many_tokens_it_reads(make_source, label_space, make_model, 
     assert Predictor.from_model(model.eval(), processor).tokens_read == processor.max_source_length == 64
 
 
+def test_a_label_has_its_score_whichever_labels_are_allowed(make_source, label_space):
+    weights = {"retrieval": 2.0, "relative_retrieval": 3.0, "retrieval_rank": 1.0}
+    rule = DecisionRule("top_k", len(label_space))
+    score_model = ScoreModel(fusion=Fusion(20, weights, -2.0, 0.0), rule=rule)
+    predictor = Predictor(label_space, make_source("retrieval"), score_model)
+    whole = [dict(zip(one.labels, one.scores, strict=True)) for one in predictor.predict(TEXTS)]
+    for allowed in ([3], [1, 4, 9]):
+        names = set(label_space.decode(allowed))
+        for one, scores in zip(predictor.predict(TEXTS, allowed=np.array(allowed)), whole, strict=True):
+            assert set(one.labels) == names
+            assert one.scores == pytest.approx([scores[label] for label in one.labels])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_of_a_generator_are_refused(make_source, label_space, kind):
     predictor = Predictor(label_space, make_source(kind))
-    with pytest.raises(ConfigurationError, match="is how a generator searches; this model has none"):
+    with pytest.raises(ConfigurationError, match="num_beams=3: that is for a generator's search; this model has none"):
         predictor.predict(TEXTS, decoding=DecodingOptions(num_beams=3))
     with pytest.raises(ConfigurationError, match="Only a generator spells names"):
         predictor.predict(TEXTS, open_vocabulary=True)

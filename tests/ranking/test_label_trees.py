@@ -80,8 +80,14 @@ def test_allowed_labels_are_found_past_the_beam(deep_trees):
     assert set(found.labels.tolist()) <= set(far.tolist()) and len(found.labels) == 2
 
 
-def test_new_labels_change_nothing(trees, label_space):
-    grown = trees.relabelled(LabelChange.with_names(label_space, ["zither"]))
+def test_new_labels_change_nothing_and_are_remembered(trees, label_space, tmp_path):
+    change = LabelChange.with_names(label_space, ["zither"])
+    grown = trees.relabelled(change)
+    grown.save(tmp_path)
+    loaded = LabelTrees.load(tmp_path, num_labels=len(change.after))
+    assert change.after.decode(loaded.added.tolist()) == ["zither"] and not trees.added.size
+    edits = LabelEdits(removed=["zither"]).change(change.after)
+    assert not loaded.relabelled(edits).added.size
     assert grown.labels.tolist() == trees.labels.tolist()
     assert rows_of(grown.rank(ROW_TEXTS, 5)) == rows_of(trees.rank(ROW_TEXTS, 5))
 

@@ -10,7 +10,7 @@ import typer
 from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import BATCH_SIZE, DEFAULT_BACKBONE, ClusterSettings, DecodeOrder, EncoderSettings, LabelSettings
-from .options import Device, Labels, Overwrite, takes_settings
+from .options import Device, Labels, Overwrite, given_settings, takes_settings
 from .rows import chosen_vocabulary, takes_row_options
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ _SHOWN = 15  # clusters in the printed table
     ClusterSettings, EncoderSettings, LabelSettings, group="Clusters", leave_out=("query_prompt", "trim_vocabulary")
 )
 def cluster(
+    context: typer.Context,
     train_file: Annotated[
         str,
         typer.Option(
@@ -97,7 +98,7 @@ def cluster(
     space = LabelSpace.from_label_lists(label_lists, vocabulary_labels(chosen), decode_order, seed)
     if plot is not None:
         _check_labels_for_map(len(space))
-    with claim_folder(output_dir, command="xlgen cluster", overwrite=overwrite):
+    with claim_folder(output_dir, command="xlgen cluster", settings=given_settings(context), overwrite=overwrite):
         clusters = fit_clusters(
             space,
             list(each_value(documents, "text")),

@@ -9,12 +9,13 @@ import typer
 
 from ..settings import Precision
 from .console import print_written
-from .options import Overwrite
+from .options import Overwrite, given_settings
 
 __all__ = ["export"]
 
 
 def export(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Folder of a model, an adapter or an index, or its id on the Hub.")],
     output_dir: Annotated[Path, typer.Option(file_okay=False, help="Folder for the exported model.")],
     precision: Annotated[
@@ -31,6 +32,6 @@ def export(
     from ..exporting import export_folder
     from ..files.outputs import claim_folder
 
-    with claim_folder(output_dir, command="xlgen export", overwrite=overwrite):
+    with claim_folder(output_dir, command="xlgen export", settings=given_settings(context), overwrite=overwrite):
         export_folder(model, output_dir, precision)
     print_written(output_dir, "Model")

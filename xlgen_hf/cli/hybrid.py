@@ -11,7 +11,7 @@ import typer
 from ..data.blocks import each_value
 from ..data.options import RowOptions
 from ..settings import PredictsWith
-from .options import CpuThreads, Overwrite, limit_threads
+from .options import CpuThreads, Overwrite, given_settings, limit_threads
 from .rows import takes_row_options
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ _SHOWN = {"retrieval": "a retriever", "label_trees": "label trees"}
 
 @takes_row_options(leave_out=("id_column", "keep_columns"))
 def hybrid(
+    context: typer.Context,
     model: Annotated[
         str, typer.Option(help="Folder of a trained model, an adapter, or an index, or its id on the Hub.")
     ],
@@ -84,7 +85,7 @@ def hybrid(
     from .console import print_written
 
     limit_threads(cpu_threads)
-    with claim_folder(output_dir, command="xlgen hybrid", overwrite=overwrite):
+    with claim_folder(output_dir, command="xlgen hybrid", settings=given_settings(context), overwrite=overwrite):
         base = load_base(model, predict_with, candidate_scores)
         sources = _given_sources(base, retriever or [], makes_trees=linear is not None)
         if rows.vocabulary is None and rows.label_names is None:

@@ -15,7 +15,7 @@ from ..settings import DEFAULT_BACKBONE, RETRIEVER_LENGTH, EncoderSettings
 from ..training.settings import ContrastiveSettings
 from .answering import check_packages
 from .console import is_first_process, print_written
-from .options import CpuThreads, Labels, Overwrite, given_names, limit_threads, takes_settings
+from .options import CpuThreads, Labels, Overwrite, given_names, given_settings, limit_threads, takes_settings
 from .processes import Processes, check_alone, working_together
 from .rows import chosen_vocabulary, takes_row_options, warn_of_shared_texts
 
@@ -172,7 +172,7 @@ def index(
         if not processes.is_first:
             _help(_shared(processes, output_dir), settings, splits, vocabulary)
             return
-        with claim_folder(output_dir, command="xlgen index", overwrite=overwrite):
+        with claim_folder(output_dir, command="xlgen index", settings=given_settings(context), overwrite=overwrite):
             _make(output_dir, settings, splits, vocabulary, sources, cpu_threads, _shared(processes, output_dir))
     print_written(output_dir, "Index")
 

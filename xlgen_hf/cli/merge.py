@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from .options import Overwrite
+from .options import Overwrite, given_settings
 
 __all__ = ["merge"]
 
 
 def merge(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help="Folder of an adapter, or its id on the Hub.")],
     output_dir: Annotated[Path, typer.Option(file_okay=False, help="Folder for the merged model.")],
     overwrite: Overwrite = False,
@@ -28,7 +29,7 @@ def merge(
     folder = local_model(model, {})
     if not is_adapter(folder):
         raise ConfigurationError(f"{model} is not an adapter, so there is nothing to merge. Use it as it is.")
-    with claim_folder(output_dir, command="xlgen merge", overwrite=overwrite):
+    with claim_folder(output_dir, command="xlgen merge", settings=given_settings(context), overwrite=overwrite):
         merged, processor = load_model(str(folder))
         with replace_files(output_dir) as aside:
             merged.save_pretrained(aside)

@@ -28,6 +28,7 @@ __all__ = [
     "Port",
     "UsageProblem",
     "given_names",
+    "given_settings",
     "limit_threads",
     "no_such_option",
     "option_names",
@@ -43,6 +44,7 @@ _OTHER_NAMES = {
     "--lr": "--learning-rate",
     "--model": "--backbone",
 }
+_NOT_OF_THE_RESULT = frozenset(("config", "cpu_threads", "output_dir", "overwrite"))  # options
 _NAMES_WIDTH = 36  # columns of the help for the names of options
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 
@@ -205,6 +207,11 @@ def given_names(context: typer.Context) -> set[str]:
     """Names of the options that stand on the command line or in its `--config` file."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+
+def given_settings(context: typer.Context) -> dict[str, object]:
+    """The options that decide what a command writes, as they were given: what a used folder is compared with."""
+    return {name: context.params[name] for name in sorted(given_names(context) - _NOT_OF_THE_RESULT)}
 
 
 def option_names(context: typer.Context) -> list[str]:

@@ -16,7 +16,7 @@ from ..files.json_lines import write_jsonl
 from ..files.outputs import refuse_existing, sole_writer
 from ..files.saving import replace_files
 from .corpora import CORPUS_FORMATS
-from .folders import standard_split
+from .folders import split_file_names, standard_split
 from .label_cells import join_labels
 from .label_lists import column_batches
 from .predictions import csv_writer, open_text
@@ -242,6 +242,12 @@ def _write_files(
         return [output]
     files = {f"{standard_split(split) or 'train'}{form.suffixes[0]}": rows for split, rows in splits.items()}
     _refuse_existing(output, list(files), overwrite)
+    stale = sorted({*split_file_names(output)} - {*files})
+    if stale:  # an old validation file would hold rows of the new training file
+        raise ConfigurationError(
+            f"{output} holds {', '.join(stale)} of an earlier conversion, which would be read beside "
+            f"{', '.join(files)}. Remove what is old, or choose another folder."
+        )
     with sole_writer(output, command=_COMMAND), replace_files(output) as folder:
         for file, rows in files.items():
             form.write(folder / file, rows)

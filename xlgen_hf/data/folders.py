@@ -33,7 +33,7 @@ from .options import RowOptions, shown_names
 from .tables import dataset_blocks, saved_splits
 from .text_files import iter_lines, line_list
 
-__all__ = ["SPLIT_NAMES", "choose_split", "folder_splits", "standard_split"]
+__all__ = ["SPLIT_NAMES", "choose_split", "folder_splits", "split_file_names", "standard_split"]
 
 SPLIT_NAMES = {
     "train": ("train", "trn"),
@@ -51,6 +51,11 @@ _LF_LABELS = ("lbl.json.gz", "lbl.json")
 _SPARSE_TEXTS = ("raw_data/{}.raw.txt", "{}_X.txt", "{}.raw.txt")
 _SPARSE_NAMES = ("raw_data/label.raw.txt", "Y.txt", "label.raw.txt")
 _SAVED = ("dataset_dict.json", "state.json")
+
+
+def split_file_names(folder: Path) -> list[str]:
+    """Names of the files in a folder that are read as splits of a data set; none if there is no folder."""
+    return [path.name for path in folder.iterdir() if _SPLIT_FILE.fullmatch(path.name)] if folder.is_dir() else []
 
 
 def standard_split(name: str) -> str:

@@ -117,7 +117,7 @@ def _read_csv(path: Path, options: RowOptions, usual: str = ",") -> Iterator[Blo
     encoding = detect_encoding(path, options.encoding, guess=True)
     delimiter = options.delimiter or _sniff_delimiter(path, encoding, options, usual)
     records = _csv_records(path, encoding, delimiter)
-    header = next(records, None)
+    header = next((record for record in records if record), None)
     if header is None:
         return
     names = [name.strip() for name in header]

@@ -298,7 +298,9 @@ def shared_texts(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarray] | None = None) -> list[Suspicion]:
-    """Texts of validation and test rows that are training rows, too: scores on them say little.
+    """Splits without labels, and texts of validation and test rows that are training rows, too.
+
+    Scores on such rows say little.
 
     Args:
         splits: rows by split; the first is the one that is learned from.
@@ -307,7 +309,16 @@ def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarra
     first, *others = splits
     if keys is None:
         keys = {name: text_keys(rows) for name, rows in splits.items()}
-    found = []
+    found = [
+        Suspicion(
+            "no_labels",
+            f"None of the {len(rows):,} rows of {name} has a label.",
+            "Check the column and the separator of the labels; nothing can be learned or measured on these rows.",
+            len(rows),
+        )
+        for name, rows in splits.items()
+        if len(rows) and "labels" in rows.column_names and not label_counts(rows)
+    ]
     for name in others:
         rows = shared_texts(keys[name], keys[first])
         if len(rows):

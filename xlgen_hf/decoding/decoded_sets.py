@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, get_args
 
@@ -93,6 +93,15 @@ class DecodingOptions:
                 f"pool={self.pool!r} has nothing to pool: greedy search finds one set. Give num_beams or num_samples."
             )
         return replace(self, num_beams=beams, pool=self.pool or (pool if own else "best"))
+
+    def changed(self) -> dict[str, object]:
+        """The values of a search that differ from the defaults."""
+        plain = DecodingOptions(min_candidates=self.min_candidates, seed=self.seed)
+        return {
+            one.name: getattr(self, one.name)
+            for one in fields(self)
+            if getattr(self, one.name) != getattr(plain, one.name)
+        }
 
     @property
     def is_greedy(self) -> bool:

@@ -78,7 +78,6 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "labels.trie.LabelTrie.greatest_below",
         "decoding.constraints.LabelSetConstraint._last_rank",
         "decoding.decoded_sets.DecodedSet.without",
-        "ranking.scored_labels.ScoredLabels.kept",
         "ranking.scored_labels.ScoredLabels.first",
         "ranking.scored_labels.ScoredLabels.without",
         "modeling_xlgen.XLGenForConditionalGeneration.from_backbone",

@@ -206,12 +206,11 @@ class Generator(ModelSource):
         return SetsBegin((), ordered, tokens) if closed is None else SetsBegin(closed, (), tokens)
 
     def _bounds(self, options: DecodingOptions) -> tuple[int, int]:
-        """Minimum and maximum number of labels of a set."""
-        config = self.model.config
-        return (
-            config.min_labels if options.min_labels is None else options.min_labels,
-            config.max_labels if options.max_labels is None else options.max_labels,
-        )
+        """Minimum and maximum number of labels of a set; the model's own bounds give way to one that is asked for."""
+        config, lower, upper = self.model.config, options.min_labels, options.max_labels
+        if lower is None:
+            lower = config.min_labels if upper is None else min(config.min_labels, upper)
+        return lower, max(config.max_labels, lower) if upper is None else upper
 
     def add_input_candidates(
         self,

@@ -387,8 +387,13 @@ class Predictor:
         why = head if is_head else "this model has none"
         if open_vocabulary:
             raise ConfigurationError(f"Only a generator spells names that are not labels; {why}.")
-        if decoding is not None and decoding != DecodingOptions(min_candidates=decoding.min_candidates):
-            raise ConfigurationError(f"{decoding} is how a generator searches; {why}.")
+        unused = {} if decoding is None else decoding.changed()
+        if unused:
+            named = ", ".join(f"{name}={value!r}" for name, value in unused.items())
+            raise ConfigurationError(
+                f"{named}: that is for a generator's search; {why}. Leave it out; top_k (--top-k) sets a number of "
+                "labels."
+            )
         return self.source
 
     @property
@@ -414,14 +419,15 @@ class Predictor:
 
     def _pool(self, source: CandidateSource, batch: TextBatch) -> ScoredLabels:
         """Sources, union, features, fusion; or the one source, calibrated."""
-        own = rank_further(source, batch, 0 if isinstance(source, ModelSource) else self._pool_depth)
+        fusion, depth = self.score_model.fusion, 0 if isinstance(source, ModelSource) else self._pool_depth
+        own = rank_further(source, batch, depth, in_context=fusion is not None and not is_generator(source))
         own = self.score_model.calibrate(own, self.label_space.counts)
-        fusion = self.score_model.fusion
         if fusion is None:
             return own
         sources = self.score_model.sources
         candidates, values = candidate_values(source, own, sources, batch, fusion.candidates_per_source, fusion.inputs)
-        return fusion.fuse(candidates, values, self.label_space.counts)
+        fused = fusion.fuse(candidates, values, self.label_space.counts)
+        return fused if batch.allowed is None else fused.kept(np.isin(fused.labels, batch.allowed))
 
     def to_predictions(self, scored: ScoredLabels, ranked: RankedTexts) -> list[LabelPrediction]:
         """Names and scores of the chosen labels, and what guided them.
@@ -475,10 +481,16 @@ def candidate_values(
         depth: labels of a text that each further source contributes.
         features: what the model has to say of all candidates, by name; all that it can if None.
     """
-    ranked = {name: rank_further(other, batch, depth) for name, other in others.items()}
+    ranked = {name: rank_further(other, batch, depth, in_context=True) for name, other in others.items()}
     if "retrieval" in ranked:
         own = replace(own, parts={})  # a candidate head's parts are what retrieval says of fewer candidates
     candidates, values = union({**ranked, name_of_source(source): own})
+    best = "retrieval" if "retrieval" in values else name_of_source(source)
+    for name, other in others.items():
+        # Trees cannot rank a label that came after them, which must not count against it: it counts as the best
+        # other source has it.
+        came_later = np.isin(candidates.labels, getattr(other, "added", ()))
+        values[name][came_later] = values[best][came_later]
     if isinstance(source, ModelSource):
         values |= source.features(batch, candidates, features)
     return candidates, values

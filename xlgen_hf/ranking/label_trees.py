@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -57,7 +57,12 @@ _TREES_FORM = Fields[_TreesContent](
     {"settings": _SETTINGS, "terms": strings(min_length=1, unique=True)}, format_version=1, made_by="xlgen index"
 )
 _TENSORS = Tensors(
-    {"idf": tensor(np.float32, "F"), "labels": tensor(np.int64, "C", minimum=-1, maximum="L-1")},
+    {
+        "idf": tensor(np.float32, "F"),
+        "labels": tensor(np.int64, "C", minimum=-1, maximum="L-1"),
+        "added": tensor(np.int64, "A", minimum=0, maximum="L-1"),
+    },
+    optional=["added"],
     not_empty=["C"],
     made_by="xlgen index",
 )
@@ -117,6 +122,7 @@ class LabelTrees:
             were merged have the same one.
         trees: the model of Omikuji.
         beam_size: nodes per level from which prediction continues, at least 1.
+        added: ids of labels that came after the training: that they are not ranked says nothing, `(A,)`.
     """
 
     settings: TfidfSettings
@@ -124,6 +130,7 @@ class LabelTrees:
     labels: np.ndarray
     trees: TreeModel
     beam_size: int = 10
+    added: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
     def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
         """The best labels of each text, at most `k`; see [`CandidateSource`].
@@ -177,7 +184,8 @@ class LabelTrees:
         }
         _TREES_FORM.write(folder / _SETTINGS_FILE, {"settings": settings, "terms": terms})
         idf = np.asarray(self.vectorizer.idf_, dtype=np.float32)
-        _TENSORS.write(folder / _TENSORS_FILE, {"idf": idf, "labels": self.labels.astype(np.int64)})
+        arrays: dict[str, np.ndarray] = {"idf": idf, "labels": self.labels.astype(np.int64), "added": self.added}
+        _TENSORS.write(folder / _TENSORS_FILE, arrays)
         with quiet_omikuji(f"Omikuji cannot write to {folder}", ModelFolderError):
             self.trees.save(str(folder / _TREES_FOLDER))
 
@@ -188,7 +196,8 @@ class LabelTrees:
         text had is never among what they rank.
         """
         labels = np.where(self.labels >= 0, change.target[self.labels], _NO_LABEL)
-        return replace(self, labels=labels)
+        added = np.union1d(change.target[self.added], np.flatnonzero(change.origin < 0))
+        return replace(self, labels=labels, added=added[added >= 0].astype(np.int64))
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LabelTrees:
@@ -223,7 +232,8 @@ class LabelTrees:
                 f"{folder}: the trees rank more columns than the {len(tensors['labels'])} labels in {_TENSORS_FILE}; "
                 "they are of different trainings. Make them again."
             )
-        return cls(settings, vectorizer, tensors["labels"], trees, given["beam_size"])
+        added = tensors.get("added", np.zeros(0, dtype=np.int64))
+        return cls(settings, vectorizer, tensors["labels"], trees, given["beam_size"], added)
 
 
 def load_trees(folder: Path, threads: int, advice: str = "") -> TreeModel:

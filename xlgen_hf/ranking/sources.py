@@ -111,18 +111,23 @@ def check_allowed(allowed: np.ndarray | None, labels: int) -> None:
         raise ConfigurationError(f"allowed holds {wrong}; the ids of the {labels:,} labels are 0 to {labels - 1}.")
 
 
-def rank_further(source: CandidateSource, batch: TextBatch, k: int) -> ScoredLabels:
+def rank_further(source: CandidateSource, batch: TextBatch, k: int, *, in_context: bool = False) -> ScoredLabels:
     """The best labels of each text out of those that are allowed and that it does not have already.
 
     Args:
         source: the source.
         batch: the texts.
         k: labels for each text; 0 for what a generator's own search finds.
+        in_context: give the best of all labels, too, for who compares a score with the others of its text.
     """
+    given = max(map(len, batch.given), default=0) if k else 0
+    found, wide = source.rank(batch, k + given, batch.allowed), in_context and batch.allowed is not None
+    if wide:
+        found = source.rank(batch, k + given, None).followed_by(found, 2 * (k + given))
     if not batch.given:
-        return source.rank(batch, k, batch.allowed)
-    found = source.rank(batch, k + max(map(len, batch.given)) if k else 0, batch.allowed).without(batch.given)
-    return found.first(k) if k else found
+        return found
+    found = found.without(batch.given)
+    return found if wide or not k else found.first(k)
 
 
 class CandidateSource(Protocol):
