@@ -7,7 +7,7 @@ import unicodedata
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 from tiny import make_bert_tokenizer
@@ -189,3 +189,17 @@ def test_what_a_training_says_of_its_splits(caplog):
     caplog.clear()
     log_split_suspicions({"train": train})
     assert caplog.messages == []
+
+
+def test_a_split_without_labels_is_looked_at():
+    features = Features({"text": Value("string"), "labels": List(Value("string"))})
+    empty = Dataset.from_dict({"text": ["d", "e", "f"], "labels": [[]] * 3}, features=features)
+    splits = {"train": rows_of([["organ"]] * 3), "validation": empty}
+    (found,) = split_suspicions(splits)
+    assert found.kind == "no_labels" and found.message == "None of the 3 rows of validation has a label."
+
+
+def test_empty_lines_before_the_header_of_a_table_are_passed_over(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("\n\ntext,labels\na b c,x;y\nd e f,x\n", encoding="utf-8")
+    assert load_rows(str(path))["labels"][:] == [["x", "y"], ["x"]]

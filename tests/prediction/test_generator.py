@@ -131,6 +131,13 @@ def test_batching_changes_nothing_and_every_set_is_valid(make, family, options):
         assert one.scores == pytest.approx(other.scores, abs=1e-4)
 
 
+def test_the_model_s_own_bounds_give_way_to_those_that_are_asked_for(make):
+    model, processor = make("bert", min_labels=3, max_labels=4)
+    for number, options in ((2, {"max_labels": 2}), (5, {"min_labels": 5})):
+        found = model.predict(TEXTS, processor, decoding=DecodingOptions(**options))
+        assert [len(one.labels) for one in found] == [number] * len(TEXTS)
+
+
 def test_allowed_labels_alone_are_predicted(make):
     model, processor = make("bert")
     allowed = np.array([1, 4])

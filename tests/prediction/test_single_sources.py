@@ -153,6 +153,14 @@ def test_a_label_has_its_score_whichever_labels_are_allowed(make_source, label_s
             assert one.scores == pytest.approx([scores[label] for label in one.labels])
 
 
+def test_wrong_inputs_are_named(make_source, label_space):
+    predictor = Predictor(label_space, make_source("retrieval"))
+    with pytest.raises(TypeError, match="Text 2 is None; a string is needed"):
+        predictor.predict(["organs", None])
+    with pytest.raises(ConfigurationError, match="batch_size=0; it must be an integer >= 1"):
+        predictor.predict(TEXTS, batch_size=0)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_options_of_a_generator_are_refused(make_source, label_space, kind):
     predictor = Predictor(label_space, make_source(kind))

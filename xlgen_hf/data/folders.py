@@ -80,7 +80,12 @@ def choose_split(available: Sequence[str], wanted: str | None, source: str) -> s
     for name in available:
         if standard_split(name) == standard_split(wanted):
             return name
-    raise DataError(f"It has no split {wanted!r}, only {shown_names(available)}.", file=source)
+    advice = (
+        f" `xlgen convert {source} rows.jsonl` writes the rows of one split into a file."
+        if len(available) == 1
+        else ""
+    )
+    raise DataError(f"It has no split {wanted!r}, only {shown_names(available)}.{advice}", file=source)
 
 
 def folder_splits(folder: Path, options: RowOptions, require_labels: bool = True) -> Splits:

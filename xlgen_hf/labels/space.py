@@ -220,7 +220,7 @@ class LabelSpace:
         hint = f" Close names: {near}." if near else ""
         if same is not None:  # as ASCII, since they may look the same
             hint = f" There is {same!a}, which differs from {name!a} in {name_difference(name, same)}."
-        return f"{name!r} is none of the {len(self)} labels.{hint} Add it to the vocabulary file, or leave it out."
+        return f"{name!r} is none of the {len(self)} labels.{hint} Correct it, leave it out, or add it to the labels."
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Label ids -> label names."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
+from ..errors import ConfigurationError
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import SCORES, TextBatch
 
@@ -170,6 +171,8 @@ class ModelSource(ABC):
 
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Numbers of the texts of each batch, longest texts first."""
+    if batch_size < 1:
+        raise ConfigurationError(f"batch_size={batch_size}; it must be an integer >= 1.")
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
 

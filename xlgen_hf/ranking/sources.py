@@ -65,12 +65,15 @@ class TextBatch(Sequence[str]):
         """The batch itself, or one of plain texts.
 
         Raises:
-            TypeError: if a single string is given.
+            TypeError: if a single string is given, or one of the texts is none.
         """
         if isinstance(texts, TextBatch):
             return texts
         if isinstance(texts, str):
             raise TypeError("A list of texts is needed; put a single text into a list.")
+        wrong = next((row for row, text in enumerate(texts, 1) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise TypeError(f"Text {wrong} is {texts[wrong - 1]!r}; a string is needed.")
         return cls(texts)
 
     def __len__(self) -> int:
