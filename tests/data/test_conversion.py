@@ -232,3 +232,11 @@ def test_single_labels_of_repeated_texts_are_not_taken_for_a_long_table(tmp_path
     rows = [{"text": "a", "labels": ["x"]}, {"text": "a", "labels": ["y"]}]
     write_rows({"": rows_of(rows)}, tmp_path / "rows.csv")
     assert read(tmp_path / "rows.csv") == rows
+
+
+def test_annif_gets_the_uris_of_concepts(tmp_path):
+    ids = {"metals": "http://example.org/4", "planets": "7"}  # the second is no URI
+    write_rows({"train": rows_of([{"text": "a", "labels": ["metals", "other"]}])}, tmp_path, "annif", vocabulary=ids)
+    lines = (tmp_path / "vocab.tsv").read_text(encoding="utf-8").splitlines()
+    assert lines == ["<http://example.org/4>\tmetals", "<urn:label:other>\tother", "<urn:label:planets>\tplanets"]
+    assert (tmp_path / "train.tsv").read_text(encoding="utf-8") == "a\t<http://example.org/4> <urn:label:other>\n"

@@ -65,7 +65,7 @@ def convert(
     """Convert rows between formats, split them, remove labels. What a format cannot hold is refused by name."""
     from ..data.conversion import format_of, write_rows
     from ..data.suspicion import label_counts
-    from ..labels.vocabulary import vocabulary_labels
+    from ..labels.vocabulary import Vocabulary
     from .console import print_table, results
 
     format_of(output, to)  # before the rows are read
@@ -77,7 +77,8 @@ def convert(
         parts = {name: part.remove_columns(group_column) for name, part in parts.items()}
     if join_lines:
         parts = {name: _joined(part) for name, part in parts.items()}
-    vocabulary = vocabulary_labels(chosen_vocabulary(labels, rows)) or ()
+    chosen = chosen_vocabulary(labels, rows)
+    vocabulary = chosen.ids if isinstance(chosen, Vocabulary) else chosen or ()
     files = write_rows(parts, output, to, vocabulary=vocabulary, overwrite=overwrite)
     results().print(f"Written to {output}, files: {len(files):,}", markup=False, soft_wrap=True)
     shown = [[name or "all", f"{len(part):,}", f"{len(label_counts(part)):,}"] for name, part in parts.items()]

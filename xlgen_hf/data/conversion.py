@@ -198,7 +198,8 @@ def write_rows(
         splits: rows by split, with `text`, `labels` and perhaps further columns; `""` names the only one of a file.
         output: a file for one split in one of the file formats, else a folder.
         form: one of `CONVERT_FORMATS`; by default what the name of the output says.
-        vocabulary: label names beyond those of the rows, for formats that list the labels.
+        vocabulary: label names beyond those of the rows, for formats that list the labels; or label names and the
+            ids of their concepts, which Annif's format writes where they are URIs.
         overwrite: whether files that are there already are replaced.
 
     Returns:
@@ -209,7 +210,7 @@ def write_rows(
         ConfigurationError: if files are there already, another process writes them, or the format is unknown or needs
             a folder.
     """
-    output, vocabulary = Path(output), list(vocabulary)
+    output, vocabulary = Path(output), vocabulary if isinstance(vocabulary, Mapping) else list(vocabulary)
     form = format_of(output, form)
     is_file = form in _FILE_FORMATS and output.name.lower().endswith(_FILE_FORMATS[form].suffixes)
     if is_file and len(splits) > 1:

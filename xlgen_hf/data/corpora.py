@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -19,7 +20,8 @@ __all__ = ["CORPUS_FORMATS", "CorpusFormat"]
 
 _SHORT = {"train": "trn", "validation": "val", "test": "tst"}
 _BREAKS = "\r\n\0"
-_URN = "<urn:label:{}>"  # Annif needs a URI for each subject; this one follows from the name
+_URN = "<urn:label:{}>"  # Annif needs a URI for each subject; this one follows from a name that stands for no concept
+_URI = re.compile(r"[A-Za-z][\w+.-]*:[^\s<>]+")
 
 Rows = Mapping[str, "Dataset"]
 
@@ -28,7 +30,8 @@ class CorpusFormat(NamedTuple):
     """A layout of a folder.
 
     Attributes:
-        write: writes the splits into a folder, with label names beyond those of the rows; returns the files.
+        write: writes the splits into a folder, with label names beyond those of the rows, or these with the ids of
+            their concepts; returns the files.
         problem: what the layout cannot hold, None for nothing.
         files: the files of some splits that must not be there.
     """
@@ -108,17 +111,21 @@ def _write_lines(path: Path, lines: Iterable[str]) -> Path:
 # ---------------------------------------------------------------------------------------------------- Annif
 
 
-def _uri(name: str) -> str:
-    return _URN.format(quote(name, safe=""))
+def _uris(names: Iterable[str], vocabulary: Iterable[str]) -> dict[str, str]:
+    """The URI of each label: its concept's where that has one."""
+    ids = vocabulary if isinstance(vocabulary, Mapping) else {}
+    return {
+        name: f"<{ids[name]}>" if _URI.fullmatch(ids.get(name, "")) else _URN.format(quote(name, safe=""))
+        for name in names
+    }
 
 
 def _write_annif(folder: Path, splits: Rows, vocabulary: Iterable[str]) -> list[Path]:
-    names = _label_names(splits, vocabulary)
-    written = [_write_lines(folder / "vocab.tsv", (f"{_uri(name)}\t{name}" for name in names))]
+    uris = _uris(_label_names(splits, vocabulary), vocabulary)
+    written = [_write_lines(folder / "vocab.tsv", (f"{uri}\t{name}" for name, uri in uris.items()))]
     for split, rows in splits.items():
-        lines = (
-            f"{text}\t{' '.join(map(_uri, labels))}" for text, labels in zip(_texts(rows), _labels(rows), strict=True)
-        )
+        pairs = zip(_texts(rows), _labels(rows), strict=True)
+        lines = (f"{text}\t{' '.join(uris[label] for label in labels)}" for text, labels in pairs)
         written.append(_write_lines(folder / f"{split}.tsv", lines))
     return written
 
