@@ -163,7 +163,7 @@ class RowShaper:
             names += [given] if given in block.columns else [part.strip() for part in given.split(",")]
         sources = {_TEXT: self.options.texts, _LABELS: (self.options.labels,)}
         for name in names:
-            self._demand(block, name, "--id-column or --keep-columns", "id_column or keep_columns")
+            self._demand(block, name, "--id-column, --keep-columns, --by, --group-column", "id_column or keep_columns")
             if name in sources and sources[name] != (name,):
                 raise ConfigurationError(
                     f"The column {name!r} cannot be kept with the {name!r} made of {list(sources[name])}; rename it."

@@ -330,14 +330,18 @@ def _warn_of_other_names(predicted: Sequence[Sequence[str]], true: pa.ChunkedArr
 
 def _reliability(given: Predictions, true: pa.ChunkedArray, path: str | Path) -> ReliabilityTable | None:
     """How often predicted labels are true, by score; None where there are no scores that could be probabilities."""
-    scores = np.array([score for row in given.scores or () for score in row], dtype=np.float64)
+    if given.scores is None:
+        return None
+    pairs = zip(given.labels, given.scores, strict=True)
+    rows = [dict(zip(labels[::-1], values[::-1], strict=True)) for labels, values in pairs]  # a label counts once
+    scores = np.array([score for row in rows for score in row.values()], dtype=np.float64)
     if not len(scores):
         return None
     if not ((scores >= 0) & (scores <= 1)).all():
         logger.warning("%s: `scores` are outside [0, 1], so not probabilities; calibration is not measured.", path)
         return None
     references = map(set, true.to_pylist())
-    correct = [label in row for labels, row in zip(given.labels, references, strict=True) for label in labels]
+    correct = [label in truth for row, truth in zip(rows, references, strict=True) for label in row]
     return reliability_table(scores, np.array(correct))
 
 

@@ -16,7 +16,14 @@ from ..prediction.encoding import Encoded, GeneratorModel, ModelSource
 from ..prediction.generator import Generator
 from ..prediction.predictor import Predictor, candidate_values
 from ..processing_xlgen import EncodedText, XLGenProcessor
-from ..ranking.fitting import calibrated_model, decided_sets, fit_fusion, weighed_model, with_confidence
+from ..ranking.fitting import (
+    MIN_RIGHT_CANDIDATES,
+    calibrated_model,
+    decided_sets,
+    fit_fusion,
+    weighed_model,
+    with_confidence,
+)
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import SavedSource, TextBatch
@@ -262,6 +269,13 @@ def fuse_sources(
         candidates, values = candidate_values(source, own, sources, batch, candidates_per_source, features)
         blocks.append(ScoredLabels(candidates.start, candidates.labels, candidates.scores, candidates.chosen, values))
     found = ScoredLabels.concatenated(blocks).take(np.argsort(order))
+    right = int(found.correct(references).sum())
+    if right < MIN_RIGHT_CANDIDATES:
+        logger.warning(
+            "%d candidates are right on the validation rows; weights that are learned from less than %d may fit these "
+            "rows alone.",
+            *(right, MIN_RIGHT_CANDIDATES),
+        )
     fusion, rule, thresholds = fit_fusion(found, found.parts, references, counts, candidates_per_source)
     model = ScoreModel(calibrator, fusion, rule, thresholds, sources)
     return with_confidence(model, fusion.fuse(found, found.parts, counts), references)
