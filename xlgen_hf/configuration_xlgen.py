@@ -188,8 +188,8 @@ class XLGenConfig(PreTrainedConfig):
         """Check the settings that a person chose, and whether they agree."""
         check_values(ModelSettings, {one.name: getattr(self, one.name) for one in fields(ModelSettings)})
         check_label_bounds(self.min_labels, self.max_labels)
-        for name, least in (("num_beams", 1), ("min_clusters", 0)):
-            if getattr(self, name) < least:
+        for name, least in (("num_beams", 1), ("min_clusters", 0), ("num_end_tokens", 0)):
+            if (getattr(self, name) or 0) < least:
                 raise ConfigurationError(f"{name}={getattr(self, name)}; it must be an integer >= {least}.")
         if self.has_clusters and self.num_clusters < 1:
             raise ConfigurationError(

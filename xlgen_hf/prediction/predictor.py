@@ -486,10 +486,10 @@ def candidate_values(
         own = replace(own, parts={})  # a candidate head's parts are what retrieval says of fewer candidates
     candidates, values = union({**ranked, name_of_source(source): own})
     best = "retrieval" if "retrieval" in values else name_of_source(source)
-    for name, other in others.items():
-        # Trees cannot rank a label that came after them, which must not count against it: it counts as the best
-        # other source has it.
-        came_later = np.isin(candidates.labels, getattr(other, "added", ()))
+    for name, one in {**others, name_of_source(source): source}.items():
+        # Trees cannot rank a label that came after them, which must not count against it: retrieval's score stands
+        # for theirs.
+        came_later = np.isin(candidates.labels, getattr(one, "added", ()))
         values[name][came_later] = values[best][came_later]
     if isinstance(source, ModelSource):
         values |= source.features(batch, candidates, features)
