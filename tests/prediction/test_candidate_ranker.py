@@ -102,7 +102,7 @@ def test_a_model_without_generation_predicts_without_its_decoder(make):
         assert one.scores[: len(best)] == pytest.approx(best, abs=1e-5)
     again = predictor.predict(TEXTS, batch_size=2)
     assert [one.labels for one in again] == [one.labels for one in predictor.predict(TEXTS)]
-    with pytest.raises(ConfigurationError, match="a generator searches; this model predicts with its candidate head"):
+    with pytest.raises(ConfigurationError, match="a generator's search; this model predicts with its candidate head"):
         predictor.predict(TEXTS, decoding=DecodingOptions(num_beams=3))
     with pytest.raises(ConfigurationError, match="Only a generator spells names"):
         predictor.predict(TEXTS, open_vocabulary=True)
@@ -316,7 +316,8 @@ def test_commands_train_the_head_alone_and_fuse_it(checkpoints, rows, tmp_path, 
     assert "candidate_head" in processor.score_model.fusion.weights
     assert all(one.labels for one in model.predict(ROW_TEXTS, processor))
     capsys.readouterr()
-    assert main([*fuse, "--predict-with", "generator", "--candidate-scores", "candidate_head"]) == 1
+    wrong = ["--predict-with", "generator", "--candidate-scores", "candidate_head"]
+    assert main([*fuse, *wrong, "--overwrite"]) == 1
     assert "only the candidate head of this model was trained" in capsys.readouterr().err
 
 

@@ -334,7 +334,7 @@ def test_commands_train_fuse_and_predict(checkpoints, rows, tmp_path, capsys):
                  "--validation-file", str(data), "--output-dir", str(tmp_path / "no")]) == 1  # fmt: skip
     assert f"leave --retriever {tmp_path / 'index'} out" in capsys.readouterr().err
     again = ["hybrid", "--model", str(tmp_path / "rcl"), "--validation-file", str(data), "--output-dir",
-             str(tmp_path / "hybrid"), "--linear", "bonsai"]  # fmt: skip
+             str(tmp_path / "hybrid"), "--overwrite", "--linear", "bonsai"]  # fmt: skip
     fewer = tmp_path / "fewer.jsonl"
     write_jsonl(fewer, rows.select(range(5)))
     for file, is_reported in ((fewer, True), (data, False)):
