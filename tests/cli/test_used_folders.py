@@ -43,6 +43,13 @@ def test_another_precision_does_not_replace_an_export(files, checkpoints, capsys
     assert "precision is 'int8', was 'float32'" in capsys.readouterr().err
 
 
+def test_an_old_split_of_annif_does_not_stay_beside_new_ones(files, capsys):
+    convert = ["convert", str(files / "train.jsonl"), str(files / "data"), "--to", "annif"]
+    assert main([*convert, "--split", "0.5,0.25,0.25"]) == 0
+    assert main([*convert, "--split", "0.5,0.5", "--overwrite"]) != 0
+    assert "holds validation.tsv of an earlier conversion" in capsys.readouterr().err
+
+
 def test_another_conversion_leaves_no_old_split_beside_the_new_ones(files, capsys):
     convert = ["convert", str(files / "train.jsonl"), str(files / "data")]
     assert main([*convert, "--split", "0.5,0.25,0.25"]) == 0

@@ -224,6 +224,7 @@ def write_rows(
     if found is not None:
         raise DataError(f"The format {form} cannot hold {found}.", file=output)
     _refuse_existing(output, corpus.files(list(names)), overwrite)
+    _refuse_old_splits(output, corpus.files(list(names)))
     with sole_writer(output, command=_COMMAND), replace_files(output) as folder:
         return [output / path.relative_to(folder) for path in corpus.write(folder, names, vocabulary)]
 
@@ -243,12 +244,7 @@ def _write_files(
         return [output]
     files = {f"{standard_split(split) or 'train'}{form.suffixes[0]}": rows for split, rows in splits.items()}
     _refuse_existing(output, list(files), overwrite)
-    stale = sorted({*split_file_names(output)} - {*files})
-    if stale:  # an old validation file would hold rows of the new training file
-        raise ConfigurationError(
-            f"{output} holds {', '.join(stale)} of an earlier conversion, which would be read beside "
-            f"{', '.join(files)}. Remove what is old, or choose another folder."
-        )
+    _refuse_old_splits(output, list(files))
     with sole_writer(output, command=_COMMAND), replace_files(output) as folder:
         for file, rows in files.items():
             form.write(folder / file, rows)
@@ -260,6 +256,16 @@ def _refuse_existing(folder: Path, names: Sequence[str], overwrite: bool) -> Non
         if (folder / name).is_dir():  # old documents would stay among the new ones
             raise ConfigurationError(f"{folder / name} is there already. Remove it, or choose another folder.")
         refuse_existing(folder / name, overwrite=overwrite)
+
+
+def _refuse_old_splits(folder: Path, names: Sequence[str]) -> None:
+    """Refuse a folder with splits beside those to be written: an old one may hold rows of the new training file."""
+    old = sorted({*split_file_names(folder)} - {*names})
+    if old:
+        raise ConfigurationError(
+            f"{folder} holds {', '.join(old)} of an earlier conversion, which would be read beside "
+            f"{', '.join(names)}. Remove what is old, or choose another folder."
+        )
 
 
 def join_lines(rows: Dataset) -> tuple[Dataset, int]:
