@@ -54,9 +54,9 @@ shown = ("micro_f1", "macro_f1", "precision_at_1")
 print(sys.argv[1].rpartition("/")[2], *(f"{name} {scores[name]:.4f}" for name in shown), flush=True)' "$out/$1"
 }
 
-[[ -e "$out/bonsai/score_model.json" ]] || xlgen index "${rows[@]}" --method bonsai --output-dir "$out/bonsai"
+[[ -e "$out/bonsai/score_model.json" ]] || xlgen index "${rows[@]}" --method bonsai --output-dir "$out/bonsai" > /dev/null
 scores bonsai
-[[ -e "$out/index/score_model.json" ]] || xlgen index "${rows[@]}" --epochs 0 --dtype auto --output-dir "$out/index"
+[[ -e "$out/index/score_model.json" ]] || xlgen index "${rows[@]}" --epochs 0 --dtype auto --output-dir "$out/index" > /dev/null
 scores index
-[[ -e "$out/hybrid/score_model.json" ]] || xlgen hybrid --model "$out/index" --linear bonsai "${rows[@]}" --output-dir "$out/hybrid"
+[[ -e "$out/hybrid/score_model.json" ]] || xlgen hybrid --model "$out/index" --linear bonsai "${rows[@]}" --output-dir "$out/hybrid" > /dev/null
 scores hybrid
