@@ -363,6 +363,13 @@ def test_ids_that_do_not_match(tmp_path, grouped, ids, message):
         run_evaluate(**grouped, rows=RowOptions(id_column="id"))
 
 
+def test_scores_that_are_not_in_order_are_counted(files, caplog):
+    rows = [{"labels": labels, "scores": sorted(scores)} for labels, scores in zip(PREDICTIONS, SCORES, strict=True)]
+    write_rows(files["predictions"], rows)
+    run_evaluate(**files)
+    assert "predictions.jsonl: the scores of 2 of 4 rows rise somewhere. Ranking scores take the labels" in caplog.text
+
+
 def test_look_alikes_between_predictions_and_references(tmp_path, files, caplog):
     write_rows(files["predictions"], [{"labels": ["Cats"]}] * 4)
     run_evaluate(**files)

@@ -55,3 +55,16 @@ def test_parts_that_occur_on_their_own():
     assert looks_joined(["a, b", "b, a"], ",")
     assert not looks_joined(["Bach, Johann", "Händel, Georg", "Verdi, Giuseppe"], ",")
     assert not looks_joined(["a", "b"], ",")
+
+
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [("[ 4 20]", [4, 20]), ("[4]", [4]), ("[10\n -2]", [10, -2]), ("['a' 'b c']", ["a", "b c"]), ("[]", [])],
+)
+def test_lists_as_numpy_prints_them(cell, expected):
+    assert split_cell(cell, "|") == expected
+
+
+def test_a_shortened_list_is_no_list():
+    with pytest.raises(CellError, match="numpy printed it shortened"):
+        split_cell("[ 1  2 ... 8  9]", "|")

@@ -30,6 +30,7 @@ _JOINED_FRACTION = 0.4
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _PRINTED = re.compile(rf"[\[({{](?:\s*{_LITERAL}(?:\s*,)?)*\s*[\])}}]", re.DOTALL)
 _LITERALS = re.compile(_LITERAL, re.DOTALL)
+_PRINTED_NUMBERS = re.compile(r"\[\s*-?\d+(?:\s+-?\d+)*\s*\]")
 _SHOWN = 80
 
 
@@ -81,6 +82,8 @@ def _parse_list(cell: str, separator: str) -> list[object]:
         return parsed
     if _is_printed(cell):
         return _literals(cell)
+    if _PRINTED_NUMBERS.fullmatch(cell):
+        return [int(number) for number in cell[1:-1].split()]
     cut = " numpy printed it shortened; write the whole list." if " ... " in cell else ""
     example = separator or DEFAULT_SEPARATOR
     raise CellError(

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -211,6 +212,15 @@ def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Pr
     if len(given.labels) != len(true.labels):
         message = f"{len(given.labels)} predictions for the {len(true.labels)} rows of {true.name}"
         raise DataError(f"{message}; give one for each row.", file=predictions)
+    rising = sum(any(score < later for score, later in pairwise(of_row)) for of_row in given.scores or ())
+    if rising:
+        logger.warning(
+            "%s: the scores of %d of %d rows rise somewhere. Ranking scores take the labels in the order of the file; "
+            "sort them by score, the best first, if that is not their order.",
+            predictions,
+            rising,
+            len(given.labels),
+        )
     return given
 
 
