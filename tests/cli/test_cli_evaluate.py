@@ -363,6 +363,15 @@ def test_ids_that_do_not_match(tmp_path, grouped, ids, message):
         run_evaluate(**grouped, rows=RowOptions(id_column="id"))
 
 
+def test_an_id_of_several_references_is_refused(tmp_path, grouped):
+    references = [{"id": number, "labels": ["cats"]} for number in (1, 2, 2)]
+    grouped["references"] = write_rows(tmp_path / "twice.jsonl", references)
+    predictions = [{"id": number, "labels": ["cats"]} for number in (1, 2, 3)]
+    grouped["predictions"] = write_rows(tmp_path / "others.jsonl", predictions)
+    with pytest.raises(DataError, match=r"twice\.jsonl: The id '2' is that of several rows"):
+        run_evaluate(**grouped, rows=RowOptions(id_column="id"))
+
+
 def test_scores_that_are_not_in_order_are_counted(files, caplog):
     rows = [{"labels": labels, "scores": sorted(scores)} for labels, scores in zip(PREDICTIONS, SCORES, strict=True)]
     write_rows(files["predictions"], rows)

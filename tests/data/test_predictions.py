@@ -24,7 +24,7 @@ PREDICTIONS = [
     LabelPrediction([], []).to_dict(),
     LabelPrediction(["a|b"], [0.125]).to_dict(),
 ]
-FILES = [f"out{suffix}" for suffix in PREDICTION_FORMATS]
+FILES = [f"out{suffix}" for suffix in (*PREDICTION_FORMATS, *map(str.upper, PREDICTION_FORMATS))]
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -112,6 +112,15 @@ def test_ids_that_are_not_unique_are_reported(caplog):
     assert "the column 'id' does not identify a row: different values: 1, rows: 2" in caplog.text
 
 
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_rows_of_one_label_each_without_an_id_stay_alone(nothing):
+    ids = ["1", nothing, "2", "1", nothing, "1"]
+    rows = [{"id": one, "text": f"text {one or number}", "labels": str(number)} for number, one in enumerate(ids)]
+    found = load_rows(rows, id_column="id", layout="long")
+    assert found["labels"][:] == [["0", "3", "5"], ["1"], ["2"], ["4"]]
+    assert found["id"][:] == ["1", nothing, "2", nothing]
+
+
 def test_joined_texts_may_lack_a_part_but_not_all():
     rows = [{"title": "a", "labels": ["x"]}, {"title": None, "abstract": "b", "labels": ["x"]}]
     assert load_rows(rows, text_column=["title", "abstract"], text_separator=". ")["text"][:] == ["a", "b"]

@@ -79,6 +79,8 @@ def test_groups_stay_together():
     works, texts = ([set(part[name][:]) for part in parts] for name in ("work", "text"))
     assert not works[0] & works[1]
     assert not texts[0] & texts[1]
+    unknown = rows.remove_columns("work").add_column("work", [None, ""] * 150)  # rows without a group stand alone
+    assert [len(part) for part in split_rows(unknown, [0.7, 0.3], group_column="work")] == [210, 90]
     with pytest.raises(ConfigurationError, match="There is no column 'author' to group by"):
         split_rows(rows, [0.5, 0.5], group_column="author")
     with pytest.raises(ConfigurationError, match="would have no rows: 1 groups of rows must stay together"):

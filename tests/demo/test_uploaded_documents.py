@@ -67,6 +67,19 @@ def test_docx(tmp_path):
     assert read_document(tmp_path / "a.docx", 1000).text.split() == ["Rye", "bread", "and", "oats"]
 
 
+@pytest.mark.parametrize("first", ["", "Title"])
+def test_empty_paragraphs_do_not_end_a_document(tmp_path, first):
+    docx = pytest.importorskip("docx", reason="the extra `documents` is not installed")
+    document = docx.Document()
+    for text in (first, *[" "] * 300, "Rye bread"):
+        document.add_paragraph(text)
+    document.save(str(tmp_path / "a.docx"))
+    whole = read_document(tmp_path / "a.docx", 1000)
+    assert (whole.text.split(), whole.is_whole) == ([*first.split(), "Rye", "bread"], True)
+    cut = read_document(tmp_path / "a.docx", 6)
+    assert (cut.text.split(), cut.is_whole) == ([first or "Rye br"] if first else ["Rye", "br"], False)
+
+
 def bomb(path):
     """A Word file of some kilobytes with much of one letter."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("word/document.xml", "w") as part:

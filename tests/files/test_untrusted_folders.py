@@ -59,6 +59,13 @@ def test_a_bound_on_layers_may_exceed_their_number(tmp_path):
         load_config(tmp_path, most_layers=1)
 
 
+def test_experts_are_made_one_by_one(tmp_path):
+    backbone = Qwen3Config(vocab_size=20, hidden_size=8, num_hidden_layers=2, num_experts=10**9)
+    XLGenConfig(backbone=backbone, variant="base").save_pretrained(tmp_path)
+    with pytest.raises(ModelFolderError, match="num_experts=1000000000; at most 10000 are allowed"):
+        load_config(tmp_path)
+
+
 @pytest.fixture
 def folder(make_model, tmp_path):
     """A good folder."""

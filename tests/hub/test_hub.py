@@ -13,6 +13,7 @@ import pytest
 from datasets import Dataset, Features
 from tiny import ROWS, VOCABULARY, Hub
 
+from xlgen_hf import RowOptions
 from xlgen_hf.data.rows import FEATURES
 from xlgen_hf.errors import ConfigurationError, HubError, ModelFolderError
 from xlgen_hf.files.json_lines import write_jsonl
@@ -337,6 +338,14 @@ def test_data_set_goes_up_in_shards(hub, tmp_path):
     push_dataset(splits, "acme/titles", **options)
     assert "data/train-00000-of-00001.parquet" in hub.history("acme/titles", "dataset")[2]["files"]
     assert sum(path.startswith("data/train-") for path in hub.history("acme/titles", "dataset")[2]["files"]) == 1
+
+
+def test_ids_and_kept_columns_go_up_with_a_data_set(hub):
+    rows = [{**row, "id": number, "year": 1900 + number} for number, row in enumerate(ROWS)]
+    options = RowOptions(id_column="id", keep_columns="year")
+    push_dataset({"train": Dataset.from_list(rows)}, "acme/numbered", options=options)
+    file = hub.file("acme/numbered", "data/train-00000-of-00001.parquet", "dataset")
+    assert pyarrow.parquet.read_table(io.BytesIO(file)).to_pylist() == rows
 
 
 def test_rows_of_a_data_set_are_checked():

@@ -80,6 +80,7 @@ def test_what_was_renamed_is_merged_by_its_new_name():
         (LabelEdits(renamed=[("art", "x"), ("organ", "x")]), r"Duplicate label names: \['x'\]"),
         (LabelEdits(merged=[("art", "art")]), "'art' cannot be merged into itself"),
         (LabelEdits(merged=[("art", "drum")]), "'drum' is none of the 5 labels"),
+        (LabelEdits(merged=[("drum", "art")]), "'drum' is none of the 5 labels"),
         (LabelEdits(removed=["drum"]), "'drum' is none of the 5 labels"),
         (LabelEdits(removed=SPACE.names), "All 5 labels would be removed"),
         (LabelEdits(merged=[("art", "music")], removed=["art"]), "'art' is not a label any more"),

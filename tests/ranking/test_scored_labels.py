@@ -175,6 +175,14 @@ def test_members_are_fused(how, labels, scores, chosen):
     assert fused.chosen.tolist() == chosen
 
 
+@pytest.mark.parametrize("half", range(1, 30))
+def test_half_of_the_members_are_no_majority(half):
+    without = ScoredLabels.from_rows([([0], [0.5], [False])])
+    chosen = ScoredLabels.from_rows([([0], [0.5], [True])])
+    assert combine([without, chosen] * half, "vote").sets() == [([], [])]
+    assert combine([without, chosen] * half + [chosen], "vote").chosen.tolist() == [True]
+
+
 @given(SOME_ROWS)
 def test_an_ensemble_of_one_is_that_one(rows):
     scored = _scored(rows)

@@ -71,6 +71,12 @@ def test_concepts(serve, named_folder):
     assert one["uri"] == f"urn:{one['notation']}"
 
 
+def test_every_listed_language_may_be_asked_for(client):
+    for language in client.get(PROJECT).json()["vocab"]["languages"]:
+        answer = client.post(f"{PROJECT}/suggest", data={"text": "art", "limit": 1, "language": language})
+        assert len(answer.json()["results"]) == 1
+
+
 def test_wrong_requests(client):
     wrong = [
         ("suggest", {"data": {"limit": 1}}, "text: Field required"),

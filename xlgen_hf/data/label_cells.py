@@ -30,7 +30,7 @@ _JOINED_FRACTION = 0.4
 _LITERAL = r"""(?:'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")"""
 _PRINTED = re.compile(rf"[\[({{](?:\s*{_LITERAL}(?:\s*,)?)*\s*[\])}}]", re.DOTALL)
 _LITERALS = re.compile(_LITERAL, re.DOTALL)
-_PRINTED_NUMBERS = re.compile(r"\[\s*-?\d+(?:\s+-?\d+)*\s*\]")
+_PRINTED_NUMBERS = re.compile(r"\[\s*-?\d{1,19}(?:\s+-?\d{1,19})*\s*\]")  # 64 bits
 _SHOWN = 80
 
 

@@ -85,13 +85,13 @@ def merge_long(rows: Dataset, key: str) -> tuple[Dataset, int]:
 
     Args:
         rows: rows with `labels`.
-        key: a column; rows with equal values in it belong together.
+        key: a column; rows with equal values in it belong together, those without a value to no other.
 
     Returns:
         The rows in the order of the first of each group, and the number of rows whose text is not that of the first.
     """
     table = rows.data.table if rows._indices is None else rows.flatten_indices().data.table
-    codes = _codes(table.column(key))
+    codes = _codes(table.column(key), alone=True)
     _, first = np.unique(codes, return_index=True)
     order = np.argsort(codes, kind="stable")
     labels = pa.chunked_array(table.column("labels").chunks, table.schema.field("labels").type).combine_chunks()
@@ -112,7 +112,19 @@ def _in_memory(table: pa.Table) -> Dataset:
     return Dataset(InMemoryTable(table), fingerprint=generate_random_fingerprint())
 
 
-def _codes(column: pa.ChunkedArray) -> np.ndarray:
-    """A number for each value, equal ones alike, in the order in which they first occur."""
+def _codes(column: pa.ChunkedArray, *, alone: bool = False) -> np.ndarray:
+    """A number for each value, equal ones alike, in the order in which they first occur.
+
+    Args:
+        column: the values.
+        alone: whether values that say nothing, null and "", are like no other; else they are values as well.
+    """
     coded = column.dictionary_encode()
-    return np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in coded.chunks]).astype(np.int64)
+    indices = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in coded.chunks]
+    codes = np.concatenate(indices).astype(np.int64)
+    if alone:
+        nothing = np.array([value == "" for value in coded.chunk(0).dictionary.to_pylist()], dtype=bool)
+        codes[np.isin(codes, np.flatnonzero(nothing))] = -1
+        codes[codes < 0] = codes.max(initial=-1) + 1 + np.arange((codes < 0).sum())
+    _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[codes]

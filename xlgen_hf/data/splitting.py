@@ -88,8 +88,10 @@ def _units(rows: Dataset, group_column: str | None) -> np.ndarray:
     texts = np.unique(keys, return_inverse=True)[1]
     if group_column is None:
         return texts
-    values = [str(value) for (column,) in column_batches(rows, group_column) for value in column.to_pylist()]
-    groups = np.unique(values, return_inverse=True)[1]
+    values = [value for (column,) in column_batches(rows, group_column) for value in column.to_pylist()]
+    named = [(False, row) if value is None or value == "" else (True, str(value)) for row, value in enumerate(values)]
+    codes: dict[tuple[bool, object], int] = {}  # a row without a group is one of its own
+    groups = np.array([codes.setdefault(one, len(codes)) for one in named], dtype=np.int64)
     # Groups that share a text belong together, too: the connected parts of a graph of groups and texts.
     size = int(groups.max()) + 1 + int(texts.max()) + 1
     edges = (np.ones(len(rows)), (groups, int(groups.max()) + 1 + texts))

@@ -21,6 +21,7 @@ __all__ = ["MAX_BEAMS", "DecodedSet", "DecodingOptions", "scored_sets", "to_deco
 
 MAX_BEAMS = 1000
 """Beams or samples of a text; more would be a mistake, and take all memory."""
+_LOWEST_TEMPERATURE = 0.001
 _TINY = 1e-300
 _OF_THE_MODEL = ("num_beams", "min_labels", "max_labels")  # None stands for the model's own setting
 
@@ -32,7 +33,7 @@ class DecodingOptions:
     Attributes:
         num_beams: beams of a text; 1 is greedy search; the model's own setting if None.
         num_samples: sets to sample from the model's distribution instead of searching; 0 searches.
-        temperature: divides the log-probabilities that are sampled from, above 0.
+        temperature: divides the log-probabilities that are sampled from, at least 0.001.
         pool: how the sets of a text's beams or samples become one: `best` takes the most probable, `average`, `vote`
             and `union` fuse them as [`combine`] fuses models. If None, the model's own setting where the number of
             beams is the model's own too, else `best`.
@@ -75,8 +76,10 @@ class DecodingOptions:
             raise ConfigurationError(f"num_beams={self.num_beams} and num_samples={self.num_samples}; choose one.")
         if self.pool is not None and self.pool not in get_args(Pool):
             raise ConfigurationError(f"pool={self.pool!r}; choose one of {sorted(get_args(Pool))}.")
-        if not 0 < self.temperature < math.inf:
-            raise ConfigurationError(f"temperature={self.temperature}; it must be a finite number above 0.")
+        if not _LOWEST_TEMPERATURE <= self.temperature < math.inf:  # quotients of a lower one overflow
+            raise ConfigurationError(
+                f"temperature={self.temperature}; it must be a finite number of at least {_LOWEST_TEMPERATURE}."
+            )
 
     def resolved(self, num_beams: int, pool: Pool) -> DecodingOptions:
         """The same options with the model's own search where none is given.

@@ -105,7 +105,8 @@ def _with_labels(predictor: Predictor, names: tuple[str, ...]) -> Predictor:
     known, extended = _extended.get(predictor, ((), predictor))
     if known != names:
         extended = predictor.with_labels(names)
-        _extended[predictor] = (names, extended)
+        if extended is not predictor:  # which would keep itself alive here
+            _extended[predictor] = (names, extended)
     return extended
 
 
@@ -133,7 +134,9 @@ async def _ask(service: Service, model: ServedModel, question: Question) -> Answ
         found = _above(found, question.threshold if question.number else 0.0)
         not_chosen = {}
         if question.new_labels:  # who gives a label wants to know what a model thinks of it
-            answer = model.batcher.submit(question.about_new_labels, [(question.text, ())])
+            about_new_labels = question.about_new_labels
+            about_new_labels.check(settings)
+            answer = model.batcher.submit(about_new_labels, [(question.text, ())])
             (scored,) = await asyncio.wait_for(answer, settings.timeout)
             scores = dict(zip(scored.labels, scored.scores, strict=True))
             not_chosen = {name: score for name, score in scores.items() if name not in found.labels}

@@ -76,7 +76,7 @@ def read(path: Path, most: int) -> dict[str, object]:
     size = 0
     for part in READERS[path.suffix.lower()](path):
         parts.append(part)
-        size += len(part)
+        size += len(part.strip())  # the text has at least as many characters
         if size > most:
             break
     text = "".join(parts).strip().encode(errors="replace").decode()  # a file may hold halves of characters

@@ -267,6 +267,9 @@ def _in_order(given: Predictions, wanted: Sequence[object], predictions: str | P
         twice = next(one for row, one in enumerate(ids) if place[one] != row)
         raise DataError(f"The id {twice!r} has several predictions; an id must identify a row.", file=predictions)
     keys = [str(one) for one in wanted]
+    if len(set(keys)) < len(keys):
+        twice = next(one for one, count in Counter(keys).items() if count > 1)
+        raise DataError(f"The id {twice!r} is that of several rows; an id must identify a row.", file=references)
     missing = [key for key in keys if key not in place]
     if missing:
         raise DataError(

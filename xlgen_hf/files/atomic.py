@@ -154,13 +154,12 @@ def _is_dead(folder: Path) -> bool:
 
 def is_running(process: int) -> bool:
     """Whether there is a process with an id on this machine."""
+    import psutil
+
     try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
+        return psutil.pid_exists(process)
+    except OverflowError:
         return False
-    except OSError:  # it runs for another user
-        return True
-    return True
 
 
 # ---------------------------------------------------------------------------------------------------- locks

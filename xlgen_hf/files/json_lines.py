@@ -91,7 +91,7 @@ def read_jsonl(path: str | Path) -> Iterator[tuple[int, JSON]]:
 def _written(path: Path) -> Iterator[IO[bytes]]:
     """The file aside to write bytes to, which are compressed if its name says so."""
     with atomic_path(path) as aside, aside.open("wb") as raw:
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             # No name and no time in the header of the compressed file: only rows decide its bytes.
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
                 yield packed  # type: ignore[misc]
@@ -215,7 +215,7 @@ class PartialOutput:
     def _take_back(self) -> None:
         """Bring the rows of such a run back to where it had them, or begin again where they are in another format."""
         with save_errors(self.path):
-            if not self._rows.exists() and self.path.suffix == ".jsonl":
+            if not self._rows.exists() and self.path.suffix.lower() == ".jsonl":
                 os.replace(self.path, self._rows)
             else:
                 self.path.unlink()
@@ -280,7 +280,7 @@ class PartialOutput:
                 with self._rows.open(encoding="utf-8") as lines:
                     write(self.path, map(json.loads, lines))
                 self._rows.unlink()
-            elif self.path.suffix == ".gz":
+            elif self.path.suffix.lower() == ".gz":
                 with self._rows.open("rb") as file, _written(self.path) as packed:
                     shutil.copyfileobj(file, packed)
                 self._rows.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import prod
@@ -35,6 +36,8 @@ __all__ = [
 ]
 
 _MOST_CLASSES = 100_000
+_MOST_PARTS = 10_000
+_PARTS = re.compile("expert|(num|n)_blocks?$")  # parts of a model that are made one by one, besides layers
 _BOUNDS = {"max_window_layers"}  # layers below which others are told apart (Qwen); a model may have fewer
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
 _LONGEST = 1_000_000  # tokens of an input or target
@@ -155,6 +158,8 @@ def _hostile_values(config: Mapping[str, JSON], most_layers: int) -> Iterator[st
             yield f"{name}={value}; at most {most_layers} fit the weights."
         elif name == "num_labels" and type(value) is int and value > _MOST_CLASSES:
             yield f"{name}={value}; XLGen has no classes of that kind."
+        elif _PARTS.search(name) and type(value) is int and value > _MOST_PARTS:
+            yield f"{name}={value}; at most {_MOST_PARTS} are allowed."
         elif name.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
             yield f"{name}={value!r} is code from the Hub, which is not run."
 

@@ -300,7 +300,8 @@ def sole_writer(path: str | Path, *, command: str, timeout: float = 0) -> Iterat
     try:
         with save_errors(place):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_owner(command)).encode(), 0)
+            os.lseek(handle, 0, os.SEEK_SET)
+            os.write(handle, json.dumps(_owner(command)).encode())
         yield
     finally:
         with suppress(OSError):

@@ -94,7 +94,7 @@ def _write(rows: Mapping[str, Dataset], space: LabelSpace, folder: Path, shard_b
     labels = Dataset.from_dict(
         {"label": list(space.names), "train_documents": space.counts.tolist()}, features=_LABEL_FEATURES
     )
-    parts = {f"data/{name}": part.cast(FEATURES) for name, part in rows.items()}
+    parts = {f"data/{name}": part.cast(Features({**part.features, **FEATURES})) for name, part in rows.items()}
     parts[f"{LABEL_SPACE_CONFIG}/train"] = labels
     files: dict[str, Path | bytes] = {}
     for name, part in parts.items():

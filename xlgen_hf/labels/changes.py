@@ -127,7 +127,10 @@ class LabelEdits:
         renamed = self._rename(space, names)
         ids = renamed.index if renamed is not space else space.index
         for old, new in self.merged:
-            target[target == _alive(renamed, ids, target, old)] = _other(renamed, ids, target, old, new)
+            gone, stays = (_alive(renamed, ids, target, name) for name in (old, new))
+            if gone == stays:
+                raise LabelSpaceError(f"{old!r} cannot be merged into itself; give two labels.")
+            target[target == gone] = stays
         for name in dict.fromkeys(self.removed):
             target[target == _alive(renamed, ids, target, name)] = _NONE
         kept = np.flatnonzero(target == np.arange(len(space)))
@@ -168,13 +171,6 @@ def _alive(space: LabelSpace, ids: dict[str, int], target: np.ndarray, name: str
     (label,) = [ids[name]] if name in ids else space.encode([name])
     if target[label] != label:
         raise LabelSpaceError(f"{name!r} is not a label any more: an earlier merge or removal has taken it away.")
-    return label
-
-
-def _other(space: LabelSpace, ids: dict[str, int], target: np.ndarray, old: str, new: str) -> int:
-    label = _alive(space, ids, target, new)
-    if label == ids[old]:
-        raise LabelSpaceError(f"{old!r} cannot be merged into itself; give two labels.")
     return label
 
 

@@ -70,7 +70,15 @@ class _Draft:
             for of_language in (one.aliases, {language: (name,) for language, name in one.names.items()}):
                 names = {key: (*names.get(key, ()), *of_language.get(key, ())) for key in {**names, **of_language}}
             self.instead[gone], self.related[gone] = (kept,), kept
+            self._take_place_above(kept, one)
         self.add_names(kept, names)
+
+    def _take_place_above(self, concept_id: str, gone: Concept) -> None:
+        """Put what was above a concept that is gone in its place above another, if it was broader than that."""
+        one = self.concepts[concept_id]
+        above = [found for parent in one.broader for found in (gone.broader if parent == gone.id else (parent,))]
+        broader = tuple(dict.fromkeys(found for found in above if found != concept_id))
+        self.concepts[concept_id] = replace(one, broader=broader)
 
     def add_names(self, concept_id: str, names: Mapping[str, tuple[str, ...]]) -> None:
         """Names by language that a concept gets as aliases, without its preferred ones."""

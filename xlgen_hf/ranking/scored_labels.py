@@ -16,6 +16,7 @@ __all__ = ["Combination", "Row", "ScoredLabels", "combine"]
 Combination = Literal["average", "vote", "union"]
 Row: TypeAlias = "tuple[Sequence[int] | np.ndarray, Sequence[float] | np.ndarray, Sequence[bool] | np.ndarray]"
 """Label ids, scores and choices of one text."""
+_DIGITS = 12  # of sums of shares, whose rounding must not make half of the members a majority
 
 
 @dataclass(frozen=True)
@@ -253,9 +254,10 @@ def combine(
         greatest = np.zeros(len(keys))
         np.maximum.at(greatest, entry, scores)
         return ScoredLabels.from_entries(text, labels, greatest, votes > 0, texts)
+    votes = votes.round(_DIGITS)
     if how == "vote":
         by_mean = np.lexsort((-mean, text))
         return ScoredLabels.from_entries(text[by_mean], labels[by_mean], votes[by_mean], votes[by_mean] > 0.5, texts)
     fused = ScoredLabels.from_entries(text, labels, mean, votes > 0, texts)
-    size = np.rint(np.bincount(text, weights=votes, minlength=texts))  # expected number of chosen labels
+    size = np.rint(np.bincount(text, weights=votes, minlength=texts).round(_DIGITS))  # expected number
     return fused.choose(fused.rank < size[fused.text])

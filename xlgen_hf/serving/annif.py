@@ -191,6 +191,8 @@ async def _suggest(
     check_texts(texts, service.settings)
     if not texts or not limit:
         return [[] for _ in texts]
+    if model.current.predictor.vocabulary is None and language == _UNDETERMINED:
+        language = None  # the one that such a project lists
     options = PredictOptions(top_k=min(limit, service.settings.max_top_k), output_language=language)
     found = await model.batcher.submit(options, [(text, ()) for text in texts])
     return [_suggestions(model.current.predictor, one, threshold) for one in found]
