@@ -154,6 +154,7 @@ def test_open_vocabulary_leaves_the_labels_as_they_are(folder):
         (["--min-labels", "9", "--max-labels", "2"], "min_labels=9, max_labels=2"),
         (["--threshold", "auto", "--objective", "macro"], r"no threshold for 'macro', only \['micro'\]"),
         (["--cluster", "cluster 9"], "'cluster 9' is none of the 3 clusters"),
+        (["--cluster", "0"], r"'0' is none of the 3 clusters\. Their names are like \["),
         (["--num-beams", "2", "--num-samples", "2"], "choose one"),
         (["--pool", "union", "--num-beams", "1"], "pool='union' has nothing to pool"),
         (["--ensemble", "vote"], "--ensemble vote fuses several models"),

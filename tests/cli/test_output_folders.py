@@ -94,7 +94,7 @@ def test_an_encoder_of_another_training_is_not_taken_up(checkpoints, tmp_path, c
     elif changed == "labels":
         labels = labels[::-1]
     elif changed == "settings":
-        settings = ContrastiveSettings(batch_size=4, temperature=0.1)
+        settings = ContrastiveSettings(batch_size=4, temperature=0.2)
     elif changed == "dtype":
         dtype = "bfloat16"
     else:

@@ -171,6 +171,27 @@ def test_raw_text_folder(tmp_path):
     assert load_rows(tmp_path, split="test").to_list() == [{"text": "third text", "labels": ["a"]}]
 
 
+@pytest.mark.parametrize(
+    ("separator", "expected"),
+    [
+        (None, ["health", "effects,", "soy", "bean,"]),
+        (",", ["health effects", "soy bean"]),
+        ("", ["health effects, soy bean,"]),
+        (" ", ["health", "effects,", "soy", "bean,"]),
+    ],
+)
+def test_raw_texts_with_a_separator(tmp_path, caplog, separator, expected):
+    write(tmp_path / "train_raw_texts.txt", "one\ntwo\n")
+    write(
+        tmp_path / "train_labels.txt",
+        "health effects, soy_bean,\n\n".replace("soy_", "soy " if separator != "" else "soy_"),
+    )
+    assert load_rows(tmp_path, label_separator=separator)["labels"][:] == [expected, []]
+    suspected = "1 of 1 rows with labels have one that ends in ',', as if it stood between labels, e.g."
+    assert (suspected in caplog.text) == (separator != ",")
+    assert ("(--label-separator)" in caplog.text) == (separator != ",")
+
+
 def test_raw_texts_without_labels(tmp_path):
     write(tmp_path / "test_raw_texts.txt", "one\n\n")
     rows = load_rows(tmp_path, require_labels=False)
@@ -376,7 +397,7 @@ def test_file_without_rows(tmp_path, content):
         ("text,label\nx,a\n", r"rows\.csv: There is no column 'labels', only \['label', 'text'\]"),
         ("text,text,labels\nx,y,a\n", r"Duplicate column names in the header: \['text'\]"),
         ("text,labels\nx,a\ny, z,b\n", r"row 2: The row has 3 cells, the header 2. Put cells that hold ','"),
-        ("text,labels\nx,[a]\n", r"row 1: The labels '\[a\]' look like a list but cannot be read as one"),
+        ("text;labels\nx;[a, b]\n", r"row 1: The labels '\[a, b\]' look like a list but cannot be read as one"),
         ('text,labels\nx,"[1]"\n', r"row 1: The label 1 is an int"),
         ('text,labels\n"x" y,a\n', r"Not valid CSV near line 2"),
         ("text,labels\n,a\n", r"row 1: The text is empty"),

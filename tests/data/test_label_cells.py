@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 
 from xlgen_hf.data.label_cells import CellError, join_labels, looks_joined, recognise_separator, split_cell
 
-_SIGNS = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("|;,[](){}'\"\\ \n\t"))
+_SIGNS = st.one_of(st.characters(exclude_categories=["Cs"]), st.sampled_from("|;,\uff1b؛\uff0c、،[](){}'\"\\ \n\t"))
 _NAMES = st.text(_SIGNS, min_size=1, max_size=6)
 
 
 @settings(max_examples=300)
-@given(st.text(_SIGNS, max_size=30), st.sampled_from(["|", ";", ",", "", "; "]))
+@given(st.text(_SIGNS, max_size=30), st.sampled_from(["|", ";", ",", "", "; ", "\uff1b", "、"]))
 def test_any_cell_is_split_or_refused(cell, separator):
     try:
         labels = split_cell(cell, separator)
@@ -26,7 +26,10 @@ def test_any_cell_is_split_or_refused(cell, separator):
 
 
 @settings(max_examples=300)
-@given(st.lists(st.lists(_NAMES, max_size=4), min_size=1, max_size=6), st.sampled_from(["|", ";", "; ", ","]))
+@given(
+    st.lists(st.lists(_NAMES, max_size=4), min_size=1, max_size=6),
+    st.sampled_from(["|", ";", "; ", ",", "\uff1b", "؛", "\uff0c", "、", "،"]),
+)
 def test_joined_labels_are_split_again_whatever_is_recognised(rows, separator):
     cells = [join_labels(row, separator) for row in rows]
     recognised = recognise_separator(cells) or separator
@@ -45,10 +48,28 @@ def test_joined_labels_are_split_again_whatever_is_recognised(rows, separator):
         (["a | b"] + ["c"] * 200, None),  # too few to be sure
         (["a; b|c", "d; e"], ";"),
         (["1,234", "5,678"], None),
+        (["音乐\uff1b历史", "艺术"], "\uff1b"),
+        (["موسيقى؛ تاريخ"], "؛"),
+        (["音乐\uff0c历史", "历史\uff0c音乐", "历史"], "\uff0c"),
+        (["音楽、歴史", "歴史、音楽"], "、"),
+        (["فن، علم", "علم، فن"], "،"),
+        (["音乐\uff0c历史", "艺术"], None),  # perhaps one name
+        (["a\uff0cb, c", "b, a", "a, b", "a"], ","),
+        (["[Anon.]; history [old]", "[s.n.]"], ";"),
+        (["[s.n.; s.l.]"], None),
+        (["[1, 2]; [3]"], None),
     ],
 )
 def test_recognised_separators(cells, expected):
     assert recognise_separator(cells) == expected
+
+
+@pytest.mark.parametrize("comma", [",", "\uff0c", "、", "،"])
+def test_a_single_name_with_a_comma_is_quoted(comma):
+    name = f"a{comma} b"
+    assert join_labels([name]) == f'["{name}"]'
+    assert join_labels([name, "c"]) == f"{name}|c"
+    assert join_labels([name, "c"], ",") == f'["{name}", "c"]'
 
 
 def test_parts_that_occur_on_their_own():
@@ -63,6 +84,59 @@ def test_parts_that_occur_on_their_own():
 )
 def test_lists_as_numpy_prints_them(cell, expected):
     assert split_cell(cell, "|") == expected
+
+
+@pytest.mark.parametrize(
+    ("cell", "separator", "expected"),
+    [
+        ("[s.n.]", "|", ["[s.n.]"]),
+        (" [Anon.] ", "", ["[Anon.]"]),
+        ("[Anon.]; history [old]", ";", ["[Anon.]", "history [old]"]),
+        ("[Anon.]; history [old]", "|", ["[Anon.]; history [old]"]),
+        ("[Rome, Italy] : history [old, new]", "|", ["[Rome, Italy] : history [old, new]"]),
+        ("[a] [b]", "|", ["[a] [b]"]),
+        ("[s.n....]", "|", ["[s.n....]"]),
+        ("[l\u2019auteur]", "|", ["[l\u2019auteur]"]),
+    ],
+)
+def test_names_in_brackets(cell, separator, expected):
+    assert split_cell(cell, separator) == expected
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "[a, b]",
+        "[a\uff0cb]",
+        "[a; b]",
+        "[a|b]",
+        "[a\nb]",
+        "[a, b], [c, d]",
+        "[Anon.]; [a, b]",
+        "[Anon.]; history [old]]",
+        "[Anon.]; ['old]",
+        '["a"; "b"]',
+        "[“a” “b”]",
+        "[19th century]",
+        "[-1.5 2.]",
+        "[Anon.]; [1.5 2]",
+        "[True False]",
+        "[None]",
+        "[nan 1.5]",
+        "[a ... z]",
+        "[...]",
+        "[[a]]",
+        "[(a)]",
+        "[{a: 1}]",
+        "[<NA>]",
+        "[array([1]) array([2])]",
+        "[\u3000]",
+        f"[nan {'1' * 5000}]",
+    ],
+)
+def test_brackets_that_may_be_of_a_list(cell):
+    with pytest.raises(CellError, match="look like a list but cannot be read as one"):
+        split_cell(cell, ";")
 
 
 def test_a_shortened_list_is_no_list():

@@ -112,6 +112,18 @@ def test_ids_that_are_not_unique_are_reported(caplog):
     assert "the column 'id' does not identify a row: different values: 1, rows: 2" in caplog.text
 
 
+def test_an_id_of_several_texts_makes_no_long_table(caplog):
+    rows = [{"id": number % 5, "text": f"text {number}", "labels": str(number)} for number in range(20)]
+    assert load_rows(rows, id_column="id")["text"][:] == [row["text"] for row in rows]
+    assert "the column 'id' does not identify a row" in caplog.text
+    assert len(load_rows(rows, id_column="id", layout="long")) == 5
+
+
+def test_the_labels_are_no_ids():
+    with pytest.raises(ConfigurationError, match="id_column='labels' is the column of the labels"):
+        load_rows(ROWS, id_column="labels")
+
+
 @pytest.mark.parametrize("nothing", [None, ""])
 def test_rows_of_one_label_each_without_an_id_stay_alone(nothing):
     ids = ["1", nothing, "2", "1", nothing, "1"]
@@ -278,6 +290,12 @@ def test_long_tables(tmp_path, log):
         load_rows(write(tmp_path / "more.csv", "text,labels\none,\"['a', 'b']\"\n"), layout="long")
 
 
+def test_long_tables_with_names_in_brackets():
+    rows = [{"text": "one", "labels": "[s.n.]"}, {"text": "one", "labels": "a"}]
+    for layout in ("auto", "long"):
+        assert load_rows(rows, layout=layout).to_list() == [{"text": "one", "labels": ["[s.n.]", "a"]}]
+
+
 def test_long_tables_by_id(tmp_path, caplog):
     path = write(tmp_path / "rows.csv", "doc,text,labels\n1,one,a; b\n2,one,b\n1,ONE,c\n")
     found = load_rows(path, layout="long", id_column="doc")
@@ -313,6 +331,10 @@ def test_one_hot_tables_with_something_else(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="There is no column 'labels'"):
         load_rows(rows)
     assert load_rows(rows, layout="one-hot")["labels"][:] == [[], ["b"]]
+    few = pd.DataFrame({"text": ["x", "y"], "year": [1, 2], "a": ["TRUE", "FALSE"], "b": [False, True]})
+    with pytest.raises(DataError, match=r"no column 'labels'.* If \['a', 'b'\], .* labels, give --layout one-hot"):
+        load_rows(few)
+    assert load_rows(few, layout="one-hot")["labels"][:] == [["a"], ["b"]]
     monkeypatch.setattr("xlgen_hf.data.blocks.BLOCK_ROWS", 1)
     with pytest.raises(DataError, match="row 2: The one-hot column 'a' holds 2; 0 or 1 is expected"):
         load_rows(rows, layout="one-hot")
@@ -363,6 +385,8 @@ def test_label_ids_in_one_cell_name_their_separator(tmp_path):
     with pytest.raises(DataError, match="It is 2 of them; give --label-separator ' '"):
         load_rows(rows, label_names=names)
     assert load_rows(rows, label_names=names, label_separator=" ")["labels"][:] == [["anger", "joy"]]
+    with pytest.raises(DataError, match="It is 2 of them; give --label-separator '\u3001'"):
+        load_rows([{"text": "x", "labels": "1\u30010"}], label_names=names)
 
 
 def test_class_names_in_the_metadata_of_parquet(tmp_path):

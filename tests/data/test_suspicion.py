@@ -37,6 +37,11 @@ def kinds(rows, **options):
     return {one.kind: one for one in row_suspicions(rows, **options)}
 
 
+@pytest.mark.parametrize("name", ["ŞEHİR PLANLAMA", "Şehir Planlama", "şehir planlama"])
+def test_turkish_capitals_are_folded(name):
+    assert normalize_name(name) == "şehir planlama"
+
+
 def test_healthy_rows_raise_no_suspicion(caplog):
     labels = [[f"label {number % 30}", f"other {number % 17}", "history, general"] for number in range(200)]
     assert row_suspicions(rows_of(labels)) == []
@@ -74,6 +79,38 @@ def test_cells_with_commas_that_were_not_split(caplog):
     caplog.clear()
     load_rows([{"text": "x", "labels": "a, b"}], label_separator="|")
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("comma", ["\uff0c", "、", "،"])
+def test_cells_with_other_commas_that_were_not_split(comma, caplog):
+    load_rows([{"text": "x", "labels": f"a{comma} b"}])
+    assert f"1 of 1 labels hold {comma!r}, as if several" in caplog.text
+    assert "--label-separator" in caplog.text
+
+
+@pytest.mark.parametrize("sign", [",", ";", "\uff1b", "、"])
+def test_labels_that_end_in_a_separator(sign):
+    rows = rows_of([["a"], [], [f"soy{sign}", "b"], [f"corn{sign}", f"oil{sign}", "b"]])
+    found = kinds(rows)["unsplit"]
+    assert found.message.startswith(f"2 of 3 rows with labels have one that ends in {sign!r}, as if it stood between")
+    assert f"'soy{sign}' in row 3" in found.message
+    assert f"label_separator={sign!r} (--label-separator)" in found.advice
+    assert found.number == 2
+
+
+@pytest.mark.parametrize("name", ["caf&eacute;", ",", "history, general"])
+def test_labels_that_end_in_no_separator(name):
+    assert "unsplit" not in kinds(rows_of([[name], ["b"]]))
+    rare = [["soy,", "b"]] + [["b"]] * 30
+    assert "unsplit" not in kinds(rows_of(rare))
+
+
+def test_labels_in_brackets(caplog):
+    load_rows([{"text": "x", "labels": "[music]"}, {"text": "y", "labels": "[art]"}, {"text": "z", "labels": "law"}])
+    assert (
+        "2 of 3 labels stand in square brackets, as if they were lists without quotes, e.g. '[music]'" in caplog.text
+    )
+    assert "bracketed" not in kinds(rows_of([["[s.n.]", "music"], ["art", "law"]]))
 
 
 def test_one_label_a_row():

@@ -50,6 +50,21 @@ def test_the_language_of_a_label_is_that_of_its_name():
         unnamed.language_of("3")
 
 
+def test_varieties_of_a_language_count_as_the_language():
+    concepts = [
+        Concept("1", {"en": "cooking", "de": "Kochen"}),
+        Concept("2", {"de": "Recht", "en-us": "law"}),
+        Concept("3", {"de": "Farbe", "en-gb": "colour", "en-us": "color"}),
+    ]
+    assert list(Vocabulary(concepts, "en").labels.values()) == ["cooking", "law", "color"]  # the more frequent variety
+    assert list(Vocabulary(concepts, "en-GB").labels.values()) == ["cooking", "law", "colour"]
+    assert not Vocabulary(concepts, "en").named_otherwise()
+    german = Vocabulary(concepts[1:], "de")
+    assert german.in_language("en").language == "en-us" and german.in_language("en") is german.in_language("en-US")
+    with pytest.raises(ConfigurationError, match="no name in the language 'e'"):
+        german.in_language("e")
+
+
 def test_no_concept_is_above_itself():
     vocabulary = Vocabulary([Concept("1", {"en": "a"}, broader=("1", "2")), Concept("2", {"en": "b"})])
     assert vocabulary.parents("1") == ["2"]

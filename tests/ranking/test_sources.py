@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xlgen_hf.errors import DataError
 from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.ranking.sources import TextBatch, union
 
@@ -129,3 +130,9 @@ def test_the_union_of_one_source_is_that_source():
 def test_sources_may_find_nothing():
     candidates, values = union({"one": _scored([{}, {}]), "other": _scored([{}, {}])})
     assert candidates.start.tolist() == [0, 0, 0] and values["one"].shape == (0,)
+
+
+def test_halves_of_characters_are_no_text():
+    assert len(TextBatch.of(["caf\u00e9", "\U0001f4da"])) == 2
+    with pytest.raises(DataError, match=r"Text 2 holds '\\udce9' at position 3, which is half of a character"):
+        TextBatch.of(["a", b"caf\xe9".decode("utf-8", "surrogateescape")])

@@ -84,7 +84,7 @@ WRONG = [
     ({"text": "a", "num_beams": 21}, 422, "num_beams=21; at most 20 on this server"),
     ({"text": "a", "max_labels": 10**30}, 422, "at most 100 on this server"),
     ({"text": "a", "seed": 2**64}, 422, "seed: Input should be less than or equal to"),
-    ({"text": "a", "temperature": float("nan")}, 422, "temperature=nan; it must be a finite number above 0"),
+    ({"text": "a", "temperature": float("nan")}, 422, "temperature=nan; it must be a finite number of at least 0.001"),
     ({"text": "a", "top_k": 1000}, 422, "top_k=1000; at most 100 on this server"),
     ({"text": "a", "top_k": 2, "threshold": 0.5}, 422, "top_k and threshold exclude each other"),
     ({"text": "a", "threshold": 2}, 422, "threshold 2.0: give a number from 0 to 1, or auto"),
@@ -94,6 +94,7 @@ WRONG = [
     ({"text": "a", "output_language": "en"}, 422, "output_language en: the model has no vocabulary"),
     ({"text": "a", "model": "other"}, 404, "There is no model 'other'; choose one of tiny"),
     ({"texts": ["a", "b"], "given": [["music"]]}, 422, "2 texts come with given labels for 1; one list for each"),
+    ({"text": "a", "given": ["music"]}, 422, "given.0: Input should be a valid list"),
     ({"texts": ["a"] * 257}, 413, "257 texts; at most 256"),
     ({"texts": ["a", "b" * 100_001]}, 413, "Text 2 has 100001 characters; at most 100000"),
 ]

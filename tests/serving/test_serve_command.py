@@ -200,6 +200,7 @@ def test_kills_and_restarts_give_no_wrong_answer(start, folder, tmp_path):
         (["--corrections-file", "x.csv"], "x.csv: the name must end in .jsonl"),
         (["--model", "b={folder}", "--corrections-file", "x.jsonl"], "say whose, as ID=FILE with one of model, b"),
         (["--timeout", "0"], "'0'; it must be a number > 0"),
+        (["--predict-with", "candidate_head"], "candidate_head"),
         (["--api-key-file", "/nonexistent/keys"], "/nonexistent/keys"),
         (["--host", "203.0.113.1"], "203.0.113.1, port 0, cannot be used: Cannot assign requested address"),
     ],

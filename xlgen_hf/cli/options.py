@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperCommand, TyperOption
 
 from ..errors import ConfigurationError
-from ..settings import Definition, check_value, definitions
+from ..settings import Definition, PredictsWith, check_value, definitions
 
 __all__ = [
     "Command",
@@ -26,6 +26,7 @@ __all__ = [
     "Labels",
     "Overwrite",
     "Port",
+    "PredictWith",
     "UsageProblem",
     "given_names",
     "given_settings",
@@ -274,6 +275,10 @@ Device = Annotated[
     typer.Option(
         help="Where to compute, e.g. cpu or cuda:0.", show_default="a GPU where there is one", callback=_usable_device
     ),
+]
+PredictWith = Annotated[
+    Optional[PredictsWith],  # noqa: UP045
+    typer.Option(help="Predict with this part of the model.", show_default="what validation rows chose"),
 ]
 DType = Annotated[
     Optional[Literal["auto", "float32", "bfloat16"]],  # noqa: UP045

@@ -11,9 +11,9 @@ import typer
 
 from ..data.blocks import each_value
 from ..data.options import RowOptions
-from ..settings import BATCH_SIZE, PredictsWith
+from ..settings import BATCH_SIZE
 from .answering import chosen_rule, load_on_device, option_name
-from .options import Device, DType
+from .options import Device, DType, PredictWith
 from .processes import Processes, check_alone, working_together
 from .rows import takes_row_options
 
@@ -155,10 +155,7 @@ def predict(
         float | None,
         typer.Option(min=0.001, max=0.999, help="bcl: probability of a cluster.", show_default="the model's"),
     ] = None,
-    predict_with: Annotated[
-        PredictsWith | None,
-        typer.Option(help="Predict with this part of the model.", show_default="what validation rows chose"),
-    ] = None,
+    predict_with: PredictWith = None,
     keep_column: Annotated[
         str | None,
         typer.Option(

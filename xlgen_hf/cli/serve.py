@@ -12,7 +12,7 @@ import typer
 from ..serving.settings import ServingSettings
 from .answering import SERVER_PACKAGES, check_packages, load_on_device, web_address
 from .console import print_message
-from .options import CpuThreads, Device, DType, Host, Port, UsageProblem, limit_threads, takes_settings
+from .options import CpuThreads, Device, DType, Host, Port, PredictWith, UsageProblem, limit_threads, takes_settings
 
 __all__ = ["serve"]
 
@@ -51,6 +51,7 @@ def serve(
             show_default="learn is refused",
         ),
     ] = None,
+    predict_with: PredictWith = None,
     device: Device = None,
     dtype: DType = None,
     cpu_threads: CpuThreads = None,
@@ -77,7 +78,8 @@ def serve(
     keys = read_api_keys(api_key_file)
     listener = open_socket(host, port)  # before the models, which take their time
     limit_threads(cpu_threads)
-    service = Service.load(models, partial(load_on_device, device=device, dtype=dtype), settings, corrections)
+    load = partial(load_on_device, device=device, predict_with=predict_with, dtype=dtype)
+    service = Service.load(models, load, settings, corrections)
     app = create_app(service, api_keys=keys, allow_origins=allow_origin or [])
     place = web_address(host, listener)
     run_server(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .answering import chosen_rule, load_on_device
-from .options import Device, DType, UsageProblem
+from .options import Device, DType, PredictWith, UsageProblem
 
 if TYPE_CHECKING:
     from ..prediction.evidence import LabelEvidence
@@ -33,6 +33,7 @@ def tag(
         str | None, typer.Option(help="Show the labels with at least this score, from 0 to 1, or auto.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON Lines, with concepts and all evidence.")] = False,
+    predict_with: PredictWith = None,
     device: Device = None,
     dtype: DType = None,
 ) -> None:
@@ -44,7 +45,7 @@ def tag(
     xlgen tag "Bread and cheese : recipes from the Alps" --model my-index
     """  # noqa: D301  \b keeps the line of the example apart
     wanted = _texts(texts or [])  # before anything heavy is loaded
-    predictor = load_on_device(model, device, dtype=dtype, quiet=True)  # the answer is all there is to see
+    predictor = load_on_device(model, device, predict_with, dtype, quiet=True)  # the answer is all there is to see
     answers = predictor.predict(wanted, rule=chosen_rule(predictor, top_k, threshold), evidence=True, concepts=json)
     for number, (text, answer) in enumerate(zip(wanted, answers, strict=True)):
         if json:

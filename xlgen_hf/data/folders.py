@@ -4,7 +4,8 @@
 |---|---|
 | splits | `train.jsonl`, `test.parquet`, `validation-00000-of-00002.parquet` ..., in the folder or in its `data` |
 | `save_to_disk` | what `datasets` wrote: `dataset_dict.json` or `state.json`, and Arrow files |
-| raw texts (AttentionXML, XLGen) | `train_raw_texts.txt` or `train_texts.txt`, `train_labels.txt` (`_` for a space) |
+| raw texts (AttentionXML, XLGen) | `train_raw_texts.txt` or `train_texts.txt`, `train_labels.txt` (`_` for a \
+space; labels are separated by white space, or by what is given) |
 | matrix (PECOS) | `X.trn.txt`, `Y.trn.npz`, `output-items.txt` |
 | matrix (X-Transformer) | `train_raw_texts.txt`, `Y.trn.npz`, `label_map.txt` |
 | sparse (Extreme Classification Repository) | `trn_X_Y.txt`, `raw_data/train.raw.txt`, `raw_data/label.raw.txt` |
@@ -167,17 +168,20 @@ def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) ->
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         labels = folder / f"{alias}_labels.txt"
         if texts is not None and (labels.is_file() or not require_labels):
-            names = partial(_spoken_labels, labels) if labels.is_file() else None
+            names = partial(_spoken_labels, labels, options.label_separator) if labels.is_file() else None
             splits[split] = partial(_paired, texts, names, labels, options)
     return splits
 
 
-def _spoken_labels(labels: Path) -> Iterator[list[str]]:
-    return ([_spoken(token) for token in line.split()] for _, line in iter_lines(labels))
+def _spoken_labels(labels: Path, separator: str | None) -> Iterator[list[str]]:
+    """The labels of each line; white space is between them, or the separator that the user gave."""
+    for _, line in iter_lines(labels):
+        tokens = line.split() if separator is None else line.split(separator) if separator else [line]
+        yield [_spoken(token) for part in tokens if (token := part.strip())]
 
 
 def _spoken(token: str) -> str:
-    """A label's name from its token. Tokens hold no space, so a space stands for nothing but `_`."""
+    """A label's name from its token, where `_` stands for a space, with or without a separator that the user gave."""
     name = token.replace("_", " ")
     return name if name == name.strip() else token
 

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from .blocks import MISSING, Block
 from .concept_labels import ConceptLabels
-from .label_cells import DEFAULT_SEPARATOR, CellError, recognise_separator, split_cell
+from .label_cells import COMMAS, DEFAULT_SEPARATOR, PLAIN_SEPARATORS, CellError, recognise_separator, split_cell
 from .label_ids import clean_id, read_label_ids
 from .label_lists import LabelLists, label_lists, lists_of_lengths
 from .one_hot import NotBinaryError, one_hot_labels
@@ -216,7 +216,8 @@ class LabelReader:
             labels = split_cell(cell, self.separator or "")
         except CellError as err:
             fail(block, row, str(err), err)
-        self.single_cells &= len(labels) < 2 and not cell.lstrip().startswith("[")
+        is_list = cell.lstrip().startswith("[") and labels != [cell.strip()]  # a name may be in brackets
+        self.single_cells &= len(labels) < 2 and not is_list
         return labels
 
 
@@ -226,7 +227,7 @@ def _null_labels(name: str) -> str:
 
 def _separator_hint(value: object, known: Mapping[str, str]) -> str:
     """What to do where an unknown id is several known ones in a row."""
-    for separator in (" ", ",", ";", "|"):
+    for separator in (" ", *COMMAS, *PLAIN_SEPARATORS):
         parts = str(value).split(separator)
         if len(parts) > 1 and all(known.get(clean_id(part.strip())) for part in parts):
             return (

@@ -102,6 +102,8 @@ class RowOptions:
             object.__setattr__(self, name, _ESCAPES.get(given, given))
         if self.layout not in get_args(Layout):
             raise ConfigurationError(f"layout={self.layout!r}; choose one of {', '.join(get_args(Layout))}.")
+        if self.id_column is not None and self.id_column == self.labels:
+            raise ConfigurationError(f"id_column={self.id_column!r} is the column of the labels; name another one.")
         if self.delimiter is not None and len(self.delimiter) != 1:
             raise ConfigurationError(f"delimiter={self.delimiter!r}; it must be one character, such as ';' or '\\t'.")
         if self.encoding is not None:

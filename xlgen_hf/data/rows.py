@@ -298,8 +298,8 @@ def _merge(rows: Dataset, shaper: RowShaper, options: RowOptions, name: str) -> 
         )
     merged, other_texts = merge_long(rows, options.id_column or "text")
     labels = sum(len(names.flatten()) for (names,) in column_batches(merged, "labels"))
-    if options.layout == "auto" and labels - len(merged) < _LONG_FRACTION * len(rows):
-        return rows
+    if options.layout == "auto" and (other_texts or labels - len(merged) < _LONG_FRACTION * len(rows)):
+        return rows  # what has another text is another row, whatever its id says
     logger.info(
         "%s: a long table; its %d rows of one label each are %d texts. --layout rows would keep each row.",
         name,

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _TEXT, _LABELS, _ID = "text", "labels", "id"  # names of the columns in the result and in ready blocks
 _LEAST_ONE_HOT = 3  # columns of 0 and 1 that make a one-hot table where nobody says that it is one
+_LEAST_ADVISED = 2  # such columns that an error names where there are no labels; one may be anything
 
 
 class _Chosen(NamedTuple):
@@ -153,8 +154,9 @@ class RowShaper:
         if options.labels in block.columns and options.layout != "one-hot":
             return _Chosen(texts, options.labels, [], kept)
         one_hot = self._one_hot_columns(block, {*texts, *kept.values()})
-        if not one_hot and self.require_labels:
-            self._demand(block, options.labels, "--labels-column", "labels_column")
+        if not one_hot and self.require_labels and options.labels not in block.columns:
+            advice = self._one_hot_advice(block, {*texts, *kept.values()})
+            no_column(block, None, options.labels, "--labels-column", "labels_column", advice)
         return _Chosen(texts, None if one_hot else options.labels, one_hot, kept)
 
     def _kept_columns(self, block: Block) -> dict[str, str]:
@@ -189,6 +191,18 @@ class RowShaper:
             f"; not read are {left}" if len(found) < len(rest) else "",
         )
         return found
+
+    def _one_hot_advice(self, block: Block, others: set[str]) -> str:
+        """What the error of missing labels adds where there are columns of 0 and 1, too few to be taken for labels."""
+        if self.options.labels_column is not None:
+            return ""
+        found = binary_columns({name: column for name, column in block.columns.items() if name not in others})
+        if len(found) < _LEAST_ADVISED:
+            return ""
+        return (
+            f" If {shown_names(found)}, of 0 and 1 or of true and false, are labels, give --layout one-hot "
+            "(layout='one-hot' in Python)."
+        )
 
     # ------------------------------------------------------------------------------------------------ texts
 

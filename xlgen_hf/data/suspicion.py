@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from ..labels.space import name_difference, normalize_name
-from .label_cells import recognise_separator
+from .label_cells import COMMAS, SEMICOLONS, recognise_separator
 from .label_lists import column_batches
 
 if TYPE_CHECKING:
@@ -43,12 +43,16 @@ _FEW = 50  # rows or labels below which fractions say nothing
 _SINGLE = 1.02  # labels of a row on average, at most, where one label a row is suspected
 _UNIQUE = 0.9  # different labels, as a fraction of all occurrences
 _COMMAS = 0.5  # different labels with a comma, of those in cells that were not split
+_ENDING = 0.05  # rows with a label that ends in a separator, of those with labels
+_BRACKETED = 0.5  # different labels in square brackets
 _IDS = 0.9  # labels that are numbers or URIs, as a fraction of the different ones
 _SAMPLE = 20_000  # different labels that are searched for separators
 _SHOWN = 3
 _TEXT_SHOWN = 60
 _URI = re.compile(r"<?https?://\S+")
 _ID_FORM = re.compile(r"\d+|https?://\S+|<https?://[^>\s]+>")
+_ENDS = re.compile(rf".[{''.join((*COMMAS, *SEMICOLONS))}]", re.DOTALL)
+_ENTITY = re.compile(r"&#?\w+;")
 _WORD = re.compile(r"\w+")
 
 
@@ -56,7 +60,8 @@ class Suspicion(NamedTuple):
     """Something that looks wrong.
 
     Attributes:
-        kind: `unsplit`, `single_label`, `unique_labels`, `label_ids`, `look_alikes`, `shared_texts` or `truncated`.
+        kind: `unsplit`, `bracketed`, `single_label`, `unique_labels`, `label_ids`, `look_alikes`, `no_labels`,
+            `shared_texts` or `truncated`.
         message: what was seen, with numbers and an example.
         advice: what to do.
         number: how many labels, rows or texts it is about.
@@ -123,7 +128,8 @@ def row_suspicions(rows: Dataset, *, guessed_separator: bool = False) -> list[Su
     counts = label_counts(rows)
     if not counts:
         return []
-    found = [_unsplit(rows, counts, guessed_separator), _label_ids(rows, counts)]
+    unsplit = _ending(rows, counts) or _unsplit(rows, counts, guessed_separator)
+    found = [unsplit, _bracketed(rows, counts), _label_ids(rows, counts)]
     if counts.total() >= _FEW:
         found += [_single_label(rows, counts, guessed_separator), _unique_labels(rows, counts)]
     return [one for one in found if one is not None]
@@ -132,8 +138,10 @@ def row_suspicions(rows: Dataset, *, guessed_separator: bool = False) -> list[Su
 def _unsplit(rows: Dataset, counts: Counter[str], guessed_separator: bool) -> Suspicion | None:
     names = list(islice(counts, _SAMPLE))
     separator = recognise_separator(names)
-    if separator is None and guessed_separator and sum("," in name for name in names) >= _COMMAS * len(names):
-        separator = ","
+    if separator is None and guessed_separator:
+        commas = {sign: sum(sign in name for name in names) for sign in COMMAS}
+        often = max(commas, key=commas.__getitem__)
+        separator = often if commas[often] >= _COMMAS * len(names) else None
     if separator is None:
         return None
     holding = [name for name in counts if separator in name]
@@ -144,6 +152,43 @@ def _unsplit(rows: Dataset, counts: Counter[str], guessed_separator: bool) -> Su
         f"{holding[0]!r} in row {row}.",
         f"Split them with label_separator={separator!r} (--label-separator) if they are several labels.",
         len(holding),
+    )
+
+
+def _ending(rows: Dataset, counts: Counter[str]) -> Suspicion | None:
+    """Labels that end in a sign that stands between labels elsewhere, as where they were split at white space."""
+    names = [name for name in counts if _ENDS.fullmatch(name[-2:]) and _ENTITY.split(name)[-1]]
+    if not names:
+        return None
+    separator = Counter(name[-1] for name in names).most_common(1)[0][0]
+    found = {name for name in names if name.endswith(separator)}
+    ending = labelled = 0
+    for (part,) in column_batches(rows, "labels"):
+        lists = part.to_pylist()
+        labelled += sum(map(bool, lists))
+        ending += sum(not found.isdisjoint(labels) for labels in lists)
+    if ending < _ENDING * labelled:
+        return None
+    example = next(name for name in names if name in found)
+    return Suspicion(
+        "unsplit",
+        f"{ending:,} of {labelled:,} rows with labels have one that ends in {separator!r}, as if it stood between "
+        f"labels, e.g. {example!r} in row {_row_with(rows, example)}.",
+        f"Give label_separator={separator!r} (--label-separator) if it separates labels.",
+        ending,
+    )
+
+
+def _bracketed(rows: Dataset, counts: Counter[str]) -> Suspicion | None:
+    found = [name for name in counts if name.startswith("[") and name.endswith("]")]
+    if not found or len(found) < _BRACKETED * len(counts):
+        return None
+    return Suspicion(
+        "bracketed",
+        f"{len(found):,} of {len(counts):,} labels stand in square brackets, as if they were lists without quotes, "
+        f"e.g. {found[0]!r} in row {_row_with(rows, found[0])}.",
+        'Write lists as ["a", "b"] if they are; a name in brackets stays as it is.',
+        len(found),
     )
 
 

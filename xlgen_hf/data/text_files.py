@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 from ..errors import DataError
 
-__all__ = ["detect_encoding", "iter_lines", "line_list", "open_binary"]
+__all__ = ["detect_encoding", "iter_lines", "line_end", "line_list", "open_binary"]
 
 logger = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _MARKS = (
 _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _WESTERN = 0.3  # fraction of letters beyond ASCII; text with more of them is hardly in a Western language
+_FIRST_END = re.compile(r'(?:[^"\r\n]|"[^"]*")*([\r\n]+)')  # of a line of CSV, the first that is not in quotes
 _ADVICE = "Save it as UTF-8, or give its encoding (encoding=..., --encoding), such as cp1252."
 
 
@@ -126,19 +127,35 @@ def _western(path: Path, content: bytes) -> str:
     return "cp1252"
 
 
-def iter_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, str]]:
-    r"""Lines of a text file with their numbers from 1; a byte order mark is dropped, `\n` kept.
+def line_end(path: Path, encoding: str) -> str:
+    r"""What ends the lines of a table: `\n`, after `\r` or not, or `\r` alone, as old programs for the Mac write.
+
+    Args:
+        path: the file, decompressed if its name ends in .gz.
+        encoding: its encoding.
+    """
+    with open_binary(path) as file:
+        head = file.read(_HEAD)
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(head)
+    first = _FIRST_END.match(text)
+    whole = first is not None and (first.end() < len(text) or len(head) < _HEAD)  # not cut within \r\n
+    return "\r" if first is not None and whole and "\n" not in first[1] else "\n"
+
+
+def iter_lines(path: Path, encoding: str | None = None, end: str = "\n") -> Iterator[tuple[int, str]]:
+    r"""Lines of a text file with their numbers from 1; a byte order mark is dropped, the line's end kept.
 
     Args:
         path: the file, decompressed if its name ends in .gz.
         encoding: its encoding; by default UTF-8, or UTF-16 where that is plain.
+        end: what ends a line, `\n` or `\r`, see `line_end`.
 
     Raises:
         DataError: if a line cannot be decoded; says where.
     """
     encoding = encoding or detect_encoding(path)
-    if codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
-        yield from _other_lines(path, encoding)
+    if end != "\n" or codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
+        yield from _other_lines(path, encoding, end)
         return
     offset = 0
     with open_binary(path) as file:
@@ -151,11 +168,11 @@ def iter_lines(path: Path, encoding: str | None = None) -> Iterator[tuple[int, s
             offset += len(line)
 
 
-def _other_lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+def _other_lines(path: Path, encoding: str, end: str) -> Iterator[tuple[int, str]]:
     number = 0
     with open_binary(path) as file:
         try:
-            for number, line in enumerate(io.TextIOWrapper(file, encoding=encoding, newline="\n"), 1):
+            for number, line in enumerate(io.TextIOWrapper(file, encoding=encoding, newline=end), 1):
                 yield number, line.removeprefix("\ufeff") if number == 1 else line
         except UnicodeError as err:
             raise DataError(f"The file is not {encoding}: {err}.", file=path, row=number + 1) from err

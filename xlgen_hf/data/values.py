@@ -34,7 +34,7 @@ def fail(block: Block, row: int, message: str, cause: Exception | None = None) -
     raise DataError(message, file=block.file, row=int(block.numbers[row])) from cause
 
 
-def no_column(block: Block, row: int | None, name: str, option: str, keyword: str) -> NoReturn:
+def no_column(block: Block, row: int | None, name: str, option: str, keyword: str, advice: str = "") -> NoReturn:
     """Raise the error of a column that is not there; names those that are.
 
     Args:
@@ -43,6 +43,7 @@ def no_column(block: Block, row: int | None, name: str, option: str, keyword: st
         name: the column.
         option: how the command line calls the option that names it.
         keyword: how Python calls it.
+        advice: what else may help, a sentence with a space before it.
     """
     there = [one for one, column in block.columns.items() if row is None or to_list(column)[row] is not MISSING]
     message = (
@@ -51,6 +52,7 @@ def no_column(block: Block, row: int | None, name: str, option: str, keyword: st
     )
     if block.file.endswith((".csv", ".tsv")):
         message += " The first line of a table names its columns."
+    message += advice
     raise DataError(message, file=block.file, row=None if row is None else int(block.numbers[row]))
 
 

@@ -240,7 +240,7 @@ class LabelClusters:
         for name in wanted:
             if name not in self.names:
                 near = get_close_matches(name, self.names, n=3)
-                hint = f" Close names: {near}." if near else ""
+                hint = f" Close names: {near}." if near else f" Their names are like {list(self.names[:3])}."
                 raise ConfigurationError(f"{name!r} is none of the {len(self.names)} clusters.{hint}")
         return np.flatnonzero(np.isin(self.assignment, [self.names.index(name) for name in wanted]))
 

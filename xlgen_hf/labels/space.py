@@ -46,12 +46,16 @@ _SPACE_FORM = Fields[_SpaceContent](
 )
 
 
+_DOTTED = "i\u0307"  # what case folding makes of the Turkish capital
+
+
 def normalize_name(name: str) -> str:
     """Fold what a reader cannot tell apart: Unicode form (NFKC), case, white space, invisible characters."""
     if name.isascii():
         return " ".join(name.casefold().split())
     visible = "".join(sign for sign in name if not is_invisible(sign))
-    return " ".join(unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold()).split())
+    folded = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", visible).casefold())
+    return " ".join(folded.replace(_DOTTED, "i").split())
 
 
 def name_difference(one: str, other: str) -> str:

@@ -99,12 +99,14 @@ class Vocabulary:
                 f"The vocabulary has names in several languages: {shown}. Choose that of the labels "
                 f"(language={example!r}, --language {example})."
             )
-        chosen = known[0] if language is None else language.lower()
-        if chosen not in self.languages:
+        if language is None:
+            return known[0]
+        near = [one for one in known if one == language.lower() or one.startswith(f"{language.lower()}-")]
+        if not near:
             raise ConfigurationError(
                 f"The vocabulary has no name in the language {language!r}; choose one of {shown}."
             )
-        return chosen
+        return language.lower() if language.lower() in near else near[0]
 
     @cached_property
     def languages(self) -> dict[str, int]:
@@ -114,8 +116,13 @@ class Vocabulary:
 
     @property
     def _order(self) -> list[str]:
-        """The languages, that of the labels first."""
-        return [self.language, *(one for one in self.languages if one != self.language)]
+        """The languages, that of the labels first, then its other varieties, such as en-gb of en or of en-us."""
+        near = sorted(self.languages, key=lambda one: not self._is_near(one))
+        return [self.language, *(one for one in near if one != self.language)]
+
+    def _is_near(self, language: str) -> bool:
+        """Whether a language is that of the labels, or a variety of the same one (BCP 47)."""
+        return language.partition("-")[0] == self.language.partition("-")[0]
 
     def __len__(self) -> int:
         """The number of concepts."""
@@ -133,9 +140,9 @@ class Vocabulary:
         """The same concepts with labels in another language; made once for each.
 
         Raises:
-            ConfigurationError: if no concept has a name in it.
+            ConfigurationError: if no concept has a name in it, or in a variety of it.
         """
-        language = language.lower()
+        language = self._checked_language(language)
         if language == self.language:
             return self
         if language not in self._translated:
@@ -154,7 +161,7 @@ class Vocabulary:
 
     def named_otherwise(self) -> list[str]:
         """Ids of the concepts without a name in the language of the labels."""
-        return [one.id for one in self if self.language not in one.names]
+        return [one.id for one in self if not any(map(self._is_near, one.names))]
 
     def same_names(self) -> dict[str, list[str]]:
         """Name -> ids of the concepts that share it, in the language of the labels."""

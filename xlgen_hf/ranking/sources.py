@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import numpy as np
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DataError
 from ..labels.changes import LabelChange
 from .scored_labels import ScoredLabels
 
@@ -66,14 +66,16 @@ class TextBatch(Sequence[str]):
 
         Raises:
             TypeError: if a single string is given, or one of the texts is none.
+            DataError: if a text holds halves of characters.
         """
         if isinstance(texts, TextBatch):
             return texts
         if isinstance(texts, str):
             raise TypeError("A list of texts is needed; put a single text into a list.")
-        wrong = next((row for row, text in enumerate(texts, 1) if not isinstance(text, str)), None)
-        if wrong is not None:
-            raise TypeError(f"Text {wrong} is {texts[wrong - 1]!r}; a string is needed.")
+        for row, text in enumerate(texts, 1):
+            if not isinstance(text, str):
+                raise TypeError(f"Text {row} is {text!r}; a string is needed.")
+            _check_characters(text, row)
         return cls(texts)
 
     def __len__(self) -> int:
@@ -91,6 +93,17 @@ class TextBatch(Sequence[str]):
             self._computed[key] = make()
             self._owners.append(owner)
         return cast("_Value", self._computed[key])
+
+
+def _check_characters(text: str, number: int) -> None:
+    """Refuse what no tokenizer and no file can hold: what is left of bytes that are not in the expected encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise DataError(
+            f"Text {number} holds {text[err.start]!r} at position {err.start}, which is half of a character. Was it "
+            "read in another encoding than its own? Give it in UTF-8."
+        ) from err
 
 
 def check_allowed(allowed: np.ndarray | None, labels: int) -> None:

@@ -62,4 +62,5 @@ def _told(fault: Mapping[str, object]) -> str:
     """A fault without the value, which may be a text."""
     place = fault.get("loc")
     words = [str(part) for part in place[1:]] if isinstance(place, tuple) else []
-    return f"{'.'.join(words) or 'body'}: {fault.get('msg')}"
+    message = str(fault.get("msg")).replace("a valid tuple", "a valid list")  # as JSON calls it
+    return f"{'.'.join(words) or 'body'}: {message}"

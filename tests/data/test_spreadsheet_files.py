@@ -1,0 +1,110 @@
+"""CSV as spreadsheets write it: lines that end as on old Macs, and a first line that says the delimiter."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+
+from xlgen_hf import load_rows
+from xlgen_hf.errors import DataError
+
+ROWS = [{"text": 'one, "1"', "labels": ["a", "b"]}, {"text": "two\nlines", "labels": ["b"]}]
+CONTENT = 'text,labels\r"one, ""1""",a; b\r"two\nlines",b\r'
+
+
+def write(path, content, encoding="utf-8"):
+    path.write_bytes(content.encode(encoding))
+    return path
+
+
+# ---------------------------------------------------------------------------------------------------- line ends
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+def test_lines_that_end_in_carriage_returns(tmp_path, encoding):
+    assert load_rows(write(tmp_path / "rows.csv", CONTENT, encoding)).to_list() == ROWS
+    assert load_rows(write(tmp_path / "rows.csv", CONTENT[:-1], encoding)).to_list() == ROWS
+
+
+def test_carriage_returns_in_other_tables(tmp_path):
+    (tmp_path / "rows.csv.gz").write_bytes(gzip.compress(CONTENT.encode()))
+    assert load_rows(tmp_path / "rows.csv.gz").to_list() == ROWS
+    path = write(tmp_path / "rows.tsv", 'text\tlabels\r\r"a\rb"\tx|y\r')
+    assert load_rows(path).to_list() == [{"text": "a\rb", "labels": ["x", "y"]}]
+    path = write(tmp_path / "rows.csv", "text,labels\rcafé,x\r", "cp1252")
+    assert load_rows(path).to_list() == [{"text": "café", "labels": ["x"]}]
+
+
+def test_rows_and_lines_are_counted_by_carriage_returns(tmp_path):
+    with pytest.raises(DataError, match=r"row 3: The text is empty"):
+        load_rows(write(tmp_path / "rows.csv", "text,labels\ra,x\rb,x\r,y\r"))
+    with pytest.raises(DataError, match=r"Not valid CSV near line 3"):
+        load_rows(write(tmp_path / "rows.csv", 'text,labels\ra,x\r"b" c,y\r'))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r\r\n"])
+def test_other_line_ends_stay(tmp_path, end):
+    path = write(tmp_path / "rows.csv", end.join(["text,labels", '"a\rb",x', "c,y", ""]))
+    assert load_rows(path)["text"][:] == ["a\rb", "c"]
+    path = write(tmp_path / "rows.csv", end.join(['"te\rxt",labels', "c,y", ""]))
+    assert load_rows(path, text_column="te\rxt")["text"][:] == ["c"]
+
+
+@pytest.mark.parametrize(("end", "other", "name"), [("\n", "\r", "carriage return"), ("\r", "\n", "line feed")])
+def test_another_line_end_in_a_cell(tmp_path, end, other, name):
+    path = write(tmp_path / "rows.csv", end.join(["text,labels", f"a{other}b,x", ""]))
+    with pytest.raises(DataError, match=f"near line 2: there is a {name} where lines end otherwise. Put cells that"):
+        load_rows(path)
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_a_header_of_the_length_that_is_looked_at(tmp_path, end):
+    for length in range((1 << 16) - 2, (1 << 16) + 2):
+        header = "text,labels,".ljust(length, "x")
+        path = write(tmp_path / "rows.csv", f"{header}{end}a,y,z{end}")
+        if end == "\r" and length >= (1 << 16) - 1:  # what follows is not seen
+            continue
+        assert load_rows(path)["text"][:] == ["a"]
+
+
+# ---------------------------------------------------------------------------------------------------- delimiters
+
+
+@pytest.mark.parametrize("first", ["sep=;", "SEP=;", '"sep=;"', "sep=,", "sep=|", "sep=\t", "sep=\\t", '"Sep=\t"'])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv"])
+def test_the_first_line_says_the_delimiter(tmp_path, first, end, name):
+    sign = first.strip('"')[4:].replace("\\t", "\t")
+    lines = [first, sign.join(["id", "text", "labels"]), sign.join(["1", "one", "a"]), sign.join(["2", "two", "b"])]
+    path = write(tmp_path / name, end.join(lines))
+    assert load_rows(path, id_column="id").to_list() == [
+        {"text": "one", "labels": ["a"], "id": "1"},
+        {"text": "two", "labels": ["b"], "id": "2"},
+    ]
+
+
+def test_a_given_delimiter_holds(tmp_path):
+    path = write(tmp_path / "rows.csv", "\ufeffsep=,\ntext;labels\none;a, b\n")
+    assert load_rows(path, delimiter=";", label_separator=",")["labels"][:] == [["a", "b"]]
+    path = write(tmp_path / "rows.csv", "sep=,\ntext;labels\none;a\n")
+    with pytest.raises(DataError, match=r"no column 'text', only \['text;labels'\]"):
+        load_rows(path)
+
+
+def test_the_declared_delimiter_is_taken_where_another_would_be_recognised(tmp_path):
+    path = write(tmp_path / "rows.csv", "sep=;\ntext;labels;a,b\none;x;1,2\n")
+    assert load_rows(path, keep_columns=("a,b",))["a,b"][:] == ["1,2"]
+
+
+def test_rows_are_counted_after_the_header(tmp_path):
+    with pytest.raises(DataError, match=r"row 2: The row has 1 cells, the header 2"):
+        load_rows(write(tmp_path / "rows.csv", "sep=;\ntext;labels\na;x\nb\n"))
+    with pytest.raises(DataError, match=r"Not valid CSV near line 4"):
+        load_rows(write(tmp_path / "rows.csv", 'sep=;\ntext;labels\na;x\n"b" c;y\n'))
+
+
+def test_a_table_of_such_a_line_alone_has_no_rows(tmp_path):
+    with pytest.raises(DataError, match="There are no rows"):
+        load_rows(write(tmp_path / "rows.csv", "sep=;\n"))
+    assert load_rows(write(tmp_path / "rows.csv", "text\nsep=;\n"), require_labels=False)["text"][:] == ["sep=;"]
