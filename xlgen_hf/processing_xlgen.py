@@ -45,10 +45,12 @@ class EncodedText:
     Attributes:
         token_ids: tokens of the text, truncated to what there is room for.
         candidates: retrieved candidates that are read with it (`rcl`).
+        is_cut: whether there was no room for some of its tokens.
     """
 
     token_ids: list[int]
     candidates: InputCandidates = field(default_factory=InputCandidates)
+    is_cut: bool = False
 
 
 class XLGenProcessor(PushProcessorMixin):
@@ -70,6 +72,7 @@ class XLGenProcessor(PushProcessorMixin):
     Attributes:
         label_tokenizer: spells labels, clusters and levels in tokens.
         cluster_tokens: whether inputs leave room for the tokens of clusters; the model that is made says so.
+        reported_cuts: whether a report of a training has counted texts that were cut.
 
     Raises:
         ConfigurationError: if clusters or candidates are for another number of labels.
@@ -103,6 +106,7 @@ class XLGenProcessor(PushProcessorMixin):
         self.vocabulary = vocabulary
         self.max_source_length = max_source_length
         self.cluster_tokens = clusters is not None
+        self.reported_cuts = False
         self._score_model = score_model or ScoreModel()
         self.label_tokenizer = LabelTokenizer(
             tokenizer,
@@ -234,10 +238,15 @@ class XLGenProcessor(PushProcessorMixin):
             left = [max(room // 2, room - len(ids)) for ids in token_ids]
             candidates = self.candidates.select(texts, lengths, left, report, training=training)
         rooms = [room - len(self._candidate_tokens(one)) for one in candidates]
+        encoded = [
+            EncodedText(ids[:left], found, len(ids) > left)
+            for ids, left, found in zip(token_ids, rooms, candidates, strict=True)
+        ]
         if report is not None:
-            report.texts += len(token_ids)
-            report.texts_cut += sum(len(ids) > left for ids, left in zip(token_ids, rooms, strict=True))
-        return [EncodedText(ids[:left], found) for ids, left, found in zip(token_ids, rooms, candidates, strict=True)]
+            report.texts += len(encoded)
+            report.texts_cut += sum(text.is_cut for text in encoded)
+            self.reported_cuts |= report.texts_cut > 0
+        return encoded
 
     def _candidate_tokens(self, candidates: InputCandidates) -> list[int]:
         """Candidates as tokens of the input: a level, then the name; none where they are read as vectors."""

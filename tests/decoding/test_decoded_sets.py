@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,9 +17,8 @@ POOLS = ["best", "average", "vote", "union"]
 TEXT = st.lists(st.tuples(MEMBER, st.floats(-9, 0)), min_size=1, max_size=4)
 
 
-def _sets(texts, beams):
+def _sets(texts, beams, width=4):
     """Sets of each text, given as ({label: probability}, score); the beams beyond them do not exist."""
-    width = 4
     labels = np.full((len(texts), beams, width), -1)
     log_probs, score = np.zeros(labels.shape), np.full(labels.shape[:2], -np.inf)
     for text, members in enumerate(texts):
@@ -66,6 +67,44 @@ def test_texts_of_one_batch_may_have_different_numbers_of_sets():
     votes = _decoded(texts, 5, "vote")
     assert [one.candidates for one in votes] == [pytest.approx({0: 1.0, 1: 0.5}), pytest.approx({2: 1.0})]
     assert [one.labels for one in votes] == [[0], [2]]
+
+
+POOLED = [({0: 0.9, 1: 0.2}, -1.0), ({2: 0.8, 3: 0.3}, -1.5), ({0: 0.5, 4: 0.7}, -2.0)]
+
+
+def _bounded(members, pool, least, most, given=()):
+    sets = replace(_sets([members], len(members), most), min_labels=least)
+    return to_decoded(sets, [[]], DecodingOptions(num_beams=len(members), pool=pool), given)[0]
+
+
+@pytest.mark.parametrize(
+    ("pool", "bounds", "labels"),
+    [
+        ("union", (0, 2), [0, 2]),  # five labels, the best two of them
+        ("union", (2, 2), [0, 2]),
+        ("union", (0, 4), [0, 2, 4, 3]),
+        ("union", (0, 5), [0, 2, 4, 3, 1]),
+        ("average", (0, 2), [0, 2]),
+        ("average", (3, 4), [0, 2, 4]),
+        ("vote", (0, 2), [0]),  # two of three sets have it
+        ("vote", (2, 2), [0, 2]),  # the best of the others has the highest mean
+        ("vote", (4, 5), [0, 2, 4, 3]),
+    ],
+)
+def test_a_pooled_set_keeps_to_the_bounds(pool, bounds, labels):
+    one = _bounded(POOLED, pool, *bounds)
+    assert one.labels == labels and len(one.log_probs) == len(one.would_end) == len(labels)
+    assert set(one.candidates) == {0, 1, 2, 3, 4}  # what was found stays a candidate
+
+
+@pytest.mark.parametrize("pool", ["average", "vote", "union"])
+def test_given_labels_count_in_the_bounds_of_a_pooled_set(pool):
+    """Label 5 is given; another one is as certain, and comes before it by its id."""
+    members = [({5: 1.0, 0: 1.0}, -1.0), ({5: 1.0, 0: 1.0, 1: 0.5}, -1.5), ({5: 1.0, 2: 0.9, 0: 1.0}, -2.0)]
+    for most in (3, 4):
+        one = _bounded(members, pool, most - 1, most, [[5]])
+        assert one.labels[0] == 0 and 5 not in {*one.labels, *one.candidates}
+        assert most - 1 <= len(one.labels) + 1 <= most
 
 
 # ------------------------------------------------------------------------------------------------ bounds

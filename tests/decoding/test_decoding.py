@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -56,6 +58,27 @@ def test_allows_exactly_what_leads_to_a_set(labels, low, high, beams, seed):
                 parent = text * beams + int(random.integers(beams))
                 grown.append([*rows[parent], int(random.choice(sorted(allowed[parent])))])
         rows = grown
+
+
+@settings(deadline=None, max_examples=150)
+@given(LABELS, st.integers(0, 8), st.integers(0, 3), st.integers(0, 2**16))
+def test_with_ranks_allows_exactly_what_leads_to_a_set(labels, low, further, seed):
+    """By the definition: all sets of the right sizes, in the one order; the minimum is within reach to the end."""
+    random = np.random.default_rng(seed)
+    ranks, low = random.permutation(len(labels)), min(low, len(labels))
+    high = max(low + further, 1)
+    in_order = [labels[label] for label in np.argsort(ranks)]
+    sets = [some for size in range(low, high + 1) for some in itertools.combinations(in_order, size)]
+    sequences = [[START, *itertools.chain(*some), END] for some in sets]
+    constraint = LabelSetLogitsProcessor(LabelTrie(labels), END, min_labels=low, max_labels=high, ranks=ranks)
+    rows = [[START] for _ in range(4)]
+    for _ in range(max(map(len, sequences)) - 1):
+        masked = constraint(torch.tensor(rows), torch.zeros(len(rows), VOCABULARY))
+        allowed = [set(torch.isfinite(row).nonzero().flatten().tolist()) for row in masked]
+        for row, found in zip(rows, allowed, strict=True):
+            expected = {one[len(row)] for one in sequences if one[: len(row)] == row and len(one) > len(row)}
+            assert found == ({END} if END in row[1:] else expected)
+        rows = [[*row, int(random.choice(sorted(found)))] for row, found in zip(rows, allowed, strict=True)]
 
 
 @settings(deadline=None)
@@ -116,14 +139,14 @@ def test_scores_of_allowed_tokens_are_untouched():
 def test_ranks_leave_each_set_one_sequence():
     """Labels may only rise in rank: 4, the label of rank 0, is no way to go behind another one."""
     labels = [(4, SEPARATOR), (3, 4, SEPARATOR), (3, 5, SEPARATOR)]
-    constraint = LabelSetLogitsProcessor(LabelTrie(labels), END, min_labels=3, ranks=np.array([0, 1, 2]))
+    constraint = LabelSetLogitsProcessor(LabelTrie(labels), END, min_labels=1, ranks=np.array([0, 1, 2]))
     allowed = []
     row = [START]
     for token in (3, 5, SEPARATOR, END):
         masked = constraint(torch.tensor([row]), torch.zeros(1, VOCABULARY))
         allowed.append(torch.isfinite(masked[0]).nonzero().flatten().tolist())
         row.append(token)
-    assert allowed == [[3, 4], [4, 5], [SEPARATOR], [END]]  # behind the last rank a set ends, whatever the bound
+    assert allowed == [[3, 4], [4, 5], [SEPARATOR], [END]]  # behind the last rank a set ends
 
 
 def test_open_names_are_not_empty_and_end_between_labels():

@@ -66,6 +66,54 @@ def test_beams_that_do_not_exist_are_told_apart():
             assert sorted(labels[: len(expected)]) == sorted(expected)
 
 
+SEARCHES = {
+    "greedy": greedy_or_sample,
+    "samples": lambda *arguments, **options: greedy_or_sample(
+        *arguments, samples=40, generators=[torch.Generator().manual_seed(row) for row in range(9)], **options
+    ),
+    "beams": lambda *arguments, **options: beam_search(*arguments, 4, **options),
+}
+
+
+def _existing(sets):
+    """Label sets of each text, those of beams that do not exist left out."""
+    pairs = zip(_labels(sets), np.isfinite(sets.score), strict=True)
+    return [[labels for labels, there in zip(text, exists, strict=True) if there] for text, exists in pairs]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("least", [0, 1, 2, 3, 5])
+def test_sets_in_order_reach_the_minimum(search, least):
+    """The most probable label is the last one in the order: a set that began with it had no other."""
+    constraint = LabelSetConstraint(
+        LabelTrie([[3], [4], [5]]), min_labels=least, max_labels=3, ranks=np.array([2, 1, 0])
+    )
+    (found,) = _existing(SEARCHES[search](_rows(), constraint, START, END, 8))
+    assert found and all(len(labels) >= min(least, 3) and labels == sorted(labels)[::-1] for labels in found)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_sets_in_order_go_on_from_given_labels_as_far_as_there_are_labels(search):
+    """Of five labels in order, behind the second one three are left, behind the fourth one, behind the last none."""
+    labels = LabelTrie([[3], [4], [5, 3], [5, 4], [5, 5]])
+    constraint = LabelSetConstraint(labels, min_labels=3, max_labels=5, ranks=np.arange(5))
+    begin = SetsBegin(given=[[1], [3], [4], [0, 1], []])
+    found = _existing(SEARCHES[search](_rows(5), constraint, START, END, 12, begin=begin))
+    assert all(labels[0] == 1 and len(labels) >= 3 for labels in found[0])
+    assert found[1:3] == [[[3, 4]] * len(found[1]), [[4]] * len(found[2])]
+    assert all(labels[:2] == [0, 1] and len(labels) >= 3 for labels in found[3])
+    assert all(len(labels) >= 3 for labels in found[4])
+    assert all(labels == sorted(labels) for text in found for labels in text) and all(found)
+
+
+def test_a_search_that_goes_on_for_candidates_has_no_say_in_what_comes_before():
+    options = {"max_labels": 3, "ranks": np.array([2, 1, 0])}
+    trie = LabelTrie([[3], [4], [5]])
+    own = greedy_or_sample(_rows(), LabelSetConstraint(trie, min_labels=2, **options), START, END, 8)
+    further = LabelSetConstraint(trie, min_labels=3, reachable=2, **options)
+    assert _labels(own) == _labels(greedy_or_sample(_rows(), further, START, END, 8)) == [[[1, 0]]]
+
+
 def test_what_does_not_fit_is_cut_and_reported():
     constraint = LabelSetConstraint(LabelTrie([[3, 4], [4, 3]]), min_labels=2, max_labels=2)
     for sets in (

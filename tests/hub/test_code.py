@@ -314,7 +314,9 @@ def files_for(folder_of, made):
 
 RETRIEVER = "retriever/retriever.json"
 TRIE = "label_trie.safetensors"  # which every model has that `xlgen train` made
-BASE = 4_440  # lines of the code of a base model: about half of what they were when modules were copied whole
+# Lines of the code of a base model: about half of what they were when modules were copied whole. The last 70 keep the
+# bounds of sets that are generated in order or pooled, and count texts that are cut.
+BASE = 4_510
 EVERYTHING = (
     "label_clusters.json", RETRIEVER, "score_model.json", "label_trees/label_trees.json", "vocabulary.json",
 )  # fmt: skip
@@ -395,8 +397,8 @@ def sections(source: str) -> list[tuple[str, str]]:
         ((), {}, 16, BASE),
         (("label_clusters.json",), {"variant": "bcl"}, 17, BASE + 290),
         (("label_clusters.json",), {"variant": "mcg"}, 16, BASE + 260),
-        ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_690),
-        (EVERYTHING, {"num_output_tokens": None}, 17, BASE + 4_990),
+        ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_700),
+        (EVERYTHING, {"num_output_tokens": None}, 17, BASE + 5_020),
     ],
 )
 def test_copies_stay_small(files_for, names, config, most_files, most_lines):

@@ -138,6 +138,42 @@ def test_the_model_s_own_bounds_give_way_to_those_that_are_asked_for(make):
         assert [len(one.labels) for one in found] == [number] * len(TEXTS)
 
 
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"num_samples": 4, "pool": "vote"}])
+@pytest.mark.parametrize("order", ["freq_forward", "alphabet"])
+def test_in_order_the_minimum_is_reached(make, order, options):
+    """Whatever was chosen first; of fewer labels to choose from all are taken."""
+    model, processor = make("bert", space=LabelSpace(SMALL.names, SMALL.counts, order))
+    for allowed, number in ((None, 4), (np.array([4, 0, 2]), 3)):
+        decoding = DecodingOptions(min_labels=4, max_labels=5, ordered=True, **options)
+        for prediction in model.predict(TEXTS, processor, decoding=decoding, allowed=allowed):
+            assert number <= len(prediction.labels)
+            labels = processor.label_space.encode(prediction.labels)
+            assert allowed is None or set(labels) == set(allowed.tolist())
+
+
+def test_candidates_that_are_wanted_change_no_set_in_order(make):
+    made = make("bert")
+    options = {"min_labels": 2, "max_labels": 4, "ordered": True}
+    own = _decoded(made, DecodingOptions(**options))
+    more = _decoded(made, DecodingOptions(min_candidates=7, **options))
+    assert [one.labels for one in more] == [one.labels for one in own]
+    assert all(2 <= len(one.labels) <= 4 for one in own)
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 3}, {"num_samples": 4}])
+@pytest.mark.parametrize("pool", ["average", "vote", "union"])
+def test_bounds_are_those_of_the_pooled_set(make, pool, options):
+    model, processor = make("bert")
+    given = [["music"], ["art", "organ"], [], ["piano"], ["music", "art"]]
+    for least, most in ((1, 1), (3, 3), (2, 4)):
+        decoding = DecodingOptions(min_labels=least, max_labels=most, pool=pool, **options)
+        for one in model.predict(TEXTS, processor, decoding=decoding):
+            assert least <= len(one.labels) <= most
+        for one, held in zip(model.predict(TEXTS, processor, decoding=decoding, given=given), given, strict=True):
+            number = len(held)
+            assert max(least - number, 0) <= len(one.labels) <= max(most - number, 0)
+
+
 def test_allowed_labels_alone_are_predicted(make):
     model, processor = make("bert")
     allowed = np.array([1, 4])
@@ -188,8 +224,11 @@ def test_beams_and_samples_are_fused(make, options):
         members = [{x for x in row if x >= 0} for row in sets.labels[text].tolist()]
         shares = {label: sum(label in one for one in members) / len(members) for label in set().union(*members)}
         assert set(found["best"][text].labels) == members[0]
-        assert set(found["union"][text].labels) == set(shares)
-        assert set(found["vote"][text].labels) == {label for label, share in shares.items() if share > 0.5}
+        for pool, wanted in (("union", 0.0), ("vote", 0.5)):  # as far as the bounds go, the best ones
+            labels = found[pool][text].labels
+            chosen = {label for label, share in shares.items() if share > wanted}
+            assert len(labels) == min(max(len(chosen), 1), 3)
+            assert set(labels) <= chosen if chosen else set(labels) <= set(shares)
         assert found["vote"][text].candidates == pytest.approx(shares)
         assert len(found["average"][text].labels) == round(sum(map(len, members)) / len(members))
 

@@ -200,6 +200,7 @@ def predict(
     """
     given = dict(locals())  # all options: they decide whether an earlier run's rows are reused
     from ..data.predictions import join_columns
+    from ..prediction.encoding import one_report_of_cuts
 
     further: _OfOneModel = {
         "open_vocabulary": open_vocabulary, "evidence": evidence, "abstain_below": abstain_below,
@@ -222,8 +223,9 @@ def predict(
         predict_texts = partial(_ensemble(members, ensemble).predict, **settings)
 
     def run(starts: Sequence[int]) -> Iterator[_Chunk]:
-        for first, found in _predictions(predict_texts, texts, starts, stage_novel, keeps=keep_column is not None):
-            yield first, join_columns([answer(one).to_dict() for one in found], texts, rows, first)
+        with one_report_of_cuts():
+            for first, found in _predictions(predict_texts, texts, starts, stage_novel, keeps=keep_column is not None):
+                yield first, join_columns([answer(one).to_dict() for one in found], texts, rows, first)
 
     if output_file is None:
         _print(run(range(0, len(texts), CHUNK_SIZE)))

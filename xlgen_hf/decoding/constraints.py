@@ -45,7 +45,8 @@ class LabelSetConstraint:
     spellings was generated.
 
     With ranks, a row's labels rise in rank: each set then has exactly one sequence, whose probability is that of the
-    set.
+    set. A label that leaves too few of later rank to reach the minimum is closed; where fewer labels than the minimum
+    are left at all, a set takes all of them.
 
     Args:
         trie: the labels.
@@ -53,6 +54,8 @@ class LabelSetConstraint:
         min_labels: minimum number of labels of a set.
         max_labels: most labels of a set.
         ranks: rank of each label id, shape `(greatest label id + 1,)`, all different; None leaves the order free.
+        reachable: with ranks, the number of labels that each choice must leave within reach; `min_labels` if None. A
+            lower one lets a search go on past its end without a say in what comes before.
         device: where the scores are.
     """
 
@@ -64,6 +67,7 @@ class LabelSetConstraint:
         min_labels: int = ModelSettings.min_labels,
         max_labels: int = ModelSettings.max_labels,
         ranks: np.ndarray | None = None,
+        reachable: int | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.trie = trie
@@ -86,6 +90,24 @@ class LabelSetConstraint:
         if ranks is not None:
             self._leaf_rank = torch.as_tensor(ranks[trie.leaf_owner], device=device)
             self._greatest_rank = torch.as_tensor(trie.greatest_below(ranks), device=device)
+            self._reachable = self.min_labels if reachable is None else min(reachable, len(trie))
+            if self._reachable > 1:
+                self._rank_last_choices(ranks)
+
+    def _rank_last_choices(self, ranks: np.ndarray) -> None:
+        """What [`_close_by_rank`] looks up.
+
+        The nodes that lead to the last `reachable - 1` labels in the order, few, and for each the greatest rank below
+        it that leaves at least 0, 1 ... labels of later rank.
+        """
+        device, rising = self._start.device, np.unique(ranks[self.trie.leaf_owner])
+        latest = rising[::-1][: self._reachable]  # rank that leaves 0, 1 ... labels
+        nodes = np.flatnonzero(self._greatest_rank.cpu().numpy() > latest[-1])
+        greatest = [self.trie.greatest_below(np.where(ranks > most, -1, ranks))[nodes] for most in latest]
+        self._rising_ranks = torch.as_tensor(rising, device=device)
+        self._latest_rank = torch.as_tensor(latest.copy(), device=device)
+        self._late_nodes = torch.as_tensor(nodes, device=device)
+        self._late_ranks = torch.as_tensor(np.stack(greatest), device=device)  # (reachable, nodes)
 
     def start(self, rows: int, closed: Sequence[Sequence[int]] = (), given: Sequence[Sequence[int]] = ()) -> SetState:
         """The state of `rows` sets before the first label is spelled.
@@ -171,8 +193,21 @@ class LabelSetConstraint:
         if self._leaf_rank is None:
             self._close_used_up(is_open, state, first, is_root=is_root)
         else:
-            is_open &= self._greatest_rank[edge + 1] > self._last_rank(state)[:, None]
+            self._close_by_rank(is_open, state, edge)
         return edge, is_open
+
+    def _close_by_rank(self, is_open: torch.Tensor, state: SetState, edge: torch.Tensor) -> None:
+        """Close edges below which no label is of later rank, or each leaves too few of later rank for the minimum."""
+        last, greatest = self._last_rank(state), self._greatest_rank[edge + 1]
+        is_open &= greatest > last[:, None]
+        if self._reachable <= 1:
+            return
+        left = len(self._rising_ranks) - torch.searchsorted(self._rising_ranks, last, right=True)
+        after = (torch.minimum(self._reachable - state.count, left) - 1).clamp(min=0)  # labels to leave, (N,)
+        row, column = (is_open & (greatest > self._latest_rank[after][:, None])).nonzero(as_tuple=True)
+        child = edge.expand(len(is_open), -1)[row, column] + 1
+        rank = self._late_ranks[after[row], torch.searchsorted(self._late_nodes, child)]
+        is_open[row, column] = rank > last[row]
 
     def _last_rank(self, state: SetState) -> torch.Tensor:
         """Rank of the last label of each row, `(N,)`; -1 before the first."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from numbers import Integral
 from typing import TYPE_CHECKING, get_args
@@ -35,7 +35,8 @@ class DecodingOptions:
         num_samples: sets to sample from the model's distribution instead of searching; 0 searches.
         temperature: divides the log-probabilities that are sampled from, at least 0.001.
         pool: how the sets of a text's beams or samples become one: `best` takes the most probable, `average`, `vote`
-            and `union` fuse them as [`combine`] fuses models. If None, the model's own setting where the number of
+            and `union` fuse them as [`combine`] fuses models; of a fused set that is too large or too small for the
+            bounds, the labels with the highest scores are taken. If None, the model's own setting where the number of
             beams is the model's own too, else `best`.
         seed: of the samples.
         min_labels: minimum number of labels per text; the model's own setting if None.
@@ -178,18 +179,21 @@ def scored_sets(decoded: Iterable[DecodedSet]) -> ScoredLabels:
     )
 
 
-def to_decoded(sets: LabelSets, clusters: list[list[int]], options: DecodingOptions) -> list[DecodedSet]:
+def to_decoded(
+    sets: LabelSets, clusters: list[list[int]], options: DecodingOptions, given: Sequence[Sequence[int]] = ()
+) -> list[DecodedSet]:
     """The most probable set of each text, or all of them fused, with the candidates of all.
 
     Args:
         sets: what was found.
         clusters: ids of the clusters that guided each text.
         options: how it was searched for, resolved.
+        given: label ids that each text's sets begin with; none if empty. Fused sets count them, and leave them out.
     """
     decoded = _best_sets(sets, clusters, _candidates(sets, sampled=options.num_samples > 0))
     if options.pool is None or options.pool == "best":
         return decoded
-    return _pooled(decoded, sets, options.pool)
+    return _pooled(decoded, sets, options.pool, given)
 
 
 def _best_sets(sets: LabelSets, clusters: list[list[int]], candidates: list[dict[int, float]]) -> list[DecodedSet]:
@@ -224,7 +228,9 @@ def _candidates(sets: LabelSets, *, sampled: bool) -> list[dict[int, float]]:
     return found
 
 
-def _pooled(decoded: list[DecodedSet], sets: LabelSets, how: Combination) -> list[DecodedSet]:
+def _pooled(
+    decoded: list[DecodedSet], sets: LabelSets, how: Combination, given: Sequence[Sequence[int]]
+) -> list[DecodedSet]:
     """One set out of all sets of each text."""
     probability = np.exp(sets.log_probs.astype(np.float64)).clip(0, 1)
     exists = (sets.labels >= 0) & np.isfinite(sets.score)[:, :, None]
@@ -235,7 +241,7 @@ def _pooled(decoded: list[DecodedSet], sets: LabelSets, how: Combination) -> lis
         )
         for k in range(sets.labels.shape[1])
     ]
-    fused = combine(members, how, present=np.isfinite(sets.score).T)
+    fused = _within_bounds(combine(members, how, present=np.isfinite(sets.score).T), sets, given)
     scores = np.split(fused.scores, fused.start[1:-1])
     names = np.split(fused.labels, fused.start[1:-1])
     return [
@@ -248,3 +254,11 @@ def _pooled(decoded: list[DecodedSet], sets: LabelSets, how: Combination) -> lis
         )
         for one, (labels, values), all_names, all_scores in zip(decoded, fused.sets(), names, scores, strict=True)
     ]
+
+
+def _within_bounds(fused: ScoredLabels, sets: LabelSets, given: Sequence[Sequence[int]]) -> ScoredLabels:
+    """The best labels of each text, as many as were chosen within the bounds of the search, without those given."""
+    size = np.bincount(fused.text[fused.chosen], minlength=len(fused)).clip(sets.min_labels, sets.max_labels)
+    further = fused.without(given) if given else fused
+    size -= np.diff(fused.start) - np.diff(further.start)
+    return further.choose(further.rank < size[further.text])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TypeVar
 
 import numpy as np
@@ -119,6 +119,7 @@ class LabelSets:
             lower bound on the number of labels went against what the model prefers.
         score: log-probability of each set's sequence, `(B, K)`; minus infinity where there is no further set.
         complete: whether a set came to its end, `(B, K)`; if not, it was cut at the greatest length.
+        min_labels: minimum number of labels of a set.
     """
 
     labels: np.ndarray
@@ -126,6 +127,12 @@ class LabelSets:
     would_end: np.ndarray
     score: np.ndarray
     complete: np.ndarray
+    min_labels: int = field(default=0, kw_only=True)
+
+    @property
+    def max_labels(self) -> int:
+        """Most labels of a set `U`."""
+        return self.labels.shape[2]
 
 
 @dataclass
@@ -191,7 +198,8 @@ def _to_sets(rows: _Rows, constraint: LabelSetConstraint, texts: int) -> LabelSe
     arrays = [part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in parts]
     arrays = [part.reshape(texts, -1, *part.shape[1:]) for part in arrays]
     order = np.argsort(-arrays[3], axis=1, kind="stable")
-    return LabelSets(*(part[np.arange(texts)[:, None], order] for part in arrays))
+    sets = LabelSets(*(part[np.arange(texts)[:, None], order] for part in arrays))
+    return replace(sets, min_labels=constraint.min_labels)
 
 
 def greedy_or_sample(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -21,7 +24,9 @@ if TYPE_CHECKING:  # an index has no model, and starts in a third of the time wi
     from ..decoding.memory import XLGenMemory
     from ..processing_xlgen import EncodedText, XLGenProcessor
 
-__all__ = ["Encoded", "GeneratorModel", "ModelSource", "length_batches"]
+__all__ = ["Encoded", "GeneratorModel", "ModelSource", "length_batches", "one_report_of_cuts"]
+
+logger = logging.getLogger(__name__)
 
 
 class GeneratorModel(Protocol):
@@ -145,7 +150,18 @@ class ModelSource(ABC):
 
     def encoded(self, batch: TextBatch) -> Encoded:
         """The encoded texts of a batch; encoded once."""
-        return batch.once(self, "encoded", lambda: self.encode(self.processor.encode_texts(batch)))
+        return batch.once(self, "encoded", lambda: self.encode(self.read(batch)))
+
+    def read(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Texts as the model reads them; the run of [`length_batches`] that they belong to counts those that are cut.
+
+        Those of a processor whose training has reported that it cuts texts are not counted again.
+        """
+        encoded, run = self.processor.encode_texts(texts), _RUN.get()
+        if run is not None and not self.processor.reported_cuts:
+            run.cut += sum(text.is_cut for text in encoded)
+            run.reader = self.processor
+        return encoded
 
     def encode(self, texts: Sequence[EncodedText]) -> Encoded:
         """Run the encoder; `bcl` predicts clusters, the others have none."""
@@ -169,12 +185,65 @@ class ModelSource(ABC):
         return Encoded(list(texts), memory, active)
 
 
+@dataclass
+class _Run:
+    """Texts that go through a model batch by batch."""
+
+    texts: int = 0
+    cut: int = 0  # those that did not fit into the model's input, so far
+    reader: XLGenProcessor | None = None  # what made the model's input of them, if it was a model
+
+    def end(self, outer: _Run | None) -> None:
+        """Add to a run of which this was a part, or say what was cut."""
+        if outer is not None and self.reader is not None:
+            outer.texts, outer.cut, outer.reader = outer.texts + self.texts, outer.cut + self.cut, self.reader
+        elif self.cut and self.reader is not None:
+            logger.warning(
+                "%d of %d texts do not fit into max_source_length=%d tokens and were cut there.",
+                *(self.cut, self.texts, self.reader.max_source_length),
+            )
+
+
+_RUN: ContextVar[_Run | None] = ContextVar("_RUN", default=None)  # the run that this thread is in
+
+
 def length_batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Numbers of the texts of each batch, longest texts first."""
+    """Numbers of the texts of each batch, longest texts first.
+
+    Going through the batches is a run: after the last one, the texts that a model has cut meanwhile are logged.
+    """
     if batch_size < 1:
         raise ConfigurationError(f"batch_size={batch_size}; it must be an integer >= 1.")
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    return (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+    return _in_run((order[start : start + batch_size] for start in range(0, len(order), batch_size)), len(order))
+
+
+def _in_run(batches: Iterator[list[int]], texts: int) -> Iterator[list[int]]:
+    run, outer = _Run(texts), _RUN.get()
+    _RUN.set(run)
+    try:
+        yield from batches
+    finally:
+        _RUN.set(outer)
+    run.end(outer)
+
+
+@contextmanager
+def one_report_of_cuts(*, once: bool = False) -> Iterator[None]:
+    """Several predictions as one: the texts that a model cuts in all of them are logged together, at the end.
+
+    Args:
+        once: say nothing about this model again.
+    """
+    run, outer = _Run(), _RUN.get()
+    _RUN.set(run)
+    try:
+        yield
+    finally:
+        _RUN.set(outer)
+    run.end(outer)
+    if once and run.cut and run.reader is not None:
+        run.reader.reported_cuts = True
 
 
 def _active_clusters(memory: XLGenMemory) -> list[list[int]]:

@@ -141,7 +141,7 @@ class Generator(ModelSource):
                 ones; none if empty.
         """
         options = self.decoding
-        decoded = to_decoded(self.search(encoded, options, allowed, given), encoded.clusters, options)
+        decoded = to_decoded(self.search(encoded, options, allowed, given), encoded.clusters, options, given)
         lower, upper = self._bounds(options)
         if _forced_labels(options) > lower:
             decoded = [one.with_bounds(lower, upper) for one in decoded]
@@ -176,10 +176,10 @@ class Generator(ModelSource):
             raise ConfigurationError(
                 f"min_labels={lower}, max_labels={upper}; 0 <= min_labels <= max_labels is needed."
             )
-        lower, upper = max(lower, _forced_labels(options)), max(upper, _forced_labels(options))
-        trie = self.processor.label_tokenizer.open_trie(allowed)
+        trie, forced = self.processor.label_tokenizer.open_trie(allowed), _forced_labels(options)
         ranks = self.processor.label_space.decode_ranks if options.ordered else None
-        constraint = self._constraint(trie, min_labels=lower, max_labels=upper, make_ranks=ranks)
+        bounds = {"min_labels": max(lower, forced), "max_labels": max(upper, forced), "reachable": lower}
+        constraint = self._constraint(trie, make_ranks=ranks, **bounds)
         begin = self._begin(given)
         draws = self._draws(encoded.texts, options.seed) if options.num_samples else ()
         return self._search(encoded.memory, constraint, options, self.processor.max_target_length, begin, draws=draws)
@@ -356,7 +356,7 @@ class Generator(ModelSource):
         known = [space.encode(names) for names in given]
         scores: list[list[float]] = [[] for _ in texts]
         for rows in length_batches([len(text) for text in texts], batch_size):
-            encoded = self.encode(self.processor.encode_texts([texts[row] for row in rows]))
+            encoded = self.encode(self.read([texts[row] for row in rows]))
             found = self.score(encoded, [wanted[row] for row in rows], [known[row] for row in rows])
             for row, values in zip(rows, found, strict=True):
                 scores[row] = values

@@ -22,6 +22,7 @@ from typing import Protocol, TypeVar, cast
 
 import torch
 
+from ..prediction.encoding import one_report_of_cuts
 from ..prediction.predictor import Predictor
 from .grouping import BatchCost, Sized, best_group
 from .privacy import answering
@@ -217,7 +218,7 @@ class Batcher:
         """What each job gets. One that fails does not take the others with it: each is then tried alone."""
         rows = [row for job in jobs for row in job.rows]
         try:
-            with answering():  # the thread is not one of the requests' own
+            with answering(), one_report_of_cuts(once=True):  # the thread is not one of the requests' own
                 answers = iter(jobs[0].work.run(self._predictor(), rows, self._batch_size))
             return [[next(answers) for _ in job.rows] for job in jobs]
         except Exception as err:
