@@ -7,6 +7,8 @@ import gzip
 import pytest
 
 from xlgen_hf import load_rows
+from xlgen_hf.data.label_ids import read_label_ids
+from xlgen_hf.data.vocabulary_files import read_vocabulary
 from xlgen_hf.errors import DataError
 
 ROWS = [{"text": 'one, "1"', "labels": ["a", "b"]}, {"text": "two\nlines", "labels": ["b"]}]
@@ -108,3 +110,23 @@ def test_a_table_of_such_a_line_alone_has_no_rows(tmp_path):
     with pytest.raises(DataError, match="There are no rows"):
         load_rows(write(tmp_path / "rows.csv", "sep=;\n"))
     assert load_rows(write(tmp_path / "rows.csv", "text\nsep=;\n"), require_labels=False)["text"][:] == ["sep=;"]
+
+
+# ---------------------------------------------------------------------------------------------------- other tables
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", ["", "sep=;"])
+def test_names_of_label_ids(tmp_path, first, end):
+    lines = [first, "id;label", "1;Käse, alpin", '2;"Brot; süß"', ""]
+    path = write(tmp_path / "names.csv", end.join(lines[not first :]), "cp1252")
+    assert read_label_ids(path) == {"1": "Käse, alpin", "2": "Brot; süß"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("first", ["", "sep=;"])
+def test_vocabularies(tmp_path, first, end):
+    lines = [first, "id;label_de;alt_de", "1;Käse;Alpkäse|Bergkäse", ""]
+    path = write(tmp_path / "concepts.csv", end.join(lines[not first :]))
+    concept = read_vocabulary(path).concepts["1"]
+    assert (concept.names["de"], concept.aliases["de"]) == ("Käse", ("Alpkäse", "Bergkäse"))

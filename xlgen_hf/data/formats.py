@@ -6,7 +6,6 @@ import csv
 import itertools
 import json
 import logging
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,9 +13,10 @@ from ..errors import DataError
 from ..files.serialization import JSON
 from .annif import is_annif_table, read_annif_table
 from .blocks import Block, batches, block_of_rows
+from .delimited import DelimitedFile
 from .options import RowOptions, shown_names
 from .tables import EXCEL_SUFFIXES, read_arrow, read_excel, read_parquet
-from .text_files import detect_encoding, iter_lines, line_end
+from .text_files import iter_lines
 from .values import shown
 
 __all__ = ["FILE_FORMATS", "read_file", "reader_of"]
@@ -30,10 +30,8 @@ FILE_FORMATS = (
 """Ends of the names of files that can be read."""
 
 _EXAMPLE = '{"text": "...", "labels": ["...", "..."]}'
-_MAX_CELL = 2**31 - 1  # characters; the csv module refuses cells of more than 131,072 unless told
 _DELIMITERS = (",", ";", "\t", "|")
 _SNIFFED_LINES = 40
-_DECLARATION = re.compile(r'("?)sep=(\\t|[^\w"\r\n])\1[\r\n]*', re.IGNORECASE)  # Excel's first line, sep=;
 _CELLS_AT_ONCE = 1_000_000
 
 Reader = Callable[[Path, RowOptions], Iterator[Block]]
@@ -115,12 +113,9 @@ def _parse_json(content: str, path: Path, number: int | None) -> JSON:
 
 def _read_csv(path: Path, options: RowOptions, usual: str = ",") -> Iterator[Block]:
     """Blocks of a table with a header."""
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_CELL))
-    encoding = detect_encoding(path, options.encoding, guess=True)
-    end = line_end(path, encoding)
-    declared = _declared_delimiter(next(iter_lines(path, encoding, end), (1, ""))[1])
-    delimiter = options.delimiter or declared or _sniff_delimiter(path, encoding, end, options, usual)
-    records = _csv_records(path, encoding, end, delimiter)
+    file = DelimitedFile(path, options.encoding)
+    delimiter = options.delimiter or file.declared_delimiter or _sniff_delimiter(file, options, usual)
+    records = (cells for _, cells in file.records(delimiter))
     header = next((record for record in records if record), None)
     if header is None:
         return
@@ -142,43 +137,18 @@ def _read_csv(path: Path, options: RowOptions, usual: str = ",") -> Iterator[Blo
         yield Block(str(path), [number for number, _ in part], dict(zip(names, columns, strict=True)))
 
 
-def _declared_delimiter(line: str) -> str | None:
-    """The delimiter that the first line declares to Excel, as in `sep=;`; None where it is another line."""
-    match = _DECLARATION.fullmatch(line)
-    return None if match is None else match[2].replace("\\t", "\t")
-
-
-def _csv_lines(path: Path, encoding: str, end: str) -> Iterator[str]:
-    """The lines of a table; one that declares the delimiter is empty, so that the others keep their numbers."""
-    for number, line in iter_lines(path, encoding, end):
-        yield line if number > 1 or _declared_delimiter(line) is None else end
-
-
-def _csv_records(path: Path, encoding: str, end: str, delimiter: str) -> Iterator[list[str]]:
-    try:
-        reader = csv.reader(_csv_lines(path, encoding, end), delimiter=delimiter, strict=True)
-    except (TypeError, ValueError) as err:  # a line break or a quote as delimiter
-        raise DataError(f"{delimiter!r} cannot be the delimiter of CSV: {err}.", file=path) from err
-    try:
-        yield from reader
-    except csv.Error as err:
-        problem = f"{err}."
-        if "new-line character" in problem:
-            other = "carriage return" if end == "\n" else "line feed"
-            problem = f"there is a {other} where lines end otherwise. Put cells that hold one in double quotes."
-        raise DataError(f"Not valid CSV near line {reader.line_num}: {problem}", file=path) from err
-
-
-def _sniff_delimiter(path: Path, encoding: str, end: str, options: RowOptions, usual: str) -> str:
+def _sniff_delimiter(file: DelimitedFile, options: RowOptions, usual: str) -> str:
     """The delimiter under which the header names the columns to read, else the one that makes the most of the file."""
-    lines = list(itertools.islice(_csv_lines(path, encoding, end), _SNIFFED_LINES))
+    lines = list(itertools.islice(file.lines(), _SNIFFED_LINES))
     tables = {sign: _loose_records(lines, sign) for sign in dict.fromkeys((usual, *_DELIMITERS))}
     named = [
         sign for sign, table in tables.items() if table and set(options.texts) <= {name.strip() for name in table[0]}
     ]
     found = max(named or tables, key=lambda sign: _fit(tables[sign], options, is_usual=sign == usual))
     if found != usual:
-        logger.info("%s: cells are separated by %r. If that is wrong, give the delimiter (--delimiter).", path, found)
+        logger.info(
+            "%s: cells are separated by %r. If that is wrong, give the delimiter (--delimiter).", file.path, found
+        )
     return found
 
 

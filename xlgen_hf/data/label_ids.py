@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 from collections import Counter
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..labels.concepts import short_id
+from .delimited import DelimitedFile
 from .text_files import iter_lines, line_list
 
 __all__ = ["clean_id", "distinct_names", "read_label_ids"]
@@ -20,12 +20,6 @@ logger = logging.getLogger(__name__)
 _ID_KEYS = ("id", "uri", "concept", "identifier")
 _NAME_KEYS = ("label", "name", "title", "prefLabel", "pref_label")
 _SHOWN = 3
-
-
-class _Unquoted(csv.excel_tab):
-    """Annif's TSV has no quotes; a name may begin with one."""
-
-    quoting = csv.QUOTE_NONE
 
 
 def clean_id(label_id: object) -> str:
@@ -51,7 +45,7 @@ def read_label_ids(path: str | Path) -> dict[str, str]:
     path = Path(path)
     name = path.name.lower().removesuffix(".gz")
     if name.endswith((".tsv", ".csv")):
-        pairs = list(_table_pairs(path, "\t" if name.endswith(".tsv") else ","))
+        pairs = list(_table_pairs(path, is_tsv=name.endswith(".tsv")))
     elif name.endswith(".jsonl"):
         pairs = list(_json_line_pairs(path))
     elif name.endswith(".json"):
@@ -108,19 +102,17 @@ def distinct_names(ids: Sequence[str], names: Sequence[str], file: str | Path) -
     return made
 
 
-def _table_pairs(path: Path, delimiter: str) -> Iterator[tuple[str, str]]:
-    lines = (line for _, line in iter_lines(path))
-    dialect = csv.excel if delimiter == "," else _Unquoted
-    try:
-        for number, cells in enumerate(csv.reader(lines, dialect), 1):
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) < 2:
-                raise DataError("An id and a name are expected, with a delimiter between them.", file=path, row=number)
-            if number > 1 or cells[0].strip().lower() not in _ID_KEYS:
-                yield cells[0], cells[1]
-    except csv.Error as err:
-        raise DataError(f"Not valid CSV: {err}.", file=path) from err
+def _table_pairs(path: Path, *, is_tsv: bool) -> Iterator[tuple[str, str]]:
+    file = DelimitedFile(path)
+    first = next(file.lines(), "")
+    usual = "\t" if is_tsv else ";" if ";" in first and "," not in first else ","  # ; as in Excel of many countries
+    records = file.records(file.declared_delimiter or usual, quotes=not is_tsv)
+    filled = ((number, cells) for number, cells in records if any(cell.strip() for cell in cells))
+    for row, (number, cells) in enumerate(filled):
+        if len(cells) < 2:
+            raise DataError("An id and a name are expected, with a delimiter between them.", file=path, row=number)
+        if row or cells[0].strip().lower() not in _ID_KEYS:
+            yield cells[0], cells[1]
 
 
 def _json_line_pairs(path: Path) -> Iterator[tuple[str, str]]:

@@ -37,8 +37,8 @@ class RowOptions:
         labels_column: the column with the labels: lists of strings, class numbers with their names in the metadata,
             or cells that hold all labels of a row. By default `labels`.
         label_separator: text between two labels of a cell; white space around the labels is removed. By default it is
-            recognised (`|`, `;`, line break, tab, or a comma where the parts occur on their own) and reported. `""`
-            takes each cell as one label. Where a row has a list of labels, it splits each of them.
+            recognised (`|`, `;` of any script, line break, tab, or a comma where the parts occur on their own) and
+            reported. `""` takes each cell as one label. Where a row has a list of labels, it splits each of them.
         label_names: a file with the names of label ids: one name per line (the ids are line numbers from 0), or
             `.tsv`, `.csv`, `.json`, `.jsonl` with an id and a name for each.
         vocabulary: concepts that rows name by id, by preferred name in any language, by alias or by notation: a

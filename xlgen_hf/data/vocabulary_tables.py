@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DataError
+from .delimited import DelimitedFile
 from .raw_concepts import ConceptReader, RawConcept
-from .text_files import detect_encoding, iter_lines
 from .vocabulary_fields import ID_FIELDS, FieldReader, field_of
 
 __all__ = ["read_table"]
@@ -67,21 +66,15 @@ def _annif_concept(path: Path, number: int, cells: list[str]) -> RawConcept:
 
 def _records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The records that are not empty, each with the number of its last line."""
-    encoding = detect_encoding(path, guess=True)
-    lines = (line for _, line in iter_lines(path, encoding))
-    try:
-        if path.name.lower().removesuffix(".gz").endswith(".tsv"):  # no quotes: a name may begin with one
-            reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-        else:
-            reader = csv.reader(lines, delimiter=_delimiter(path, encoding), strict=True)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                yield reader.line_num, cells
-    except csv.Error as err:
-        raise DataError(f"Not valid CSV: {err}.", file=path) from err
+    file = DelimitedFile(path)
+    is_tsv = path.name.lower().removesuffix(".gz").endswith(".tsv")  # no quotes there: a name may begin with one
+    delimiter = file.declared_delimiter or ("\t" if is_tsv else _delimiter(file))
+    for number, cells in file.records(delimiter, quotes=not is_tsv):
+        if any(cell.strip() for cell in cells):
+            yield number, cells
 
 
-def _delimiter(path: Path, encoding: str) -> str:
+def _delimiter(file: DelimitedFile) -> str:
     """The delimiter that the first line has most of; a comma where it has none."""
-    first = next((line for _, line in iter_lines(path, encoding)), "")
+    first = next(file.lines(), "")
     return max(_DELIMITERS, key=first.count)
