@@ -147,6 +147,12 @@ def test_flags_may_have_a_value(flags, words, expected):
     assert {name: got[name] for name in expected} == expected
 
 
+def test_two_values_of_an_option_that_takes_one_are_refused(flags):
+    assert flags("--some-number", "4", "--some_number=4")["some_number"] == 4
+    with pytest.raises(typer.BadParameter, match=r"--some_number is given as '4' and as '5'; give it once\."):
+        flags("--some-number=4", "--some_number", "5")
+
+
 def test_a_flag_with_another_value_is_refused(flags):
     with pytest.raises(typer.BadParameter, match="'--bf16': 'maybe' is neither true nor false"):
         flags("--bf16=maybe")

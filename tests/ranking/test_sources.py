@@ -132,6 +132,12 @@ def test_sources_may_find_nothing():
     assert candidates.start.tolist() == [0, 0, 0] and values["one"].shape == (0,)
 
 
+def test_texts_are_in_a_list():
+    for texts in ("a text", iter(["a text"])):
+        with pytest.raises(TypeError, match="A list of texts is needed; put a single text, or what"):
+            TextBatch.of(texts)
+
+
 def test_halves_of_characters_are_no_text():
     assert len(TextBatch.of(["caf\u00e9", "\U0001f4da"])) == 2
     with pytest.raises(DataError, match=r"Text 2 holds '\\udce9' at position 3, which is half of a character"):

@@ -82,9 +82,13 @@ class Command(TyperCommand):
 
 
 def _respell(words: Iterable[str], options: Mapping[str, TyperOption]) -> list[str]:
-    """Options with dashes, and flags without the value that may follow them; other words stay as they are."""
+    """Options with dashes, and flags without the value that may follow them; other words stay as they are.
+
+    An option that takes one value is refused where it is given two: one of them would count for nothing.
+    """
     left = deque(words)
     done: list[str] = []
+    values: dict[str | None, str] = {}
     while left:
         word = left.popleft()
         name, equals, value = word.partition("=")
@@ -96,7 +100,10 @@ def _respell(words: Iterable[str], options: Mapping[str, TyperOption]) -> list[s
         elif not option.is_flag:
             done.append(name.replace("_", "-") + equals + value)
             if not equals and left:
-                done.append(left.popleft())  # the option's value, whatever it looks like
+                done.append(value := left.popleft())  # the option's value, whatever it looks like
+            first = values.setdefault(option.name, value)
+            if first != value and not option.multiple:
+                raise UsageProblem(f"{name} is given as {first!r} and as {value!r}; give it once.")
         else:
             if not equals and left and left[0].lower() in (*_TRUE, *_FALSE):
                 value = left.popleft()

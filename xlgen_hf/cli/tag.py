@@ -81,8 +81,9 @@ def _print_labels(answer: LabelPrediction) -> None:
 
     if not answer.labels:
         typer.echo("  no label")
-    width = max(map(len, answer.labels), default=0)
-    for label, score, evidence in zip(answer.labels, answer.scores, answer.evidence or (), strict=True):
+    labels = [" ".join(label.split()) for label in answer.labels]  # in one line each
+    width = max(map(len, labels), default=0)
+    for label, score, evidence in zip(labels, answer.scores, answer.evidence or (), strict=True):
         spoken = {name: shown for name, shown in SCORE_NAMES.items() if _speaks(evidence, name)}
         said = [f"{shown} {evidence.scores[name]:.2f}" for name, shown in spoken.items()]
         rows = evidence.training_rows

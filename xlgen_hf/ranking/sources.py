@@ -70,8 +70,8 @@ class TextBatch(Sequence[str]):
         """
         if isinstance(texts, TextBatch):
             return texts
-        if isinstance(texts, str):
-            raise TypeError("A list of texts is needed; put a single text into a list.")
+        if isinstance(texts, str) or not hasattr(texts, "__len__"):
+            raise TypeError("A list of texts is needed; put a single text, or what a generator yields, into a list.")
         for row, text in enumerate(texts, 1):
             if not isinstance(text, str):
                 raise TypeError(f"Text {row} is {text!r}; a string is needed.")
