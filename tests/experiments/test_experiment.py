@@ -155,7 +155,13 @@ def test_a_trained_model_is_taken_where_it_was_trained_on_the_same_rows(files, c
     assert _run_here(root, hybrid)["scores"]["candidate_recall"] >= first["scores"]["candidate_recall"]
     write_json(root / "cells" / of_dropped.name / SPEC, asdict(of_dropped))
     assert run_cell_process([str(root / "cells" / of_dropped.name / SPEC)]) == 1
-    assert "was trained on other rows" in capsys.readouterr().err
+    assert "was made from other rows" in capsys.readouterr().err
+    index = {"retriever": models["full.xlgen-rcl"], "num_input_candidates": 3}  # it knows the labels that PU drops
+    of_index = Plan(["xlgen-rcl"], ["pu"], options=_options(checkpoints, **index))
+    (of_dropped,) = plan_cells(of_index, data.facts["digest"])[0]
+    write_json(root / "cells" / of_dropped.name / SPEC, asdict(of_dropped))
+    assert run_cell_process([str(root / "cells" / of_dropped.name / SPEC)]) == 1
+    assert "was made from other rows" in capsys.readouterr().err
     with pytest.raises(ConfigurationError, match=r"No cell takes a model for 'full\.bonsai'"):
         replace(plan, models={"full.bonsai": "x"})
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from families import make_checkpoint
 from sources import make_rcl, make_retriever
-from tiny import ROWS
-from transformers import AutoTokenizer, PreTrainedModel
+from tiny import ROWS, make_bart_tokenizer
+from transformers import AutoTokenizer, BertConfig, PreTrainedModel, RobertaConfig
 
 from xlgen_hf.configuration_xlgen import XLGenConfig
 from xlgen_hf.errors import CheckpointError, ConfigurationError
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.modules.backbone import longest_sequence
 from xlgen_hf.modules.candidate_pointer import NOTHING
 from xlgen_hf.modules.conditioning import append_cluster_tokens
 from xlgen_hf.modules.dry_run import check_decoding, dry_run
@@ -246,3 +247,9 @@ def test_what_a_family_does_not_save_is_not_trained(build):
     model.train()(**processor(TEXTS, return_tensors="pt"), labels=targets_of(processor)).loss.backward()
     assert model.backbone.model.encoder.embed_positions.weight.grad is None
     assert model.backbone.model.encoder.embed_tokens.weight.grad is not None
+
+
+@pytest.mark.parametrize(("config", "tokens"), [(RobertaConfig, 64), (BertConfig, 66)])
+def test_positions_that_are_set_aside_take_no_tokens(config, tokens):
+    made = config(max_position_embeddings=66, pad_token_id=1)
+    assert longest_sequence(made, make_bart_tokenizer()) == tokens

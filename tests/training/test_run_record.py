@@ -6,10 +6,15 @@ import json
 import shutil
 
 import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from tiny import ROWS
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.training import run
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.run_record import describe_run
 from xlgen_hf.training.settings import TrainingSettings
@@ -21,11 +26,13 @@ def train(checkpoints, tmp_path, capsys):
 
     def run(*more, rows=ROWS, folder="model"):
         write_jsonl(tmp_path / "rows.jsonl", rows)
-        code = main([
-            "train", "--train-file", str(tmp_path / "rows.jsonl"), "--backbone", checkpoints["t5"],
-            "--variant", "base", "--output-dir", str(tmp_path / folder), "--use_cpu", "True", "--max_steps", "3",
-            "--save_strategy", "steps", "--save_steps", "2", *more,
-        ])  # fmt: skip
+        usual = {
+            "--backbone": checkpoints["t5"], "--variant": "base", "--max_steps": "3", "--save_strategy": "steps",
+            "--save_steps": "2",
+        }  # fmt: skip
+        options = [word for name, value in usual.items() if name not in more for word in (name, value)]
+        files = ["--train-file", str(tmp_path / "rows.jsonl"), "--output-dir", str(tmp_path / folder)]
+        code = main(["train", *files, *options, "--use_cpu", "True", *more])
         return code, capsys.readouterr().err
 
     return run
@@ -156,3 +163,54 @@ def test_what_the_variant_decides_may_be_said(tmp_path, variant, chosen):
     assert describe_run(said, args, {}) == describe_run(silent, args, {})
     other = {"conditioning": "tokens"} if variant == "bcl" else {"cluster_loss_weight": 1.0}
     assert describe_run(TrainingSettings(variant=variant, **other), args, {}) != describe_run(silent, args, {})
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        {"adam_beta1": 0.5}, {"adam_epsilon": 1e-3}, {"data_seed": 7},
+        {"lr_scheduler_kwargs": {"num_cycles": 3}}, {"dataloader_drop_last": True}, {"neftune_noise_alpha": 5.0},
+        {"generation_num_beams": 4}, {"load_best_model_at_end": True, "eval_strategy": "epoch"},
+    ],
+)  # fmt: skip
+def test_every_argument_that_decides_the_result_is_recorded(tmp_path, further):
+    settings = TrainingSettings(variant="base")
+    usual, other = (XLGenTrainingArguments(str(tmp_path), use_cpu=True, **more) for more in ({}, further))
+    assert describe_run(settings, usual, {}) != describe_run(settings, other, {})
+    same = XLGenTrainingArguments(str(tmp_path), use_cpu=True, logging_steps=3, metric_for_best_model="macro_f1")
+    assert describe_run(settings, usual, {}) == describe_run(settings, same, {})
+
+
+def test_what_a_folder_holds_belongs_to_the_run(tmp_path):
+    index, args = tmp_path / "index", XLGenTrainingArguments(str(tmp_path / "model"), use_cpu=True)
+    (index / "cache").mkdir(parents=True)
+    (index / "label_space.json").write_text("{}")
+    settings = TrainingSettings(retriever=str(index))
+    before = describe_run(settings, args, {})
+    (index / "cache" / "embeddings.safetensors").write_bytes(b"x")  # caches and reports decide nothing
+    (index / "training_report.json").write_text("{}")
+    assert describe_run(settings, args, {}) == before
+    (index / "retriever.safetensors").write_bytes(b"x")
+    assert describe_run(settings, args, {}) != before
+
+
+def test_an_index_knows_the_labels_that_are_dropped(tmp_path):
+    settings = TrainingSettings(retriever=str(tmp_path), drop_labels=0.5)
+    with pytest.raises(ConfigurationError, match=r"knows the labels that drop_labels=0\.5 takes from the training"):
+        run.train_model(settings, XLGenTrainingArguments(str(tmp_path), use_cpu=True), Dataset.from_list(ROWS))
+
+
+def test_a_base_that_another_run_left_is_not_taken(train, checkpoints, tmp_path, monkeypatch):
+    lora = ("--lora", "--lora-rank", "2")
+
+    def stop(*_):
+        raise ConfigurationError("stopped")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(run, "run_training", stop)
+        assert train(*lora, "--seed", "1")[0] == 1
+    left = tmp_path / "model" / "base" / "model.safetensors"
+    before = load_file(left)
+    save_file({name: value + 1 for name, value in before.items()}, left, {"format": "pt"})  # as of another backbone
+    assert train(*lora, "--seed", "2")[0] == 0
+    assert torch.equal(load_file(left)["backbone.shared.weight"], before["backbone.shared.weight"])

@@ -181,7 +181,7 @@ def test_evaluations_in_half_precision_leave_the_weights_as_they_are(make_model,
 
 
 def test_min_labels_are_tuned_on_the_evaluation_rows(make_model, rows, tmp_path):
-    trainer = _trainer(make_model, rows, tmp_path, num_train_epochs=6, learning_rate=1e-2)
+    trainer = _trainer(make_model, rows, tmp_path, num_train_epochs=6, learning_rate=1e-2, decision_beams=1)
     trainer.train()
     best = trainer.tune_decisions((1, 2, 3))
     assert trainer.model.config.min_labels == best

@@ -16,6 +16,10 @@ _MAX_CELL = 2**31 - 1  # characters; the csv module refuses cells of more than 1
 _DECLARATION = re.compile(r'("?)sep=(\\t|[^\w"\r\n])\1[\r\n]*', re.IGNORECASE)  # Excel's first line, sep=;
 
 
+class _Unquoted(csv.excel_tab):
+    quoting = csv.QUOTE_NONE
+
+
 class DelimitedFile:
     """Reads the records of a file.
 
@@ -54,9 +58,9 @@ class DelimitedFile:
         Raises:
             DataError: if a record is not valid; says where.
         """
-        quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
+        dialect = csv.excel if quotes else _Unquoted
         try:
-            reader = csv.reader(self.lines(), delimiter=delimiter, quoting=quoting, strict=True)
+            reader = csv.reader(self.lines(), dialect, delimiter=delimiter, strict=True)
         except (TypeError, ValueError) as err:  # a line break or a quote as delimiter
             raise DataError(f"{delimiter!r} cannot be the delimiter of CSV: {err}.", file=self.path) from err
         try:

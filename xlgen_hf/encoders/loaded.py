@@ -34,6 +34,7 @@ __all__ = [
     "hash_of_weights",
     "load_encoder",
     "longest_text",
+    "num_positions",
     "own_device",
 ]
 
@@ -114,10 +115,19 @@ def longest_text(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -
         config: its config.
         tokenizer: its tokenizer.
     """
-    limit: float = min(tokenizer.model_max_length, getattr(config, "max_position_embeddings", None) or 2**31)
-    if config.model_type in _POSITIONS_AFTER_PADDING:
-        limit = min(limit, config.max_position_embeddings - config.pad_token_id - 1)
-    return limit
+    return min(tokenizer.model_max_length, num_positions(config) or 2**31)
+
+
+def num_positions(config: PreTrainedConfig) -> int | None:
+    """Tokens that a model with learned positions can take; None where there is no limit.
+
+    Args:
+        config: its config, or that of a part of it.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if not positions or positions < 0:  # -1 in XLNet: none
+        return None
+    return positions - (config.pad_token_id + 1 if config.model_type in _POSITIONS_AFTER_PADDING else 0)
 
 
 @dataclass

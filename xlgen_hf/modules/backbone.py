@@ -27,6 +27,7 @@ from transformers.models.auto.modeling_auto import (
 from ..configuration_xlgen import hidden_size
 from ..encoders.causal import is_causal, refuse_causal
 from ..encoders.checkpoints import checkpoint_errors, fetch_checkpoint
+from ..encoders.loaded import num_positions
 from ..errors import CheckpointError, ConfigurationError
 from .causal import check_cache
 from .seq2seq import SUPPORTED_BACKBONES, refuse_separate_vocabularies
@@ -122,11 +123,10 @@ def longest_sequence(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBas
 
     Args:
         config: of the checkpoint, or of the backbone made from it.
-        tokenizer: of the checkpoint; it knows of positions that are set aside (RoBERTa's two).
+        tokenizer: of the checkpoint, which may say less.
     """
     parts = (config, *(getattr(config, name) for name in config.sub_configs))
-    limits = [getattr(part, "max_position_embeddings", None) for part in parts]
-    known = [limit for limit in limits if limit and limit > 0]  # -1 in XLNet: none
+    known = [limit for part in parts if (limit := num_positions(part)) is not None]
     return min(*known, tokenizer.model_max_length) if known else None
 
 

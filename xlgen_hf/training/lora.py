@@ -131,8 +131,8 @@ def _trained_rows(model: XLGenForConditionalGeneration) -> dict[str, list[int]]:
     end = first + 1
     if model.config.first_cluster_token_id is not None:
         end = model.config.first_cluster_token_id + model.config.num_clusters
-    elif model.config.level_token_ids:
-        end = model.config.level_token_ids.stop
+    if model.config.level_token_ids:
+        end = max(end, model.config.level_token_ids.stop)
     embeddings, output = model.get_input_embeddings(), model.get_output_embeddings()
     layers = [embeddings] if output.weight is embeddings.weight else [embeddings, output]
     names = [next(name for name, module in model.named_modules() if module is layer) for layer in layers]

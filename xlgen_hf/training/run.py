@@ -70,8 +70,8 @@ def train_model(
         ConfigurationError: if settings contradict each other, the data or what is in the folder.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
-    settings.check_folders()
     _check_retriever(settings, args)
+    settings.check_folders()
     _check_what_predicts(settings, args)
     settings = settings.resolved()
     settings.check_lora()
@@ -165,6 +165,12 @@ def _finish(trainer: XLGenTrainer, settings: TrainingSettings, *, has_validation
 
 
 def _check_retriever(settings: TrainingSettings, args: XLGenTrainingArguments) -> None:
+    if settings.drop_labels and settings.retriever is not None and settings.reads_candidates:
+        raise ConfigurationError(
+            f"The index {settings.retriever} knows the labels that drop_labels={settings.drop_labels} takes from the "
+            "training rows. Leave out --retriever: the training makes an index of the labels that are left "
+            "(--retriever-epochs 0 takes the encoder as it is)."
+        )
     if args.world_size > 1 and settings.reads_candidates and settings.retriever is None and settings.retriever_epochs:
         raise ConfigurationError(
             "Several processes cannot train a retriever together. Train it first, with `xlgen index`, and name its "

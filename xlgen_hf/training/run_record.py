@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import TypeAlias
 
@@ -13,6 +15,7 @@ from datasets import Dataset
 
 from ..data.rows import row_ids
 from ..errors import ConfigurationError, ModelFolderError
+from ..files.adapter_base import BASE_FOLDER
 from ..files.json_lines import digest
 from ..files.model_folder import REPORT_FILE, model_files
 from ..files.schema import Fields, anything, mapping_of
@@ -41,8 +44,19 @@ RECORD_FILE = "run.json"
 """Settings, arguments and rows of the run that writes into a folder."""
 
 _READ_AT_ONCE = 1000
+_BYTES_AT_ONCE = 2**20
 _SHOWN = 8  # differences that an error spells out
 _BATCH = "per_device_train_batch_size"
+_CONTENT = ("*.json", "*.safetensors")
+_PASSED_OVER = {"cache", "training_report.json", RECORD_FILE}
+_FOLDERS = ("retriever", "clusters", "start_from")  # settings that name what is read of them
+# Arguments that decide the result as well, and that few people set; a record has those that are set.
+_SELDOM_SET = (
+    "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", "optim_args", "data_seed",
+    "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha", "generation_num_beams",
+    "fp16_full_eval", "bf16_full_eval", "load_best_model_at_end",
+)  # fmt: skip
+_OF_THE_BEST = ("eval_strategy", "eval_steps", "metric_for_best_model", "greater_is_better")
 
 Record: TypeAlias = "dict[str, dict[str, JSON]]"
 
@@ -77,6 +91,10 @@ def describe_run(
         of_settings["own_cluster_start"] = True  # runs of before that are not finished have other targets
     arguments = deciding_arguments(args, settings.variant, candidates=settings.candidates)
     arguments[_BATCH] = args.train_batch_size * args.world_size
+    arguments |= _seldom_set(args)
+    for name in _FOLDERS:
+        if (folder := of_settings.get(name)) and Path(str(folder)).is_dir():
+            of_settings[f"content of {name}"] = _digest_of_files(Path(str(folder)))
     content: dict[str, dict[str, object]] = {
         "settings": of_settings,
         "arguments": arguments,
@@ -87,6 +105,26 @@ def describe_run(
         content["rows"]["ids"] = digest(row_ids(train, settings.id_column))
     described: Record = json.loads(json.dumps(content, default=str))
     return described
+
+
+def _seldom_set(args: XLGenTrainingArguments) -> dict[str, object]:
+    usual = {one.name: one.default for one in fields(args)}
+    names = [*_SELDOM_SET, *(_OF_THE_BEST if args.load_best_model_at_end else ())]
+    values = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    return {name: value for name, value in values.items() if value != usual.get(name)}
+
+
+def _digest_of_files(folder: Path) -> str:
+    """What tells the files of a model's, an index's or clusters' folder from others; not those of caches."""
+    found = hashlib.blake2b(digest_size=6)
+    for path in sorted(path for kind in _CONTENT for path in folder.rglob(kind)):
+        place = path.relative_to(folder)
+        if path.is_file() and not _PASSED_OVER & {*place.parts}:
+            found.update(f"{place.as_posix()}:{path.stat().st_size}\n".encode())
+            with path.open("rb") as file:
+                while part := file.read(_BYTES_AT_ONCE):
+                    found.update(part)
+    return found.hexdigest()
 
 
 def start_record(folder: Path, record: Record, *, write: bool) -> bool:
@@ -116,6 +154,8 @@ def start_record(folder: Path, record: Record, *, write: bool) -> bool:
             "repeat the command of that run to continue it, or remove the folder."
         )
     if write:
+        if before is not None and (folder / BASE_FOLDER).is_dir():  # a LoRA run ended before its first checkpoint
+            shutil.rmtree(folder / BASE_FOLDER)
         _FORM.write(path, record)
     return False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -236,6 +236,12 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             raise ConfigurationError("Training needs a train_dataset.")
         self._configure_collators()
         self.train_sampler = self._get_train_sampler()
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else self._global_batch_size
+        if self.args.dataloader_drop_last and rows < self._global_batch_size:
+            raise ConfigurationError(
+                f"dataloader_drop_last leaves no batch: there are {rows} training rows, and a step takes "
+                f"{self._global_batch_size}. Leave it out, or take smaller batches."
+            )
         return DataLoader(
             self.train_dataset,
             batch_size=self._global_batch_size,

@@ -145,6 +145,9 @@ def _decided_by_halves(
     halves, sets = np.arange(len(ranked)) % 2, dict[int, list[int]]()
     for half in (0, 1):
         learned_from, decided_on = np.flatnonzero(halves != half), np.flatnonzero(halves == half)
+        if not len(decided_on):  # a text alone is decided by itself
+            continue
+        learned_from = learned_from if len(learned_from) else decided_on
         with _without_report():
             known = [references[row] for row in learned_from.tolist()]
             model = weighed_model(ranked.take(learned_from), known, counts, _HEAD)

@@ -39,7 +39,7 @@ def start_from(model: XLGenForConditionalGeneration, processor: XLGenProcessor, 
     trained, trained_processor = load_model(name)
     refuse_exported(trained.backbone, name)
     same_clusters = _cluster_names(processor) == _cluster_names(trained_processor)
-    rows = _common_tokens(processor, trained_processor)
+    rows = _common_tokens(processor, trained_processor, same_clusters=same_clusters)
     own, given = model.state_dict(), trained.state_dict()
     sizes = (model.config.vocab_size, trained.config.vocab_size)
     taken = 0
@@ -67,8 +67,13 @@ def _cluster_names(processor: XLGenProcessor) -> list[str] | None:
     return None if processor.clusters is None else processor.clusters.names
 
 
-def _common_tokens(one: XLGenProcessor, other: XLGenProcessor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids of the tokens that both vocabularies have, in the one and in the other."""
+def _common_tokens(
+    one: XLGenProcessor, other: XLGenProcessor, *, same_clusters: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids of the tokens that both vocabularies have, in the one and in the other; of clusters if they are the same."""
     first, second = one.tokenizer.get_vocab(), other.tokenizer.get_vocab()
     common = sorted(first.keys() & second.keys())
+    if not same_clusters and one.clusters is not None:
+        own = set(one.label_tokenizer.cluster_token_ids(range(one.clusters.num_clusters)))
+        common = [token for token in common if first[token] not in own]
     return torch.tensor([first[token] for token in common]), torch.tensor([second[token] for token in common])

@@ -69,10 +69,12 @@ class XLGenSystem:
         """
         if self.model is not None:
             model, processor = self._load(self.model)
-            self._check_labels(processor.label_space, data.label_space)
+            self._check_labels(self.model, processor.label_space, data.label_space)
         else:
             self._check_folder(data)
-            space = data.label_space
+            space, index = data.label_space, self.settings.retriever
+            if index is not None:
+                self._check_labels(index, LabelSpace.load(index), space)
             unseen = [name for name, count in zip(space.names, space.counts, strict=True) if not count]
             settings = replace(self.settings, vocabulary=unseen)
             args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})  # type: ignore[arg-type]
@@ -91,11 +93,11 @@ class XLGenSystem:
     def _device(self) -> str:
         return "cpu" if self.arguments.get("use_cpu") else own_device()
 
-    def _check_labels(self, own: LabelSpace, given: LabelSpace) -> None:
-        """Refuse a model of other training rows: it would have seen labels that this setting drops."""
+    def _check_labels(self, folder: str | Path, own: LabelSpace, given: LabelSpace) -> None:
+        """Refuse a model or an index of other training rows: it would have seen labels that this setting drops."""
         if own.train_label_counts() != given.train_label_counts():
             raise ConfigurationError(
-                f"{self.model} was trained on other rows or with another vocabulary: it has {len(own)} labels and "
+                f"{folder} was made from other rows or with another vocabulary: it has {len(own)} labels and "
                 f"{int(own.counts.sum())} of them on training rows, the experiment has {len(given)} and "
                 f"{int(given.counts.sum())}."
             )
