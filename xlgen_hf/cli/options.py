@@ -16,6 +16,7 @@ from typer.core import TyperCommand, TyperOption
 
 from ..errors import ConfigurationError
 from ..settings import Definition, PredictsWith, check_value, definitions
+from .console import print_message
 
 __all__ = [
     "Command",
@@ -84,7 +85,7 @@ class Command(TyperCommand):
 def _respell(words: Iterable[str], options: Mapping[str, TyperOption]) -> list[str]:
     """Options with dashes, and flags without the value that may follow them; other words stay as they are.
 
-    An option that takes one value is refused where it is given two: one of them would count for nothing.
+    Of two values of an option that takes one the last one counts, as everywhere, and the other one is named.
     """
     left = deque(words)
     done: list[str] = []
@@ -101,9 +102,9 @@ def _respell(words: Iterable[str], options: Mapping[str, TyperOption]) -> list[s
             done.append(name.replace("_", "-") + equals + value)
             if not equals and left:
                 done.append(value := left.popleft())  # the option's value, whatever it looks like
-            first = values.setdefault(option.name, value)
-            if first != value and not option.multiple:
-                raise UsageProblem(f"{name} is given as {first!r} and as {value!r}; give it once.")
+            former, values[option.name] = values.get(option.name, value), value
+            if former != value and not option.multiple:
+                print_message(f"{name} is given more than once; {value!r} counts, and {former!r} does not.")
         else:
             if not equals and left and left[0].lower() in (*_TRUE, *_FALSE):
                 value = left.popleft()
