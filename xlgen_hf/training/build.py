@@ -97,7 +97,7 @@ def _label_space(settings: TrainingSettings, rows: Dataset, seed: int) -> LabelS
     """The labels of rows and vocabulary, or those of the index that candidates come from, which may know more rows."""
     names = vocabulary_labels(settings.vocabulary)
     of_rows = LabelSpace.from_label_lists(each_value(rows, "labels"), names, settings.decode_order, seed)
-    if settings.retriever is None or not settings.reads_candidates:
+    if settings.retriever is None or not settings.reads_candidates or settings.drop_labels:
         return of_rows
     indexed = LabelSpace.load(settings.retriever)
     if of_rows.names == indexed.names or not set(of_rows.names) <= set(indexed.names):
