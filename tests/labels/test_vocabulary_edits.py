@@ -57,6 +57,16 @@ def test_what_was_below_a_removed_concept_goes_up(vocabulary):
     assert found.branch("1") == {"1", "4"}
 
 
+def test_what_was_above_a_merged_concept_stays_above():
+    chain = [
+        Concept("1", {"de": "a"}, broader=("2",)),
+        Concept("2", {"de": "b"}, broader=("3",)),
+        Concept("3", {"de": "c"}),
+    ]
+    found = edit_vocabulary(Vocabulary(chain, "de"), LabelEdits(merged=[("b", "a")]))
+    assert found.concepts["1"].broader == ("3",)
+
+
 def test_loops_of_removed_concepts_end():
     looped = Vocabulary([Concept("a", {"": "a"}, broader=("b",)), Concept("b", {"": "b"}, broader=("a",)),
                          Concept("c", {"": "c"}, broader=("a",))])  # fmt: skip

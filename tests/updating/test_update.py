@@ -210,19 +210,6 @@ def test_concepts_follow(checkpoints, label_space, tmp_path):
     assert load_predictor(str(folder)).vocabulary.concepts == vocabulary.concepts
 
 
-def test_what_was_above_a_merged_concept_stays_above(checkpoints, label_space, tmp_path):
-    low, middle, high = label_space.names[:3]
-    broader = {low: ("c:1",), middle: ("c:2",)}
-    concepts = [
-        Concept(f"c:{i}", {"en": name}, broader=broader.get(name, ())) for i, name in enumerate(label_space.names)
-    ]
-    retriever = make_retriever(checkpoints["bert"], label_space)
-    folder = tmp_path / "index"
-    save_source_alone(folder, label_space, "retrieval", retriever, ScoreModel(), Vocabulary(concepts, "en"))
-    update_model(folder, LabelEdits(merged=[(middle, low)]))
-    assert load_predictor(str(folder)).vocabulary.broader_labels() == {low: [high]}
-
-
 def test_a_name_that_several_concepts_have_is_refused(checkpoints, label_space, tmp_path):
     concepts = [Concept(f"c:{i}", {"en": name, "de": f"D {i // 2}"}) for i, name in enumerate(label_space.names)]
     folder = tmp_path / "index"

@@ -122,9 +122,10 @@ def _codes(column: pa.ChunkedArray, *, alone: bool = False) -> np.ndarray:
     coded = column.dictionary_encode()
     indices = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in coded.chunks]
     codes = np.concatenate(indices).astype(np.int64)
-    if alone:
-        nothing = np.array([value == "" for value in coded.chunk(0).dictionary.to_pylist()], dtype=bool)
-        codes[np.isin(codes, np.flatnonzero(nothing))] = -1
-        codes[codes < 0] = codes.max(initial=-1) + 1 + np.arange((codes < 0).sum())
+    if not alone:
+        return codes
+    nothing = np.array([value == "" for value in coded.chunk(0).dictionary.to_pylist()], dtype=bool)
+    codes[np.isin(codes, np.flatnonzero(nothing))] = -1
+    codes[codes < 0] = codes.max(initial=-1) + 1 + np.arange((codes < 0).sum())
     _, first, codes = np.unique(codes, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[codes]

@@ -17,7 +17,7 @@ from ..data.rows import row_ids
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.adapter_base import BASE_FOLDER
 from ..files.json_lines import digest
-from ..files.model_folder import REPORT_FILE, model_files
+from ..files.model_folder import CONFIG_FILE, REPORT_FILE, model_files
 from ..files.schema import Fields, anything, mapping_of
 from ..files.serialization import JSON
 from ..files.training_report import read_report
@@ -154,8 +154,8 @@ def start_record(folder: Path, record: Record, *, write: bool) -> bool:
             "repeat the command of that run to continue it, or remove the folder."
         )
     if write:
-        if before is not None and (folder / BASE_FOLDER).is_dir():  # a LoRA run ended before its first checkpoint
-            shutil.rmtree(folder / BASE_FOLDER)
+        if before is not None and (folder / BASE_FOLDER / CONFIG_FILE).is_file():
+            shutil.rmtree(folder / BASE_FOLDER)  # of a LoRA run that ended before its first checkpoint
         _FORM.write(path, record)
     return False
 
