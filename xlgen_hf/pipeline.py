@@ -31,7 +31,8 @@ _PLAIN: dict[str, Callable[..., object]] = {
     "abstain_below": lambda bound: bound, "allowed": np.asarray, "concepts": bool, "evidence": bool,
     "open_vocabulary": bool, "output_language": str, "with_parents": bool,
 }  # fmt: skip
-_OPTIONS = (*_PLAIN, "decoding", "expected_f1", "rule", "threshold", "top_k")
+_RULES = ("expected_f1", "rule", "threshold", "top_k")
+_OPTIONS = (*_PLAIN, "decoding", *_RULES)
 _DECODING = tuple(field.name for field in fields(DecodingOptions))
 _AT_ONCE = 4096  # texts of a list that are sorted by length together
 
@@ -64,7 +65,7 @@ class _Settings(TypedDict, total=False):
     """Arguments of `predict` that a pipeline, or a call of it, sets."""
 
     decoding: DecodingOptions
-    rule: DecisionRule
+    rule: DecisionRule | None
     allowed: np.ndarray
     open_vocabulary: bool
     evidence: bool
@@ -129,8 +130,8 @@ class XLGenPipeline(Pipeline):
         _check_names(options)
         given = {name: make(options[name]) for name, make in _PLAIN.items() if options.get(name) is not None}
         forward = cast("_Settings", given)
-        if (rule := _rule(options)) is not None:
-            forward["rule"] = rule
+        if (rule := _rule(options)) is not None or not options.keys().isdisjoint(_RULES):
+            forward["rule"] = rule  # None takes back what the pipeline was made with
         before = getattr(self, "_forward_params", {}).get("decoding", DecodingOptions())  # none while it is made
         if (decoding := _decoding(options, before)) is not None:
             forward["decoding"] = decoding

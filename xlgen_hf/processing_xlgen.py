@@ -305,7 +305,7 @@ class XLGenProcessor(PushProcessorMixin):
                 holds their label ids, padded with -1; as tokens, `candidate_scores` `(B, K, F)` holds what the
                 retriever says of them (`SCORES`), padded with 0.
         """
-        longest = max(map(len, input_ids))
+        longest = max(map(len, input_ids), default=0)
         padded = [[*ids, *[self.pad_token_id] * (longest - len(ids))] for ids in input_ids]
         mask = [[1] * len(ids) + [0] * (longest - len(ids)) for ids in input_ids]
         batch: dict[str, object] = {"input_ids": padded, "attention_mask": mask}

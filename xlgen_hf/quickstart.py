@@ -22,6 +22,7 @@ from .experiments.systems.frequency import MostFrequent
 from .experiments.systems.registry import PREFIX, SystemOptions, make_system
 from .experiments.systems.retrieval import DenseRetrieval
 from .files.json_lines import write_jsonl
+from .files.saving import replace_files
 from .files.serialization import write_json
 from .labels.clustering import fit_clusters
 from .labels.space import LabelSpace
@@ -225,8 +226,9 @@ def _make_clusters(sample: _Sample, folder: Path, encoder: str, seed: int) -> Pa
         seed=seed,
         cache_dir=folder / "cache" / "embeddings",
     )
-    sample.space.save(folder / "clusters")
-    made.save(folder / "clusters")
+    with replace_files(folder / "clusters") as aside:
+        sample.space.save(aside)
+        made.save(aside)
     return folder / "clusters"
 
 

@@ -199,6 +199,9 @@ def score_all(
 
     With `hierarchy`, the same with the labels above each, the hierarchical scores are added.
     """
+    for name, value in (("propensity_a", propensity_a), ("propensity_b", propensity_b)):
+        if not 0 <= float(value) < np.inf:
+            raise ValueError(f"{name}={value!r}; it must be a number >= 0.")
     options = ScoreOptions(_checked_cutoffs(k), parse_shots(shots), float(propensity_a), float(propensity_b))
     training = _Training(train_counts, None)
     if train_counts is not None and options.k:

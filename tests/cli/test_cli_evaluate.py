@@ -69,6 +69,18 @@ def test_predictions_in_other_formats(files, tmp_path, suffix):
     assert run_evaluate(**files) == expected
 
 
+@pytest.mark.parametrize("written", ["#", "|"])
+def test_predictions_may_have_the_separator_of_the_references_or_their_own(tmp_path, written):
+    """The fault: those with the given separator were read as one label each, and scored 0."""
+    rows = [(["a", "b"], [0.9, 0.5]), (["c"], [0.5])]
+    lines = [f"{written.join(labels)},{written.join(map(str, scores))}" for labels, scores in rows]
+    (tmp_path / "predictions.csv").write_text("\n".join(["labels,scores", *lines]), encoding="utf-8")
+    (tmp_path / "test.csv").write_text("text,labels\nx,a#b\ny,c", encoding="utf-8")
+    options = RowOptions(label_separator="#")
+    scores = run_evaluate(tmp_path / "predictions.csv", tmp_path / "test.csv", rows=options)
+    assert scores["micro_f1"] == 1.0
+
+
 SCORES = [[0.9], [0.8, 0.1], [0.7, 0.2], [0.3]]  # true are 0.9, 0.8, 0.7
 
 

@@ -248,6 +248,14 @@ def test_texts_in_two_splits_are_warned_about(files, make_index, caplog):
     assert "8 of 8 texts of validation are texts of train, too" in caplog.text
 
 
+@pytest.mark.parametrize("copies", [1, 30])
+def test_many_rows_of_a_label_make_label_trees_worth_while(files, make_index, caplog, copies):
+    write_jsonl(files / "rows.jsonl", [{**row, "id": str(copy)} for copy in range(copies) for row in ROWS])
+    with caplog.at_level("INFO"):
+        make_index("retrieval", "--id-column", "id", validation=False)
+    assert ("--linear bonsai` fuses both" in caplog.text) == (copies > 1)
+
+
 def test_a_trimmed_vocabulary_predicts_the_same_from_a_smaller_folder(files, make_index):
     """Texts that were indexed are cut as before, so nothing changes for them."""
     write_jsonl(files / "rows.jsonl", ROWS[:3])

@@ -113,9 +113,8 @@ def flags():
         bf16: bool = False,
         only: bool = typer.Option(False, "--only"),
         some_number: int = 1,
-        rest: list[str] = typer.Argument(None),  # noqa: B008
     ) -> None:
-        got.update(bf16=bf16, only=only, some_number=some_number, rest=rest)
+        got.update(bf16=bf16, only=only, some_number=some_number)
 
     app.command("x", cls=Command)(command)
 
@@ -138,13 +137,33 @@ def flags():
         (["--only", "False"], {"only": False}),
         (["--only", "true", "--some_number", "3"], {"only": True, "some_number": 3}),
         (["--some_number=4"], {"some_number": 4}),
-        (["--bf16", "word"], {"bf16": True, "rest": ["word"]}),
-        (["--", "--bf16"], {"bf16": False, "rest": ["--bf16"]}),
     ],
 )
 def test_flags_may_have_a_value(flags, words, expected):
     got = flags(*words)
     assert {name: got[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "folder"),
+    [
+        (["--yes", "1"], True, "1"),
+        (["--yes=no", "no"], False, "no"),
+        (["true", "--yes"], True, "true"),
+        (["--", "--yes"], False, "--yes"),
+    ],
+)
+def test_arguments_are_no_values_of_flags(words, flag, folder):
+    """The fault: `xlgen clean --yes 1` cleaned the present folder instead of the folder 1."""
+    got = {}
+    app = typer.Typer()
+
+    def command(folder: str = typer.Argument("."), yes: bool = typer.Option(False, "--yes/--no-yes")) -> None:
+        got.update(folder=folder, yes=yes)
+
+    app.command("x", cls=Command)(command)
+    typer.main.get_command(app).main(words, standalone_mode=False)
+    assert got == {"folder": folder, "yes": flag}
 
 
 def test_of_two_values_the_one_that_does_not_count_is_named(flags, capsys):

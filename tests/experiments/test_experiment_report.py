@@ -30,6 +30,7 @@ def _results(full, pu=None, ablations=(), sd=None):
     return {
         "xlgen_hf": "0", "command": ["xlgen", "experiment", "--labels", "a b"], "environment": None,
         "data": {"digest": "abc", "rows": {"train": 9}, "sources": {"train": "rows"}, "labels": 5, "unseen_labels": 1},
+        "options": {},
         "settings": {} if pu is None else {"pu": {"rate": 0.5, "seed": 0}}, "systems": {n: kind_of(n) for n in full},
         "summary": summary, "ablations": list(ablations), "failed": [], "missing": [],
     }  # fmt: skip
@@ -84,8 +85,24 @@ def test_nothing_measured_decides_nothing():
     assert set(_verdicts(_results({})).values()) == {"not measured"}
     empty = _results(FULL)
     for one in empty["summary"]["full"].values():
-        one["scores"]["0_shot_labels"] = _moments(0.0)  # the test rows have no such label
+        one["scores"]["0_shot_macro_f1"] = _moments(None)  # the test rows have no such label
     assert "0-shot macro F1: not measured." in check_claims(empty)[0].evidence
+
+
+@pytest.mark.parametrize(("pool", "verdict"), [("union", "holds"), ("best", "does not hold")])
+def test_the_own_search_of_a_plan_counts_by_its_pool(pool, verdict):
+    """The fault: the row of a plan's own search, which fuses decodings, counted as a single one."""
+    rows = [_row("decoding", "as elsewhere", 0.6), _row("decoding", "5 beams, best", 0.4)]
+    rows += [_row("decoding", "5 beams, vote", 0.5)]
+    results = _results(FULL, ablations=rows) | {"options": {"search": {"num_beams": 3, "pool": pool}}}
+    assert _verdicts(results)["Several decodings fused are better than a single one."] == verdict
+
+
+def test_claims_say_how_many_labels_were_dropped():
+    results = _results(FULL, FULL) | {"settings": {"pu": {"rate": 0.1, "seed": 0}}}
+    claims = [text for text in _verdicts(results) if "dropped" in text]
+    assert len(claims) == 3
+    assert all("10% of the training labels" in text for text in claims)
 
 
 def test_the_report_shows_numbers_and_spread():

@@ -18,7 +18,7 @@ import pytest
 
 from xlgen_hf.errors import ConfigurationError, SaveError
 from xlgen_hf.files.json_lines import PartialOutput, write_jsonl
-from xlgen_hf.files.outputs import RECORD_FILE, claim_file, claim_files, claim_folder, sole_writer
+from xlgen_hf.files.outputs import RECORD_FILE, claim_file, claim_files, claim_folder, refuse_source, sole_writer
 from xlgen_hf.files.saving import replace_files
 
 ROWS = [{"labels": [f"text {number}"]} for number in range(5)]
@@ -147,6 +147,42 @@ def test_files_of_one_command_take_their_places_together(tmp_path):
     claim = claim_files(paths, command="xlgen evaluate")
     with pytest.raises(ConfigurationError, match=r"scores\.json exists already"), claim:
         pass
+
+
+def test_files_that_are_not_written_again_go(tmp_path):
+    """A picture of the run before would stand beside the new scores."""
+    paths = [tmp_path / "scores.json", tmp_path / "plot.png"]
+    for texts in (["old", "old"], ["new"]):
+        with claim_files(paths, command="xlgen evaluate", overwrite=True) as place:
+            for path, text in zip(paths, texts, strict=False):
+                place(path).write_text(text)
+    assert paths[0].read_text() == "new"
+    assert list(tmp_path.iterdir()) == paths[:1]
+
+
+def test_files_that_cannot_take_their_places_leave_the_old_ones(tmp_path):
+    paths = [tmp_path / "scores.json", tmp_path / "plot.png"]
+    paths[0].write_text("old")
+    claim = claim_files(paths, command="xlgen evaluate", overwrite=True)
+    with pytest.raises(SaveError, match=r"plot\.png"), claim as place:
+        for path in paths:
+            place(path).write_text("new")
+        paths[1].mkdir()
+        (paths[1] / "of somebody").write_text("mine")
+    assert paths[0].read_text() == "old"
+
+
+def test_a_file_is_not_written_twice(tmp_path):
+    twice = claim_files([tmp_path / "a.json", tmp_path / "a.json"], command="xlgen evaluate")
+    with pytest.raises(ConfigurationError, match=r"a\.json is to be written twice by one command"), twice:
+        pass
+
+
+def test_a_model_is_not_written_over_itself(tmp_path):
+    refuse_source(tmp_path / "new", tmp_path)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(ConfigurationError, match="is the model that is read, which the new one would replace"):
+        refuse_source(tmp_path / "x" / "..", tmp_path)
 
 
 def test_a_writer_may_wait_for_another(tmp_path):

@@ -276,6 +276,16 @@ def test_what_a_dead_process_left_is_removed(tmp_path):
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [".xlgen-unfinished-notes", "config.json"]
 
 
+def test_what_an_earlier_process_of_the_same_id_left_is_removed(tmp_path):
+    """In a container every process is number 1, and none removed what the one before had left."""
+    left = tmp_path / f".xlgen-unfinished-{os.getpid()}-999999999"
+    left.mkdir()
+    with replace_files(tmp_path) as mine:
+        write_json(tmp_path / "report.json", {})
+        assert not left.exists()
+        assert mine.is_dir()
+
+
 def test_what_a_living_process_writes_stays(tmp_path):
     """Also where its process id is not known here, as in another container: its lock tells."""
     with replace_files(tmp_path) as mine:

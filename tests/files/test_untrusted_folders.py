@@ -239,6 +239,14 @@ ATTACKS = {
     "output tokens": (_edit("config.json", num_output_tokens=HUGE), "num_output_tokens=1000000000000, of"),
     "separator": (_edit("config.json", separator_token_id=-3), "separator_token_id is -3, outside"),
     "code": (_edit("config.json", attn_implementation="evil/kernel"), "is code from the Hub, which is not run"),
+    "code of a part": (
+        _edit("config.json", backbone__attn_implementation={"": ["evil/kernel"]}),
+        "is code from the Hub, which is not run",
+    ),
+    "code by another name": (
+        _edit("config.json", _experts_implementation_internal="evil/kernel"),
+        "is code from the Hub, which is not run",
+    ),
     "variant": (_edit("config.json", variant="gpt"), "config.json: no configuration of an XLGen model"),
     "type": (_edit("config.json", max_labels="many"), "config.json: no configuration of an XLGen model"),
     "length": (

@@ -82,6 +82,7 @@ def cluster(
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_rows
     from ..files.outputs import claim_files, claim_folder, refuse_existing
+    from ..files.saving import replace_files
     from ..labels.clustering import fit_clusters
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import vocabulary_labels
@@ -114,8 +115,9 @@ def cluster(
             batch_size=batch_size,
             device=device,
         )
-        space.save(output_dir)
-        clusters.save(output_dir)
+        with replace_files(output_dir) as aside:  # labels and their clusters at one moment
+            space.save(aside)
+            clusters.save(aside)
     _print_summary(space, clusters, output_dir)
     with claim_files([plot], command="xlgen cluster", overwrite=overwrite) as place:
         if plot is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Optional
@@ -62,12 +63,10 @@ def _check_more(path: Path, more: Mapping[str, object], declared: list[str]) -> 
     from .trainer_arguments import argument_names
 
     known = argument_names()
-    for key, value in more.items():
+    for key in more:
         if key.replace("-", "_") not in known:
             error = no_such_option(key.replace("_", "-"), [name.replace("_", "-") for name in (*declared, *known)])
             raise UsageProblem(f"{path}: {str(error.message).replace('No such option', 'no such setting')}")
-        if isinstance(value, dict):
-            raise UsageProblem(f"{path}: {key!r} must be a single value or a list, not {value!r}.")
 
 
 Config = Annotated[
@@ -87,7 +86,7 @@ def more_words(context: typer.Context) -> list[str]:
     for name, value in context.meta.get(_MORE, {}).items():
         values = value if isinstance(value, list) else [value]
         if value is not None:
-            words += [f"--{name}", *map(str, values)]
+            words += [f"--{name}", *(json.dumps(one) if isinstance(one, dict) else str(one) for one in values)]
     return words
 
 

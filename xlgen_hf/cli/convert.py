@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,7 +72,8 @@ def convert(
 
     format_of(output, to)  # before the rows are read
     parts = _read(source, source_split, rows, group_column)
-    parts = {name: _changed(part, remove_labels, min_count, drop_fraction, seed) for name, part in parts.items()}
+    unwanted = _unwanted(parts.values(), remove_labels, min_count)
+    parts = {name: _changed(part, unwanted, drop_fraction, seed) for name, part in parts.items()}
     if split is not None:
         parts = _split(parts, split, split_names, group_column, seed)
     if group_column is not None and group_column not in (rows.id_column, *rows.keep_columns):
@@ -96,14 +99,21 @@ def _read(source: str, source_split: str | None, rows: RowOptions, group_column:
     return {name: load_rows(source, rows, split=name, allow_empty_text=True) for name in names}
 
 
-def _changed(rows: Dataset, remove: str | None, min_count: int, drop_fraction: float, seed: int) -> Dataset:
+def _unwanted(parts: Iterable[Dataset], remove: str | None, min_count: int) -> set[str]:
+    """The labels that are removed; how often a label occurs is counted over all splits."""
     from ..data.rows import load_label_names
     from ..data.suspicion import label_counts
-    from ..data.transforms import drop_labels, remove_labels
 
     unwanted = set() if remove is None else set(load_label_names(remove))
     if min_count > 1:
-        unwanted |= {name for name, count in label_counts(rows).items() if count < min_count}
+        counts = sum((Counter(label_counts(part)) for part in parts), Counter[str]())
+        unwanted |= {name for name, count in counts.items() if count < min_count}
+    return unwanted
+
+
+def _changed(rows: Dataset, unwanted: set[str], drop_fraction: float, seed: int) -> Dataset:
+    from ..data.transforms import drop_labels, remove_labels
+
     if unwanted:
         rows = remove_labels(rows, unwanted)
     return drop_labels(rows, drop_fraction, seed) if drop_fraction else rows

@@ -55,7 +55,8 @@ def experiment(
         float, typer.Option(help="Fraction of labels that pu drops, between 0 and 1.", rich_help_panel=_DATA)
     ] = 0.5,
     pu_seed: Annotated[
-        int, typer.Option(min=0, help="Seed of that draw, the same for all cells.", rich_help_panel=_DATA)
+        int,
+        typer.Option(min=0, max=2**32 - 1, help="Seed of that draw, the same for all cells.", rich_help_panel=_DATA),
     ] = 0,
     systems: Annotated[
         list[str] | None,
@@ -64,7 +65,8 @@ def experiment(
         ),
     ] = None,
     settings: Annotated[
-        str, typer.Option(help="full; pu drops half of each training row's labels.", rich_help_panel=_SYSTEMS)
+        str,
+        typer.Option(help="full; pu drops --pu-rate of each training row's labels.", rich_help_panel=_SYSTEMS),
     ] = "full,pu",
     seeds: Annotated[
         str, typer.Option(help="Seeds of systems that take minutes.", rich_help_panel=_SYSTEMS)
@@ -152,7 +154,7 @@ def experiment(
     )
     sources = _sources(data, train_file, validation_file, test_file)
     with claim_folder(output_dir, command="xlgen experiment", overwrite=overwrite):
-        prepared = ExperimentData.prepare(sources, labels, output_dir / "data", rows)
+        prepared = ExperimentData.prepare(sources, labels, output_dir / "data", rows, replace=not report_only)
         cells, ablation_rows = plan_cells(plan, prepared.facts["digest"])
         failures = [] if report_only else run_cells(cells, output_dir)
         _report(plan, cells, ablation_rows, output_dir, failures, figures=figures)
@@ -168,8 +170,10 @@ def _numbers(text: str, option: str) -> list[int]:
         numbers = [int(word) for word in _words([text])]
     except ValueError as err:
         raise typer.BadParameter(f"{text!r} is not a list of integers such as 0,1,2.", param_hint=option) from err
-    if not numbers or min(numbers) < 0:
-        raise typer.BadParameter(f"{text!r}; it must be one or more integers >= 0.", param_hint=option)
+    if not numbers or min(numbers) < 0 or max(numbers) >= 2**32:
+        raise typer.BadParameter(
+            f"{text!r}; it must be one or more integers from 0 to {2**32 - 1}.", param_hint=option
+        )
     return numbers
 
 

@@ -30,8 +30,9 @@ def export(
     neither trained nor exported again.
     """
     from ..exporting import export_folder
-    from ..files.outputs import claim_folder
+    from ..files.outputs import claim_folder, refuse_source
 
+    refuse_source(output_dir, model)
     with claim_folder(output_dir, command="xlgen export", settings=given_settings(context), overwrite=overwrite):
         export_folder(model, output_dir, precision)
     print_written(output_dir, "Model")

@@ -79,12 +79,14 @@ def hybrid(
     is trained.
     """
     from ..data.rows import load_rows
-    from ..files.outputs import claim_folder
+    from ..files.outputs import claim_folder, refuse_source
     from ..hub.local_cards import write_local_card
     from ..training.hybrids import load_base, write_hybrid
     from .console import print_written
 
     limit_threads(cpu_threads)
+    for source in (model, *map(str, retriever or [])):
+        refuse_source(output_dir, source)
     with claim_folder(output_dir, command="xlgen hybrid", settings=given_settings(context), overwrite=overwrite):
         base = load_base(model, predict_with, candidate_scores)
         sources = _given_sources(base, retriever or [], makes_trees=linear is not None)

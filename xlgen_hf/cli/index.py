@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 _CACHE = "cache"  # folder for checkpoints and embeddings, in that of the index
 _CUTS = (5, 10, 20, 50)
+_MANY_ROWS = 20  # of a label, on average
 _SHOWN_TEXTS = 2_000  # texts that the printed fractions come from
 _OF_RETRIEVAL = (
     "encoder", "query_prompt", "passage_prompt", "epochs", "learning_rate", "temperature", "batch_size",
@@ -277,6 +278,18 @@ def _make(
     write_index_report(output_dir, settings, description, splits, sources, predictor, seconds=seconds)
     write_local_card(output_dir)
     remove_encoder_checkpoints(output_dir / _CACHE)
+    if name == "retrieval":
+        _hint_at_label_trees(space, output_dir)
+
+
+def _hint_at_label_trees(space: LabelSpace, folder: Path) -> None:
+    rows = space.counts.sum() / max((space.counts > 0).sum(), 1)
+    if rows >= _MANY_ROWS:
+        message = (
+            "A label has %.0f training rows on average. With so many, label trees often know more than what is near; "
+            "`xlgen hybrid --model %s --linear bonsai` fuses both."
+        )
+        logger.info(message, rows, folder)
 
 
 class _Data(NamedTuple):

@@ -21,11 +21,12 @@ def merge(
     """Write a model that needs neither the adapter nor peft, with the same predictions."""
     from ..errors import ConfigurationError
     from ..files.adapter_base import is_adapter
-    from ..files.outputs import claim_folder
+    from ..files.outputs import claim_folder, refuse_source
     from ..files.saving import local_model, replace_files
     from ..loading import load_model
     from .console import results
 
+    refuse_source(output_dir, model)
     folder = local_model(model, {})
     if not is_adapter(folder):
         raise ConfigurationError(f"{model} is not an adapter, so there is nothing to merge. Use it as it is.")

@@ -64,7 +64,8 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Spell the options as they are declared, and parse them."""
-        return super().parse_args(ctx, _respell(args, self._options()))
+        has_arguments = any(param.param_type_name == "argument" for param in self.params)
+        return super().parse_args(ctx, _respell(args, self._options(), flags_take_words=not has_arguments))
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options in groups, those without a group last."""
@@ -82,10 +83,15 @@ class Command(TyperCommand):
         return {name: one for one in declared for name in (*one.opts, *one.secondary_opts)}
 
 
-def _respell(words: Iterable[str], options: Mapping[str, TyperOption]) -> list[str]:
+def _respell(words: Iterable[str], options: Mapping[str, TyperOption], *, flags_take_words: bool) -> list[str]:
     """Options with dashes, and flags without the value that may follow them; other words stay as they are.
 
     Of two values of an option that takes one the last one counts, as everywhere, and the other one is named.
+
+    Args:
+        words: the command line.
+        options: by their spellings.
+        flags_take_words: whether `--flag true` is a flag and its value; else the word is an argument.
     """
     left = deque(words)
     done: list[str] = []
@@ -106,7 +112,7 @@ def _respell(words: Iterable[str], options: Mapping[str, TyperOption]) -> list[s
             if former != value and not option.multiple:
                 print_message(f"{name} is given more than once; {value!r} counts, and {former!r} does not.")
         else:
-            if not equals and left and left[0].lower() in (*_TRUE, *_FALSE):
+            if flags_take_words and not equals and left and left[0].lower() in (*_TRUE, *_FALSE):
                 value = left.popleft()
             done += _flag(name.replace("_", "-"), value, option)
     return done

@@ -429,7 +429,7 @@ def _print(chunks: Iterator[_Chunk]) -> None:
 def _fingerprint(
     given: dict[str, object], models: list[str], predictor: Predictor, allowed: np.ndarray | None, texts: Dataset
 ) -> dict[str, str]:
-    """All that predictions depend on: options, files of the models, labels and texts."""
+    """All that a file of predictions depends on: options, files of the models, labels, texts, ids and kept columns."""
     import json
 
     from ..files.json_lines import digest
@@ -442,6 +442,8 @@ def _fingerprint(
     space, keeps = predictor.label_space, given["keep_column"] is not None
     labels = space.names if allowed is None else space.decode(allowed)
     settings["kept"] = digest(map(json.dumps, each_value(texts, "labels"))) if keeps else ""
+    others = [name for name in texts.column_names if name not in ("text", "labels")]
+    settings |= {f"column {name}": digest(map(repr, each_value(texts, name))) for name in others}
     return {**settings, "labels": digest(labels), "texts": digest(each_value(texts, "text"))}
 
 

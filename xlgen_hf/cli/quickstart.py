@@ -29,7 +29,7 @@ def quickstart(
     ] = Path("xlgen-quickstart"),
     variant: Annotated[Variant, typer.Option(help="The variant to train.")] = "rcl",
     all_variants: Annotated[bool, typer.Option("--all-variants", help="Train base, bcl, mcg and rcl.")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of clusters and training.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of clusters and training.")] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Train a model on bundled titles of library holdings, and compare it with two baselines.

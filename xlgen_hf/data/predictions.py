@@ -256,7 +256,8 @@ def read_predictions(
 
     Args:
         path: a file with `labels`, and perhaps `scores`, in a format that `load_rows` reads.
-        options: `labels_column`, `label_separator`, `id_column`, `encoding`, `delimiter`.
+        options: `labels_column`, `id_column`, `encoding`, `delimiter`; and `label_separator`, which counts where cells
+            hold it, since predictions may be written with another one than references.
         with_concepts: whether the ids of the labels' concepts are read, where the file has them (`ids`).
 
     Raises:
@@ -298,10 +299,15 @@ class _Cells:
         values = list(to_list(block.columns[name]))
         if self._in_cells is None and values:
             self._in_cells = isinstance(values[0], str)
-        if self._in_cells and self._separator is None:
-            found = recognise_separator(value for value in values if isinstance(value, str))
-            self._separator = found or DEFAULT_SEPARATOR
+            if self._in_cells:
+                self._separator = self._used([value for value in values if isinstance(value, str)])
         return [self._list(block, row, value) for row, value in enumerate(values)]
+
+    def _used(self, cells: Sequence[str]) -> str:
+        """The separator of the cells: the given one, unless there is another one and that is nowhere."""
+        if self._separator is not None and any(self._separator in cell for cell in cells if cell[:1] != "["):
+            return self._separator
+        return recognise_separator(cells) or self._separator or DEFAULT_SEPARATOR
 
     def _list(self, block: Block, row: int, value: object) -> object:
         if not isinstance(value, str) or not self._in_cells:

@@ -37,7 +37,7 @@ def correction(text: str, missing: Iterable[str], decisions: str) -> CorrectedRo
     if not text:
         raise DataError("There is nothing to save yet; press “Predict” first.")
     accepted = [label for label, decision in _decided(decisions).items() if decision == "accept"]
-    labels = list(dict.fromkeys([*accepted, *(label.strip() for label in missing if label.strip())]))
+    labels = list(dict.fromkeys(label.strip() for label in (*accepted, *missing) if label.strip()))
     if not labels:
         raise DataError("No label was accepted or added, and a row without labels teaches nothing.")
     if len(labels) > _MOST_LABELS or max(map(len, labels)) > _LONGEST:

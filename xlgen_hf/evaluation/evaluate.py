@@ -204,7 +204,8 @@ def _references(source: RowSource, rows: RowOptions, by: Sequence[str]) -> _Refe
 def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Predictions:
     """Predictions in the order of the references."""
     vocabulary = vocabulary_of(rows)
-    given = read_predictions(predictions, RowOptions(id_column=rows.id_column), with_concepts=vocabulary is not None)
+    options = RowOptions(id_column=rows.id_column, label_separator=rows.label_separator)
+    given = read_predictions(predictions, options, with_concepts=vocabulary is not None)
     if vocabulary is not None:
         given = replace(given, labels=_labels_of_concepts(given, vocabulary), concepts=None)
     if true.ids is not None:

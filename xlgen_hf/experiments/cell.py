@@ -46,6 +46,7 @@ from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import ScoredLabels
 from ..settings import from_values
 from ..training.report import peak_memory
+from ..training.run_record import contents_of
 from ..version import __version__
 from .data import ExperimentData, PositiveUnlabelled, Setting
 from .scoring import Decision, ScoringSpace, choose_decision, score_decided
@@ -121,7 +122,7 @@ class CellSpec:
     @property
     def digest(self) -> str:
         """Of all that decides the result, the version of the package included."""
-        return _digest({**asdict(self), "name": None})
+        return _digest({**asdict(self), "name": None, **self._contents()})
 
     @property
     def model_folder(self) -> str:
@@ -130,8 +131,13 @@ class CellSpec:
         if is_trained_network(self.system):
             options = {name: options[name] for name in ("training", "arguments")}
         system = trained_as(self.system)
-        content = {**asdict(self), "system": system, "name": None, "options": options}
+        content = {**asdict(self), "system": system, "name": None, "options": options, **self._contents()}
         return f"{self.setting}.{system}.seed{self.seed}.{_digest(content)[:8]}"
+
+    def _contents(self) -> dict[str, str]:
+        """What is in the folders that the options name."""
+        training = {name.rpartition(".")[2]: value for name, value in self.options.training.items()}
+        return contents_of({**training, "model": self.options.model})
 
 
 class _PuContent(TypedDict):
@@ -295,8 +301,19 @@ def _measured(work: Callable[[], _Result], name: str, cost: dict[str, float | No
     result = work()
     cost[f"{name}_seconds"] = round(time.monotonic() - started, 3)
     cost[f"{name}_cpu_seconds"] = round(_cpu_seconds() - used, 3)
-    cost[f"{name}_memory"] = peak_memory()
+    cost[f"{name}_memory"] = _peak_of_all()
     return result
+
+
+def _peak_of_all() -> int | None:
+    """The peak of memory of this process, or of the largest one that it has started, in which some systems compute."""
+    own = peak_memory()
+    if own is None:
+        return None
+    import resource  # not on Windows
+
+    of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return max(own, of_children if sys.platform == "darwin" else of_children * 1024)
 
 
 def _cpu_seconds() -> float:

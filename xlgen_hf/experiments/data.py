@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,11 @@ from datasets import Dataset, load_from_disk
 from ..data.options import RowOptions
 from ..data.rows import load_label_names, load_rows
 from ..data.transforms import drop_labels, labelled_rows
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ModelFolderError
+from ..files.atomic import discard, save_errors, unfinished_folder
 from ..files.json_lines import digest
 from ..files.schema import Fields, integer, mapping_of, read_strings, string
-from ..files.serialization import read_json, write_json
+from ..files.serialization import write_json
 from ..labels.space import LabelSpace
 from ..training.report import source_name
 
@@ -26,7 +27,7 @@ __all__ = ["DataFacts", "ExperimentData", "PositiveUnlabelled", "Setting", "chec
 Setting = Literal["full", "pu"]
 
 _SPLITS = ("train", "validation", "test")
-_FACTS = "data.json"  # written last: rows without it are of a run that was killed
+_FACTS = "data.json"
 
 
 class DataFacts(TypedDict):
@@ -96,7 +97,13 @@ class ExperimentData:
 
     @classmethod
     def prepare(
-        cls, sources: Mapping[str, str], labels: str | None, folder: Path, options: RowOptions | None = None
+        cls,
+        sources: Mapping[str, str],
+        labels: str | None,
+        folder: Path,
+        options: RowOptions | None = None,
+        *,
+        replace: bool = True,
     ) -> ExperimentData:
         """Read and check the rows, and keep them in `folder`.
 
@@ -105,10 +112,13 @@ class ExperimentData:
             labels: what `load_label_names` reads, None for the labels of the training rows alone.
             folder: where the rows are kept; those of an earlier run stay if they are the same.
             options: how the rows are read.
+            replace: whether the rows of another experiment may be replaced.
 
         Raises:
             DataError: if rows cannot be read.
+            ConfigurationError: if the folder holds something else, or other rows that may not be replaced.
         """
+        _refuse_others(folder)
         rows = {split: load_rows(sources[split], options, split=split) for split in _SPLITS}
         rows["train"] = labelled_rows(rows["train"])
         vocabulary = [] if labels is None else load_label_names(labels)
@@ -120,12 +130,13 @@ class ExperimentData:
             "labels": len(space),
             "unseen_labels": int((space.counts == 0).sum()),
         }
-        if not (folder / _FACTS).is_file() or read_json(folder / _FACTS) != facts:
-            shutil.rmtree(folder, ignore_errors=True)
-            for split, part in rows.items():
-                part.save_to_disk(folder / split)
-            write_json(folder / "vocabulary.json", vocabulary)
-            write_json(folder / _FACTS, facts)
+        before = _FORM.read(folder / _FACTS) if (folder / _FACTS).is_file() else None
+        if not replace and (before is None or before["digest"] != facts["digest"]):
+            raise ConfigurationError(
+                f"{folder.parent} holds no cells of these rows: its experiment was run on other rows, or never."
+            )
+        if before != facts and replace:
+            _write(folder, rows, vocabulary, facts)
         return cls.load(folder)
 
     @classmethod
@@ -149,6 +160,31 @@ class ExperimentData:
         if setting == "full":
             return self.train
         return labelled_rows(drop_labels(self.train, pu.rate, pu.seed))
+
+
+def _refuse_others(folder: Path) -> None:
+    """Refuse a folder that is not of an experiment: the rows of the next one would take its place."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    try:
+        _FORM.read(folder / _FACTS)
+    except ModelFolderError as err:
+        raise ConfigurationError(
+            f"{folder} holds something else than the rows of an experiment, which would take its place. Choose "
+            "another --output-dir."
+        ) from err
+
+
+def _write(folder: Path, rows: Mapping[str, Dataset], vocabulary: list[str], facts: DataFacts) -> None:
+    with save_errors(folder), unfinished_folder(folder.parent) as aside:
+        new = aside / folder.name
+        for split, part in rows.items():
+            part.save_to_disk(new / split)
+        write_json(new / "vocabulary.json", vocabulary)
+        write_json(new / _FACTS, facts)
+        if folder.exists():
+            discard(folder)
+        os.replace(new, folder)
 
 
 def check_settings(settings: Iterable[str]) -> None:

@@ -12,9 +12,9 @@ from ..settings import default_conditioning, definitions
 from ..training.settings import TrainingSettings
 from .cell import CellSpec
 from .data import PositiveUnlabelled, Setting, check_settings
-from .systems.registry import PREFIX, SystemOptions, is_trained_network, kind_of, system_names, trained_as
+from .systems.registry import PREFIX, SystemOptions, is_trained_network, kind_of, system_names, trained_as, variant_of
 
-__all__ = ["ABLATIONS", "Ablation", "AblationRow", "Plan", "plan_cells"]
+__all__ = ["ABLATIONS", "SEARCHES", "Ablation", "AblationRow", "Plan", "plan_cells"]
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +100,9 @@ class Plan:
                     "one of these with --ablation-system."
                 )
         check_settings(self.settings)
-        can_take = {f"{setting}.{name}" for setting in self.settings for name in known if is_trained_network(name)}
+        named = {*self.systems, *([self.ablation_system, "xlgen-bcl"] if self.ablations else [])}
+        networks = [name for name in known if is_trained_network(name) and name in {*named, *map(trained_as, named)}]
+        can_take = {f"{setting}.{name}" for setting in self.settings for name in networks}
         strange = sorted(set(self.models) - can_take)
         if strange:
             raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; choose one of {sorted(can_take)}.")
@@ -130,7 +132,11 @@ class AblationRow:
 
 
 def plan_cells(plan: Plan, data_digest: str) -> tuple[list[CellSpec], list[AblationRow]]:
-    """The cells of a plan, those that take minutes first, and the rows of the ablations' tables."""
+    """The cells of a plan, those that take minutes first, and the rows of the ablations' tables.
+
+    Raises:
+        ConfigurationError: if a cell's settings do not fit together.
+    """
     cells = {
         spec.name: spec
         for setting in plan.settings
@@ -148,6 +154,9 @@ def plan_cells(plan: Plan, data_digest: str) -> tuple[list[CellSpec], list[Ablat
             specs = [_spec(plan, data_digest, "full", system, seed, options, suffix) for seed in plan.seeds_of(system)]
             cells |= {spec.name: spec for spec in specs}
             rows.append(AblationRow(ablation, value, system, tuple(spec.name for spec in specs), not suffix))
+    for spec in cells.values():
+        if is_trained_network(spec.system):
+            spec.options.settings(variant_of(spec.system))  # refuses what has no effect before the first cell runs
     return list(cells.values()), rows
 
 
@@ -197,7 +206,12 @@ def _varied(plan: Plan, system: str, name: str, values: Iterable[object], defaul
 
 
 def _without_effectless(training: Mapping[str, object], name: str, value: object) -> dict[str, object]:
-    """Settings of a training but for those that need another value of the setting that is varied."""
+    """Settings of a training but for those beside which the one that is varied, or they themselves, have no effect."""
     known = definitions(TrainingSettings)
-    needs = {given: known[given.rpartition(".")[2]].about.needs for given in training}
-    return {given: chosen for given, chosen in training.items() if needs[given].get(name, value) == value}
+    names = {given: given.rpartition(".")[2] for given in training}
+    idle = known[name].about.unless
+    return {
+        given: chosen
+        for given, chosen in training.items()
+        if names[given] not in idle and known[names[given]].about.needs.get(name, value) == value
+    }

@@ -8,6 +8,7 @@ from typing import TypedDict
 
 import numpy as np
 
+from ..files.training_report import score_of
 from ..version import __version__
 from .cell import CellDecision, CellResult, CellSpec, Environment
 from .data import DataFacts, ExperimentData
@@ -35,7 +36,7 @@ class Moments(TypedDict):
     """A number over seeds.
 
     Attributes:
-        mean: of the values; None where the system does not tell a cost.
+        mean: of the values; None where the system does not tell a cost, and for a score of no label.
         sd: the sample standard deviation; None for one value.
         values: by seed.
     """
@@ -202,7 +203,7 @@ def _summary(results: Sequence[CellResult]) -> SystemSummary:
     return {
         "seeds": [one["spec"]["seed"] for one in results],
         "decisions": [one["decision"] for one in results],
-        "scores": {name: _moments(one["scores"][name] for one in results) for name in names},
+        "scores": {name: _moments(score_of(one["scores"], name) for one in results) for name in names},
         "cost": {name: _moments(values) for name, values in costs.items() if values},
     }
 

@@ -42,6 +42,7 @@ _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # in what the Rust libraries (saf
 _OLD = 60.0  # seconds after which a folder that nobody locks is nobody's, even if its process id is in use again
 _POLL = 0.01
 _numbers = itertools.count()
+_own: set[str] = set()  # names of the folders that this process has made and not removed yet
 # Without it (Windows) writers are told apart by their process ids alone.
 _fcntl: ModuleType | None = import_module("fcntl") if find_spec("fcntl") else None
 
@@ -80,12 +81,12 @@ def unfinished_folder(parent: Path) -> Iterator[Path]:
         with lock_folder(folder, exclusive=True):
             yield folder
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        _unmake(folder)
         for place in missing:
             with suppress(OSError):  # others have put something into it
                 place.rmdir()
         raise
-    shutil.rmtree(folder, ignore_errors=True)
+    _unmake(folder)
 
 
 def is_unfinished(folder: Path) -> bool:
@@ -102,17 +103,27 @@ def discard(folder: Path) -> None:
     aside = _make(folder.parent)
     with suppress(FileNotFoundError):  # another process was faster
         os.replace(folder, aside)
-    shutil.rmtree(aside, ignore_errors=True)
+    _unmake(aside)
 
 
 def _make(parent: Path) -> Path:
     while True:
         folder = parent / f"{_UNFINISHED}{os.getpid()}-{next(_numbers)}"
+        _own.add(folder.name)
         try:
             folder.mkdir()
         except FileExistsError:  # of a process that died and had the same id
+            _own.discard(folder.name)
             continue
+        except BaseException:
+            _own.discard(folder.name)
+            raise
         return folder
+
+
+def _unmake(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    _own.discard(folder.name)
 
 
 def _remove_dead(parent: Path) -> None:
@@ -140,15 +151,17 @@ def remove_dead_below(folder: Path) -> None:
 def _is_dead(folder: Path) -> bool:
     """Whether no process writes into an unfinished folder any more.
 
-    A writer takes the lock a moment after it has made the folder; its process id covers that moment.
+    A writer takes the lock a moment after it has made the folder; its process id covers that moment. In a container
+    each process may have the id of the one before.
     """
     match = _NAME.fullmatch(folder.name)
     with suppress(OSError):
         process, age = int(match[1]) if match else 0, time.time() - folder.lstat().st_mtime
-        if process == os.getpid() or (is_running(process) and age < _OLD):
+        of_own = process == os.getpid()
+        if folder.name in _own if of_own else (is_running(process) and age < _OLD):
             return False
         with lock_folder(folder, exclusive=True, timeout=0) as locked:
-            return locked or (_fcntl is None and age > _OLD)
+            return locked or (_fcntl is None and (of_own or age > _OLD))
     return False
 
 

@@ -38,6 +38,7 @@ __all__ = [
 _MOST_CLASSES = 100_000
 _MOST_PARTS = 10_000
 _PARTS = re.compile("expert|(num|n)_blocks?$")  # parts of a model that are made one by one, besides layers
+_KERNELS = re.compile("(attn|experts)_implementation")  # settings whose values may be code on the Hub
 _BOUNDS = {"max_window_layers"}  # layers below which others are told apart (Qwen); a model may have fewer
 _SPARE_NUMBERS = 50_000_000  # numbers that a model may hold beyond those of its weights file: tied weights and tables
 _LONGEST = 1_000_000  # tokens of an input or target
@@ -152,7 +153,11 @@ def load_config(folder: Path, *, most_layers: int = 1_000) -> XLGenConfig:
 def _hostile_values(config: Mapping[str, JSON], most_layers: int) -> Iterator[str]:
     """What costs memory or runs code as soon as a configuration is made of the parsed file, or a model of that."""
     for name, value in config.items():
-        if isinstance(value, dict):
+        if _KERNELS.search(name):
+            yield from (
+                f"{name}={one!r} is code from the Hub, which is not run." for one in _strings(value) if "/" in one
+            )
+        elif isinstance(value, dict):
             yield from _hostile_values(value, most_layers)
         elif "layer" in name and name not in _BOUNDS and type(value) is int and value > most_layers:
             yield f"{name}={value}; at most {most_layers} fit the weights."
@@ -160,8 +165,17 @@ def _hostile_values(config: Mapping[str, JSON], most_layers: int) -> Iterator[st
             yield f"{name}={value}; XLGen has no classes of that kind."
         elif _PARTS.search(name) and type(value) is int and value > _MOST_PARTS:
             yield f"{name}={value}; at most {_MOST_PARTS} are allowed."
-        elif name.endswith("attn_implementation") and isinstance(value, str) and "/" in value:
-            yield f"{name}={value!r} is code from the Hub, which is not run."
+        elif isinstance(value, list):
+            yield from (found for one in value if isinstance(one, dict) for found in _hostile_values(one, most_layers))
+
+
+def _strings(value: JSON) -> Iterator[str]:
+    """The strings of a parsed value at any depth, those of keys too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, (dict, list)):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            yield from _strings(one)
 
 
 def _check_token_ids(path: Path, config: XLGenConfig) -> None:

@@ -102,15 +102,18 @@ def claim_files(
         overwrite: whether files that are there may be replaced.
 
     Yields:
-        What says where a file is to be written until then. One that is not written is left out.
+        What says where a file is to be written until then. One that is not written is left out; what stood in its
+        place, of an earlier run, is removed.
 
     Raises:
-        ConfigurationError: see [`claim_file`].
-        SaveError: if a file cannot be written.
+        ConfigurationError: see [`claim_file`]; or if a file is named twice.
+        SaveError: if a file cannot be written. All that stood there before is as it was.
     """
     aside: dict[Path, Path] = {}
     with ExitStack() as stack:
         for path in (Path(one) for one in paths if one is not None):
+            if path in aside:
+                raise ConfigurationError(f"{path} is to be written twice by one command. Give different names.")
             stack.enter_context(claim_file(path, command=command, overwrite=overwrite))
             with save_errors(path):
                 aside[path] = stack.enter_context(unfinished_folder(path.parent)) / path.name
@@ -119,11 +122,41 @@ def claim_files(
         except SaveError as err:
             final = next((path for path, place in aside.items() if place == err.target), err.target)
             raise SaveError(final, err.reason) from err
+        _take_places(aside)
+
+
+def _take_places(aside: Mapping[Path, Path]) -> None:
+    """Put files in their places; where one fails, those that stood there before come back."""
+    before = {path: place.with_name(f"{place.name}.before") for path, place in aside.items()}
+    try:
         for path, place in aside.items():
-            if place.exists():
-                with save_errors(path):
+            with save_errors(path):
+                if path.is_file() or path.is_symlink():
+                    os.replace(path, before[path])
+                if place.exists():
                     follow_umask(place.parent)
                     os.replace(place, path)
+    except BaseException:
+        for path, kept in before.items():
+            if os.path.lexists(kept):
+                os.replace(kept, path)
+        raise
+
+
+def refuse_source(folder: Path, source: str | Path) -> None:
+    """Refuse to write a model into the folder that it is made of.
+
+    Args:
+        folder: the folder that is to be written.
+        source: the folder, or id on the Hub, of the model that is read.
+
+    Raises:
+        ConfigurationError: if both are the same.
+    """
+    if folder.is_dir() and Path(source).is_dir() and folder.samefile(source):
+        raise ConfigurationError(
+            f"{folder} is the model that is read, which the new one would replace. Choose another output folder."
+        )
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

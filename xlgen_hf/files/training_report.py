@@ -153,5 +153,6 @@ def score_of(scores: Mapping[str, float | None], name: str) -> float | None:
         scores: what the metric gave.
         name: such as `micro_f1` or `0_shot_macro_f1`.
     """
-    bucket, shot, _ = name.partition("_shot_")
-    return scores.get(name) if not shot or scores.get(f"{bucket}_shot_labels", 1) else None
+    bucket, shot, what = name.partition("_shot_")
+    is_known = not shot or what in ("labels", "support") or scores.get(f"{bucket}_shot_labels", 1)
+    return scores.get(name) if is_known else None

@@ -94,6 +94,7 @@ def save_update(folder: str | Path, request: str, changes: dict[str, JSON], *, k
     _refuse_links(folder)
     records = read_updates(folder)
     number = len(records) + 1
+    _forget(folder, [one["number"] for one in _in_force(records)])  # those of models that stood here before
     with replace_files(folder) as aside:
         yield aside
         if keep:
@@ -168,10 +169,11 @@ def _in_force(records: Sequence[UpdateRecord]) -> list[UpdateRecord]:
 
 
 def _forget(folder: Path, kept: Sequence[int]) -> None:
-    """Remove former files but those of some updates."""
+    """Remove former files but those of some updates; what is no folder of an update stays."""
     place = folder / PREVIOUS_FOLDER
     for found in list(place.iterdir()) if place.is_dir() and not place.is_symlink() else []:
-        if found.name not in map(str, kept):
+        of_update = found.name.isdecimal() and found.is_dir() and not found.is_symlink()
+        if of_update and found.name not in map(str, kept):
             discard(found)
     with suppress(OSError):  # it is not there, or holds something
         os.rmdir(place)

@@ -51,7 +51,7 @@ def plot_shot_buckets(
     bar = _BAR_WIDTHS[len(systems) > _LEVEL_VALUES]
     with sheet(path, max(6.4, bar * len(_score_names(buckets, score)) * len(systems)), 3.6, title=title) as drawn:
         axes = drawn.figure.subplots()
-        _draw_bars(axes, {drawn.text(name, 40): scores for name, scores in systems.items()}, buckets, score)
+        _draw_bars(axes, [(drawn.text(name, 40), scores) for name, scores in systems.items()], buckets, score)
         _label_axes(axes, systems, buckets, score)
     return drawn.figure
 
@@ -72,10 +72,10 @@ def _score_names(buckets: list[str], score: str) -> list[str]:
     return [f"{bucket}_shot_{score}" for bucket in buckets] + [score] * (score in _OVERALL)
 
 
-def _draw_bars(axes: Axes, systems: Mapping[str, Mapping[str, float]], buckets: list[str], score: str) -> None:
+def _draw_bars(axes: Axes, systems: Sequence[tuple[str, Mapping[str, float]]], buckets: list[str], score: str) -> None:
     names = _score_names(buckets, score)
     width = 0.8 / len(systems)
-    for number, (system, scores) in enumerate(systems.items()):
+    for number, (system, scores) in enumerate(systems):
         places = [group + (number + 0.5) * width - 0.4 for group in range(len(names))]
         values = [scores[name] for name in names]
         tops = [scores.get(f"{name}_ci_high", value) for name, value in zip(names, values, strict=True)]

@@ -236,13 +236,12 @@ class LabelTrees:
         return cls(settings, vectorizer, tensors["labels"], trees, given["beam_size"], added)
 
 
-def load_trees(folder: Path, threads: int, advice: str = "") -> TreeModel:
+def load_trees(folder: Path, threads: int) -> TreeModel:
     """Omikuji's model of a folder.
 
     Args:
         folder: the folder.
         threads: of prediction.
-        advice: what to do where it cannot be read.
 
     Raises:
         MissingExtraError: if Omikuji is not installed.
@@ -252,8 +251,7 @@ def load_trees(folder: Path, threads: int, advice: str = "") -> TreeModel:
         raise MissingExtraError("omikuji", "baselines")
     from omikuji import Model
 
-    problem = f"Omikuji cannot read the model in {folder}" + (f". {advice}" if advice else "")
-    with quiet_omikuji(problem, ModelFolderError):
+    with quiet_omikuji(f"Omikuji cannot read the model in {folder}", ModelFolderError):
         model = Model.load(str(folder))
     model.init_prediction_thread_pool(threads)
     trees: TreeModel = model

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, DataError
 from ..files.atomic import save_errors
 
 __all__ = ["CorrectionsFile"]
@@ -39,9 +39,13 @@ class CorrectionsFile:
             rows: the rows, as JSON holds them.
 
         Raises:
+            DataError: if a row is not valid Unicode.
             SaveError: if the disk is full, or the file cannot be written.
         """
-        lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+        try:
+            lines = "".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows).encode()
+        except UnicodeEncodeError as err:
+            raise DataError("A text or label holds half of a character (a lone surrogate); nothing is saved.") from err
         with self._lock, save_errors(self.path), self.path.open("ab", buffering=0) as file:
             size = file.tell()
             if lines and size and not _ends_with_newline(self.path):

@@ -18,7 +18,7 @@ from ..prediction.predictor import Predictor
 from ..retrieval.model_sources import SOURCE_FOLDERS
 from ..version import __version__
 from .report import FUSION_TUNED_BY, examples_of, hardware, peak_memory, source_name
-from .run_record import digest_of_names, digest_of_rows
+from .run_record import contents_of, digest_of_names, digest_of_rows
 
 __all__ = ["describe_index", "is_finished_index", "write_index_report"]
 
@@ -38,7 +38,7 @@ def describe_index(
         document_ids: ids of the training rows that are kept, if any.
     """
     return {
-        "settings": json.loads(json.dumps(dict(settings), default=str)),
+        "settings": json.loads(json.dumps({**settings, **contents_of(settings)}, default=str)),
         "rows": {name: digest_of_rows(part) for name, part in rows.items() if part is not None},
         "vocabulary": None if vocabulary is None else digest_of_names(vocabulary),
         "document_ids": None if document_ids is None else digest(document_ids),

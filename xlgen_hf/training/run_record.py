@@ -8,6 +8,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -31,6 +32,7 @@ from .settings import TrainingSettings
 __all__ = [
     "RECORD_FILE",
     "Record",
+    "contents_of",
     "describe_run",
     "digest_of_names",
     "digest_of_rows",
@@ -49,7 +51,7 @@ _SHOWN = 8  # differences that an error spells out
 _BATCH = "per_device_train_batch_size"
 _CONTENT = ("*.json", "*.safetensors")
 _PASSED_OVER = {"cache", "training_report.json", RECORD_FILE}
-_FOLDERS = ("retriever", "clusters", "start_from")  # settings that name what is read of them
+_FOLDERS = ("retriever", "clusters", "start_from", "backbone", "encoder")  # settings that name what is read of them
 # Arguments that decide the result as well, and that few people set; a record has those that are set.
 _SELDOM_SET = (
     "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", "optim_args", "data_seed",
@@ -92,9 +94,7 @@ def describe_run(
     arguments = deciding_arguments(args, settings.variant, candidates=settings.candidates)
     arguments[_BATCH] = args.train_batch_size * args.world_size
     arguments |= _seldom_set(args)
-    for name in _FOLDERS:
-        if (folder := of_settings.get(name)) and Path(str(folder)).is_dir():
-            of_settings[f"content of {name}"] = _digest_of_files(Path(str(folder)))
+    of_settings |= contents_of(of_settings)
     content: dict[str, dict[str, object]] = {
         "settings": of_settings,
         "arguments": arguments,
@@ -114,16 +114,37 @@ def _seldom_set(args: XLGenTrainingArguments) -> dict[str, object]:
     return {name: value for name, value in values.items() if value != usual.get(name)}
 
 
+def contents_of(settings: Mapping[str, object]) -> dict[str, str]:
+    """What tells the folders that settings name from what stood in the same places before.
+
+    Args:
+        settings: values by name; folders are those of a model, an encoder, an index or clusters.
+
+    Returns:
+        `content of` each name -> a digest of the files, but for those of caches. What is no folder is left out.
+    """
+    folders = {name: Path(str(settings[name])) for name in (*_FOLDERS, "model") if settings.get(name)}
+    return {f"content of {name}": _digest_of_files(folder) for name, folder in folders.items() if folder.is_dir()}
+
+
 def _digest_of_files(folder: Path) -> str:
-    """What tells the files of a model's, an index's or clusters' folder from others; not those of caches."""
-    found = hashlib.blake2b(digest_size=6)
+    files = []
     for path in sorted(path for kind in _CONTENT for path in folder.rglob(kind)):
         place = path.relative_to(folder)
         if path.is_file() and not _PASSED_OVER & {*place.parts}:
-            found.update(f"{place.as_posix()}:{path.stat().st_size}\n".encode())
-            with path.open("rb") as file:
-                while part := file.read(_BYTES_AT_ONCE):
-                    found.update(part)
+            about = path.stat()
+            files.append((place.as_posix(), path, about.st_size, about.st_mtime_ns))
+    return _digest_of_content(tuple(files))
+
+
+@lru_cache(maxsize=64)  # an experiment asks for each of its cells
+def _digest_of_content(files: tuple[tuple[str, Path, int, int], ...]) -> str:
+    found = hashlib.blake2b(digest_size=6)
+    for place, path, size, _ in files:
+        found.update(f"{place}:{size}\n".encode())
+        with path.open("rb") as file:
+            while part := file.read(_BYTES_AT_ONCE):
+                found.update(part)
     return found.hexdigest()
 
 

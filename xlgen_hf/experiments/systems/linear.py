@@ -21,7 +21,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from ...data.blocks import each_value
 from ...data.rows import rows_sha256
 from ...data.transforms import labelled_rows
-from ...errors import ConfigurationError
+from ...errors import ConfigurationError, ModelFolderError
 from ...files.serialization import read_json, write_json
 from ...ranking.label_trees import Ranked, TfidfSettings
 from ...ranking.scored_labels import ScoredLabels
@@ -71,7 +71,6 @@ class LinearSystem(ABC):
             ConfigurationError: if there is nothing to train on.
             LabelSpaceError: if a label is not in the label space.
             MissingExtraError: if the system's library is not installed.
-            ModelFolderError: if the stored model cannot be read.
         """
         self._require()
         rows = labelled_rows(data.train)
@@ -84,7 +83,7 @@ class LinearSystem(ABC):
         model, path = data.folder / MODEL_FOLDER, data.folder / MARKER_FILE
         label_ids = [data.label_space.encode(labels) for labels in each_value(rows, "labels")]
         self._labels = np.unique([label for ids in label_ids for label in ids]).astype(np.int64)
-        if path.is_file() and read_json(path) == marker:
+        if path.is_file() and read_json(path) == marker and model.is_dir() and self._can_load(model, data.seed):
             logger.info("Reusing the model in %s.", model)
         else:
             path.unlink(missing_ok=True)
@@ -96,8 +95,17 @@ class LinearSystem(ABC):
                 logger.warning("%d training texts have no features and are left out.", len(rows) - len(kept))
             self._train(features[kept], self._targets([label_ids[row] for row in kept]), model, data.seed)
             write_json(path, marker)
-        self._load(model, data.seed)
+            self._load(model, data.seed)
         self._vectorizer = vectorizer
+
+    def _can_load(self, model: Path, seed: int) -> bool:
+        """Load what an earlier fit left; it is trained again where it is gone or damaged."""
+        try:
+            self._load(model, seed)
+        except ModelFolderError as err:
+            logger.warning("The model is trained again: %s", err)
+            return False
+        return True
 
     def score(self, texts: Sequence[str]) -> ScoredLabels:
         """The `top_k` best labels of each text, fewer where the system finds fewer; scores are clipped into [0, 1].

@@ -51,7 +51,7 @@ class Omikuji(LinearSystem):
         train_trees(features, targets, self.trees, folder, self.num_threads)
 
     def _load(self, folder: Path, seed: int) -> None:
-        self._model = load_trees(folder, self.num_threads, "Remove that folder to train again")
+        self._model = load_trees(folder, self.num_threads)
 
     def _predict(self, features: csr_matrix) -> Ranked:
         return rank_by_trees(self._model, features, self.top_k, self.beam_size)
@@ -121,10 +121,8 @@ class NapkinXC(LinearSystem):
         self._model = self._make(folder, seed)
         try:
             self._model.load()
-        except RuntimeError as err:
-            raise ModelFolderError(
-                f"napkinXC cannot read the model in {folder}. Remove that folder to train again: {err}"
-            ) from err
+        except (RuntimeError, ValueError, MemoryError) as err:  # the latter for numbers that are none
+            raise ModelFolderError(f"napkinXC cannot read the model in {folder}: {err}") from err
 
     def _predict(self, features: csr_matrix) -> Ranked:
         found = self._model.predict_proba(features, top_k=self.top_k)

@@ -26,6 +26,7 @@ __all__ = [
     "make_system",
     "system_names",
     "trained_as",
+    "variant_of",
 ]
 
 # Modules of this package with a registry `SYSTEMS: dict[str, Callable[[], System]]`, in the order of reports.
@@ -155,10 +156,9 @@ def make_system(name: str, options: SystemOptions) -> System:
         ConfigurationError: if there is no such system.
     """
     if name == HYBRID:
-        return HybridSystem(_make_generator("rcl", options))
-    variant = name.removeprefix(PREFIX)
-    if name.startswith(PREFIX) and variant in get_args(Variant):
-        return _make_generator(variant, options)  # type: ignore[arg-type]
+        return HybridSystem(_make_generator(variant_of(name), options))
+    if name.startswith(PREFIX) and name.removeprefix(PREFIX) in get_args(Variant):
+        return _make_generator(variant_of(name), options)
     known = _registered()
     if name not in known:
         raise ConfigurationError(f"There is no system {name!r}; choose one of {', '.join(system_names())}.")
@@ -173,3 +173,15 @@ def _make_generator(variant: Variant, options: SystemOptions) -> XLGenSystem:
 def trained_as(name: str) -> str:
     """The system whose training another one shares: a hybrid's generator is that of `xlgen-rcl`."""
     return f"{PREFIX}rcl" if name == HYBRID else name
+
+
+def variant_of(name: str) -> Variant:
+    """The variant of XLGen that a system trains.
+
+    Raises:
+        ConfigurationError: if it trains none.
+    """
+    variant = trained_as(name).removeprefix(PREFIX)
+    if not is_trained_network(name) or variant not in get_args(Variant):
+        raise ConfigurationError(f"{name!r} trains no variant of XLGen.")
+    return variant  # type: ignore[return-value]
