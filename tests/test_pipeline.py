@@ -99,6 +99,7 @@ def test_top_k_and_threshold(saved):
     classify = pipeline(TASK, model=folder, device="cpu", top_k=1)
     _same(classify(TEXTS), [rows[:1] for rows in expected])
     _same(classify(TEXTS, top_k=2), [rows[:2] for rows in expected])
+    _same(classify(TEXTS, top_k=None), expected)  # takes back what the pipeline was made with
     most = classify(TEXTS, top_k=6)  # more than the model's own sets
     assert all(len(rows) == 6 for rows in most)
     plain = pipeline(TASK, model=folder, device="cpu")

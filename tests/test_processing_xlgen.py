@@ -122,6 +122,7 @@ def test_call_pads(checkpoints):
     batch = _processor()(["modern art", "music"], return_tensors="pt")
     assert batch["input_ids"].shape == (2, 4)
     assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert _processor()([])["input_ids"] == []
     with pytest.raises(TypeError, match="unexpected keyword"):
         _processor()(["art"], padding=True)
 

@@ -212,6 +212,19 @@ def test_rows_of_a_model_that_has_changed_are_not_reused(folder, monkeypatch, ca
     assert all(len(row["labels"]) >= 5 for row in _run(folder))
 
 
+def test_rows_with_other_ids_are_not_continued(folder, monkeypatch, capsys):
+    """The fault: one file had the ids of before and those of now."""
+    arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]
+    arguments += ["--output-file", str(folder / "out.jsonl"), "--id-column", "id"]
+    write_jsonl(folder / "texts.jsonl", ({"text": text, "id": number} for number, text in enumerate(TEXTS)))
+    with monkeypatch.context() as patch:
+        patch.setattr(PartialOutput, "finish", lambda self, *write: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert main(arguments) == 130
+    write_jsonl(folder / "texts.jsonl", ({"text": text, "id": number + 1} for number, text in enumerate(TEXTS)))
+    assert main(arguments) == 1
+    assert "was left by a run with other settings, model or texts: column id is" in capsys.readouterr().err
+
+
 def test_a_file_that_is_there_is_not_replaced(folder, capsys):
     """Refused before any work: the fault was that a file of training rows became one of predictions."""
     arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]

@@ -164,6 +164,13 @@ def test_a_file_gives_options_and_the_command_line_has_precedence(train, files, 
     assert not args.tune_decisions and args.output_dir == str(files / "out")
 
 
+def test_dictionaries_of_a_run_are_read_again(train, files):
+    """The fault: what a run left was refused by `--config`."""
+    _, (_, args) = train("--lr_scheduler_type", "cosine_with_restarts", "--lr_scheduler_kwargs", '{"num_cycles": 2}')
+    _, (_, again) = train("--config", files / "out" / "train_config.yaml", needed=False)
+    assert args.lr_scheduler_kwargs == again.lr_scheduler_kwargs == {"num_cycles": 2}
+
+
 def test_what_a_run_leaves_repeats_it(train, files, monkeypatch):
     words = ["--variant", "mcg", "--cluster_noise", "0.3", "--max_grad_norm", "0.5", "--hub_token", "hf_secret"]
     _, (settings, args) = train("--validation-file", files / "rows.jsonl", *words)
@@ -194,7 +201,8 @@ def test_what_a_run_leaves_repeats_it(train, files, monkeypatch):
         ("learning_rate: [1, 2]", "'learning_rate' must be a single value, not [1, 2]."),
         ("variant: bcll", "'bcll' is not one of"),
         ("variant: {a: 1}", "'variant' must be a single value, not {'a': 1}."),
-        ("max_grad_norm: {a: 1}", "'max_grad_norm' must be a single value or a list, not {'a': 1}."),
+        ("max_grad_norm: {a: 1}", "Invalid argument --max_grad_norm/--max-grad-norm: invalid float value"),
+        ("max_steps: 1\nmax_steps: 2", "'max_steps' is there twice; leave one of them out."),
     ],
 )
 def test_a_wrong_file_is_explained(train, files, config, text, message):
@@ -224,3 +232,25 @@ def test_columns_of_any_name_are_read(train, files, config):
     assert (left["text_column"], left["labels_column"]) == (["title", "abstract"], "subjects")
     code, _ = train("--config", files / "out" / "train_config.yaml", needed=False)
     assert train.taken["rows"][0]["text"] == ["organ in churches"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--eval_strategy", "steps"], "--eval_strategy needs validation rows; give --validation-file."),
+        (["--eval_on_start", "true"], "--eval_on_start needs validation rows"),
+        (["--resume_from_checkpoint", "nowhere"], "--resume_from_checkpoint has no effect here: the same command"),
+        (["--do_train", "false"], "--do_train has no effect here: the command trains"),
+        (
+            ["--lr_scheduler_type", "cosine_with_min_lr"],
+            "lr_scheduler_type='cosine_with_min_lr' with lr_scheduler_kwargs={}",
+        ),
+        (
+            ["--lr_scheduler_kwargs", '{"nothing": 1}'],
+            "lr_scheduler_type='linear' with lr_scheduler_kwargs={'nothing': 1}",
+        ),
+    ],
+)
+def test_what_would_fail_or_do_nothing_is_refused_at_once(train, words, message):
+    code, error = train(*words)
+    assert (code, message in error) == (1, True), error

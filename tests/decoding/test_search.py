@@ -136,6 +136,7 @@ def test_what_does_not_fit_is_cut_and_reported():
         ({"num_beams": 2, "num_samples": 2}, "choose one"),
         ({"num_beams": 2, "pool": "mean"}, "pool='mean'"),
         ({"num_samples": 2, "temperature": 0.0}, r"temperature=0\.0"),
+        ({"num_beams": 2, "temperature": 2.0}, r"temperature=2\.0 has no effect without num_samples"),
         ({"num_samples": 2, "temperature": float("nan")}, "temperature=nan"),
         ({"num_samples": 2, "temperature": 1e-40}, "temperature=1e-40; it must be a finite number of at least 0.001"),
     ],

@@ -29,6 +29,16 @@ def test_texts_are_read_alike(checkpoints, tmp_path, family):
     assert one.ids(TEXTS[-1:]) == other.ids(TEXTS[-1:])  # truncating has changed nothing
 
 
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_cutting_a_text_is_no_setting_of_the_tokenizer(checkpoints, side):
+    """The fault: another thread that read whole texts meanwhile took the setting back, and texts were read whole."""
+    tokenizer = AutoTokenizer.from_pretrained(checkpoints["bert"], truncation_side=side)
+    expected = tokenizer(TEXTS[-1], truncation=True, max_length=7)["input_ids"]
+    tokenizer(TEXTS, truncation=True, max_length=4)  # of somebody else
+    assert LoadedTokenizer(tokenizer).first_ids(TEXTS[-1], 7) == expected
+    assert tokenizer.backend_tokenizer.truncation is None
+
+
 def test_another_tokenizer_is_told_from_it(checkpoints):
     one = FileTokenizer.read(Path(checkpoints["bert"]), 0)
     assert not same_tokens(one, LoadedTokenizer(AutoTokenizer.from_pretrained(checkpoints["t5"])))

@@ -189,6 +189,8 @@ def test_nulls_in_an_arrow_column_are_explained():
         ({"train_label_counts": {"a": 5}, "num_train_documents": 2}, "not below the greatest training count, 5"),
         ({"k": ["x"]}, "k must hold whole numbers"),
         ({"shots": ["few"]}, "'few' is not a bucket"),
+        ({"propensity_b": -1.0}, r"propensity_b=-1\.0; it must be a number >= 0"),
+        ({"propensity_a": float("nan")}, "propensity_a=nan; it must be a number >= 0"),
     ],
 )
 def test_bad_options_are_explained(metric, options, message):

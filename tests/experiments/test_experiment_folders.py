@@ -82,6 +82,18 @@ def test_a_model_for_a_system_that_is_not_compared_is_refused():
         Plan(["bonsai", "xlgen-base"], ["full"], models={"full.xlgen-rcl": "folder"})
 
 
+@pytest.mark.parametrize("words", [["--settings", ","], ["--systems", ","]])
+def test_commas_alone_are_no_list(tmp_path, capsys, words):
+    """The fault: the report of no setting replaced a good one, and no system stood for all."""
+    assert _run(_rows(tmp_path / "data"), tmp_path / "out", *words) == 2
+    assert "',' names nothing" in capsys.readouterr().err
+
+
+def test_no_system_takes_a_model():
+    with pytest.raises(ConfigurationError, match="none of these systems is a network"):
+        Plan(["bonsai"], ["full"], models={"full.xlgen-rcl": "folder"})
+
+
 def test_damaged_label_trees_are_trained_again(tmp_path, rows, caplog):
     """The fault: the fit asked for the removal of the folder, and again after that."""
     pytest.importorskip("omikuji")

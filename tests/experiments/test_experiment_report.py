@@ -89,6 +89,14 @@ def test_nothing_measured_decides_nothing():
     assert "0-shot macro F1: not measured." in check_claims(empty)[0].evidence
 
 
+def test_a_figure_shows_what_was_measured_of_it(tmp_path):
+    pytest.importorskip("matplotlib")
+    results = _results(FULL)
+    for one in results["summary"]["full"].values():
+        one["scores"]["1_shot_macro_f1"] = _moments(None)  # the test rows have no such label
+    assert "figure_2_long_tail.png" in [path.name for path in plot_figures(results, tmp_path)]
+
+
 @pytest.mark.parametrize(("pool", "verdict"), [("union", "holds"), ("best", "does not hold")])
 def test_the_own_search_of_a_plan_counts_by_its_pool(pool, verdict):
     """The fault: the row of a plan's own search, which fuses decodings, counted as a single one."""

@@ -100,6 +100,16 @@ def test_a_folder_that_is_being_written_is_left_alone(runs, capsys):
     assert (runs / "model" / "checkpoint-3").is_dir()
 
 
+@pytest.mark.parametrize("looked_through", [".", "model"])
+def test_what_a_command_around_it_writes_is_left_alone(runs, capsys, looked_through):
+    """The fault: an experiment claims its own folder, and lost the checkpoints of the cell that was being trained."""
+    before = _names(runs)
+    with sole_writer(runs, command="xlgen experiment"):
+        assert main(["clean", str(runs / looked_through), "--yes"]) != 0
+    assert "is being written by process" in capsys.readouterr().err
+    assert _names(runs) == before
+
+
 def test_sizes(tmp_path):
     _write(tmp_path / "a" / "b", 1_500)
     assert folder_size(tmp_path) == 1_500

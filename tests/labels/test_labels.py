@@ -93,6 +93,15 @@ def test_bad_spaces_are_refused(names, counts, order, message):
 def test_no_labels_at_all_are_refused():
     with pytest.raises(LabelSpaceError, match="no label in the training data"):
         LabelSpace.from_label_lists([[], []])
+    for rows, message in (
+        ("music", "row 1 are 'm'"),
+        ([["a"], "music"], "row 2 are 'music'"),
+        ([None], "row 1 are None"),
+    ):
+        with pytest.raises(LabelSpaceError, match=f"The labels of {message}; a list of names is needed"):
+            LabelSpace.from_label_lists(rows)
+    with pytest.raises(LabelSpaceError, match="The vocabulary is 'xyz'; a list of names is needed"):
+        LabelSpace.from_label_lists([["a"]], "xyz")
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from tiny import make_bert_tokenizer
 
 from xlgen_hf.errors import ModelFolderError
 from xlgen_hf.files.serialization import read_tensors, write_tensors
-from xlgen_hf.labels.changes import LabelEdits
+from xlgen_hf.labels.changes import LabelChange, LabelEdits
 from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.labels.spelling import spell_labels
 from xlgen_hf.labels.tokens import MAX_ALIASES, LabelTokenizer
 from xlgen_hf.labels.trie import LABEL_TRIE_FILE, LabelTrie
 
@@ -101,6 +102,31 @@ def test_only_names_that_mean_one_label_become_spellings(caplog):
 def test_a_label_has_a_limited_number():
     labels = spell(*(("music", f"sound {letter}") for letter in "abcdefghijklmnopqrst"[: MAX_ALIASES + 3]))
     assert len(labels.trie.aliases()) == MAX_ALIASES and label_of(labels, "sound j") is None
+
+
+@pytest.mark.parametrize("edits", [LabelEdits(removed=["Organ"]), LabelEdits(added=["ORGAN"]), None])
+def test_a_label_keeps_its_spelling_whatever_becomes_of_others(edits):
+    """The fault: of two names spelled alike the rarer one has the number, so new counts swapped their spellings."""
+    space = LabelSpace.from_label_lists([["Organ"]] * 5 + [["organ"]] * 3 + [["art"]])
+    labels = LabelTokenizer(make_bert_tokenizer(), space)
+    before = dict(zip(space.names, labels.label_token_ids, strict=True))
+    more = np.array([0, 6, 0])  # documents of `organ`, which is the most frequent then
+    change = LabelChange.with_counts(space, more) if edits is None else edits.change(space)
+    after = labels.relabelled(change)
+    found = dict(zip(change.after.names, after.label_token_ids, strict=True))
+    assert {name: found[name] for name in found if name in before} == {
+        name: tokens for name, tokens in before.items() if name in found
+    }
+    assert len(set(map(tuple, found.values()))) == len(found)
+    assert [after.trie.label_of(found[name]) for name in change.after.names] == list(range(len(found)))
+
+
+def test_many_names_of_one_spelling_are_numbered_in_turn():
+    names = [f"\u1200{chr(0x1201 + number)}" for number in range(40)]  # a script that the tokenizer lacks
+    spelled, numbered = spell_labels(make_bert_tokenizer(), names)
+    assert len(set(map(tuple, spelled))) == len(names) and numbered == names[1:]
+    again, new = spell_labels(make_bert_tokenizer(), [*names[:3], "other", names[4]], {1: spelled[7], 4: spelled[2]})
+    assert (again[1], again[4]) == (spelled[7], spelled[2]) and new == [names[2]]
 
 
 def test_nothing_changes_without_them():

@@ -222,6 +222,21 @@ def test_clusters_stand_before_what_ends_a_text(length):
     assert [row[keep].tolist() for row, keep in zip(made, mask > 0, strict=True)] == expected
 
 
+def test_the_order_of_a_texts_clusters_does_not_depend_on_other_texts():
+    """The fault: the largest number of clusters in a batch decided in which order the tokens of all of them came."""
+    config = XLGenConfig(num_end_tokens=1, first_cluster_token_id=100, pad_token_id=0, eos_token_id=2)
+    bits = (
+        torch.rand(20, 64, generator=torch.Generator().manual_seed(0)) < torch.linspace(0.02, 0.5, 20)[:, None]
+    ).float()
+    ids = torch.tensor([[5, 6, 2]]).expand(20, -1)
+    together, mask = append_cluster_tokens(config, ids, torch.ones_like(ids), bits)
+    for row in range(20):
+        alone, _ = append_cluster_tokens(config, ids[:1], torch.ones_like(ids[:1]), bits[row : row + 1])
+        clusters = bits[row].nonzero()[:, 0].tolist()
+        assert together[row][mask[row] > 0].tolist() == alone[0].tolist()[: 3 + len(clusters)]
+        assert alone[0].tolist() == [5, 6, *(100 + cluster for cluster in clusters or []), 2] or not clusters
+
+
 def test_a_language_that_was_chosen_is_kept_in_the_folder(build, tmp_path):
     make_checkpoint("mbart", tmp_path / "mbart")
     _, processor = build("mbart")

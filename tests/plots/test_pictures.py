@@ -154,6 +154,12 @@ def test_bars_of_systems_side_by_side(tmp_path):
     assert [text.get_text() for text in axes.get_xticklabels()][2:] == ["2+\n30 labels", "all labels"]
 
 
+def test_systems_whose_names_are_long_and_alike_are_all_drawn(tmp_path):
+    systems = {f"{'a long name of a system ' * 3}{number}": SCORES for number in range(3)}
+    (axes,) = plot_shot_buckets(systems, tmp_path / "bars.png").axes
+    assert len(axes.containers) == 3
+
+
 def test_panels_say_what_was_not_measured(tmp_path):
     panels = [Panel("Micro F1", [0.2, None], [0.01, None]), Panel("Macro F1", [0.1, 0.3], [None, None])]
     micro, macro = plot_panels(["a", "b"], FILLS[:2], panels, tmp_path / "panels.png", note="one seed").axes

@@ -92,6 +92,16 @@ def test_it_keeps_to_the_allowed_labels(make):
     assert all(set(one.labels) == names for one in found)
 
 
+@pytest.mark.parametrize("rule", [DecisionRule("threshold", 0.3, min_labels=1), DecisionRule("expected_f1")])
+def test_a_rule_that_promises_a_label_finds_an_allowed_one(make, rule):
+    """The fault: where none of the labels to choose from was in the input, nothing was predicted."""
+    made = make(**HEAD_ALONE)
+    read = {label for text in rows_of(CandidateRanker(*made).rank(TEXTS)) for label, _ in text}
+    allowed = np.array([label for label in range(len(made.processor.label_space)) if label not in read])
+    found = Predictor.from_model(*made).predict(TEXTS, rule=rule, allowed=allowed)
+    assert all(len(one.labels) == 1 for one in found)
+
+
 def test_a_model_without_generation_predicts_without_its_decoder(make):
     made = make(**HEAD_ALONE)
     made.model.get_decoder().register_forward_pre_hook(lambda *given: pytest.fail("the decoder ran"))

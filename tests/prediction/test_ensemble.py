@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
-from sources import TEXTS, Made, label_ids, make_retriever, make_trees, sharpened
+from sources import TEXTS, Made, fused, label_ids, make_rcl, make_retriever, make_trees, sharpened
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
@@ -41,6 +43,23 @@ def test_an_ensemble_of_equals_is_as_each_of_them(retriever):
     for one, other in zip(Ensemble([retriever] * 3).predict(TEXTS), retriever.predict(TEXTS), strict=True):
         assert one.labels == other.labels
         assert one.scores == pytest.approx(other.scores)
+
+
+@pytest.mark.parametrize("rule", [DecisionRule("top_k", 3), DecisionRule("expected_f1"), None])
+def test_an_ensemble_of_one_hybrid_is_as_it_is(checkpoints, label_space, rule):
+    """The fault: rules that rank labels got the scores that are for thresholds."""
+    made = fused(sharpened(make_rcl(checkpoints["bert"], label_space)))
+    hybrid = Predictor.from_model(*made)
+    fusion = replace(hybrid.score_model.fusion, slope=0.5, shift=-1.0)
+    hybrid.score_model = replace(hybrid.score_model, fusion=fusion)
+    for one, other in zip(Ensemble([hybrid]).predict(TEXTS, rule=rule), hybrid.predict(TEXTS, rule=rule), strict=True):
+        assert one.labels == other.labels
+        assert one.scores == pytest.approx(other.scores)
+
+
+def test_no_member_is_refused():
+    with pytest.raises(ConfigurationError, match="An ensemble needs at least one model"):
+        Ensemble([])
 
 
 def test_labels_meet_by_their_names(checkpoints, label_space):

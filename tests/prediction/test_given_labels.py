@@ -166,6 +166,16 @@ def test_concepts_may_be_given_by_any_name(checkpoints, label_space):
     assert not {"music", "organ"} & set(expected[0].labels)
 
 
+def test_names_of_one_label_count_once(checkpoints, label_space):
+    """The fault: a label that was given by two names left one fewer to predict, as did a name that is no label."""
+    vocabulary = Vocabulary([Concept(f"c:{i}", {"en": name}) for i, name in enumerate(label_space.names)], "en")
+    score_model = ScoreModel(rule=DecisionRule("top_k", 3))
+    retriever = make_retriever(checkpoints["bert"], label_space)
+    predictor = Predictor(label_space, retriever, score_model, vocabulary=vocabulary)
+    for given in (["music"], ["music", vocabulary.ids["music"]], ["music", "drum"]):
+        assert len(predictor.predict(["organ music"], given=[given])[0].labels) == 2
+
+
 def test_names_that_are_no_labels_are_counted(predictors, caplog):
     predictor = predictors["index"]
     rule = DecisionRule("top_k", 5)

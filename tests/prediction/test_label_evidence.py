@@ -80,6 +80,25 @@ def test_a_prediction_with_evidence_is_the_same(checkpoints, label_space, make_m
         assert "evidence" not in one.to_dict()
 
 
+def test_retrieval_scores_every_label_whoever_found_it(checkpoints, label_space, make_model):
+    """The fault: of labels that came from elsewhere the evidence said that retrieval gave them 0."""
+    retriever = make_retriever(checkpoints["bert"], label_space, lexical=True)
+    predictor = Predictor.from_model(
+        *fused(sharpened(make_model_pair(make_model, "base")), retriever=retriever, number=2)
+    )
+    ranked = retriever.rank(TEXTS, len(label_space))
+    known = {
+        (text, label_space.names[label]): score
+        for text, label, score in zip(
+            ranked.text.tolist(), ranked.labels.tolist(), ranked.scores.tolist(), strict=True
+        )
+    }
+    found = predictor.predict(TEXTS, rule=DecisionRule("top_k", 8), evidence=True)
+    for text, one in enumerate(found):
+        for reason in one.evidence:
+            assert reason.scores["retrieval"] == pytest.approx(known.get((text, reason.label), 0), abs=1e-6)
+
+
 def test_places_are_those_in_the_rankings(checkpoints, label_space, make_model):
     predictor, _, _ = _hybrid(checkpoints, label_space, make_model)
     retriever = predictor.score_model.sources["retrieval"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -133,8 +134,9 @@ def test_sources_may_find_nothing():
 
 
 def test_texts_are_in_a_list():
-    for texts in ("a text", iter(["a text"])):
-        with pytest.raises(TypeError, match="A list of texts is needed; put a single text, or what"):
+    table = pd.DataFrame({"text": ["a text"]})  # which yields the names of its columns
+    for texts in ("a text", iter(["a text"]), {"text": "a text"}, {"a text"}, table):
+        with pytest.raises(TypeError, match=r"A list of texts is needed, not a .*; put a single text, or what"):
             TextBatch.of(texts)
 
 

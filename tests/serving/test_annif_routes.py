@@ -8,7 +8,7 @@ import pytest
 
 from xlgen_hf.data.options import RowOptions
 from xlgen_hf.data.rows import load_rows
-from xlgen_hf.errors import ConfigurationError, SaveError
+from xlgen_hf.errors import ConfigurationError, DataError, SaveError
 from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.serving.corrections import CorrectionsFile
@@ -126,3 +126,9 @@ def test_files_of_corrections(tmp_path):
         CorrectionsFile(tmp_path / "corrections.csv")
     with pytest.raises(SaveError, match="No such file or directory"):
         CorrectionsFile(tmp_path / "missing" / "corrections.jsonl")
+    file = CorrectionsFile(tmp_path / "corrections.jsonl")
+    file.append([{"text": "a", "labels": ["b"]}])
+    before = file.path.read_bytes()
+    with pytest.raises(DataError, match="holds half of a character"):
+        file.append([{"text": "a", "labels": ["b"]}, {"text": "a", "labels": ["\ud800"]}])
+    assert file.path.read_bytes() == before

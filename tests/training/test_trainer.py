@@ -16,7 +16,9 @@ from transformers import EarlyStoppingCallback, HfArgumentParser, Seq2SeqTrainin
 
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.evaluation.scoring import score_labels
+from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.prediction.generator import Generator
+from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.collator import encode_dataset
 from xlgen_hf.training.sampler import LengthBucketSampler
@@ -29,6 +31,15 @@ def _trainer(make_model, rows, folder, variant="bcl", family="bert", options=Non
     arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 2, "logging_steps": 1, **arguments}
     args = XLGenTrainingArguments(output_dir=str(folder), use_cpu=True, disable_tqdm=True, **arguments)
     return XLGenTrainer(model, args, processing_class=processor, train_dataset=rows, eval_dataset=rows)
+
+
+def test_a_processor_of_other_labels_is_refused(make_model, rows, tmp_path):
+    """The fault: the training went through, and nobody could load what it saved."""
+    model, processor = make_model("bert", "base")
+    other = XLGenProcessor(processor.tokenizer, LabelSpace.from_label_lists([["art"], ["music"]]))
+    args = XLGenTrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    with pytest.raises(ConfigurationError, match="processing_class: model and processor differ in label tokens"):
+        XLGenTrainer(model, args, processing_class=other, train_dataset=rows)
 
 
 def test_groups_have_their_learning_rates(make_model, rows, tmp_path):

@@ -82,7 +82,6 @@ def cluster(
     """Group related labels into clusters; writes label_space.json and label_clusters.json, .safetensors."""
     from ..data.rows import load_rows
     from ..files.outputs import claim_files, claim_folder, refuse_existing
-    from ..files.saving import replace_files
     from ..labels.clustering import fit_clusters
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import vocabulary_labels
@@ -115,13 +114,20 @@ def cluster(
             batch_size=batch_size,
             device=device,
         )
-        with replace_files(output_dir) as aside:  # labels and their clusters at one moment
-            space.save(aside)
-            clusters.save(aside)
+        _save(space, clusters, output_dir)
     _print_summary(space, clusters, output_dir)
     with claim_files([plot], command="xlgen cluster", overwrite=overwrite) as place:
         if plot is not None:
             plot_clusters(clusters, place(plot), title=f"{clusters.num_clusters} clusters of {len(space):,} labels")
+
+
+def _save(space: LabelSpace, clusters: LabelClusters, folder: Path) -> None:
+    """Labels and their clusters at one moment."""
+    from ..files.saving import replace_files
+
+    with replace_files(folder) as aside:
+        space.save(aside)
+        clusters.save(aside)
 
 
 def _check_labels_for_map(number: int) -> None:

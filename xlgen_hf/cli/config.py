@@ -43,8 +43,18 @@ def _read_config(context: typer.Context, path: Path | None) -> Path | None:
 def _load(path: Path) -> dict[object, object]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Refuses a key that is there twice, of which YAML takes the last."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+            twice = next((key for number, key in enumerate(keys) if key in keys[:number]), None)
+            if twice is not None:
+                raise UsageProblem(f"{path}: {twice!r} is there twice; leave one of them out.")
+            return super().construct_mapping(node, deep=deep)
+
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader)
     except (OSError, UnicodeDecodeError) as err:
         raise UsageProblem(f"--config {path} cannot be read: {getattr(err, 'strerror', None) or err}.") from err
     except yaml.YAMLError as err:

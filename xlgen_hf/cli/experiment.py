@@ -162,7 +162,12 @@ def experiment(
 
 
 def _words(texts: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(word.strip() for text in texts for word in text.split(",") if word.strip()))
+    """The words that stand between commas; an empty text has none, but commas alone are a mistake."""
+    given = list(texts)
+    found = list(dict.fromkeys(word.strip() for text in given for word in text.split(",") if word.strip()))
+    if not found and any(given):
+        raise typer.BadParameter(f"{', '.join(map(repr, given))} names nothing.")
+    return found
 
 
 def _numbers(text: str, option: str) -> list[int]:

@@ -9,10 +9,18 @@ from typing import NoReturn
 
 from transformers import HfArgumentParser
 
+from ..errors import ConfigurationError
 from ..training.arguments import XLGenTrainingArguments
 from .options import UsageProblem, no_such_option
 
 __all__ = ["argument_names", "named_arguments", "parse_arguments"]
+
+_TRAINS = "the command trains, and scores validation rows where there are some"
+_OF_SCRIPTS = {
+    "resume_from_checkpoint": "the same command continues the run in its folder by itself",
+    **dict.fromkeys(("do_train", "do_eval", "do_predict"), _TRAINS),
+}
+"""Arguments that transformers only hands on to scripts -> what holds here instead."""
 
 
 class _Parser(HfArgumentParser):
@@ -68,7 +76,18 @@ def parse_arguments(
     if unknown:
         raise no_such_option(unknown[0], [*options, *(f"--{name.replace('_', '-')}" for name in argument_names())])
     result: XLGenTrainingArguments = args
+    _check_effect(result, _named(words), has_validation=has_validation)
     return result
+
+
+def _check_effect(args: XLGenTrainingArguments, named: set[str], *, has_validation: bool) -> None:
+    """Refuse arguments of scripts, which the command does not read, and evaluations without validation rows."""
+    useless = sorted(named & set(_OF_SCRIPTS))
+    if useless:
+        raise ConfigurationError(f"--{useless[0]} has no effect here: {_OF_SCRIPTS[useless[0]]}. Leave it out.")
+    if not has_validation and (args.eval_on_start or args.eval_strategy != "no"):
+        wants = "--eval_on_start" if args.eval_on_start else "--eval_strategy"
+        raise ConfigurationError(f"{wants} needs validation rows; give --validation-file.")
 
 
 def named_arguments(args: XLGenTrainingArguments, words: Iterable[str]) -> dict[str, object]:

@@ -237,8 +237,8 @@ class RowShaper:
         values = to_list(column)
         if optional:
             values = ["" if value is None or value is MISSING else value for value in values]
-        if set(map(type, values)) - {str}:
-            row = next(i for i, value in enumerate(values) if type(value) is not str)
+        if not all(issubclass(kind, str) for kind in set(map(type, values))):
+            row = next(i for i, value in enumerate(values) if not isinstance(value, str))
             if values[row] is MISSING:
                 no_column(block, row, name, "--text-column", "text_column")
             fail(block, row, text_problem(name, values[row]))

@@ -33,7 +33,7 @@ class DecodingOptions:
     Attributes:
         num_beams: beams of a text; 1 is greedy search; the model's own setting if None.
         num_samples: sets to sample from the model's distribution instead of searching; 0 searches.
-        temperature: divides the log-probabilities that are sampled from, at least 0.001.
+        temperature: divides the log-probabilities that are sampled from, at least 0.001; 1 where nothing is sampled.
         pool: how the sets of a text's beams or samples become one: `best` takes the most probable, `average`, `vote`
             and `union` fuse them as [`combine`] fuses models; of a fused set that is too large or too small for the
             bounds, the labels with the highest scores are taken. If None, the model's own setting where the number of
@@ -81,6 +81,8 @@ class DecodingOptions:
             raise ConfigurationError(
                 f"temperature={self.temperature}; it must be a finite number of at least {_LOWEST_TEMPERATURE}."
             )
+        if self.temperature != 1 and not self.num_samples:
+            raise ConfigurationError(f"temperature={self.temperature} has no effect without num_samples.")
 
     def resolved(self, num_beams: int, pool: Pool) -> DecodingOptions:
         """The same options with the model's own search where none is given.

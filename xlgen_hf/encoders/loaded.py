@@ -96,7 +96,16 @@ class LoadedTokenizer:
 
     def first_ids(self, text: str, size: int) -> list[int]:
         """See [`TextTokenizer`]."""
-        found: list[int] = self.tokenizer(text, truncation=True, max_length=size)["input_ids"]
+        if not self.tokenizer.is_fast:
+            slow: list[int] = self.tokenizer(text, truncation=True, max_length=size)["input_ids"]
+            return slow
+        # `truncation=True` would be a setting of the Rust tokenizer, which other threads that use it take back.
+        backend = self.tokenizer.backend_tokenizer
+        if backend.truncation is not None:  # of whoever used it before
+            backend.no_truncation()
+        encoded = backend.encode(text, add_special_tokens=False)
+        encoded.truncate(size - self.num_special, direction=self.tokenizer.truncation_side)
+        found: list[int] = backend.post_process(encoded).ids
         return found
 
     def spans(self, texts: list[str]) -> list[list[tuple[int, int]]] | None:

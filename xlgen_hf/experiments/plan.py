@@ -105,7 +105,8 @@ class Plan:
         can_take = {f"{setting}.{name}" for setting in self.settings for name in networks}
         strange = sorted(set(self.models) - can_take)
         if strange:
-            raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; choose one of {sorted(can_take)}.")
+            known_cells = f"choose one of {sorted(can_take)}" if can_take else "none of these systems is a network"
+            raise ConfigurationError(f"No cell takes a model for {strange[0]!r}; {known_cells}.")
 
     def seeds_of(self, system: str) -> Sequence[int]:
         """The seeds that a system is run with."""

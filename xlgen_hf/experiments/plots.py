@@ -39,6 +39,7 @@ _TITLES = {
     "retrieval": "retrieval (trained, and lexical)",
 }
 
+_OF_BOTH_SETTINGS = "figure_3_pu"
 _Panel = tuple[str, str, str]  # setting, score, title
 _FIGURES: dict[str, tuple[_Panel, ...]] = {
     "figure_1_overall": (("full", "micro_f1", "Micro F1"), ("full", "macro_f1", "Macro F1")),
@@ -46,7 +47,7 @@ _FIGURES: dict[str, tuple[_Panel, ...]] = {
         ("full", "0_shot_macro_f1", "0-shot macro F1 (labels of no training row)"),
         ("full", "1_shot_macro_f1", "1-shot macro F1 (labels of one training row)"),
     ),
-    "figure_3_pu": (
+    _OF_BOTH_SETTINGS: (
         ("full", "macro_f1", "Macro F1, all training labels"),
         ("pu", "macro_f1", "Macro F1, PU: {rate:.0%} of them dropped"),
     ),
@@ -68,10 +69,11 @@ def plot_figures(results: Results, folder: Path) -> list[Path]:
     """
     drawn = []
     for name, panels in _FIGURES.items():
+        needed = panels[-1:] if name == _OF_BOTH_SETTINGS else panels
         measured = [
             system
             for system in results["systems"]
-            if any(mean_of(results, setting, system, score) is not None for setting, score, _ in panels[-1:])
+            if any(mean_of(results, setting, system, score) is not None for setting, score, _ in needed)
         ]
         if measured:
             _draw(results, measured, panels, folder / f"{name}.png")
@@ -106,5 +108,5 @@ def _draw(results: Results, systems: Sequence[str], panels: Sequence[_Panel], pa
     fills = [_style(name, list(results["systems"])) for name in systems]
     note = "Mean over seeds; lines: standard deviation, where there are several seeds"
     for suffix in (".png", ".svg"):
-        same_scale = path.stem == "figure_3_pu"
+        same_scale = path.stem == _OF_BOTH_SETTINGS
         plot_panels(titles, fills, drawn, path.with_suffix(suffix), note=note, same_scale=same_scale)

@@ -9,14 +9,14 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from .atomic import save_errors
 from .model_folder import REPORT_FILE, SCORE_MODEL_FILE
-from .outputs import sole_writer
+from .outputs import sole_writer, written_around
 
 __all__ = [
     "ABOUT_EMBEDDINGS_FILE",
@@ -132,12 +132,16 @@ def remove_leftovers(leftovers: list[Leftover], root: str | Path) -> None:
         root: the folder that was looked through.
 
     Raises:
-        ConfigurationError: if a command is writing into the folder that one of them is of.
+        ConfigurationError: if a command is writing into the folder that one of them is of, or into one around it, as
+            an experiment does.
         SaveError: if there is no permission.
     """
     for one in leftovers:
-        with sole_writer(one.owner, command="xlgen clean"), save_errors(one.path):
-            shutil.rmtree(one.path)
+        with ExitStack() as stack:
+            for folder in (one.owner, *written_around(one.owner)):
+                stack.enter_context(sole_writer(folder, command="xlgen clean"))
+            with save_errors(one.path):
+                shutil.rmtree(one.path)
         for parent in _holders_of(one.path, Path(root)):
             with suppress(OSError):  # it holds something else
                 parent.rmdir()

@@ -36,7 +36,9 @@ __all__ = [
     "differences",
     "record_form",
     "refuse_existing",
+    "refuse_source",
     "sole_writer",
+    "written_around",
 ]
 
 RECORD_FILE = ".xlgen-output.json"
@@ -341,6 +343,11 @@ def sole_writer(path: str | Path, *, command: str, timeout: float = 0) -> Iterat
             lock.unlink()
         os.close(handle)
         _remove_empty(missing)
+
+
+def written_around(folder: Path) -> list[Path]:
+    """The folders around one that a process is writing into, or was when it died: those with its lock."""
+    return [place for place in folder.absolute().parents if (place / _LOCK).is_file()]
 
 
 def _lock_of(place: Path) -> Path:

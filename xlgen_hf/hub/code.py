@@ -103,8 +103,8 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "modules.seq2seq.find_start_token",
         "pipeline.XLGenPipeline.save_pretrained",
         "prediction.generator.Generator._begin_after",
-        "prediction.predictor.Predictor._given_ids",
         "prediction.predictor.Predictor.rank",
+        "prediction.ranked_texts.Ranking.given_ids",
         "processing_xlgen.XLGenProcessor._sources",
         "processing_xlgen.XLGenProcessor._take_sources",
         "processing_xlgen.XLGenProcessor.add_labels",
@@ -121,7 +121,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
     "clusters": ("labels.clusters.LabelClusters", "labels.tokens.LabelTokenizer.cluster_token_ids"),
     "confidence": ("prediction.results.add_confidence", "ranking.confidence.ConfidenceModel"),
     "fusion": (
-        "prediction.predictor.Predictor._ranking_for",
+        "prediction.predictor.Predictor.ranking_for",
         "prediction.predictor.candidate_values",
         "ranking.fusion.Fusion",
     ),

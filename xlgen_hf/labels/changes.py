@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -131,8 +132,8 @@ class LabelEdits:
             if gone == stays:
                 raise LabelSpaceError(f"{old!r} cannot be merged into itself; give two labels.")
             target[target == gone] = stays
-        for name in dict.fromkeys(self.removed):
-            target[target == _alive(renamed, ids, target, name)] = _NONE
+        removed = [_alive(renamed, ids, target, name) for name in dict.fromkeys(self.removed)]
+        target[np.isin(target, removed)] = _NONE
         kept = np.flatnonzero(target == np.arange(len(space)))
         new_names = [names[i] for i in kept.tolist()]
         known = set(new_names)
@@ -152,10 +153,10 @@ class LabelEdits:
         """Put the new names into the list; the label space with them."""
         if not self.renamed:
             return space
-        twice = {old for place, (old, _) in enumerate(self.renamed) if old in dict(self.renamed[:place])}
+        gone = Counter(old for old, _ in self.renamed)
+        twice = [old for old, times in gone.items() if times > 1]
         if twice:
             raise LabelSpaceError(f"{min(twice)!r} gets several new names; one is allowed.")
-        gone = {old for old, _ in self.renamed}
         for old, new in self.renamed:
             (label,) = space.encode([old])
             if new in space and new not in gone:

@@ -255,7 +255,7 @@ def _from_neighbors(names: np.ndarray, known_names: np.ndarray, known_vectors: n
     """Mean vectors of the labels with the nearest names: `(Q, H)`, `(K, H)` and `(K, H)` -> `(Q, H)`."""
     count = min(_NEIGHBORS, len(known_names))
     found = np.empty_like(names)
-    step = max(1, SIMILARITIES_AT_ONCE // len(known_names))
+    step = max(1, SIMILARITIES_AT_ONCE // max(len(known_names), count * names.shape[1]))
     for start in range(0, len(names), step):
         similarity = names[start : start + step] @ known_names.T  # (q, K)
         nearest = np.argpartition(-similarity, count - 1, axis=1)[:, :count]

@@ -126,11 +126,15 @@ class LabelSpace:
             seed: see the class.
 
         Raises:
-            LabelSpaceError: if there is no label at all, or a name is empty.
+            LabelSpaceError: if there is no label at all, a name is empty, or a row has no list of names.
         """
         counter: Counter[str] = Counter()
-        for labels in label_lists:
+        for row, labels in enumerate(label_lists, 1):
+            if labels is None or isinstance(labels, str):
+                raise LabelSpaceError(f"The labels of row {row} are {labels!r}; a list of names is needed.")
             counter.update(set(labels))
+        if isinstance(vocabulary, str):
+            raise LabelSpaceError(f"The vocabulary is {vocabulary!r}; a list of names is needed.")
         for name in vocabulary or ():
             counter.setdefault(name, 0)
         if not counter:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from transformers import PreTrainedTokenizerBase
 
@@ -27,29 +28,42 @@ def plain_token_ids(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) ->
     return ids
 
 
-def spell_labels(tokenizer: PreTrainedTokenizerBase, names: Sequence[str]) -> tuple[list[list[int]], list[str]]:
+def spell_labels(
+    tokenizer: PreTrainedTokenizerBase, names: Sequence[str], known: Mapping[int, Sequence[int]] | None = None
+) -> tuple[list[list[int]], list[str]]:
     """Token ids of each label's name, no two alike.
 
     Where a tokenizer cannot tell two names apart (an uncased one "Turkey" and "turkey"), or spells a name with
     nothing, the later name gets a number at its end.
 
+    Args:
+        tokenizer: the tokenizer.
+        names: the labels.
+        known: positions of names that keep a spelling -> token ids, no two alike; a model has learned them.
+
     Returns:
-        Token ids of each name, without separator, and the names that got a number.
+        Token ids of each name, without separator, and the names that got a number now.
 
     Raises:
         LabelSpaceError: if the tokenizer has no token to number names with.
     """
-    spelled = plain_token_ids(tokenizer, names)
-    seen: set[tuple[int, ...]] = set()
+    kept = {place: list(ids) for place, ids in (known or {}).items()}
+    new = iter(plain_token_ids(tokenizer, [name for place, name in enumerate(names) if place not in kept]))
+    spelled = [kept[place] if place in kept else next(new) for place in range(len(names))]
+    seen: set[tuple[int, ...]] = set(map(tuple, kept.values()))
+    last: Counter[tuple[int, ...]] = Counter()  # numbers that names of a spelling have, the smaller ones being taken
     numbered = []
     digits: list[int] = []
     for label, ids in enumerate(spelled):
-        number = 1
-        sequence = tuple(ids)
+        if label in kept:
+            continue
+        sequence = own = tuple(ids)
+        number = max(last[own], 1)
         while not sequence or sequence in seen:
             number += 1
             digits = digits or _digit_ids(tokenizer)
             sequence = (*ids, *_number_ids(number, digits))
+            last[own] = number
         seen.add(sequence)
         spelled[label] = list(sequence)
         if number > 1:

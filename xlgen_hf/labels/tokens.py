@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -147,10 +147,16 @@ class LabelTokenizer:
         return self._with_spellings(list(zip(labels, spelled, strict=True)))
 
     def relabelled(self, change: LabelChange) -> LabelTokenizer:
-        """The same for a changed label space; labels keep their aliases."""
+        """The same for a changed label space; labels keep their aliases, and those that keep their name its spelling.
+
+        Which of two names that are spelled alike has the number depends on the order of the labels, which changes.
+        """
         known = [] if self._given_trie is None else self._given_trie.aliases()
         moved = [(int(change.target[label]), tokens) for label, tokens in known]
-        return self.for_labels(change.after)._with_spellings([pair for pair in moved if pair[0] >= 0])
+        before = enumerate(change.named_before.tolist())
+        kept = {label: self.label_token_ids[former][:-1] for label, former in before if former >= 0}
+        trie = LabelTrie(self.for_labels(change.after)._spelled(kept))
+        return self.for_labels(change.after, trie)._with_spellings([pair for pair in moved if pair[0] >= 0])
 
     def _with_spellings(self, aliases: Sequence[tuple[int, list[int]]]) -> LabelTokenizer:
         """With those of some spellings that mean one label, and fit into a target; the others are counted."""
@@ -235,8 +241,8 @@ class LabelTokenizer:
         tokens, lengths = self._given_trie.sequences()
         return [part.tolist() for part in np.split(tokens, np.cumsum(lengths)[:-1])]
 
-    def _spelled(self) -> list[list[int]]:
-        spelled, numbered = spell_labels(self.tokenizer, self.label_space.names)
+    def _spelled(self, known: Mapping[int, Sequence[int]] | None = None) -> list[list[int]]:
+        spelled, numbered = spell_labels(self.tokenizer, self.label_space.names, known)
         if numbered:
             logger.warning(
                 "The tokenizer does not tell %d of %d label names from others (or spells them with nothing), e.g. %s; "

@@ -142,7 +142,7 @@ def append_cluster_tokens(
     """
     if input_ids is None or config.first_cluster_token_id is None or config.pad_token_id is None:
         raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
-    active, clusters = bits.topk(_most_active(bits), dim=1)
+    active, clusters = _first_active(bits)
     most = active.shape[1]
     count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
     batch, source = input_ids.shape
@@ -238,7 +238,7 @@ def _predict_clusters(
 
 def _cluster_vectors(model: EncoderModel, bits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Vectors of each text's clusters `(B, A, H)`, and which of them are active `(B, A)`."""
-    active, clusters = bits.topk(_most_active(bits), dim=1)
+    active, clusters = _first_active(bits)
     if model.config.conditioning == "memory":
         vectors: torch.Tensor = model.cluster_embeddings(clusters)
     else:  # of a decoder-only backbone: tokens can follow a prompt that is read already
@@ -248,9 +248,14 @@ def _cluster_vectors(model: EncoderModel, bits: torch.Tensor) -> tuple[torch.Ten
     return vectors, active > 0
 
 
-def _most_active(bits: torch.Tensor) -> int:
-    """The largest number of clusters of a text, at least 1."""
-    return max(int((bits > 0).sum(1).max()), 1)
+def _first_active(bits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Bits and ids of each text's clusters by their ids, those that are not active last, both `(B, A)`.
+
+    The order of a text's clusters must not depend on other texts, as that of `topk` does among equal values.
+    """
+    most = max(int((bits > 0).sum(1).max()), 1)
+    active, clusters = bits.sort(dim=1, descending=True, stable=True)
+    return active[:, :most], clusters[:, :most]
 
 
 def _candidate_vectors(

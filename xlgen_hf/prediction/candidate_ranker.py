@@ -33,6 +33,8 @@ class CandidateRanker(ModelSource):
         batch = TextBatch.of(texts)
         found = self.encoded(batch).ranked_candidates(allowed)
         retriever = self.processor.retriever
+        if allowed is not None:
+            k = max(k, 1)  # those in the input may all be others
         if not k or retriever is None or (np.diff(found.start) >= k).all():
             return found
         return found.followed_by(retriever.rank(batch, k, allowed), k)

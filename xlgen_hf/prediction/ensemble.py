@@ -13,7 +13,8 @@ from ..labels.space import LabelSpace
 from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import Combination, combine
 from ..settings import BATCH_SIZE
-from .predictor import Predictor, Ranking
+from .predictor import Predictor
+from .ranked_texts import Ranking
 from .results import LabelPrediction
 
 __all__ = ["Ensemble"]
@@ -27,13 +28,15 @@ class Ensemble:
         how: see [`combine`].
 
     Raises:
-        ConfigurationError: if the models have different labels.
+        ConfigurationError: if there is no model, or they have different labels.
 
     Source: Jung et al., EACL 2023, find ensembles of decodings critical.
     """
 
     def __init__(self, members: Sequence[Predictor], how: Combination = "average") -> None:
         self.members = list(members)
+        if not self.members:
+            raise ConfigurationError("An ensemble needs at least one model; none was given.")
         self.how = how
         self.label_space = self.members[0].label_space
         self._to_first = [_ids_in(self.label_space, member.label_space) for member in self.members]
@@ -62,15 +65,16 @@ class Ensemble:
         """
         rule = rule or DecisionRule()
         ranking = Ranking(decoding, allowed, given, batch_size=batch_size, progress=progress).for_rule(rule)
+        held = ranking.num_given(len(texts), self.label_space, self.members[0].vocabulary)
         scored, first = [], None
         for member, to_first in zip(self.members, self._to_first, strict=True):
             own = None if allowed is None else np.flatnonzero(np.isin(to_first, allowed))
-            found = member.rank_texts(texts, rule.num_labels, replace(ranking, allowed=own))
-            decided = member.score_model.rule.apply(found.scored, ranking.num_given, in_all=True)
+            found = member.ranking_for(rule).rank_texts(texts, rule.num_labels, replace(ranking, allowed=own))
+            decided = member.score_model.rule.apply(found.scored, held, in_all=True)
             scored.append(replace(decided, labels=to_first[decided.labels]))
             first = first or found
         assert first is not None
-        return self.members[0].to_predictions(rule.apply(combine(scored, self.how), ranking.num_given), first)
+        return self.members[0].to_predictions(rule.apply(combine(scored, self.how), held), first)
 
 
 def _ids_in(space: LabelSpace, other: LabelSpace) -> np.ndarray:

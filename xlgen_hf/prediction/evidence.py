@@ -131,7 +131,8 @@ def explain_batch(
         of_retrieval = RetrievalEvidence({}, [], []) if found is None else found[number]
         score = float(scored.scores[entries[number]])
         own = {name: float(values[number]) for name, values in parts.items() if not name.endswith("_rank")}
-        of_sources = {**of_retrieval.scores, **own}
+        # Retrieval itself knows its score of a label that came from another source; the parts hold 0 for such.
+        of_sources = {**own, **of_retrieval.scores}
         ranks = {name: int(values[number]) for name, values in places.items() if values[number]}
         evidence[owner].append(
             LabelEvidence(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm.auto import tqdm
@@ -26,65 +26,20 @@ from ..settings import BATCH_SIZE
 from .encoding import GeneratorModel, ModelSource, length_batches
 from .evidence import LabelEvidence, explain_batch, input_candidates
 from .kinds import is_generator, name_of_source
+from .ranked_texts import Choose, RankedTexts, Ranking
 from .results import LabelPrediction, NovelLabel, add_confidence, form_of_answers
 
 if TYPE_CHECKING:
     from ..processing_xlgen import XLGenProcessor
     from .generator import Generator
 
-__all__ = ["RANKED", "Predictor", "RankedTexts", "Ranking", "candidate_values"]
+__all__ = ["RANKED", "Predictor", "candidate_values"]
 
 logger = logging.getLogger(__name__)
 
 RANKED = 50
 """Labels of a text that a retriever or label trees are asked for."""
-Choose: TypeAlias = Callable[[ScoredLabels, np.ndarray], ScoredLabels]
-"""Chooses among the candidates of texts, given with the numbers of these texts."""
 _UNTUNED = DecisionRule("top_k", 5)  # of a source without label sets of its own and without validation rows
-
-
-@dataclass(frozen=True)
-class RankedTexts:
-    """Candidates of texts, and what guided the generator.
-
-    Attributes:
-        scored: the candidates; those of the model's own set are chosen.
-        clusters: ids of the clusters that guided each text, most probable first.
-        novel: names that are not labels, with their probabilities, of each text; empty in closed vocabulary.
-        evidence: what speaks for each predicted label of each text, best first; None where it was not asked for.
-        inputs: ids of the candidates that the model read with each text, in this order; None where evidence was not
-            asked for, and of a model that reads none.
-    """
-
-    scored: ScoredLabels
-    clusters: list[list[int]]
-    novel: list[dict[str, float]]
-    evidence: list[list[LabelEvidence]] | None = None
-    inputs: list[list[int]] | None = None
-
-
-@dataclass(frozen=True)
-class Ranking:
-    """How candidates of texts are looked for; [`Predictor.predict`] says what the fields mean."""
-
-    decoding: DecodingOptions | None = None
-    allowed: np.ndarray | None = None
-    given: Sequence[Sequence[str]] | None = None
-    open_vocabulary: bool = False
-    batch_size: int = BATCH_SIZE
-    progress: bool = False
-
-    @property
-    def num_given(self) -> np.ndarray | None:
-        """The number of labels that each text has already, `(N,)`; None where no text has any."""
-        return None if self.given is None else np.array([len(set(labels)) for labels in self.given], dtype=np.int64)
-
-    def for_rule(self, rule: DecisionRule) -> Ranking:
-        """The same with as many candidates as a rule wants to choose from."""
-        wanted = self.decoding or DecodingOptions()
-        if rule.min_candidates <= wanted.min_candidates:
-            return self
-        return replace(self, decoding=replace(wanted, min_candidates=rule.min_candidates))
 
 
 class Predictor:
@@ -169,7 +124,7 @@ class Predictor:
         Raises:
             ConfigurationError: if the model has no clusters, or none of such a name.
         """
-        clusters = self.source.processor.clusters if is_generator(self.source) else None
+        clusters = self.source.processor.clusters if isinstance(self.source, ModelSource) else None
         if clusters is None:
             raise ConfigurationError(f"The model has no clusters, so none of the names {list(names)}.")
         return clusters.labels_of(names)
@@ -242,21 +197,26 @@ class Predictor:
         is_own = rule is None or rule.kind == "own"
         deciding = self.score_model.rule if rule is None or is_own else rule
         ranking = Ranking(decoding, allowed, given, open_vocabulary, batch_size, progress).for_rule(deciding)
-        held = ranking.num_given
+        held = ranking.num_given(len(texts), self.label_space, self.vocabulary)
 
         def choose(scored: ScoredLabels, rows: np.ndarray) -> ScoredLabels:
             return deciding.apply(scored, None if held is None else held[rows], in_all=is_own)
 
-        asked = self if self.score_model.fusion is None else self._ranking_for(deciding)
-        ranked = asked.rank_texts(texts, deciding.num_labels, ranking, choose if evidence else None)
+        asked = self if self.score_model.fusion is None else self.ranking_for(deciding)
+        explained = choose if evidence else None
+        ranked = asked.rank_texts(texts, deciding.num_labels, ranking, explained)
         chosen = choose(ranked.scored, np.arange(len(texts)))
         predictions = self.to_predictions(chosen, ranked)
         if self.score_model.confidence is not None:
             add_confidence(predictions, self.score_model.confidence.estimate(chosen), abstain_below)
         return predictions if answer is None else [answer(one) for one in predictions]
 
-    def _ranking_for(self, rule: DecisionRule) -> Predictor:
-        """The same for a rule: one that ranks labels, and compares no scores, asks for the most probable."""
+    def ranking_for(self, rule: DecisionRule) -> Predictor:
+        """The same for a rule: one that ranks labels, and compares no scores, asks for the most probable.
+
+        Args:
+            rule: what will choose among the labels that [`rank_texts`] scores.
+        """
         fusion = self.score_model.fusion
         if fusion is None or rule.kind not in ("top_k", "expected_f1"):
             return self
@@ -310,7 +270,8 @@ class Predictor:
         if __package__ == "xlgen_hf.prediction":
             check_allowed(ranking.allowed, len(self.label_space))
         texts = TextBatch.of(texts).texts
-        held = [] if ranking.given is None else self._given_ids(ranking.given, len(texts))
+        known = (self.label_space, self.vocabulary)
+        held = [] if ranking.given is None else ranking.given_ids(len(texts), *known, report=True)
         source = self._searching(ranking.decoding, ranking.open_vocabulary)
         allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
@@ -355,26 +316,6 @@ class Predictor:
     def _further_names(self) -> list[tuple[int, str]]:
         """Aliases and names in other languages, as an index may hold them, each with its label id."""
         return [] if self.vocabulary is None else self.vocabulary.further_names(self.label_space.index)
-
-    def _given_ids(self, given: Sequence[Sequence[str]], texts: int) -> list[list[int]]:
-        """Ids of the labels that each text has already; none if no text has one. Others than labels are counted."""
-        if len(given) != texts:
-            raise ConfigurationError(f"{texts} texts come with given labels for {len(given)}; one list for each.")
-        name = next((one for one in given if isinstance(one, str)), None)
-        if name is not None:
-            raise ConfigurationError(f"given holds {name!r}; a list of labels is needed for each text: [{name!r}].")
-        space, vocabulary = self.label_space, self.vocabulary
-        named = given if vocabulary is None else [vocabulary.labels_of(names, space) for names in given]
-        found = [space.encode_known(names) for names in named]
-        unknown = sum(len(names) for _, names in found)
-        if unknown:
-            example = next(name for _, names in found for name in names)
-            logger.warning(
-                "Given labels that the model does not have, or that may mean several of its labels, and that say"
-                " nothing to it: %d, e.g. %r.",
-                unknown, example,
-            )  # fmt: skip
-        return [ids for ids, _ in found] if any(ids for ids, _ in found) else []
 
     def _searching(self, decoding: DecodingOptions | None, open_vocabulary: bool) -> CandidateSource:
         if is_generator(self.source):

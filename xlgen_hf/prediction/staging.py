@@ -62,6 +62,7 @@ class StagedLabels:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._found: dict[str, StagedLabel] = {}
+        self._texts: dict[str, set[str]] = {}  # those in `_found`, to look up
         if self.path.is_file():
             for line, content in read_jsonl(self.path):
                 one = _FORM.check(content, f"{self.path}, line {line}")
@@ -84,7 +85,9 @@ class StagedLabels:
                 new = StagedLabel(label=novel.label, count=0, score=0.0, nearest=novel.nearest, examples=[], texts=[])
                 one = self._found.setdefault(novel.label, new)
                 one["score"] = max(one["score"], round(novel.score, 6))
-                if digest not in one["texts"]:
+                known = self._texts.setdefault(novel.label, set(one["texts"]))
+                if digest not in known:
+                    known.add(digest)
                     one["texts"].append(digest)
                     one["count"] = len(one["texts"])
                     if len(one["examples"]) < _EXAMPLES:

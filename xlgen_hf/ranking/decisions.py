@@ -14,7 +14,7 @@ from .scored_labels import ScoredLabels
 __all__ = ["DecisionRule", "Kind", "Objective", "expected_f1_sizes"]
 
 _CANDIDATES = 12  # from which thresholds and expected F1 choose
-_CHUNK = 512  # texts whose expected F1 is computed together: some 40 MB at 100 candidates
+_CELLS = 5_000_000  # candidates squared of the texts whose expected F1 is computed together: some 40 MB
 
 Objective = Literal["micro", "macro", "example"]
 Kind = Literal["own", "top_k", "threshold", "expected_f1"]
@@ -119,9 +119,11 @@ def expected_f1_sizes(scored: ScoredLabels) -> np.ndarray:
     lengths = np.diff(scored.start)
     by_length = np.argsort(lengths, kind="stable")  # texts of about one length together need little padding
     sizes = np.zeros(len(scored), dtype=np.int64)
-    for begin in range(0, len(scored), _CHUNK):
-        texts = by_length[begin : begin + _CHUNK]
-        width = int(lengths[texts[-1]])
+    end = len(scored)
+    while end:
+        width = int(lengths[by_length[end - 1]])
+        begin = max(0, end - max(1, _CELLS // max(width, 1) ** 2))
+        texts, end = by_length[begin:end], begin
         if width:
             inside = np.arange(width)[:, None] < lengths[texts]
             places = np.minimum(scored.start[texts] + np.arange(width)[:, None], len(scored.scores) - 1)

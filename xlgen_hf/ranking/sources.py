@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, runtime_checkable
 
@@ -70,8 +70,11 @@ class TextBatch(Sequence[str]):
         """
         if isinstance(texts, TextBatch):
             return texts
-        if isinstance(texts, str) or not hasattr(texts, "__len__"):
-            raise TypeError("A list of texts is needed; put a single text, or what a generator yields, into a list.")
+        if isinstance(texts, (str, Mapping, Set)) or hasattr(texts, "columns") or not hasattr(texts, "__len__"):
+            raise TypeError(
+                f"A list of texts is needed, not a {type(texts).__name__}; put a single text, or what a generator "
+                "yields, into a list, and take the column of texts of a table."
+            )
         for row, text in enumerate(texts, 1):
             if not isinstance(text, str):
                 raise TypeError(f"Text {row} is {text!r}; a string is needed.")

@@ -30,9 +30,9 @@ def fingerprints_of(texts: Sequence[str]) -> np.ndarray:
 
 
 def label_matrix(label_ids: Sequence[Sequence[int]], num_labels: int) -> csr_matrix:
-    """Rows of label ids -> `(N, L)`, 1 where a text has a label."""
-    start = np.cumsum([0, *map(len, label_ids)])
-    ids = np.fromiter((label for row in label_ids for label in row), dtype=np.int32, count=int(start[-1]))
+    """Rows of label ids, which may name one twice -> `(N, L)`, 1 where a text has a label."""
+    start = np.cumsum([0, *(len(set(row)) for row in label_ids)])
+    ids = np.fromiter((label for row in label_ids for label in dict.fromkeys(row)), np.int32, int(start[-1]))
     return csr_matrix((np.ones(len(ids), np.float32), ids, start), shape=(len(label_ids), num_labels))
 
 

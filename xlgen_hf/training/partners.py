@@ -9,7 +9,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel
 
 from ..configuration_xlgen import XLGenConfig
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ModelFolderError
+from ..loading import check_pair
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..modules.adapters import check_adapter
 from ..processing_xlgen import XLGenProcessor
@@ -17,7 +18,15 @@ from .arguments import XLGenTrainingArguments
 from .evaluating import has_adapter
 from .unsupported import needs_metric
 
-__all__ = ["check_best_metric", "check_epochs", "check_partners", "check_stream", "place_encoder", "prepare_model"]
+__all__ = [
+    "check_best_metric",
+    "check_epochs",
+    "check_partners",
+    "check_processor",
+    "check_stream",
+    "place_encoder",
+    "prepare_model",
+]
 
 _UNUSED = "pooler"  # BERT's, which only its classifiers read
 _SHOWN = 12  # names of scores that an error spells out
@@ -55,6 +64,23 @@ def check_partners(
             "from DataCollatorForXLGen."
         )
     return processor, args
+
+
+def check_processor(model: XLGenForConditionalGeneration, processor: XLGenProcessor) -> None:
+    """Refuse a processor that is not the model's: nobody could load what is trained.
+
+    Args:
+        model: the model, or an adapter on one.
+        processor: what was given as `processing_class`.
+
+    Raises:
+        ConfigurationError: if their tokens, labels, clusters or candidates differ.
+    """
+    try:
+        check_pair(model, processor, "processing_class")
+    except ModelFolderError as err:
+        what = str(err).partition(";")[0]
+        raise ConfigurationError(f"{what}. Give the processor that the model was made with.") from err
 
 
 def place_encoder(processor: XLGenProcessor, args: XLGenTrainingArguments) -> None:

@@ -34,7 +34,15 @@ from .inputs import EvaluationRows, encode_evaluation_rows, encode_training_rows
 from .lazy_rows import LazyRows
 from .lora import save_active_adapter
 from .losses import LOSSES, loss_sums
-from .partners import check_best_metric, check_epochs, check_partners, check_stream, place_encoder, prepare_model
+from .partners import (
+    check_best_metric,
+    check_epochs,
+    check_partners,
+    check_processor,
+    check_stream,
+    place_encoder,
+    prepare_model,
+)
 from .sampler import LengthBucketSampler
 from .searching import SearchingTrainer
 from .streaming import EncodedStream
@@ -136,6 +144,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         place_encoder(processor, args)
         if model is not None:
             prepare_model(model, args)
+            check_processor(model, processor)
         self.row_options = row_options
         self.evaluation_collator = DataCollatorForXLGen(
             processor, references=True, clusters_only_rate=0, cluster_noise=0

@@ -113,6 +113,7 @@ def check_supported(args: Seq2SeqTrainingArguments) -> None:
             f"label_smoothing_factor={args.label_smoothing_factor}; it must be at least 0 and below 1."
         )
     _check_optimizer(args)
+    _check_scheduler(args)
     _check_best_metric(args)
 
 
@@ -141,6 +142,23 @@ def _check_optimizer(args: Seq2SeqTrainingArguments) -> None:
     except (ImportError, ValueError) as err:
         chosen = f"optim={optimizer!r} with optim_args={args.optim_args!r}"
         raise ConfigurationError(f"{chosen} cannot be used here: {' '.join(str(err).split())}") from err
+
+
+def _check_scheduler(args: Seq2SeqTrainingArguments) -> None:
+    """Refuse a scheduler that lacks an argument of its own, or gets one that it does not know."""
+    if args.lr_scheduler_type == "linear" and not args.lr_scheduler_kwargs:
+        return
+    import torch
+    from transformers import get_scheduler
+
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    given = dict(args.lr_scheduler_kwargs or {})
+    try:
+        get_scheduler(args.lr_scheduler_type, optimizer, 0, 1, scheduler_specific_kwargs=given)
+    except (TypeError, ValueError) as err:
+        name = args.lr_scheduler_type.value
+        chosen = f"lr_scheduler_type={name!r} with lr_scheduler_kwargs={given!r}"
+        raise ConfigurationError(f"{chosen} cannot be used: {' '.join(str(err).split())}") from err
 
 
 def needs_metric(args: Seq2SeqTrainingArguments) -> bool:
