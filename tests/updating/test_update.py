@@ -248,6 +248,10 @@ def test_unknown_labels_of_rows(index):
     assert record["changes"]["added"] == ["harp", "drum"]
     assert record["changes"]["rows"]["corrected"] == record["changes"]["rows"]["added"] == 1
     assert _counts(index)["drum"] == 1
+    rows = [{"text": "a zither", "labels": ["music", "zither"]}, {"text": "a zither", "labels": ["music"]}]
+    record = update_model(index, rows=rows)  # the last of equal texts counts
+    assert record["changes"]["rows"]["unknown_labels"] == {}
+    assert record["changes"]["rows"]["repeated"] == 1 and "zither" not in LabelSpace.load(index)
     with pytest.raises(ConfigurationError, match="unknown_labels='x'; choose one of"):
         update_model(index, rows=rows, unknown_labels="x")
 

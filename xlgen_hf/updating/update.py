@@ -246,7 +246,8 @@ def _joining_rows(
     if vocabulary is not None:
         leave_out = unknown_labels == "leave-out"
         labels = [vocabulary.labels_of(names, known, unclear=leave_out) for names in labels]
-    unknown = Counter(name for names in labels for name in names if name not in known)
+    counting = set({text: row for row, text in enumerate(texts)}.values())  # of equal texts the last
+    unknown = Counter(name for row in sorted(counting) for name in labels[row] if name not in known)
     if unknown and unknown_labels == "error":
         shown = [f"{name!r} ({rows} row{'s' if rows > 1 else ''})" for name, rows in unknown.most_common(_SHOWN)]
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
@@ -256,7 +257,11 @@ def _joining_rows(
         )
     if unknown_labels == "leave-out":
         labels = [[name for name in names if name not in unknown] for names in labels]
-    kept = [row for row, names in enumerate(labels) if names]
+    labels = [
+        names if row in counting else [name for name in names if name in known or name in unknown]
+        for row, names in enumerate(labels)
+    ]
+    kept = [row for row, names in enumerate(labels) if names or row not in counting]
     ids = row_ids(found, options.id_column, numbered)
     of_kept = [texts[i] for i in kept], [labels[i] for i in kept], [ids[i] for i in kept]
     return _Rows(*of_kept, unknown, len(labels) - len(kept))
