@@ -316,7 +316,7 @@ RETRIEVER = "retriever/retriever.json"
 TRIE = "label_trie.safetensors"  # which every model has that `xlgen train` made
 # Lines of the code of a base model: about half of what they were when modules were copied whole. The last 70 keep the
 # bounds of sets that are generated in order or pooled, and count texts that are cut.
-BASE = 4_560
+BASE = 4_610
 EVERYTHING = (
     "label_clusters.json", RETRIEVER, "score_model.json", "label_trees/label_trees.json", "vocabulary.json",
 )  # fmt: skip
@@ -394,9 +394,9 @@ def sections(source: str) -> list[tuple[str, str]]:
 @pytest.mark.parametrize(
     ("names", "config", "most_files", "most_lines"),
     [
-        ((), {}, 16, BASE),
+        ((), {}, 17, BASE),
         (("label_clusters.json",), {"variant": "bcl"}, 17, BASE + 290),
-        (("label_clusters.json",), {"variant": "mcg"}, 16, BASE + 260),
+        (("label_clusters.json",), {"variant": "mcg"}, 17, BASE + 260),
         ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_700),
         (EVERYTHING, {"num_output_tokens": None}, 17, BASE + 5_020),
     ],

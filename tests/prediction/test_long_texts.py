@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from sources import Made, fused, make_rcl, make_trees
+from sources import Made, fused, make_rcl, make_retriever, make_trees
 
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import LabelSpaceError
@@ -62,6 +63,17 @@ def test_each_prediction_counts_its_cut_texts_once(predictor_of, caplog, kind):
         assert _said(caplog) == [_line(3)]
     predictor.rank(TEXTS[:2], 20, batch_size=1)
     assert _said(caplog) == [_line(1, 2)]
+
+
+def test_an_index_counts_the_cut_texts_of_all_batches(checkpoints, label_space, caplog):
+    """The fault: those of the first batch alone were counted, as if they were all."""
+    retriever = make_retriever(checkpoints["bert"], label_space)
+    retriever.settings = replace(retriever.settings, max_length=8)
+    caplog.clear()
+    with one_report_of_cuts():  # as the command predicts, some texts after others
+        for _ in range(2):
+            Predictor(label_space, retriever).predict(TEXTS, batch_size=2)
+    assert _said(caplog) == ["6 of 14 texts are longer than 8 tokens and were cut there."]
 
 
 @pytest.mark.parametrize("kind", ["base", "rcl", "hybrid"])

@@ -18,6 +18,7 @@ from ..files.leftovers import ABOUT_EMBEDDINGS_FILE, EMBEDDINGS_PREFIX
 from ..files.schema import Fields, integer, string
 from ..files.tensor_schema import Tensors, tensor
 from ..settings import BATCH_SIZE
+from .cut_texts import report_cut_texts
 from .exported import ExportedEncoder, GraphSource
 from .recipe import EmbeddingRecipe, Side, read_recipe
 from .text_encoder import Encode, TextEncoder
@@ -224,10 +225,7 @@ def _tokenize(texts: Sequence[str], source: TextEncoder, max_length: int, report
             truncated += 1
         lengths += map(len, ids)
         flat.extend(token for one in ids for token in one)
-    if truncated and limit not in (reported or ()):
-        logger.warning("%d of %d texts are longer than %d tokens and were cut there.", truncated, len(texts), limit)
-        if reported is not None:
-            reported.add(limit)
+    report_cut_texts(truncated, len(texts), limit, reported)
     starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
     return _Tokens(np.frombuffer(flat, dtype=np.int32), starts)
 

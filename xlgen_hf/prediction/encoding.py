@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import numpy as np
 
+from ..encoders.cut_texts import cut_texts_together
 from ..errors import ConfigurationError
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import SCORES, TextBatch
@@ -222,7 +223,8 @@ def _in_run(batches: Iterator[list[int]], texts: int) -> Iterator[list[int]]:
     run, outer = _Run(texts), _RUN.get()
     _RUN.set(run)
     try:
-        yield from batches
+        with cut_texts_together():  # by an encoder of retrieval
+            yield from batches
     finally:
         _RUN.set(outer)
     run.end(outer)
@@ -238,7 +240,8 @@ def one_report_of_cuts(*, once: bool = False) -> Iterator[None]:
     run, outer = _Run(), _RUN.get()
     _RUN.set(run)
     try:
-        yield
+        with cut_texts_together():
+            yield
     finally:
         _RUN.set(outer)
     run.end(outer)
