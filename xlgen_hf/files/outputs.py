@@ -22,7 +22,7 @@ from .atomic import (
     try_lock,
     unfinished_folder,
 )
-from .saving import finish_interrupted_save
+from .saving import finish_interrupted_save, link_or_copy
 from .schema import Fields, anything, integer, mapping_of, shown, string
 from .serialization import JSON
 
@@ -133,11 +133,13 @@ def _take_places(aside: Mapping[Path, Path]) -> None:
     try:
         for path, place in aside.items():
             with save_errors(path):
-                if path.is_file() or path.is_symlink():
-                    os.replace(path, before[path])
+                if path.is_file():
+                    link_or_copy(path, before[path])
                 if place.exists():
                     follow_umask(place.parent)
                     os.replace(place, path)
+                elif path.is_file():
+                    path.unlink()
     except BaseException:
         for path, kept in before.items():
             if os.path.lexists(kept):
