@@ -69,7 +69,8 @@ class Ensemble:
         scored, first = [], None
         for member, to_first in zip(self.members, self._to_first, strict=True):
             own = None if allowed is None else np.flatnonzero(np.isin(to_first, allowed))
-            found = member.ranking_for(rule).rank_texts(texts, rule.num_labels, replace(ranking, allowed=own))
+            asked = member.ranking_for(member.score_model.rule if rule.kind == "own" else rule)
+            found = asked.rank_texts(texts, rule.num_labels, replace(ranking, allowed=own))
             decided = member.score_model.rule.apply(found.scored, held, in_all=True)
             scored.append(replace(decided, labels=to_first[decided.labels]))
             first = first or found

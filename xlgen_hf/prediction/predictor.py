@@ -272,6 +272,7 @@ class Predictor:
         texts = TextBatch.of(texts).texts
         known = (self.label_space, self.vocabulary)
         held = [] if ranking.given is None else ranking.given_ids(len(texts), *known, report=True)
+        held = held if any(held) else []
         source = self._searching(ranking.decoding, ranking.open_vocabulary)
         allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
