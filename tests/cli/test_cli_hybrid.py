@@ -133,7 +133,8 @@ def test_an_index_is_fused_with_label_trees_without_a_model(files, capsys):
     card = (files / "hybrid" / "README.md").read_text(encoding="utf-8")
     assert "fused with those of linear label" in card and "| kind | retrieval and label trees |" in card
 
-    assert _hybrid(files, *index, "--retriever", str(files / "hybrid"), "--overwrite") == 1
+    more = ["--retriever", str(files / "hybrid"), "--output-dir", str(files / "another")]
+    assert _hybrid(files, *index, *more) == 1
     assert "has a retriever already; leave --retriever" in capsys.readouterr().err
     write_jsonl(files / "new.jsonl", [{"text": "an organ of reeds", "labels": ["grand organ"]}])
     assert main(["update", "--model", str(files / "hybrid"), "--add-rows", str(files / "new.jsonl"),

@@ -109,11 +109,13 @@ def test_a_fit_that_was_interrupted_starts_from_scratch(data):
     assert _best(system.score(["piano and flute"]), data.label_space) == [{"piano", "flute"}]
 
 
-def test_a_damaged_model_is_named(data):
+def test_a_damaged_model_is_named_and_trained_again(data, caplog):
     parabel().fit(data)
     (data.folder / MODEL_FOLDER / "settings.json").write_text("no JSON")
-    with pytest.raises(ModelFolderError, match=r"cannot read the model in .*Remove that folder"):
-        parabel().fit(data)
+    system = parabel()
+    system.fit(data)
+    assert "The model is trained again: Omikuji cannot read the model in" in caplog.text
+    assert _best(system.score(["piano and flute"]), data.label_space) == [{"piano", "flute"}]
 
 
 def test_a_marker_of_another_version_trains_from_scratch(data):

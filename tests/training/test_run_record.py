@@ -169,7 +169,8 @@ def test_what_the_variant_decides_may_be_said(tmp_path, variant, chosen):
     "further",
     [
         {"adam_beta1": 0.5}, {"adam_epsilon": 1e-3}, {"data_seed": 7},
-        {"lr_scheduler_kwargs": {"num_cycles": 3}}, {"dataloader_drop_last": True}, {"neftune_noise_alpha": 5.0},
+        {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}},
+        {"dataloader_drop_last": True}, {"neftune_noise_alpha": 5.0},
         {"generation_num_beams": 4}, {"load_best_model_at_end": True, "eval_strategy": "epoch"},
     ],
 )  # fmt: skip

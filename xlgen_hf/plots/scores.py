@@ -23,6 +23,8 @@ PLOT_SHOTS = tuple(SHOT_BUCKETS)
 _BUCKET = re.compile(r"^([\d+-]+)_shot_labels$")
 _NAMES = {"macro_f1": "Macro F1", "micro_f1": "Micro F1", "macro_f1_harmonic": "Harmonic mean of macro P and macro R"}
 _OVERALL = ("macro_f1", "micro_f1")  # also scored over all labels
+_LONGEST_NAME = 40  # characters of a system's name
+_LEGEND_WIDTH = 80  # characters that stand in a line above the narrowest picture
 _LEVEL_VALUES = 3  # systems up to which values are written level; of more they would run into each other
 _BAR_WIDTHS = (0.40, 0.17)  # inches of a bar with a level and with an upright value
 
@@ -51,7 +53,9 @@ def plot_shot_buckets(
     bar = _BAR_WIDTHS[len(systems) > _LEVEL_VALUES]
     with sheet(path, max(6.4, bar * len(_score_names(buckets, score)) * len(systems)), 3.6, title=title) as drawn:
         axes = drawn.figure.subplots()
-        _draw_bars(axes, [(drawn.text(name, 40), scores) for name, scores in systems.items()], buckets, score)
+        _draw_bars(
+            axes, [(drawn.text(name, _LONGEST_NAME), scores) for name, scores in systems.items()], buckets, score
+        )
         _label_axes(axes, systems, buckets, score)
     return drawn.figure
 
@@ -109,7 +113,9 @@ def _label_axes(axes: Axes, systems: Mapping[str, Mapping[str, float]], buckets:
     axes.set_ylim(bottom=0)
     axes.grid(axis="y")
     if len(systems) > 1:
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, borderaxespad=0.2)
+        longest = min(_LONGEST_NAME, max(map(len, systems)))
+        columns = max(1, min(4, _LEGEND_WIDTH // longest))
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, borderaxespad=0.2)
 
 
 class Panel(NamedTuple):
@@ -152,7 +158,7 @@ def plot_panels(
         all_axes = drawn.figure.subplots(1, len(panels), sharey=True, sharex=same_scale, squeeze=False)[0]
         for axes, panel in zip(all_axes, panels, strict=True):
             _draw_panel(axes, panel, fills)
-        all_axes[0].set_yticks(range(len(names)), [drawn.text(name, 40) for name in names])
+        all_axes[0].set_yticks(range(len(names)), [drawn.text(name, _LONGEST_NAME) for name in names])
         all_axes[0].invert_yaxis()
         drawn.figure.supxlabel(note, fontsize=8)
     return drawn.figure

@@ -270,9 +270,7 @@ class Predictor:
         if __package__ == "xlgen_hf.prediction":
             check_allowed(ranking.allowed, len(self.label_space))
         texts = TextBatch.of(texts).texts
-        known = (self.label_space, self.vocabulary)
-        held = [] if ranking.given is None else ranking.given_ids(len(texts), *known, report=True)
-        held = held if any(held) else []
+        held = self._held(ranking, len(texts))
         source = self._searching(ranking.decoding, ranking.open_vocabulary)
         allowed = None if ranking.allowed is None else np.unique(np.asarray(ranking.allowed, dtype=np.int64))
         k = min(k, len(self.label_space) if allowed is None else len(allowed))
@@ -309,6 +307,13 @@ class Predictor:
             None if explained is None else [evidence[i] for i in place],
             [inputs[i] for i in place] if inputs else None,
         )
+
+    def _held(self, ranking: Ranking, texts: int) -> list[list[int]]:
+        """Ids of the labels that each text has already; none if no text has one."""
+        if ranking.given is None:
+            return []
+        found = ranking.given_ids(texts, self.label_space, self.vocabulary, report=True)
+        return found if any(found) else []
 
     def _explain(self, source: CandidateSource, batch: TextBatch, chosen: ScoredLabels) -> list[list[LabelEvidence]]:
         return explain_batch(batch, chosen, source, self.score_model, self.label_space, self._further_names)
