@@ -151,7 +151,7 @@ def _check_scheduler(args: Seq2SeqTrainingArguments) -> None:
     import torch
     from transformers import get_scheduler
 
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=args.learning_rate)
     given = dict(args.lr_scheduler_kwargs or {})
     try:
         get_scheduler(args.lr_scheduler_type, optimizer, 0, 1, scheduler_specific_kwargs=given)
