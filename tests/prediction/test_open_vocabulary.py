@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.prediction.open_vocabulary import nearest_names
+from xlgen_hf.prediction import open_vocabulary
+from xlgen_hf.prediction.open_vocabulary import NearestNames
 from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.trainer import XLGenTrainer
@@ -32,7 +33,7 @@ def test_labels_that_left_the_label_space_are_novel(make_model, rows, tmp_path):
         for one in prediction.novel_labels:
             assert one.label not in smaller.label_space
             assert 0 < one.score <= 1
-            assert one.nearest == nearest_names([one.label], smaller.label_space.names)[one.label]
+            assert one.nearest == NearestNames(smaller.label_space.names).of([one.label])[one.label]
         scores = [one.score for one in prediction.novel_labels]
         assert scores == sorted(scores, reverse=True)
         found = {one.label for one in prediction.novel_labels} & set(labels)
@@ -41,9 +42,20 @@ def test_labels_that_left_the_label_space_are_novel(make_model, rows, tmp_path):
 
 def test_the_nearest_name_shares_most_letters():
     known = ["church music", "organ", "music history", "Musik"]
-    assert nearest_names(["organs", "church musics", "MUSIK"], known) == {
+    assert NearestNames(known).of(["organs", "church musics", "MUSIK"]) == {
         "organs": "organ",
         "church musics": "church music",
         "MUSIK": "Musik",
     }
-    assert nearest_names([], known) == {}
+
+
+def test_the_letters_of_labels_are_counted_once(make_model, rows, monkeypatch):
+    """100,000 names take 15 seconds to count, which a server cannot spend on each request."""
+    model, processor = make_model()
+    counted = []
+    monkeypatch.setattr(open_vocabulary, "NearestNames", lambda known: counted.append(1) or NearestNames(known))
+    monkeypatch.setattr(open_vocabulary, "_spell", lambda generator, batch: [[("organs", 0.5)] for _ in batch])
+    for _ in range(3):
+        predictions = model.predict(rows["text"][:3], processor, open_vocabulary=True, batch_size=2)
+    assert [one.nearest for prediction in predictions for one in prediction.novel_labels] == ["organ"] * 3
+    assert len(counted) == 1

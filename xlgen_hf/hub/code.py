@@ -131,7 +131,7 @@ _LEFT_OUT: dict[str, tuple[str, ...]] = {
         "labels.tokens.LabelTokenizer.task_token_id",
         "prediction.generator.Generator._generate_clusters",
     ),
-    "open vocabulary": ("prediction.open_vocabulary", "prediction.predictor._novel_names"),
+    "open vocabulary": ("prediction.open_vocabulary", "prediction.predictor._novel_labels"),
     "predicted clusters": (
         "modules.conditioning.ConditionedEncoderMixin.predict_bits",
         "modules.conditioning._with_clusters",

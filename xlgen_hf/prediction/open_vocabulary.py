@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, cast
 
 import numpy as np
@@ -19,7 +19,7 @@ from .encoding import GeneratorModel
 from .generator import Generator
 from .results import NovelLabel
 
-__all__ = ["find_novel_names", "nearest_names", "to_novel_labels"]
+__all__ = ["NearestNames", "find_novel_labels"]
 
 _NAMES_AT_ONCE = 1024  # rows of the similarity matrix
 
@@ -33,7 +33,7 @@ class _SpellingModel(GeneratorModel, Protocol):
 
 
 @torch.no_grad()
-def find_novel_names(generator: Generator, batch: TextBatch) -> list[dict[str, float]]:
+def find_novel_labels(generator: Generator, batch: TextBatch) -> list[list[NovelLabel]]:
     """Generate label names freely, greedily, and keep those that no label has.
 
     With an output layer that is restricted to the tokens of labels, names are new combinations of these.
@@ -43,7 +43,7 @@ def find_novel_names(generator: Generator, batch: TextBatch) -> list[dict[str, f
         batch: the texts; what was encoded of them is used again.
 
     Returns:
-        The novel names of each text with their probabilities.
+        The novel labels of each text with the known labels nearest to them, most probable first.
     """
     known = _known_names(generator.processor)
     found: list[dict[str, float]] = [{} for _ in batch]
@@ -51,7 +51,11 @@ def find_novel_names(generator: Generator, batch: TextBatch) -> list[dict[str, f
         for name, score in names:
             if normalize_name(name) not in known and score > found[row].get(name, 0.0):
                 found[row][name] = score
-    return found
+    nearest = _nearest_names(generator.processor, sorted({name for names in found for name in names}))
+    return [
+        sorted((NovelLabel(name, score, nearest[name]) for name, score in names.items()), key=lambda one: -one.score)
+        for names in found
+    ]
 
 
 def _known_names(processor: XLGenProcessor) -> frozenset[str]:
@@ -62,18 +66,14 @@ def _known_names(processor: XLGenProcessor) -> frozenset[str]:
     )
 
 
-def to_novel_labels(found: Sequence[Mapping[str, float]], known: Sequence[str]) -> list[list[NovelLabel]]:
-    """Novel names with the known labels nearest to them, most probable first.
-
-    Args:
-        found: the novel names of each text with their probabilities.
-        known: names of all labels.
-    """
-    nearest = nearest_names(sorted({name for names in found for name in names}), known)
-    return [
-        sorted((NovelLabel(name, score, nearest[name]) for name, score in names.items()), key=lambda one: -one.score)
-        for names in found
-    ]
+def _nearest_names(processor: XLGenProcessor, names: Sequence[str]) -> dict[str, str]:
+    """The label nearest to each name; the n-grams of labels are counted once for all calls."""
+    if not names:
+        return {}
+    known = processor.label_space.names
+    return processor.label_tokenizer.trie.kept(
+        ("nearest names", known[-1], len(known)), lambda: NearestNames(known)
+    ).of(names)
 
 
 def _spell(generator: Generator, batch: TextBatch) -> list[list[tuple[str, float]]]:
@@ -128,17 +128,25 @@ def _token_log_probs(model: _SpellingModel, sequences: torch.Tensor, memory: XLG
     return logits.log_softmax(-1).gather(2, columns[:, :, None])[:, :, 0].masked_fill(after, 0.0)
 
 
-def nearest_names(names: Sequence[str], known: Sequence[str]) -> dict[str, str]:
-    """The known name most like each name, by the cosine of their character n-grams (1 to 3, weighted by TF-IDF)."""
-    if not names:
-        return {}
-    from sklearn.feature_extraction.text import TfidfVectorizer  # only open vocabulary needs it
+class NearestNames:
+    """The known name most like a name, by the cosine of their character n-grams (1 to 3, weighted by TF-IDF).
 
-    vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, dtype=np.float32)
-    columns = vectorizer.fit_transform([normalize_name(name) for name in known]).T.tocsr()
-    rows = vectorizer.transform([normalize_name(name) for name in names])
-    best: list[int] = []
-    for start in range(0, len(names), _NAMES_AT_ONCE):
-        similarity = rows[start : start + _NAMES_AT_ONCE] @ columns
-        best += np.asarray(similarity.argmax(axis=1)).ravel().tolist()
-    return {name: known[i] for name, i in zip(names, best, strict=True)}
+    Args:
+        known: the names, at least one; `L`.
+    """
+
+    def __init__(self, known: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer  # only open vocabulary needs it
+
+        self._known = known
+        self._vectorizer = TfidfVectorizer(analyzer="char_wb", ngram_range=(1, 3), sublinear_tf=True, dtype=np.float32)
+        self._columns = self._vectorizer.fit_transform(map(normalize_name, known)).T.tocsr()  # (N, L)
+
+    def of(self, names: Sequence[str]) -> dict[str, str]:
+        """The known name most like each of the names, of which there is at least one."""
+        rows = self._vectorizer.transform(map(normalize_name, names))
+        best: list[int] = []
+        for start in range(0, len(names), _NAMES_AT_ONCE):
+            similarity = rows[start : start + _NAMES_AT_ONCE] @ self._columns
+            best += np.asarray(similarity.argmax(axis=1)).ravel().tolist()
+        return {name: self._known[i] for name, i in zip(names, best, strict=True)}

@@ -277,7 +277,7 @@ class Predictor:
         needed = max(k, self._pool_depth) if self._pool_depth else 0  # labels of a text that sources will be asked for
         blocks, order, truncated = list[ScoredLabels](), list[int](), 0
         clusters, inputs = list[list[int]](), list[list[int]]()
-        novel, evidence = list[dict[str, float]](), list[list[LabelEvidence]]()
+        novel, evidence = list[list[NovelLabel]](), list[list[LabelEvidence]]()
         with tqdm(total=len(texts), unit="text", disable=None if ranking.progress else True) as bar:
             for rows in length_batches([len(text) for text in texts], ranking.batch_size):
                 of_rows = [held[row] for row in rows] if held else []
@@ -289,7 +289,7 @@ class Predictor:
                     decoded = source.decoded(batch, 0, allowed)
                     clusters += [one.clusters for one in decoded]
                     truncated += sum(not one.complete for one in decoded)
-                    novel += _novel_names(source, batch) if ranking.open_vocabulary else []
+                    novel += _novel_labels(source, batch) if ranking.open_vocabulary else []
                 if explained is not None:
                     evidence += self._explain(source, batch, explained(blocks[-1], np.array(rows)))
                     inputs += input_candidates(source, batch)
@@ -303,7 +303,7 @@ class Predictor:
         return RankedTexts(
             ScoredLabels.concatenated(blocks).take(place),
             [clusters[i] for i in place] if clusters else [[] for _ in texts],
-            [novel[i] for i in place] if novel else [{} for _ in texts],
+            [novel[i] for i in place] if novel else [[] for _ in texts],
             None if explained is None else [evidence[i] for i in place],
             [inputs[i] for i in place] if inputs else None,
         )
@@ -383,16 +383,11 @@ class Predictor:
             scored: candidates, the predicted ones chosen.
             ranked: what they were decided from.
         """
-        novel: list[list[NovelLabel]] = [[] for _ in ranked.novel]
-        if any(ranked.novel):
-            from .open_vocabulary import to_novel_labels
-
-            novel = to_novel_labels(ranked.novel, self.label_space.names)
         predictions = [
             LabelPrediction(
                 self.label_space.decode(labels), scores, [self.cluster_names[one] for one in clusters], names
             )
-            for (labels, scores), clusters, names in zip(scored.sets(), ranked.clusters, novel, strict=True)
+            for (labels, scores), clusters, names in zip(scored.sets(), ranked.clusters, ranked.novel, strict=True)
         ]
         for one, reasons in zip(predictions, ranked.evidence or (), strict=False):
             one.evidence = reasons
@@ -404,10 +399,10 @@ class Predictor:
         return predictions
 
 
-def _novel_names(generator: Generator, batch: TextBatch) -> list[dict[str, float]]:
-    from .open_vocabulary import find_novel_names  # which imports how transformers generates; few ask for it
+def _novel_labels(generator: Generator, batch: TextBatch) -> list[list[NovelLabel]]:
+    from .open_vocabulary import find_novel_labels  # which imports how transformers generates; few ask for it
 
-    return find_novel_names(generator, batch)
+    return find_novel_labels(generator, batch)
 
 
 def candidate_values(

@@ -17,6 +17,7 @@ from ..ranking.decisions import DecisionRule
 from ..ranking.scored_labels import ScoredLabels
 from ..settings import BATCH_SIZE
 from .evidence import LabelEvidence
+from .results import NovelLabel
 
 __all__ = ["Choose", "RankedTexts", "Ranking"]
 
@@ -33,7 +34,7 @@ class RankedTexts:
     Attributes:
         scored: the candidates; those of the model's own set are chosen.
         clusters: ids of the clusters that guided each text, most probable first.
-        novel: names that are not labels, with their probabilities, of each text; empty in closed vocabulary.
+        novel: names that are not labels, of each text, most probable first; empty in closed vocabulary.
         evidence: what speaks for each predicted label of each text, best first; None where it was not asked for.
         inputs: ids of the candidates that the model read with each text, in this order; None where evidence was not
             asked for, and of a model that reads none.
@@ -41,7 +42,7 @@ class RankedTexts:
 
     scored: ScoredLabels
     clusters: list[list[int]]
-    novel: list[dict[str, float]]
+    novel: list[list[NovelLabel]]
     evidence: list[list[LabelEvidence]] | None = None
     inputs: list[list[int]] | None = None
 
