@@ -144,6 +144,21 @@ def test_an_index_is_fused_with_label_trees_without_a_model(files, capsys):
     assert "grand organ" in after.predict(["an organ of reeds"], rule=DecisionRule("top_k", 3))[0].labels
 
 
+@pytest.mark.parametrize("base", ["model", "index"])
+def test_a_hybrid_that_learns_its_weights_anew_keeps_its_label_trees(files, capsys, base):
+    pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+    linear = ["--linear", "bonsai", "--train-file", str(files / "rows.jsonl")]
+    retriever = ["--retriever", str(files / "index")] if base == "model" else []
+    assert _hybrid(files, "--model", str(files / base), *retriever, *linear) == 0
+    again = ["--model", str(files / "hybrid"), "--output-dir", str(files / "again")]
+    assert _hybrid(files, *again, *linear) == 1
+    assert "has label trees already; leave --linear out" in capsys.readouterr().err
+    assert _hybrid(files, *again) == 0
+    first, second = (load_predictor(str(files / name)).score_model for name in ("hybrid", "again"))
+    assert "label_trees" in second.sources and set(first.sources) == set(second.sources)
+    assert set(first.fusion.weights) == set(second.fusion.weights)
+
+
 def test_an_index_needs_something_to_be_fused_with(files, capsys):
     index = ["--model", str(files / "index")]
     assert _hybrid(files, *index) == 1

@@ -29,7 +29,7 @@ def test_train_then_push(hub, files, checkpoints, capsys, caplog):
     assert report["data"]["train"]["sha256"] == rows_sha256(load_rows(rows))
     assert report["data"]["validation"]["source"] == "rows.jsonl"
     assert report["variant"] == "bcl"
-    assert report["backbone"] == "bert"
+    assert report["backbone"] == "bert/"  # a folder, and not the model of that name on the Hub
     assert len(report["examples"]) == 3
     assert report["scores"]["eval_micro_f1"] >= 0
     assert report["seconds"] > 0

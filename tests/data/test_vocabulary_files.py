@@ -61,6 +61,45 @@ def test_skos(tmp_path, caplog):
         assert _logged(caplog, part), part
 
 
+_REPLACED = """
+@prefix skos: <http://www.w3.org/2004/02/skos/core#> .
+@prefix dct: <http://purl.org/dc/terms/> .
+@prefix owl: <http://www.w3.org/2002/07/owl#> .
+@prefix e: <http://e/> .
+e:1 a skos:Concept ; skos:prefLabel "baking"@en ; dct:replaces e:5 , e:2 .
+e:2 a skos:Concept ; skos:prefLabel "bread"@en .
+e:3 a skos:Concept ; skos:prefLabel "loaves"@en ; owl:deprecated true ; dct:isReplacedBy e:2 .
+e:4 dct:isReplacedBy e:3 , e:1 .
+e:6 dct:isReplacedBy e:7 .
+e:7 dct:isReplacedBy e:6 .
+"""
+
+
+@pytest.mark.parametrize("form", ["ttl", "csv", "jsonl"])
+def test_ids_of_concepts_that_are_gone_lead_to_what_replaced_them(tmp_path, form):
+    if form == "ttl":
+        pytest.importorskip("pyoxigraph", reason="the extra `skos` is not installed")
+        found = read_vocabulary(write(tmp_path / "v.ttl", _REPLACED))
+        write_vocabulary(tmp_path / "again.rdf", found)
+        assert read_vocabulary(tmp_path / "again.rdf").concepts == found.concepts
+    elif form == "csv":
+        lines = ["uri,label,replaces", "http://e/1,baking,http://e/5|http://e/2|http://e/4",
+                 "http://e/2,bread,http://e/3|http://e/4"]  # fmt: skip
+        found = read_vocabulary(write(tmp_path / "v.csv", "\n".join(lines)))
+    else:
+        lines = ['{"id": "http://e/1", "label": "baking", "replaces": ["http://e/5", "http://e/4"]}',
+                 '{"id": "http://e/2", "label": "bread", "replaces": ["http://e/3"]}',
+                 '{"id": "http://e/3"}', '{"id": "http://e/4", "isReplacedBy": "http://e/3"}']  # fmt: skip
+        found = read_vocabulary(write(tmp_path / "v.jsonl", "\n".join(lines)))
+        write_vocabulary(tmp_path / "again.jsonl", found)
+        assert read_vocabulary(tmp_path / "again.jsonl").concepts == found.concepts
+    assert len(found) == 2
+    assert found.find("http://e/2") == ("http://e/2",) == found.find("http://e/3")  # a concept stands for itself
+    assert found.find("<http://e/5>") == ("http://e/1",)
+    assert found.find("http://e/4") == ("http://e/1", "http://e/2")  # was divided
+    assert found.find("http://e/6") == ()
+
+
 _ABOUT_3 = """<?xml version="1.0"?>
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#" xmlns:skos="http://www.w3.org/2004/02/skos/core#">
 <skos:Concept rdf:about='http://e/?a=1&amp;b=3'><skos:altLabel xml:lang="en">x</skos:altLabel></skos:Concept>

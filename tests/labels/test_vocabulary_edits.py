@@ -42,6 +42,7 @@ def test_names_of_a_merged_concept_are_aliases(vocabulary):
     assert found.concepts["3"].aliases == {"de": ("Orgel", "Pfeifenorgel"), "en": ("organ",)}
     assert found.find("Pfeifenorgel") == found.find("organ") == found.find("Orgel") == ("3",)
     assert found.concepts["3"].related == () and found.concepts["4"].related == ("3",)
+    assert found.concepts["3"].replaces == ("2",) and found.find("2") == ("3",)
 
 
 def test_a_label_without_a_concept_takes_over_one(vocabulary):

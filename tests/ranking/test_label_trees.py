@@ -92,6 +92,15 @@ def test_new_labels_change_nothing_and_are_remembered(trees, label_space, tmp_pa
     assert rows_of(grown.rank(ROW_TEXTS, 5)) == rows_of(trees.rank(ROW_TEXTS, 5))
 
 
+@pytest.mark.parametrize("pair", [("zither", "organ"), ("organ", "zither")])
+def test_a_new_label_that_is_merged_with_a_trained_one_is_ranked(trees, label_space, pair):
+    change = LabelChange.with_names(label_space, ["zither", "harp"])
+    merged = LabelEdits(merged=[pair]).change(change.after)
+    changed = trees.relabelled(change).relabelled(merged)
+    assert merged.after.decode(changed.added.tolist()) == ["harp"]
+    assert merged.after.index[pair[1]] in changed.labels
+
+
 def test_merged_and_removed_labels_leave_the_columns(trees, label_space, tmp_path):
     edits = LabelEdits(merged=[("organ", "music")], removed=["piano"], renamed=[("art", "fine art")])
     change = edits.change(label_space)

@@ -12,16 +12,19 @@ import pytest
 import torch
 from processes import run_forked
 from tiny import ROWS
+from transformers import TrainerCallback
 
 from xlgen_hf.errors import ConfigurationError, ModelFolderError, SaveError
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.leftovers import CHECKPOINT_FILE
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.checkpoints import (
+    finish_checkpoint,
     newest_checkpoint,
     read_checkpoint,
     remove_incomplete,
     rotate_checkpoints,
+    writing_checkpoint,
 )
 from xlgen_hf.training.trainer import XLGenTrainer
 
@@ -190,8 +193,10 @@ def test_a_full_disk_leaves_nothing_half_written(make_trainer, whole, tmp_path):
 
 
 def test_old_checkpoints_go_but_for_the_best_and_the_newest(tmp_path):
-    for step in (2, 10, 9, 11):
-        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 2, 10, 11):  # 9 is of an earlier run
+        with writing_checkpoint(tmp_path, step) as folder:
+            pass
+        finish_checkpoint(folder, step, evaluation_due=False)
 
     def left():
         return {int(path.name.split("-")[1]) for path in tmp_path.iterdir()}
@@ -202,8 +207,32 @@ def test_old_checkpoints_go_but_for_the_best_and_the_newest(tmp_path):
     assert left() == {2, 10, 11}
     rotate_checkpoints(tmp_path, 1, str(tmp_path / "checkpoint-2"))
     assert left() == {2, 11}
+    (tmp_path / "checkpoint-99").mkdir()  # of another program
     rotate_checkpoints(tmp_path, 1, None)
-    assert left() == {11}
+    assert left() == {11, 99}
+
+
+def test_a_second_run_in_a_folder_keeps_its_own_checkpoints(make_trainer, tmp_path):
+    """The fault: those of the run before, which had got further, counted as the newest, and were resumed from."""
+    make_trainer(tmp_path, save_total_limit=2, seed=1).train()
+    second = make_trainer(tmp_path, save_total_limit=2, seed=2)
+    second.add_callback(_StopAfter(3))
+    second.train()
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-2", "checkpoint-3"}
+    assert newest_checkpoint(tmp_path).step == 3
+    resumed = make_trainer(tmp_path, save_total_limit=2, seed=2)
+    resumed.train(resume_from_checkpoint=True)
+    whole = make_trainer(tmp_path / "whole", seed=2)
+    whole.train()
+    _assert_same(_weights(resumed), _weights(whole))
+
+
+class _StopAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop |= state.global_step >= self.step
 
 
 def test_the_best_checkpoint_is_found_in_a_folder_that_was_moved(make_trainer, tmp_path):

@@ -13,7 +13,7 @@ from .blocks import Block
 from .label_ids import clean_id
 from .label_lists import LabelLists
 
-__all__ = ["ConceptLabels"]
+__all__ = ["ConceptLabels", "IdForm"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,25 @@ class _Count:
     labels: int = 0
     different: int = 0
     example: str = ""
+
+
+class IdForm:
+    """Tells what looks like an id: with the scheme of one, without white space; a number where all ids are numbers.
+
+    Args:
+        vocabulary: the concepts.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._schemes = {one.partition(":")[0] for one in vocabulary.concepts if ":" in one} | {"http", "https", "urn"}
+        self._numbered = all(one.isdigit() for one in vocabulary.concepts)
+
+    def __call__(self, name: str) -> bool:
+        """Whether a name that is unknown looks like an id."""
+        scheme, colon, rest = clean_id(name).partition(":")
+        return bool(colon and rest and scheme in self._schemes and not any(map(str.isspace, rest))) or (
+            self._numbered and name.isdigit()
+        )
 
 
 class ConceptLabels:
@@ -43,8 +62,7 @@ class ConceptLabels:
         self.vocabulary = vocabulary
         self._known: dict[str, str | None] = {}
         self._counts = {kind: _Count() for kind in ("labels", "other", "ambiguous", "unknown_id", "unknown_name")}
-        self._schemes = {one.partition(":")[0] for one in vocabulary.concepts if ":" in one} | {"http", "https", "urn"}
-        self._numbered = all(one.isdigit() for one in vocabulary.concepts)
+        self._is_id = IdForm(vocabulary)
 
     def resolved(self, block: Block, lists: LabelLists) -> LabelLists:
         """The labels of a block's rows with each name replaced by the label that it means, or left out."""
@@ -87,13 +105,6 @@ class ConceptLabels:
         if label not in self.vocabulary.ids:
             return "unknown_name", label
         return ("labels" if label == name else "other"), label
-
-    def _is_id(self, name: str) -> bool:
-        """Whether a name that is unknown looks like an id: with the scheme of one, without white space."""
-        scheme, colon, rest = clean_id(name).partition(":")
-        return bool(colon and rest and scheme in self._schemes and not any(map(str.isspace, rest))) or (
-            self._numbered and name.isdigit()
-        )
 
     def report(self, source: str) -> None:
         """Log how rows called the concepts.

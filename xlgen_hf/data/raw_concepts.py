@@ -6,8 +6,8 @@ import logging
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -79,6 +79,7 @@ class ConceptReader:
     labels: dict[str, str] = field(default_factory=dict)
     _rows: dict[str, int | None] = field(default_factory=dict)
     _findings: dict[str, _Finding] = field(default_factory=dict)
+    _successors: dict[str, list[str]] = field(default_factory=dict)
 
     def note(self, what: str, example: str, row: int | None = None) -> None:
         """Count something for the report.
@@ -91,6 +92,15 @@ class ConceptReader:
         place = f"{example} (row {row})" if row is not None else example
         self._findings.setdefault(what, _Finding(place)).count += 1
 
+    def note_replaced(self, gone: str, instead: str) -> None:
+        """Note that a concept stands for another one, if that is not a concept of the vocabulary.
+
+        Args:
+            gone: id (or notation) of the other one.
+            instead: id of the concept.
+        """
+        self._successors.setdefault(clean_id(gone), []).append(clean_id(instead))
+
     def concepts(self, raw: Iterable[RawConcept]) -> Iterator[Concept]:
         """The concepts that can be used, without references to others that cannot.
 
@@ -101,7 +111,9 @@ class ConceptReader:
         if not kept:
             raise DataError("There is no concept with a preferred name in the file.", file=self.path)
         known = {one.id for one in kept}
+        replaced = self._replaced(known)
         for one in kept:
+            one = replace(one, replaces=tuple(replaced[one.id])) if one.id in replaced else one
             if known.issuperset(one.broader) and known.issuperset(one.related):
                 yield one
                 continue
@@ -110,7 +122,21 @@ class ConceptReader:
                     self.note(_UNKNOWN, f"{other} in {one.id}", self._rows[one.id])
             broader = tuple(other for other in one.broader if other in known)
             related = tuple(other for other in one.related if other in known)
-            yield Concept(one.id, one.names, one.aliases, broader, related, one.definition, one.notation)
+            yield replace(one, broader=broader, related=related)
+
+    def _replaced(self, known: Collection[str]) -> dict[str, list[str]]:
+        """What each concept stands for, also by way of others that are gone, by its id."""
+        found: dict[str, list[str]] = {}
+        for gone in self._successors.keys() - known:
+            seen, waiting = {gone}, [gone]
+            while waiting:
+                for one in self._successors.get(waiting.pop(), ()):
+                    if one in known and one not in seen:
+                        found.setdefault(one, []).append(gone)
+                    elif one not in seen:
+                        waiting.append(one)
+                    seen.add(one)
+        return {one: sorted(gone) for one, gone in found.items()}
 
     def _checked(self, raw: RawConcept) -> Concept | None:
         concept_id = clean_id(raw.id)

@@ -42,6 +42,10 @@ _SKOS = "http://www.w3.org/2004/02/skos/core#"
 _CONCEPT = f"{_SKOS}Concept"
 _NARROWER = f"{_SKOS}narrower"
 _NOTATION = f"{_SKOS}notation"
+_DCT = "http://purl.org/dc/terms/"
+_REPLACES = f"{_DCT}replaces"
+_REPLACED_BY = f"{_DCT}isReplacedBy"
+_PREFIXES = {"skos": _SKOS, "dct": _DCT}
 _XL = "http://www.w3.org/2008/05/skos-xl#"  # names as nodes of their own, with the text in `literalForm`
 _FORM = f"{_XL}literalForm"
 _NAMES = {"prefLabel": "names", "altLabel": "aliases", "hiddenLabel": "aliases"}
@@ -50,7 +54,7 @@ _TEXTS = {_SKOS + name: field for name, field in _NAMES.items()} | {
     f"{_SKOS}definition": "definitions", _NOTATION: "notation",
 }  # fmt: skip
 _IDS = {_SKOS + name: name for name in ("broader", "related")}
-_USED = frozenset({_TYPE, _DEPRECATED, _NARROWER, _FORM, *_XL_NAMES, *_TEXTS, *_IDS})
+_USED = frozenset({_TYPE, _DEPRECATED, _NARROWER, _REPLACES, _REPLACED_BY, _FORM, *_XL_NAMES, *_TEXTS, *_IDS})
 _NOT_TEXT = "values that are not texts, and are left out"
 _REMOTE = re.compile(r'"@(?:context|import)"\s*:\s*(?:\[\s*)?"([^"]+)"')  # a context that is not in the file
 
@@ -78,9 +82,10 @@ def _rdf_format(path: Path) -> RdfFormat:
 def read_skos(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
     """The concepts of a SKOS file, sorted by id: names, aliases (hidden names too), relations, definitions.
 
-    `skos:narrower` says the same as `skos:broader` from the other side. Names may be those of SKOS-XL. Ids without a
-    base in the file stay as they are. Nothing is fetched from the network: a context of JSON-LD must be in the file.
-    The file is read statement by statement; only what concepts are made of is kept, in the order of the file.
+    `skos:narrower` says the same as `skos:broader` from the other side, `dct:isReplacedBy` the same as `dct:replaces`.
+    Names may be those of SKOS-XL. Ids without a base in the file stay as they are. Nothing is fetched from the
+    network: a context of JSON-LD must be in the file. The file is read statement by statement; only what concepts are
+    made of is kept, in the order of the file.
 
     Args:
         path: the file.
@@ -156,6 +161,7 @@ class _Subjects:
         self._parents: dict[str, list[str]] = {}  # of a concept that others have among their narrower ones
         self._named: dict[str, list[tuple[str, str]]] = {}  # field of a concept, and the node that holds a name
         self._forms: dict[str, list[Tagged]] = {}  # texts of nodes that hold names
+        self._replaced: list[tuple[str, str]] = []  # what is gone, and what stands for it
         self._not_texts: dict[str, list[str]] = {}  # what stands where a text is expected
 
     def take(self, quad: Quad, row: int | None) -> None:
@@ -173,6 +179,9 @@ class _Subjects:
             self._take_text(subject, predicate, value, row)
         elif predicate == _NARROWER:
             self._parents.setdefault(self._id_of(value), []).append(subject)
+        elif predicate in (_REPLACES, _REPLACED_BY):
+            pair = (self._id_of(value), subject)
+            self._replaced.append(pair if predicate == _REPLACES else pair[::-1])
         elif predicate in _XL_NAMES:
             self._named.setdefault(subject, []).append((_XL_NAMES[predicate], self._id_of(value)))
         elif predicate == _TYPE:
@@ -233,6 +242,8 @@ class _Subjects:
         Args:
             reader: where values that are not texts are reported.
         """
+        for gone, instead in self._replaced:
+            reader.note_replaced(gone, instead)
         for concept_id in sorted(self.concepts):
             raw = self._raw.pop(concept_id)
             named = self._named.pop(concept_id, ())
@@ -265,9 +276,9 @@ def write_skos(path: Path, vocabulary: Vocabulary) -> None:
         if path.name.lower().endswith(".gz"):
             # No name and no time in the header: equal vocabularies give equal files.
             with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
-                serialize(triples, packed, _rdf_format(path), prefixes={"skos": _SKOS})  # type: ignore[arg-type]
+                serialize(triples, packed, _rdf_format(path), prefixes=_PREFIXES)  # type: ignore[arg-type]
         else:
-            serialize(triples, raw, _rdf_format(path), prefixes={"skos": _SKOS})
+            serialize(triples, raw, _rdf_format(path), prefixes=_PREFIXES)
 
 
 def _triples(concept: Concept, path: Path) -> Iterator[Triple]:
@@ -292,6 +303,8 @@ def _triples(concept: Concept, path: Path) -> Iterator[Triple]:
     for name, others in (("broader", concept.broader), ("related", concept.related)):
         for other in others:
             yield Triple(uri, NamedNode(_SKOS + name), _uri_of(other))
+    for gone in concept.replaces:
+        yield Triple(uri, NamedNode(_REPLACES), _uri_of(gone))
     if concept.notation:
         yield Triple(uri, NamedNode(_SKOS + "notation"), Literal(concept.notation))
 

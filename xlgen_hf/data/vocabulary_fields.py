@@ -24,6 +24,8 @@ _FIELDS = {
     **dict.fromkeys(("broader", "parent", "parents"), "broader"),
     "related": "related",
     "notation": "notation",
+    "replaces": "replaces",
+    **dict.fromkeys(("replaced_by", "isreplacedby"), "replaced_by"),
 }
 _IN_LANGUAGE = re.compile(r"(.+)[_@]([a-z]{2,3}(?:-[a-z0-9]{1,8})*)")
 
@@ -62,7 +64,8 @@ class FieldReader:
             DataError: if a value is of another kind.
         """
         texts: dict[str, list[Tagged]] = {"names": [], "aliases": [], "definitions": []}
-        plain: dict[str, list[str]] = {"id": [], "broader": [], "related": [], "notation": []}
+        fields = ("id", "broader", "related", "notation", "replaces", "replaced_by")
+        plain: dict[str, list[str]] = {name: [] for name in fields}
         for name, value in content.items():
             known = field_of(name)
             if known is None:
@@ -73,12 +76,17 @@ class FieldReader:
                 texts[known[0]] += self._tagged(value, known[1], name, row)
             else:
                 plain[known[0]] += [text for _, text in self._tagged(value, "", name, row)]
+        concept_id = "".join(plain["id"][:1])
+        for gone in plain["replaces"]:
+            self._reader.note_replaced(gone, concept_id)
+        for instead in plain["replaced_by"]:
+            self._reader.note_replaced(concept_id, instead)
         label = content.get("label")
         own = isinstance(label, str) and "names" in content  # what this package writes: the label beside the names
         if own:
             texts["names"].remove(("", str(label)))
         return RawConcept(
-            "".join(plain["id"][:1]),
+            concept_id,
             row,
             texts["names"],
             texts["aliases"],

@@ -49,7 +49,7 @@ def read_table(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
 def _values(name: str, cell: str) -> str | list[str]:
     """The values of a cell; an id, a name, a definition and a notation are one, whatever they hold."""
     known = field_of(name)
-    several = known is not None and known[0] in ("aliases", "broader", "related")
+    several = known is not None and known[0] in ("aliases", "broader", "related", "replaces", "replaced_by")
     return [part.strip() for part in cell.split(_SEPARATOR) if part.strip()] if several else cell.strip()
 
 

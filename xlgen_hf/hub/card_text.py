@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TypedDict
 
 import jinja2
 import yaml
+from huggingface_hub import DatasetCard, DatasetCardData, ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 from huggingface_hub.utils import yaml_dump
 
@@ -39,7 +41,7 @@ _LINE_START = re.compile(r"^(\d*)([.)=-])(?=\s|-|=|$)")  # what begins a list or
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _GENERATED_KEYS = ("model-index", "configs", "dataset_info")  # metadata that a push replaces even by nothing
 _LISTS = ("tags", "metrics", "datasets", "language")  # metadata that a push adds to
-_UNFILLED = "[More Information Needed]"  # in the templates that other libraries leave in a folder
+_VERSION_LINE = re.compile(r"### Framework versions|- [A-Z][\w.-]* [\w.+-]+")  # which peft adds to a template
 
 
 def escape(value: object, longest: int = _LONGEST) -> str:
@@ -163,7 +165,7 @@ def merge_cards(new: str, old: str | None) -> str:
     Raises:
         ConfigurationError: if the old card's metadata is no YAML, or its markers are damaged.
     """
-    if old is None or not old.strip() or (BEGIN not in old and _UNFILLED in old):
+    if old is None or not old.strip() or _is_template(old):
         return new
     new_metadata, new_body = split_card(new)
     old_metadata, old_body = split_card(old.replace("\r\n", "\n"))
@@ -179,6 +181,19 @@ def merge_cards(new: str, old: str | None) -> str:
             )
         body = old_body[:start] + generated + old_body[end + len(END) :]
     return _whole(_merge_metadata(new_metadata, old_metadata), body)
+
+
+def _is_template(card: str) -> bool:
+    """Whether a card is one that another library leaves in a folder, in which nobody has written anything."""
+    known = _template_lines()
+    lines = [line.strip() for line in split_card(card)[1].splitlines()]
+    return any(lines) and all(line in known or _VERSION_LINE.fullmatch(line) for line in lines)
+
+
+@cache
+def _template_lines() -> frozenset[str]:
+    texts = (ModelCard.from_template(ModelCardData()).text, DatasetCard.from_template(DatasetCardData()).text)
+    return frozenset(line.strip() for text in texts for line in text.splitlines())
 
 
 def _merge_metadata(new: Mapping[str, object], old: Mapping[str, object]) -> dict[str, object]:

@@ -31,6 +31,7 @@ class ConceptContent(_Named, total=False):
     related: list[str]
     definition: dict[str, str]
     notation: str
+    replaces: list[str]
 
 
 CONCEPT_FORM = Fields[ConceptContent](
@@ -43,8 +44,9 @@ CONCEPT_FORM = Fields[ConceptContent](
         "related": strings(unique=True),
         "definition": mapping_of(string(visible=True)),
         "notation": string(),
+        "replaces": strings(unique=True),
     },
-    optional=("aliases", "broader", "related", "definition", "notation"),
+    optional=("aliases", "broader", "related", "definition", "notation", "replaces"),
 )
 """A line of a vocabulary that this package has written."""
 
@@ -63,6 +65,7 @@ class Concept:
         related: ids of related concepts.
         definition: language -> what it means.
         notation: its code in the vocabulary, such as a class number; "" if it has none.
+        replaces: ids, and notations, of concepts that are gone and that it stands for, such as those merged into it.
     """
 
     id: str
@@ -72,6 +75,7 @@ class Concept:
     related: tuple[str, ...] = ()
     definition: Mapping[str, str] = field(default_factory=lambda: _NO_TEXTS)
     notation: str = ""
+    replaces: tuple[str, ...] = ()
 
     def name(self, languages: Sequence[str]) -> str:
         """The preferred name in the first of these languages that it has one in, else in any."""
@@ -103,6 +107,8 @@ class Concept:
             content["definition"] = dict(self.definition)
         if self.notation:
             content["notation"] = self.notation
+        if self.replaces:
+            content["replaces"] = list(self.replaces)
         return content
 
     @classmethod
@@ -119,6 +125,7 @@ class Concept:
             tuple(content.get("related", ())),
             content.get("definition") or _NO_TEXTS,
             content.get("notation", ""),
+            tuple(content.get("replaces", ())),
         )
 
 

@@ -210,7 +210,7 @@ class Vocabulary:
         """Ids of the concepts that a name may mean: one if it is clear, several if it is ambiguous, none if unknown.
 
         What is found first counts: a label, an id (also in angle brackets), a preferred name in the language of the
-        labels, one in another language, a label in another language, an alias, a notation.
+        labels, one in another language, a label in another language, an alias, a notation, what a concept replaces.
         """
         name = name.strip()
         found = self._keys.get(name)
@@ -251,7 +251,8 @@ class Vocabulary:
     def _keys(self) -> dict[str, str | tuple[str, ...]]:
         """Whatever a concept may be called by -> its id, or the ids of several."""
         keys: dict[str, str | tuple[str, ...]] = {**{one: one for one in self.concepts}, **self.ids}
-        for level in (self._own_names, self._other_names, self._other_labels, self._aliases, self._notations):
+        names = (self._own_names, self._other_names, self._other_labels, self._aliases)
+        for level in (*names, self._notations, self._replaced):
             new: dict[str, str | tuple[str, ...]] = {}
             for key, concept_id in level():
                 if key and key not in keys:
@@ -281,6 +282,9 @@ class Vocabulary:
 
     def _notations(self) -> Iterator[tuple[str, str]]:
         return ((one.notation, one.id) for one in self)
+
+    def _replaced(self) -> Iterator[tuple[str, str]]:
+        return ((gone, one.id) for one in self for gone in one.replaces)
 
     # ------------------------------------------------------------------------------------------------ hierarchy
 

@@ -16,8 +16,9 @@ def edit_vocabulary(vocabulary: Vocabulary, edits: LabelEdits) -> Vocabulary | N
     """The vocabulary after a change of its labels, in the order of the edits.
 
     * A renamed concept keeps its id; the new name is its preferred one in the language of the labels.
-    * A concept that is merged into another one is gone: its names become aliases of that, what it was broader than or
-      related to belongs to that. If the other label has no concept, it gets this one.
+    * A concept that is merged into another one is gone: its names become aliases of that, its id and notation lead
+      there, what it was broader than or related to belongs to that. If the other label has no concept, it gets this
+      one.
     * Concepts below a removed one go to those above it.
 
     Args:
@@ -70,15 +71,16 @@ class _Draft:
             for of_language in (one.aliases, {language: (name,) for language, name in one.names.items()}):
                 names = {key: (*names.get(key, ()), *of_language.get(key, ())) for key in {**names, **of_language}}
             self.instead[gone], self.related[gone] = (kept,), kept
-            self._take_place_above(kept, one)
+            self._take_place(kept, one)
         self.add_names(kept, names)
 
-    def _take_place_above(self, concept_id: str, gone: Concept) -> None:
-        """Put what was above a concept that is gone in its place above another, if it was broader than that."""
+    def _take_place(self, concept_id: str, gone: Concept) -> None:
+        """Let a concept stand for one that is gone; what was above that is above it, if that was broader than it."""
         one = self.concepts[concept_id]
+        keys = filter(None, (*one.replaces, gone.id, gone.notation, *gone.replaces))
         above = [found for parent in one.broader for found in (gone.broader if parent == gone.id else (parent,))]
         broader = tuple(dict.fromkeys(found for found in above if found != concept_id))
-        self.concepts[concept_id] = replace(one, broader=broader)
+        self.concepts[concept_id] = replace(one, broader=broader, replaces=tuple(dict.fromkeys(keys)))
 
     def add_names(self, concept_id: str, names: Mapping[str, tuple[str, ...]]) -> None:
         """Names by language that a concept gets as aliases, without its preferred ones."""

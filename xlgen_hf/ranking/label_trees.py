@@ -197,7 +197,8 @@ class LabelTrees:
         """
         labels = np.where(self.labels >= 0, change.target[self.labels], _NO_LABEL)
         added = np.union1d(change.target[self.added], np.flatnonzero(change.origin < 0))
-        return replace(self, labels=labels, added=added[added >= 0].astype(np.int64))
+        added = np.setdiff1d(added, [_NO_LABEL, *labels])  # a label that was merged with a trained one has a column
+        return replace(self, labels=labels, added=added.astype(np.int64))
 
     @classmethod
     def load(cls, folder: str | Path, *, num_labels: int) -> LabelTrees:

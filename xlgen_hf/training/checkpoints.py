@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -16,7 +17,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError, SaveError
 from ..files.leftovers import CHECKPOINT_FILE, CHECKPOINT_PREFIX, UNFINISHED
-from ..files.schema import Fields, boolean, integer, mapping_of
+from ..files.schema import Fields, boolean, integer, mapping_of, number
 
 __all__ = [
     "Checkpoint",
@@ -36,11 +37,18 @@ logger = logging.getLogger(__name__)
 class _Content(TypedDict):
     step: int
     evaluation_due: bool
+    saved: float
     files: dict[str, int]
 
 
 _FORM = Fields[_Content](
-    {"step": integer(minimum=0), "evaluation_due": boolean(), "files": mapping_of(integer(minimum=0))},
+    {
+        "step": integer(minimum=0),
+        "evaluation_due": boolean(),
+        "saved": number(minimum=0),
+        "files": mapping_of(integer(minimum=0)),
+    },
+    optional=("saved",),
     format_version=1,
     made_by="xlgen train",
 )
@@ -79,10 +87,10 @@ def read_checkpoint(folder: str | Path) -> Checkpoint | None:
 
 
 def newest_checkpoint(run: str | Path) -> Checkpoint | None:
-    """The newest complete checkpoint of a run; None without any. Those that are not complete are reported.
+    """The complete checkpoint that was saved last; None without any. Those that are not complete are reported.
 
     Args:
-        run: the output folder of the run.
+        run: the output folder of the run, in which there may be checkpoints of an earlier one.
     """
     for folder in reversed(_checkpoints(Path(run))):
         checkpoint = read_checkpoint(folder)
@@ -156,6 +164,7 @@ def finish_checkpoint(folder: Path, step: int, *, evaluation_due: bool) -> Path:
     content: _Content = {
         "step": step,
         "evaluation_due": evaluation_due,
+        "saved": time.time(),
         "files": {path.relative_to(folder).as_posix(): path.stat().st_size for path in files},
     }
     for path in files:
@@ -169,14 +178,14 @@ def finish_checkpoint(folder: Path, step: int, *, evaluation_due: bool) -> Path:
 
 
 def rotate_checkpoints(run: str | Path, limit: int | None, best: str | None) -> None:
-    """Remove the oldest checkpoints; the newest and the best one stay.
+    """Remove the oldest checkpoints, of whichever run; the newest and the best one stay, and those of others.
 
     Args:
         run: the output folder of the run.
         limit: the number of checkpoints that are kept; all if None.
         best: folder of the best checkpoint, where it is known.
     """
-    found = _checkpoints(Path(run))
+    found = [folder for folder in _checkpoints(Path(run)) if (folder / CHECKPOINT_FILE).is_file()]
     if not limit or len(found) <= limit:
         return
     protected = {found[-1].name, Path(best).name if best else found[-1].name}
@@ -209,13 +218,23 @@ def _final(folder: Path) -> Path:
 
 
 def _checkpoints(run: Path) -> list[Path]:
-    """Folders that have the name of a checkpoint, the oldest first."""
+    """Folders that have the name of a checkpoint, the one that was saved last at the end.
+
+    An earlier run with the same output folder may have left some of later steps.
+    """
     found = [
         path
         for path in run.glob(f"{CHECKPOINT_PREFIX}*")
         if path.is_dir() and path.name[len(CHECKPOINT_PREFIX) :].isdecimal()
     ]
-    return sorted(found, key=lambda path: int(path.name[len(CHECKPOINT_PREFIX) :]))
+    return sorted(found, key=lambda path: (_saved(path), int(path.name[len(CHECKPOINT_PREFIX) :])))
+
+
+def _saved(folder: Path) -> float:
+    """When a checkpoint was saved, in seconds since 1970."""
+    with suppress(ModelFolderError, OSError, ValueError, KeyError):  # KeyError: an earlier version saved it
+        return _FORM.read(folder / CHECKPOINT_FILE)["saved"]  # which a copy of the folder keeps
+    return folder.stat().st_mtime
 
 
 def _to_disk(path: Path) -> None:

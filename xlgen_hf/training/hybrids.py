@@ -131,7 +131,8 @@ class _Model:
         self.name = name
         self.label_space, self.vocabulary = self._processor.label_space, self._processor.vocabulary
         retriever = self._processor.retriever
-        self.sources: Mapping[str, SavedSource] = {} if retriever is None else {"retrieval": retriever}
+        own: dict[str, SavedSource] = {} if retriever is None else {"retrieval": retriever}
+        self.sources: Mapping[str, SavedSource] = {**own, **self._processor.score_model.sources}
 
     def with_further(self, sources: Mapping[str, SavedSource]) -> tuple[Predictor, dict[str, SavedSource]]:
         return Predictor.from_model(self._model, self._processor), {**self.sources, **sources}

@@ -17,7 +17,7 @@ from ..labels.vocabulary import Vocabulary
 from ..prediction.predictor import Predictor
 from ..retrieval.model_sources import SOURCE_FOLDERS
 from ..version import __version__
-from .report import FUSION_TUNED_BY, examples_of, hardware, peak_memory, source_name
+from .report import FUSION_TUNED_BY, examples_of, hardware, peak_memory, source_name, weights_name
 from .run_record import contents_of, digest_of_names, digest_of_rows
 
 __all__ = ["describe_index", "is_finished_index", "write_index_report"]
@@ -103,5 +103,5 @@ def write_index_report(
         "run": dict(description),
     }
     if "encoder" in settings:
-        report["backbone"] = source_name(str(settings["encoder"]))
+        report["backbone"] = weights_name(str(settings["encoder"]))
     write_report(folder, report)

@@ -33,6 +33,7 @@ __all__ = [
     "hybrid_report",
     "peak_memory",
     "source_name",
+    "weights_name",
     "write_training_report",
 ]
 
@@ -53,6 +54,14 @@ _ARGUMENTS = (
 def source_name(source: str) -> str:
     """The name of a source of rows that may be published: a file's or folder's own name, or a Hub id."""
     return Path(source).name if Path(source).expanduser().exists() else source
+
+
+def weights_name(source: str) -> str:
+    """The name of pretrained weights that may be published: a Hub id, or a folder's own name with `/` after it.
+
+    A folder of one's own may be called like a model on the Hub, and is not that.
+    """
+    return f"{Path(source).expanduser().resolve().name}/" if Path(source).expanduser().exists() else source
 
 
 def write_training_report(
@@ -91,7 +100,7 @@ def write_training_report(
     tuned = validation is not None and args.tune_decisions
     report: TrainingReport = {
         "xlgen_hf": __version__,
-        "backbone": source_name(str(settings["backbone"])),
+        "backbone": weights_name(str(settings["backbone"])),
         "variant": str(settings["variant"]),
         "parameters": model.num_parameters(),
         "data": given,

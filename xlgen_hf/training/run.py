@@ -34,7 +34,7 @@ from .report import write_training_report
 from .retriever import remove_encoder_checkpoints
 from .run_record import describe_run, finished_scores, start_record
 from .settings import TrainingSettings
-from .trainer import XLGenTrainer
+from .trainer import XLGenTrainer, make_repository, repository_of
 
 __all__ = ["train_model", "with_label_rows"]
 
@@ -68,6 +68,7 @@ def train_model(
 
     Raises:
         ConfigurationError: if settings contradict each other, the data or what is in the folder.
+        HubError: if the model is to go to the Hub, and that refuses or cannot be reached.
         KeyboardInterrupt: after an interrupt, once the checkpoint is written.
     """
     _check_retriever(settings, args)
@@ -84,6 +85,8 @@ def train_model(
         if args.should_save:
             _tidy(args)
         return *load_model(str(output_dir), device=str(args.device)), complete
+    if args.should_save and args.push_to_hub:
+        make_repository(args)  # what is wrong with it is told before the work
     if args.should_save and on_start is not None:
         on_start()
     return _train(settings, args, train_rows, validation_rows)
@@ -138,8 +141,8 @@ def _tidy(args: XLGenTrainingArguments) -> None:
     if not (folder / CARD_FILE).exists():
         write_local_card(folder)
     if args.push_to_hub:  # where it is there already, no commit is made
-        private, repository = bool(args.hub_private_repo), args.hub_model_id or folder.name
-        push_model(str(folder), repository, token=args.hub_token, revision=args.hub_revision, private=private)
+        private = bool(args.hub_private_repo)
+        push_model(str(folder), repository_of(args), token=args.hub_token, revision=args.hub_revision, private=private)
     if not read_report(folder).get("keeps_checkpoints", True):
         _remove_checkpoints(args)
 

@@ -20,10 +20,11 @@ from transformers.trainer_utils import EvalPrediction
 from ..configuration_xlgen import TUNED_FIELDS
 from ..data.options import RowOptions
 from ..data.rows import RowSource
-from ..errors import ConfigurationError, HubError
+from ..errors import ConfigurationError, XLGenError
 from ..evaluation.scoring import score_ids
 from ..files.saving import replace_files
 from ..files.serialization import write_json
+from ..hub.commits import HubTarget, prepare_repository
 from ..hub.push import PushReport, push_model
 from ..modeling_xlgen import XLGenForConditionalGeneration, XLGenOutput
 from ..processing_xlgen import XLGenProcessor
@@ -53,9 +54,32 @@ if TYPE_CHECKING:
 
     from ..hub.push import ModelOptions
 
-__all__ = ["XLGenTrainer"]
+__all__ = ["XLGenTrainer", "make_repository", "repository_of"]
 
 logger = logging.getLogger(__name__)
+
+
+def repository_of(args: XLGenTrainingArguments) -> str:
+    """The repository that a model goes to: `hub_model_id`, or one called as the output folder is."""
+    return args.hub_model_id or Path(args.output_dir).absolute().name
+
+
+def make_repository(args: XLGenTrainingArguments, *, token: str | None = None, private: bool | None = None) -> str:
+    """Make the repository that a model goes to, where it does not exist yet.
+
+    Args:
+        args: they name it, and say who may see it.
+        token: instead of `args.hub_token`.
+        private: instead of `args.hub_private_repo`.
+
+    Returns:
+        Its whole id.
+
+    Raises:
+        HubError: if the Hub refuses or cannot be reached.
+    """
+    private = args.hub_private_repo if private is None else private
+    return prepare_repository(HubTarget(repository_of(args), private, token=token or args.hub_token), "model").repo_id
 
 
 class _EpochCallback(TrainerCallback):
@@ -187,8 +211,9 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     def _configure_collators(self) -> None:
         """Let the collators make what model and arguments want now; both may change from training to training."""
         self.evaluation_collator.variant = variant = self.base_model().config.variant
+        if isinstance(self.data_collator, DataCollatorForXLGen):
+            self.data_collator.variant = variant  # one that was given cannot make inputs of another kind either
         if self._has_own_collator:
-            self.data_collator.variant = variant
             for name in ("clusters_only_rate", "cluster_noise", "soft_targets", "seed"):
                 setattr(self.data_collator, name, getattr(self.args, name))
 
@@ -321,6 +346,20 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             told = {name: value for name, value in arguments.items() if not name.endswith("_token")}
             write_json(folder / "training_args.json", told)
 
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Make the repository that `args` name, where it does not exist yet.
+
+        Args:
+            token: instead of `args.hub_token`.
+            private: instead of `args.hub_private_repo`.
+
+        Raises:
+            HubError: if the Hub refuses or cannot be reached.
+        """
+        if self.is_world_process_zero():
+            self.hub_model_id = make_repository(self.args, token=token, private=private)
+            self.push_in_progress = None
+
     def push_to_hub(
         self,
         commit_message: str | None = None,
@@ -389,11 +428,11 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
                 revision=self.args.hub_revision,
                 private=bool(self.args.hub_private_repo),
             )
-        except HubError as err:
+        except XLGenError as err:  # a card that someone damaged there is no reason to lose a training
             logger.warning("%s was not put on the Hub: %s", checkpoint_folder, err)
 
     def _repository(self) -> str:
-        return self.hub_model_id or self.args.hub_model_id or Path(self.args.output_dir).name
+        return self.hub_model_id or repository_of(self.args)
 
     # ------------------------------------------------------------------------------------------------ evaluation
 

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from datasets import Dataset
 
+from ..data.concept_labels import IdForm
 from ..data.options import RowOptions
 from ..data.rows import RowSource, load_rows, row_ids
 from ..encoders.loaded import own_device
@@ -189,6 +190,7 @@ class _Rows:
         texts, labels: of those that have labels.
         ids: what evidence calls these.
         unknown: labels that the model does not have, with the number of rows.
+        new: those of them that become labels.
         without_labels: rows that are left out.
     """
 
@@ -196,6 +198,7 @@ class _Rows:
     labels: list[list[str]]
     ids: list[str]
     unknown: Counter[str]
+    new: list[str]
     without_labels: int
 
 
@@ -219,8 +222,8 @@ def _apply(
     if found is not None and retriever is not None:
         numbered = retriever.named_documents.last_number
         rows = _joining_rows(found, options, vocabulary, change.after, unknown_labels, numbered)
-    if rows is not None and rows.unknown and unknown_labels == "add":
-        edits = replace(edits, added=[*edits.added, *rows.unknown])
+    if rows is not None and rows.new:
+        edits = replace(edits, added=[*edits.added, *rows.new])
         change = edits.change(space, documents)
     changes = _label_numbers(edits, change)
     if not change.is_nothing:
@@ -248,23 +251,33 @@ def _joining_rows(
         labels = [vocabulary.labels_of(names, known, unclear=leave_out) for names in labels]
     counting = set({text: row for row, text in enumerate(texts)}.values())  # of equal texts the last
     unknown = Counter(name for row in sorted(counting) for name in labels[row] if name not in known)
-    if unknown and unknown_labels == "error":
+    new = _new_labels(unknown, unknown_labels, vocabulary)
+    taken = {*new, *(name for names in labels for name in names if name in known)}
+    labels = [[name for name in names if name in taken] for names in labels]
+    kept = [row for row, names in enumerate(labels) if names or row not in counting]
+    ids = row_ids(found, options.id_column, numbered)
+    of_kept = [texts[i] for i in kept], [labels[i] for i in kept], [ids[i] for i in kept]
+    return _Rows(*of_kept, unknown, new, len(labels) - len(kept))
+
+
+def _new_labels(unknown: Counter[str], choice: UnknownLabels, vocabulary: Vocabulary | None) -> list[str]:
+    """Which unknown labels of rows become labels. Ids of concepts that the vocabulary does not have never do."""
+    if unknown and choice == "error":
         shown = [f"{name!r} ({rows} row{'s' if rows > 1 else ''})" for name, rows in unknown.most_common(_SHOWN)]
         more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
         raise DataError(
             f"Rows name labels that the model does not have: {', '.join(shown)}{more}. Add them (--add-labels, or "
             "--unknown-labels add for all of them), or leave them out (--unknown-labels leave-out)."
         )
-    if unknown_labels == "leave-out":
-        labels = [[name for name in names if name not in unknown] for names in labels]
-    labels = [
-        names if row in counting else [name for name in names if name in known or name in unknown]
-        for row, names in enumerate(labels)
-    ]
-    kept = [row for row, names in enumerate(labels) if names or row not in counting]
-    ids = row_ids(found, options.id_column, numbered)
-    of_kept = [texts[i] for i in kept], [labels[i] for i in kept], [ids[i] for i in kept]
-    return _Rows(*of_kept, unknown, len(labels) - len(kept))
+    if choice == "leave-out" or vocabulary is None:
+        return list(unknown) if choice == "add" else []
+    ids = dict.fromkeys(filter(IdForm(vocabulary), unknown))
+    if ids:
+        logger.warning(
+            "Ids in rows that the vocabulary does not have, and that are left out: %d (different ones: %d), e.g. %r.",
+            sum(unknown[one] for one in ids), len(ids), next(iter(ids)),
+        )  # fmt: skip
+    return [name for name in unknown if name not in ids]
 
 
 def _add_rows(parts: HeldParts, rows: _Rows) -> dict[str, JSON]:
