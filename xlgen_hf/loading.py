@@ -47,7 +47,8 @@ def load_model(
         predict_with: `generator` or `candidate_head`, if it is to predict with another part than validation rows
             chose. Calibration, thresholds and fusion, which were made for that one, are left out then.
         hub_options: `revision`, `token`, `cache_dir`, `force_download` and `local_files_only` of huggingface_hub, and
-            `variant` of transformers, for weights that `save_pretrained(..., variant="fp16")` saved.
+            `variant` of transformers, for weights that `save_pretrained(..., variant="fp16")` saved, and `subfolder`,
+            in which the model is.
 
     Raises:
         ConfigurationError: if the model has not learned to predict with that part.
@@ -55,6 +56,7 @@ def load_model(
         MissingExtraError: if it is an adapter and peft is not installed.
     """
     place = local_model(name, dict(hub_options))  # model and processor of one commit
+    hub_options.pop("subfolder", None)  # which is in the place
     load = partial(_load_whole, hub_options=hub_options)
     pair = read_folder(place, lambda folder: _load_pair(load, folder, name, device, dtype))
     return pair if predict_with is None else _predicting_with(*pair, predict_with)
@@ -131,6 +133,7 @@ def load_predictor(
         MissingExtraError: if it needs a package that is not installed.
     """
     place = local_model(name, dict(hub_options))
+    hub_options.pop("subfolder", None)  # which is in the place
 
     def load(folder: Path) -> Predictor:
         if holds_model(folder) or not _holds_source(folder):

@@ -45,7 +45,6 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 KEY_SCORES = ("micro_f1", "macro_f1", "0_shot_macro_f1", "1_shot_macro_f1")
-_KEPT = (*KEY_SCORES, "candidate_recall", "mean_labels_predicted")
 SAMPLE = Path(__file__).parent / "samples" / "yso"
 """Folder of the bundled data; its README.md says where it is from."""
 _CLUSTERS = 30

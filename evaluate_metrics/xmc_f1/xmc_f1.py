@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 import datasets
@@ -11,7 +12,7 @@ import evaluate
 from .xmc_hierarchy import Broader
 from .xmc_inputs import check_label_lists
 from .xmc_names import warn_of_look_alikes
-from .xmc_report import score_labels
+from .xmc_report import read_options, score_labels
 from .xmc_scores import ScoreOptions
 
 _DEFAULTS = ScoreOptions()
@@ -169,16 +170,44 @@ class XmcF1(evaluate.Metric):
         info.format = "arrow"
         return info
 
-    def add(self, *, prediction: Any = None, reference: Any = None) -> None:
+    def compute(self, *, predictions: Any = None, references: Any = None, **options: Any) -> dict[str, Any] | None:
+        """Score the documents that were added, and these. A wrong option is refused while they are there still.
+
+        Args:
+            predictions: labels of each document, best first.
+            references: true labels of each document.
+            options: those that the metric documents.
+
+        Returns:
+            Scores by name; None in processes other than the first.
+
+        Raises:
+            ValueError: for input that cannot be scored, with the row where there is one.
+            TypeError: for an unknown option.
+        """
+        unknown = sorted(options.keys() - signature(self._compute).parameters.keys())
+        if unknown:
+            raise TypeError(f"{self.name} has no options {unknown}.")
+        read_options(**{name: options[name] for name in signature(read_options).parameters if name in options})
+        scores: dict[str, Any] | None = super().compute(predictions=predictions, references=references, **options)
+        return scores
+
+    def add(
+        self, *, prediction: Any = None, reference: Any = None, predictions: Any = None, references: Any = None
+    ) -> None:
         """Add one document.
 
         Args:
             prediction: labels, best first.
             reference: true labels.
+            predictions: the same as `prediction`; `evaluate.combine` calls it so.
+            references: the same as `reference`.
 
         Raises:
             ValueError: if one of them is not a list of strings.
         """
+        prediction = predictions if prediction is None else prediction
+        reference = references if reference is None else reference
         check_label_lists([prediction], "predictions", len(self))
         check_label_lists([reference], "references", len(self))
         self.writer_batch_size = _RECORD_BATCH

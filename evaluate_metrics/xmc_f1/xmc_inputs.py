@@ -76,6 +76,8 @@ def check_label_counts(counts: Mapping[str, int]) -> None:
     Raises:
         ValueError: naming the first label or count that is none.
     """
+    if not isinstance(counts, Mapping):
+        raise ValueError(f"train_label_counts is a {type(counts).__name__}; a dictionary of label to count is needed.")
     kinds = set(zip(map(type, counts), map(type, counts.values()), strict=True))
     right = all(issubclass(name, str) and issubclass(value, (int, np.integer)) for name, value in kinds)
     if right and min(counts.values(), default=0) >= 0 and "" not in counts:

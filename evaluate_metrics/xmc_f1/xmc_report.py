@@ -22,7 +22,7 @@ from .xmc_scores import (
     select_entries,
 )
 
-__all__ = ["score_all", "score_ids", "score_labels"]
+__all__ = ["read_options", "score_all", "score_ids", "score_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -134,6 +134,8 @@ def _read_training(
     if train_label_counts is not None and train_references is not None:
         raise ValueError("Give train_label_counts or train_references, not both.")
     if train_references is not None:
+        if not len(train_references):
+            raise ValueError("train_references is empty; give the labels of each training document, or leave it out.")
         names, counts = count_labels(train_references)
         return names, counts, len(train_references) if num_train_documents is None else num_train_documents
     if train_label_counts is None:
@@ -199,12 +201,14 @@ def score_all(
 
     With `hierarchy`, the same with the labels above each, the hierarchical scores are added.
     """
-    for name, value in (("propensity_a", propensity_a), ("propensity_b", propensity_b)):
-        if not 0 <= float(value) < np.inf:
-            raise ValueError(f"{name}={value!r}; it must be a number >= 0.")
-    options = ScoreOptions(_checked_cutoffs(k), parse_shots(shots), float(propensity_a), float(propensity_b))
+    options = read_options(k, shots, propensity_a, propensity_b, bootstrap, confidence)
     training = _Training(train_counts, None)
     if train_counts is not None and options.k:
+        if options.propensity_b == 0 and not train_counts.all():
+            raise ValueError(
+                f"propensity_b={propensity_b!r} gives labels without training documents, of which there are "
+                f"{np.count_nonzero(train_counts == 0)}, a propensity of 0. Choose one above 0."
+            )
         training = _Training(train_counts, _training_documents(train_counts, num_train_documents, matches.references))
 
     def scored(weights: np.ndarray | None = None) -> dict[str, float]:
@@ -217,6 +221,27 @@ def score_all(
     if oracle:
         scores.update(_oracle_scores(matches, options, training))
     return scores
+
+
+def read_options(
+    k: Sequence[int] | int = (1, 3, 5),
+    shots: Sequence[int | str | Sequence[int]] = (0, 1),
+    propensity_a: float = 0.55,
+    propensity_b: float = 1.5,
+    bootstrap: int = 0,
+    confidence: float = 0.95,
+) -> ScoreOptions:
+    """Check the options of the metric that say what to compute.
+
+    Raises:
+        ValueError: for one that is out of range.
+    """
+    for name, value in (("propensity_a", propensity_a), ("propensity_b", propensity_b)):
+        if not 0 <= float(value) < np.inf:
+            raise ValueError(f"{name}={value!r}; it must be a number >= 0.")
+    if not isinstance(bootstrap, (int, np.integer)) or bootstrap < 0 or not 0.0 < confidence < 1.0:
+        raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {bootstrap}, {confidence}.")
+    return ScoreOptions(_checked_cutoffs(k), parse_shots(shots), float(propensity_a), float(propensity_b))
 
 
 def _checked_cutoffs(k: Sequence[int] | int) -> tuple[int, ...]:
@@ -253,8 +278,6 @@ def _intervals(
     A resample misses documents and so labels, which shifts every score over sets of labels (macro F1 up, coverage
     down). The interval is therefore the spread of the resamples around their mean, laid around the score.
     """
-    if not isinstance(resamples, (int, np.integer)) or resamples < 0 or not 0.0 < confidence < 1.0:
-        raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {resamples}, {confidence}.")
     generator = np.random.default_rng(seed)
     names = [name for name in scores if not name.endswith(_NO_INTERVAL)]
     values = np.empty((resamples, len(names)))

@@ -447,9 +447,10 @@ class _RankTable:
 
     def ndcg(self, k: int) -> float:
         """Sum of the values, discounted by rank and divided by the best that the number of true labels allows."""
-        ideal = np.concatenate(([0.0], np.cumsum(_discounts(k))))
+        most = np.minimum(self.num_true, k)
+        ideal = np.concatenate(([0.0], np.cumsum(_discounts(most.max()))))  # k may be far above all ranks
         gains = _discounts(len(self.sums[:k])) @ self.sums[:k]
-        return float(_ratio(gains, ideal[np.minimum(self.num_true, k)]).sum())
+        return float(_ratio(gains, ideal[most]).sum())
 
 
 def _ranking_scores(weighting: _Weighting, totals: _LabelTotals, cutoffs: Sequence[int]) -> dict[str, float]:

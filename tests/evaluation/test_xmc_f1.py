@@ -52,6 +52,50 @@ def test_counts_and_training_references_are_equal(metric):
     assert by_counts == metric.compute(**rows, train_references=TRAIN)
 
 
+def test_a_wrong_option_loses_no_documents(metric):
+    metric.add_batch(predictions=PREDICTIONS, references=REFERENCES)
+    for wrong in ({"k": [0]}, {"shots": ["x"]}, {"bootstrap": -1}, {"propensity_b": -1}):
+        with pytest.raises(ValueError, match=r"k must hold|is not a bucket|bootstrap must be|it must be a number"):
+            metric.compute(**wrong)
+    with pytest.raises(TypeError, match=r"xmc_f1 has no options \['shot'\]"):
+        metric.compute(shot=[1])
+    assert metric.compute() == metric.compute(predictions=PREDICTIONS, references=REFERENCES)
+
+
+def test_documents_are_added_by_either_name(metric):
+    metric.add(predictions=["a"], references=["a", "b"])
+    metric.add(prediction=["c"], reference=["c"])
+    assert metric.compute()["precision_at_1"] == 1.0
+    combined = evaluate.combine([metric])
+    combined.add(predictions=["a"], references=["a"])
+    assert combined.compute()["micro_f1"] == 1.0
+
+
+def test_labels_without_training_documents_need_a_propensity(metric):
+    rows = {"predictions": [["a"]], "references": [["a", "z"]], "num_train_documents": 500}
+    with pytest.raises(ValueError, match=r"propensity_b=0 gives labels without training documents, of which there"):
+        metric.compute(**rows, train_label_counts={"a": 20, "z": 0}, propensity_b=0)
+    assert metric.compute(**rows, train_label_counts={"a": 20, "z": 1}, propensity_b=0)["psp_at_1"] > 0
+
+
+def test_a_cutoff_far_above_all_ranks_takes_no_memory(metric):
+    rows = {"predictions": PREDICTIONS, "references": REFERENCES}
+    near, far = (metric.compute(**rows, k=[k]) for k in (9, 10**12))
+    assert near["ndcg_at_9"] == far[f"ndcg_at_{10**12}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"train_label_counts": [1, 2]}, "train_label_counts is a list; a dictionary of label to count is needed"),
+        ({"train_references": []}, "train_references is empty"),
+    ],
+)
+def test_training_data_of_the_wrong_kind(metric, options, message):
+    with pytest.raises(ValueError, match=message):
+        metric.compute(predictions=PREDICTIONS, references=REFERENCES, **options)
+
+
 def test_labels_of_the_vocabulary_belong_to_the_label_space(metric):
     rows = {"predictions": PREDICTIONS, "references": REFERENCES, "num_train_documents": 9}
     plain = metric.compute(**rows, train_label_counts={"a": 3})

@@ -6,11 +6,13 @@ import io
 import json
 import logging
 import os
+import shutil
 
 import pyarrow
 import pyarrow.parquet
 import pytest
 from datasets import Dataset, Features
+from huggingface_hub import HfApi
 from tiny import ROWS, VOCABULARY, Hub
 
 from xlgen_hf import RowOptions
@@ -20,6 +22,8 @@ from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.hub.card_text import BEGIN, END
 from xlgen_hf.hub.datasets import push_dataset
 from xlgen_hf.hub.push import HubTarget, PlannedFile, push_metric, push_model
+from xlgen_hf.loading import load_model, load_predictor
+from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
 
 MODEL_PATHS = {
@@ -52,6 +56,28 @@ def test_model_goes_up_in_one_commit(hub, folder):
     assert set(commit["files"]) == MODEL_PATHS
     assert (report.commit, report.changed) == (commit["oid"], True)
     assert report.url == f"{hub.url}/alice/tiny"
+
+
+def test_a_card_that_cannot_be_read_is_named(hub, folder):
+    (folder / "README.md").write_bytes("# Schlagwörter".encode("latin-1"))
+    with pytest.raises(ModelFolderError, match=r"README\.md is not UTF-8 .* Save it as UTF-8, then push again"):
+        push_model(folder, "alice/tiny", dry_run=True)
+
+
+def test_a_model_in_a_folder_of_a_repository(hub, folder):
+    """The fault: the processor of the repository's root came back, and the model was looked for in the wrong place."""
+    push_model(folder, "alice/tiny")
+    below = folder.parent / "below"
+    shutil.copytree(folder, below / "v2")
+    settings = json.loads((below / "v2" / "processor_config.json").read_text())
+    (below / "v2" / "processor_config.json").write_text(json.dumps({**settings, "max_source_length": 33}))
+    HfApi().upload_folder(repo_id="alice/tiny", folder_path=below, allow_patterns=["v2/*.json", "v2/*.safetensors"])
+    for name in ("alice/tiny", str(below)):
+        assert XLGenProcessor.from_pretrained(name, subfolder="v2").max_source_length == 33
+        assert load_model(name, subfolder="v2")[1].max_source_length == 33
+        assert load_predictor(name, subfolder="v2").source.processor.max_source_length == 33
+        assert XLGenForConditionalGeneration.from_pretrained(name, subfolder="v2").config.variant == "bcl"
+    assert XLGenProcessor.from_pretrained("alice/tiny").max_source_length == settings["max_source_length"]
 
 
 def test_pushing_again_uploads_only_what_changed(hub, folder):

@@ -149,6 +149,18 @@ def test_other_models_are_not_overwritten_by_a_base(hub, adapter, tmp_path):
     assert len(hub.history("alice/tiny")) == 1
 
 
+def test_patterns_and_messages_are_the_adapters_own(hub, adapter):
+    report = push_model(adapter, "alice/tiny", allow_patterns="adapter_*", message="Mine")
+    assert {file.path for file in report.plan.files} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert "model.safetensors" in {file.path for file in report.base.plan.files}
+    assert (hub.history("alice/tiny")[-1]["title"], hub.history("alice/tiny-base")[-1]["title"]) == (
+        "Mine", "Upload base of XLGen adapters",
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match=r"allow_patterns='none_\*' .* leave none of the files"):
+        push_model(adapter, "alice/other", allow_patterns="none_*")
+    assert hub.history("alice/other") is None and hub.history("alice/other-base") is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -111,8 +111,9 @@ def test_what_is_not_known_is_left_out(folder):
     assert not {"base_model", "datasets", "license", "metrics"} & set(metadata)
 
 
-def test_validation_scores_stand_in_where_there_are_no_others(folder):
-    (folder / "training_report.json").write_text(json.dumps({**REPORT, "backbone": "/home/me/t5"}))
+@pytest.mark.parametrize("backbone", ["/home/me/t5", "t5/"])
+def test_validation_scores_stand_in_where_there_are_no_others(folder, backbone):
+    (folder / "training_report.json").write_text(json.dumps({**REPORT, "backbone": backbone}))
     data = ModelCard(model_card(folder, "acme/tiny", dataset="my titles")).data
     assert {(r.dataset_split, r.dataset_name, r.dataset_type) for r in data.eval_results} == {
         ("validation", "my titles", "unpublished")
@@ -202,9 +203,12 @@ def test_card_without_a_generated_part_gets_one():
     new = compose_card({"tags": ["xlgen"]}, "tiny", "numbers")
     merged = merge_cards(new, "My own card.\r\n\r\nSecond line.\r\n")
     assert merged.endswith(f"{END}\n\nMy own card.\n\nSecond line.\n")
-    template = "---\nlibrary_name: peft\n---\n# Model Card for Model ID\n\n[More Information Needed]\n"
-    for nothing in (None, "", "  \n", template):
+    template = ModelCard.from_template(ModelCardData(library_name="peft")).content
+    for nothing in (None, "", "  \n", template, f"{template}\n### Framework versions\n\n- PEFT 0.21.2.dev0\n"):
         assert merge_cards(new, nothing) == new
+    # The fault: whoever left one of the template's gaps lost all that he had written.
+    filled = template.replace("[More Information Needed]", "By our librarians.", 1)
+    assert "By our librarians." in merge_cards(new, filled) and "numbers" in merge_cards(new, filled)
 
 
 @pytest.mark.parametrize(

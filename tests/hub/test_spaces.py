@@ -11,7 +11,9 @@ from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError, HubError
 from xlgen_hf.hub import spaces
 from xlgen_hf.hub.card_text import split_card
+from xlgen_hf.hub.push import push_model
 from xlgen_hf.hub.spaces import push_space
+from xlgen_hf.training.lora import add_lora
 
 
 @pytest.fixture
@@ -78,6 +80,13 @@ def test_extras_that_a_model_needs(known):
     report = push_space("alice/tiny", "acme/try-tiny", extras=["lora"])
     assert report.plan.repo_type == "space"
     assert "\npeft" in known.file("acme/try-tiny", "requirements.txt", "space").decode()
+
+
+def test_the_space_of_an_adapter_has_peft(hub, make_model, tmp_path):
+    model, processor = make_model("t5", "base")
+    push_model(add_lora(model, processor, tmp_path / "base", r=2), "alice/adapter", processor=processor)
+    push_space("alice/adapter", "acme/try-adapter")
+    assert "\npeft" in hub.file("acme/try-adapter", "requirements.txt", "space").decode()
 
 
 def test_what_cannot_run_is_refused(known, monkeypatch):

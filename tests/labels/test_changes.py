@@ -117,6 +117,22 @@ def test_a_pair_may_hold_the_sign_between_its_names():
             read(wrong)
 
 
+def test_white_space_around_the_names_of_a_pair_goes():
+    known = ("a", " padded ")
+    assert split_pair("a = new\n", "--rename", known.__contains__, both_known=False) == ("a", "new")
+    assert split_pair(" padded =a", "--merge", known.__contains__, both_known=True) == (" padded ", "a")
+    assert split_pair('["a", " b"]', "--rename", known.__contains__, both_known=False) == ("a", " b")
+
+
+@pytest.mark.parametrize("edits", [LabelEdits(added=["A"]), LabelEdits([("b", "a\u200b")]), LabelEdits(added=["new"])])
+def test_new_names_that_look_like_another_label_are_reported(edits, caplog):
+    change = edits.change(LabelSpace(["a", "b", "B", "c"], [4, 3, 2, 1]))
+    with caplog.at_level("WARNING", logger="xlgen_hf"):
+        change.report_ambiguous_names()
+    assert ("'a', 'A'" in caplog.text or "'a', 'a\\u200b'" in caplog.text) == (edits.added != ["new"])
+    assert "'B'" not in caplog.text  # known since the training
+
+
 def test_a_pair_that_can_be_read_in_several_ways_is_refused():
     known = ("a", "a=b", "c", "b=c")
     for option in ("--rename", "--merge"):

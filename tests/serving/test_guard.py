@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
+from contextlib import nullcontext
 
 import pytest
 import torch
+from starlette.exceptions import HTTPException
 
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.predictor import Predictor
-from xlgen_hf.serving.guard import API_KEY_VARIABLE, read_api_keys
+from xlgen_hf.serving.guard import API_KEY_VARIABLE, Guard, read_api_keys
+from xlgen_hf.serving.metrics import Metrics
 from xlgen_hf.serving.privacy import answering
 from xlgen_hf.serving.settings import ServingSettings
 
@@ -235,6 +239,33 @@ def test_too_many_requests_at_once(serve, gate):
     assert client.get("/health").status_code == 200
     gate.open.set()
     assert posts.wait()["music"].status_code == 200
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_deadline_after_the_answer_has_begun(whole):
+    """The fault: a whole answer was called late, logged with a traceback, and not counted."""
+    metrics, sent = Metrics(), []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"all of it", "more_body": not whole})
+        time.sleep(0.1)  # the loop is held up, as by another thread that loads a model
+        await asyncio.sleep(60)
+
+    async def send(message):
+        sent.append(message["type"])
+
+    waiting = [{"type": "http.request", "body": b"{}", "more_body": False}]
+
+    async def receive():
+        return waiting.pop() if waiting else await asyncio.Event().wait()
+
+    guard = Guard(app, settings=ServingSettings(timeout=0.05), metrics=metrics)
+    scope = {"type": "http", "path": "/v1/predict", "method": "POST", "headers": []}
+    with nullcontext() if whole else pytest.raises(HTTPException, match="No answer within"):
+        asyncio.run(guard(scope, receive, send))
+    assert sent == ["http.response.start", "http.response.body"]
+    assert 'status="200"} 1.0' in metrics.text().decode()
 
 
 def test_timeout(serve, gate):

@@ -19,6 +19,7 @@ from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderEr
 from xlgen_hf.files.adapter_base import AdapterBase, base_of
 from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.files.model_folder import REPORT_FILE
+from xlgen_hf.files.training_report import read_report
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.modules import adapters
 from xlgen_hf.processing_xlgen import XLGenProcessor
@@ -258,6 +259,7 @@ def test_from_training_to_every_loader(files, checkpoints, capsys, family, varia
     assert [row["labels"] for row in by_adapter] == [one.labels for one in expected]
     merged = files / "merged"
     assert main(["merge", "--model", str(folder), "--output-dir", str(merged)]) == 0
+    assert read_report(merged) == read_report(folder) and "## Training" in (merged / "README.md").read_text()
     assert not (merged / "adapter_config.json").exists()
     capsys.readouterr()
     assert main([*predict, str(merged)]) == 0
@@ -316,6 +318,17 @@ def test_base_of_other_settings_is_refused(make_model, label_space, tmp_path):
     other, its_processor = make_model("bert", "bcl")
     with pytest.raises(ConfigurationError, match=r"differs in .*'backbone'"):
         add_lora(other, its_processor, tmp_path, r=2)
+
+
+def test_base_of_another_checkpoint_of_the_same_sizes_is_refused(make_model, tmp_path):
+    """The fault: an adapter was trained on the weights of the checkpoint before."""
+    model, processor = make_model("t5", "base")
+    add_lora(model, processor, tmp_path, r=2)
+    other, _ = make_model("t5", "base")
+    with torch.no_grad():
+        other.get_submodule("backbone.encoder.block.0.layer.0.SelfAttention.q").weight += 1
+    with pytest.raises(ConfigurationError, match=r"differs in \['pretrained weights'\]"):
+        add_lora(other, processor, tmp_path, r=2)
 
 
 def test_adapter_alone_is_small(make_model, tmp_path):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 
 import pytest
+from huggingface_hub import HfApi
 from tiny import ROWS, Hub
 
 from xlgen_hf.cli.main import main
-from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.errors import ConfigurationError, HubError
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.hub.card_text import BEGIN
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.trainer import XLGenTrainer
 
@@ -65,6 +67,29 @@ def test_a_push_that_fails_does_not_end_the_training(hub, make_model, rows, tmp_
         trainer.train()
     assert trainer.state.global_step == 3
     assert "checkpoint-1 was not put on the Hub" in caplog.text
+
+
+def test_a_card_that_was_damaged_there_does_not_end_the_training(hub, make_model, rows, tmp_path, caplog):
+    trainer = _trainer(make_model, rows, tmp_path / "out", hub_strategy="every_save")
+    HfApi(token=Hub.alice).upload_file(
+        path_or_fileobj=f"{BEGIN}\nhalf a card".encode(), path_in_repo="README.md", repo_id="acme/trained"
+    )
+    with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
+        trainer.train()
+    assert trainer.state.global_step == 3
+    assert "checkpoint-1 was not put on the Hub: README.md must have the line" in caplog.text
+
+
+def test_a_hub_that_refuses_is_told_before_the_work(hub, make_model, rows, tmp_path, checkpoints, capsys):
+    for error in (401, 403):
+        for _ in range(20):
+            hub.fault("POST", "/api/repos/create", "status", status=error)
+        with pytest.raises(HubError, match=r"acme/trained"):
+            _trainer(make_model, rows, tmp_path / "out", hub_strategy="end")
+        assert _train(checkpoints, tmp_path) == 1
+        assert "acme/trained" in capsys.readouterr().err
+        assert not (tmp_path / "model" / "model.safetensors").exists()
+        hub.ask("requests")
 
 
 @pytest.mark.parametrize("strategy", ["checkpoint", "all_checkpoints"])

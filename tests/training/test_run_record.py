@@ -172,6 +172,7 @@ def test_what_the_variant_decides_may_be_said(tmp_path, variant, chosen):
         {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 3}},
         {"dataloader_drop_last": True}, {"neftune_noise_alpha": 5.0},
         {"generation_num_beams": 4}, {"load_best_model_at_end": True, "eval_strategy": "epoch"},
+        {"ignore_data_skip": True},
     ],
 )  # fmt: skip
 def test_every_argument_that_decides_the_result_is_recorded(tmp_path, further):
@@ -180,6 +181,18 @@ def test_every_argument_that_decides_the_result_is_recorded(tmp_path, further):
     assert describe_run(settings, usual, {}) != describe_run(settings, other, {})
     same = XLGenTrainingArguments(str(tmp_path), use_cpu=True, logging_steps=3, metric_for_best_model="macro_f1")
     assert describe_run(settings, usual, {}) == describe_run(settings, same, {})
+
+
+@pytest.mark.parametrize("further", [{"eval_delay": 3}, {"save_steps": 4}, {"save_strategy": "best"}])
+def test_what_decides_which_checkpoint_is_the_best_is_recorded_where_that_is_loaded(tmp_path, further):
+    settings, best = TrainingSettings(variant="base"), {"eval_strategy": "steps", "eval_steps": 2, "save_steps": 2}
+    for loads in (True, False):
+        given = {**best, "load_best_model_at_end": loads, "metric_for_best_model": "macro_f1"}
+        usual, other = (
+            XLGenTrainingArguments(str(tmp_path), use_cpu=True, **{**given, "save_strategy": "steps", **more})
+            for more in ({}, further)
+        )
+        assert (describe_run(settings, usual, {}) != describe_run(settings, other, {})) == loads
 
 
 def test_what_a_folder_holds_belongs_to_the_run(tmp_path):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import resource
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -26,6 +28,7 @@ from xlgen_hf.training.checkpoints import (
     rotate_checkpoints,
     writing_checkpoint,
 )
+from xlgen_hf.training.progress import run_training
 from xlgen_hf.training.trainer import XLGenTrainer
 
 
@@ -225,6 +228,37 @@ def test_a_second_run_in_a_folder_keeps_its_own_checkpoints(make_trainer, tmp_pa
     whole = make_trainer(tmp_path / "whole", seed=2)
     whole.train()
     _assert_same(_weights(resumed), _weights(whole))
+
+
+@pytest.mark.parametrize("stop", [2, 4])
+def test_the_best_step_is_kept_where_a_run_was_stopped_before_its_evaluation(make_trainer, tmp_path, stop):
+    """The fault: with save_strategy="best" the resumed run did that evaluation, and did not save what it praised."""
+    options = {"max_steps": 6, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "best",
+               "load_best_model_at_end": True, "metric_for_best_model": "micro_f1"}  # fmt: skip
+
+    def train(folder, checkpoint=None, stopped=None):
+        trainer = make_trainer(folder, **options)
+        trainer.compute_metrics = lambda _: {"micro_f1": {stop: 0.9}.get(trainer.state.global_step, 0.1)}
+        if stopped:
+            trainer.add_callback(_InterruptAfter(stopped))
+        run_training(trainer, checkpoint)
+        return trainer
+
+    whole = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "run", stopped=stop)
+    resumed = train(tmp_path / "run", str(newest_checkpoint(tmp_path / "run").folder))
+    assert [Path(one.state.best_model_checkpoint).name for one in (whole, resumed)] == [f"checkpoint-{stop}"] * 2
+    _assert_same(_weights(resumed), _weights(whole))
+
+
+class _InterruptAfter(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGINT)
 
 
 class _StopAfter(TrainerCallback):

@@ -215,6 +215,14 @@ def test_a_model_without_a_retriever_takes_no_rows(make_folder):
 # ------------------------------------------------------------------------------------------------ journal
 
 
+def test_labels_that_look_alike_are_reported_and_a_label_is_removed_once(index, caplog):
+    rows = [{"text": "a text", "labels": ["MUSIC"]}]
+    with caplog.at_level("WARNING", logger="xlgen_hf"):
+        record = update_model(index, LabelEdits(removed=["art", "art"]), rows=rows, unknown_labels="add")
+    assert "Label names that differ only in case" in caplog.text and "'music', 'MUSIC'" in caplog.text
+    assert record["changes"]["removed"] == ["art"]
+
+
 def test_updates_are_undone_one_by_one(index):
     states = [_state(index)]
     for number, edits in enumerate([EDITS, LabelEdits(added=["drum"]), LabelEdits(removed=["art"])], 1):

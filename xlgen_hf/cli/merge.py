@@ -23,6 +23,8 @@ def merge(
     from ..files.adapter_base import is_adapter
     from ..files.outputs import claim_folder, refuse_source
     from ..files.saving import local_model, replace_files
+    from ..files.training_report import read_report, write_report
+    from ..hub.local_cards import write_local_card
     from ..loading import load_model
     from .console import results
 
@@ -35,4 +37,7 @@ def merge(
         with replace_files(output_dir) as aside:
             merged.save_pretrained(aside)
             processor.save_pretrained(aside)
+            if report := read_report(folder):
+                write_report(aside, report)
+        write_local_card(output_dir)
     results().print(f"Model written to {output_dir}", markup=False, soft_wrap=True)

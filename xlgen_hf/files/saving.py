@@ -132,10 +132,9 @@ def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Pa
         HubError: if it is not a folder, and the Hub does not give it.
         ModelFolderError: if it is a file, or the folder holds an interrupted save of elsewhere.
     """
-    folder = Path(name)
+    folder, below = Path(name), str(options.pop("subfolder", None) or "")
     if folder.is_dir():
-        if options.get("subfolder"):
-            folder = folder / str(options.pop("subfolder"))
+        folder = folder / below
         if __package__ == "xlgen_hf.files":
             return current_folder(folder)
         return folder
@@ -146,7 +145,8 @@ def local_model(name: str | Path, options: dict[str, object], *parts: str) -> Pa
     of_hub, variant = hub_options(options), None if parts else variant_of(options)
     for key in (*HUB_OPTIONS, "_commit_hash"):
         options.pop(key, None)
-    return download(str(name), download_patterns(*parts, variant=variant), of_hub)
+    patterns = download_patterns(*parts, variant=variant)
+    return download(str(name), [str(PurePosixPath(below, one)) for one in patterns], of_hub) / below
 
 
 def plain_folder(folder: Path) -> Path:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from ..errors import ConfigurationError, HubError
+from ..errors import ConfigurationError, HubError, ModelFolderError
 from ..files.adapter_base import AdapterBase, base_of
 from ..files.model_folder import ADAPTER_CONFIG_FILE, MODEL_FILES, model_files
 from ..files.schema import read_object
@@ -24,7 +24,16 @@ from .card_pictures import PICTURES
 from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
 from .cards import BASE_TAG, CardFacts, adapter_card, base_card
 from .code import add_code, code_in_repository
-from .commits import Content, HubTarget, PushReport, fitting, hub_errors, prepare_repository, push_files
+from .commits import (
+    Content,
+    HubTarget,
+    PushReport,
+    check_patterns,
+    fitting,
+    hub_errors,
+    prepare_repository,
+    push_files,
+)
 
 __all__ = ["push_adapter", "push_model_files"]
 
@@ -45,7 +54,7 @@ def push_adapter(
 
     Args:
         folder: the adapter's folder.
-        target: the adapter's repository. The base goes to the branch of the same name, and is private where the
+        target: the adapter's repository. The base goes whole to the branch of the same name, and is private where the
             adapter is.
         base_repo_id: the base's repository; that of the adapter with `-base` after its name if None.
         facts: for the cards.
@@ -64,6 +73,7 @@ def push_adapter(
     files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=False), **pictures}
     base, pushed = base_of(folder), None
     if base.is_folder:
+        check_patterns(files, target)
         if not target.dry_run:  # what is wrong with the adapter's repository is told before anything goes up
             target = prepare_repository(target, "model")
         place = _base_target(target, base_repo_id)
@@ -96,11 +106,18 @@ def push_model_files(
         HubError: if the Hub refuses or cannot be reached.
     """
     local = folder / CARD_FILE
-    old = local.read_text(encoding="utf-8") if local.is_file() else None
+    old = _text_of(local) if local.is_file() else None
     return push_files(
         files, replace(target, message=target.message or message), "model",
         card=lambda there: merge_cards(card, there or old), owned=_model_and_code,
     )  # fmt: skip
+
+
+def _text_of(card: Path) -> str:
+    try:
+        return card.read_text(encoding="utf-8")
+    except UnicodeDecodeError as err:
+        raise ModelFolderError(f"{card} is not UTF-8 ({err}). Save it as UTF-8, then push again.") from err
 
 
 def _model_and_code(paths: Collection[str], read: Callable[[str], str]) -> Iterator[str]:
@@ -116,7 +133,9 @@ def _base_target(adapter: HubTarget, repo_id: str | None) -> HubTarget:
             f"base_repo_id={repo_id!r} is the adapter's own repository, and peft looks for a base elsewhere. Give "
             f"another one, or leave it out for {repo_id + _SUFFIX!r}."
         )
-    target = replace(adapter, repo_id=repo_id)
+    target = replace(
+        adapter, repo_id=repo_id, message=None, description=None, allow_patterns=None, ignore_patterns=None
+    )
     if adapter.dry_run:
         return target
     target = prepare_repository(target, "model")

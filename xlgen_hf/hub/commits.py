@@ -34,6 +34,7 @@ __all__ = [
     "PlannedFile",
     "PushReport",
     "TargetOptions",
+    "check_patterns",
     "fitting",
     "hub_errors",
     "prepare_repository",
@@ -202,16 +203,25 @@ def push_files(
     return PushReport(plan, url, info.oid, changed=info.oid != head)
 
 
+def check_patterns(files: Iterable[str], target: HubTarget) -> None:
+    """Refuse patterns of a target that leave none of some files.
+
+    Raises:
+        ConfigurationError: if they do.
+    """
+    if not list(target.chosen(sorted(files))):
+        raise ConfigurationError(
+            f"allow_patterns={target.allow_patterns!r} and ignore_patterns={target.ignore_patterns!r} leave none of "
+            f"the files {sorted(files)}."
+        )
+
+
 def _plan(files: Mapping[str, Content], target: HubTarget, repo_type: str) -> DryRunPlan:
     sizes = {
         path: len(content) if isinstance(content, bytes) else content.stat().st_size for path, content in files.items()
     }
+    check_patterns(sizes, target)
     planned = tuple(PlannedFile(path, sizes[path]) for path in target.chosen(sorted(sizes)))
-    if not planned:
-        raise ConfigurationError(
-            f"allow_patterns={target.allow_patterns!r} and ignore_patterns={target.ignore_patterns!r} leave none of "
-            f"the files {sorted(sizes)}."
-        )
     return DryRunPlan(target.repo_id, repo_type, target.revision or "main", bool(target.private), planned)
 
 
@@ -238,7 +248,7 @@ def prepare_repository(target: HubTarget, repo_type: str) -> HubTarget:
         return _prepare(HfApi(token=target.token), target, repo_type)
 
 
-def require_file(target: HubTarget, repo_type: str, names: Collection[str], advice: str) -> None:
+def require_file(target: HubTarget, repo_type: str, names: Collection[str], advice: str) -> set[str]:
     """Refuse a repository that holds none of some files, or does not exist.
 
     Args:
@@ -247,14 +257,19 @@ def require_file(target: HubTarget, repo_type: str, names: Collection[str], advi
         names: the files, one of which is needed.
         advice: what to do otherwise.
 
+    Returns:
+        Those of the files that it holds.
+
     Raises:
         HubError: if there is none of the files, or the Hub refuses or cannot be reached.
     """
     with hub_errors(target, repo_type):
         api = HfApi(token=target.token)
         known = api.list_repo_files(target.repo_id, repo_type=repo_type, revision=target.revision)
-    if not set(names) & set(known):
+    found = set(names) & set(known)
+    if not found:
         raise HubError(f"The {repo_type} {target.repo_id} holds none of {sorted(names)}. {advice}")
+    return found
 
 
 def _prepare(api: HfApi, target: HubTarget, repo_type: str) -> HubTarget:

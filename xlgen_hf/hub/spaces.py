@@ -51,7 +51,7 @@ def push_space(
         repo_id: `owner/name` of the Space.
         requirement: the line of `requirements.txt` that brings this package, such as `xlgen-hf[demo]==1.0`; by
             default the code of this package goes up with the page, and the file lists what that needs.
-        extras: extras of this package that the model needs besides those of the page, such as `lora` for an adapter.
+        extras: extras of this package that the model needs besides those of the page; `lora` is added for an adapter.
         license_id: licence of the page, as the Hub spells it.
         **target: further fields of [`HubTarget`].
 
@@ -67,7 +67,9 @@ def push_space(
         raise ConfigurationError(f"extras={list(extras)} belong into the requirement, as in 'xlgen-hf[demo,lora]'.")
     if not place.dry_run:
         there = HubTarget(model, token=place.token)
-        require_file(there, "model", (CONFIG_FILE, ADAPTER_CONFIG_FILE), "Push the model first.")
+        found = require_file(there, "model", (CONFIG_FILE, ADAPTER_CONFIG_FILE), "Push the model first.")
+        if ADAPTER_CONFIG_FILE in found and requirement is None:
+            extras = [*extras, "lora"]
     name = model.rpartition("/")[2]
     needed = [requirement] if requirement is not None else _requirements({*_EXTRAS, *extras})
     files: dict[str, Content] = {

@@ -59,6 +59,7 @@ class LabelChange:
     def with_names(cls, space: LabelSpace, names: Iterable[str]) -> LabelChange:
         """Further names, which no training document has, after the present ones; those that are labels count once."""
         after = space.extended(names)
+        after.report_ambiguous_names(after.names[len(space) :])
         new = np.full(len(after) - len(space), _NONE, dtype=np.int64)
         return cls(space, after, np.arange(len(space)), np.concatenate([np.arange(len(space)), new]))
 
@@ -73,6 +74,11 @@ class LabelChange:
         """Whether names, ids and counts stay as they are."""
         same = self.before.names == self.after.names and np.array_equal(self.before.counts, self.after.counts)
         return same and np.array_equal(self.target, np.arange(len(self.before)))
+
+    def report_ambiguous_names(self) -> None:
+        """Log new names, also of renamed labels, from which only case or white space tells another label apart."""
+        new = [name for name, before in zip(self.after.names, self.named_before.tolist(), strict=True) if before < 0]
+        self.after.report_ambiguous_names(new)
 
     @cached_property
     def merged(self) -> np.ndarray:
@@ -205,6 +211,7 @@ def split_pair(text: str, option: str, is_known: Callable[[str], bool], *, both_
     """`OLD=NEW`, or a JSON list of both, -> both.
 
     Names and ids may hold the sign themselves: of several ways to read the text, the one in which OLD is known counts.
+    White space around a name goes, unless a label is called so; that of a JSON list stays.
 
     Args:
         text: what was given.
@@ -223,6 +230,7 @@ def split_pair(text: str, option: str, is_known: Callable[[str], bool], *, both_
     pairs = [(old, new) for old, new in splits if old.strip() and new.strip()]
     if not pairs:
         raise LabelSpaceError(f"{option} {text!r}: give a label, the sign = and a name, such as 'cats=cat'.")
+    pairs = [(_without_space(old, is_known), _without_space(new, is_known)) for old, new in pairs]
     if len(pairs) == 1:
         return pairs[0]
     fitting = [(old, new) for old, new in pairs if is_known(old) and (not both_known or is_known(new))]
@@ -232,6 +240,10 @@ def split_pair(text: str, option: str, is_known: Callable[[str], bool], *, both_
     why = f"several ways to read it fit: {read}" if fitting else f"the model has no such label, read as {read}"
     example = json.dumps((fitting or pairs)[0], ensure_ascii=False)
     raise LabelSpaceError(f"{option} {text!r}: {why}. Write both as a JSON list to be clear: {option} '{example}'.")
+
+
+def _without_space(name: str, is_known: Callable[[str], bool]) -> str:
+    return name if is_known(name) else name.strip()
 
 
 def _json_pair(text: str) -> tuple[str, str] | None:

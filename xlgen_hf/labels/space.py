@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
@@ -283,9 +283,15 @@ class LabelSpace:
             groups.setdefault(normalize_name(name), []).append(name)
         return [tuple(group) for group in groups.values() if len(group) > 1]
 
-    def report_ambiguous_names(self) -> None:
-        """Log names that only case, width or white space tells apart: most often one label spelled in two ways."""
-        groups = self.ambiguous_names()
+    def report_ambiguous_names(self, new: Collection[str] | None = None) -> None:
+        """Log names that only case, width or white space tells apart: most often one label spelled in two ways.
+
+        Args:
+            new: the names that are looked at, each with those like it; all if None.
+        """
+        groups = self.ambiguous_names() if new is None or len(new) else []
+        if new is not None:
+            groups = [group for group in groups if not set(new).isdisjoint(group)]
         if groups:
             logger.warning(
                 "Label names that differ only in case, Unicode form, white space or invisible characters stay "

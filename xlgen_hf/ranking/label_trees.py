@@ -233,7 +233,8 @@ class LabelTrees:
                 f"{folder}: the trees rank more columns than the {len(tensors['labels'])} labels in {_TENSORS_FILE}; "
                 "they are of different trainings. Make them again."
             )
-        added = tensors.get("added", np.zeros(0, dtype=np.int64))
+        # An earlier version counted a new label as one that came later after it was merged with a trained one, too.
+        added = np.setdiff1d(tensors.get("added", np.zeros(0, dtype=np.int64)), tensors["labels"])
         return cls(settings, vectorizer, tensors["labels"], trees, given["beam_size"], added)
 
 

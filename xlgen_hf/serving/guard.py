@@ -94,7 +94,11 @@ class Guard:
             log_error(err)
             if not sending.status:
                 await problem(500, "Something went wrong; the log of the server says where.")(scope, receive, sending)
-        seconds, route, status = monotonic() - begin, _route_of(scope), sending.status or _LEFT
+        finally:
+            self._count(scope, sending, monotonic() - begin)
+
+    def _count(self, scope: Scope, sending: _Sending, seconds: float) -> None:
+        route, status = _route_of(scope), sending.status or _LEFT
         self._metrics.answered(route, status, seconds)
         logger.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
 
@@ -135,6 +139,8 @@ class Guard:
         try:
             await asyncio.wait_for(answer(), self._settings.timeout)
         except asyncio.TimeoutError as err:
+            if send.whole:  # the time ran out between the last byte and the end of the work
+                return
             told = f"No answer within {self._settings.timeout:g} s; send fewer or shorter texts, or try again later."
             raise HTTPException(503, told, {"Retry-After": "1"}) from err
 
@@ -158,15 +164,22 @@ class Guard:
 
 
 class _Sending:
-    """Sends an answer, and keeps its status; 0 before it begins."""
+    """Sends an answer.
+
+    Attributes:
+        status: its status; 0 before it begins.
+        whole: whether all of it was sent.
+    """
 
     def __init__(self, send: Send) -> None:
         self._send = send
         self.status = 0
+        self.whole = False
 
     async def __call__(self, message: Message) -> None:
         self.status = message.get("status", self.status)
         await self._send(message)
+        self.whole |= message["type"] == "http.response.body" and not message.get("more_body", False)
 
 
 async def _unless_left(answer: Awaitable[None], receive: Receive, send: _Sending) -> None:

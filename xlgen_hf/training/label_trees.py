@@ -15,6 +15,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from sklearn.datasets import dump_svmlight_file
 
+from ..encoders.threads import told_threads
 from ..errors import ConfigurationError, MissingExtraError
 from ..labels.space import LabelSpace
 from ..ranking.label_trees import LabelTrees, TfidfSettings, load_trees, quiet_omikuji
@@ -108,8 +109,8 @@ def fit_label_trees(
 
 
 def default_threads() -> int:
-    """What the environment variable `OMP_NUM_THREADS` says, or all cores."""
-    return int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
+    """What the environment variable `OMP_NUM_THREADS` says (the first number of a list), or all cores."""
+    return told_threads() or os.cpu_count() or 1
 
 
 def train_trees(features: csr_matrix, targets: csr_matrix, trees: TreeSettings, folder: Path, threads: int) -> None:

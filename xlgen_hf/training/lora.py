@@ -154,7 +154,8 @@ def add_lora(
     Args:
         model: the model, as [`XLGenForConditionalGeneration.from_backbone`] made it.
         processor: its processor.
-        base_dir: folder of the base; a base of the same kind that is there already is taken instead of `model`.
+        base_dir: folder of the base; a base of the same checkpoint and settings that is there already is taken instead
+            of `model`.
         r: see [`lora_config`].
         alpha: see [`lora_config`].
         dropout: see [`lora_config`].
@@ -201,6 +202,8 @@ def _check_same_base(
     shapes = ({name: tuple(p.shape) for name, p in one.named_parameters()} for one in (found, wanted))
     if next(shapes) != next(shapes):
         different.append("backbone")
+    elif not _same_pretraining(found, wanted):
+        different.append("pretrained weights")
     if XLGenProcessor.from_pretrained(base_dir).label_space.names != processor.label_space.names:
         different.append("labels")
     if different:
@@ -208,6 +211,14 @@ def _check_same_base(
             f"{base_dir} holds the base of an adapter that differs in {different}. Choose another output folder, or "
             "remove that one to start from scratch."
         )
+
+
+def _same_pretraining(one: XLGenForConditionalGeneration, other: XLGenForConditionalGeneration) -> bool:
+    """Whether the linear layers that pretraining has seen have the same weights; others may have drawn new ones."""
+    return all(
+        torch.equal(one.get_submodule(name).weight.cpu(), other.get_submodule(name).weight.cpu().float())
+        for name in _adapted_layers(other)
+    )
 
 
 def save_settings(model: XLGenForConditionalGeneration, folder: str | Path) -> None:

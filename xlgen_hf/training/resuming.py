@@ -22,7 +22,7 @@ from transformers import (
 )
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import ExportableState
-from transformers.trainer_utils import IntervalStrategy, TrainOutput
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy, TrainOutput
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
 from ..files.schema import Fields, integer, number, optional
@@ -154,11 +154,6 @@ class ResumableTrainer(Trainer):
             )
         return checkpoint
 
-    def planned_steps(self) -> int:
-        """The number of optimizer steps of the whole training."""
-        steps: int = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
-        return steps
-
     def _init_training_state(self, max_steps: int, *args: object, **kwargs: object) -> tuple[int, int]:
         with _steps_for_fractions(self.args, max_steps):
             start: tuple[int, int] = super()._init_training_state(max_steps, *args, **kwargs)
@@ -182,8 +177,9 @@ class ResumableTrainer(Trainer):
         """
         self._load_rng_state(str(checkpoint.folder))  # which the checkpoint keeps; an evaluation draws no numbers
         metrics = self._evaluate(None, None)
-        self._determine_best_metric(metrics=metrics, trial=None)
-        if self.args.eval_strategy == self.args.save_strategy:
+        is_best = self._determine_best_metric(metrics=metrics, trial=None)
+        saves = self.args.save_strategy
+        if is_best if saves == SaveStrategy.BEST else saves == self.args.eval_strategy:
             self.save_now()
 
     # ------------------------------------------------------------------------------------------------ saving

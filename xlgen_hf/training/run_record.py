@@ -56,9 +56,12 @@ _FOLDERS = ("retriever", "clusters", "start_from", "backbone", "encoder")  # set
 _SELDOM_SET = (
     "adam_beta1", "adam_beta2", "adam_epsilon", "lr_scheduler_kwargs", "optim_args", "data_seed",
     "dataloader_drop_last", "train_sampling_strategy", "neftune_noise_alpha", "generation_num_beams",
-    "fp16_full_eval", "bf16_full_eval", "load_best_model_at_end",
+    "fp16_full_eval", "bf16_full_eval", "load_best_model_at_end", "ignore_data_skip",
 )  # fmt: skip
-_OF_THE_BEST = ("eval_strategy", "eval_steps", "metric_for_best_model", "greater_is_better")
+_OF_THE_BEST = (
+    "eval_strategy", "eval_steps", "eval_delay", "save_strategy", "save_steps", "metric_for_best_model",
+    "greater_is_better",
+)  # fmt: skip
 
 Record: TypeAlias = "dict[str, dict[str, JSON]]"
 

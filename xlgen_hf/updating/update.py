@@ -226,6 +226,7 @@ def _apply(
         edits = replace(edits, added=[*edits.added, *rows.new])
         change = edits.change(space, documents)
     changes = _label_numbers(edits, change)
+    change.report_ambiguous_names()
     if not change.is_nothing:
         parts.relabel(change)
         parts.vocabulary = vocabulary
@@ -303,7 +304,7 @@ def _label_numbers(edits: LabelEdits, change: LabelChange) -> dict[str, JSON]:
     return {
         "renamed": [list(pair) for pair in edits.renamed],
         "merged": [list(pair) for pair in edits.merged],
-        "removed": list(edits.removed),
+        "removed": list(dict.fromkeys(edits.removed)),
         "added": [name for name in dict.fromkeys(edits.added) if name not in known],
     }
 
