@@ -239,6 +239,8 @@ def test_too_many_requests_at_once(serve, gate):
     assert client.get("/health").status_code == 200
     gate.open.set()
     assert posts.wait()["music"].status_code == 200
+    counted = client.get("/metrics").text  # what is refused counts for the route that it would have had
+    assert 'xlgen_requests_total{path="/v1/predict",status="429"} 1.0' in counted and 'path="other"' not in counted
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -134,6 +134,7 @@ def test_scores_that_cannot_be(client):
         ({"text": "a", "candidates": ["zebra"]}, "'zebra' is none of the 10 labels"),
         ({"text": "a", "candidates": ["art"] * 101}, "A text has 101 candidates; at most 100"),
         ({"text": "a"}, "candidates: Field required"),
+        ({"text": "a", "candidates": ["art", ["music"]]}, "candidates.1: Input should be a valid string"),
     ]
     for body, told in wrong:
         answer = client.post("/v1/score", json=body)

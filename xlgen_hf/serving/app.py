@@ -40,7 +40,8 @@ def create_app(service: Service, *, api_keys: Sequence[str] = (), allow_origins:
     app.include_router(native.router)
     app.include_router(annif.router)
     add_error_handlers(app)
-    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, api_keys=api_keys)
+    routes = [*native.router.routes, *annif.router.routes]
+    app.add_middleware(Guard, settings=service.settings, metrics=service.metrics, api_keys=api_keys, routes=routes)
     if allow_origins:  # around the guard, so that scripts may read what it refuses
         app.add_middleware(
             CORSMiddleware,

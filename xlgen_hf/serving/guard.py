@@ -17,6 +17,7 @@ from time import monotonic
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ConfigurationError
@@ -66,12 +67,20 @@ class Guard:
         settings: limits.
         metrics: where requests are counted.
         api_keys: the keys, of which a request must carry one; none is needed if there are none.
+        routes: those of the application.
     """
 
     def __init__(
-        self, app: ASGIApp, *, settings: ServingSettings, metrics: Metrics, api_keys: Sequence[str] = ()
+        self,
+        app: ASGIApp,
+        *,
+        settings: ServingSettings,
+        metrics: Metrics,
+        api_keys: Sequence[str] = (),
+        routes: Sequence[BaseRoute] = (),
     ) -> None:
         self._app = app
+        self._routes = routes
         self._settings = settings
         self._metrics = metrics
         self._keys = [key.encode() for key in api_keys]
@@ -98,7 +107,7 @@ class Guard:
             self._count(scope, sending, monotonic() - begin)
 
     def _count(self, scope: Scope, sending: _Sending, seconds: float) -> None:
-        route, status = _route_of(scope), sending.status or _LEFT
+        route, status = _route_of(scope, self._routes), sending.status or _LEFT
         self._metrics.answered(route, status, seconds)
         logger.info("%s %s %d %.0f ms", scope["method"], route, status, 1000 * seconds)
 
@@ -212,9 +221,13 @@ def _replay(body: bytes) -> Receive:
     return replayed
 
 
-def _route_of(scope: Scope) -> str:
-    """The path as the route declares it, so that nothing that clients write is logged or counted."""
-    return str(getattr(scope.get("route"), "path", "other"))
+def _route_of(scope: Scope, routes: Sequence[BaseRoute]) -> str:
+    """The path as the route declares it, so that nothing that clients write is logged or counted.
+
+    What is refused before it has a route, such as one of too many requests, counts for the one that it would have had.
+    """
+    found = scope.get("route") or next((one for one in routes if one.matches(scope)[0] is Match.FULL), None)
+    return str(getattr(found, "path", "other"))
 
 
 def log_error(err: Exception) -> None:

@@ -61,6 +61,7 @@ def _wrong(request: Request) -> int:
 def _told(fault: Mapping[str, object]) -> str:
     """A fault without the value, which may be a text."""
     place = fault.get("loc")
-    words = [str(part) for part in place[1:]] if isinstance(place, tuple) else []
+    parts = [str(part) for part in place[1:]] if isinstance(place, tuple) else []
+    words = [part for part in parts if part.isdecimal() or part.isidentifier()]  # not the types of a union
     message = str(fault.get("msg")).replace("a valid tuple", "a valid list")  # as JSON calls it
     return f"{'.'.join(words) or 'body'}: {message}"
