@@ -9,6 +9,7 @@ from datasets import Dataset
 
 from xlgen_hf import RowOptions
 from xlgen_hf.cli.main import main
+from xlgen_hf.data.predictions import write_predictions
 from xlgen_hf.errors import ConfigurationError, DataError
 from xlgen_hf.evaluation.evaluate import run_evaluate
 from xlgen_hf.evaluation.scoring import score_labels
@@ -358,6 +359,18 @@ def test_predictions_are_matched_by_id(tmp_path, grouped):
     found = run_evaluate(**grouped, rows=RowOptions(id_column="id"))
     assert found["micro_f1"] == expected["micro_f1"]
     assert found["macro_f1"] == expected["macro_f1"]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
+def test_rows_in_another_order_are_reported(tmp_path, grouped, caplog, suffix):
+    """Without --id-column the order counts, and wrong scores would look like a weak model."""
+    rows = [{"id": str(number), "labels": labels} for number, labels in enumerate(PREDICTIONS, 1)]
+    for order, told in ((rows, False), (rows[::-1], True)):
+        caplog.clear()
+        grouped["predictions"] = tmp_path / f"predictions{suffix}"
+        write_predictions(grouped["predictions"], order)
+        run_evaluate(**grouped)
+        assert ("row 1 is called 4 here and 1 in" in caplog.text) == told == ("Add --id-column id" in caplog.text)
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from datasets import Dataset
 
+from ..data.blocks import Block
+from ..data.formats import read_file
 from ..data.label_lists import column_batches
 from ..data.options import RowOptions
 from ..data.predictions import Predictions, read_predictions
 from ..data.rows import RowSource, load_rows
 from ..data.suspicion import id_suspicions, label_counts, log_suspicions, look_alike_suspicions
+from ..data.values import to_list
+from ..data.vocabulary_fields import ID_FIELDS
 from ..data.vocabulary_files import vocabulary_of
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
@@ -210,6 +214,8 @@ def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Pr
         given = replace(given, labels=_labels_of_concepts(given, vocabulary), concepts=None)
     if true.ids is not None:
         given = _in_order(given, true.ids, predictions, true.name)
+    else:
+        _warn_of_another_order(predictions, true.name, rows)
     if len(given.labels) != len(true.labels):
         message = f"{len(given.labels)} predictions for the {len(true.labels)} rows of {true.name}"
         raise DataError(f"{message}; give one for each row.", file=predictions)
@@ -223,6 +229,29 @@ def _matched(predictions: str | Path, true: _References, rows: RowOptions) -> Pr
             len(given.labels),
         )
     return given
+
+
+def _warn_of_another_order(predictions: str | Path, references: str | Path, rows: RowOptions) -> None:
+    """Report rows that are matched by their order although both files call them differently; the first block tells."""
+    paths = [Path(one) for one in (predictions, references)]
+    if not all(path.is_file() for path in paths):
+        return
+    first, second = ({} if block is None else block.columns for block in (_first_block(path, rows) for path in paths))
+    for name in ID_FIELDS:
+        ids = [list(map(str, to_list(of_file.get(name, ())))) for of_file in (first, second)]
+        row = next((row for row, (one, other) in enumerate(zip(*ids, strict=False)) if one != other), None)
+        if row is not None:
+            logger.warning(
+                "%s: the order of the rows counts, and row %d is called %s here and %s in %s. Add --id-column %s to "
+                "match rows by what they are called.",
+                predictions, row + 1, ids[0][row], ids[1][row], references, name,
+            )  # fmt: skip
+            return
+
+
+def _first_block(path: Path, rows: RowOptions) -> Block | None:
+    options = rows.changed(text_column=rows.labels, keep_columns=ID_FIELDS, layout="rows")
+    return next(iter(read_file(path, options)), None)
 
 
 def _labels_of_concepts(given: Predictions, vocabulary: Vocabulary) -> list[list[str]]:
