@@ -19,9 +19,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn, TypeAlias
 
 from ..errors import DataError
 from ..files.serialization import JSON
@@ -53,6 +54,8 @@ _SPARSE_TEXTS = ("raw_data/{}.raw.txt", "{}_X.txt", "{}.raw.txt")
 _SPARSE_NAMES = ("raw_data/label.raw.txt", "Y.txt", "label.raw.txt")
 _SAVED = ("dataset_dict.json", "state.json")
 
+_Reader: TypeAlias = "Callable[[], Iterator[Block]]"
+
 
 def split_file_names(folder: Path) -> list[str]:
     """Names of the files in a folder that are read as splits of a data set; none if there is no folder."""
@@ -78,9 +81,15 @@ def choose_split(available: Sequence[str], wanted: str | None, source: str) -> s
         )
     if wanted in available:
         return wanted
-    for name in available:
-        if standard_split(name) == standard_split(wanted):
-            return name
+    named = [name for name in available if standard_split(name) == standard_split(wanted)]
+    if len(named) > 1:
+        raise DataError(
+            f"Several splits could be {wanted!r}: {shown_names(named)}. Name one, split={named[0]!r}, or write it to "
+            f"a file: `xlgen convert {source} rows.jsonl --source-split {named[0]}`.",
+            file=source,
+        )
+    if named:
+        return named[0]
     advice = (
         f" `xlgen convert {source} rows.jsonl` writes the rows of one split into a file."
         if len(available) == 1
@@ -118,6 +127,27 @@ def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
+def _one_each(found: Iterable[tuple[str, Path, _Reader]], folder: Path) -> Splits:
+    """The splits of what a layout finds: the split, the file or folder with its labels or rows, and what reads it.
+
+    Raises:
+        DataError: if there are two of these for a split, of which one would be left out.
+    """
+    splits: Splits = {}
+    sources: dict[str, Path] = {}
+    for split, source, read in found:
+        if sources.setdefault(split, source) != source:
+            _refuse_several(split, [sources[split], source], folder)
+        splits[split] = read
+    return splits
+
+
+def _refuse_several(split: str, paths: Sequence[Path], folder: Path) -> NoReturn:
+    names = [str(path.relative_to(folder)) for path in paths]
+    what = "folders" if paths[0].is_dir() else "files"
+    raise DataError(f"Several {what} could be the split {split!r}: {names}. Keep one.", file=folder)
+
+
 def _saved_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     if _first_file(folder, _SAVED) is None:
         return {}
@@ -131,11 +161,13 @@ def _document_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     """Annif's folders of documents: one, or one for each split."""
     if document_files(folder):
         return {"train": partial(read_documents, folder, options)}
-    found: Splits = {}
-    for below in sorted(folder.iterdir()):
-        if below.name.lower() in _ALIASES and below.is_dir() and document_files(below):
-            found[_ALIASES[below.name.lower()]] = partial(read_documents, below, options)
-    return found
+    named = (below for below in sorted(folder.iterdir()) if below.name.lower() in _ALIASES and below.is_dir())
+    found = (
+        (_ALIASES[below.name.lower()], below, partial(read_documents, below, options))
+        for below in named
+        if document_files(below)
+    )
+    return _one_each(found, folder)
 
 
 # ---------------------------------------------------------------------------------------------------- files of splits
@@ -150,8 +182,7 @@ def _split_files(folder: Path, options: RowOptions, _: bool) -> Splits:
                 found.setdefault(_ALIASES[match[1].lower()], []).append(path)
     for split, paths in found.items():
         if len(paths) > 1 and not all("-of-" in path.name for path in paths):
-            names = [str(path.relative_to(folder)) for path in paths]
-            raise DataError(f"Several files could be the split {split!r}: {names}. Keep one.", file=folder)
+            _refuse_several(split, paths, folder)
     return {split: partial(_read_all, paths, options) for split, paths in found.items()}
 
 
@@ -163,14 +194,15 @@ def _read_all(paths: Sequence[Path], options: RowOptions) -> Iterator[Block]:
 
 
 def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) -> Splits:
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         labels = folder / f"{alias}_labels.txt"
         if texts is not None and (labels.is_file() or not require_labels):
             names = partial(_spoken_labels, labels, options.label_separator) if labels.is_file() else None
-            splits[split] = partial(_paired, texts, names, labels, options)
-    return splits
+            source = labels if labels.is_file() else texts
+            found.append((split, source, partial(_paired, texts, names, labels, options)))
+    return _one_each(found, folder)
 
 
 def _spoken_labels(labels: Path, separator: str | None) -> Iterator[list[str]]:
@@ -209,21 +241,21 @@ def _paired(
 def _matrix_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     """PECOS and X-Transformer: a matrix of scipy."""
     names = _first_file(folder, _MATRIX_NAMES)
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         short = SPLIT_NAMES[split][-1] if split != "validation" else alias
         matrix = _first_file(folder, [f"Y.{alias}.npz", f"Y.{short}.npz"])
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         if names is not None and matrix is not None and texts is not None:
             labels = partial(_named_labels, partial(read_label_matrix, matrix), names)
-            splits[split] = partial(_paired, texts, labels, matrix, options)
-    return splits
+            found.append((split, matrix, partial(_paired, texts, labels, matrix, options)))
+    return _one_each(found, folder)
 
 
 def _sparse_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     """The Extreme Classification Repository: a matrix as text, or one of scipy under the same name."""
     names = _first_file(folder, _SPARSE_NAMES)
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         matrix = _first_file(folder, [f"{alias}_X_Y.txt", f"{alias}_X_Y.npz"])
         others = (name for name in _ALIASES if _ALIASES[name] == split)
@@ -231,8 +263,8 @@ def _sparse_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
         if names is not None and matrix is not None and texts is not None:
             read = read_label_matrix if matrix.suffix == ".npz" else read_sparse_text
             labels = partial(_named_labels, partial(read, matrix), names)
-            splits[split] = partial(_paired, texts, labels, matrix, options)
-    return splits
+            found.append((split, matrix, partial(_paired, texts, labels, matrix, options)))
+    return _one_each(found, folder)
 
 
 def _named_labels(read: Callable[[int, Path], Iterator[list[int]]], names_file: Path) -> Iterator[list[str]]:
@@ -253,12 +285,12 @@ def _lf_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     labels = _first_file(folder, _LF_LABELS)
     if labels is None:
         return {}
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         documents = _first_file(folder, [f"{alias}.json.gz", f"{alias}.json"])
         if documents is not None:
-            splits[split] = partial(_read_lf, documents, labels)
-    return splits
+            found.append((split, documents, partial(_read_lf, documents, labels)))
+    return _one_each(found, folder)
 
 
 def _read_lf(documents: Path, labels: Path) -> Iterator[Block]:
