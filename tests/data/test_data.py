@@ -251,6 +251,18 @@ def test_lf_folder(tmp_path):
         load_rows(tmp_path)
 
 
+def test_null_is_no_text_in_an_lf_folder(tmp_path):
+    write(tmp_path / "lbl.json", '{"title": null}\n{"title": "cats"}\n')
+    write(tmp_path / "trn.json", '{"uid": null, "title": "A", "content": null, "target_ind": [1]}\n')
+    assert load_rows(tmp_path, id_column="id").to_list() == [{"text": "A", "labels": ["cats"], "id": ""}]
+    write(tmp_path / "trn.json", '{"title": "A", "target_ind": [1]}\n{"title": "B", "target_ind": [0]}\n')
+    with pytest.raises(DataError, match=r"row 2: There is a label without visible text"):
+        load_rows(tmp_path)
+    write(tmp_path / "lbl.json", '{"title": "dogs"}\n{"title": {"en": "cats"}}\n')
+    with pytest.raises(DataError, match=r"lbl\.json, row 2: 'title' is \{'en': 'cats'\}; a text is expected"):
+        load_rows(tmp_path)
+
+
 def test_folder_that_nothing_is_known_of(tmp_path):
     write(tmp_path / "notes.txt", "")
     with pytest.raises(DataError, match=r"none of the known layouts; it holds \['notes.txt'\]"):

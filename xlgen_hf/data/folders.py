@@ -34,6 +34,7 @@ from .label_matrices import read_label_matrix, read_sparse_text
 from .options import RowOptions, shown_names
 from .tables import dataset_blocks, saved_splits
 from .text_files import iter_lines, line_list
+from .values import shown
 
 __all__ = ["SPLIT_NAMES", "choose_split", "folder_splits", "split_file_names", "standard_split"]
 
@@ -294,13 +295,26 @@ def _lf_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
 
 
 def _read_lf(documents: Path, labels: Path) -> Iterator[Block]:
-    given = [str(row.get("title", "")) for _, row in _json_objects(labels)]
+    given = [_lf_text(row, "title", labels, number) for number, row in _json_objects(labels)]
     names = distinct_names([str(number) for number in range(len(given))], given, labels)
     for part in batches(_json_objects(documents)):
         label_column = [_lf_labels(row, names, documents, number, labels) for number, row in part]
-        texts = [" ".join(str(one) for one in (row.get("title"), row.get("content")) if one) for _, row in part]
-        columns = {"text": texts, "labels": label_column, "id": [str(row.get("uid", "")) for _, row in part]}
+        titles, contents, ids = (
+            [_lf_text(row, field, documents, number) for number, row in part] for field in ("title", "content", "uid")
+        )
+        texts = [" ".join(filter(None, both)) for both in zip(titles, contents, strict=True)]
+        columns = {"text": texts, "labels": label_column, "id": ids}
         yield Block(str(documents), [number for number, _ in part], columns, ready=True)
+
+
+def _lf_text(row: Mapping[str, JSON], field: str, file: Path, number: int) -> str:
+    """A field of text, or a number as text; nothing where it is missing or null."""
+    value = row.get(field)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"{field!r} is {shown(value)}; a text is expected.", file=file, row=number)
+    return str(value)
 
 
 def _lf_labels(row: Mapping[str, JSON], names: Sequence[str], file: Path, number: int, labels: Path) -> list[str]:

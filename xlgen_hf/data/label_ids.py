@@ -12,6 +12,7 @@ from ..errors import DataError
 from ..labels.concepts import short_id
 from .delimited import DelimitedFile
 from .text_files import iter_lines, line_list
+from .values import shown
 
 __all__ = ["clean_id", "distinct_names", "read_label_ids"]
 
@@ -142,9 +143,12 @@ def _json_pairs(path: Path) -> list[tuple[str, str]]:
         pairs = [(value, key) if numbered else (key, value) for key, value in content.items()]
     else:
         pairs = []
-    wrong = next((name for _, name in pairs if not isinstance(name, str)), None)
-    if not pairs or wrong is not None:
-        raise DataError("A JSON object id -> name, or a list of names, is expected.", file=path)
+    expected = "A JSON object id -> name, or a list of names, is expected"
+    if not pairs:
+        raise DataError(f"{expected}.", file=path)
+    for label_id, name in pairs:
+        if not isinstance(name, str):
+            raise DataError(f"{expected}; the name of the id {label_id!r} is {shown(name)}.", file=path)
     return [(str(label_id), str(name)) for label_id, name in pairs]
 
 
