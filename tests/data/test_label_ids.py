@@ -32,3 +32,25 @@ def test_names_by_number_and_numbers_by_name(tmp_path):
     for content in ("[]", "{}", "5"):
         with pytest.raises(DataError, match=r"A JSON object id -> name, or a list of names, is expected\."):
             read_label_ids(write(tmp_path / "names.json", content))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("id,label\n1,cats\n2,dogs\n", {"1": "cats", "2": "dogs"}),
+        ("1,cats\n2,title\n", {"1": "cats", "2": "title"}),
+        ("1,name\n2,label\n", {"1": "name", "2": "label"}),
+        ("uri,Bezeichnung\nurn:1,cats\n", {"urn:1": "cats"}),
+        ("id,notation,label_en\n1,5.7,cats\n", {"1": "cats"}),
+    ],
+)
+def test_headers_of_tables(tmp_path, content, expected):
+    assert read_label_ids(write(tmp_path / "names.csv", content)) == expected
+
+
+@pytest.mark.parametrize(
+    "content", ["code,name\n1,cats\n", "label_id,label\n1,cats\n", "name,id\ncats,1\n", "Nummer;Title\n1;cats\n"]
+)
+def test_a_header_is_no_label(tmp_path, content):
+    with pytest.raises(DataError, match=r"names\.csv, row 1: The row looks like a header, .* whose column of ids is"):
+        read_label_ids(write(tmp_path / "names.csv", content))
