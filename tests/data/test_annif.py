@@ -55,6 +55,21 @@ def test_documents_with_key_files(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings_of_documents(tmp_path, encoding):
+    (tmp_path / "1.txt").write_bytes("Hello dear world\r\nand all".encode(encoding))
+    (tmp_path / "1.key").write_bytes("greetings\n".encode(encoding))
+    (tmp_path / "2.txt").write_bytes(b"a zero \0 in a text\n")
+    (tmp_path / "3.txt").write_bytes(b"Hello \xff")
+    with pytest.raises(DataError, match=r"3\.txt, row 1: The file is not UTF-8: byte 6 is 0xff"):
+        load_rows(tmp_path)
+    (tmp_path / "3.txt").unlink()
+    assert load_rows(tmp_path).to_list() == [
+        {"text": "Hello dear world\r\nand all", "labels": ["greetings"]},
+        {"text": "a zero \0 in a text\n", "labels": []},
+    ]
+
+
 def test_documents_with_tables_of_subjects(tmp_path):
     write(tmp_path / "train" / "a.txt", "Orbits")
     write(tmp_path / "train" / "a.tsv", "<http://ex.org/c1>\tmercury\n<http://ex.org/c3>\tplanets\n")

@@ -13,6 +13,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -141,10 +142,10 @@ def _read_text(path: Path, options: RowOptions) -> str:
         return "".join(line for _, line in iter_lines(path, options.encoding))
     with open_binary(path) as file:
         content = file.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return "".join(line for _, line in iter_lines(path))  # names the place, or reads UTF-16
+    if b"\0" not in content:  # which UTF-16 has in Latin letters, and UTF-8 can decode
+        with suppress(UnicodeDecodeError):
+            return content.decode("utf-8-sig")
+    return "".join(line for _, line in iter_lines(path))  # names the place, or reads UTF-16
 
 
 def _subject_lines(path: Path, options: RowOptions) -> Iterator[tuple[str, str]]:
