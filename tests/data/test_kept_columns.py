@@ -7,6 +7,7 @@ import json
 from decimal import Decimal
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from xlgen_hf import load_rows
@@ -106,3 +107,32 @@ def test_fractions_after_a_number_of_many_digits(in_blocks):
     """Where the number's block is read already, the column is named, and the number."""
     with pytest.raises(DataError, match=rf"the given rows: The columns \['kept'\] cannot be kept: .*{LONG}.*strings"):
         kept(with_values(LONG, LONG, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("values", "value"), [([["u"], ["v"]], r"\['u'\]"), ([None, {"a": 1}], r"\{'a': 1\}"), ([[], []], r"\[\]")]
+)
+def test_lists_and_objects_identify_no_row(values, value):
+    row = 2 if values[0] is None else 1
+    message = rf"row {row}: The column 'kept' cannot identify the rows: it holds {value}, .* --id-column \(id_column="
+    for layout in ("auto", "long"):
+        with pytest.raises(DataError, match=message):
+            load_rows(with_values(*values), id_column="kept", layout=layout)
+    assert load_rows(with_values(*values), keep_columns="kept")["kept"][:] == values
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([None, [("k", "v")]], pa.map_(pa.string(), pa.string())),
+        pa.array([None, ["x"]], pa.list_view(pa.string())),
+        pa.array([None, None], pa.month_day_nano_interval()),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_columns_that_no_data_set_has(array):
+    table = pa.table({"text": ["x", "y"], "labels": [["a"], ["b"]], "kept": array})
+    for options in ({"keep_columns": "kept"}, {"id_column": "kept"}):
+        with pytest.raises(DataError, match=r"row [12]: The column 'kept' cannot be kept: a data set has no columns"):
+            load_rows(table, **options)
+    assert load_rows(table).num_rows == 2

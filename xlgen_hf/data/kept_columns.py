@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import NoReturn
 
 import pyarrow as pa
+from datasets import Features
 
 from ..errors import DataError
 from .blocks import Block, Column
@@ -16,7 +17,9 @@ __all__ = ["final_schema", "kept_array", "widened"]
 _REFUSALS = (pa.ArrowException, ValueError, TypeError, OverflowError)  # what Arrow raises for values that do not fit
 
 
-def kept_array(block: Block, name: str, column: Column, before: pa.DataType | None) -> pa.Array:
+def kept_array(
+    block: Block, name: str, column: Column, before: pa.DataType | None, *, is_id: bool = False
+) -> pa.Array:
     """A kept column of a block as an array of a type that also holds the values of the blocks before.
 
     Args:
@@ -24,15 +27,19 @@ def kept_array(block: Block, name: str, column: Column, before: pa.DataType | No
         name: the column's name in the source.
         column: its values; None for a missing one.
         before: the type of the blocks before; None for the first.
+        is_id: whether it identifies the rows.
 
     Raises:
-        DataError: if a value does not fit to those before it; names the row.
+        DataError: if a value does not fit to those before it, or is none that a data set, or an id, can be; names the
+            row.
     """
     before = pa.null() if before is None else before
     array = column if isinstance(column, pa.Array) else _inferred(column)
     kind = None if array is None else _common_type(before, array.type)
     if array is None or kind is None:
         _fail(block, name, to_list(column), before)
+    if kind != before:
+        _check_kind(block, name, array, kind, is_id=is_id)
     if array.type == kind:
         return array
     values = to_list(column)
@@ -40,6 +47,20 @@ def kept_array(block: Block, name: str, column: Column, before: pa.DataType | No
         return pa.array(values, kind)
     except _REFUSALS:
         _fail(block, name, values, before)
+
+
+def _check_kind(block: Block, name: str, array: pa.Array, kind: pa.DataType, *, is_id: bool) -> None:
+    """Check that data sets have columns of a type, and that ids of it can be told apart."""
+    first = int(array.is_valid().to_numpy(zero_copy_only=False).argmax())
+    try:
+        Features.from_arrow_schema(pa.schema([(name, kind)]))
+    except ValueError as err:
+        problem = f"The column {name!r} cannot be kept: a data set has no columns of {kind}."
+        fail(block, first, f"{problem} Leave it out, or make text, lists or objects of it.", err)
+    if is_id and pa.types.is_nested(kind):
+        value = shown(array[first].as_py())
+        message = f"The column {name!r} cannot identify the rows: it holds {value}, and an id is a text or a number."
+        fail(block, first, f"{message} Name another one with --id-column (id_column=... in Python).")
 
 
 def _inferred(values: Sequence[object]) -> pa.Array | None:

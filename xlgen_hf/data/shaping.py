@@ -251,6 +251,7 @@ class RowShaper:
         column = block.columns.get(source, [MISSING] * len(block.numbers))
         if not isinstance(column, pa.Array):
             column = [None if value is MISSING else value for value in column]
-        array = kept_array(block, source, column, self._kept_types.get(name))
+        before, is_id = self._kept_types.get(name), name == self.options.id_column
+        array = kept_array(block, source, column, before, is_id=is_id)
         self._kept_types[name] = array.type
         return array
