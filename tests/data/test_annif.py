@@ -45,6 +45,11 @@ def test_a_table_with_a_header_is_not_annifs(tmp_path):
     assert load_rows(path)["labels"][:] == [["http://ex.org/c1"]]
 
 
+def test_a_table_whose_later_cells_are_no_uris_is_not_annifs(tmp_path):
+    path = write(tmp_path / "rows.tsv", "text\t\n" + "a text\t\n" * 30 + "a text\tcats\n")
+    assert load_rows(path, require_labels=False)["text"][:] == ["a text"] * 31
+
+
 def test_documents_with_key_files(tmp_path):
     write(tmp_path / "doc2.txt", "Rivers\nand lakes\n")
     write(tmp_path / "doc2.key", "rivers\n\nlakes\n")

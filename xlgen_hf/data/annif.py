@@ -14,7 +14,6 @@ import logging
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -46,10 +45,17 @@ class _Document(NamedTuple):
 
 
 def is_annif_table(path: Path, options: RowOptions) -> bool:
-    """Whether the first lines are texts and URIs; a text may have none, a header has something else."""
+    """Whether the first lines, up to one with a URI, are texts and URIs; a text may have none, a header has others."""
     lines = (line.rstrip("\r\n") for _, line in iter_lines(path, options.encoding) if line.strip())
-    subjects = [(tab, uris.split()) for _, tab, uris in (line.partition("\t") for line in islice(lines, _FIRST_LINES))]
-    return any(uris for _, uris in subjects) and all(tab and all(map(_URI.fullmatch, uris)) for tab, uris in subjects)
+    has_uris = False
+    for number, line in enumerate(lines, 1):
+        _, tab, subjects = line.partition("\t")
+        if not tab or not all(map(_URI.fullmatch, subjects.split())):
+            return False
+        has_uris = has_uris or bool(subjects.strip())
+        if has_uris and number >= _FIRST_LINES:
+            return True
+    return has_uris
 
 
 def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:
