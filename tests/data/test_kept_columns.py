@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from xlgen_hf import load_rows
@@ -67,6 +68,29 @@ def test_rows_beyond_memory_stay_in_one_file(in_blocks):
     assert found["kept"][:] == [1, 1, 1, 1, 1, 1.5, 2, 2, 2, 2]
     assert found.features["kept"].dtype == "float64"
     assert len(found.cache_files) <= 1
+
+
+def test_files_of_a_split_may_have_other_types(in_blocks, tmp_path):
+    arrays = (
+        pa.array(["x", "y", None]).dictionary_encode(),
+        pa.array([None, None], pa.null()),
+        pa.array(["z"]),
+        pa.array(["z"], pa.large_string()),
+    )
+    numbers = (
+        pa.array([1, 2, 3], pa.int8()),
+        pa.array([1, 2], pa.int64()),
+        pa.array([0.5]),
+        pa.array([4], pa.uint8()),
+    )
+    for part, (array, of_part) in enumerate(zip(arrays, numbers, strict=True)):
+        table = pa.table(
+            {"text": ["t"] * len(array), "labels": [["a"]] * len(array), "kept": array, "number": of_part}
+        )
+        pq.write_table(table, tmp_path / f"train-{part:05}-of-00004.parquet")
+    found = load_rows(tmp_path, keep_columns=("kept", "number"), layout="rows")
+    assert found["kept"][:] == ["x", "y", None, None, None, "z", "z"]
+    assert found["number"][:] == [1, 2, 3, 1, 2, 0.5, 4]
 
 
 LONG = 12345678901234567  # more digits than a float has

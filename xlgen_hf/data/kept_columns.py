@@ -35,6 +35,8 @@ def kept_array(
     """
     before = pa.null() if before is None else before
     array = column if isinstance(column, pa.Array) else _inferred(column)
+    if array is not None and pa.types.is_dictionary(array.type):
+        array = array.dictionary_decode()  # other files of a split may have the same values without codes
     kind = None if array is None else _common_type(before, array.type)
     if array is None or kind is None:
         _fail(block, name, to_list(column), before)
@@ -139,7 +141,7 @@ def widened(tables: Sequence[pa.Table], schema: pa.Schema, file: str) -> pa.Tabl
         file: where the rows come from.
 
     Raises:
-        DataError: if a whole number has more digits than the fractions of other rows leave room for.
+        DataError: if a value does not fit, such as a whole number with more digits than fractions leave room for.
     """
     if all(table.schema == schema for table in tables):
         return pa.concat_tables(tables)
@@ -148,7 +150,7 @@ def widened(tables: Sequence[pa.Table], schema: pa.Schema, file: str) -> pa.Tabl
     except pa.ArrowException as err:
         names = [field.name for field in schema if any(table.schema.field(field.name) != field for table in tables)]
         raise DataError(
-            f"The columns {names} cannot be kept: numbers with a fraction follow, beside which a whole number is not "
-            f"held exactly ({err}). Write the numbers as strings.",
+            f"The columns {names} cannot be kept: later rows need a type that does not hold all earlier values "
+            f"exactly ({err}). Write them as strings.",
             file=file,
         ) from err
