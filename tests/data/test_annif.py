@@ -45,6 +45,11 @@ def test_a_table_with_a_header_is_not_annifs(tmp_path):
     assert load_rows(path)["labels"][:] == [["http://ex.org/c1"]]
 
 
+def test_a_table_whose_later_cells_are_no_uris_is_not_annifs(tmp_path):
+    path = write(tmp_path / "rows.tsv", "text\t\n" + "a text\t\n" * 30 + "a text\tcats\n")
+    assert load_rows(path, require_labels=False)["text"][:] == ["a text"] * 31
+
+
 def test_documents_with_key_files(tmp_path):
     write(tmp_path / "doc2.txt", "Rivers\nand lakes\n")
     write(tmp_path / "doc2.key", "rivers\n\nlakes\n")
@@ -52,6 +57,21 @@ def test_documents_with_key_files(tmp_path):
     assert load_rows(tmp_path, id_column="document").to_list() == [
         {"text": "Nothing", "labels": [], "document": "doc1"},
         {"text": "Rivers\nand lakes\n", "labels": ["rivers", "lakes"], "document": "doc2"},
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_encodings_of_documents(tmp_path, encoding):
+    (tmp_path / "1.txt").write_bytes("Hello dear world\r\nand all".encode(encoding))
+    (tmp_path / "1.key").write_bytes("greetings\n".encode(encoding))
+    (tmp_path / "2.txt").write_bytes(b"a zero \0 in a text\n")
+    (tmp_path / "3.txt").write_bytes(b"Hello \xff")
+    with pytest.raises(DataError, match=r"3\.txt, row 1: The file is not UTF-8: byte 6 is 0xff"):
+        load_rows(tmp_path)
+    (tmp_path / "3.txt").unlink()
+    assert load_rows(tmp_path).to_list() == [
+        {"text": "Hello dear world\r\nand all", "labels": ["greetings"]},
+        {"text": "a zero \0 in a text\n", "labels": []},
     ]
 
 

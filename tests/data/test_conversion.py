@@ -56,6 +56,13 @@ def test_folders_come_back(tmp_path, form):
                     "Y.val.npz", "1.key"}  # fmt: skip
 
 
+@pytest.mark.parametrize("form", FOLDERS)
+def test_rows_that_begin_without_labels_come_back(tmp_path, form):
+    rows = [{"text": f"text {number}", "labels": ["dogs"] if number >= 25 else []} for number in range(40)]
+    write_rows({"train": rows_of(rows)}, tmp_path / "out", form)
+    assert as_sets(read(tmp_path / "out", split="train")) == as_sets(rows)
+
+
 def test_layouts_list_the_vocabulary(tmp_path):
     for form, file in (("xc", "raw_data/label.raw.txt"), ("pecos", "output-items.txt"), ("annif", "vocab.tsv")):
         write_rows({"train": rows_of(ROWS)}, tmp_path / form, form, vocabulary=["never used", "music"])

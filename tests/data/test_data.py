@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from xlgen_hf.data import blocks
 from xlgen_hf.data import rows as data
-from xlgen_hf.data.rows import FEATURES, load_label_names, load_rows
+from xlgen_hf.data.rows import FEATURES, load_label_names, load_rows, source_splits
 from xlgen_hf.errors import DataError
 from xlgen_hf.files.json_lines import write_jsonl
 
@@ -25,6 +25,7 @@ ROWS = [
 
 
 def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8"))
     return path
 
@@ -250,6 +251,18 @@ def test_lf_folder(tmp_path):
         load_rows(tmp_path)
 
 
+def test_null_is_no_text_in_an_lf_folder(tmp_path):
+    write(tmp_path / "lbl.json", '{"title": null}\n{"title": "cats"}\n')
+    write(tmp_path / "trn.json", '{"uid": null, "title": "A", "content": null, "target_ind": [1]}\n')
+    assert load_rows(tmp_path, id_column="id").to_list() == [{"text": "A", "labels": ["cats"], "id": ""}]
+    write(tmp_path / "trn.json", '{"title": "A", "target_ind": [1]}\n{"title": "B", "target_ind": [0]}\n')
+    with pytest.raises(DataError, match=r"row 2: There is a label without visible text"):
+        load_rows(tmp_path)
+    write(tmp_path / "lbl.json", '{"title": "dogs"}\n{"title": {"en": "cats"}}\n')
+    with pytest.raises(DataError, match=r"lbl\.json, row 2: 'title' is \{'en': 'cats'\}; a text is expected"):
+        load_rows(tmp_path)
+
+
 def test_folder_that_nothing_is_known_of(tmp_path):
     write(tmp_path / "notes.txt", "")
     with pytest.raises(DataError, match=r"none of the known layouts; it holds \['notes.txt'\]"):
@@ -265,6 +278,27 @@ def test_two_files_for_a_split(tmp_path):
         load_rows(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("common", "of_split", "several"),
+    [
+        ("", "{}_texts.txt {}_labels.txt", r"files .*\['val_labels.txt', 'dev_labels.txt'\]"),
+        ("", "{}/1.txt {}/1.key", r"folders .*\['dev', 'val'\]"),
+        ("output-items.txt", "Y.{}.npz X.{}.txt", r"files .*\['Y.val.npz', 'Y.dev.npz'\]"),
+        ("Y.txt", "{}_X_Y.txt {}_X.txt", r"files .*\['val_X_Y.txt', 'dev_X_Y.txt'\]"),
+        ("lbl.json", "{}.json", r"files .*\['val.json', 'dev.json'\]"),
+    ],
+)
+def test_a_layout_with_two_files_for_a_split(tmp_path, common, of_split, several):
+    """Rows of one of them would be left out."""
+    for name in f"{common} {of_split.format('val', 'val')}".split():
+        write(tmp_path / name, "a\n")
+    assert source_splits(tmp_path) == ["validation"]
+    for name in of_split.format("dev", "dev").split():
+        write(tmp_path / name, "a\n")
+    with pytest.raises(DataError, match=rf"Several {several}\. Keep one"):
+        load_rows(tmp_path, split="val")
+
+
 # ---------------------------------------------------------------------------------------------------- the Hub
 
 
@@ -273,6 +307,10 @@ def test_hub_data_set(monkeypatch):
     monkeypatch.setattr(data, "load_dataset", lambda name: found)
     assert load_rows("owner/name", split="train").to_list() == ROWS
     assert load_rows("owner/name", split="validation").to_list() == ROWS[1:]
+    found["dev"] = Dataset.from_list(ROWS[:1])
+    assert load_rows("owner/name", split="dev").to_list() == ROWS[:1]
+    with pytest.raises(DataError, match=r"could be 'validation': \['dev', 'valid'\]\. Name one, split='valid'"):
+        load_rows("owner/name", split="validation")
     with pytest.raises(DataError, match=r"owner/name: There is no column 'title', only \['labels', 'text'\]. Name"):
         load_rows("owner/name", split="train", text_column="title")
 

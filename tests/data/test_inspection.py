@@ -79,3 +79,14 @@ def test_picture(tmp_path):
     assert drawn.startswith("<?xml")
     with pytest.raises(ConfigurationError, match=r"must end in \.png"):
         plot_inspection(found, tmp_path / "data.txt")
+
+
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_a_split_without_rows(tmp_path, empty):
+    splits = {"train": TRAIN, "test": TEST, empty: TRAIN.select([])}
+    found = inspect_rows(splits, tokenizer=make_bert_tokenizer(), max_length=2)
+    assert (found.splits[empty].documents, found.splits[empty].labels, found.splits[empty].truncated) == (0, 0, 0)
+    assert found.splits[empty].words == found.splits[empty].labels_per_document == Distribution.of(np.array([]))
+    other = "test" if empty == "train" else "train"
+    assert (found.splits[other].documents, found.shared) == (len(splits[other]), {"test": {"train": 0}})
+    assert plot_inspection(found, tmp_path / "data.svg").get_axes()

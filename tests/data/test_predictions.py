@@ -63,6 +63,39 @@ def test_csv_that_people_open(tmp_path):
     assert read_predictions(tmp_path / "out.csv").labels == [["music", "history, general"], ["a|b"]]
 
 
+@pytest.mark.parametrize("separator", [None, ";", "; ", ",", "\t", "\n"])
+@pytest.mark.parametrize("name", ["out.csv", "out.tsv"])
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [["a;b", "c|d"], ["history, general"], ["e;f"]],  # cells that are JSON lists
+        [["a", "b"], *([f"label {number}"] for number in range(99)), ["history, general"]],  # few of several labels
+        [["e"], [], ["f"]],
+    ],
+)
+def test_whatever_separates_scores_they_come_back(tmp_path, name, separator, labels):
+    rows = [
+        {"labels": of_row, "scores": [0.5, 1e-05][: len(of_row)], "ids": list("xy")[: len(of_row)]}
+        for of_row in labels
+    ]
+    write_predictions(tmp_path / name, rows, label_separator=separator)
+    for options in (None, RowOptions(label_separator=separator), RowOptions(label_separator="|")):
+        found = read_predictions(tmp_path / name, options, with_concepts=True)
+        assert found.labels == labels
+        assert found.scores == [row["scores"] for row in rows]
+        assert found.concepts == [row["ids"] for row in rows]
+
+
+@pytest.mark.parametrize("scores", ["0.5|0.25", "0.5;0.25", "0.5, 0.25", "[0.5, 0.25]", "[0.5 0.25]", "0.5 0.25"])
+def test_scores_as_other_programs_write_them(tmp_path, scores):
+    for cell in ('["history, general", "b"]', "history, general;b", "history, general|b"):
+        with (tmp_path / "out.csv").open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("labels", "scores"), (cell, scores), ("Bach, Johann", "0.5")])
+        found = read_predictions(tmp_path / "out.csv")
+        assert found.labels == [["history, general", "b"], ["Bach, Johann"]]
+        assert found.scores == [[0.5, 0.25], [0.5]]
+
+
 def test_parquet_has_types_even_if_the_first_row_is_empty(tmp_path):
     write_predictions(tmp_path / "out.parquet", [PREDICTIONS[1], PREDICTIONS[0]])
     schema = pq.read_schema(tmp_path / "out.parquet")

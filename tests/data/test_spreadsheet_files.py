@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 
 import pytest
 
@@ -97,6 +98,22 @@ def test_a_given_delimiter_holds(tmp_path):
 def test_the_declared_delimiter_is_taken_where_another_would_be_recognised(tmp_path):
     path = write(tmp_path / "rows.csv", "sep=;\ntext;labels;a,b\none;x;1,2\n")
     assert load_rows(path, keep_columns=("a,b",))["a,b"][:] == ["1,2"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv"])
+def test_columns_without_a_name_are_not_read(tmp_path, caplog, name):
+    """Excel writes such columns after the others, pandas the index before them."""
+    caplog.set_level(logging.INFO, "xlgen_hf")
+    sign = "," if name == "rows.csv" else "\t"
+    path = write(tmp_path / name, "text,labels,,\nfoo,a,,\nbar,b,,\n".replace(",", sign))
+    assert load_rows(path).to_list() == [{"text": "foo", "labels": ["a"]}, {"text": "bar", "labels": ["b"]}]
+    assert "without a name" not in caplog.text
+    write(path, ",text, ,labels\n0,foo,,a\n1,bar,,b\n".replace(",", sign))
+    assert load_rows(path).to_list() == [{"text": "foo", "labels": ["a"]}, {"text": "bar", "labels": ["b"]}]
+    assert f"{name}: columns without a name, which are not read, hold something: 1." in caplog.text
+    write(path, "text,text,labels,,\nfoo,x,a,,\n".replace(",", sign))
+    with pytest.raises(DataError, match=r"Duplicate column names in the header: \['text'\]\."):
+        load_rows(path)
 
 
 def test_rows_are_counted_after_the_header(tmp_path):

@@ -318,6 +318,13 @@ def test_tables_and_names(tmp_path, name, content, expected):
     ("name", "content", "message"),
     [
         ("v.csv", "id,colour\n1,red\n", r"no column of names such as label or label_en, only \['id', 'colour'\]"),
+        (
+            "v.csv",
+            "code,name\n1,Cats\n",
+            r"row 1: The row looks like a header, \['code', 'name'\], whose",
+        ),
+        ("v.csv", "label_id,label\n1,Cats\n", r"row 1: The row looks like a header, \['label_id', 'label'\], whose"),
+        ("v.tsv", "label_en\tcode\nCats\t1\n", r"row 1: The row looks like a header, \['label_en', 'code'\], whose"),
         ("v.csv", "id,label\n1,a,b\n", "row 2: The row has 3 cells, the header 2"),
         ("v.csv", 'id,label\n1,"a\n', "Not valid CSV"),
         ("v.tsv", "http://e/1\n", "row 1: A URI, a name and perhaps a notation are expected"),
@@ -330,6 +337,22 @@ def test_tables_and_names(tmp_path, name, content, expected):
 def test_tables_that_cannot_be_read(tmp_path, name, content, message):
     with pytest.raises(DataError, match=message):
         read_vocabulary(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("first_id", ["http://e/1", "<http://e/1>", "urn:1", "a1", "4"])
+def test_a_concept_may_be_called_as_a_column_is(tmp_path, first_id):
+    found = read_vocabulary(write(tmp_path / "v.tsv", f"{first_id}\ttitle\nurn:2\tlabel\n"))
+    assert [one.names[""] for one in found] == ["title", "label"]
+
+
+def test_names_in_indonesian_are_reported(tmp_path, caplog):
+    """A column `label_id` could hold ids as well."""
+    found = read_vocabulary(write(tmp_path / "v.csv", "id,label_id,label_en\n1,Kucing,Cats\n2,Anjing,Dogs\n"), "en")
+    assert [one.names for one in found] == [{"id": "Kucing", "en": "Cats"}, {"id": "Anjing", "en": "Dogs"}]
+    assert "read as Indonesian (@id says so, too); rename them if they hold ids: 1, e.g. 'label_id'" in caplog.text
+    caplog.clear()
+    read_vocabulary(write(tmp_path / "v.csv", "id,label@id,label_en\n1,Kucing,Cats\n"), "en")
+    assert "Indonesian" not in caplog.text
 
 
 # ---------------------------------------------------------------------------------------------------- round trips

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import sys
@@ -173,6 +174,17 @@ def test_label_side_rows_hold_each_label_equally_often():
     for row in rows:
         assert 1 <= len(row["labels"]) <= 4
         assert row["text"] == " : ".join(row["labels"])
+
+
+def test_label_side_rows_of_a_seed_stay_what_they_are():
+    """A training of an earlier version can be repeated."""
+    space = LabelSpace([f"label {number}" for number in range(7)], [0] * 7)
+    rows = label_side_rows(space, 6, seed=3, further=[(2, "alias"), (5, "other"), (5, "third")])
+    assert rows[0]["text"] == "third : label 6 : alias : label 3"
+    numbers = [[5, 6, 2, 3], [0], [1], [4], [4], [2, 0, 6, 3]]
+    assert [row["labels"] for row in rows] == [[f"label {number}" for number in of_row] for of_row in numbers]
+    more = json.dumps(label_side_rows(space, 1000, seed=3, further=[(0, "alias"), (6, "other")]))
+    assert hashlib.sha256(more.encode()).hexdigest().startswith("13fc8c4f2937f5fe")
 
 
 def test_label_side_rows_call_labels_by_other_names_half_of_the_time():

@@ -13,7 +13,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterator
-from itertools import islice
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,10 +45,17 @@ class _Document(NamedTuple):
 
 
 def is_annif_table(path: Path, options: RowOptions) -> bool:
-    """Whether the first lines are texts and URIs; a text may have none, a header has something else."""
+    """Whether the first lines, up to one with a URI, are texts and URIs; a text may have none, a header has others."""
     lines = (line.rstrip("\r\n") for _, line in iter_lines(path, options.encoding) if line.strip())
-    subjects = [(tab, uris.split()) for _, tab, uris in (line.partition("\t") for line in islice(lines, _FIRST_LINES))]
-    return any(uris for _, uris in subjects) and all(tab and all(map(_URI.fullmatch, uris)) for tab, uris in subjects)
+    has_uris = False
+    for number, line in enumerate(lines, 1):
+        _, tab, subjects = line.partition("\t")
+        if not tab or not all(map(_URI.fullmatch, subjects.split())):
+            return False
+        has_uris = has_uris or bool(subjects.strip())
+        if has_uris and number >= _FIRST_LINES:
+            return True
+    return has_uris
 
 
 def read_annif_table(path: Path, options: RowOptions) -> Iterator[Block]:
@@ -141,10 +148,10 @@ def _read_text(path: Path, options: RowOptions) -> str:
         return "".join(line for _, line in iter_lines(path, options.encoding))
     with open_binary(path) as file:
         content = file.read()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return "".join(line for _, line in iter_lines(path))  # names the place, or reads UTF-16
+    if b"\0" not in content:  # which UTF-16 has in Latin letters, and UTF-8 can decode
+        with suppress(UnicodeDecodeError):
+            return content.decode("utf-8-sig")
+    return "".join(line for _, line in iter_lines(path))  # names the place, or reads UTF-16
 
 
 def _subject_lines(path: Path, options: RowOptions) -> Iterator[tuple[str, str]]:

@@ -19,9 +19,10 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NoReturn, TypeAlias
 
 from ..errors import DataError
 from ..files.serialization import JSON
@@ -33,6 +34,7 @@ from .label_matrices import read_label_matrix, read_sparse_text
 from .options import RowOptions, shown_names
 from .tables import dataset_blocks, saved_splits
 from .text_files import iter_lines, line_list
+from .values import shown
 
 __all__ = ["SPLIT_NAMES", "choose_split", "folder_splits", "split_file_names", "standard_split"]
 
@@ -52,6 +54,8 @@ _LF_LABELS = ("lbl.json.gz", "lbl.json")
 _SPARSE_TEXTS = ("raw_data/{}.raw.txt", "{}_X.txt", "{}.raw.txt")
 _SPARSE_NAMES = ("raw_data/label.raw.txt", "Y.txt", "label.raw.txt")
 _SAVED = ("dataset_dict.json", "state.json")
+
+_Reader: TypeAlias = "Callable[[], Iterator[Block]]"
 
 
 def split_file_names(folder: Path) -> list[str]:
@@ -78,9 +82,15 @@ def choose_split(available: Sequence[str], wanted: str | None, source: str) -> s
         )
     if wanted in available:
         return wanted
-    for name in available:
-        if standard_split(name) == standard_split(wanted):
-            return name
+    named = [name for name in available if standard_split(name) == standard_split(wanted)]
+    if len(named) > 1:
+        raise DataError(
+            f"Several splits could be {wanted!r}: {shown_names(named)}. Name one, split={named[0]!r}, or write it to "
+            f"a file: `xlgen convert {source} rows.jsonl --source-split {named[0]}`.",
+            file=source,
+        )
+    if named:
+        return named[0]
     advice = (
         f" `xlgen convert {source} rows.jsonl` writes the rows of one split into a file."
         if len(available) == 1
@@ -118,6 +128,27 @@ def _first_file(folder: Path, names: Sequence[str]) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
+def _one_each(found: Iterable[tuple[str, Path, _Reader]], folder: Path) -> Splits:
+    """The splits of what a layout finds: the split, the file or folder with its labels or rows, and what reads it.
+
+    Raises:
+        DataError: if there are two of these for a split, of which one would be left out.
+    """
+    splits: Splits = {}
+    sources: dict[str, Path] = {}
+    for split, source, read in found:
+        if sources.setdefault(split, source) != source:
+            _refuse_several(split, [sources[split], source], folder)
+        splits[split] = read
+    return splits
+
+
+def _refuse_several(split: str, paths: Sequence[Path], folder: Path) -> NoReturn:
+    names = [str(path.relative_to(folder)) for path in paths]
+    what = "folders" if paths[0].is_dir() else "files"
+    raise DataError(f"Several {what} could be the split {split!r}: {names}. Keep one.", file=folder)
+
+
 def _saved_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     if _first_file(folder, _SAVED) is None:
         return {}
@@ -131,11 +162,13 @@ def _document_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     """Annif's folders of documents: one, or one for each split."""
     if document_files(folder):
         return {"train": partial(read_documents, folder, options)}
-    found: Splits = {}
-    for below in sorted(folder.iterdir()):
-        if below.name.lower() in _ALIASES and below.is_dir() and document_files(below):
-            found[_ALIASES[below.name.lower()]] = partial(read_documents, below, options)
-    return found
+    named = (below for below in sorted(folder.iterdir()) if below.name.lower() in _ALIASES and below.is_dir())
+    found = (
+        (_ALIASES[below.name.lower()], below, partial(read_documents, below, options))
+        for below in named
+        if document_files(below)
+    )
+    return _one_each(found, folder)
 
 
 # ---------------------------------------------------------------------------------------------------- files of splits
@@ -150,8 +183,7 @@ def _split_files(folder: Path, options: RowOptions, _: bool) -> Splits:
                 found.setdefault(_ALIASES[match[1].lower()], []).append(path)
     for split, paths in found.items():
         if len(paths) > 1 and not all("-of-" in path.name for path in paths):
-            names = [str(path.relative_to(folder)) for path in paths]
-            raise DataError(f"Several files could be the split {split!r}: {names}. Keep one.", file=folder)
+            _refuse_several(split, paths, folder)
     return {split: partial(_read_all, paths, options) for split, paths in found.items()}
 
 
@@ -163,14 +195,15 @@ def _read_all(paths: Sequence[Path], options: RowOptions) -> Iterator[Block]:
 
 
 def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) -> Splits:
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         labels = folder / f"{alias}_labels.txt"
         if texts is not None and (labels.is_file() or not require_labels):
             names = partial(_spoken_labels, labels, options.label_separator) if labels.is_file() else None
-            splits[split] = partial(_paired, texts, names, labels, options)
-    return splits
+            source = labels if labels.is_file() else texts
+            found.append((split, source, partial(_paired, texts, names, labels, options)))
+    return _one_each(found, folder)
 
 
 def _spoken_labels(labels: Path, separator: str | None) -> Iterator[list[str]]:
@@ -209,21 +242,21 @@ def _paired(
 def _matrix_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     """PECOS and X-Transformer: a matrix of scipy."""
     names = _first_file(folder, _MATRIX_NAMES)
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         short = SPLIT_NAMES[split][-1] if split != "validation" else alias
         matrix = _first_file(folder, [f"Y.{alias}.npz", f"Y.{short}.npz"])
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         if names is not None and matrix is not None and texts is not None:
             labels = partial(_named_labels, partial(read_label_matrix, matrix), names)
-            splits[split] = partial(_paired, texts, labels, matrix, options)
-    return splits
+            found.append((split, matrix, partial(_paired, texts, labels, matrix, options)))
+    return _one_each(found, folder)
 
 
 def _sparse_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     """The Extreme Classification Repository: a matrix as text, or one of scipy under the same name."""
     names = _first_file(folder, _SPARSE_NAMES)
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         matrix = _first_file(folder, [f"{alias}_X_Y.txt", f"{alias}_X_Y.npz"])
         others = (name for name in _ALIASES if _ALIASES[name] == split)
@@ -231,8 +264,8 @@ def _sparse_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
         if names is not None and matrix is not None and texts is not None:
             read = read_label_matrix if matrix.suffix == ".npz" else read_sparse_text
             labels = partial(_named_labels, partial(read, matrix), names)
-            splits[split] = partial(_paired, texts, labels, matrix, options)
-    return splits
+            found.append((split, matrix, partial(_paired, texts, labels, matrix, options)))
+    return _one_each(found, folder)
 
 
 def _named_labels(read: Callable[[int, Path], Iterator[list[int]]], names_file: Path) -> Iterator[list[str]]:
@@ -253,22 +286,35 @@ def _lf_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     labels = _first_file(folder, _LF_LABELS)
     if labels is None:
         return {}
-    splits: Splits = {}
+    found = []
     for alias, split in _ALIASES.items():
         documents = _first_file(folder, [f"{alias}.json.gz", f"{alias}.json"])
         if documents is not None:
-            splits[split] = partial(_read_lf, documents, labels)
-    return splits
+            found.append((split, documents, partial(_read_lf, documents, labels)))
+    return _one_each(found, folder)
 
 
 def _read_lf(documents: Path, labels: Path) -> Iterator[Block]:
-    given = [str(row.get("title", "")) for _, row in _json_objects(labels)]
+    given = [_lf_text(row, "title", labels, number) for number, row in _json_objects(labels)]
     names = distinct_names([str(number) for number in range(len(given))], given, labels)
     for part in batches(_json_objects(documents)):
         label_column = [_lf_labels(row, names, documents, number, labels) for number, row in part]
-        texts = [" ".join(str(one) for one in (row.get("title"), row.get("content")) if one) for _, row in part]
-        columns = {"text": texts, "labels": label_column, "id": [str(row.get("uid", "")) for _, row in part]}
+        titles, contents, ids = (
+            [_lf_text(row, field, documents, number) for number, row in part] for field in ("title", "content", "uid")
+        )
+        texts = [" ".join(filter(None, both)) for both in zip(titles, contents, strict=True)]
+        columns = {"text": texts, "labels": label_column, "id": ids}
         yield Block(str(documents), [number for number, _ in part], columns, ready=True)
+
+
+def _lf_text(row: Mapping[str, JSON], field: str, file: Path, number: int) -> str:
+    """A field of text, or a number as text; nothing where it is missing or null."""
+    value = row.get(field)
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise DataError(f"{field!r} is {shown(value)}; a text is expected.", file=file, row=number)
+    return str(value)
 
 
 def _lf_labels(row: Mapping[str, JSON], names: Sequence[str], file: Path, number: int, labels: Path) -> list[str]:

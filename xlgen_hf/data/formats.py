@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -120,10 +121,12 @@ def _read_csv(path: Path, options: RowOptions, usual: str = ",") -> Iterator[Blo
     if header is None:
         return
     names = [name.strip() for name in header]
-    if len(set(names)) < len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
+    counts = Counter(filter(None, names))  # columns without a name are not read; Excel writes them after the others
+    twice = [name for name, count in counts.items() if count > 1]
+    if twice:
         raise DataError(f"Duplicate column names in the header: {shown_names(twice)}.", file=path)
     numbered = ((number, record) for number, record in enumerate(records, 1) if record)
+    reported = False
     for part in batches(numbered, max(100, min(10_000, _CELLS_AT_ONCE // len(names)))):
         wrong = next(((number, record) for number, record in part if len(record) != len(names)), None)
         if wrong is not None:
@@ -133,8 +136,13 @@ def _read_csv(path: Path, options: RowOptions, usual: str = ",") -> Iterator[Blo
                 file=path,
                 row=wrong[0],
             )
-        columns = zip(*(record for _, record in part), strict=True)
-        yield Block(str(path), [number for number, _ in part], dict(zip(names, columns, strict=True)))
+        columns = list(zip(*(record for _, record in part), strict=True))
+        unread = [any(map(str.strip, column)) for name, column in zip(names, columns, strict=True) if not name]
+        if any(unread) and not reported:
+            reported = True
+            logger.info("%s: columns without a name, which are not read, hold something: %d.", path, sum(unread))
+        named = {name: column for name, column in zip(names, columns, strict=True) if name}
+        yield Block(str(path), [number for number, _ in part], named)
 
 
 def _sniff_delimiter(file: DelimitedFile, options: RowOptions, usual: str) -> str:

@@ -266,14 +266,19 @@ def _split_facts(
         labels_per_document=Distribution.of(lengths),
         words=Distribution.of(words),
         tokens=None if tokens is None else Distribution.of(tokens),
-        truncated=None if tokens is None or max_length is None else float((tokens > max_length).mean()),
+        truncated=None if tokens is None or max_length is None else _fraction(tokens > max_length),
         shots=_buckets(counts, train_counts),
     )
 
 
+def _fraction(found: np.ndarray) -> float:
+    """The fraction that is true; 0 of nothing."""
+    return float(found.mean()) if len(found) else 0.0
+
+
 def _sizes(rows: Dataset) -> tuple[np.ndarray, np.ndarray]:
     """Labels and words of each row."""
-    lengths, words = [], []
+    lengths, words = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]  # a split may have no rows
     for texts, labels in column_batches(rows, "text", "labels"):
         lengths.append(labels.value_lengths().to_numpy(zero_copy_only=False))
         words.append(np.array([len(text.split()) for text in texts.to_pylist()], dtype=np.int64))

@@ -11,13 +11,14 @@ from pathlib import Path
 from ..errors import DataError
 from ..labels.concepts import short_id
 from .delimited import DelimitedFile
+from .field_names import ID_FIELDS, names_column, refuse_header
 from .text_files import iter_lines, line_list
+from .values import shown
 
 __all__ = ["clean_id", "distinct_names", "read_label_ids"]
 
 logger = logging.getLogger(__name__)
 
-_ID_KEYS = ("id", "uri", "concept", "identifier")
 _NAME_KEYS = ("label", "name", "title", "prefLabel", "pref_label")
 _SHOWN = 3
 
@@ -108,11 +109,16 @@ def _table_pairs(path: Path, *, is_tsv: bool) -> Iterator[tuple[str, str]]:
     usual = "\t" if is_tsv else ";" if ";" in first and "," not in first else ","  # ; as in Excel of many countries
     records = file.records(file.declared_delimiter or usual, quotes=not is_tsv)
     filled = ((number, cells) for number, cells in records if any(cell.strip() for cell in cells))
+    place = 1
     for row, (number, cells) in enumerate(filled):
-        if len(cells) < 2:
+        if len(cells) <= place:
             raise DataError("An id and a name are expected, with a delimiter between them.", file=path, row=number)
-        if row or cells[0].strip().lower() not in _ID_KEYS:
-            yield cells[0], cells[1]
+        if not row and cells[0].strip().lower() in ID_FIELDS:
+            place = names_column(cells) or 1
+            continue
+        if not row:
+            refuse_header(cells, path, number)
+        yield cells[0], cells[place]
 
 
 def _json_line_pairs(path: Path) -> Iterator[tuple[str, str]]:
@@ -122,11 +128,11 @@ def _json_line_pairs(path: Path) -> Iterator[tuple[str, str]]:
         row = _parse(line, path, number)
         if not isinstance(row, dict):
             raise DataError("An object with an id and a label is expected.", file=path, row=number)
-        label_id = next((row[key] for key in _ID_KEYS if row.get(key) is not None), None)
+        label_id = next((row[key] for key in ID_FIELDS if row.get(key) is not None), None)
         name = next((row[key] for key in _NAME_KEYS if isinstance(row.get(key), str)), None)
         if label_id is None or name is None:
             raise DataError(
-                f"An id (one of {', '.join(_ID_KEYS)}) and a name (one of {', '.join(_NAME_KEYS)}) are expected.",
+                f"An id (one of {', '.join(ID_FIELDS)}) and a name (one of {', '.join(_NAME_KEYS)}) are expected.",
                 file=path,
                 row=number,
             )
@@ -142,9 +148,12 @@ def _json_pairs(path: Path) -> list[tuple[str, str]]:
         pairs = [(value, key) if numbered else (key, value) for key, value in content.items()]
     else:
         pairs = []
-    wrong = next((name for _, name in pairs if not isinstance(name, str)), None)
-    if not pairs or wrong is not None:
-        raise DataError("A JSON object id -> name, or a list of names, is expected.", file=path)
+    expected = "A JSON object id -> name, or a list of names, is expected"
+    if not pairs:
+        raise DataError(f"{expected}.", file=path)
+    for label_id, name in pairs:
+        if not isinstance(name, str):
+            raise DataError(f"{expected}; the name of the id {label_id!r} is {shown(name)}.", file=path)
     return [(str(label_id), str(name)) for label_id, name in pairs]
 
 

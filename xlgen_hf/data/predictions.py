@@ -8,6 +8,7 @@ import io
 import json
 import logging
 import math
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,15 @@ from ..files.atomic import atomic_path
 from ..files.json_lines import write_jsonl
 from .blocks import MISSING, Block, batches
 from .formats import read_file
-from .label_cells import DEFAULT_SEPARATOR, CellError, join_labels, recognise_separator, split_cell
+from .label_cells import (
+    COMMAS,
+    DEFAULT_SEPARATOR,
+    PLAIN_SEPARATORS,
+    CellError,
+    join_labels,
+    recognise_separator,
+    split_cell,
+)
 from .options import RowOptions, shown_names
 from .values import fail, kind_of, no_column, shown, to_list
 
@@ -48,6 +57,7 @@ CONFIDENCE_FIELDS = ("expected_f1", "best_label_probability")
 """Fields of a prediction that say how far it can be trusted."""
 
 _FIELDS = ("labels", "scores", "clusters", "novel_labels")  # of a prediction
+_BETWEEN_NUMBERS = re.compile(rf"[\s{re.escape(''.join((*PLAIN_SEPARATORS, *COMMAS)))}]+")
 _CONCEPTS = "ids"  # field of a prediction: the concept that each label stands for
 
 
@@ -300,14 +310,16 @@ class _Cells:
         if self._in_cells is None and values:
             self._in_cells = isinstance(values[0], str)
             if self._in_cells:
-                self._separator = self._used([value for value in values if isinstance(value, str)])
+                scores = to_list(block.columns["scores"]) if "scores" in block.columns else ()
+                self._separator = self._used([value for value in values if isinstance(value, str)], scores)
         return [self._list(block, row, value) for row, value in enumerate(values)]
 
-    def _used(self, cells: Sequence[str]) -> str:
+    def _used(self, cells: Sequence[str], scores: Sequence[object]) -> str:
         """The separator of the cells: the given one, unless there is another one and that is nowhere."""
         if self._separator is not None and any(self._separator in cell for cell in cells if cell[:1] != "["):
             return self._separator
-        return recognise_separator(cells) or self._separator or DEFAULT_SEPARATOR
+        found = recognise_separator(cells) or _separator_of_scores(cells, scores)
+        return found or self._separator or DEFAULT_SEPARATOR
 
     def _list(self, block: Block, row: int, value: object) -> object:
         if not isinstance(value, str) or not self._in_cells:
@@ -318,14 +330,32 @@ class _Cells:
             fail(block, row, str(err), err)
 
     def numbers(self, value: object) -> object:
-        """Scores of a cell; anything that is not a cell of numbers unchanged."""
+        """Scores of a cell; anything that is not a cell of numbers unchanged.
+
+        What stands between numbers is plain, whatever stands between the labels: these may all be JSON lists.
+        """
         if not isinstance(value, str):
             return value
-        parts = value.strip("[] ").replace(",", self._separator or "|").split(self._separator or "|")
-        try:
-            return [float(part) for part in parts if part.strip()]
-        except ValueError:
-            return value
+        for parts in (_BETWEEN_NUMBERS.split(value.strip("[] ")), value.split(self._separator or DEFAULT_SEPARATOR)):
+            try:
+                return [float(part) for part in parts if part.strip()]
+            except ValueError:
+                continue
+        return value
+
+
+def _separator_of_scores(cells: Sequence[str], scores: Sequence[object]) -> str | None:
+    """The sign between scores, where it makes as many labels of each cell as there are scores; None for none."""
+    texts = [score for score in scores if isinstance(score, str)]
+    signs = (sign for sign in (*PLAIN_SEPARATORS, *COMMAS) if any(sign in text for text in texts if text[:1] != "["))
+    sign = next(signs, None)
+    if sign is None or not len(cells) == len(scores) == len(texts):
+        return None
+    pairs = ((cell, text) for cell, text in zip(cells, texts, strict=True) if text.strip())
+    try:
+        return sign if all(len(split_cell(cell, sign)) == len(text.split(sign)) for cell, text in pairs) else None
+    except CellError:  # which reading the cell reports
+        return None
 
 
 def _read_block(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from datasets.fingerprint import generate_random_fingerprint
 from datasets.table import InMemoryTable
 
 from ..errors import DataError
+from .kept_columns import final_schema, widened
 from .label_lists import lists_of_lengths
 
 __all__ = ["RowStore", "merge_long"]
@@ -34,12 +37,14 @@ class RowStore:
         self._limit = IN_MEMORY if in_memory is None else in_memory
         self._tables: list[pa.Table] = []
         self._bytes = 0
+        self._folder: Path | None = None
         self._writer: ArrowWriter | None = None
-        self._path: Path | None = None
+        self._schema: pa.Schema | None = None  # of the rows that the writer takes
+        self._parts: list[tuple[Path, pa.Schema]] = []  # files of rows with their schemas, the writer's the last
         self.rows = 0
 
     def add(self, table: pa.Table) -> None:
-        """Take some rows.
+        """Take some rows; the type of a column may be wider than before, see `kept_columns`.
 
         Raises:
             DataError: if the disk is full.
@@ -48,36 +53,73 @@ class RowStore:
         self._tables.append(table)
         self._bytes += table.nbytes
         if self._bytes > self._limit:
-            self._spill()
+            with self._disk_errors():
+                self._spill()
 
-    def dataset(self) -> Dataset:
-        """The rows as a data set; the store is empty then."""
-        if self._writer is None:
-            found = _in_memory(pa.concat_tables(self._tables))
+    def dataset(self, file: str) -> Dataset:
+        """The rows as a data set; the store is empty then.
+
+        Args:
+            file: where they come from, for errors.
+
+        Raises:
+            DataError: if the disk is full, or rows do not fit the type that later ones need.
+        """
+        if not self._parts:
+            found = _in_memory(widened(self._tables, final_schema(table.schema for table in self._tables), file))
             self._tables = []
             return found
-        self._spill()
-        self._writer.finalize()
-        self._writer = None
-        return Dataset.from_file(str(self._path))
+        with self._disk_errors():
+            self._spill()
+            self._close()
+            return Dataset.from_file(str(self._one_file(file)))
 
-    def _spill(self) -> None:
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
         try:
-            if self._writer is None:
-                folder = Path(tempfile.mkdtemp(prefix="xlgen-rows-"))
-                atexit.register(shutil.rmtree, folder, ignore_errors=True)
-                self._path = folder / "rows.arrow"
-                features = Features.from_arrow_schema(self._tables[0].schema)
-                self._writer = ArrowWriter(path=str(self._path), features=features)
-            for table in self._tables:
-                self._writer.write_table(table)
+            yield
         except OSError as err:
             raise DataError(
                 f"The rows need more than memory, and cannot be written there: {err.strerror or err}. Free some space "
                 "or let TMPDIR name another folder.",
-                file=self._path,
+                file=self._folder,
             ) from err
+
+    def _spill(self) -> None:
+        for table in self._tables:
+            self._write(table)
         self._tables, self._bytes = [], 0
+
+    def _write(self, table: pa.Table) -> None:
+        """Write rows to the file of their schema, a new one where a column has become wider."""
+        if self._writer is None or table.schema != self._schema:
+            self._close()
+            if self._folder is None:
+                self._folder = Path(tempfile.mkdtemp(prefix="xlgen-rows-"))
+                atexit.register(shutil.rmtree, self._folder, ignore_errors=True)
+            path = self._folder / f"rows-{len(self._parts)}.arrow"
+            features = Features.from_arrow_schema(table.schema)
+            self._writer, self._schema = ArrowWriter(path=str(path), features=features), table.schema
+            self._parts.append((path, features.arrow_schema))
+        self._writer.write_table(table)
+
+    def _close(self) -> None:
+        if self._writer is not None:
+            self._writer.finalize()
+            self._writer = None
+
+    def _one_file(self, file: str) -> Path:
+        """The file of all rows: the only one, or a new one with the types that hold the rows of all."""
+        parts = tuple(self._parts)
+        schema = final_schema(of_part for _, of_part in parts)
+        if [of_part for _, of_part in parts] != [schema]:
+            for path, _ in parts:
+                with pa.memory_map(str(path)) as source:
+                    for batch in pa.ipc.open_stream(source):
+                        self._write(widened([pa.Table.from_batches([batch]).replace_schema_metadata()], schema, file))
+                path.unlink()
+            self._close()
+        return self._parts[-1][0]
 
 
 def merge_long(rows: Dataset, key: str) -> tuple[Dataset, int]:

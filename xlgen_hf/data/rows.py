@@ -124,7 +124,7 @@ def load_rows(
         raise DataError("There are no rows.", file=called)
     if name is None and len(files) == 1:
         called = files.pop()  # of a folder, the file that rows are counted in
-    rows = _merge(store.dataset(), shaper, options, called)
+    rows = _merge(store.dataset(called), shaper, options, called)
     report_rows(shaper, called)
     if options.id_column is not None:
         _report_ids(rows, options.id_column, called)

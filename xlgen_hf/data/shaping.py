@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,10 +13,11 @@ import pyarrow.compute as pc
 
 from ..errors import ConfigurationError, DataError
 from .blocks import MISSING, Block
+from .kept_columns import kept_array
 from .label_reading import LabelReader
 from .one_hot import binary_columns
 from .options import RowOptions, shown_names
-from .values import encoded, fail, first_null, is_strings, no_column, shown, text_problem, to_list
+from .values import encoded, fail, first_null, is_strings, no_column, text_problem, to_list
 
 __all__ = ["RowShaper", "Tally"]
 
@@ -247,37 +247,11 @@ class RowShaper:
     # ------------------------------------------------------------------------------------------------ kept columns
 
     def _kept(self, block: Block, name: str, source: str) -> pa.Array:
-        """A kept column, with the type that its first rows have."""
+        """A kept column, with a type that holds its values in this block and in those before."""
         column = block.columns.get(source, [MISSING] * len(block.numbers))
         if not isinstance(column, pa.Array):
-            values = [None if value is MISSING else value for value in column]
-            kind = self._kept_types.get(name) or _kind_of_first(values)
-            column = _kept_array(block, source, values, kind)
-        if pa.types.is_null(column.type):
-            column = column.cast(pa.string())
-        kind = self._kept_types.setdefault(name, column.type)
-        return column if column.type == kind else _kept_array(block, source, column.to_pylist(), kind)
-
-
-def _kind_of_first(values: Sequence[object]) -> pa.DataType:
-    """The Arrow type of the first value that is not null, strings where there is none."""
-    first = next((value for value in values if value is not None), "")
-    if type(first) is int and any(type(value) is float for value in values):
-        return pa.float64()
-    try:
-        return pa.array([first]).type
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        return pa.string()
-
-
-def _kept_array(block: Block, source: str, values: Sequence[object], kind: pa.DataType) -> pa.Array:
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowException, ValueError, TypeError, OverflowError):
-        for row, value in enumerate(values):
-            try:
-                pa.array([value], kind)
-            except (pa.ArrowException, ValueError, TypeError, OverflowError) as err:
-                message = f"The column {source!r} cannot be kept: it holds {shown(value)} here, and {kind} before."
-                fail(block, row, message, err)
-        raise
+            column = [None if value is MISSING else value for value in column]
+        before, is_id = self._kept_types.get(name), name == self.options.id_column
+        array = kept_array(block, source, column, before, is_id=is_id)
+        self._kept_types[name] = array.type
+        return array

@@ -48,14 +48,15 @@ def label_side_rows(
     random = np.random.default_rng(seed)
     rows: list[dict[str, str | list[str]]] = []
     pool: list[int] = []
+    taken = 0  # labels of the pool; to delete them would move all others, for each row
     others: dict[int, list[str]] = {}
     for label, name in further:
         others.setdefault(label, []).append(name)
     for size in random.integers(1, min(_MOST_NAMES, len(label_space)) + 1, size=count):
-        if len(pool) < size:
-            pool += random.permutation(len(label_space)).tolist()
-        labels = list(dict.fromkeys(pool[:size]))
-        del pool[:size]
+        if len(pool) - taken < size:
+            pool, taken = pool[taken:] + random.permutation(len(label_space)).tolist(), 0
+        labels = list(dict.fromkeys(pool[taken : taken + size]))
+        taken += size
         names = label_space.decode(labels)
         called = [_one_name(*pair, random) for pair in zip(names, map(others.get, labels), strict=True)]
         rows.append({"text": _JOINT.join(called), "labels": names})

@@ -16,6 +16,7 @@ __all__ = [
     "encoded",
     "fail",
     "first_null",
+    "half_pair_problem",
     "is_strings",
     "kind_of",
     "label_problem",
@@ -93,8 +94,12 @@ def encoded(block: Block, values: Sequence[str], what: str, rows: Sequence[int] 
         return pa.array(values, pa.string())
     except UnicodeEncodeError as err:
         number = next(i for i, value in enumerate(values) if not _is_encodable(value))
-        message = f"The {what} holds half of a surrogate pair, which is not a character: {shown(values[number])}."
-        fail(block, number if rows is None else rows[number], message, err)
+        fail(block, number if rows is None else rows[number], half_pair_problem(what, values[number]), err)
+
+
+def half_pair_problem(what: str, value: object) -> str:
+    """What is wrong with a value that UTF-8, and so Arrow, cannot hold."""
+    return f"The {what} holds half of a surrogate pair, which is not a character: {shown(value)}."
 
 
 def kind_of(value: object) -> str:

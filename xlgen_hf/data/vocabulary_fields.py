@@ -1,43 +1,16 @@
-"""Fields of concepts by the names that people give them, in objects of JSON Lines and in columns of tables."""
+"""Concepts from fields with the names that people give them, in objects of JSON Lines and in columns of tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
-from functools import cache
 from pathlib import Path
 
 from ..errors import DataError
+from .field_names import field_of
 from .raw_concepts import ConceptReader, RawConcept, Tagged
 from .values import shown
 
-__all__ = ["ID_FIELDS", "FieldReader", "field_of"]
-
-ID_FIELDS = ("id", "uri", "concept", "identifier")
-"""What a field with the id may be called."""
-
-_FIELDS = {
-    **dict.fromkeys(ID_FIELDS, "id"),
-    **dict.fromkeys(("label", "name", "names", "title", "preflabel", "pref_label"), "names"),
-    **dict.fromkeys(("alias", "aliases", "alt", "altlabel", "alt_label", "hiddenlabel", "synonyms"), "aliases"),
-    **dict.fromkeys(("definition", "description"), "definitions"),
-    **dict.fromkeys(("broader", "parent", "parents"), "broader"),
-    "related": "related",
-    "notation": "notation",
-    "replaces": "replaces",
-    **dict.fromkeys(("replaced_by", "isreplacedby"), "replaced_by"),
-}
-_IN_LANGUAGE = re.compile(r"(.+)[_@]([a-z]{2,3}(?:-[a-z0-9]{1,8})*)")
-
-
-@cache
-def field_of(name: str) -> tuple[str, str] | None:
-    """The field of a concept that a name stands for, and its language: `label_en`, `altLabel@de`; None for others."""
-    folded = name.strip().lower()
-    if folded in _FIELDS:
-        return _FIELDS[folded], ""
-    match = _IN_LANGUAGE.fullmatch(folded)
-    return (_FIELDS[match[1]], match[2]) if match and match[1] in _FIELDS else None
+__all__ = ["FieldReader"]
 
 
 class FieldReader:
@@ -51,7 +24,7 @@ class FieldReader:
     def __init__(self, path: Path, reader: ConceptReader) -> None:
         self._path = path
         self._reader = reader
-        self._unread: set[str] = set()
+        self._seen: set[str] = set()
 
     def concept(self, content: Mapping[str, object], row: int) -> RawConcept:
         """The concept that an object describes.
@@ -68,11 +41,10 @@ class FieldReader:
         plain: dict[str, list[str]] = {name: [] for name in fields}
         for name, value in content.items():
             known = field_of(name)
+            self._note(name, known, row)
             if known is None:
-                if name not in self._unread:
-                    self._unread.add(name)
-                    self._reader.note("fields that are not read", repr(name), row)
-            elif known[0] in texts:
+                continue
+            if known[0] in texts:
                 texts[known[0]] += self._tagged(value, known[1], name, row)
             else:
                 plain[known[0]] += [text for _, text in self._tagged(value, "", name, row)]
@@ -96,6 +68,17 @@ class FieldReader:
             "".join(plain["notation"][:1]),
             str(label).strip() if own else None,
         )
+
+    def _note(self, name: str, known: tuple[str, str] | None, row: int) -> None:
+        """Report a field that is not read, or whose end may mean something else; each once."""
+        if name in self._seen:
+            return
+        self._seen.add(name)
+        if known is None:
+            self._reader.note("fields that are not read", repr(name), row)
+        elif known[1] == "id" and "@" not in name:
+            what = "fields that are read as Indonesian (@id says so, too); rename them if they hold ids"
+            self._reader.note(what, repr(name), row)
 
     def _tagged(self, value: object, language: str, name: str, row: int) -> Iterator[Tagged]:
         """The texts of a value with their languages."""

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from ..errors import DataError
 from .delimited import DelimitedFile
+from .field_names import ID_FIELDS, field_of, names_column, refuse_header
 from .raw_concepts import ConceptReader, RawConcept
-from .vocabulary_fields import ID_FIELDS, FieldReader, field_of
+from .vocabulary_fields import FieldReader
 
 __all__ = ["read_table"]
 
@@ -24,7 +25,8 @@ def read_table(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
         reader: where columns that are not read are reported.
 
     Raises:
-        DataError: if it is not a table, or a row has too many cells or no id; names the row.
+        DataError: if it is not a table, its header names no column of ids, or a row has too many cells or no id; names
+            the row.
     """
     records = _records(path)
     first = next(records, None)
@@ -32,12 +34,13 @@ def read_table(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
         raise DataError("The file is empty.", file=path)
     number, cells = first
     names = [cell.strip() for cell in cells]
-    if names[0].lower() not in ID_FIELDS and not any(name.lower() in ID_FIELDS for name in names[1:]):
+    if not any(name.lower() in ID_FIELDS for name in names):
+        refuse_header(cells, path, number)
         yield _annif_concept(path, number, cells)
         for number, cells in records:
             yield _annif_concept(path, number, cells)
         return
-    if not any((field_of(name) or ("",))[0] == "names" for name in names):
+    if names_column(names) is None:
         raise DataError(f"There is no column of names such as label or label_en, only {names}.", file=path)
     fields = FieldReader(path, reader)
     for number, cells in records:
