@@ -15,6 +15,7 @@ import numpy as np
 from datasets import Dataset
 
 from ..data.blocks import Block
+from ..data.field_names import ID_FIELDS
 from ..data.formats import read_file
 from ..data.label_lists import column_batches
 from ..data.options import RowOptions
@@ -22,7 +23,6 @@ from ..data.predictions import Predictions, read_predictions
 from ..data.rows import RowSource, load_rows
 from ..data.suspicion import id_suspicions, label_counts, log_suspicions, look_alike_suspicions
 from ..data.values import to_list
-from ..data.vocabulary_fields import ID_FIELDS
 from ..data.vocabulary_files import vocabulary_of
 from ..errors import ConfigurationError, DataError
 from ..files.json_lines import write_jsonl
