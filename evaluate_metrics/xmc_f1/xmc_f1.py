@@ -12,7 +12,7 @@ import evaluate
 from .xmc_hierarchy import Broader
 from .xmc_inputs import check_label_lists
 from .xmc_names import warn_of_look_alikes
-from .xmc_report import read_options, score_labels
+from .xmc_report import check_options, score_labels
 from .xmc_scores import ScoreOptions
 
 _DEFAULTS = ScoreOptions()
@@ -188,7 +188,7 @@ class XmcF1(evaluate.Metric):
         unknown = sorted(options.keys() - signature(self._compute).parameters.keys())
         if unknown:
             raise TypeError(f"{self.name} has no options {unknown}.")
-        read_options(**{name: options[name] for name in signature(read_options).parameters if name in options})
+        check_options(**options)
         scores: dict[str, Any] | None = super().compute(predictions=predictions, references=references, **options)
         return scores
 

@@ -143,7 +143,7 @@ class LabelIndex:
         lengths, ids = [np.zeros(1, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         for chunk in column.chunks:
             labels = chunk.flatten().dictionary_encode()
-            lengths.append(np.diff(chunk.offsets.to_numpy()))
+            lengths.append(chunk.value_lengths().to_numpy(zero_copy_only=False))
             ids.append(self.ids(labels.dictionary.to_pylist())[labels.indices.to_numpy()])
         return LabelRows(np.cumsum(np.concatenate(lengths)), np.concatenate(ids))
 
@@ -190,6 +190,7 @@ def _pair_rows(indptr: np.ndarray, indices: np.ndarray, field: str) -> LabelRows
     integer = np.issubdtype(indptr.dtype, np.integer) and np.issubdtype(indices.dtype, np.integer)
     if not integer or indptr.ndim != 1 or indices.ndim != 1:
         raise ValueError(f"{field}: indptr and indices must be one-dimensional arrays of integers.")
+    indptr = indptr.astype(np.int64)  # differences of unsigned numbers are not negative
     if not len(indptr) or indptr[0] != 0 or indptr[-1] != len(indices) or np.any(np.diff(indptr) < 0):
         raise ValueError(f"{field}: indptr must rise from 0 to the {len(indices)} entries of indices.")
     return LabelRows(indptr, indices)

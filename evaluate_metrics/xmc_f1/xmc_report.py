@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from .xmc_scores import (
     select_entries,
 )
 
-__all__ = ["read_options", "score_all", "score_ids", "score_labels"]
+__all__ = ["check_options", "score_all", "score_ids", "score_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -131,18 +132,57 @@ def _read_training(
     num_train_documents: int | None,
 ) -> tuple[list[str], np.ndarray | None, int | None]:
     """Names, counts and number of training documents, as far as they are given."""
-    if train_label_counts is not None and train_references is not None:
-        raise ValueError("Give train_label_counts or train_references, not both.")
+    _check_training(train_label_counts, train_references)
     if train_references is not None:
-        if not len(train_references):
-            raise ValueError("train_references is empty; give the labels of each training document, or leave it out.")
         names, counts = count_labels(train_references)
         return names, counts, len(train_references) if num_train_documents is None else num_train_documents
     if train_label_counts is None:
         return [], None, None
-    check_label_counts(train_label_counts)
     counts = np.fromiter(train_label_counts.values(), dtype=np.int64, count=len(train_label_counts))
     return list(train_label_counts), counts, num_train_documents
+
+
+def _check_training(
+    train_label_counts: Mapping[str, int] | None, train_references: Sequence[Sequence[str]] | None
+) -> None:
+    if train_label_counts is not None and train_references is not None:
+        raise ValueError("Give train_label_counts or train_references, not both.")
+    if train_references is not None and not len(train_references):
+        raise ValueError("train_references is empty; give the labels of each training document, or leave it out.")
+    if train_label_counts is not None:
+        check_label_counts(train_label_counts)
+
+
+def check_options(
+    *,
+    train_label_counts: Mapping[str, int] | None = None,
+    train_references: Sequence[Sequence[str]] | None = None,
+    num_train_documents: int | None = None,
+    broader: Broader | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> None:
+    """Check the options of the metric as far as they can be without the documents.
+
+    Raises:
+        ValueError: for one that is out of range.
+    """
+    read_options(**{name: options[name] for name in signature(read_options).parameters if name in options})
+    _check_training(train_label_counts, train_references)
+    if num_train_documents is not None:
+        _check_number(num_train_documents, max((train_label_counts or {}).values(), default=0))
+    if broader is not None:
+        check_broader(broader)
+    if not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise ValueError(f"seed={seed!r}; it must be a whole number of at least 0.")
+
+
+def _check_number(documents: int, most: int) -> None:
+    if not isinstance(documents, (int, np.integer)) or documents < max(most, 1):
+        raise ValueError(
+            f"num_train_documents is {documents!r}; it must be a whole number of at least 1 and not below the greatest"
+            f" training count, {most}."
+        )
 
 
 def _match(predictions: LabelRows, references: LabelRows, num_labels: int) -> Matches:
@@ -174,11 +214,7 @@ def _training_documents(counts: np.ndarray, given: int | None, references: Label
             documents,
         )
         return documents
-    if not isinstance(given, (int, np.integer)) or given < max(most, 1):
-        raise ValueError(
-            f"num_train_documents is {given!r}; it must be a whole number of at least 1 and not below the greatest"
-            f" training count, {most}."
-        )
+    _check_number(given, most)
     return int(given)
 
 
@@ -239,8 +275,10 @@ def read_options(
     for name, value in (("propensity_a", propensity_a), ("propensity_b", propensity_b)):
         if not 0 <= float(value) < np.inf:
             raise ValueError(f"{name}={value!r}; it must be a number >= 0.")
-    if not isinstance(bootstrap, (int, np.integer)) or bootstrap < 0 or not 0.0 < confidence < 1.0:
-        raise ValueError(f"bootstrap must be at least 0 and confidence within 0 and 1, got {bootstrap}, {confidence}.")
+    if not isinstance(bootstrap, (int, np.integer)) or bootstrap < 0 or bootstrap == 1 or not 0.0 < confidence < 1.0:
+        raise ValueError(
+            f"bootstrap must be 0 or at least 2 and confidence within 0 and 1, got {bootstrap}, {confidence}."
+        )
     return ScoreOptions(_checked_cutoffs(k), parse_shots(shots), float(propensity_a), float(propensity_b))
 
 

@@ -256,6 +256,7 @@ def test_pictures_that_cannot_be_drawn(files, tmp_path):
         ),
         ({"labels": ["cats"], "scores": ["0.5"]}, r"row 2: `scores` must be a list of 1 numbers"),
         ({"labels": ["cats"], "scores": 0.5}, r"row 2: `scores` must be a list of 1 numbers"),
+        ({"labels": ["cats"], "scores": [float("nan")]}, r"row 2: `scores` hold NaN, which is no number"),
     ],
 )
 def test_bad_predictions_name_file_and_row(files, row, message):

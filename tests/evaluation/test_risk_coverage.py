@@ -47,6 +47,9 @@ def test_predictions_that_say_how_sure_they_are():
     by_score = risk_curves(Predictions(labels, given.scores), true)
     assert by_score["example_f1"]["risk"][0] == pytest.approx(1 - (0 + 2 / 3) / 2)  # the two of 0.9
     assert risk_curves(Predictions(labels), true) == {}
+    logits = [[score - 5 for score in scores] for scores in given.scores]  # the fault: below 0 no label was surest
+    below = risk_curves(Predictions(labels, logits), true)["example_f1"]
+    np.testing.assert_allclose(below["risk"], by_score["example_f1"]["risk"])
 
 
 def test_what_has_no_curve():

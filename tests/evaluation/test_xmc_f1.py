@@ -13,6 +13,7 @@ from pathlib import Path
 import datasets
 import evaluate
 import numpy as np
+import pyarrow as pa
 import pytest
 import yaml
 from processes import CONTEXT
@@ -54,9 +55,18 @@ def test_counts_and_training_references_are_equal(metric):
 
 def test_a_wrong_option_loses_no_documents(metric):
     metric.add_batch(predictions=PREDICTIONS, references=REFERENCES)
-    for wrong in ({"k": [0]}, {"shots": ["x"]}, {"bootstrap": -1}, {"propensity_b": -1}):
-        with pytest.raises(ValueError, match=r"k must hold|is not a bucket|bootstrap must be|it must be a number"):
-            metric.compute(**wrong)
+    wrong = {
+        "k must hold": {"k": [0]}, "is not a bucket": {"shots": ["x"]}, "it must be a number": {"propensity_b": -1},
+        "bootstrap must be 0 or at least 2": {"bootstrap": 1},
+        "a label with a count": {"train_label_counts": {"a": -1}},
+        "num_train_documents is 0": {"num_train_documents": 0}, "seed=-1": {"seed": -1},
+        "broader must": {"broader": []},
+        "below the greatest": {"train_label_counts": {"a": 9}, "num_train_documents": 3},
+        "not both": {"train_label_counts": {"a": 9}, "train_references": [["a"]]},
+    }  # fmt: skip
+    for message, options in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            metric.compute(**options)
     with pytest.raises(TypeError, match=r"xmc_f1 has no options \['shot'\]"):
         metric.compute(shot=[1])
     assert metric.compute() == metric.compute(predictions=PREDICTIONS, references=REFERENCES)
@@ -76,6 +86,13 @@ def test_labels_without_training_documents_need_a_propensity(metric):
     with pytest.raises(ValueError, match=r"propensity_b=0 gives labels without training documents, of which there"):
         metric.compute(**rows, train_label_counts={"a": 20, "z": 0}, propensity_b=0)
     assert metric.compute(**rows, train_label_counts={"a": 20, "z": 1}, propensity_b=0)["psp_at_1"] > 0
+
+
+def test_columns_of_arrow_of_every_kind_of_list():
+    rows = [["a", "b"], ["c", "a"]]
+    kinds = (pa.list_(pa.string()), pa.large_list(pa.string()), pa.list_(pa.string(), 2))
+    found = [score_labels(pa.chunked_array([pa.array(rows, kind)]), rows) for kind in kinds]
+    assert found[0] == found[1] == found[2] and found[0]["micro_f1"] == 1
 
 
 def test_a_cutoff_far_above_all_ranks_takes_no_memory(metric):

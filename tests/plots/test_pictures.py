@@ -141,7 +141,7 @@ def test_risk_coverage_names_the_curves_where_they_end(tmp_path):
 
 
 def test_bars_of_systems_side_by_side(tmp_path):
-    systems = {"ours": SCORES, "the $baseline$": {**SCORES, "macro_f1": 0.1}}
+    systems = {"_ours": SCORES, "the $baseline$": {**SCORES, "macro_f1": 0.1}}
     (axes,) = plot_shot_buckets(systems, tmp_path / "bars.png").axes
     assert [[bar.get_height() for bar in bars] for bars in axes.containers] == [[0, 0, 0.4, 0.3], [0, 0, 0.4, 0.1]]
     assert (
@@ -149,7 +149,7 @@ def test_bars_of_systems_side_by_side(tmp_path):
         == len({bars[0].get_fc() for bars in axes.containers})
         == 2
     )
-    assert [text.get_text() for text in axes.get_legend().texts] == ["ours", "the $baseline$"]
+    assert [text.get_text() for text in axes.get_legend().texts] == [" _ours", "the $baseline$"]
     assert texts_of(axes)[:4] == ["0.000", "\N{EN DASH}", "0.400", "0.300"]
     assert [text.get_text() for text in axes.get_xticklabels()][2:] == ["2+\n30 labels", "all labels"]
 

@@ -67,6 +67,20 @@ def test_the_nearest_vectors_are_those_of_a_sort(small_blocks, order):
     np.testing.assert_array_equal(columns, expected)
 
 
+def test_further_names_count_whatever_the_blocks(small_blocks):
+    """Most labels have none, one has 70; a block of labels takes those of its labels a few at a time."""
+    random = np.random.default_rng(0)
+    further = np.sort(np.concatenate([np.full(70, 5), random.integers(0, 50, 60)]))
+    vectors = random.normal(size=(50 + len(further), 8)).astype(np.float16)
+    queries = random.normal(size=(3, 8)).astype(np.float32)
+    plain = queries @ vectors.astype(np.float32).T
+    best = plain[:, :50].copy()
+    for column, label in enumerate(further.tolist()):
+        best[:, label] = np.maximum(best[:, label], plain[:, 50 + column])
+    found = np.concatenate([block.copy() for _, block in Names(vectors, further).blocks(queries)], axis=1)
+    np.testing.assert_allclose(found, best.clip(0, 1), atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", [np.float16, np.float32])
 def test_products_are_the_same_with_and_without_torch(monkeypatch, kind):
     """Every finite number of 16 bits is the same in 32, those below the least exponent too."""

@@ -12,7 +12,7 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.utils import murmurhash3_32
 
-from xlgen_hf.retrieval import hashing
+from xlgen_hf.retrieval import hashing, packed_rows
 from xlgen_hf.retrieval.hashing import count_runs
 from xlgen_hf.retrieval.lexical import LexicalIndex, hash_texts
 from xlgen_hf.retrieval.packed_rows import PackedRows
@@ -137,6 +137,15 @@ def test_pairs_are_as_similar_as_in_the_whole(index):
     whole = index.name_similarity(queries)
     text, names = np.divmod(np.arange(whole.size), whole.shape[1])
     np.testing.assert_allclose(index.pair_similarity(queries, text, names), whole.reshape(-1), atol=1e-6)
+
+
+def test_a_long_text_takes_few_runs_at_once(index, monkeypatch):
+    """The runs of one hold most of an index, and a copy of them all would be as large."""
+    queries = index.encode(TEXTS)
+    whole = np.stack([row.copy() for row in index.document_similarity(queries)])
+    monkeypatch.setattr(packed_rows, "ENTRIES_AT_ONCE", 2)
+    parts = np.stack([row.copy() for row in index.document_similarity(queries)])
+    np.testing.assert_allclose(parts, whole, atol=1e-6)
 
 
 def test_training_texts_are_as_similar_in_pairs_as_in_the_whole(index):

@@ -237,6 +237,7 @@ def test_too_many_requests_at_once(serve, gate):
     refused = client.post("/v1/predict", json={"text": "art"})
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
     assert client.get("/health").status_code == 200
+    assert client.get("/v1/labels", params={"query": "a"}).status_code == 429  # a search takes time, too
     gate.open.set()
     assert posts.wait()["music"].status_code == 200
     counted = client.get("/metrics").text  # what is refused counts for the route that it would have had

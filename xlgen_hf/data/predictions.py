@@ -429,4 +429,6 @@ def _checked_scores(block: Block, row: int, scores: object, count: int) -> list[
     if not isinstance(scores, list) or not numbers or len(scores) != count:
         message = f"`scores` must be a list of {count} numbers, one for each label, got {shown(scores)}"
         fail(block, row, f"{message} ({kind_of(scores)}).")
+    if any(map(math.isnan, scores)):
+        fail(block, row, f"`scores` hold NaN, which is no number: {shown(scores)}.")
     return scores

@@ -308,7 +308,7 @@ def _in_order(given: Predictions, wanted: Sequence[object], predictions: str | P
             file=predictions,
         )
     if len(ids) > len(keys):
-        unused = next(one for one in ids if one not in set(keys))
+        unused = min(place.keys() - set(keys), key=place.__getitem__)
         raise DataError(f"There is a prediction for {unused!r}, which no reference has.", file=predictions)
     order = [place[key] for key in keys]
     scores = None if given.scores is None else [given.scores[row] for row in order]

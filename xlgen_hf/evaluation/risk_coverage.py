@@ -29,7 +29,8 @@ def risk_curves(given: Predictions, true: pa.ChunkedArray) -> dict[str, RiskCove
     Returns:
         None of both where nothing says how sure a prediction is.
     """
-    best = None if given.scores is None else [max(scores, default=0.0) for scores in given.scores]
+    # Scores may be logits: whatever they are, a text without a label is the least sure.
+    best = None if given.scores is None else [max(scores, default=-np.inf) for scores in given.scores]
     curves = {}
     for name, (field, quality) in _qualities(given, true).items():
         confidence = given.confidence.get(field, best)

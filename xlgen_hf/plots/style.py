@@ -23,7 +23,20 @@ from ..files.atomic import atomic_path
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["BLUE", "FILLS", "GREEN", "ORANGE", "PURPLE", "RED", "SKY", "YELLOW", "Sheet", "check_picture", "sheet"]
+__all__ = [
+    "BLUE",
+    "FILLS",
+    "GREEN",
+    "ORANGE",
+    "PURPLE",
+    "RED",
+    "SKY",
+    "YELLOW",
+    "Sheet",
+    "check_picture",
+    "legend_name",
+    "sheet",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -168,3 +181,8 @@ def _tell_of_fonts() -> None:
         "Some names have characters that no font for pictures has here. Install one, such as Noto Sans CJK, or draw "
         "an .svg, which is shown with the fonts of its viewer."
     )
+
+
+def legend_name(name: str) -> str:
+    """A name as a legend shows it; matplotlib leaves out those that begin with `_`."""
+    return f" {name}" if name.startswith("_") else name

@@ -88,7 +88,7 @@ class LexicalIndex:
     def document_similarity(self, queries: csr_matrix) -> Iterator[np.ndarray]:
         """Cosines of each encoded text and the training texts, `(N,)`, in [0, 1]."""
         for runs, weights in _rows(queries):
-            cosine = self._of_documents.of(runs) @ weights
+            cosine = self._of_documents.sums(runs, weights)
             yield cosine.clip(0, 1, out=cosine)
 
     def document_pairs(self, queries: csr_matrix, text: np.ndarray, documents: np.ndarray) -> np.ndarray:

@@ -304,8 +304,10 @@ class Names:
         """
         for first, similarity in similarity_blocks(queries, self._vectors[: self._labels]):
             low, high = np.searchsorted(self._further, [first, first + similarity.shape[1]]).tolist()
-            more = self._vectors[self._labels + low : self._labels + high].astype(np.float32)
-            _raise(similarity, self._further[low:high] - first, queries @ more.T)
+            for start in range(low, high, VECTORS_AT_ONCE):  # there may be several times as many as labels
+                stop = min(start + VECTORS_AT_ONCE, high)
+                more = self._vectors[self._labels + start : self._labels + stop].astype(np.float32)
+                _raise(similarity, self._further[start:stop] - first, queries @ more.T)
             yield first, similarity.clip(0, 1, out=similarity)
 
     def rows(self, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
