@@ -109,6 +109,15 @@ def test_accepted_labels_are_saved_and_xlgen_update_takes_them(open_page, index,
     assert set(found.labels) & {"organ", "church music", "new label"}
 
 
+def test_another_text_takes_its_own_missing_labels(open_page, index, corrections):
+    client, _ = open_page(index, corrections=corrections)
+    kept, emptied = {"__type__": "update"}, []
+    for text, missing in (("an organ", emptied), ("an organ", kept), ("a piano", emptied), ("", emptied)):
+        answers, _, added, message = call(client, "Predict", [None, text, *CHOSEN])["data"]
+        assert (added, message) == (missing, "")
+        assert answers.count('class="xl-label"') == (3 if text else 0)
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -217,6 +217,29 @@ def test_without_a_mouse_from_a_text_to_a_correction(browse, demo, tmp_path):
     assert load_predictor(str(index)).source.same_texts(["modern organ music"]).nnz == 1
 
 
+def test_missing_labels_are_those_of_one_text(browse, demo):
+    page = browse()
+    predict(page, "a history of rye bread")
+    missing = page.get_by_label("Labels that are missing")
+    missing.click()
+    missing.press_sequentially("rye")
+    missing.press("Enter")
+    saving = page.get_by_role("button", name="Save the accepted labels")
+    for _ in range(2):  # of equal texts the last row counts, so the second must have the label as well
+        saving.click()
+        page.get_by_text("Saved: rye.").wait_for()
+        page.get_by_role("button", name="Predict").click()
+        page.get_by_text("Saved: rye.").wait_for(state="detached")
+    predict(page, "organ music")
+    page.locator('.xl-text:has-text("organ music")').first.wait_for()
+    page.locator(".xl-accept input").first.check(force=True)
+    saving.click()
+    page.get_by_text("Saved: ").wait_for()
+    first, second, other = [json.loads(line) for line in demo[1].read_text().splitlines()[-3:]]
+    assert first == second == {"text": "a history of rye bread", "labels": ["rye"]}
+    assert other["text"] == "organ music" and len(other["labels"]) == 1 and "rye" not in other["labels"]
+
+
 def test_marks_belong_to_the_label_that_is_looked_at(browse):
     page = browse()
     predict(page, "a history of organ music")
