@@ -118,13 +118,13 @@ def predict(page, text: str) -> None:
     page.locator(".xl-answer, .xl-notice").first.wait_for()
 
 
-def tab_to(page, where: str, wanted: str) -> None:
+def tab_to(page, where: str, wanted: str, key: str = "Tab") -> None:
     """Press the Tab key until what is focused is the wanted part."""
     for _ in range(80):
-        page.keyboard.press("Tab")
+        page.keyboard.press(key)
         if (page.evaluate(where) or "").strip() == wanted:
             return
-    pytest.fail(f"the Tab key does not lead to {wanted!r}")
+    pytest.fail(f"{key} does not lead to {wanted!r}")
 
 
 def look_at(page, name: str) -> None:
@@ -248,6 +248,37 @@ def test_marks_belong_to_the_label_that_is_looked_at(browse):
     card.locator("summary").focus()
     places = page.locator("mark.xl-strong").evaluate_all("marks => marks.map(one => one.dataset.places.split(' '))")
     assert places and all("0" in one for one in places)
+
+
+def test_marks_stay_while_one_scrolls_the_text_to_them(browse):
+    page = browse()
+    predict(page, "a history of organ music" + "\n" * 50 + "organ music")
+    strong = page.locator("mark.xl-strong")
+    text, labels = page.locator(".xl-text").first, page.locator(".xl-answer").first.locator(".xl-label")
+    marks = page.locator(".xl-answer").first.locator("mark[data-places]").evaluate_all(
+        "marks => marks.map(one => one.dataset.places.split(' '))"
+    )  # fmt: skip
+    assert text.evaluate("box => box.scrollHeight > 2 * box.clientHeight")
+    counts = [sum(str(place) in one for one in marks) for place in range(labels.count())]
+    most = counts.index(max(counts))
+    assert most > 1 and counts[most] > counts[0] > 0  # labels are between it and the text
+    labels.first.locator("summary").focus()
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.className") == "xl-text" and strong.count() == counts[0]
+    labels.nth(most).locator("summary").focus()
+    page.keyboard.press("Enter")
+    tab_to(page, "document.activeElement.className", "xl-text", "Shift+Tab")
+    assert strong.count() == counts[most]
+    labels.first.hover()
+    assert strong.count() == counts[0]
+    text.hover()
+    assert strong.count() == counts[most]
+    predict(page, "organ music")
+    page.wait_for_function("document.querySelector('.xl-text').innerText === 'organ music'")
+    labels.first.hover()
+    shown = strong.count()
+    text.hover()
+    assert strong.count() == shown > 0
 
 
 def test_hostile_texts_and_labels_do_nothing(browse):
