@@ -10,6 +10,7 @@ from hostile import HOSTILE
 
 from xlgen_hf.demo.asking import Question, ask
 from xlgen_hf.demo.choices import example_texts, find_concepts, find_labels, has_hierarchy
+from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.evidence import SCORE_NAMES
 from xlgen_hf.prediction.predictor import Predictor
@@ -158,3 +159,12 @@ def test_branches_are_offered_where_a_vocabulary_has_them(open_page, answers, in
     of_index, of_concepts = answers([index, concept_index], Question(TEXT, number=9, branch=("church music",)))
     assert sorted(of_concepts.prediction.labels) == ["church music", "organ"]
     assert "no vocabulary" in of_index.problem
+
+
+def test_branches_are_offered_without_a_walk_through_them(open_page, concept_index, monkeypatch):
+    """A walk through all that is below each concept, at every key, would take seconds in a large vocabulary."""
+    _, page = open_page(concept_index)
+    monkeypatch.delattr(Vocabulary, "branch")
+    for _ in range(2):
+        assert sorted(find_concepts(page.service, "", 9)) == ["art", "church music", "music"]
+    assert len(find_concepts(page.service, "", 2)) == 2
