@@ -96,8 +96,16 @@ def test_too_much_is_refused_with_a_reason(answers, index):
     assert long.problem == "Text 1 has 101 characters; at most 100. Shorten it."
     (many,) = answers([index], Question(TEXT, number=101))
     assert "at most 100" in many.problem
-    (names,) = answers([index], Question(TEXT, new_labels=tuple(map(str, range(101)))))
-    assert names.problem.startswith("new_labels: ") and "at most 100" in names.problem
+
+
+@pytest.mark.parametrize(("most", "settings"), [(100, {"max_top_k": 200}), (10, {"max_top_k": 10})])
+def test_as_many_new_labels_as_can_be_scored(answers, index, most, settings):
+    names = tuple(f"name {number}" for number in range(most + 1))
+    (fine,), (many,) = answers(
+        [index], *(Question(TEXT, number=1, new_labels=one) for one in (names[1:], names)), **settings
+    )
+    assert many.problem == f"{most + 1} new labels; at most {most} on this server. Leave some out."
+    assert len({*fine.prediction.labels, *fine.not_chosen} & {*names}) == most
 
 
 def test_what_fails_or_waits_is_one_models_problem(open_page, index, model, caplog):
