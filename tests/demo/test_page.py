@@ -95,8 +95,10 @@ def test_accepted_labels_are_saved_and_xlgen_update_takes_them(open_page, index,
     assert html.count("Accept") == 3
     decisions = json.dumps({"organ": "accept", "art": "reject", "church music": "accept"})
     saved = save(client, page, asked, ["organ", " new label "], decisions)
-    assert "Saved: organ; church music; new label." in saved
-    assert "Not a label of every model yet: new label (&#96;xlgen update --unknown-labels add&#96;)" in saved
+    assert "Saved: <bdi>organ</bdi>; <bdi>church music</bdi>; <bdi>new label</bdi>." in saved
+    assert (
+        "Not a label of every model yet: <bdi>new label</bdi> (&#96;xlgen update --unknown-labels add&#96;)" in saved
+    )
     save(client, page, 'zwei\nZeilen 面包 "x"', [], json.dumps({"art": "accept"}))
     assert rows_of(corrections) == [
         {"text": "modern church organ", "labels": ["organ", "church music", "new label"]},

@@ -21,9 +21,15 @@ from sources import make_rcl, make_retriever, make_untrained
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.demo import rendering
+from xlgen_hf.demo.asking import Answer
+from xlgen_hf.demo.rendering import framed, isolated, render_answers
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_predictor
+from xlgen_hf.prediction.evidence import LabelEvidence
+from xlgen_hf.prediction.results import LabelPrediction
 from xlgen_hf.ranking.score_model import ScoreModel
+from xlgen_hf.retrieval.evidence import NameEvidence
 from xlgen_hf.retrieval.model_sources import save_source_alone
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
@@ -281,6 +287,24 @@ def test_marks_stay_while_one_scrolls_the_text_to_them(browse):
     assert strong.count() == shown > 0
 
 
+def test_directions_of_text(chromium):
+    """Names and texts have the directions of their own letters, and the rest of a message stays where it is."""
+    reasons = [LabelEvidence("خبز", 0.5, {}, {}, [NameEvidence("خبز", "lexical", 0.5, 0.6, [(6, 9)], ["خبز"])], [])]
+    answer = Answer("m", LabelPrediction(["خبز (طعام)"], [0.5], evidence=reasons))
+    message = framed(f"Saved: {isolated('evil' + chr(0x202E) + 'label')}; <i>music</i> <b>of the world</b>.")
+    page = chromium.new_page()
+    style = Path(rendering.__file__).with_name("page.css").read_text(encoding="utf-8")
+    shown = render_answers("نص عن خبز (2024).\nBread (2024).", [answer], review=True)
+    page.set_content(f"<style>{style}</style>{message}{shown}")
+    begins = [page.locator(f".xl-notice {part}").bounding_box()["x"] for part in ("bdi", "i", "b")]
+    assert begins == sorted(begins)
+    directions = {part: page.locator(part).evaluate("one => getComputedStyle(one).direction") for part in (
+        ".xl-text", ".xl-name bdi", ".xl-model bdi"
+    )}  # fmt: skip
+    assert directions == {".xl-text": "rtl", ".xl-name bdi": "rtl", ".xl-model bdi": "ltr"}
+    page.close()
+
+
 def test_hostile_texts_and_labels_do_nothing(browse):
     page = browse()
     predict(page, HOSTILE)
@@ -297,7 +321,9 @@ def test_options_and_files(browse, tmp_path):
     (tmp_path / "a.txt").write_text("the history of art")
     page.locator("input[type=file]").set_input_files(tmp_path / "a.txt")
     page.get_by_text("a.txt was read.").wait_for()
-    assert page.get_by_label("Text", exact=True).input_value() == "the history of art"
+    box = page.get_by_label("Text", exact=True)
+    assert box.input_value() == "the history of art"
+    assert box.evaluate("one => getComputedStyle(one).unicodeBidi") == "plaintext"  # by its own letters
     page.get_by_text("Options").click()
     box = page.get_by_label("Only these labels")
     box.click()

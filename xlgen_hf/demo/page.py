@@ -19,7 +19,7 @@ from .asking import Question, ask
 from .choices import find_concepts, find_labels, has_hierarchy
 from .corrections import correction, saved_message
 from .documents import read_document, readable_endings
-from .rendering import escape, notice, render_answers
+from .rendering import escape, framed, isolated, notice, render_answers
 
 __all__ = ["Page", "build_page"]
 
@@ -61,11 +61,11 @@ class Page:
         try:
             found = await asyncio.to_thread(read_document, file, self.service.settings.max_characters)
         except XLGenError as err:
-            return text, notice(f"{file.name}: {err}", "alert")
+            return text, framed(f"{isolated(file.name)}: {escape(err)}", "alert")
         finally:
             file.unlink(missing_ok=True)
         kept = "" if found.is_whole else f" Only its first {len(found.text):,} characters were taken."
-        return found.text, notice(f"{file.name} was read.{kept}")
+        return found.text, framed(f"{isolated(file.name)} was read.{kept}")
 
     async def predict(
         self,
@@ -120,7 +120,7 @@ class Page:
             await asyncio.to_thread(self.corrections.append, [row])
         except XLGenError as err:
             return notice(str(err), "alert")
-        return notice(saved_message(row, self.service))
+        return framed(saved_message(row, self.service))
 
 
 def build_page(page: Page) -> gr.Blocks:
@@ -156,8 +156,8 @@ def _head(page: Page) -> str:
     shown = []
     for model in page.service.models.values():
         size = len(model.current.predictor.label_space)
-        shown.append(f"{escape(model.id)}: {size:,} label{'s' if size > 1 else ''}")
-    return f"<h1>{escape(page.title)}</h1><p>{'; '.join(shown)}</p>"
+        shown.append(f"{isolated(model.id)}: {size:,} label{'s' if size > 1 else ''}")
+    return f"<h1>{isolated(page.title)}</h1><p>{'; '.join(shown)}</p>"
 
 
 # ---------------------------------------------------------------------------------------------------- input
