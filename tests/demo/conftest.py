@@ -23,7 +23,7 @@ def index(checkpoints, label_space, tmp_path):
 @pytest.fixture
 def concept_index(checkpoints, label_space, tmp_path):
     """The folder of an index whose labels are concepts."""
-    broader = {"church music": "music", "organ": "church music", "modern art": "art"}
+    broader = {"church music": "music", "organ": "church music", "modern art": "art", "piano": "piano"}
     vocabulary = Vocabulary(
         [
             Concept(name, {"en": name}, broader=(broader[name],) if name in broader else ())

@@ -10,6 +10,7 @@ from hostile import HOSTILE
 
 from xlgen_hf.demo.asking import Question, ask
 from xlgen_hf.demo.choices import example_texts, find_concepts, find_labels, has_hierarchy
+from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.evidence import SCORE_NAMES
 from xlgen_hf.prediction.predictor import Predictor
@@ -95,8 +96,16 @@ def test_too_much_is_refused_with_a_reason(answers, index):
     assert long.problem == "Text 1 has 101 characters; at most 100. Shorten it."
     (many,) = answers([index], Question(TEXT, number=101))
     assert "at most 100" in many.problem
-    (names,) = answers([index], Question(TEXT, new_labels=tuple(map(str, range(101)))))
-    assert names.problem.startswith("new_labels: ") and "at most 100" in names.problem
+
+
+@pytest.mark.parametrize(("most", "settings"), [(100, {"max_top_k": 200}), (10, {"max_top_k": 10})])
+def test_as_many_new_labels_as_can_be_scored(answers, index, most, settings):
+    names = tuple(f"name {number}" for number in range(most + 1))
+    (fine,), (many,) = answers(
+        [index], *(Question(TEXT, number=1, new_labels=one) for one in (names[1:], names)), **settings
+    )
+    assert many.problem == f"{most + 1} new labels; at most {most} on this server. Leave some out."
+    assert len({*fine.prediction.labels, *fine.not_chosen} & {*names}) == most
 
 
 def test_what_fails_or_waits_is_one_models_problem(open_page, index, model, caplog):
@@ -158,3 +167,12 @@ def test_branches_are_offered_where_a_vocabulary_has_them(open_page, answers, in
     of_index, of_concepts = answers([index, concept_index], Question(TEXT, number=9, branch=("church music",)))
     assert sorted(of_concepts.prediction.labels) == ["church music", "organ"]
     assert "no vocabulary" in of_index.problem
+
+
+def test_branches_are_offered_without_a_walk_through_them(open_page, concept_index, monkeypatch):
+    """A walk through all that is below each concept, at every key, would take seconds in a large vocabulary."""
+    _, page = open_page(concept_index)
+    monkeypatch.delattr(Vocabulary, "branch")
+    for _ in range(2):
+        assert sorted(find_concepts(page.service, "", 9)) == ["art", "church music", "music"]
+    assert len(find_concepts(page.service, "", 2)) == 2

@@ -95,8 +95,10 @@ def test_accepted_labels_are_saved_and_xlgen_update_takes_them(open_page, index,
     assert html.count("Accept") == 3
     decisions = json.dumps({"organ": "accept", "art": "reject", "church music": "accept"})
     saved = save(client, page, asked, ["organ", " new label "], decisions)
-    assert "Saved: organ; church music; new label." in saved
-    assert "Not a label of every model yet: new label (&#96;xlgen update --unknown-labels add&#96;)" in saved
+    assert "Saved: <bdi>organ</bdi>; <bdi>church music</bdi>; <bdi>new label</bdi>." in saved
+    assert (
+        "Not a label of every model yet: <bdi>new label</bdi> (&#96;xlgen update --unknown-labels add&#96;)" in saved
+    )
     save(client, page, 'zwei\nZeilen 面包 "x"', [], json.dumps({"art": "accept"}))
     assert rows_of(corrections) == [
         {"text": "modern church organ", "labels": ["organ", "church music", "new label"]},
@@ -107,6 +109,15 @@ def test_accepted_labels_are_saved_and_xlgen_update_takes_them(open_page, index,
     assert "documents that are new: 2" in capsys.readouterr().out
     (found,) = load_predictor(str(index)).predict(["modern church organ"])
     assert set(found.labels) & {"organ", "church music", "new label"}
+
+
+def test_another_text_takes_its_own_missing_labels(open_page, index, corrections):
+    client, _ = open_page(index, corrections=corrections)
+    kept, emptied = {"__type__": "update"}, []
+    for text, missing in (("an organ", emptied), ("an organ", kept), ("a piano", emptied), ("", emptied)):
+        answers, _, added, message = call(client, "Predict", [None, text, *CHOSEN])["data"]
+        assert (added, message) == (missing, "")
+        assert answers.count('class="xl-label"') == (3 if text else 0)
 
 
 @pytest.mark.parametrize(

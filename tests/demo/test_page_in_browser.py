@@ -21,9 +21,15 @@ from sources import make_rcl, make_retriever, make_untrained
 from tiny import ROWS, VOCABULARY
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.demo import rendering
+from xlgen_hf.demo.asking import Answer
+from xlgen_hf.demo.rendering import framed, isolated, render_answers
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_predictor
+from xlgen_hf.prediction.evidence import LabelEvidence
+from xlgen_hf.prediction.results import LabelPrediction
 from xlgen_hf.ranking.score_model import ScoreModel
+from xlgen_hf.retrieval.evidence import NameEvidence
 from xlgen_hf.retrieval.model_sources import save_source_alone
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the extra `browser` is not installed")
@@ -118,13 +124,13 @@ def predict(page, text: str) -> None:
     page.locator(".xl-answer, .xl-notice").first.wait_for()
 
 
-def tab_to(page, where: str, wanted: str) -> None:
+def tab_to(page, where: str, wanted: str, key: str = "Tab") -> None:
     """Press the Tab key until what is focused is the wanted part."""
     for _ in range(80):
-        page.keyboard.press("Tab")
+        page.keyboard.press(key)
         if (page.evaluate(where) or "").strip() == wanted:
             return
-    pytest.fail(f"the Tab key does not lead to {wanted!r}")
+    pytest.fail(f"{key} does not lead to {wanted!r}")
 
 
 def look_at(page, name: str) -> None:
@@ -217,6 +223,29 @@ def test_without_a_mouse_from_a_text_to_a_correction(browse, demo, tmp_path):
     assert load_predictor(str(index)).source.same_texts(["modern organ music"]).nnz == 1
 
 
+def test_missing_labels_are_those_of_one_text(browse, demo):
+    page = browse()
+    predict(page, "a history of rye bread")
+    missing = page.get_by_label("Labels that are missing")
+    missing.click()
+    missing.press_sequentially("rye")
+    missing.press("Enter")
+    saving = page.get_by_role("button", name="Save the accepted labels")
+    for _ in range(2):  # of equal texts the last row counts, so the second must have the label as well
+        saving.click()
+        page.get_by_text("Saved: rye.").wait_for()
+        page.get_by_role("button", name="Predict").click()
+        page.get_by_text("Saved: rye.").wait_for(state="detached")
+    predict(page, "organ music")
+    page.locator('.xl-text:has-text("organ music")').first.wait_for()
+    page.locator(".xl-accept input").first.check(force=True)
+    saving.click()
+    page.get_by_text("Saved: ").wait_for()
+    first, second, other = [json.loads(line) for line in demo[1].read_text().splitlines()[-3:]]
+    assert first == second == {"text": "a history of rye bread", "labels": ["rye"]}
+    assert other["text"] == "organ music" and len(other["labels"]) == 1 and "rye" not in other["labels"]
+
+
 def test_marks_belong_to_the_label_that_is_looked_at(browse):
     page = browse()
     predict(page, "a history of organ music")
@@ -225,6 +254,55 @@ def test_marks_belong_to_the_label_that_is_looked_at(browse):
     card.locator("summary").focus()
     places = page.locator("mark.xl-strong").evaluate_all("marks => marks.map(one => one.dataset.places.split(' '))")
     assert places and all("0" in one for one in places)
+
+
+def test_marks_stay_while_one_scrolls_the_text_to_them(browse):
+    page = browse()
+    predict(page, "a history of organ music" + "\n" * 50 + "organ music")
+    strong = page.locator("mark.xl-strong")
+    text, labels = page.locator(".xl-text").first, page.locator(".xl-answer").first.locator(".xl-label")
+    marks = page.locator(".xl-answer").first.locator("mark[data-places]").evaluate_all(
+        "marks => marks.map(one => one.dataset.places.split(' '))"
+    )  # fmt: skip
+    assert text.evaluate("box => box.scrollHeight > 2 * box.clientHeight")
+    counts = [sum(str(place) in one for one in marks) for place in range(labels.count())]
+    most = counts.index(max(counts))
+    assert most > 1 and counts[most] > counts[0] > 0  # labels are between it and the text
+    labels.first.locator("summary").focus()
+    page.keyboard.press("Shift+Tab")
+    assert page.evaluate("document.activeElement.className") == "xl-text" and strong.count() == counts[0]
+    labels.nth(most).locator("summary").focus()
+    page.keyboard.press("Enter")
+    tab_to(page, "document.activeElement.className", "xl-text", "Shift+Tab")
+    assert strong.count() == counts[most]
+    labels.first.hover()
+    assert strong.count() == counts[0]
+    text.hover()
+    assert strong.count() == counts[most]
+    predict(page, "organ music")
+    page.wait_for_function("document.querySelector('.xl-text').innerText === 'organ music'")
+    labels.first.hover()
+    shown = strong.count()
+    text.hover()
+    assert strong.count() == shown > 0
+
+
+def test_directions_of_text(chromium):
+    """Names and texts have the directions of their own letters, and the rest of a message stays where it is."""
+    reasons = [LabelEvidence("خبز", 0.5, {}, {}, [NameEvidence("خبز", "lexical", 0.5, 0.6, [(6, 9)], ["خبز"])], [])]
+    answer = Answer("m", LabelPrediction(["خبز (طعام)"], [0.5], evidence=reasons))
+    message = framed(f"Saved: {isolated('evil' + chr(0x202E) + 'label')}; <i>music</i> <b>of the world</b>.")
+    page = chromium.new_page()
+    style = Path(rendering.__file__).with_name("page.css").read_text(encoding="utf-8")
+    shown = render_answers("نص عن خبز (2024).\nBread (2024).", [answer], review=True)
+    page.set_content(f"<style>{style}</style>{message}{shown}")
+    begins = [page.locator(f".xl-notice {part}").bounding_box()["x"] for part in ("bdi", "i", "b")]
+    assert begins == sorted(begins)
+    directions = {part: page.locator(part).evaluate("one => getComputedStyle(one).direction") for part in (
+        ".xl-text", ".xl-name bdi", ".xl-model bdi"
+    )}  # fmt: skip
+    assert directions == {".xl-text": "rtl", ".xl-name bdi": "rtl", ".xl-model bdi": "ltr"}
+    page.close()
 
 
 def test_hostile_texts_and_labels_do_nothing(browse):
@@ -243,7 +321,9 @@ def test_options_and_files(browse, tmp_path):
     (tmp_path / "a.txt").write_text("the history of art")
     page.locator("input[type=file]").set_input_files(tmp_path / "a.txt")
     page.get_by_text("a.txt was read.").wait_for()
-    assert page.get_by_label("Text", exact=True).input_value() == "the history of art"
+    box = page.get_by_label("Text", exact=True)
+    assert box.input_value() == "the history of art"
+    assert box.evaluate("one => getComputedStyle(one).unicodeBidi") == "plaintext"  # by its own letters
     page.get_by_text("Options").click()
     box = page.get_by_label("Only these labels")
     box.click()

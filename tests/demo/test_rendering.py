@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 
 import pytest
@@ -15,8 +16,8 @@ from xlgen_hf.retrieval.evidence import DocumentEvidence, NameEvidence
 
 VOID = {"input"}
 ATTRIBUTES = {
-    "aria-hidden", "aria-label", "aria-labelledby", "class", "data-label", "data-place", "data-places", "id", "name",
-    "open", "role", "style", "tabindex", "type", "value",
+    "aria-hidden", "aria-label", "aria-labelledby", "class", "data-label", "data-place", "data-places", "dir", "id",
+    "name", "open", "role", "style", "tabindex", "type", "value",
 }  # fmt: skip
 
 
@@ -79,6 +80,21 @@ def test_nothing_that_somebody_brought_is_markup():
     assert {one["data-label"] for one in page.of("input")} == {HOSTILE}
     assert not {"$", "{", "}", "`"} & set(html)  # which gradio's templates would read
     assert {name for _, attrs in page.elements for name in attrs} <= ATTRIBUTES
+
+
+def test_names_turn_nothing_around_them():
+    """A right-to-left name or override is isolated wherever it is shown."""
+    name = "خبز\u202e (1)"
+    names = [NameEvidence(f"{name} alias", "lexical", 0.5, 0.6, [(0, 3)], ["خبز"])]
+    documents = [DocumentEvidence(name, {"embedding": 0.61}, 0.2, name)]
+    of_label = evidence(name, names=names, documents=documents, clusters=[name], places={name: 1})
+    prediction = LabelPrediction([name], [0.5], [name], ids=[name], evidence=[of_label], candidates=[name])
+    answer = Answer(name, prediction, not_chosen={name: 0.1})
+    html = render_answers(name, [answer], review=True)
+    page = Parsed(html)
+    assert [one["dir"] for one in page.of("div", "xl-text")] == ["auto"]
+    outside = re.sub(r'<bdi>.*?</bdi>|<div class="xl-text".*?</div>| data-label="[^"]*"', "", html)
+    assert "خبز" not in outside and len(page.of("bdi")) == 14
 
 
 def test_a_label_has_its_score_and_what_speaks_for_it():

@@ -67,6 +67,19 @@ def test_docx(tmp_path):
     assert read_document(tmp_path / "a.docx", 1000).text.split() == ["Rye", "bread", "and", "oats"]
 
 
+def test_merged_cells_of_docx_are_read_once(tmp_path):
+    docx = pytest.importorskip("docx", reason="the extra `documents` is not installed")
+    document = docx.Document()
+    table = document.add_table(4, 3)
+    for row in range(4):
+        for column in range(3):
+            table.cell(row, column).text = f"{row}{column}"
+    for first, last, text in (((0, 0), (0, 2), "wide"), ((1, 0), (3, 0), "high"), ((1, 1), (2, 2), "large")):
+        table.cell(*first).merge(table.cell(*last)).text = text
+    document.save(str(tmp_path / "a.docx"))
+    assert read_document(tmp_path / "a.docx", 1000).text == "wide\nhigh\tlarge\n\n31\t32"
+
+
 @pytest.mark.parametrize("first", ["", "Title"])
 def test_empty_paragraphs_do_not_end_a_document(tmp_path, first):
     docx = pytest.importorskip("docx", reason="the extra `documents` is not installed")

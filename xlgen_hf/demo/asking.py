@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from weakref import WeakKeyDictionary
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from ..errors import XLGenError
+from ..errors import ConfigurationError, XLGenError
 from ..prediction.predictor import Predictor
 from ..prediction.results import LabelPrediction
 from ..serving.batching import QueueFullError
@@ -19,6 +19,7 @@ from ..serving.guard import log_error
 from ..serving.models import ServedModel
 from ..serving.requests import PredictOptions, PredictRow, Text, check_texts
 from ..serving.service import Service
+from ..serving.settings import ServingSettings
 
 __all__ = ["Answer", "Question", "ask"]
 
@@ -88,7 +89,20 @@ class Answer:
 class _Options(PredictOptions):
     """Options of a prediction, with labels that are there for it alone."""
 
-    new_labels: tuple[Text, ...] = Field(default=(), max_length=_MOST_NEW_LABELS)
+    new_labels: tuple[Text, ...] = ()
+
+    def check(self, settings: ServingSettings) -> None:
+        """Refuse too much, and more new labels than can be asked for their scores.
+
+        Raises:
+            ConfigurationError: if an option is above its limit.
+        """
+        most = min(_MOST_NEW_LABELS, settings.max_top_k)
+        if len(self.new_labels) > most:
+            raise ConfigurationError(
+                f"{len(self.new_labels)} new labels; at most {most} on this server. Leave some out."
+            )
+        super().check(settings)
 
     def run(self, predictor: Predictor, rows: Sequence[PredictRow], batch_size: int) -> list[LabelPrediction]:
         """Predict texts with the new labels as well."""
@@ -134,9 +148,7 @@ async def _ask(service: Service, model: ServedModel, question: Question) -> Answ
         found = _above(found, question.threshold if question.number else 0.0)
         not_chosen = {}
         if question.new_labels:  # who gives a label wants to know what a model thinks of it
-            about_new_labels = question.about_new_labels
-            about_new_labels.check(settings)
-            answer = model.batcher.submit(about_new_labels, [(question.text, ())])
+            answer = model.batcher.submit(question.about_new_labels, [(question.text, ())])
             (scored,) = await asyncio.wait_for(answer, settings.timeout)
             scores = dict(zip(scored.labels, scored.scores, strict=True))
             not_chosen = {name: score for name, score in scores.items() if name not in found.labels}

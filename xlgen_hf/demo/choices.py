@@ -7,9 +7,11 @@ import json
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from ..files.saving import local_model
 from ..files.training_report import read_report
+from ..labels.vocabulary import Vocabulary
 from ..serving.service import Service
 
 __all__ = ["example_texts", "find_concepts", "find_labels", "has_hierarchy"]
@@ -73,6 +75,18 @@ def find_concepts(service: Service, query: str, limit: int) -> list[str]:
             continue
         ids = vocabulary.ids
         near = (names[label] for label in model.current.find_labels(query, len(names)))
-        broad = (name for name in near if name in ids and len(vocabulary.branch(ids[name])) > 1)
-        found |= dict.fromkeys(islice(broad, limit))
+        broad = _broad(vocabulary)
+        found |= dict.fromkeys(islice((name for name in near if ids.get(name) in broad), limit))
     return list(found)
+
+
+_known_broad: WeakKeyDictionary[Vocabulary, set[str]] = WeakKeyDictionary()
+
+
+def _broad(vocabulary: Vocabulary) -> set[str]:
+    """Ids of the concepts that are broader than another one; kept, as somebody who types asks at every key."""
+    found = _known_broad.get(vocabulary)
+    if found is None:
+        found = {parent for one in vocabulary for parent in one.broader if parent != one.id}
+        _known_broad[vocabulary] = found
+    return found

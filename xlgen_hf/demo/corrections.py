@@ -9,6 +9,7 @@ from ..errors import DataError
 from ..files.serialization import JSON, parse_json
 from ..labels.space import LabelSpace
 from ..serving.service import Service
+from .rendering import escape, isolated
 
 __all__ = ["CorrectedRow", "correction", "saved_message"]
 
@@ -56,8 +57,9 @@ def _decided(decisions: str) -> dict[str, JSON]:
 
 
 def saved_message(row: CorrectedRow, service: Service) -> str:
-    """What was saved, and what `xlgen update` has to be told about labels that a model does not have."""
+    """HTML of what was saved, and what `xlgen update` has to be told about labels that a model does not have."""
     spaces: list[LabelSpace] = [model.current.predictor.label_space for model in service.models.values()]
     new = [label for label in row["labels"] if not all(label in space for space in spaces)]
-    told = f" Not a label of every model yet: {'; '.join(new)} (`xlgen update --unknown-labels add`)." if new else ""
-    return f"Saved: {'; '.join(row['labels'])}.{told}"
+    option = escape("(`xlgen update --unknown-labels add`)")
+    told = f" Not a label of every model yet: {'; '.join(map(isolated, new))} {option}." if new else ""
+    return f"Saved: {'; '.join(map(isolated, row['labels']))}.{told}"

@@ -55,14 +55,16 @@ def read_pdf(path: Path) -> Iterator[str]:
 def read_docx(path: Path) -> Iterator[str]:
     """The text of a Word file, paragraph by paragraph, with that of its tables."""
     import docx
-    from docx.table import Table
+    from docx.table import Table, _Cell
 
     with zipfile.ZipFile(path) as archive:  # no part is larger than it declares: the reader of zips stops there
         if sum(part.file_size for part in archive.infolist()) > MOST_UNPACKED:
             raise UnreadableError(f"Unpacked the file has more than {MOST_UNPACKED // 1_000_000} MB; it is not read.")
     for block in docx.Document(str(path)).iter_inner_content():
         if isinstance(block, Table):
-            yield from ("\t".join(cell.text for cell in row.cells) + "\n" for row in block.rows)
+            for row in block.rows:  # whose `cells` would give a merged cell for each column and row that it covers
+                cells = [_Cell(cell, block) for cell in row._tr.tc_lst if cell.vMerge != "continue"]
+                yield "\t".join(cell.text for cell in cells) + "\n"
         else:
             yield block.text + "\n"
 

@@ -8,8 +8,16 @@
     for (const mark of card.closest(".xl-answer").querySelectorAll(".xl-text mark"))
       mark.classList.toggle("xl-strong", mark.dataset.places.split(" ").includes(card.dataset.place));
   };
-  for (const kind of ["mouseover", "focusin"])
-    document.addEventListener(kind, (event) => show(event.target.closest?.(".xl-label")));
+  // Marks stay where nobody looks at a label, so that one can scroll the text to them. They are those of the label that
+  // was clicked, if one was: on the way to the text are other labels.
+  let last, clicked;
+  const look = ({ target, type }) => {
+    const card = target.closest?.(".xl-label");
+    if (card) last = card;
+    if (card && type === "click") clicked = card;
+    show(card ?? (clicked?.isConnected ? clicked : last));
+  };
+  for (const kind of ["mouseover", "focusin", "click"]) document.addEventListener(kind, look);
 
   // The same label of another model gets the same decision.
   document.addEventListener("change", ({ target }) => {

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -18,7 +19,7 @@ from .asking import Question, ask
 from .choices import find_concepts, find_labels, has_hierarchy
 from .corrections import correction, saved_message
 from .documents import read_document, readable_endings
-from .rendering import escape, notice, render_answers
+from .rendering import escape, framed, isolated, notice, render_answers
 
 __all__ = ["Page", "build_page"]
 
@@ -60,11 +61,11 @@ class Page:
         try:
             found = await asyncio.to_thread(read_document, file, self.service.settings.max_characters)
         except XLGenError as err:
-            return text, notice(f"{file.name}: {err}", "alert")
+            return text, framed(f"{isolated(file.name)}: {escape(err)}", "alert")
         finally:
             file.unlink(missing_ok=True)
         kept = "" if found.is_whole else f" Only its first {len(found.text):,} characters were taken."
-        return found.text, notice(f"{file.name} was read.{kept}")
+        return found.text, framed(f"{isolated(file.name)} was read.{kept}")
 
     async def predict(
         self,
@@ -94,6 +95,16 @@ class Page:
         has_labels = any(one.prediction is not None for one in answers)
         return render_answers(text, answers, review=self.corrections is not None), text if has_labels else ""
 
+    async def predict_to_correct(self, asked: str, *given: Any) -> tuple[str, str, Any, str]:
+        """What [`Page.predict`] gives, the labels that are missing, and no message: an older answer was saved.
+
+        Args:
+            asked: the text of the answers so far; labels that it lacked are not those of another text.
+            given: what [`Page.predict`] takes.
+        """
+        html, text = await self.predict(*given)
+        return html, text, gr.skip() if text == asked else [], ""
+
     async def save(self, text: str, missing: Sequence[str] | None, decisions: str) -> str:
         """Write the accepted labels of a text, and those that it lacked, to the file; a message about it.
 
@@ -109,7 +120,7 @@ class Page:
             await asyncio.to_thread(self.corrections.append, [row])
         except XLGenError as err:
             return notice(str(err), "alert")
-        return notice(saved_message(row, self.service))
+        return framed(saved_message(row, self.service))
 
 
 def build_page(page: Page) -> gr.Blocks:
@@ -126,16 +137,16 @@ def build_page(page: Page) -> gr.Blocks:
                 text, options, button = _input_column(page)
             with gr.Column(scale=3, min_width=300):
                 answers = gr.HTML(elem_classes="xl", elem_id="xl-answers", js_on_load=None, padding=False)
-                if page.corrections is not None:
-                    _correction_panel(page, asked)
+                panel = [] if page.corrections is None else _correction_panel(page, asked)
         gr.on(
             [button.click],
-            page.predict,
-            [text, *options],
-            [answers, asked],
+            page.predict_to_correct if panel else page.predict,
+            [*([asked] if panel else []), text, *options],
+            [answers, asked, *panel],
             api_visibility="private",
             concurrency_limit=page.service.settings.max_requests,
             show_progress="minimal",
+            show_progress_on=answers,
             scroll_to_output=True,
         )
     return blocks
@@ -145,8 +156,8 @@ def _head(page: Page) -> str:
     shown = []
     for model in page.service.models.values():
         size = len(model.current.predictor.label_space)
-        shown.append(f"{escape(model.id)}: {size:,} label{'s' if size > 1 else ''}")
-    return f"<h1>{escape(page.title)}</h1><p>{'; '.join(shown)}</p>"
+        shown.append(f"{isolated(model.id)}: {size:,} label{'s' if size > 1 else ''}")
+    return f"<h1>{isolated(page.title)}</h1><p>{'; '.join(shown)}</p>"
 
 
 # ---------------------------------------------------------------------------------------------------- input
@@ -232,8 +243,11 @@ def _search_box(label: str, info: str, find: Callable[[str, int], list[str]], *,
 # ---------------------------------------------------------------------------------------------------- corrections
 
 
-def _correction_panel(page: Page, asked: gr.State) -> None:
-    """What adds missing labels, and saves those that were accepted."""
+def _correction_panel(page: Page, asked: gr.State) -> list[gr.components.Component]:
+    """What adds missing labels, and saves those that were accepted; the list of the missing, and the message.
+
+    Saving leaves the list as it is, like the decisions: of equal texts the last row counts, so a second one needs all.
+    """
     missing = _search_box(
         "Labels that are missing",
         "Type to search; Enter takes a name that is not a label yet.",
@@ -252,3 +266,4 @@ def _correction_panel(page: Page, asked: gr.State) -> None:
         js="(asked, missing) => [asked, missing, window.xlgenDecisions()]",
         api_visibility="private",
     )
+    return [missing, status]

@@ -11,7 +11,7 @@ from ..prediction.evidence import SCORE_NAMES, LabelEvidence
 from ..prediction.results import LabelPrediction
 from .asking import Answer
 
-__all__ = ["escape", "notice", "render_answers"]
+__all__ = ["escape", "framed", "isolated", "notice", "render_answers"]
 
 _READ = 20_000  # characters of a text that are shown: those that are searched for matching words
 _LEAST = 0.005  # score that reads as 0.00
@@ -30,6 +30,11 @@ def escape(value: object) -> str:
     return escape_html(str(value)).translate(_TEMPLATE)
 
 
+def isolated(value: object) -> str:
+    """A name or text within other text: it has a direction of its own, and turns nothing around it."""
+    return f"<bdi>{escape(value)}</bdi>"
+
+
 def notice(message: str, kind: str = "status") -> str:
     """A message.
 
@@ -37,7 +42,17 @@ def notice(message: str, kind: str = "status") -> str:
         message: the message; "" for none.
         kind: `status`, or `alert` for what went wrong; how screen readers announce it.
     """
-    return f'<p class="xl-notice xl-{kind}" role="{kind}">{escape(message)}</p>' if message else ""
+    return framed(escape(message), kind) if message else ""
+
+
+def framed(html: str, kind: str = "status") -> str:
+    """A message whose names are [`isolated`].
+
+    Args:
+        html: the message, escaped.
+        kind: see [`notice`].
+    """
+    return f'<p class="xl-notice xl-{kind}" role="{kind}">{html}</p>'
 
 
 def render_answers(text: str, answers: Sequence[Answer], *, review: bool) -> str:
@@ -53,11 +68,13 @@ def render_answers(text: str, answers: Sequence[Answer], *, review: bool) -> str
 
 
 def _answer(number: int, text: str, answer: Answer, review: bool) -> str:
-    head = f'<h2 class="xl-model" id="xl-model-{number}">{escape(answer.model_id)}</h2>'
+    head = f'<h2 class="xl-model" id="xl-model-{number}">{isolated(answer.model_id)}</h2>'
     found = answer.prediction
     body = notice(answer.problem, "alert") if found is None else _prediction(f"xl-{number}", text, answer, review)
     if found is not None:  # for those who do not see that something appeared
-        body = f'<p class="xl-hidden" role="status">{len(found.labels)} labels by {escape(answer.model_id)}</p>{body}'
+        body = (
+            f'<p class="xl-hidden" role="status">{len(found.labels)} labels by {isolated(answer.model_id)}</p>{body}'
+        )
     return f'<section class="xl-answer" aria-labelledby="xl-model-{number}">{head}{body}</section>'
 
 
@@ -73,7 +90,7 @@ def _prediction(prefix: str, text: str, answer: Answer, review: bool) -> str:
 def _not_chosen(scores: Mapping[str, float]) -> str:
     """New labels that the model would not predict, with what they score."""
     rows = "".join(
-        f'<li class="xl-label"><span class="xl-name">{escape(name)}</span><span class="xl-score">{score:.2f}</span>'
+        f'<li class="xl-label"><span class="xl-name">{isolated(name)}</span><span class="xl-score">{score:.2f}</span>'
         f"{_bar(score)}</li>"
         for name, score in scores.items()
     )
@@ -112,12 +129,12 @@ class _Card:
 def _card(card: _Card, evidence: Sequence[LabelEvidence]) -> str:
     score, ids = card.found.scores[card.place], card.found.ids
     concept = ids[card.place] if ids else None
-    shown = "" if concept is None else f'<span class="xl-id">{escape(concept)}</span>'
+    shown = "" if concept is None else f'<span class="xl-id">{isolated(concept)}</span>'
     is_open = " open" if card.place == 0 else ""
     reasons = _reasons(evidence[card.place]) if evidence else ""
     return (
         f'<li class="xl-label" data-place="{card.place}"><details{is_open}><summary>'
-        f'<span class="xl-name">{escape(card.label)}</span><span class="xl-score">{score:.2f}</span>'
+        f'<span class="xl-name">{isolated(card.label)}</span><span class="xl-score">{score:.2f}</span>'
         f"{_bar(score)}</summary>{shown}{reasons}</details>{_buttons(card) if card.review else ''}</li>"
     )
 
@@ -134,7 +151,7 @@ def _buttons(card: _Card) -> str:
         f' data-label="{escape(card.label)}"><span>{shown}</span></label>'
         for value, shown in (("accept", "Accept"), ("reject", "Reject"))
     )
-    return f'<fieldset class="xl-review"><legend class="xl-hidden">{escape(card.label)}</legend>{choices}</fieldset>'
+    return f'<fieldset class="xl-review"><legend class="xl-hidden">{isolated(card.label)}</legend>{choices}</fieldset>'
 
 
 def _reasons(evidence: LabelEvidence) -> str:
@@ -144,7 +161,7 @@ def _reasons(evidence: LabelEvidence) -> str:
         _scores(evidence.scores),
         _list("Matching words", _matches(evidence)),
         _list("Training texts like it", _documents(evidence)),
-        _list("Guided by the cluster", map(escape, evidence.clusters)),
+        _list("Guided by the cluster", map(isolated, evidence.clusters)),
         _list("Place among the candidates", _places(evidence.places)),
         f'<p class="xl-seen">{seen}</p>',
     ]
@@ -171,21 +188,21 @@ def _matches(evidence: LabelEvidence) -> Iterable[str]:
     for one in evidence.names:
         words.setdefault(one.name, {}).update(dict.fromkeys(" ".join(word.split()) for word in one.words))
     for name, matched in words.items():
-        alias = "" if name == evidence.label else f" as “{escape(name)}”"
+        alias = "" if name == evidence.label else f" as “{isolated(name)}”"
         if matched:
-            yield f"{', '.join(f'<mark>{escape(word)}</mark>' for word in matched)}{alias}"
+            yield f"{', '.join(f'<mark>{isolated(word)}</mark>' for word in matched)}{alias}"
         elif alias:
-            yield f"the name “{escape(name)}”"
+            yield f"the name “{isolated(name)}”"
 
 
 def _documents(evidence: LabelEvidence) -> Iterable[str]:
     for one in evidence.documents:
-        beginning = "" if one.beginning is None else f" {escape(one.beginning)} …"
-        yield f"<b>{escape(one.id)}</b>{beginning} <span>similarity {max(one.similarity.values()):.2f}</span>"
+        beginning = "" if one.beginning is None else f" {isolated(one.beginning)} …"
+        yield f"<b>{isolated(one.id)}</b>{beginning} <span>similarity {max(one.similarity.values()):.2f}</span>"
 
 
 def _places(places: Mapping[str, int]) -> Iterable[str]:
-    return (f"number {place} of {_PLACES.get(name, escape(name))}" for name, place in places.items())
+    return (f"number {place} of {_PLACES.get(name) or isolated(name)}" for name, place in places.items())
 
 
 # ---------------------------------------------------------------------------------------------------- a text
@@ -217,7 +234,7 @@ def _chips(title: str, names: Sequence[str], chosen: Set[str]) -> str:
     if not names:
         return ""
     kinds = ("", ' class="xl-chosen"')
-    rows = "".join(f"<li{kinds[name in chosen]}>{escape(name)}</li>" for name in names)
+    rows = "".join(f"<li{kinds[name in chosen]}>{isolated(name)}</li>" for name in names)
     head = f"<summary>{title} ({len(names)})</summary>"
     return f'<details class="xl-guides">{head}<ul class="xl-chips">{rows}</ul></details>'
 
@@ -241,6 +258,7 @@ def _marked(text: str, evidence: Sequence[LabelEvidence]) -> str:
         parts.append(f'<mark data-places="{" ".join(map(str, places))}">{part}</mark>' if places else part)
     more = "" if len(text) <= _READ else " …"
     return (
-        '<div class="xl-text" tabindex="0" role="group" aria-label="The text, with words that match marked">'
+        '<div class="xl-text" dir="auto" tabindex="0" role="group"'
+        ' aria-label="The text, with words that match marked">'
         f"{''.join(parts)}{more}</div>"
     )
