@@ -9,7 +9,9 @@ import torch
 from datasets import Dataset
 
 from xlgen_hf.errors import LabelSpaceError
+from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.collator import DataCollatorForXLGen, encode_dataset
+from xlgen_hf.training.trainer import XLGenTrainer
 
 
 def _features(processor, rows, numbers=(0, 1, 6)):
@@ -115,3 +117,12 @@ def test_unknown_labels_are_refused(make_model):
     rows = Dataset.from_list([{"text": "x", "labels": ["opera"]}])
     with pytest.raises(LabelSpaceError, match="'opera' is none of the"):
         encode_dataset(rows, processor)
+
+
+def test_a_collator_of_ones_own_makes_what_the_model_needs(make_model, rows, tmp_path):
+    """The fault: without a variant it made the inputs of another one, and the clusters were not trained."""
+    model, processor = make_model("bert", "bcl")
+    args = XLGenTrainingArguments(str(tmp_path), use_cpu=True, disable_tqdm=True)
+    collator = DataCollatorForXLGen(processor)
+    trainer = XLGenTrainer(model, args, processing_class=processor, train_dataset=rows, data_collator=collator)
+    assert collator.variant == "bcl" and "cluster_bits" in next(iter(trainer.get_train_dataloader()))
