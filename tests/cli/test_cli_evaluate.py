@@ -375,6 +375,25 @@ def test_rows_in_another_order_are_reported(tmp_path, grouped, caplog, suffix):
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "options"),
+    [
+        ("long.csv", "id,text,labels\n1,x,a\n1,x,b\n2,y,b\n", {}),
+        ("other.csv", "id;text;subjects\n1;x;a|b\n2;y;b\n".encode("utf-16"),
+         {"delimiter": ";", "encoding": "utf-16", "labels_column": "subjects"}),
+        ("columns.csv", "id,text,a,b\n1,x,1,1\n2,y,0,1\n", {"layout": "one-hot"}),
+        ("train.jsonl", '{"id": 1, "labels": ["a", "b"]}\n{"id": 2, "labels": ["b"]}\n', {}),
+    ],
+)  # fmt: skip
+def test_references_in_a_form_of_their_own_are_in_order(tmp_path, caplog, name, content, options):
+    """The look at their ids reads them as they are, and predictions as they were written."""
+    references, predictions = tmp_path / name, tmp_path / "predictions.csv"
+    references.write_bytes(content if isinstance(content, bytes) else content.encode())
+    write_predictions(predictions, [{"id": 1, "labels": ["a", "b"]}, {"id": 2, "labels": ["b"]}])
+    assert run_evaluate(predictions, references, rows=RowOptions(**options))["micro_f1"] == 1
+    assert "the order of the rows counts" not in caplog.text
+
+
+@pytest.mark.parametrize(
     ("ids", "message"),
     [
         ([1, 2, 3, 3], "The id '3' has several predictions"),

@@ -208,6 +208,7 @@ def test_card_without_a_generated_part_gets_one():
         assert merge_cards(new, nothing) == new
     # The fault: whoever left one of the template's gaps lost all that he had written.
     filled = template.replace("[More Information Needed]", "By our librarians.", 1)
+    assert "- Berlin 2024" in merge_cards(new, f"{template}\n- Berlin 2024\n")
     assert "By our librarians." in merge_cards(new, filled) and "numbers" in merge_cards(new, filled)
 
 

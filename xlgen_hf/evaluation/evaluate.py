@@ -236,11 +236,12 @@ def _warn_of_another_order(predictions: str | Path, references: str | Path, rows
     paths = [Path(one) for one in (predictions, references)]
     if not all(path.is_file() for path in paths):
         return
-    first, second = ({} if block is None else block.columns for block in (_first_block(path, rows) for path in paths))
+    written = RowOptions(text_column=("labels",), layout="rows")  # predictions have a form of their own
+    blocks = [_first_block(path, options) for path, options in zip(paths, (written, rows), strict=True)]
     for name in ID_FIELDS:
-        ids = [list(map(str, to_list(of_file.get(name, ())))) for of_file in (first, second)]
+        ids = [[] if block is None else list(map(str, to_list(block.columns.get(name, ())))) for block in blocks]
         row = next((row for row, (one, other) in enumerate(zip(*ids, strict=False)) if one != other), None)
-        if row is not None:
+        if row is not None and len(set(ids[1])) == len(ids[1]):  # the rows of a long table become one text
             logger.warning(
                 "%s: the order of the rows counts, and row %d is called %s here and %s in %s. Add --id-column %s to "
                 "match rows by what they are called.",
@@ -249,9 +250,8 @@ def _warn_of_another_order(predictions: str | Path, references: str | Path, rows
             return
 
 
-def _first_block(path: Path, rows: RowOptions) -> Block | None:
-    options = rows.changed(text_column=rows.labels, keep_columns=ID_FIELDS, layout="rows")
-    return next(iter(read_file(path, options)), None)
+def _first_block(path: Path, options: RowOptions) -> Block | None:
+    return next(iter(read_file(path, options.changed(keep_columns=ID_FIELDS))), None)
 
 
 def _labels_of_concepts(given: Predictions, vocabulary: Vocabulary) -> list[list[str]]:

@@ -41,7 +41,7 @@ _LINE_START = re.compile(r"^(\d*)([.)=-])(?=\s|-|=|$)")  # what begins a list or
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;"}
 _GENERATED_KEYS = ("model-index", "configs", "dataset_info")  # metadata that a push replaces even by nothing
 _LISTS = ("tags", "metrics", "datasets", "language")  # metadata that a push adds to
-_VERSION_LINE = re.compile(r"### Framework versions|- [A-Z][\w.-]* [\w.+-]+")  # which peft adds to a template
+_VERSION_LINE = re.compile(r"### Framework versions|- PEFT [\w.+-]+")  # which peft adds to a template
 
 
 def escape(value: object, longest: int = _LONGEST) -> str:

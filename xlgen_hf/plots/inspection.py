@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.inspection import Distribution, Inspection
-from .style import BLUE, FILLS, RED, legend_name, sheet
+from .style import BLUE, RED, draw_bars, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,17 +43,7 @@ def _draw_tail(axes: Axes, inspection: Inspection) -> None:
     for number, (name, facts) in enumerate(inspection.splits.items()):
         places = [place + (number + 0.5) * width - 0.4 for place in range(len(facts.shots))]
         counts = [bucket.labels for bucket in facts.shots]
-        colour, hatch = FILLS[number % len(FILLS)]
-        axes.bar(
-            places,
-            counts,
-            width * 0.92,
-            label=legend_name(name),
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0,
-        )
+        draw_bars(axes, places, counts, width, number=number, name=name)
     axes.set_xticks(range(len(facts.shots)), [bucket.shots for bucket in facts.shots])
     axes.set_yscale("symlog", linthresh=1)
     axes.yaxis.set_major_formatter("{x:,.0f}")  # its own one writes powers in mathematical text

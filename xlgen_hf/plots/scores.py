@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..data.inspection import SHOT_BUCKETS
 from ..errors import ConfigurationError
-from .style import FILLS, check_picture, legend_name, sheet
+from .style import check_picture, draw_bars, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,17 +84,7 @@ def _draw_bars(axes: Axes, systems: Sequence[tuple[str, Mapping[str, float]]], b
         values = [scores[name] for name in names]
         tops = [scores.get(f"{name}_ci_high", value) for name, value in zip(names, values, strict=True)]
         lows = [scores.get(f"{name}_ci_low", value) for name, value in zip(names, values, strict=True)]
-        colour, hatch = FILLS[number % len(FILLS)]
-        axes.bar(
-            places,
-            values,
-            width * 0.92,
-            label=legend_name(system),
-            color=colour,
-            hatch=hatch,
-            edgecolor="white",
-            linewidth=0,
-        )
+        draw_bars(axes, places, values, width, number=number, name=system)
         if f"{names[0]}_ci_low" in scores:
             axes.vlines(places, lows, tops, color="0.2", linewidth=1, zorder=3)
         empty = [scores[f"{bucket}_shot_labels"] == 0 for bucket in buckets] + [False] * (score in _OVERALL)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +21,7 @@ from ..errors import ConfigurationError, MissingExtraError
 from ..files.atomic import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
@@ -34,7 +35,7 @@ __all__ = [
     "YELLOW",
     "Sheet",
     "check_picture",
-    "legend_name",
+    "draw_bars",
     "sheet",
 ]
 
@@ -183,6 +184,18 @@ def _tell_of_fonts() -> None:
     )
 
 
-def legend_name(name: str) -> str:
-    """A name as a legend shows it; matplotlib leaves out those that begin with `_`."""
-    return f" {name}" if name.startswith("_") else name
+def draw_bars(
+    axes: Axes, places: Sequence[float], heights: Sequence[float], width: float, *, number: int, name: str
+) -> None:
+    """Bars of one of several series, told from those of others by hue and hatch.
+
+    Args:
+        axes: where they are drawn.
+        places, heights: of the bars.
+        width: what a bar has, with the gap to the next.
+        number: the number of the series, from 0.
+        name: what the legend calls it.
+    """
+    colour, hatch = FILLS[number % len(FILLS)]
+    shown = f" {name}" if name.startswith("_") else name  # matplotlib leaves names out that begin with `_`
+    axes.bar(places, heights, width * 0.92, label=shown, color=colour, hatch=hatch, edgecolor="white", linewidth=0)
