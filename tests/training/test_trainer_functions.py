@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import torch
 from datasets import Dataset
@@ -16,6 +19,9 @@ from transformers import (
 )
 
 from xlgen_hf.errors import ConfigurationError
+from xlgen_hf.labels.space import LabelSpace
+from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
+from xlgen_hf.processing_xlgen import XLGenProcessor
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.collator import DataCollatorForXLGen
 from xlgen_hf.training.trainer import XLGenTrainer
@@ -57,13 +63,38 @@ def test_each_training_has_a_new_model(make_model, tmp_path):
     assert not trainer.model.backbone.encoder.pooler.dense.weight.requires_grad  # as of a model that was given
 
 
-def test_collators_make_the_batches_of_the_model_that_was_made(make_model, tmp_path):
+def test_a_second_training_logs_its_own_losses(make_model, tmp_path):
+    """The fault: steps after the last log of a training counted in the first log of the next one."""
+    _, processor = make_model("t5", "bcl")
+    trainer = XLGenTrainer(
+        args=_arguments(tmp_path, max_steps=3, logging_steps=2), processing_class=processor, train_dataset=ROWS,
+        model_init=lambda: make_model("t5", "bcl", dropout=0.0)[0],
+    )  # fmt: skip
+    logs = []
+    for _ in range(2):
+        trainer.train()
+        logs.append([(entry["generation_loss"], entry["cluster_loss"]) for entry in trainer.state.log_history[:-1]])
+    assert len(logs[0]) == 1
+    assert logs[0] == logs[1]
+
+
+def test_a_processor_of_other_labels_than_those_of_the_new_model_is_refused(make_model, tmp_path):
+    _, processor = make_model("t5")
+    other = XLGenProcessor(processor.tokenizer, LabelSpace.from_label_lists([["art"], ["music"]]))
+    with pytest.raises(ConfigurationError, match=r"processing_class: model and processor differ in label tokens"):
+        XLGenTrainer(
+            args=_arguments(tmp_path), processing_class=other, train_dataset=[{"text": "a", "labels": ["art"]}],
+            model_init=lambda: make_model("t5")[0],
+        )  # fmt: skip
+
+
+def test_collators_make_the_batches_of_the_model_that_was_made(make_model, checkpoints, tmp_path):
     """The same processor with clusters serves models of several variants."""
     _, processor = make_model("t5", "bcl")
-    made = iter(["base", "bcl"])
+    made, from_backbone = iter(["base", "bcl"]), XLGenForConditionalGeneration.from_backbone
     trainer = XLGenTrainer(
         args=_arguments(tmp_path), processing_class=processor, train_dataset=ROWS,
-        model_init=lambda: make_model("t5", next(made))[0],
+        model_init=lambda: from_backbone(checkpoints["t5"], processor, variant=next(made)),
     )  # fmt: skip
     assert "cluster_bits" not in next(iter(trainer.get_train_dataloader()))
     trainer.train()
@@ -101,6 +132,22 @@ def test_metrics_of_ones_own_get_label_ids(make_model, tmp_path):
     )
     trainer.train()
     assert trainer.state.best_metric == trainer.processing_class.label_space.index["music"]
+
+
+def test_metrics_may_be_numbers_of_numpy_and_torch(make_model, tmp_path):
+    """The fault: the training ended at its first checkpoint, which could not be written."""
+    arguments = {"eval_strategy": "epoch", "save_strategy": "epoch", "metric_for_best_model": "share"}
+    trainer = _trainer(
+        make_model, tmp_path, arguments=arguments,
+        compute_metrics=lambda found: {
+            "labels": (found.predictions != -100).sum(), "share": np.float32(0.5), "tensor": torch.tensor(2.0),
+        },
+    )  # fmt: skip
+    trainer.train()
+    (state,) = tmp_path.glob("checkpoint-*/trainer_state.json")
+    scores = json.loads(state.read_text())["log_history"][-1]
+    assert (scores["eval_share"], scores["eval_tensor"]) == (0.5, 2.0)
+    assert scores["eval_labels"] > 0
 
 
 class _Witness(TrainerCallback):

@@ -13,7 +13,7 @@ from accelerate.utils import gather_object
 from datasets import Dataset
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Seq2SeqTrainer, TrainerControl
-from transformers.trainer_utils import EvalLoopOutput, EvalPrediction
+from transformers.trainer_utils import EvalLoopOutput, EvalPrediction, denumpify_detensorize
 
 from ..data.options import RowOptions
 from ..data.rows import RowSource
@@ -207,6 +207,7 @@ class EvaluatingTrainer(ResumableTrainer, Seq2SeqTrainer):
             predictions, references = (pad_rows(rows).numpy() for rows in (found.predicted, found.references))
         if self.compute_metrics is not None and predictions is not None:
             scores = self.compute_metrics(EvalPrediction(predictions=predictions, label_ids=references))
+            scores = denumpify_detensorize(scores)  # checkpoints keep them as JSON, which has no numbers of numpy
             metrics |= {f"{prefix}_{name.removeprefix(f'{prefix}_')}": value for name, value in scores.items()}
         return EvalLoopOutput(predictions=predictions, label_ids=references, metrics=metrics, num_samples=found.rows)
 

@@ -91,7 +91,11 @@ class _EpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: XLGenTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Weigh the cluster loss as in the epoch that was under way: a resumed run may begin with its evaluation."""
+        """Weigh the cluster loss as in the epoch that was under way: a resumed run may begin with its evaluation.
+
+        Losses that a training before did not log are no part of this one's.
+        """
+        self.trainer.loss_parts.clear()
         self._anneal(max(math.ceil(state.epoch or 0) - 1, 0))
 
     def on_epoch_begin(
@@ -139,6 +143,9 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     macro F1 with the project's metric, by shot where training counts are known. Each process evaluates its share of
     the rows, and all get the scores of all rows. `eval_loss` is the mean over the label tokens of all rows.
 
+    Attributes:
+        loss_parts: the parts of each step's loss since the last log of a loss, by name.
+
     Raises:
         ConfigurationError: if processor, model, adapter or arguments cannot be trained with.
         DataError: if a row is not as `load_rows` wants it; names the row.
@@ -179,7 +186,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             kwargs["data_collator"] = DataCollatorForXLGen(processor)
         if has_own_metrics:
             kwargs["compute_metrics"] = self._label_set_metrics
-        self._loss_parts: dict[str, list[torch.Tensor]] = {}
+        self.loss_parts: dict[str, list[torch.Tensor]] = {}
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
         training_rows = encode_training_rows(train_dataset, processor, row_options, lazily=args.streaming)
@@ -206,6 +213,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         """A new model from `model_init`, ready to be trained."""
         model = super().call_model_init(trial)
         prepare_model(model, self.args)
+        check_processor(model, self.evaluation_collator.processor)  # the base class calls this before it has its own
         return model
 
     def _configure_collators(self) -> None:
@@ -307,7 +315,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
                 loss = sum(weight * means[name] for name, weight in self.loss_weights().items())
             for name, value in parts.items():
                 if value is not None:
-                    self._loss_parts.setdefault(name, []).append(value.detach())
+                    self.loss_parts.setdefault(name, []).append(value.detach())
         return (loss, outputs) if return_outputs else loss
 
     def _given_loss(self, outputs: XLGenOutput, inputs: Batch, num_items: object) -> torch.Tensor:
@@ -319,10 +327,10 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of generation loss and cluster loss since the last log of a loss."""
         if "loss" in logs:
-            for name, values in self._loss_parts.items():
+            for name, values in self.loss_parts.items():
                 mean = torch.stack(values).float().mean()
                 logs[name] = round(float(self.accelerator.reduce(mean, "mean")), 4)
-            self._loss_parts = {}
+            self.loss_parts.clear()
         super().log(logs, start_time)
 
     # ------------------------------------------------------------------------------------------------ saving
