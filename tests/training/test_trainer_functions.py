@@ -88,6 +88,29 @@ def test_a_processor_of_other_labels_than_those_of_the_new_model_is_refused(make
         )  # fmt: skip
 
 
+def test_a_model_predicts_without_dropout_wherever_its_training_is(make_model, tmp_path):
+    """The fault: after a training, and in a callback, predictions were random."""
+    model, processor = make_model("t5", dropout=0.5, max_labels=4)
+    texts, names = [row["text"] for row in ROWS], [["art", "music"]] * len(ROWS)
+    found = []
+
+    class Callback(TrainerCallback):
+        def on_step_end(self, args, state, control, model=None, **kwargs):
+            found.append(([one.labels for one in model.predict(texts, processor)], model.training))
+
+    trainer = XLGenTrainer(
+        model, _arguments(tmp_path), processing_class=processor, train_dataset=ROWS, callbacks=[Callback()]
+    )
+    trainer.train()
+    scores = model.score(texts, names, processor)
+    predictions = model.predict(texts, processor)
+    assert model.training and all(training for _, training in found)
+    model.eval()
+    assert [one.to_dict() for one in model.predict(texts, processor)] == [one.to_dict() for one in predictions]
+    assert model.score(texts, names, processor) == scores
+    assert found[-1][0] == [one.labels for one in predictions]
+
+
 def test_collators_make_the_batches_of_the_model_that_was_made(make_model, checkpoints, tmp_path):
     """The same processor with clusters serves models of several variants."""
     _, processor = make_model("t5", "bcl")

@@ -34,6 +34,13 @@ class GeneratorModel(Protocol):
     """What label-set decoding needs of a model."""
 
     config: XLGenConfig
+    training: bool
+
+    def modules(self) -> Iterator[torch.nn.Module]:
+        """The model and all that it is made of."""
+
+    def eval(self) -> torch.nn.Module:
+        """Switch dropout off."""
 
     def sharing_weights(self) -> GeneratorModel:
         """The same model, whose output layer may follow other labels."""

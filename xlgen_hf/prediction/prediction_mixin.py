@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -16,6 +17,19 @@ from .predictor import Predictor
 from .results import LabelPrediction
 
 __all__ = ["PredictionMixin"]
+
+
+@contextmanager
+def _without_dropout(model: GeneratorModel) -> Iterator[None]:
+    """Switch dropout off for a while: a training leaves it on, and labels would be predicted at random."""
+    trained = [part for part in model.modules() if part.training] if model.training else []
+    if trained:
+        model.eval()
+    try:
+        yield
+    finally:
+        for part in trained:
+            part.training = True
 
 
 class PredictionMixin:
@@ -60,21 +74,22 @@ class PredictionMixin:
         Returns:
             A prediction for each text, its labels sorted by score.
         """
-        return Predictor.from_model(self, processor).predict(
-            texts,
-            decoding=decoding,
-            rule=rule,
-            allowed=allowed,
-            given=given,
-            open_vocabulary=open_vocabulary,
-            evidence=evidence,
-            abstain_below=abstain_below,
-            output_language=output_language,
-            with_parents=with_parents,
-            concepts=concepts,
-            batch_size=batch_size,
-            progress=progress,
-        )
+        with _without_dropout(self):
+            return Predictor.from_model(self, processor).predict(
+                texts,
+                decoding=decoding,
+                rule=rule,
+                allowed=allowed,
+                given=given,
+                open_vocabulary=open_vocabulary,
+                evidence=evidence,
+                abstain_below=abstain_below,
+                output_language=output_language,
+                with_parents=with_parents,
+                concepts=concepts,
+                batch_size=batch_size,
+                progress=progress,
+            )
 
     def score(
         self: GeneratorModel,
@@ -100,4 +115,5 @@ class PredictionMixin:
         Raises:
             LabelSpaceError: if a name is not in the label space.
         """
-        return Generator(self, processor).score_texts(texts, candidates, given, batch_size)
+        with _without_dropout(self):
+            return Generator(self, processor).score_texts(texts, candidates, given, batch_size)
