@@ -222,6 +222,19 @@ def test_clusters_stand_before_what_ends_a_text(length):
     assert [row[keep].tolist() for row, keep in zip(made, mask > 0, strict=True)] == expected
 
 
+def test_clusters_stand_before_what_ends_a_text_wherever_its_padding_is():
+    """The fault: after padding on the left, clusters took the place of words, and the end was lost."""
+    config = XLGenConfig(num_end_tokens=1, first_cluster_token_id=20, pad_token_id=0, eos_token_id=2)
+    bits = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
+    padded = torch.tensor([[5, 6, 7, 2], [0, 8, 9, 2]])
+    for mask in (padded > 0, (padded > 0).long()):
+        made, kept = append_cluster_tokens(config, padded, mask, bits)
+        assert [row[keep > 0].tolist() for row, keep in zip(made, kept, strict=True)] == [
+            [5, 6, 7, 21, 2],
+            [8, 9, 20, 21, 2],
+        ]
+
+
 def test_the_order_of_a_texts_clusters_does_not_depend_on_other_texts():
     """The fault: the largest number of clusters in a batch decided in which order the tokens of all of them came."""
     config = XLGenConfig(num_end_tokens=1, first_cluster_token_id=100, pad_token_id=0, eos_token_id=2)

@@ -135,13 +135,16 @@ def append_cluster_tokens(
         bits: clusters of the texts, 0 or 1, `(B, C)`.
 
     Returns:
-        Ids and mask, `(B, S + A)` with A the largest number of clusters of a text.
+        Ids and mask, `(B, S + A)` with A the largest number of clusters of a text; padding comes last.
 
     Raises:
         ConfigurationError: if there are no ids, or no tokens for clusters.
     """
     if input_ids is None or config.first_cluster_token_id is None or config.pad_token_id is None:
         raise ConfigurationError("conditioning='tokens' needs input_ids and a processor with clusters.")
+    # Padding may stand on either side; here it comes after the text.
+    order = mask.eq(0).long().argsort(dim=1, stable=True)
+    input_ids, mask = input_ids.gather(1, order), mask.gather(1, order)
     active, clusters = _first_active(bits)
     most = active.shape[1]
     count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
