@@ -14,6 +14,7 @@ from tiny import ROWS, VOCABULARY, make_t5_tokenizer
 from transformers import AutoModelForSeq2SeqLM, AutoProcessor, T5ForConditionalGeneration
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.configuration_xlgen import XLGenConfig
 from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.errors import ConfigurationError, MissingExtraError, ModelFolderError
 from xlgen_hf.files.adapter_base import AdapterBase, base_of
@@ -307,6 +308,30 @@ def test_a_base_that_a_run_has_tuned_is_taken_as_it_was_before(make_model, tmp_p
     model, processor = make_model("t5", "base")
     again = add_lora(model, processor, tmp_path / "base").config
     assert (again.num_beams, again.pool, again.min_labels) == (1, "best", 1)
+
+
+def test_options_count_for_an_adapter_as_for_a_model(make_model, tmp_path):
+    """The fault: fields of the config that a caller gave were those of the adapter's folder again."""
+    model, processor = make_model("t5", "base", max_labels=7)
+    adapted = add_lora(model, processor, tmp_path / "base")
+    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.config.num_beams = 2
+    save_settings(adapted, tmp_path / "adapter")
+
+    def decoding(**options):
+        config = XLGenForConditionalGeneration.from_pretrained(tmp_path / "adapter", **options).config
+        return config.max_labels, config.num_beams
+
+    assert decoding() == (7, 2)
+    assert decoding(max_labels=3) == (3, 2)
+    config = XLGenConfig.from_pretrained(tmp_path / "adapter", max_labels=4)
+    assert decoding(config=config) == (4, 2)
+    assert decoding(config=config, num_beams=5) == (4, 5)
+    auto = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "adapter", max_labels=3)
+    assert (auto.config.max_labels, auto.config.num_beams) == (3, 2)
+    loaded, info = XLGenForConditionalGeneration.from_pretrained(tmp_path / "adapter", output_loading_info=True)
+    assert loaded.config.max_labels == 7
+    assert not info["missing_keys"]
 
 
 def test_base_of_other_settings_is_refused(make_model, label_space, tmp_path):

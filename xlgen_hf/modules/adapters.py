@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors import safe_open
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..configuration_xlgen import TUNED_FIELDS
+from ..configuration_xlgen import TUNED_FIELDS, XLGenConfig
 from ..errors import ConfigurationError, MissingExtraError, ModelFolderError
 from ..files.adapter_base import base_of
 from ..files.model_checks import load_config
@@ -56,7 +56,11 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
     Args:
         model_class: class of the model.
         folder: the adapter's folder.
-        options: those of `from_pretrained`, for the base; its revision is the one that the adapter names.
+        options: those of `from_pretrained`, for the base; its revision is the one that the adapter names. Fields of
+            the config that are about decoding, and those of `config`, have precedence over the adapter's own.
+
+    Returns:
+        The merged model; with `output_loading_info` also what was told of the base's weights.
 
     Raises:
         MissingExtraError: if peft is not installed.
@@ -64,14 +68,13 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
     """
     peft, path = require_peft(), folder / ADAPTER_CONFIG_FILE
     files = read_adapter(folder)
-    options.pop("config", None)  # the Auto classes read it from the adapter's folder; weights go by the base's
+    config = options.pop("config", None)  # weights go by the base's
+    wants_info = options.pop("output_loading_info", False)
     where = base_of(folder)
-    base = model_class.from_pretrained(where.name, **{**options, "revision": where.revision})
+    hub = {**options, "revision": where.revision, "output_loading_info": True}
+    base, info = model_class.from_pretrained(where.name, **hub)
     check_sizes(files.settings, base.config.hidden_size, base.config.vocab_size, path)
-    if (folder / CONFIG_FILE).is_file():
-        own = load_config(folder)
-        for name in _DECODING:
-            setattr(base.config, name, getattr(own, name))
+    _choose_decoding(base.config, folder, config, options)
     untied = base.get_output_embeddings().weight is not base.get_input_embeddings().weight
     try:
         with _adding_layers():
@@ -93,7 +96,17 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
     except _PEFT_ERRORS as err:
         raise ModelFolderError(f"{folder} cannot be merged into its base: {err}") from err
     merged.name_or_path = str(folder)
-    return merged
+    return (merged, info) if wants_info else merged
+
+
+def _choose_decoding(config: XLGenConfig, folder: Path, given: object, options: Mapping[str, object]) -> None:
+    """Let a base decode as the given config says, else its adapter's; fields among the options have precedence."""
+    own = given
+    if not isinstance(own, XLGenConfig):
+        own = load_config(folder) if (folder / CONFIG_FILE).is_file() else config
+    for name in _DECODING:
+        if name not in options:
+            setattr(config, name, getattr(own, name))
 
 
 class AdapterFiles(NamedTuple):
