@@ -239,6 +239,7 @@ def test_unknown_target_tokens_are_refused(make_model):
         ({"variant": "bcl", "cluster_treshold": 0.1}, "Unknown options"),
         ({"variant": "bcl", "cluster_threshold": 1.5}, "between 0 and 1"),
         ({"max_clusters": 0}, "max_clusters=0; it must be an integer >= 1"),
+        ({"dtype": "bfloat16"}, r"dtype='bfloat16'; it must be a torch\.dtype, such as torch\.bfloat16"),
         ({"min_labels": 5, "max_labels": 3}, "min_labels=5"),
         ({"cluster_loss_weight": -1.0}, "cluster_loss_weight=-1.0; it must be a number >= 0"),
     ],

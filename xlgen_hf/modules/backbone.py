@@ -77,9 +77,11 @@ def load_backbone(
 
     Raises:
         CheckpointError: if the name leads nowhere, or to something that is no language model.
-        ConfigurationError: if texts and targets have separate vocabularies, the encoder no matrix of embeddings, or a
-            decoder-only model keeps something else of a text than keys and values.
+        ConfigurationError: if texts and targets have separate vocabularies, the encoder no matrix of embeddings, a
+            decoder-only model keeps something else of a text than keys and values, or `dtype` is the name of one.
     """
+    if not isinstance(dtype, torch.dtype):
+        raise ConfigurationError(f"dtype={dtype!r}; it must be a torch.dtype, such as torch.bfloat16.")
     path = fetch_checkpoint(name)
     with checkpoint_errors(name):
         config = AutoConfig.from_pretrained(path, trust_remote_code=False)
