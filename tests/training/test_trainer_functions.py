@@ -217,6 +217,14 @@ def test_a_collator_of_ones_own_gets_encoded_rows(make_model, tmp_path):
     assert sorted(seen) == list(range(len(ROWS)))
 
 
+@pytest.mark.parametrize(("variant", "column"), [("bcl", "cluster_bits"), ("mcg", "cluster_rows")])
+def test_batches_without_clusters_are_refused_where_clusters_are_learned(make_model, tmp_path, variant, column):
+    of_base = DataCollatorForXLGen(make_model("t5")[1])
+    trainer = _trainer(make_model, tmp_path, variant, data_collator=lambda rows: of_base(rows))
+    with pytest.raises(ConfigurationError, match=rf"'labels'\]; '{variant}' learns from '{column}' as well"):
+        trainer.train()
+
+
 def test_an_optimizer_and_a_schedule_of_ones_own(make_model, tmp_path):
     model, processor = make_model("t5")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -7,11 +7,13 @@ from typing import NamedTuple
 
 import torch
 
+from ..configuration_xlgen import Variant
+from ..errors import ConfigurationError
 from ..modeling_xlgen import XLGenOutput
 from ..modules.output_layer import IGNORED
 from .collator import Batch
 
-__all__ = ["LOSSES", "LossSums", "loss_sums"]
+__all__ = ["LOSSES", "LossSums", "check_batch", "loss_sums"]
 
 LOSSES = ("generation_loss", "cluster_loss", "candidate_loss")
 """Names of the parts of a model's loss."""
@@ -60,3 +62,17 @@ def loss_sums(output: XLGenOutput, inputs: Batch) -> LossSums:
     some = next(loss for loss in losses if loss is not None)
     counts = torch.stack(numbers).to(some.dtype)
     return LossSums(torch.stack([some.new_zeros(()) if loss is None else loss for loss in losses]) * counts, counts)
+
+
+def check_batch(variant: Variant, inputs: Batch) -> None:
+    """Refuse a training batch without the clusters that the variant learns from, as a function for a collator may make.
+
+    Raises:
+        ConfigurationError: names what the batch holds.
+    """
+    column = {"bcl": "cluster_bits", "mcg": "cluster_rows"}.get(variant)
+    if column is not None and column not in inputs:
+        raise ConfigurationError(
+            f"The batches of the data_collator hold {sorted(inputs)}; {variant!r} learns from {column!r} as well. Give "
+            f"the collator that makes them the variant: DataCollatorForXLGen(processor, variant={variant!r})."
+        )

@@ -34,7 +34,7 @@ from .evaluating import EvaluatingTrainer, has_adapter, ragged
 from .inputs import EvaluationRows, encode_evaluation_rows, encode_training_rows
 from .lazy_rows import LazyRows
 from .lora import save_active_adapter
-from .losses import LOSSES, loss_sums
+from .losses import LOSSES, check_batch, loss_sums
 from .partners import (
     check_best_metric,
     check_epochs,
@@ -300,6 +300,8 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
 
         With a `compute_loss_func`: what that gives.
         """
+        if model.training:
+            check_batch(self.base_model().config.variant, inputs)
         if self.compute_loss_func is None:
             loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         else:
