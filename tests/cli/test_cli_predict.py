@@ -197,6 +197,17 @@ def test_a_killed_run_continues_without_losing_or_repeating_a_row(folder, monkey
     assert "Continuing after row 2" in caplog.text
 
 
+@pytest.mark.parametrize("size", [2, 100])
+def test_texts_that_are_cut_are_counted_whatever_is_written(folder, monkeypatch, caplog, capsys, size):
+    monkeypatch.setattr(command, "CHUNK_SIZE", size)
+    write_jsonl(folder / "texts.jsonl", [{"text": text} for text in (*TEXTS[:3], *["art and music " * 500] * 2)])
+    _run(folder)
+    assert "2 of 5 texts do not fit into max_source_length=" in caplog.text
+    caplog.clear()
+    assert main(["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]) == 0
+    assert "2 of 5 texts do not fit into max_source_length=" in caplog.text
+
+
 def test_rows_of_a_model_that_has_changed_are_not_reused(folder, monkeypatch, capsys):
     monkeypatch.setattr(command, "CHUNK_SIZE", 2)
     arguments = ["predict", "--model", str(folder / "model"), "--input-file", str(folder / "texts.jsonl")]

@@ -57,6 +57,20 @@ def test_stdin_gives_a_text_per_line(index, capsys, monkeypatch):
     assert sum(line.startswith("  0.") for line in lines) == 2
 
 
+def test_a_mark_before_the_texts_of_stdin_is_not_a_part_of_them(index, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"\ufeff{TEXTS[0]}\r\n"))
+    assert main(["tag", "--model", index, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["text"] == TEXTS[0]
+
+
+def test_stdin_in_another_encoding_is_one_line(index, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("Käse\n".encode("cp1252")), encoding="utf-8"))
+    assert main(["tag", "--model", index]) == 2
+    shown = capsys.readouterr()
+    assert "The texts on stdin are not UTF-8 (invalid continuation byte). Convert them" in shown.err
+    assert shown.err.count("\n") == 1 and shown.out == ""
+
+
 def test_the_type_of_numbers_can_be_chosen(index, capsys):
     for name, expected in (("bfloat16", 0), ("auto", 0), ("float32", 0), ("float16", 2)):
         assert main(["tag", TEXTS[0], "--model", index, "--top-k", "2", "--dtype", name]) == expected

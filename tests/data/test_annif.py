@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from xlgen_hf import load_rows
+from xlgen_hf.data.rows import source_splits
 from xlgen_hf.errors import DataError
 
 
@@ -104,3 +105,25 @@ def test_layouts_have_no_columns_to_keep(tmp_path):
     write(tmp_path / "a.key", "mercury\n")
     with pytest.raises(DataError, match=r"There is no column 'year', only \['id', 'labels', 'text'\]"):
         load_rows(tmp_path, keep_columns="year")
+
+
+@pytest.mark.parametrize("split", [None, "train", "validation", "test"])
+def test_a_folder_of_documents_is_read_whole_as_a_file_is(tmp_path, split):
+    write(tmp_path / "a.txt", "Orbits")
+    write(tmp_path / "a.key", "mercury\n")
+    assert load_rows(tmp_path, split=split).to_list() == [{"text": "Orbits", "labels": ["mercury"]}]
+    assert source_splits(tmp_path) == []
+
+
+def test_documents_without_subjects_are_there_to_be_predicted(tmp_path):
+    write(tmp_path / "b.txt", "Metals")
+    write(tmp_path / "a.txt", "Orbits")
+    rows = load_rows(tmp_path, split="test", id_column="id", require_labels=False)
+    assert rows.to_list() == [
+        {"text": "Orbits", "labels": [], "id": "a"},
+        {"text": "Metals", "labels": [], "id": "b"},
+    ]
+    with pytest.raises(DataError, match=r"none of the known layouts; it holds \['a\.txt', 'b\.txt'\]"):
+        load_rows(tmp_path)
+    write(tmp_path / "test" / "c.txt", "Comets")
+    assert load_rows(tmp_path, split="test", require_labels=False)["text"][:] == ["Comets"]

@@ -82,6 +82,41 @@ def test_annif_corpora_need_no_further_vocabulary(tmp_path):
     assert labels_of(tmp_path / "documents") == [[PLANET], [METAL]]
 
 
+def test_names_in_another_unicode_form_are_names():
+    names = {"de": "K\u00e4se", "el": "\u03a4\u03c5\u03c1\u03af"}, {"de": "A\u0308pfel", "vi": "qu\u1ea3 ta\u0301o"}
+    vocabulary = Vocabulary([Concept(E + str(number), of_one) for number, of_one in enumerate(names)], "de")
+    given = [
+        ["Ka\u0308se", "\u00c4pfel"],
+        ["\u03a4\u03c5\u03c1\u03b9\u0301"],
+        ["qu\u1ea3 t\u00e1o"],
+        ["K\u00e4se", "A\u0308pfel"],
+    ]
+    rows = load_rows([{"text": str(row), "labels": labels} for row, labels in enumerate(given)], vocabulary=vocabulary)
+    cheese, apples = vocabulary.labels.values()
+    assert rows["labels"][:] == [[cheese, apples], [cheese], [apples], [cheese, apples]]
+
+
+def test_names_of_one_form_stay_apart_where_the_vocabulary_has_both():
+    one, other = "K\u00e4se", "Ka\u0308se"
+    vocabulary = Vocabulary([Concept("1", {"de": one}), Concept("2", {"de": other})], "de")
+    assert vocabulary.find(one) == ("1",)
+    assert vocabulary.find(other) == ("2",)
+    both = Vocabulary([Concept("1", {"de": "x"}, {"de": (other,)}), Concept("2", {"de": "y"}, {"de": (other,)})], "de")
+    assert both.find(one) == ("1", "2")
+
+
+def test_ids_with_white_space_between_them_need_a_separator(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"text,subject_uris\na,{E}3\nb,{E}1 <{E}2>\n", encoding="utf-8")
+    with pytest.raises(
+        DataError, match=r"rows\.csv, row 2: The label '.*' is 2 ids of concepts\. Give --label-separator"
+    ):
+        labels_of(path, labels_column="subject_uris")
+    assert labels_of(path, labels_column="subject_uris", label_separator=" ") == [["planets"], [PLANET, METAL]]
+    rows = [{"text": "a", "labels": ["planets", "planets mercury"]}]
+    assert labels_of(rows) == [["planets", "planets mercury"]]  # names may be words of other names
+
+
 def test_a_vocabulary_of_other_rows_is_refused():
     with pytest.raises(DataError, match=r"None of the 2 labels names one of the 3 concepts .*'art' \(row 1\)"):
         labels_of([{"text": "a", "labels": ["art", "history"]}])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import logging
 
+import openpyxl
 import pytest
 
 from xlgen_hf import load_rows
@@ -147,3 +148,17 @@ def test_vocabularies(tmp_path, first, end):
     path = write(tmp_path / "concepts.csv", end.join(lines[not first :]))
     concept = read_vocabulary(path).concepts["1"]
     assert (concept.names["de"], concept.aliases["de"]) == ("Käse", ("Alpkäse", "Bergkäse"))
+
+
+# ---------------------------------------------------------------------------------------------------- Excel
+
+
+def test_escaped_characters_of_excel(tmp_path):
+    book = openpyxl.Workbook()
+    for row in (["text", "labels"], ["one_x000D_\ntwo", "a_x000D_\nb"], ["_x005F_x000D_ and _x0_", "b"]):
+        book.active.append(row)
+    book.save(tmp_path / "rows.xlsx")
+    assert load_rows(tmp_path / "rows.xlsx").to_list() == [
+        {"text": "one\r\ntwo", "labels": ["a", "b"]},
+        {"text": "_x000D_ and _x0_", "labels": ["b"]},
+    ]

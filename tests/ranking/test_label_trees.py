@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.files.serialization import read_tensors, write_tensors
 from xlgen_hf.labels.changes import LabelChange, LabelEdits
 from xlgen_hf.labels.space import LabelSpace
-from xlgen_hf.ranking.label_trees import LabelTrees
+from xlgen_hf.ranking.label_trees import LabelTrees, TfidfSettings
 from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.training.label_trees import fit_label_trees
 
@@ -217,3 +218,16 @@ def test_damaged_trees_are_refused(folder, label_space):
     (folder / "trees" / "tree0.cbor").write_bytes(b"nonsense")
     with pytest.raises(ModelFolderError, match="cannot read the model in"):
         LabelTrees.load(folder, num_labels=len(label_space))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\u0907\u0924\u093f\u0939\u093e\u0938\u0964 A x_1", ["\u0907\u0924\u093f\u0939\u093e\u0938", "x_1"]),
+        ("\u0627\u0644\u0644\u0651\u064f\u063a\u064e\u0629", ["\u0627\u0644\u0644\u0651\u064f\u063a\u064e\u0629"]),
+        ("A\u0308pfel l\u0131\u0323", ["\u00e4pfel", "l\u0131\u0323"]),
+    ],
+)
+def test_marks_belong_to_their_words(text, words):
+    found = TfidfSettings(longest_ngram=1).vectorizer().build_analyzer()(text)
+    assert found == [normalize("NFC", word) for word in words]

@@ -482,6 +482,7 @@ def _write(
         found = run([first for first in starts if first not in output.blocks])  # nothing, where others have helped
         for first in starts:
             output.append(output.blocks.read(first) if first in output.blocks else next(found)[1])
+        next(found, None)  # its end, which says what was cut
         output.finish(None if json_lines else partial(write_predictions, label_separator=separator))
 
 

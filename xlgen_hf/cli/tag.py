@@ -62,7 +62,11 @@ def _texts(given: list[str]) -> list[str]:
         return given
     if not given and sys.stdin.isatty():
         raise UsageProblem("Give a text in quotes, or pipe texts into the command, one per line.")
-    lines = [line.strip() for line in sys.stdin]
+    try:
+        lines = [line.strip().removeprefix("\ufeff") for line in sys.stdin]
+    except UnicodeDecodeError as err:
+        advice = "Convert them, or label a file with `xlgen predict --encoding ...`."
+        raise UsageProblem(f"The texts on stdin are not {err.encoding.upper()} ({err.reason}). {advice}") from err
     texts = [line for line in lines if line]
     if not texts:
         raise UsageProblem("There is no text on stdin; give one per line.")

@@ -113,14 +113,14 @@ def document_files(folder: Path) -> list[tuple[Path, Path | None]]:
     """The documents of a folder in the order of their names: text file, and file of subjects where there is one.
 
     Args:
-        folder: a folder of `.txt` files; without any subject file it is not a corpus, and the list is empty.
+        folder: a folder of `.txt` files.
     """
     texts = sorted(path for path in folder.glob("*.txt") if path.is_file())
     found = []
     for path in texts:
         subjects = (path.with_suffix(suffix) for suffix in _SUBJECT_SUFFIXES)
         found.append((path, next((other for other in subjects if other.is_file()), None)))
-    return found if any(subjects for _, subjects in found) else []
+    return found
 
 
 def read_documents(folder: Path, options: RowOptions) -> Iterator[Block]:

@@ -12,6 +12,7 @@ from ..labels.vocabulary import Vocabulary
 from .blocks import Block
 from .label_ids import clean_id
 from .label_lists import LabelLists
+from .values import fail, shown
 
 __all__ = ["ConceptLabels", "IdForm"]
 
@@ -88,6 +89,7 @@ class ConceptLabels:
         found = self.vocabulary.find(name)
         label = self.vocabulary.labels[found[0]] if len(found) == 1 else None
         if not found and not self._is_id(name):
+            self._refuse_joined_ids(name, block, lists.row_of(entry))
             label = name
         self._known[name] = label
         count = self._counts[self._kind(name)[0]]
@@ -96,6 +98,13 @@ class ConceptLabels:
             options = f" may be {', '.join(found[:_SHOWN])}" if len(found) > 1 else ""
             count.example = f"{name!r}{options} (row {block.numbers[lists.row_of(entry)]})"
         return label
+
+    def _refuse_joined_ids(self, name: str, block: Block, row: int) -> None:
+        """Refuse a label that is several ids with white space between them, as Annif's tables have them."""
+        parts = name.split()
+        if len(parts) > 1 and all(clean_id(part) in self.vocabulary.concepts for part in parts):
+            fail(block, row, f"The label {shown(name)} is {len(parts)} ids of concepts. Give --label-separator ' ' "
+                             "(label_separator=... in Python).")  # fmt: skip
 
     def _kind(self, name: str) -> tuple[str, str | None]:
         """What a name turned out to be, and the label that it means."""

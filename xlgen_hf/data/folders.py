@@ -69,12 +69,12 @@ def standard_split(name: str) -> str:
 
 
 def choose_split(available: Sequence[str], wanted: str | None, source: str) -> str:
-    """The split to read: the wanted one, under any of its names, or the only one.
+    """The split to read: the wanted one, under any of its names, or the only one; `""` is whole, whatever is wanted.
 
     Raises:
         DataError: if there is no such split, or several and none is wanted.
     """
-    if wanted is None and len(available) == 1:
+    if len(available) == 1 and (wanted is None or not available[0]):
         return available[0]
     if wanted is None:
         raise DataError(
@@ -106,6 +106,9 @@ def folder_splits(folder: Path, options: RowOptions, require_labels: bool = True
         folder: the folder.
         options: the columns of tables; the other layouts have their own.
         require_labels: whether texts without a file of labels are not a data set.
+
+    Returns:
+        The splits by their names; a folder of documents, which is read whole as a file is, under `""`.
 
     Raises:
         DataError: if the folder has none of the known layouts.
@@ -158,17 +161,19 @@ def _saved_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
     }
 
 
-def _document_splits(folder: Path, options: RowOptions, _: bool) -> Splits:
+def _document_splits(folder: Path, options: RowOptions, require_labels: bool) -> Splits:
     """Annif's folders of documents: one, or one for each split."""
-    if document_files(folder):
-        return {"train": partial(read_documents, folder, options)}
+    whole: Splits = {"": partial(read_documents, folder, options)}
+    if any(subjects for _, subjects in document_files(folder)):
+        return whole
     named = (below for below in sorted(folder.iterdir()) if below.name.lower() in _ALIASES and below.is_dir())
     found = (
         (_ALIASES[below.name.lower()], below, partial(read_documents, below, options))
         for below in named
-        if document_files(below)
+        if any(subjects or not require_labels for _, subjects in document_files(below))
     )
-    return _one_each(found, folder)
+    splits = _one_each(found, folder)
+    return whole if not splits and not require_labels and document_files(folder) else splits
 
 
 # ---------------------------------------------------------------------------------------------------- files of splits

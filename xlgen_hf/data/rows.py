@@ -87,7 +87,7 @@ def load_rows(
             sets by split, a data frame, an Arrow table, or dictionaries.
         options: the columns to read, and how; see `RowOptions`.
         split: the part to read of a source with several: `train`, `validation` (also found as `valid`, `val`,
-            `validate`, `dev`) or `test`. A file is read whole whatever this says.
+            `validate`, `dev`) or `test`. A file or a folder of documents is read whole whatever this says.
         require_labels: if false, the source may lack the column of labels, or a row may have none (null): such rows
             get an empty list.
         require_text: if false, the source may lack the column of texts; texts are empty then.
@@ -162,13 +162,13 @@ def load_label_names(path: str | Path) -> list[str]:
 
 
 def source_splits(source: RowSource, options: RowOptions | None = None, *, require_labels: bool = True) -> list[str]:
-    """The names of the splits of a source; none where it is one file, or one set of rows.
+    """The names of the splits of a source; none where it is one file, one folder of documents, or one set of rows.
 
     Raises:
         DataError: if it cannot be read.
     """
     found = _found_splits(source, options or RowOptions(), require_labels)
-    return [] if found is None else list(found)
+    return [name for name in found or () if name]
 
 
 def _name_of(source: RowSource) -> str:

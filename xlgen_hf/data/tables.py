@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 import zipfile
 import zlib
@@ -35,6 +36,7 @@ __all__ = [
 logger = logging.getLogger(__name__)
 
 EXCEL_SUFFIXES = (".xlsx", ".xlsm")
+_ESCAPED = re.compile("_x([0-9A-Fa-f]{4})_")
 
 
 # ---------------------------------------------------------------------------------------------------- Arrow
@@ -298,4 +300,7 @@ def _cell_text(cell: object) -> str:
         return ""
     if isinstance(cell, float) and cell.is_integer():
         return str(int(cell))
-    return cell if isinstance(cell, str) else str(cell)
+    if not isinstance(cell, str):
+        return str(cell)
+    # XML cannot hold a carriage return or a control character: the file has _x000D_ for it, which openpyxl leaves.
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), cell) if "_x" in cell else cell

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypedDict
+from unicodedata import is_normalized, normalize
 
 from ..errors import ConfigurationError, LabelSpaceError, ModelFolderError
 from ..files.json_lines import read_jsonl, write_jsonl
@@ -210,10 +211,11 @@ class Vocabulary:
         """Ids of the concepts that a name may mean: one if it is clear, several if it is ambiguous, none if unknown.
 
         What is found first counts: a label, an id (also in angle brackets), a preferred name in the language of the
-        labels, one in another language, a label in another language, an alias, a notation, what a concept replaces.
+        labels, one in another language, a label in another language, an alias, a notation, what a concept replaces;
+        then the same in another Unicode form, since catalogue records often hold accents as characters of their own.
         """
         name = name.strip()
-        found = self._keys.get(name)
+        found = self._keys.get(name) or self._keys.get(normalize("NFC", name))
         if found is None and name.startswith("<") and name.endswith(">"):
             found = self._keys.get(name[1:-1])
         return () if found is None else (found,) if isinstance(found, str) else found
@@ -252,7 +254,7 @@ class Vocabulary:
         """Whatever a concept may be called by -> its id, or the ids of several."""
         keys: dict[str, str | tuple[str, ...]] = {**{one: one for one in self.concepts}, **self.ids}
         names = (self._own_names, self._other_names, self._other_labels, self._aliases)
-        for level in (*names, self._notations, self._replaced):
+        for level in (*names, self._notations, self._replaced, partial(_composed, keys)):
             new: dict[str, str | tuple[str, ...]] = {}
             for key, concept_id in level():
                 if key and key not in keys:
@@ -404,6 +406,14 @@ class Vocabulary:
             if unknown is not None:
                 return f"the concept {one.id!r} refers to {unknown!r}, which is not a concept of it."
         return None
+
+
+def _composed(keys: Mapping[str, str | tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    """The NFC form of the keys that are in another one, with each of their ids."""
+    for key in [key for key in keys if not is_normalized("NFC", key)]:
+        found = keys[key]
+        for one in (found,) if isinstance(found, str) else found:
+            yield normalize("NFC", key), one
 
 
 def _is_called(label: str, name: str) -> bool:

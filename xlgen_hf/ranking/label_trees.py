@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypedDict
+from unicodedata import normalize
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -68,9 +69,16 @@ _TENSORS = Tensors(
 )
 _NOTHING: Row = ((), (), ())
 _NO_LABEL = -1
+# As scikit-learn's, which ends words at marks: of words in Devanagari or vocalized Arabic only bits would be left.
+_WORD = r"\w[\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u200c\u200d]+"
 
 Ranked = list[tuple[list[int], list[float]]]
 """Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
+
+
+def _folded(text: str) -> str:
+    """A text with neither case nor Unicode form."""
+    return normalize("NFC", text).lower()
 
 
 class TreeModel(Protocol):
@@ -108,6 +116,8 @@ class TfidfSettings:
             sublinear_tf=self.sublinear,
             dtype=np.float32,
             vocabulary=terms,
+            preprocessor=_folded,
+            token_pattern=_WORD,
         )
 
 
