@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import signal
 import time
+import urllib.request
+from contextlib import suppress
 
 import pytest
 from hostile import HOSTILE
+from processes import COMMAND, Forked
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.demo.choices import example_texts
@@ -113,11 +117,20 @@ def test_accepted_labels_are_saved_and_xlgen_update_takes_them(open_page, index,
 
 def test_another_text_takes_its_own_missing_labels(open_page, index, corrections):
     client, _ = open_page(index, corrections=corrections)
-    kept, emptied = {"__type__": "update"}, []
+    kept, emptied, asked = {"__type__": "update"}, [], ""
     for text, missing in (("an organ", emptied), ("an organ", kept), ("a piano", emptied), ("", emptied)):
-        answers, _, added, message = call(client, "Predict", [None, text, *CHOSEN])["data"]
+        answers, asked, added, message = call(client, "Predict", [asked, text, *CHOSEN])["data"]
         assert (added, message) == (missing, "")
         assert answers.count('class="xl-label"') == (3 if text else 0)
+
+
+def test_a_text_is_saved_however_long_ago_the_answer_was(open_page, index, corrections):
+    client, _ = open_page(index, corrections=corrections)
+    asked = call(client, "Predict", ["", "an organ", *CHOSEN])["data"][1]
+    other, _ = open_page(index, corrections=corrections)  # which knows nothing of that
+    saved = call(other, "Save the accepted labels", [asked, [], json.dumps({"organ": "accept"})])["data"]
+    assert "Saved: <bdi>organ</bdi>." in saved[0]
+    assert rows_of(corrections) == [{"text": "an organ", "labels": ["organ"]}]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +238,23 @@ def test_files_that_are_too_large_are_refused(open_page, index, tmp_path):
     assert answer.status_code == 413
     fine = client.post("/gradio_api/upload", files={"files": ("a.txt", b"a" * 900_000)})
     assert fine.status_code == 200 and str(tmp_path / "uploads") in fine.json()[0]
+
+
+def test_an_open_page_does_not_keep_the_server_from_ending(index, tmp_path):
+    pytest.importorskip("gradio", reason="the extra `demo` is not installed")
+    process = Forked(tmp_path, COMMAND, "demo", "--model", index, "--port", "0", "--timeout", "1")
+    try:
+        process.wait_for("in a browser")
+        said = process.stderr.read_text()
+        (address,) = re.findall(r"http://\S+", said)
+        with urllib.request.urlopen(f"{address}/gradio_api/heartbeat/s") as page:
+            assert page.readline() == b"data: ALIVE\n"
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 0
+        assert process.stderr.read_text() == said
+    finally:
+        with suppress(ProcessLookupError):
+            process.send_signal(signal.SIGKILL)
 
 
 def test_a_changed_model_is_loaded_again(open_page, index, label_space):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import zipfile
+import zlib
+from importlib.util import find_spec
 
 import pytest
 
@@ -134,6 +137,29 @@ def test_a_file_with_a_password_is_refused(tmp_path):
     writer.write(tmp_path / "a.pdf")
     with pytest.raises(DataError, match="needs a password"):
         read_document(tmp_path / "a.pdf", 1000)
+
+
+# The PDF of "Rye bread" as pypdf encrypts it with AES-128, for everybody to read: packed, in base 85.
+ENCRYPTED = (
+    "c-oCqJ7^R^7)G?3-oiqi=D^0xdv*uTgFNntXh^s-L6H=5J2T0}%Wl}63rQMV5$wdq!Y*KAqlBQ9pkN~wscf|n!B$e(IJ<XA4$i`TvHv&"
+    "U|NXC-+R|L>I+<di_U-$ZBS0XAS$6}}>j2%^-LeqPYOnj*8bC{W%@&XbLK`$1z^0}o(g}x(2hgpaDd2s`N<Lf#Xf_+99+ELv_D|O`P;L"
+    "Wt7zr&{)6+BAPSC>PmKei0yp>|=1F?X7$ZXpp8{|nyvQ%t^)!`3;;w0(eGm6j0;@`IEnqP;Km+OVkt=<GvZ*QF2U%mYCaQWV!AHGi>FI"
+    "_!&{rTe0uMZ!*I)7Yy_lO+m<12Ufpa1%>*M558)63Siqr;8&>+MU=k|!^IzbWI4q(%|NM8##60CfgkUzsIH0GiQ-t@20nw!dwCFVSOp%"
+    "Q2M|$V1`fXH)^9ap)lARB<IEs%U6HukURRQOE1l=-dFb2<t*hr{joO%UBYrC^4+7Fn2~97Za|XX52WXS?r`WoOD&pEls4+RBP!(1E6JC"
+    "XHHW|jg(js9Yq)`rXp?))~=fnhiTk(+zQKWBx22p<QNBAI_ESdI1Vbat!hdgZ$^L91HazfE_VQ$%aX+{o0g;nh^CvJ6?#^v98EL0Znof"
+    "1pfvJR<E&*nxpe@;2;kETN+Fnl4xVBpjHg;j&oId+Fhbb`Mg^I`n4Hw(Yz*_c?)7b6&9T$lvmrgy&a!YwhWq*ET-ft<A}CdYbaBGC5)o"
+    "D!OO*)0u_1AydE<X5;j}c<B;VcgP@bHH!t2~ujfpq~wOVtr1^xnkr5*4"
+)
+
+
+def test_a_file_that_is_encrypted_for_everybody(tmp_path):
+    pytest.importorskip("pypdf", reason="the extra `documents` is not installed")
+    (tmp_path / "a.pdf").write_bytes(zlib.decompress(base64.b85decode(ENCRYPTED)))
+    if find_spec("cryptography"):
+        assert read_document(tmp_path / "a.pdf", 1000).text == "Rye bread"
+    else:
+        with pytest.raises(DataError, match=r"encrypted, and `cryptography`, which decrypts it, is not installed"):
+            read_document(tmp_path / "a.pdf", 1000)
 
 
 def test_a_reader_that_takes_too_much_is_ended(tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ import inspect
 import json
 
 import pytest
+from pydantic import ValidationError
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.cli.predict import predict
@@ -13,7 +14,8 @@ from xlgen_hf.files.json_lines import write_jsonl
 from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.vocabulary import Vocabulary
 from xlgen_hf.loading import load_predictor
-from xlgen_hf.serving.requests import PredictOptions
+from xlgen_hf.serving.annif import Documents, IndexedDocument
+from xlgen_hf.serving.requests import PredictOptions, PredictRequest, ScoreRequest
 
 TEXTS = ["a history of church music", "modern art", "the piano"]
 
@@ -108,10 +110,44 @@ def test_what_is_wrong_is_refused_with_the_reason(client):
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "faults"),
+    [
+        (PredictRequest, {"text": "a", "given": [1, 2]}, ["given.0"]),
+        (PredictRequest, {"text": "a", "given": [[], [1, 2], 3]}, ["given.1.0"]),
+        (PredictRequest, {"texts": ["a", 1, 2]}, ["texts.1"]),
+        (PredictRequest, {"text": "a", "allow": [1, 2], "deny": [3, 4]}, ["allow.0", "deny.0"]),
+        (PredictRequest, {str(number): 1 for number in range(100)}, [""]),
+        (ScoreRequest, {"text": "a", "candidates": ["a"], "given": [1, 2]}, ["given.0"]),
+        (Documents, {"documents": [1, 2]}, ["documents.0"]),
+        (IndexedDocument, {"text": "a", "subjects": [1, 2]}, ["subjects.0"]),
+    ],
+)
+def test_faults_do_not_add_up(kind, given, faults):
+    """A body has room for a million, and to list them would take a minute in which nobody is answered."""
+    with pytest.raises(ValidationError, match=r"Input should be|100 names; this request has top_k, ") as raised:
+        kind.model_validate(given)
+    assert [".".join(map(str, one["loc"])) for one in raised.value.errors()] == faults
+
+
+def test_faults_of_documents_to_learn_do_not_add_up(client):
+    assert client.post("/v1/projects/tiny/learn", json=[1, 2]).json()["detail"].count("Input should be") == 1
+
+
 def test_no_json(client):
     answer = client.post("/v1/predict", content=b'{"text": "secret', headers={"Content-Type": "application/json"})
     assert answer.status_code == 422
     assert "secret" not in answer.text
+    body = json.dumps({"text": "Käse", "top_k": 1}, ensure_ascii=False)
+    for kind in ("text/plain", "application/x-www-form-urlencoded"):  # that of `curl -d`
+        answer = client.post("/v1/predict", content=body.encode(), headers={"Content-Type": kind})
+        assert answer.status_code == 422
+        assert "send the header `Content-Type: application/json`" in answer.json()["detail"]
+    answer = client.post("/v1/predict", content=body.encode("latin-1"), headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["detail"]) == (
+        400,
+        "The body is JSON in another encoding than UTF-8; send it in UTF-8.",
+    )
     assert client.post("/v1/nothing").json()["status"] == 404
     assert client.get("/v1/predict").json()["status"] == 405
 

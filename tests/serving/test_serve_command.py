@@ -15,12 +15,15 @@ from contextlib import suppress
 
 import pytest
 import torch
+from fastapi import FastAPI
 from processes import COMMAND, Forked
 
 from xlgen_hf.cli.main import main
+from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.serving.app import open_socket, run_server
 
 TEXTS = ["a history of church music", "modern art", "the piano", "organ music in the church", "art and music"] * 4
 
@@ -147,6 +150,19 @@ def test_what_runs_is_finished_at_sigterm(start, folder):
     assert all(len(answers[number]) == len(TEXTS) for number in range(3))
     with pytest.raises(urllib.error.URLError, match="refused"):
         labels_of(address, TEXTS[0])
+
+
+def test_an_address_that_cannot_be_listened_at(caplog):
+    with pytest.raises(ConfigurationError, match=r"a\.\.b, port 0, cannot be used: .*label empty or too long"):
+        open_socket("a..b", 0)
+    with open_socket("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+        app, started = FastAPI(), []
+        with pytest.raises(ConfigurationError, match=rf"127\.0\.0\.1, port {port}, cannot be used: Address already"):
+            second = open_socket("127.0.0.1", port)  # which Linux allows until the first one listens
+            first.listen()
+            run_server(app, second, timeout=1, started=lambda: started.append(1))
+    assert not started and not caplog.records
 
 
 def wait_for_waiting(address, number):

@@ -55,7 +55,7 @@ def demo(
     check_packages("demo", (*SERVER_PACKAGES, "gradio"))
     from transformers.utils import logging
 
-    from ..demo.app import create_demo
+    from ..demo.app import create_demo, end_streams
     from ..demo.choices import example_texts
     from ..demo.page import Page
     from ..serving.app import open_socket, run_server
@@ -75,5 +75,9 @@ def demo(
     with tempfile.TemporaryDirectory() as uploads:
         app = create_demo(Page(service, title, Path(uploads), examples, rows))
         run_server(
-            app, listener, timeout=settings.timeout, started=lambda: print_message(f"open {place} in a browser")
+            app,
+            listener,
+            timeout=settings.timeout,
+            started=lambda: print_message(f"open {place} in a browser"),
+            ending=lambda: end_streams(app),
         )

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..serving.app import create_app
 from .page import Page, build_page
 
-__all__ = ["create_demo"]
+__all__ = ["create_demo", "end_streams"]
 
 _HERE = Path(__file__).parent
 _DOCUMENTATION = "/docs"  # of the REST interface, whose scripts come from elsewhere
@@ -56,6 +56,17 @@ def create_demo(page: Page) -> FastAPI:
         pwa=False,
         enable_monitoring=False,
     )
+
+
+def end_streams(app: FastAPI) -> None:
+    """End the answer that each open page waits for as long as it is open; a server that ends would wait for it too.
+
+    Args:
+        app: the application of a page.
+    """
+    for route in app.routes:
+        if isinstance(mounted := getattr(route, "app", None), gr.routes.App):
+            mounted.stop_event.set()
 
 
 def _theme() -> gr.themes.Base:

@@ -38,6 +38,19 @@ def read_plain(path: Path) -> Iterator[str]:
 
 def read_pdf(path: Path) -> Iterator[str]:
     """The text of a PDF, page by page."""
+    from pypdf.errors import DependencyError
+
+    try:
+        yield from read_pages(path)
+    except DependencyError as err:  # many a PDF that anybody may read is encrypted, so that nobody changes it
+        raise UnreadableError(
+            "The PDF is encrypted, and `cryptography`, which decrypts it, is not installed here; save it without"
+            " encryption, or install xlgen-hf[documents] again."
+        ) from err
+
+
+def read_pages(path: Path) -> Iterator[str]:
+    """The text of each page of a PDF."""
     import pypdf
 
     reader = pypdf.PdfReader(path)

@@ -26,7 +26,7 @@ __all__ = ["Page", "build_page"]
 _OWN, _CHOSEN = "as the model decides", "by number and score"
 _OFFERED = 30  # labels that a list offers at once
 _READERS = 2  # files that are read at the same time
-_FORGET = 3600  # seconds after which files and texts of those who left are forgotten
+_FORGET = 3600  # seconds after which files of those who left are forgotten
 _NO_TEXT = "There is no text. Paste one, or open a file, then press “Predict”."
 
 
@@ -131,7 +131,7 @@ def build_page(page: Page) -> gr.Blocks:
     """
     with gr.Blocks(title=page.title, analytics_enabled=False, delete_cache=(_FORGET, _FORGET)) as blocks:
         gr.HTML(_head(page), elem_classes="xl-head", js_on_load=None)
-        asked = gr.State("", time_to_live=_FORGET)
+        asked = gr.Textbox("", visible=False)  # the browser keeps it: the server would forget it before it is saved
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 text, options, button = _input_column(page)
@@ -243,7 +243,7 @@ def _search_box(label: str, info: str, find: Callable[[str, int], list[str]], *,
 # ---------------------------------------------------------------------------------------------------- corrections
 
 
-def _correction_panel(page: Page, asked: gr.State) -> list[gr.components.Component]:
+def _correction_panel(page: Page, asked: gr.Textbox) -> list[gr.components.Component]:
     """What adds missing labels, and saves those that were accepted; the list of the missing, and the message.
 
     Saving leaves the list as it is, like the decisions: of equal texts the last row counts, so a second one needs all.

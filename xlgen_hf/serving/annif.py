@@ -83,7 +83,7 @@ class Document(BaseModel):
 class Documents(BaseModel):
     """A batch."""
 
-    documents: list[Document]
+    documents: Annotated[list[Document], Field(fail_fast=True)]
 
 
 class Subject(BaseModel):
@@ -97,7 +97,7 @@ class IndexedDocument(BaseModel):
     """A text with its right subjects."""
 
     text: Text
-    subjects: list[Subject]
+    subjects: Annotated[list[Subject], Field(fail_fast=True)]
 
 
 @router.get("/v1/")
@@ -146,7 +146,9 @@ async def suggest_batch(
 
 
 @router.post(ANNIF_PATHS + "/{project_id}/learn", status_code=204)
-async def learn(project_id: str, body: list[IndexedDocument], service: TheService) -> Response:
+async def learn(
+    project_id: str, body: Annotated[list[IndexedDocument], Field(fail_fast=True)], service: TheService
+) -> Response:
     """Keep documents with their right subjects, as rows for `xlgen update --add-rows`."""
     model = service.model(project_id)
     if model.corrections is None:

@@ -83,12 +83,23 @@ def open_socket(host: str, port: int) -> socket.socket:
         found = socket.socket(family, kind, protocol)
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-    except OSError as err:
-        raise ConfigurationError(f"{host}, port {port}, cannot be used: {err.strerror or err}.") from err
+    except (OSError, UnicodeError) as err:  # the latter of names that cannot be looked up
+        raise _unusable(host, port, err) from err
     return found
 
 
-def run_server(app: FastAPI, listener: socket.socket, *, timeout: float, started: Callable[[], None]) -> None:
+def _unusable(host: str, port: int, err: Exception) -> ConfigurationError:
+    return ConfigurationError(f"{host}, port {port}, cannot be used: {getattr(err, 'strerror', None) or err}.")
+
+
+def run_server(
+    app: FastAPI,
+    listener: socket.socket,
+    *,
+    timeout: float,
+    started: Callable[[], None],
+    ending: Callable[[], None] = lambda: None,
+) -> None:
     """Serve until SIGTERM or Ctrl-C; what runs then is finished first.
 
     Args:
@@ -96,6 +107,10 @@ def run_server(app: FastAPI, listener: socket.socket, *, timeout: float, started
         listener: the socket.
         timeout: seconds after which a request is no longer waited for.
         started: called when requests are answered.
+        ending: called before what runs is waited for; it ends answers that would have no end.
+
+    Raises:
+        ConfigurationError: if another server listens at the address by now.
     """
     config = uvicorn.Config(
         app,
@@ -105,18 +120,32 @@ def run_server(app: FastAPI, listener: socket.socket, *, timeout: float, started
         timeout_graceful_shutdown=math.ceil(timeout) + 1,
     )
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    server = _Server(config, started)
+    server = _Server(config, started, ending)
     with contextlib.suppress(KeyboardInterrupt):  # the signal again, after the server has ended in order
         server.run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, started: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
-        self._on_start = started
+        self._on_start, self._on_end = started, ending
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
+        """Start, and say so.
+
+        Raises:
+            ConfigurationError: if another server began to listen there while this one loaded its models.
+        """
+        try:
+            await super().startup(sockets)
+        except OSError as err:
+            await self.lifespan.shutdown()
+            host, port = (sockets or [])[0].getsockname()[:2]
+            raise _unusable(host, port, err) from err
         if not self.should_exit:
             self._on_start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End, and say so before."""
+        self._on_end()
+        await super().shutdown(sockets)

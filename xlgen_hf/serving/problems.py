@@ -36,11 +36,16 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, err: HTTPException) -> JSONResponse:
-        return problem(err.status_code, err.detail, err.headers)
+        detail = _NOT_UTF8 if isinstance(err.__cause__, UnicodeDecodeError) else err.detail
+        return problem(err.status_code, detail, err.headers)
 
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, err: RequestValidationError) -> JSONResponse:
-        return problem(_wrong(request), "; ".join(map(_told, err.errors()[:_SHOWN])))
+        faults = err.errors()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if faults[0]["loc"] == ("body",) and faults[0]["type"] != "missing" and not kind.endswith("json"):
+            return problem(_wrong(request), _NOT_AS_JSON)
+        return problem(_wrong(request), "; ".join(map(_told, faults[:_SHOWN])))
 
     @app.exception_handler(XLGenError)
     async def wrong(request: Request, err: XLGenError) -> JSONResponse:
@@ -52,6 +57,8 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 _SHOWN = 5  # faults of a request that are named
+_NOT_AS_JSON = "The body was not sent as JSON; send the header `Content-Type: application/json` with it."
+_NOT_UTF8 = "The body is JSON in another encoding than UTF-8; send it in UTF-8."
 
 
 def _wrong(request: Request) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from starlette.exceptions import HTTPException
 
 from ..decoding.decoded_sets import DecodingOptions
@@ -41,15 +41,24 @@ Text = Annotated[str, AfterValidator(_check_characters)]
 
 _Integer = Annotated[int, Field(strict=True)]
 _Number = Annotated[float, Field(strict=True)]
-_Names: TypeAlias = tuple[Text, ...]
-PredictRow: TypeAlias = tuple[str, _Names]
+_Names = Annotated[tuple[Text, ...], Field(fail_fast=True)]  # a fault for each of a million elements takes a minute
+_NamesOfTexts = Annotated[tuple[_Names, ...], Field(fail_fast=True)]
+PredictRow: TypeAlias = tuple[str, tuple[str, ...]]
 """A text, and the labels that it has already."""
-ScoreRow: TypeAlias = tuple[str, _Names, _Names]
+ScoreRow: TypeAlias = tuple[str, tuple[str, ...], tuple[str, ...]]
 """A text, its candidates, and the labels that it is known to have."""
 
 
 class _Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_names(cls, given: object) -> object:
+        """Refuse more names than there are fields at once, not by a fault for each."""
+        if isinstance(given, dict) and len(given) > len(cls.model_fields):
+            raise ValueError(f"{len(given)} names; this request has {', '.join(cls.model_fields)}")
+        return given
 
 
 class PredictOptions(_Request):
@@ -172,7 +181,7 @@ class PredictOptions(_Request):
 class _Texts(_Request):
     model: Text | None = Field(default=None, description="Id of the model; the first one by default.")
     text: Text | None = Field(default=None, description="One text; instead of `texts`.")
-    texts: tuple[Text, ...] | None = Field(default=None, description="One or more texts; instead of `text`.")
+    texts: _Names | None = Field(default=None, description="One or more texts; instead of `text`.")
 
     @property
     def all_texts(self) -> tuple[str, ...]:
@@ -190,7 +199,7 @@ class _Texts(_Request):
 class PredictRequest(_Texts, PredictOptions):
     """Texts to predict, and how."""
 
-    given: tuple[_Names, ...] | None = Field(
+    given: _NamesOfTexts | None = Field(
         default=None, description="Labels that each text has already: further ones are predicted, going by these."
     )
 
@@ -216,10 +225,10 @@ class PredictRequest(_Texts, PredictOptions):
 class ScoreRequest(_Texts):
     """Texts with labels to score."""
 
-    candidates: _Names | tuple[_Names, ...] = Field(
+    candidates: _Names | _NamesOfTexts = Field(
         description="Names of labels to score: a list for all texts, or a list for each text."
     )
-    given: tuple[_Names, ...] | None = Field(
+    given: _NamesOfTexts | None = Field(
         default=None, description="Labels that each text is known, or was predicted, to have."
     )
 
