@@ -65,7 +65,7 @@ def loss_sums(output: XLGenOutput, inputs: Batch) -> LossSums:
 
 
 def check_batch(variant: Variant, inputs: Batch) -> None:
-    """Refuse a training batch without the clusters that the variant learns from, as a function for a collator may make.
+    """Refuse a training batch without the clusters that the variant learns from; a function may make such ones.
 
     Raises:
         ConfigurationError: names what the batch holds.
@@ -73,6 +73,6 @@ def check_batch(variant: Variant, inputs: Batch) -> None:
     column = {"bcl": "cluster_bits", "mcg": "cluster_rows"}.get(variant)
     if column is not None and column not in inputs:
         raise ConfigurationError(
-            f"The batches of the data_collator hold {sorted(inputs)}; {variant!r} learns from {column!r} as well. Give "
-            f"the collator that makes them the variant: DataCollatorForXLGen(processor, variant={variant!r})."
+            f"The batches of the data_collator hold {sorted(inputs)}; {variant!r} learns from {column!r} as well. "
+            f"Give the collator that makes them the variant: DataCollatorForXLGen(processor, variant={variant!r})."
         )
