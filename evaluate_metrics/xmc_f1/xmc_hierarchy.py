@@ -10,7 +10,7 @@ import scipy.sparse as sp
 
 from .xmc_scores import LabelRows, Matches, match_labels
 
-__all__ = ["Broader", "check_broader", "hierarchical_scores", "match_with_ancestors"]
+__all__ = ["Broader", "check_broader", "hierarchical_scores", "match_with_ancestors", "root_of"]
 
 Broader: TypeAlias = Mapping[str, Sequence[str]]
 """Label -> the labels directly above it; a label that it lacks has none above it."""
@@ -30,30 +30,38 @@ def check_broader(broader: Broader) -> None:
             raise ValueError(f"broader: {name!r}: {above!r} is not a label with a list of the labels above it.")
 
 
+def root_of(broader: Broader) -> str | None:
+    """The label that is above everything: the single one without broader ones, where there is just one."""
+    above = {one for parents in broader.values() for one in parents}
+    roots = [one for one in dict.fromkeys([*above, *broader]) if not broader.get(one)]
+    return roots[0] if len(roots) == 1 and roots[0] in above else None
+
+
 def match_with_ancestors(
-    predictions: LabelRows, references: LabelRows, names: Sequence[str], broader: Broader
+    predictions: LabelRows, references: LabelRows, names: Sequence[str], broader: Broader, root: str | None
 ) -> Matches:
     """Set predictions against references, each label together with all labels above it.
 
-    A loop is followed once. The root, where the hierarchy has a single label without broader ones, is left out, for
-    it is above everything; it stays where a row has it itself.
+    A loop is followed once. The root is left out, for it is above everything; it stays where a row has it itself.
 
     Args:
         predictions: `D` predictions.
         references: `D` sets of true labels.
         names: the labels in the order of their ids.
         broader: what is directly above each label.
+        root: what [`root_of`] gave.
     """
-    closure = _closure(names, broader)
-    return match_labels(_extended(predictions, closure), _extended(references, closure), closure.shape[1])
+    # Training may have many more labels than the documents: those without a document are not looked at.
+    used, ids = np.unique(np.concatenate([predictions.indices, references.indices]), return_inverse=True)
+    closure = _closure([names[one] for one in used.tolist()], broader, root)
+    rows = zip((predictions, references), np.split(ids, [len(predictions.indices)]), strict=True)
+    extended = [_extended(LabelRows(of_rows.indptr, indices), closure) for of_rows, indices in rows]
+    return match_labels(*extended, closure.shape[1])
 
 
-def _closure(names: Sequence[str], broader: Broader) -> sp.csr_array:
+def _closure(names: Sequence[str], broader: Broader, root: str | None) -> sp.csr_array:
     """Which labels are a label itself or above it, `(len(names), L')`; ids begin with those of `names`."""
     index = {name: number for number, name in enumerate(names)}
-    above = {one for parents in broader.values() for one in parents}
-    roots = [one for one in dict.fromkeys([*above, *broader]) if not broader.get(one)]
-    root = roots[0] if len(roots) == 1 and roots[0] in above else None
     starts, columns = [0], []
     for number, name in enumerate(names):
         found, waiting = {name}, [name]

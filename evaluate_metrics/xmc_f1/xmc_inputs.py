@@ -109,10 +109,14 @@ class LabelIndex:
     """Numbers labels in the order in which they come.
 
     Its methods take labels that were checked, and raise ValueError for a label that is the empty string.
+
+    Args:
+        known: labels that have their numbers, from 0 without gaps.
     """
 
-    def __init__(self) -> None:
-        self._ids: defaultdict[str, int] = defaultdict(count().__next__)  # a look-up numbers a new label
+    def __init__(self, known: Mapping[str, int] | None = None) -> None:
+        known = known or {}
+        self._ids: defaultdict[str, int] = defaultdict(count(len(known)).__next__, known)  # a look-up numbers a label
 
     def __len__(self) -> int:
         return len(self._ids)

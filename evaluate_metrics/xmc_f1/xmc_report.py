@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .xmc_hierarchy import Broader, check_broader, hierarchical_scores, match_with_ancestors
+from .xmc_hierarchy import Broader, check_broader, hierarchical_scores, match_with_ancestors, root_of
 from .xmc_inputs import LabelIndex, check_label_counts, check_label_lists, count_labels, id_rows
 from .xmc_scores import (
     LabelRows,
@@ -23,7 +23,7 @@ from .xmc_scores import (
     select_entries,
 )
 
-__all__ = ["check_options", "score_all", "score_ids", "score_labels"]
+__all__ = ["LabelScorer", "check_options", "score_all", "score_ids", "score_labels"]
 
 logger = logging.getLogger(__name__)
 
@@ -107,23 +107,67 @@ def score_labels(
         ValueError: for input that cannot be scored, with the row where there is one.
         TypeError: for an unknown option.
     """
-    check_label_lists(predictions, "predictions")
-    check_label_lists(references, "references")
-    names, counts, documents = _read_training(train_label_counts, train_references, num_train_documents)
-    index = LabelIndex()
-    index.ids(names)
-    rows = index.rows(predictions, "predictions"), index.rows(references, "references")
-    if counts is not None:
-        counts = np.concatenate([counts, np.zeros(len(index) - len(counts), dtype=np.int64)])
-    matches = _match(*rows, len(index))
-    hierarchy = None
-    if broader is not None:
-        check_broader(broader)
-        hierarchy = match_with_ancestors(matches.predictions, matches.references, index.names, broader)
-    scores = score_all(matches, counts, documents, hierarchy=hierarchy, **options)
-    if per_label:
-        scores["per_label"] = _label_table(matches, index.names, counts)
-    return scores
+    scorer = LabelScorer(
+        train_label_counts=train_label_counts,
+        train_references=train_references,
+        num_train_documents=num_train_documents,
+        broader=broader,
+    )
+    return scorer.score(predictions, references, per_label=per_label, **options)
+
+
+class LabelScorer:
+    """Scores ranked label lists; of several ones, the training labels are counted and numbered once.
+
+    Args:
+        train_label_counts, train_references, num_train_documents, broader: as for `score_labels`.
+
+    Raises:
+        ValueError: as `score_labels`.
+    """
+
+    def __init__(
+        self,
+        *,
+        train_label_counts: Mapping[str, int] | None = None,
+        train_references: Sequence[Sequence[str]] | None = None,
+        num_train_documents: int | None = None,
+        broader: Broader | None = None,
+    ) -> None:
+        names, self._counts, self._documents = _read_training(
+            train_label_counts, train_references, num_train_documents
+        )
+        self._known = {name: number for number, name in enumerate(names)}
+        self._broader = broader
+        if broader is not None:
+            check_broader(broader)
+            self._root = root_of(broader)
+
+    def score(
+        self,
+        predictions: Sequence[Sequence[str]],
+        references: Sequence[Sequence[str]],
+        *,
+        per_label: bool = False,
+        **options: Any,
+    ) -> dict[str, Any]:
+        """What `score_labels` gives; see there for the arguments."""
+        check_label_lists(predictions, "predictions")
+        check_label_lists(references, "references")
+        index = LabelIndex(self._known)
+        rows = index.rows(predictions, "predictions"), index.rows(references, "references")
+        counts = self._counts
+        if counts is not None:
+            counts = np.concatenate([counts, np.zeros(len(index) - len(counts), dtype=np.int64)])
+        matches, names = _match(*rows, len(index)), index.names
+        hierarchy = None
+        if self._broader is not None:
+            of_matches = matches.predictions, matches.references
+            hierarchy = match_with_ancestors(*of_matches, names, self._broader, self._root)
+        scores = score_all(matches, counts, self._documents, hierarchy=hierarchy, **options)
+        if per_label:
+            scores["per_label"] = _label_table(matches, names, counts)
+        return scores
 
 
 def _read_training(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from xlgen_hf.errors import DataError
-from xlgen_hf.evaluation.scoring import score_ids, score_labels
+from xlgen_hf.evaluation.scoring import LabelScorer, score_ids, score_labels
 from xlgen_hf.files import resources
 from xlgen_hf.files.resources import load_metric_module, resource_folder
 
@@ -64,6 +64,21 @@ def test_bad_rows_are_data_errors():
         score_ids([[0], [9]], [[0], [1]], num_labels=4)
     with pytest.raises(DataError, match=r"references, row 1 \(index 0\): expected a list of labels, got 'a'"):
         score_labels([["a"]], ["a"])
+
+
+def test_several_sets_are_scored_as_each_alone():
+    """A label that one set has and training lacks is not among the labels without training documents of another."""
+    training = {"train_references": [["a", "b"], ["a"], ["c"]], "broader": {"a": ["top"], "x": ["a"], "y": ["b"]}}
+    sets = [([["x", "a"]], [["x", "b"]]), ([["c"], []], [["a"], ["y"]]), ([["a", "c"]], [["a"]])]
+    scorer = LabelScorer(**training)
+    for predictions, references in [*sets, sets[0]]:
+        found = scorer.score(predictions, references, k=[1, 2], per_label=True)
+        assert found == score_labels(predictions, references, k=[1, 2], per_label=True, **training)
+    assert scorer.score(*sets[0])["0_shot_labels"] == 1.0
+    with pytest.raises(DataError, match=r"predictions, row 1 \(index 0\): expected a list of labels, got 'a'"):
+        scorer.score(["a"], [["a"]])
+    with pytest.raises(DataError, match=r"train_references is empty"):
+        LabelScorer(train_references=[])
 
 
 def test_the_core_is_loaded_once_from_the_metric_folder():

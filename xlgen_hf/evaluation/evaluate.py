@@ -21,7 +21,7 @@ from ..data.label_lists import column_batches
 from ..data.options import RowOptions
 from ..data.predictions import Predictions, read_predictions
 from ..data.rows import RowSource, load_rows
-from ..data.suspicion import id_suspicions, label_counts, log_suspicions, look_alike_suspicions
+from ..data.suspicion import id_suspicions, log_suspicions, look_alike_suspicions
 from ..data.values import to_list
 from ..data.vocabulary_files import vocabulary_of
 from ..errors import ConfigurationError, DataError
@@ -36,7 +36,7 @@ from ..ranking.reliability import ReliabilityTable, reliability_table, table_cal
 from ..ranking.risk_coverage import RiskCoverage
 from .details import score_details
 from .risk_coverage import confidence_scores, risk_curves
-from .scoring import score_labels
+from .scoring import LabelScorer
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 _PICTURES = ("", "_reliability", "_risk_coverage")  # ends of their names
 _MOST_GROUPS = 200  # of one field
 _NO_VALUE = "(none)"
+_TRAINING = ("train_label_counts", "num_train_documents", "broader")  # options that hold for all texts
 _SHOWN_IDS = 3
 
 
@@ -135,7 +136,8 @@ def run_evaluate(
     train = None if train_file is None else _rows_without_texts(train_file, "train", rows.changed(id_column=None))
     _warn_of_other_names(given.labels, true.labels)
     options |= {"k": k, "shots": shots if shots is not None else (PLOT_SHOTS if plot is not None else (0, 1))}
-    scores = _all_scores(given, true, train, {**options, "per_label": per_label_file is not None})
+    scorer = _scorer(train, options)
+    scores = scorer.score(given.labels, true.labels, **{**options, "per_label": per_label_file is not None})
     table = scores.pop("per_label", {})
     reliability = _reliability(given, true.labels, predictions)
     if reliability is not None:
@@ -143,10 +145,10 @@ def run_evaluate(
     curves = risk_curves(given, true.labels)
     scores |= confidence_scores(given, true.labels, curves) | score_details(reliability, curves)
     if by:
-        scores["groups"] = _group_scores(given, true, train, options)
+        scores["groups"] = _group_scores(given, true, scorer, options)
     if baselines:
         others = {name: _matched(path, true, rows) for name, path in _named(predictions, baselines).items()}
-        scores["baselines"] = {name: _all_scores(one, true, train, options) for name, one in others.items()}
+        scores["baselines"] = {name: scorer.score(one.labels, true.labels, **options) for name, one in others.items()}
     with claim_files(outputs, command="xlgen evaluate", overwrite=overwrite) as place:
         if per_label_file is not None:
             _write_table(table, place(per_label_file))
@@ -340,25 +342,21 @@ def _groups(rows: Dataset, field: str) -> dict[str, np.ndarray]:
 # ---------------------------------------------------------------------------------------------------- scores
 
 
-def _all_scores(
-    given: Predictions, true: _References, train: Dataset | None, options: Mapping[str, Any]
-) -> dict[str, Any]:
-    train_labels = None if train is None else train.with_format("arrow")["labels"][:]
-    return score_labels(given.labels, true.labels, train_references=train_labels, **options)
+def _scorer(train: Dataset | None, options: dict[str, Any]) -> LabelScorer:
+    """What scores all texts, groups of them and other systems; takes its own options out of the others."""
+    own = {name: options.pop(name) for name in _TRAINING if name in options}
+    return LabelScorer(train_references=None if train is None else train.with_format("arrow")["labels"][:], **own)
 
 
 def _group_scores(
-    given: Predictions, true: _References, train: Dataset | None, options: Mapping[str, Any]
+    given: Predictions, true: _References, scorer: LabelScorer, options: Mapping[str, Any]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Scores of each group; the training counts are made once for all."""
-    options = dict(options)
-    if train is not None:
-        options |= {"train_label_counts": dict(label_counts(train)), "num_train_documents": len(train)}
+    """Scores of each group."""
     scores: dict[str, dict[str, dict[str, float]]] = {}
     for field, groups in true.groups.items():
         for value, members in groups.items():
             labels = [given.labels[row] for row in members]
-            found = score_labels(labels, true.labels.take(members), **options)
+            found = scorer.score(labels, true.labels.take(members), **options)
             scores.setdefault(field, {})[value] = {"texts": len(members), **found}
     return scores
 

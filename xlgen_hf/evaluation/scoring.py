@@ -16,7 +16,7 @@ from ..files.resources import load_metric_module
 if TYPE_CHECKING:
     from scipy.sparse import csr_matrix
 
-__all__ = ["score_ids", "score_labels"]
+__all__ = ["LabelScorer", "score_ids", "score_labels"]
 
 IdRows: TypeAlias = "Sequence[Sequence[int]] | tuple[np.ndarray, np.ndarray] | csr_matrix"
 
@@ -88,3 +88,30 @@ def score_labels(
         return core.score_labels(predictions, references, train_label_counts=train_label_counts, **options)
     except ValueError as err:
         raise DataError(str(err)) from err
+
+
+class LabelScorer:
+    """Scores ranked label lists as [`score_labels`] does; of several ones, training labels are counted once.
+
+    Args:
+        **training: `train_label_counts`, `train_references`, `num_train_documents`, `broader`.
+
+    Raises:
+        DataError: if they cannot be used.
+    """
+
+    def __init__(self, **training: object) -> None:
+        try:
+            self._scorer = load_metric_module(*_REPORT).LabelScorer(**training)
+        except ValueError as err:
+            raise DataError(str(err)) from err
+
+    def score(
+        self, predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]], **options: object
+    ) -> dict[str, Any]:
+        """Scores by name; see [`score_labels`] for the arguments, and for what is raised."""
+        try:
+            scores: dict[str, Any] = self._scorer.score(predictions, references, **options)
+        except ValueError as err:
+            raise DataError(str(err)) from err
+        return scores

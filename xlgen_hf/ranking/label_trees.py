@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypedDict
@@ -142,6 +143,11 @@ class LabelTrees:
     beam_size: int = 10
     added: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
 
+    @cached_property
+    def _one_each(self) -> bool:
+        """Whether no two columns are of one label, or of removed ones; of many columns it takes as long as a batch."""
+        return len(np.unique(self.labels)) == len(self.labels)
+
     def rank(self, texts: Sequence[str], k: int = 50, allowed: np.ndarray | None = None) -> ScoredLabels:
         """The best labels of each text, at most `k`; see [`CandidateSource`].
 
@@ -155,7 +161,7 @@ class LabelTrees:
             Candidates with scores clipped into [0, 1]; none is chosen.
         """
         is_open = self.labels >= 0 if allowed is None else np.isin(self.labels, allowed)
-        k = min(k, len(np.unique(self.labels[is_open])))
+        k = min(k, int(is_open.sum()) if self._one_each else len(np.unique(self.labels[is_open])))
         found = ScoredLabels.from_rows([_NOTHING] * len(texts))
         if not k or not len(texts):
             return found
@@ -172,11 +178,10 @@ class LabelTrees:
 
     def _rows(self, features: csr_matrix, k: int, beam_size: int, is_open: np.ndarray) -> Iterator[Row]:
         """The `k` best open columns of each text that a beam of this size finds."""
-        one_each = len(np.unique(self.labels)) == len(self.labels)
-        at_once = k if is_open.all() and one_each else len(is_open)
+        at_once = k if is_open.all() and self._one_each else len(is_open)
         for columns, scores in rank_by_trees(self.trees, features, at_once, beam_size):
             kept, labels = np.flatnonzero(is_open[columns]), self.labels[columns]
-            if not one_each:
+            if not self._one_each:
                 kept = kept[np.sort(np.unique(labels[kept], return_index=True)[1])]
             kept = kept[:k]
             yield labels[kept], np.clip(scores, 0.0, 1.0)[kept], np.zeros(len(kept), dtype=bool)

@@ -160,12 +160,12 @@ def _with_concepts(edits: LabelEdits, parts: HeldParts) -> LabelEdits:
     vocabulary, space = parts.vocabulary, parts.label_space
     if vocabulary is None:
         return edits
-    new = [name for name in edits.added if name in space or not vocabulary.find(name)]
-    if len(new) < len(edits.added):
-        example = next(name for name in edits.added if name not in new)
+    named = {name: None for name in edits.added if name not in space and vocabulary.find(name)}
+    new = [name for name in edits.added if name not in named]
+    if named:
         logger.warning(
             "New labels that are names of concepts, which have a label: %d, e.g. %r. They are left out.",
-            *(len(edits.added) - len(new), example),
+            *(len(edits.added) - len(new), next(iter(named))),
         )
     old_names = vocabulary.labels_of((old for old, _ in edits.renamed), space, unclear=False)
     renamed = zip(old_names, edits.renamed, strict=True)
