@@ -16,7 +16,18 @@ from .label_ids import clean_id, read_label_ids
 from .label_lists import LabelLists, label_lists, lists_of_lengths
 from .one_hot import NotBinaryError, one_hot_labels
 from .options import RowOptions
-from .values import encoded, fail, first_null, is_strings, kind_of, label_problem, no_column, shown, to_list
+from .values import (
+    MULTI_HOT_ADVICE,
+    encoded,
+    fail,
+    first_null,
+    is_strings,
+    kind_of,
+    label_problem,
+    no_column,
+    shown,
+    to_list,
+)
 from .vocabulary_files import vocabulary_of
 
 __all__ = ["LabelReader"]
@@ -128,7 +139,10 @@ class LabelReader:
         if known is None:
             return lists
         coded = lists.names.dictionary_encode()
-        names = [known.get(clean_id(value)) for value in coded.dictionary.to_pylist()]
+        ids = [clean_id(value) for value in coded.dictionary.to_pylist()]
+        if set(ids) <= {"0", "1"} and _has_bits(lists, len(known)):
+            fail(block, 0, f"The labels are {len(known)} numbers 0 and 1 in every row, {MULTI_HOT_ADVICE}")
+        names = [known.get(label_id) for label_id in ids]
         unknown = {number for number, name in enumerate(names) if not name}
         if unknown:
             entry = next(i for i, code in enumerate(coded.indices.to_pylist()) if code in unknown)
@@ -158,7 +172,7 @@ class LabelReader:
         flat = [label for labels in lists for label in labels]
         rows = np.repeat(np.arange(len(lists)), lengths)
         kinds = set(map(type, flat))
-        if (self._ids is not None or self.concepts is not None) and kinds <= {str, int}:
+        if (self._ids is not None or self.concepts is not None) and all(map(_is_id, kinds)):
             flat = [str(label) for label in flat]
         elif kinds - {str}:
             entry = next((i for i, label in enumerate(flat) if not isinstance(label, str)), None)
@@ -197,6 +211,10 @@ class LabelReader:
             return ()
         if isinstance(value, str):
             return self._cell(block, row, value, name)
+        if isinstance(value, (int, np.integer)) and not isinstance(value, bool):
+            return (int(value),)
+        if isinstance(value, float) and value.is_integer():  # as pandas keeps numbers where some are missing
+            return (int(value),)
         self.single_cells = False
         if isinstance(value, np.ndarray):
             value = value.tolist()
@@ -219,6 +237,15 @@ class LabelReader:
         is_list = cell.lstrip().startswith("[") and labels != [cell.strip()]  # a name may be in brackets
         self.single_cells &= len(labels) < 2 and not is_list
         return labels
+
+
+def _is_id(kind: type) -> bool:
+    return issubclass(kind, (str, int, np.integer)) and kind is not bool
+
+
+def _has_bits(lists: LabelLists, width: int) -> bool:
+    """Whether every row holds a 0 or 1 for each of `width` labels: as ids, some row would repeat one."""
+    return bool((lists.lengths == width).all()) and len(lists.each_once().names) < len(lists.names)
 
 
 def _null_labels(name: str) -> str:

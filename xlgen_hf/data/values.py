@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 __all__ = [
+    "MULTI_HOT_ADVICE",
     "encoded",
     "fail",
     "first_null",
@@ -25,6 +26,12 @@ __all__ = [
     "text_problem",
     "to_list",
 ]
+
+MULTI_HOT_ADVICE = (
+    "as in a multi-hot vector. Give the numbers of its ones, and the names of the numbers: "
+    "[number for number, bit in enumerate(row) if bit]."
+)
+"""What to do with label lists of 0 and 1, a bit for each label."""
 
 _SHOWN = 80  # characters of a bad value that an error shows
 _MANY_DIGITS = 40
@@ -118,6 +125,8 @@ def text_problem(name: str, text: object) -> str:
 def label_problem(label: object) -> str:
     """What is wrong with a label that is not a string."""
     advice = "write it as a string"
+    if isinstance(label, (bool, float)) and label in (0, 1):
+        return f"The label {shown(label)} is {kind_of(label)}, {MULTI_HOT_ADVICE}"
     if isinstance(label, int):
         advice += ", or, if it is an id, give a file with the names of the ids (label_names=..., --label-names)"
     return f"The label {shown(label)} is {kind_of(label)}; {advice}."
