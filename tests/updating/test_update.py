@@ -240,6 +240,20 @@ def test_updates_are_undone_one_by_one(index):
     assert "updates\n2" in (index / "README.md").read_text()
 
 
+def test_a_card_that_cannot_be_written_undoes_nothing_twice(index, caplog):
+    """The fault: the command had undone an update and failed, and who repeated it undid the one before as well."""
+    states = [_state(index)]
+    for edits in (EDITS, LabelEdits(added=["drum"])):
+        update_model(index, edits)
+        states.append(_state(index))
+    (index / "README.md").unlink()
+    (index / "README.md").mkdir()  # an error like that of a full disk
+    assert undo_update(index)["number"] == 2
+    assert _state(index) == states[1]
+    assert "README.md stays as it is: Nothing was saved" in caplog.text
+    assert update_model(index, LabelEdits(added=["drum"]))["number"] == 3
+
+
 def test_nothing_to_undo(index):
     with pytest.raises(ConfigurationError, match="has no update that could be undone"):
         undo_update(index)
