@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
+
 import pytest
+from processes import run_forked
 
 from xlgen_hf.cli.main import main
 from xlgen_hf.files.leftovers import find_leftovers, folder_size, remove_leftovers, size_text
@@ -85,6 +89,41 @@ def test_the_command_lists_and_removes_what_no_run_needs(runs, capsys):
     capsys.readouterr()
     assert main(["clean", str(runs)]) == 0
     assert capsys.readouterr().out == "Nothing to remove.\n"
+
+
+# Removes leftovers, and is killed when the first file is gone.
+KILLED = """
+import os, signal, sys
+from xlgen_hf.files.leftovers import find_leftovers, remove_leftovers
+
+def die(event, arguments):
+    global removed
+    if event == "os.remove" and (removed := removed + 1) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+removed = 0
+found = find_leftovers(sys.argv[1])
+sys.addaudithook(die)
+remove_leftovers(found, sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("name", [f"trimmed-{HASH}", f"embeddings-{HASH}", "state-2", "checkpoint-3"])
+def test_what_is_left_of_a_removal_that_was_killed(runs, tmp_path_factory, name):
+    """The fault: without its weights or its pooling, a trimmed checkpoint was used; without its description, nothing
+    removed the rest.
+    """
+    shutil.rmtree(runs / "model" / "cache")
+    shutil.rmtree(runs / "model" / "checkpoint-3")
+    before, folder = _names(runs), runs / "model" / "cache" / name
+    for file in ("trimmed.json", "about.json", "encoder.safetensors", "checkpoint.json", "modules.json"):
+        _write(folder / file)
+    assert run_forked(tmp_path_factory.mktemp("run"), KILLED, runs / "model").returncode == -signal.SIGKILL
+    assert not folder.exists() and (runs / "model" / "cache").exists()
+    (found,) = find_leftovers(runs / "model")
+    assert found.size > 0 and not found.is_needed
+    remove_leftovers([found], runs / "model")
+    assert _names(runs) == before and not (runs / "model" / "cache").exists()
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path, capsys):

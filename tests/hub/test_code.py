@@ -99,6 +99,13 @@ from transformers import pipeline
 best = pipeline({TASK!r}, model=NAMES[-1], trust_remote_code=True, device="cpu")({TEXTS!r}, top_k=5)
 print(json.dumps([*found, best]))
 """
+EVIDENCE = f"""
+from huggingface_hub import snapshot_download
+copied = snapshot_download(NAMES[-1], local_dir="copied")
+model = AutoModelForSeq2SeqLM.from_pretrained(copied, trust_remote_code=True)
+processor = AutoProcessor.from_pretrained(copied, trust_remote_code=True)
+found.append([one.to_dict() for one in model.predict({TEXTS!r}, processor, evidence=True)])
+"""
 PIPELINE = f"""
 from transformers import pipeline
 by_pipeline = [pipeline({TASK!r}, model=name, trust_remote_code=True, device="cpu")({TEXTS!r}) for name in NAMES]
@@ -120,8 +127,10 @@ def test_model_runs_where_the_package_is_missing(hub, make_folder, environment):
     }
     for name, folder in folders.items():
         push_model(folder, name, with_code=True)
-    script = f"NAMES = {list(folders)}\n{PREDICT}{BEST}"
+    script = f"NAMES = {list(folders)}\n{PREDICT}{EVIDENCE}{BEST}"
     expected = [predicted(folder) for folder in folders.values() for _ in range(2)]
+    expected.append(predicted(folders["alice/rcl"], evidence=True))
+    assert expected[-1][0]["evidence"][0]["documents"]  # of a folder there was none
     expected.append(ranked(folders["alice/rcl"], rule=DecisionRule("top_k", 5)))  # scores candidates of the input
     assert all(one["ids"] == [f"x:{label}" for label in one["labels"]] for one in expected[0])
     assert run_without_package(script, environment) == expected

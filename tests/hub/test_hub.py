@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -19,9 +20,11 @@ from xlgen_hf import RowOptions
 from xlgen_hf.data.rows import FEATURES
 from xlgen_hf.errors import ConfigurationError, HubError, ModelFolderError
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.saving import replace_files
 from xlgen_hf.hub.card_text import BEGIN, END
 from xlgen_hf.hub.datasets import push_dataset
 from xlgen_hf.hub.push import HubTarget, PlannedFile, push_metric, push_model
+from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_model, load_predictor
 from xlgen_hf.modeling_xlgen import XLGenForConditionalGeneration
 from xlgen_hf.processing_xlgen import XLGenProcessor
@@ -116,6 +119,27 @@ def test_dry_run_lists_files_and_asks_nobody(hub, folder):
     assert (plan.repo_id, plan.repo_type, plan.revision, plan.private) == ("alice/tiny", "model", "draft", True)
     assert (report.url, report.commit, report.changed) == (None, None, False)
     assert hub.ask("requests") == []
+
+
+def test_a_model_whose_save_was_interrupted_goes_up_whole(hub, folder, make_model, monkeypatch):
+    """The fault: some files of the new model and the rest of the old one."""
+    rename = os.replace
+
+    def dying(source, target):  # when config.json is in its place
+        if Path(target) == folder / "label_space.json":
+            raise KeyboardInterrupt("died here")
+        rename(source, target)
+
+    other = make_model("bert", "bcl", LabelSpace.from_label_lists([["music", "art"], ["art"]]))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="died here"):
+        patch.setattr(os, "replace", dying)
+        with replace_files(folder) as aside:
+            for one in other:
+                one.save_pretrained(aside)
+    push_model(folder, "alice/tiny")
+    model, processor = load_model("alice/tiny")
+    assert processor.label_space.names == other[1].label_space.names
+    assert all(value.equal(other[0].state_dict()[name]) for name, value in model.state_dict().items())
 
 
 def test_model_object_brings_its_processor(hub, make_model):

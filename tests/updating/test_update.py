@@ -28,7 +28,7 @@ from xlgen_hf.loading import load_model, load_predictor
 from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.score_model import ScoreModel
-from xlgen_hf.retrieval.model_sources import save_source_alone
+from xlgen_hf.retrieval.model_sources import load_index, load_indexed_sources, save_source_alone
 from xlgen_hf.updating.update import undo_update, update_model
 
 NEW = [
@@ -240,6 +240,20 @@ def test_updates_are_undone_one_by_one(index):
     assert "updates\n2" in (index / "README.md").read_text()
 
 
+def test_a_card_that_cannot_be_written_undoes_nothing_twice(index, caplog):
+    """The fault: the command had undone an update and failed, and who repeated it undid the one before as well."""
+    states = [_state(index)]
+    for edits in (EDITS, LabelEdits(added=["drum"])):
+        update_model(index, edits)
+        states.append(_state(index))
+    (index / "README.md").unlink()
+    (index / "README.md").mkdir()  # an error like that of a full disk
+    assert undo_update(index)["number"] == 2
+    assert _state(index) == states[1]
+    assert "README.md stays as it is: Nothing was saved" in caplog.text
+    assert update_model(index, LabelEdits(added=["drum"]))["number"] == 3
+
+
 def test_nothing_to_undo(index):
     with pytest.raises(ConfigurationError, match="has no update that could be undone"):
         undo_update(index)
@@ -403,6 +417,28 @@ def test_an_update_that_is_killed_is_whole_or_not_there(index, tmp_path):
         undo_update(folder)
         assert _state(folder) == _state(index)
     assert before in found and after in found
+
+
+def test_a_training_reads_an_index_whose_update_was_killed(index, label_space, tmp_path, monkeypatch):
+    """The fault: new labels with the former documents; an error only where their numbers differed."""
+    done = shutil.copytree(index, tmp_path / "done")
+    update_model(done, EDITS, rows=JOINING)
+    rename = os.replace
+
+    def dying(source, target):  # when the first file is in its place, label_space.json
+        if Path(target) == index / "label_trie.safetensors" or Path(target).parent == index / RETRIEVER_FOLDER:
+            raise KeyboardInterrupt("died here")
+        rename(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="died here"):
+        patch.setattr(os, "replace", dying)
+        update_model(index, EDITS, rows=JOINING)
+    assert _counts(index) == _counts(done) and (index / ".xlgen-finished").is_dir()
+    space = LabelSpace.load(done)
+    for load in (load_index, lambda *arguments: load_indexed_sources(*arguments)["retrieval"]):
+        found, expected = load(index, space), load(done, space)
+        assert found.documents.tolist() == expected.documents.tolist()
+        assert (found.labels != expected.labels).nnz == 0
 
 
 def test_undoing_that_is_killed_is_whole_or_not_there(index, tmp_path):

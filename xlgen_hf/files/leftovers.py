@@ -31,6 +31,7 @@ __all__ = [
     "Leftover",
     "find_leftovers",
     "folder_size",
+    "remove_folder",
     "remove_leftovers",
     "size_text",
 ]
@@ -39,7 +40,7 @@ CHECKPOINT_PREFIX = "checkpoint-"  # that of transformers
 CHECKPOINT_FILE = "checkpoint.json"
 """List of a checkpoint's files, written when all of them are there."""
 UNFINISHED = ".unfinished-"
-"""Before the name of a checkpoint that is being written or removed."""
+"""Before the name of a checkpoint that is being written, and of any of these folders that is being removed."""
 EMBEDDINGS_PREFIX = "embeddings-"
 ABOUT_EMBEDDINGS_FILE = "about.json"
 """In a folder of cached embeddings: what they are of."""
@@ -50,7 +51,7 @@ STATE_PREFIX, STATE_FILE = "state-", "encoder.safetensors"
 """Folder of an encoder after some epochs of its training, and the file of its weights."""
 
 _CHECKPOINT = re.compile(rf"{CHECKPOINT_PREFIX}\d+")
-_HALF_CHECKPOINT = re.compile(rf"{re.escape(UNFINISHED)}{CHECKPOINT_PREFIX}\d+(\.old)?")
+_HALF = re.compile(rf"{re.escape(UNFINISHED)}(.+?)(\.old)?")
 _EMBEDDINGS = re.compile(rf"{EMBEDDINGS_PREFIX}[0-9a-f]{{32}}")
 _TRIMMED = re.compile(rf"{TRIMMED_PREFIX}[0-9a-f]{{32}}")
 _STATE = re.compile(rf"{STATE_PREFIX}\d+(\.\d+)?")
@@ -58,6 +59,13 @@ _STATE = re.compile(rf"{STATE_PREFIX}\d+(\.\d+)?")
 _HOLDERS = re.compile(rf"cache|retriever|embeddings|encoder(-[0-9a-f]+)?|{_STATE.pattern}")
 _RESULT_FILE = "result.json"  # of a finished run of an experiment
 _Kind = Literal["checkpoint", "embeddings", "trimmed"]
+# Name of a folder, the file that tells it from others of that name, and its kind.
+_FORMS: tuple[tuple[re.Pattern[str], str, _Kind], ...] = (
+    (_EMBEDDINGS, ABOUT_EMBEDDINGS_FILE, "embeddings"),
+    (_TRIMMED, ABOUT_TRIMMED_FILE, "trimmed"),
+    (_STATE, STATE_FILE, "checkpoint"),
+    (_CHECKPOINT, CHECKPOINT_FILE, "checkpoint"),
+)
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
@@ -109,14 +117,11 @@ def find_leftovers(folder: str | Path) -> list[Leftover]:
 def _kind(path: Path) -> _Kind | None:
     if path.is_symlink():
         return None
-    if _EMBEDDINGS.fullmatch(path.name) and (path / ABOUT_EMBEDDINGS_FILE).is_file():
-        return "embeddings"
-    if _TRIMMED.fullmatch(path.name) and (path / ABOUT_TRIMMED_FILE).is_file():
-        return "trimmed"
-    if _STATE.fullmatch(path.name) and (path / STATE_FILE).is_file():
-        return "checkpoint"
-    is_whole = _CHECKPOINT.fullmatch(path.name) is not None and (path / CHECKPOINT_FILE).is_file()
-    return "checkpoint" if is_whole or _HALF_CHECKPOINT.fullmatch(path.name) else None
+    half = _HALF.fullmatch(path.name)  # what was being written or removed when its process died
+    for pattern, file, kind in _FORMS:
+        if pattern.fullmatch(half[1] if half else path.name) and (half or (path / file).is_file()):
+            return kind
+    return None
 
 
 def _is_finished(folder: Path) -> bool:
@@ -141,10 +146,24 @@ def remove_leftovers(leftovers: list[Leftover], root: str | Path) -> None:
             for folder in (one.owner, *written_around(one.owner)):
                 stack.enter_context(sole_writer(folder, command="xlgen clean"))
             with save_errors(one.path):
-                shutil.rmtree(one.path)
+                remove_folder(one.path)
         for parent in _holders_of(one.path, Path(root)):
             with suppress(OSError):  # it holds something else
                 parent.rmdir()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a checkpoint or a cache; it loses its name first, so that no part of it is taken for the whole.
+
+    Args:
+        folder: the folder.
+    """
+    aside = folder
+    if not folder.name.startswith(UNFINISHED):
+        aside = folder.with_name(f"{UNFINISHED}{folder.name}.old")
+        shutil.rmtree(aside, ignore_errors=True)
+        os.replace(folder, aside)
+    shutil.rmtree(aside)
 
 
 def _holders_of(path: Path, root: Path) -> Iterator[Path]:

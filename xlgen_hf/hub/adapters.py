@@ -18,6 +18,7 @@ from huggingface_hub import HfApi
 from ..errors import ConfigurationError, HubError, ModelFolderError
 from ..files.adapter_base import AdapterBase, base_of
 from ..files.model_folder import ADAPTER_CONFIG_FILE, MODEL_FILES, model_files
+from ..files.saving import finish_interrupted_save
 from ..files.schema import read_object
 from ..files.training_report import read_report
 from .card_pictures import PICTURES
@@ -158,6 +159,7 @@ def _base_target(adapter: HubTarget, repo_id: str | None) -> HubTarget:
 
 
 def _push_base(folder: Path, target: HubTarget, backbone: str | None, license_id: str | None) -> PushReport:
+    finish_interrupted_save(folder)
     files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=False)}
     card = base_card(folder, target.repo_id, backbone=backbone, license_id=license_id)
     return push_model_files(files, target, "Upload base of XLGen adapters", card, folder)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import ConfigurationError, SaveError
+from ..errors import SaveError, XLGenError
 from ..files.adapter_base import base_of, is_adapter
 from ..files.atomic import atomic_path
 from ..files.model_folder import PROCESSOR_FILE
@@ -22,16 +22,12 @@ logger = logging.getLogger(__name__)
 def write_local_card(folder: str | Path, *, draw: bool = True) -> None:
     """Write the card of a model, adapter, hybrid, index or label trees into its folder.
 
-    What people wrote outside of the generated part stays. A card that cannot be merged is left as it is, with a
-    warning: a finished training does not fail for it.
+    What people wrote outside of the generated part stays. A card that cannot be read, merged or written is left as it
+    is, with a warning: the command has done its work by then, and who was told that it failed would repeat it.
 
     Args:
         folder: the folder. The card calls it by its name, without the path to it.
         draw: draw the pictures of a model or adapter; otherwise those that are there stay.
-
-    Raises:
-        ModelFolderError: if a file of the folder cannot be read.
-        SaveError: if the card cannot be written.
     """
     folder = Path(folder)
     path, name = folder / CARD_FILE, folder.resolve().name
@@ -40,14 +36,13 @@ def write_local_card(folder: str | Path, *, draw: bool = True) -> None:
             _write_pictures(folder, draw_pictures(folder, name))
         except (OSError, SaveError) as err:  # such as a file called `images`
             logger.warning("The card goes without pictures: %s", err)
-    before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
     try:
+        before = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
         card = merge_cards(_card(folder, name), before)
-    except ConfigurationError as err:
+        with atomic_path(path) as aside:
+            aside.write_text(card, encoding="utf-8")
+    except (OSError, XLGenError) as err:
         logger.warning("%s stays as it is: %s", path, err)
-        return
-    with atomic_path(path) as aside:
-        aside.write_text(card, encoding="utf-8")
 
 
 def _write_pictures(folder: Path, pictures: Mapping[str, bytes]) -> None:

@@ -19,6 +19,7 @@ from ..files.model_folder import (
     processor_files,
 )
 from ..files.resources import resource_folder
+from ..files.saving import finish_interrupted_save
 from ..files.schema import read_object
 from .adapters import push_adapter, push_model_files
 from .card_pictures import draw_pictures
@@ -167,6 +168,7 @@ def _push_folder(
     labels: CardLabels,
     scored: Mapping[str, object],
 ) -> PushReport:
+    finish_interrupted_save(folder)  # or files of two states would go up
     if is_adapter(folder):
         if with_code:
             raise ConfigurationError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import cast
 
 import numpy as np
 
@@ -165,9 +166,13 @@ def _indexed_name(
 
 def _retriever_of(source: CandidateSource, score_model: ScoreModel) -> LabelRetriever | None:
     """The retriever that had a part in a prediction: the source itself, one of the fusion, that of the input."""
-    known = [source, score_model.sources.get("retrieval")]
-    known += [source.processor.retriever] if isinstance(source, ModelSource) else []
-    return next((one for one in known if isinstance(one, LabelRetriever)), None)
+    if isinstance(source, LabelRetriever):
+        return source
+    found = score_model.sources.get("retrieval")
+    if found is None and isinstance(source, ModelSource):
+        found = source.processor.retriever
+    # Not by its class: of code in a folder, transformers loads that of a processor apart from that of its model.
+    return cast("LabelRetriever | None", found)
 
 
 def _places(source: CandidateSource, rank: np.ndarray, parts: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -83,7 +83,7 @@ class LexicalIndex:
 
     def encode(self, texts: Sequence[str] | HashedTexts) -> csr_matrix:
         """Weights of texts, rows of length 1 (0 where nothing counts), `(Q, 2**20)`, sparse."""
-        return _weighted(texts.counts() if isinstance(texts, HashedTexts) else _hashed(texts), self.idf)
+        return _weighted(_hashed(texts) if isinstance(texts, Sequence) else texts.counts(), self.idf)
 
     def document_similarity(self, queries: csr_matrix) -> Iterator[np.ndarray]:
         """Cosines of each encoded text and the training texts, `(N,)`, in [0, 1]."""

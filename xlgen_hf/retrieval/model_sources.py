@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ..encoders.exported import refuse_exported
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.model_folder import LABEL_TREES_FOLDER, RETRIEVER_FOLDER, SCORE_MODEL_FILE
-from ..files.saving import replace_files
+from ..files.saving import read_folder, replace_files
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..ranking.score_model import ScoreModel
@@ -125,9 +125,13 @@ def load_index(folder: str | Path, label_space: LabelSpace) -> LabelRetriever:
         ConfigurationError: if it was made for other labels, or exported, or the folder holds label trees.
         ModelFolderError: if a file is missing, damaged, or does not fit the others.
     """
-    _check_labels(Path(folder), label_space)
-    path = Path(folder) / RETRIEVER_FOLDER
-    if not path.is_dir() and (Path(folder) / LABEL_TREES_FOLDER).is_dir():
+    return read_folder(folder, lambda place: _load_index(place, label_space))
+
+
+def _load_index(folder: Path, label_space: LabelSpace) -> LabelRetriever:
+    _check_labels(folder, label_space)
+    path = folder / RETRIEVER_FOLDER
+    if not path.is_dir() and (folder / LABEL_TREES_FOLDER).is_dir():
         raise ConfigurationError(
             f"{folder} holds label trees, where a retriever is needed: `xlgen index --method retrieval` makes one."
         )
@@ -148,8 +152,12 @@ def load_indexed_sources(folder: str | Path, label_space: LabelSpace) -> dict[st
         MissingExtraError: if it holds label trees, and Omikuji is not installed.
         ModelFolderError: if a file is missing, damaged, or does not fit the others.
     """
-    _check_labels(Path(folder), label_space)
-    found = load_sources(Path(folder), len(label_space))
+    return read_folder(folder, lambda place: _load_indexed_sources(place, label_space))
+
+
+def _load_indexed_sources(folder: Path, label_space: LabelSpace) -> dict[str, SavedSource]:
+    _check_labels(folder, label_space)
+    found = load_sources(folder, len(label_space))
     if not found:
         raise ConfigurationError(f"{folder} holds neither a retriever nor label trees; `xlgen index` makes them.")
     if isinstance(retriever := found.get("retrieval"), LabelRetriever):

@@ -19,7 +19,7 @@ from ..encoders.number_types import NumberType
 from ..encoders.trimming import trim_checkpoint
 from ..errors import ConfigurationError
 from ..files.model_checks import load_config
-from ..files.saving import local_model
+from ..files.saving import current_folder, local_model, read_folder
 from ..files.tokenizer_checks import try_tokenizer
 from ..labels.clustering import fit_clusters
 from ..labels.clusters import LabelClusters
@@ -71,13 +71,13 @@ def _make_clusters(
     if settings.variant in ("base", "rcl"):
         return None
     if settings.clusters is not None:
-        space = LabelSpace.load(settings.clusters)
+        space = LabelSpace.load(current_folder(settings.clusters))
         if space.names != label_space.names:
             raise ConfigurationError(
                 f"The clusters in {settings.clusters} are for other labels ({len(space)}) than those of the training "
                 f"data and vocabulary ({len(label_space)}). Make them from the same files, or leave --clusters out."
             )
-        return LabelClusters.load(settings.clusters, num_labels=len(label_space))
+        return read_folder(settings.clusters, lambda place: LabelClusters.load(place, num_labels=len(label_space)))
     return fit_clusters(
         label_space,
         rows["text"][:],
@@ -99,7 +99,7 @@ def _label_space(settings: TrainingSettings, rows: Dataset, seed: int) -> LabelS
     of_rows = LabelSpace.from_label_lists(each_value(rows, "labels"), names, settings.decode_order, seed)
     if settings.retriever is None or not settings.reads_candidates or settings.drop_labels:
         return of_rows
-    indexed = LabelSpace.load(settings.retriever)
+    indexed = LabelSpace.load(current_folder(settings.retriever))
     if of_rows.names == indexed.names or not set(of_rows.names) <= set(indexed.names):
         return of_rows  # others are refused when the index is loaded
     logger.info(

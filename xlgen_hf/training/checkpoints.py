@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from transformers.trainer import TRAINER_STATE_NAME
 
 from ..errors import ModelFolderError, SaveError
-from ..files.leftovers import CHECKPOINT_FILE, CHECKPOINT_PREFIX, UNFINISHED
+from ..files.leftovers import CHECKPOINT_FILE, CHECKPOINT_PREFIX, UNFINISHED, remove_folder
 from ..files.schema import Fields, boolean, integer, mapping_of, number
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "finish_checkpoint",
     "newest_checkpoint",
     "read_checkpoint",
-    "remove_checkpoint",
     "remove_checkpoints",
     "remove_incomplete",
     "rotate_checkpoints",
@@ -112,7 +111,7 @@ def remove_incomplete(run: str | Path) -> None:
         ours = (folder / CHECKPOINT_FILE).is_file() or not (folder / TRAINER_STATE_NAME).is_file()
         if ours and read_checkpoint(folder) is None:
             logger.info("%s is removed.", folder)
-            remove_checkpoint(folder)
+            remove_folder(folder)
 
 
 @contextmanager
@@ -172,7 +171,7 @@ def finish_checkpoint(folder: Path, step: int, *, evaluation_due: bool) -> Path:
     _FORM.write(folder / CHECKPOINT_FILE, content)
     final = _final(folder)
     if final.exists():  # saved twice at one step, before and after an evaluation
-        remove_checkpoint(final)
+        remove_folder(final)
     os.replace(folder, final)
     return final
 
@@ -191,7 +190,7 @@ def rotate_checkpoints(run: str | Path, limit: int | None, best: str | None) -> 
     protected = {found[-1].name, Path(best).name if best else found[-1].name}
     removable = [folder for folder in found if folder.name not in protected]
     for folder in removable[: len(found) - limit]:
-        remove_checkpoint(folder)
+        remove_folder(folder)
 
 
 def remove_checkpoints(run: str | Path) -> None:
@@ -202,15 +201,7 @@ def remove_checkpoints(run: str | Path) -> None:
     """
     for folder in _checkpoints(Path(run)):
         if (folder / CHECKPOINT_FILE).is_file():
-            remove_checkpoint(folder)
-
-
-def remove_checkpoint(folder: Path) -> None:
-    """Remove a checkpoint; it loses its name first, so that no part of it is taken for a checkpoint."""
-    aside = folder.with_name(f"{UNFINISHED}{folder.name}.old")
-    shutil.rmtree(aside, ignore_errors=True)
-    os.replace(folder, aside)
-    shutil.rmtree(aside)
+            remove_folder(folder)
 
 
 def _final(folder: Path) -> Path:

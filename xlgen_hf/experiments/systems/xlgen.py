@@ -12,6 +12,7 @@ import numpy as np
 from ...decoding.decoded_sets import DecodingOptions
 from ...encoders.loaded import own_device
 from ...errors import ConfigurationError
+from ...files.saving import current_folder
 from ...files.schema import read_object
 from ...files.serialization import write_json
 from ...labels.space import LabelSpace
@@ -74,7 +75,7 @@ class XLGenSystem:
             self._check_folder(data)
             space, index = data.label_space, self.settings.retriever
             if index is not None:
-                self._check_labels(index, LabelSpace.load(index), space)
+                self._check_labels(index, LabelSpace.load(current_folder(index)), space)
             unseen = [name for name, count in zip(space.names, space.counts, strict=True) if not count]
             settings = replace(self.settings, vocabulary=unseen)
             args = XLGenTrainingArguments(**{**self.arguments, "output_dir": str(data.folder), "seed": data.seed})  # type: ignore[arg-type]
