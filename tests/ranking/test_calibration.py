@@ -126,6 +126,19 @@ def test_a_ranking_learns_a_rule_too():
     assert set(model.thresholds) == {"micro", "macro", "example"}
 
 
+def test_thresholds_are_tuned_as_the_rule_is():
+    """Half of the texts have no label, and their scores are low."""
+    random, counts = np.random.default_rng(0), np.ones(1, int)
+    scores = np.concatenate([0.6 + 0.3 * random.random(200), 0.5 * random.random(200)])
+    scored = ScoredLabels.from_rows(([0], [one], [False]) for one in scores.tolist())
+    references = [[0]] * 200 + [[]] * 200
+    model = ranked_model(scored, references, counts)
+    assert model.rule.kind == "threshold" and model.rule.min_labels == 0
+    calibrated = model.calibrate(scored, counts)
+    assert model.thresholds == tune_thresholds(calibrated, references, 0)
+    assert [labels for labels, _ in model.rule.apply(calibrated).sets()] == references
+
+
 def test_rows_without_a_right_label_leave_scores_as_they_are(caplog):
     scored = ScoredLabels.from_rows([([1], [0.5], [True])])
     assert calibrated_model(scored, [[2]], np.ones(3, int)) == ScoreModel()

@@ -15,6 +15,7 @@ from xlgen_hf.ranking.decisions import DecisionRule, expected_f1_sizes
 from xlgen_hf.ranking.scored_labels import ScoredLabels
 from xlgen_hf.ranking.thresholds import (
     best_within,
+    minimums_to_try,
     score_rules,
     threshold_curves,
     tune_threshold,
@@ -27,6 +28,7 @@ SCORES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.5, 0.9, 1.0])
 ROW = st.dictionaries(st.integers(0, LABELS - 1), st.tuples(SCORES, st.booleans()), max_size=LABELS)
 ROWS = st.lists(ROW, min_size=1, max_size=6)
 REFERENCE = st.lists(st.integers(0, LABELS - 1), unique=True, min_size=1, max_size=4)
+SOME_OR_NONE = st.lists(st.integers(0, LABELS - 1), unique=True, max_size=4)
 THRESHOLDS = (0.0, 0.1, 0.2, 0.25, 0.4, 0.5, 0.7, 0.9, 0.95, 1.0)
 
 
@@ -38,15 +40,16 @@ def _scored(rows):
 
 def _f1(objective, sets, references):
     if objective == "example":
-        return np.mean([2 * len({*a} & {*b}) / (len(a) + len(b)) for a, b in zip(sets, references, strict=True)])
+        pairs = zip(sets, references, strict=True)
+        return np.mean([2 * len({*a} & {*b}) / max(len(a) + len(b), 1) for a, b in pairs])
     if objective == "micro":
         hits = sum(len({*a} & {*b}) for a, b in zip(sets, references, strict=True))
-        return 2 * hits / (sum(map(len, sets)) + sum(map(len, references)))
+        return 2 * hits / max(sum(map(len, sets)) + sum(map(len, references)), 1)
     values = []
     for label in {label for ids in references for label in ids}:
         hits = sum(label in a and label in b for a, b in zip(sets, references, strict=True))
         values.append(2 * hits / sum((label in a) + (label in b) for a, b in zip(sets, references, strict=True)))
-    return np.mean(values)
+    return np.mean(values) if values else 0.0
 
 
 def _chosen(rule, scored):
@@ -168,15 +171,15 @@ def test_numbers_of_numpy_will_do():
 
 
 @settings(deadline=None, max_examples=150)
-@given(st.data(), ROWS, st.sampled_from(["micro", "macro", "example"]))
-def test_the_tuned_threshold_is_the_best_of_all(data, rows, objective):
-    references = data.draw(st.lists(REFERENCE, min_size=len(rows), max_size=len(rows)))
+@given(st.data(), ROWS, st.sampled_from(["micro", "macro", "example"]), st.integers(0, 2))
+def test_the_tuned_threshold_is_the_best_of_all(data, rows, objective, least):
+    references = data.draw(st.lists(SOME_OR_NONE, min_size=len(rows), max_size=len(rows)))
     scored = _scored(rows)
-    threshold, value = tune_threshold(scored, references, objective)
-    assert value == pytest.approx(_f1(objective, _chosen(tuned_threshold(threshold), scored), references))
+    threshold, value = tune_threshold(scored, references, objective, least)
+    assert value == pytest.approx(_f1(objective, _chosen(tuned_threshold(threshold, least), scored), references))
     for other in THRESHOLDS:
-        assert _f1(objective, _chosen(tuned_threshold(other), scored), references) <= value + 1e-12
-    assert tune_thresholds(scored, references)[objective] == threshold
+        assert _f1(objective, _chosen(tuned_threshold(other, least), scored), references) <= value + 1e-12
+    assert tune_thresholds(scored, references, least)[objective] == threshold
 
 
 def test_macro_f1_is_weighted_by_label():
@@ -204,7 +207,7 @@ def test_every_threshold_of_a_curve_is_a_rule_that_can_be_made(rows, data):
 @given(ROWS, st.data(), st.sampled_from([0.0, 0.1, 0.5]))
 def test_the_chosen_rule_is_the_best_of_all(rows, data, tolerance):
     scored = _scored(rows)
-    references = [data.draw(REFERENCE) for _ in rows]
+    references = [data.draw(SOME_OR_NONE) for _ in rows]
     found = score_rules(scored, references, max_k=4)
     best = best_within(found.micro, found.macro, tolerance)
     rule, f1 = found.rule(best), found.micro[best]
@@ -212,12 +215,29 @@ def test_the_chosen_rule_is_the_best_of_all(rows, data, tolerance):
     def average(one, objective):
         return _f1(objective, _chosen(one, scored), references)
 
-    rules = [DecisionRule("top_k", k) for k in range(1, 5)] + [tuned_threshold(value) for value in THRESHOLDS]
+    least_of_all = (1, 0) if [] in references else (1,)
+    rules = [DecisionRule("top_k", k) for k in range(1, 5)]
+    rules += [tuned_threshold(value, least) for value in THRESHOLDS for least in least_of_all]
     assert average(rule, "micro") == pytest.approx(f1)
     least = (1 - tolerance) * max(average(one, "micro") for one in rules)
     assert f1 >= least - 1e-12
     near = [one for one in rules if average(one, "micro") >= least + 1e-9]
     assert all(average(rule, "macro") >= average(one, "macro") - 1e-12 for one in near)
+
+
+def test_texts_may_be_left_without_labels_where_that_is_right():
+    """Of data with many rows without labels, such as comments of which few are toxic, none may be the right answer."""
+    right, wrong = ([0], [0.9], [False]), ([1], [0.3], [False])
+    scored = ScoredLabels.from_rows([right] * 10 + [wrong] * 10)
+    found = score_rules(scored, [[0]] * 10 + [[]] * 10)
+    best = best_within(found.micro, found.macro, 0.0)
+    assert found.rule(best) == tuned_threshold(0.9, 0) and found.micro[best] == 1.0
+    assert _chosen(found.rule(best), scored) == [[0]] * 10 + [[]] * 10
+
+
+@pytest.mark.parametrize(("without", "tried"), [(0, (1,)), (4, (1,)), (5, (1, 0)), (100, (1, 0))])
+def test_few_rows_without_labels_are_gaps(without, tried):
+    assert minimums_to_try([[]] * without + [[1]] * (100 - without)) == tried
 
 
 def test_labels_outside_the_candidates_count_as_missed():

@@ -243,7 +243,7 @@ def test_the_adjustment_is_chosen_for_the_rare_and_costs_little(counts):
     strengths = [0.05 * step for step in range(21)]
     found = choose_adjustment(((one, fused(one)) for one in strengths), references, counts)
     assert found.strength > 0
-    chosen = tuned_threshold(found.threshold).apply(fused(found.strength))
+    chosen = tuned_threshold(found.threshold, found.min_labels).apply(fused(found.strength))
     hits = chosen.chosen & chosen.correct(references)
     f1 = 2 * hits.sum() / (chosen.chosen.sum() + right.sum())
     assert f1 >= (1 - MICRO_F1_TOLERANCE) * max(threshold_curves(fused(0.0), references, ("micro",))[1][0])

@@ -72,7 +72,8 @@ def _tuned(predictor: Predictor, objective: str, spelling: Spelling) -> Decision
             f"{spelling('threshold')} auto: the model has no threshold for {objective!r}, only {sorted(known)}. Train "
             "it with validation rows, or give a number."
         )
-    return tuned_threshold(known[objective])
+    own = predictor.score_model.rule
+    return tuned_threshold(known[objective], own.min_labels if own.kind == "threshold" else 1)
 
 
 def chosen_labels(

@@ -25,6 +25,7 @@ from .thresholds import (
     MICRO_F1_TOLERANCE,
     best_within,
     bucket_weights,
+    minimums_to_try,
     score_rules,
     threshold_curves,
     tune_thresholds,
@@ -137,8 +138,11 @@ def ranked_model(scored: ScoredLabels, references: Sequence[Sequence[int]], trai
     calibrated = model.calibrate(scored, train_counts)
     rules = score_rules(calibrated, references)
     rule = rules.rule(int(np.argmax(rules.micro)))
+    thresholds = model.thresholds
+    if model.calibrator is not None and rule.kind == "threshold" and rule.min_labels != 1:
+        thresholds = tune_thresholds(calibrated, references, rule.min_labels)
     logger.info("%s has the best micro F1 on the validation rows: %.4f.", rule, rules.micro.max())
-    ruled = ScoreModel(calibrator=model.calibrator, thresholds=model.thresholds, rule=rule)
+    ruled = ScoreModel(calibrator=model.calibrator, thresholds=thresholds, rule=rule)
     return with_confidence(ruled, calibrated, references)
 
 
@@ -302,7 +306,8 @@ def fit_fusion(
     logger.info(
         "Weights of the fusion: %s.", ", ".join(f"{name} {weight:.2f}" for name, weight in fusion.weights.items())
     )
-    return adjusted, tuned_threshold(threshold), tune_thresholds(fused, references)
+    rule = tuned_threshold(threshold, chosen.min_labels)
+    return adjusted, rule, tune_thresholds(fused, references, chosen.min_labels)
 
 
 def _regression(
@@ -354,12 +359,14 @@ class Adjustment:
     Attributes:
         strength: of the logit adjustment.
         threshold: on the adjusted scores.
+        min_labels: labels that a text keeps whatever their scores, see `minimums_to_try`.
         micro: micro F1.
         macro: macro F1 of the labels that training never saw, saw once, and saw more often.
     """
 
     strength: float
     threshold: float
+    min_labels: int
     micro: float
     macro: tuple[float, float, float]
 
@@ -385,11 +392,18 @@ def choose_adjustment(
     buckets = bucket_weights(references, train_counts)
     tried = []
     for strength, scored in fused:
-        thresholds, (micro,) = threshold_curves(scored, references, ("micro",))
-        macro = [threshold_curves(scored, references, ("macro",), weights)[1][0] for weights in buckets]
-        tried.append(np.stack([np.full(len(thresholds), strength), thresholds, micro, *macro]))
-    strengths, thresholds, micro, *macro = np.concatenate(tried, axis=1)
+        for least in minimums_to_try(references):
+            thresholds, (micro,) = threshold_curves(scored, references, ("micro",), min_labels=least)
+            macro = [
+                threshold_curves(scored, references, ("macro",), weights, min_labels=least)[1][0]
+                for weights in buckets
+            ]
+            fixed = (np.full(len(thresholds), value) for value in (strength, least))
+            tried.append(np.stack([*fixed, thresholds, micro, *macro]))
+    strengths, minimums, thresholds, micro, *macro = np.concatenate(tried, axis=1)
     lacking = np.sum([np.maximum(floor - f1, 0) for floor, f1 in zip(floors, macro[:2], strict=True)], axis=0)
     best = best_within(micro, np.mean(macro, axis=0), MICRO_F1_TOLERANCE, lacking)
     of_buckets = (float(macro[0][best]), float(macro[1][best]), float(macro[2][best]))
-    return Adjustment(float(strengths[best]), float(thresholds[best]), float(micro[best]), of_buckets)
+    return Adjustment(
+        float(strengths[best]), float(thresholds[best]), int(minimums[best]), float(micro[best]), of_buckets
+    )

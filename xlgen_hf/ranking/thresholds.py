@@ -18,6 +18,7 @@ __all__ = [
     "balanced_weights",
     "best_within",
     "bucket_weights",
+    "minimums_to_try",
     "score_rules",
     "threshold_curves",
     "tune_threshold",
@@ -25,22 +26,43 @@ __all__ = [
     "tuned_threshold",
 ]
 
+_WITHOUT_LABELS = 0.05  # see `minimums_to_try`
 _ROUNDING = 1e-6  # by which the score of a text may differ between two computations of it
 MICRO_F1_TOLERANCE = 0.03
 """Maximum fraction of the best micro F1 on validation rows that experiments and hybrids give up for macro F1."""
 
 
-def tuned_threshold(value: float) -> DecisionRule:
-    """The rule of a threshold that was tuned here: a text keeps its best label whatever its score.
+def tuned_threshold(value: float, min_labels: int = 1) -> DecisionRule:
+    """The rule of a threshold that was tuned here.
 
     A tuned threshold is the score of a candidate. Once the model is loaded from its folder, sums may be taken in
     another order, and that candidate must still pass.
+
+    Args:
+        value: the threshold.
+        min_labels: labels that a text keeps whatever their scores, as the threshold was tuned with.
     """
-    return DecisionRule("threshold", max(value - _ROUNDING, 0.0), min_labels=1)
+    return DecisionRule("threshold", max(value - _ROUNDING, 0.0), min_labels=min_labels)
+
+
+def minimums_to_try(references: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Minimum numbers of labels that are tried with each threshold: 1, and 0 where it is right to find no label.
+
+    That is so where at least 5 % of the texts have none. Fewer are gaps in the data, or have labels outside the label
+    space alone, and who asks for labels is then better served by the best one.
+
+    Args:
+        references: label ids of the validation texts.
+    """
+    without = sum(not ids for ids in references)
+    return (1, 0) if without and without >= _WITHOUT_LABELS * len(references) else (1,)
 
 
 def tune_threshold(
-    scored: ScoredLabels, references: Sequence[Sequence[int]], objective: Objective = "micro"
+    scored: ScoredLabels,
+    references: Sequence[Sequence[int]],
+    objective: Objective = "micro",
+    min_labels: int = 1,
 ) -> tuple[float, float]:
     """Find the threshold with the best F1 in one pass over the sorted candidates.
 
@@ -49,6 +71,7 @@ def tune_threshold(
         references: each text's label ids.
         objective: `micro` (over all decisions), `macro` (mean over the labels that the references hold) or `example`
             (mean over the texts).
+        min_labels: labels that a text keeps whatever their scores, 0 or more.
 
     Returns:
         The threshold, and the F1 that the rule `threshold` has with it.
@@ -59,7 +82,7 @@ def tune_threshold(
     """
     if objective not in get_args(Objective):
         raise ConfigurationError(f"objective={objective!r}; choose one of {sorted(get_args(Objective))}.")
-    thresholds, f1 = threshold_curves(scored, references, (objective,))
+    thresholds, f1 = threshold_curves(scored, references, (objective,), min_labels=min_labels)
     if not len(thresholds):
         return 1.0, 0.0
     best = int(np.argmax(f1[0]))
@@ -71,6 +94,8 @@ def threshold_curves(
     references: Sequence[Sequence[int]],
     objectives: Sequence[Objective],
     label_weights: np.ndarray | None = None,
+    *,
+    min_labels: int = 1,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """F1 of the rule `threshold` for all thresholds that differ in what they choose.
 
@@ -79,11 +104,12 @@ def threshold_curves(
         references: each text's label ids.
         objectives: which F1, see [`tune_threshold`].
         label_weights: what a label counts in macro F1, by label id; all alike if None.
+        min_labels: labels that a text keeps whatever their scores, 0 or more.
 
     Returns:
         The thresholds, falling, `(T,)`, and for each objective the F1 with each of them, `(T,)`.
     """
-    key = np.where(scored.rank == 0, np.inf, scored.scores)  # the best label stays whatever the threshold
+    key = np.where(scored.rank < min_labels, np.inf, scored.scores)  # the best labels stay whatever the threshold
     order = np.argsort(-key, kind="stable")
     key = key[order]
     cut = np.append(key[1:] != key[:-1], True)[: len(key)]  # equal scores are decided alike
@@ -139,9 +165,11 @@ def _mean_of_groups(group: np.ndarray, correct: np.ndarray, gold: np.ndarray, we
     return np.cumsum(gain) / max(weights.sum(), 1e-12)
 
 
-def tune_thresholds(scored: ScoredLabels, references: Sequence[Sequence[int]]) -> dict[str, float]:
-    """The best threshold for each objective."""
-    return {objective: tune_threshold(scored, references, objective)[0] for objective in get_args(Objective)}
+def tune_thresholds(
+    scored: ScoredLabels, references: Sequence[Sequence[int]], min_labels: int = 1
+) -> dict[str, float]:
+    """The best threshold for each objective; see [`tune_threshold`]."""
+    return {name: tune_threshold(scored, references, name, min_labels)[0] for name in get_args(Objective)}
 
 
 def bucket_weights(references: Sequence[Sequence[int]], counts: np.ndarray) -> np.ndarray:
@@ -181,18 +209,21 @@ class RuleScores:
         values: labels of a text, then thresholds, `(R,)`.
         micro: micro F1 of each rule, `(R,)`.
         macro: macro F1 of each rule, `(R,)`.
+        min_labels: of each rule, see [`minimums_to_try`], `(R,)`; 0 for numbers of labels.
         max_k: how many of the rules are numbers of labels.
     """
 
     values: np.ndarray
     micro: np.ndarray
     macro: np.ndarray
+    min_labels: np.ndarray
     max_k: int
 
     def rule(self, place: int) -> DecisionRule:
         """The rule at a place."""
         value = float(self.values[place])
-        return DecisionRule("top_k", value) if place < self.max_k else tuned_threshold(value)
+        is_number = place < self.max_k
+        return DecisionRule("top_k", value) if is_number else tuned_threshold(value, int(self.min_labels[place]))
 
 
 def score_rules(
@@ -222,9 +253,14 @@ def score_rules(
     size = np.searchsorted(scored.rank[order], np.arange(1, max_k + 1))  # candidates with a rank below 1 .. max_k
     objectives: tuple[Objective, ...] = ("micro", "macro")
     by_k = [np.append(0.0, _f1_along(scored, order, references, name, label_weights))[size] for name in objectives]
-    thresholds, by_threshold = threshold_curves(scored, references, objectives, label_weights)
-    micro, macro = (np.concatenate(pair) for pair in zip(by_k, by_threshold, strict=True))
-    return RuleScores(np.concatenate([np.arange(1, max_k + 1), thresholds]), micro, macro, max_k)
+    values, least, curves = [np.arange(1, max_k + 1)], [np.zeros(max_k, dtype=np.int64)], [by_k]
+    for min_labels in minimums_to_try(references):
+        found, f1 = threshold_curves(scored, references, objectives, label_weights, min_labels=min_labels)
+        values.append(found)
+        least.append(np.full(len(found), min_labels))
+        curves.append(f1)
+    micro, macro = (np.concatenate(parts) for parts in zip(*curves, strict=True))
+    return RuleScores(np.concatenate(values), micro, macro, np.concatenate(least), max_k)
 
 
 def best_within(micro: np.ndarray, macro: np.ndarray, tolerance: float, lacking: np.ndarray | None = None) -> int:
