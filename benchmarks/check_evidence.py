@@ -24,7 +24,7 @@ from xlgen_hf.data.rows import load_rows
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.evidence import LabelEvidence
 from xlgen_hf.prediction.predictor import Predictor
-from xlgen_hf.retrieval.words import words_of
+from xlgen_hf.ranking.words import words_of
 
 KINDS = {"embedding": ("embedding",), "lexical": ("lexical",), "both": ("embedding", "lexical")}
 DRAWS = 3  # of other words

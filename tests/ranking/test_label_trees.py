@@ -220,6 +220,15 @@ def test_damaged_trees_are_refused(folder, label_space):
         LabelTrees.load(folder, num_labels=len(label_space))
 
 
+def test_scripts_without_spaces_have_words_of_characters_and_pairs_of_them():
+    """The fault: a sentence in Japanese was one word, which no other text has."""
+    find = TfidfSettings().vectorizer().build_analyzer()
+    assert find("佐々木のCafé 2号。") == [
+        "佐", "々", "木", "の", "café", "号", "佐 々", "々 木", "木 の", "の café", "café 号"
+    ]  # fmt: skip
+    assert {"機 械", "学 習"} <= {*find("機械学習入門")} & {*find("はじめての機械学習")}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -23,6 +23,7 @@ from ..files.schema import Fields, boolean, integer, strings
 from ..files.tensor_schema import Tensors, tensor
 from ..labels.changes import LabelChange
 from .scored_labels import Row, ScoredLabels
+from .words import word_pattern
 
 __all__ = ["LabelTrees", "Ranked", "TfidfSettings", "TreeModel", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
@@ -70,8 +71,8 @@ _TENSORS = Tensors(
 )
 _NOTHING: Row = ((), (), ())
 _NO_LABEL = -1
-# As scikit-learn's, which ends words at marks: of words in Devanagari or vocalized Arabic only bits would be left.
-_WORD = r"\w[\w\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u200c\u200d]+"
+# Characters of a word, as in scikit-learn; its own words end at marks, and are whole sentences in Japanese.
+_SHORTEST = 2
 
 Ranked = list[tuple[list[int], list[float]]]
 """Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
@@ -118,7 +119,7 @@ class TfidfSettings:
             dtype=np.float32,
             vocabulary=terms,
             preprocessor=_folded,
-            token_pattern=_WORD,
+            token_pattern=word_pattern(_SHORTEST),
         )
 
 

@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from ..ranking.sources import PARTS, TextBatch
+from ..ranking.words import Span, strongest_words, weights_of_words, words_of
 from .retriever import LabelRetriever
 from .spelling import encoded_texts, hashed_texts
 from .weighing import Neighbors, neighbor_weights
-from .words import Span, strongest_words, weights_of_words, words_of
 
 __all__ = ["By", "DocumentEvidence", "NameEvidence", "RetrievalEvidence", "retrieval_evidence"]
 

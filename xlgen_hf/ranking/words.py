@@ -7,15 +7,26 @@ from typing import TypeAlias
 
 import numpy as np
 
-__all__ = ["Span", "strongest_words", "weights_of_words", "words_of"]
+__all__ = ["Span", "strongest_words", "weights_of_words", "word_pattern", "words_of"]
 
 Span: TypeAlias = "tuple[int, int]"
 """Where something begins and ends in a text, in characters."""
 
 # Scripts without spaces between words: each character stands for itself. Marks belong to the letter before them.
-_ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0dff\u200c\u200d"
-_WORD_OF_SIGNS = re.compile(rf"[{_ALONE}]|(?:(?![{_ALONE}])[\w{_MARKS}])+")
+_ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u200c\u200d"
+
+
+def word_pattern(shortest: int = 1) -> str:
+    """A regular expression of words; characters of scripts that put no space between words are words of their own.
+
+    Args:
+        shortest: characters that words of other scripts have at least.
+    """
+    return rf"[{_ALONE}]|(?:(?![{_ALONE}])[\w{_MARKS}]){{{shortest},}}"
+
+
+_WORD = re.compile(word_pattern())
 
 
 def words_of(text: str) -> np.ndarray:
@@ -26,7 +37,7 @@ def words_of(text: str) -> np.ndarray:
     Args:
         text: the text.
     """
-    return np.array([match.span() for match in _WORD_OF_SIGNS.finditer(text)], dtype=np.int64).reshape(-1, 2)
+    return np.array([match.span() for match in _WORD.finditer(text)], dtype=np.int64).reshape(-1, 2)
 
 
 def weights_of_words(spans: np.ndarray, values: np.ndarray, words: np.ndarray) -> np.ndarray:

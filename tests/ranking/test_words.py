@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlgen_hf.retrieval.words import strongest_words, weights_of_words, words_of
+from xlgen_hf.ranking.words import strongest_words, weights_of_words, words_of
 
 
 @pytest.mark.parametrize(
