@@ -227,7 +227,7 @@ def test_clusters_stand_before_what_ends_a_text_wherever_its_padding_is():
     config = XLGenConfig(num_end_tokens=1, first_cluster_token_id=20, pad_token_id=0, eos_token_id=2)
     bits = torch.tensor([[0.0, 1.0], [1.0, 1.0]])
     padded = torch.tensor([[5, 6, 7, 2], [0, 8, 9, 2]])
-    for mask in (padded > 0, (padded > 0).long()):
+    for mask in (padded > 0, (padded > 0).long(), (padded > 0).float()):
         made, kept = append_cluster_tokens(config, padded, mask, bits)
         assert [row[keep > 0].tolist() for row, keep in zip(made, kept, strict=True)] == [
             [5, 6, 7, 21, 2],

@@ -98,7 +98,8 @@ def test_learn_keeps_rows_for_updates(serve, named_folder, tmp_path):
     client = serve(names={"tiny": str(named_folder)}, corrections={"tiny": str(path)})
     concept = client.get("/v1/labels", params={"query": "piano"}).json()[0]["id"]
     subjects = [
-        {"uri": concept, "label": "Klavier"}, {"uri": "urn:new", "label": "rye bread"}, {"uri": "art"}, {"uri": "art"},
+        {"uri": concept, "label": "Klavier"}, {"uri": "urn:new", "label": " rye\nbread"},
+        {"uri": "art"}, {"uri": "art"},
     ]  # fmt: skip
     assert client.post(f"{PROJECT}/learn", json=[{"text": "Käse\n", "subjects": subjects}]).status_code == 204
     assert client.post(f"{PROJECT}/learn", json=[{"text": "x", "subjects": []}]).status_code == 204

@@ -32,7 +32,7 @@ _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _WESTERN = 0.3  # fraction of letters beyond ASCII; text with more of them is hardly in a Western language
 _FIRST_END = re.compile(r'(?:[^"\r\n]|"[^"]*")*([\r\n]+)')  # of a line of CSV, the first that is not in quotes
-_ADVICE = "Save it as UTF-8, or give its encoding (encoding=..., --encoding), such as cp1252."
+_ADVICE = "Save it as UTF-8, or, if it holds rows, give its encoding (encoding=..., --encoding), such as cp1252."
 
 
 @contextmanager

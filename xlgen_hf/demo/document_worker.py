@@ -23,6 +23,9 @@ class UnreadableError(Exception):
     """Says what is wrong with a file, and what to do."""
 
 
+_FALLBACK = "{http://schemas.openxmlformats.org/markup-compatibility/2006}Fallback"
+
+
 def read_plain(path: Path) -> Iterator[str]:
     """The text of a text file."""
     content = path.read_bytes()
@@ -66,20 +69,18 @@ def read_pages(path: Path) -> Iterator[str]:
 
 
 def read_docx(path: Path) -> Iterator[str]:
-    """The text of a Word file, paragraph by paragraph, with that of its tables."""
+    """The text of a Word file, paragraph by paragraph, those of tables, text boxes and content controls too."""
     import docx
-    from docx.table import Table, _Cell
+    from docx.oxml.ns import qn
 
     with zipfile.ZipFile(path) as archive:  # no part is larger than it declares: the reader of zips stops there
         if sum(part.file_size for part in archive.infolist()) > MOST_UNPACKED:
             raise UnreadableError(f"Unpacked the file has more than {MOST_UNPACKED // 1_000_000} MB; it is not read.")
-    for block in docx.Document(str(path)).iter_inner_content():
-        if isinstance(block, Table):
-            for row in block.rows:  # whose `cells` would give a merged cell for each column and row that it covers
-                cells = [_Cell(cell, block) for cell in row._tr.tc_lst if cell.vMerge != "continue"]
-                yield "\t".join(cell.text for cell in cells) + "\n"
-        else:
-            yield block.text + "\n"
+    for paragraph in docx.Document(str(path)).element.body.iter(qn("w:p")):
+        if next(paragraph.iterancestors(_FALLBACK), None) is not None:
+            continue  # the same text box once more, for old programs
+        runs = paragraph.iter(qn("w:r"))
+        yield "".join(run.text for run in runs if next(run.iterancestors(qn("w:p"))) is paragraph) + "\n"
 
 
 READERS: dict[str, Callable[[Path], Iterator[str]]] = {".txt": read_plain, ".pdf": read_pdf, ".docx": read_docx}

@@ -147,7 +147,7 @@ def append_cluster_tokens(
     input_ids, mask = input_ids.gather(1, order), mask.gather(1, order)
     active, clusters = _first_active(bits)
     most = active.shape[1]
-    count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True)  # (B, 1)
+    count, length = (active > 0).sum(1, keepdim=True), mask.sum(1, keepdim=True).long()  # (B, 1)
     batch, source = input_ids.shape
     position = torch.arange(source + most, device=mask.device).expand(batch, -1)
     offset = position - (length - _end_lengths(config, input_ids, mask))
@@ -160,7 +160,7 @@ def append_cluster_tokens(
 
 def _end_lengths(config: XLGenConfig, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """Special tokens that end each input `(B, S)`, `(B, 1)`."""
-    length = mask.sum(1, keepdim=True)
+    length = mask.sum(1, keepdim=True).long()
     if config.num_end_tokens is not None:
         return length.clamp(max=config.num_end_tokens)
     assert isinstance(config.eos_token_id, int)

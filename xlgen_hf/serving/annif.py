@@ -223,6 +223,9 @@ def _label_of(predictor: Predictor, subject: Subject) -> str:
         return known[subject.uri]
     if subject.uri in predictor.label_space:
         return subject.uri
-    if subject.label and subject.label.strip():
-        return subject.label
+    name = subject.label or ""
+    if name in predictor.label_space:
+        return name
+    if name.strip():
+        return " ".join(name.split())  # a new one, as the page saves it
     raise HTTPException(400, f"{subject.uri!r} is not a subject of the model; send its `label` too.")
