@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Few labels with many rows: benchmarks/few_labels.sh OUTPUT_DIR tibkat TIBKAT_DIR
+#                            benchmarks/few_labels.sh OUTPUT_DIR domains TIBKAT_DIR
 #                            benchmarks/few_labels.sh OUTPUT_DIR packages [LANGUAGE]
 # The rows are those of few_labels_rows.py. A linear SVM (one against the rest, scikit-learn, its threshold from validation rows) beside
 # label trees, an index of the frozen encoder, and the hybrid of both. Prints a line for each.
@@ -8,10 +9,10 @@ out=$1 source=$2
 shift 2
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} TOKENIZERS_PARALLELISM=false
 mkdir -p "$out"
-if [[ $source == tibkat ]]; then
-  python "$(dirname "$0")/few_labels_rows.py" tibkat "$1" "$out"
-else
+if [[ $source == packages ]]; then
   python "$(dirname "$0")/few_labels_rows.py" packages "$out" "$@"
+else
+  python "$(dirname "$0")/few_labels_rows.py" "$source" "$1" "$out"
 fi
 python - "$out" <<'PYTHON'
 import json, sys
@@ -36,9 +37,13 @@ scores = {name: svm.decision_function(x[name]) for name in ("validation", "test"
 least = max(np.linspace(-1, 0.5, 31), key=lambda value: f1_score(y["validation"], scores["validation"] > value, average="micro"))
 chosen = names.inverse_transform((scores["test"] > least).astype(int))
 best = scores["test"].argmax(1)
-with open(f"{sys.argv[1]}/svm.jsonl", "w", encoding="utf-8") as file:  # each text keeps its best label
+keeps_best = all(known["validation"])  # each text keeps its best label, unless some have none
+with open(f"{sys.argv[1]}/svm.jsonl", "w", encoding="utf-8") as file:
     for labels, first in zip(chosen, best):
         first = names.classes_[first]
+        if not keeps_best and not labels:
+            file.write('{"labels": []}\n')
+            continue
         file.write(json.dumps({"labels": [first, *(one for one in labels if one != first)]}) + "\n")
 PYTHON
 

@@ -3,6 +3,8 @@
 python benchmarks/few_labels_rows.py tibkat TIBKAT_DIR OUTPUT_DIR
     English titles and abstracts with the 60 most frequent subjects, whose names are German. TIBKAT_DIR holds
     train.jsonl.gz, validation.jsonl.gz and test.jsonl.gz.
+python benchmarks/few_labels_rows.py domains TIBKAT_DIR OUTPUT_DIR
+    The first 250 characters of English titles and abstracts with the 4 most frequent domains; half have none of them.
 python benchmarks/few_labels_rows.py packages OUTPUT_DIR [LANGUAGE]
     Descriptions of Debian's packages with their tags (`implemented-in::python`, `use::editing`); needs Debian and a
     connection, since apt's lists hold no long descriptions. LANGUAGE is en, or that of a translation, such as de.
@@ -23,22 +25,42 @@ import urllib.request
 from pathlib import Path
 
 SIZES = {"train": 6_000, "validation": 600, "test": 1_500}
+DOMAINS = {"train": 6_000, "validation": 1_000, "test": 2_000}
 PACKAGES = {"test": 2_000, "validation": 800, "train": 10_000}
 UNPACK = {"xz": lzma.decompress, "bz2": bz2.decompress}
 
 
-def tibkat(data: Path) -> dict[str, list[dict]]:
-    """Splits of English records, with their labels among the 60 most frequent ones."""
+def english(data: Path) -> dict[str, list[dict]]:
+    """The English records of each split."""
     read = {name: gzip.open(data / f"{name}.jsonl.gz", "rt", encoding="utf-8") for name in SIZES}
     rows = {name: [json.loads(line) for line in file] for name, file in read.items()}
-    english = {name: [row for row in part if row["language"] == "en"] for name, part in rows.items()}
-    counts = collections.Counter(label for row in english["train"] for label in row["labels"])
-    wanted = {label for label, _ in counts.most_common(60)}
+    return {name: [row for row in part if row["language"] == "en"] for name, part in rows.items()}
+
+
+def most_frequent(rows: list[dict], column: str, number: int) -> set[str]:
+    """The labels that most rows have."""
+    return {label for label, _ in collections.Counter(one for row in rows for one in row[column]).most_common(number)}
+
+
+def tibkat(data: Path) -> dict[str, list[dict]]:
+    """Splits of records, with their labels among the 60 most frequent ones."""
+    splits = english(data)
+    wanted = most_frequent(splits["train"], "labels", 60)
     taken = {}
-    for name, part in english.items():
+    for name, part in splits.items():
         found = [{"text": row["text"], "labels": [one for one in row["labels"] if one in wanted]} for row in part]
         taken[name] = [row for row in found if row["labels"]][: SIZES[name]]
     return taken
+
+
+def domains(data: Path) -> dict[str, list[dict]]:
+    """Splits of records, with their domains among the 4 most frequent ones, or without any."""
+    splits = {name: part[: DOMAINS[name]] for name, part in english(data).items()}
+    wanted = most_frequent(splits["train"], "domains", 4)
+    return {
+        name: [{"text": row["text"][:250], "labels": [one for one in row["domains"] if one in wanted]} for row in part]
+        for name, part in splits.items()
+    }
 
 
 def paragraphs(text: str) -> list[dict[str, str]]:
@@ -91,11 +113,14 @@ def packages(language: str) -> dict[str, list[dict]]:
     return taken
 
 
+OF_TIBKAT = {"tibkat": tibkat, "domains": domains}
+
+
 def main() -> None:
     """Make the rows of the command line."""
     source, *arguments = sys.argv[1:] or [""]
-    if source == "tibkat" and len(arguments) == 2:
-        rows, output = tibkat(Path(arguments[0])), Path(arguments[1])
+    if source in OF_TIBKAT and len(arguments) == 2:
+        rows, output = OF_TIBKAT[source](Path(arguments[0])), Path(arguments[1])
     elif source == "packages" and len(arguments) in (1, 2):
         rows, output = packages(*arguments[1:] or ["en"]), Path(arguments[0])
     else:
