@@ -104,6 +104,16 @@ def test_validation_rows_choose_rule_thresholds_and_calibration(files, make_inde
         assert row["labels"]  # a threshold that was tuned keeps a text's best label
 
 
+@pytest.mark.parametrize("method", ["retrieval", "bonsai"])
+@pytest.mark.parametrize(("labels", "least"), [([], 0), (["never seen"], 1)])
+def test_texts_are_left_without_labels_where_rows_have_none(files, make_index, method, labels, least):
+    """The fault: rows of which no label is known to the index counted as rows without labels."""
+    write_jsonl(files / "validation.jsonl", [*ROWS, *({"text": "never heard of it", "labels": labels},) * 8])
+    folder = make_index(method, "--validation-file", str(files / "validation.jsonl"), validation=False)
+    rule = load_predictor(str(folder)).score_model.rule
+    assert (rule.kind, rule.min_labels) == ("threshold", least)
+
+
 @pytest.mark.parametrize("method", SOURCES)
 def test_rules_and_labels_to_choose_from(files, make_index, method):
     folder = make_index(method)

@@ -12,6 +12,7 @@ from tiny import ROWS
 from xlgen_hf.cli.main import main
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.prediction.predictor import Predictor
+from xlgen_hf.ranking.confidence import ConfidenceModel
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.score_model import ScoreModel
 from xlgen_hf.retrieval.candidate_inputs import CandidateInputs
@@ -46,6 +47,14 @@ def test_a_text_is_answered_readably(index, capsys):
         assert "name " in line and "training row" in line
     assert re.fullmatch(r"        words: .*organ.*", lines[1])
     assert re.fullmatch(r"        training texts: \d \(\d\.\d\d\), .*", lines[2])
+
+
+def test_a_text_without_labels_has_no_first_label(retriever, label_space, tmp_path, capsys):
+    curve = {"slope": 1.0, "intercept": 0.0}
+    model = ScoreModel(rule=DecisionRule("threshold", 1.0), confidence=ConfidenceModel(curve, curve))
+    save_source_alone(tmp_path / "index", label_space, "retrieval", retriever, model)
+    assert main(["tag", "zzz", "--model", str(tmp_path / "index")]) == 0
+    assert capsys.readouterr().out == "  no label\n"
 
 
 def test_stdin_gives_a_text_per_line(index, capsys, monkeypatch):

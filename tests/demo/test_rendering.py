@@ -146,6 +146,11 @@ def test_what_is_not_found_or_not_trusted_is_said(changes, shown, role):
     assert [one["role"] for one in notices] == ([role] if role else [])
 
 
+def test_a_text_without_labels_has_no_first_label():
+    page = rendered(LabelPrediction([], [], expected_f1=0.0, best_label_probability=0.0))
+    assert "Expected F1 0.00." in page.text and "first label" not in page.text
+
+
 def test_buttons_are_there_to_review():
     page = rendered(LabelPrediction(["a", "b"], [0.5, 0.4]), review=True)
     assert [(one["name"], one["value"], one["data-label"]) for one in page.of("input")] == [

@@ -99,7 +99,8 @@ def test_all_paragraphs_of_docx_are_read_once(tmp_path):
         "<w:sdt><w:sdtContent><w:p><w:r><w:t>title</w:t></w:r></w:p></w:sdtContent></w:sdt>",
         "<w:p><w:r><w:t>one</w:t><w:tab/></w:r><w:sdt><w:sdtContent><w:r><w:t>field</w:t></w:r></w:sdtContent></w:sdt>"
         "<w:hyperlink><w:r><w:t> link</w:t></w:r></w:hyperlink>"
-        "<w:del><w:r><w:delText>gone</w:delText></w:r></w:del></w:p>",
+        "<w:del><w:r><w:delText>gone</w:delText></w:r></w:del>"
+        "<w:moveFrom><w:r><w:t>from here</w:t></w:r></w:moveFrom></w:p>",
         f"<w:p><w:r><mc:AlternateContent><mc:Choice>{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback>"
         "</mc:AlternateContent></w:r></w:p>",
     ):

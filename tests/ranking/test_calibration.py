@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xlgen_hf.errors import ConfigurationError, DataError, ModelFolderError
+from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.ranking.calibration import ScoreCalibrator
 from xlgen_hf.ranking.decisions import DecisionRule
-from xlgen_hf.ranking.fitting import calibrated_model, fit_calibrator, ranked_model
+from xlgen_hf.ranking.fitting import calibrated_model, encode_references, fit_calibrator, ranked_model
 from xlgen_hf.ranking.reliability import expected_calibration_error, reliability_table
 from xlgen_hf.ranking.score_model import ScoreModel
 from xlgen_hf.ranking.scored_labels import ScoredLabels
@@ -181,3 +182,8 @@ def test_what_cannot_be_binned_is_refused():
         reliability_table(np.zeros(0), np.zeros(0, bool))
     with pytest.raises(DataError, match=r"outside \[0, 1\]"):
         reliability_table(np.array([1.5]), np.array([True]))
+
+
+def test_texts_with_unknown_labels_alone_still_have_labels():
+    space = LabelSpace.from_label_lists([["organ", "art"], ["organ"]])
+    assert encode_references(space, [["art", "x"], ["x", "y"], []]) == [[1], [2], []]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from unicodedata import normalize
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlgen_hf.ranking.words import strongest_words, weights_of_words, words_of
+from xlgen_hf.ranking.words import folded, strongest_words, weights_of_words, words_of
 
 
 @pytest.mark.parametrize(
@@ -24,6 +26,18 @@ from xlgen_hf.ranking.words import strongest_words, weights_of_words, words_of
 )
 def test_words_of_scripts(text, words):
     assert [text[begin:end] for begin, end in words_of(text)] == words
+
+
+@pytest.mark.parametrize("letter", ["\u1e96", "\u01f0", "\u1e97", "\u00e4", "\u1fb3", "\uac01"])
+def test_neither_case_nor_unicode_form_matters(letter):
+    """The fault: some capitals have no composed form, as that of \u1e96, and stayed apart from their small letters."""
+    forms = [normalize(form, one) for form in ("NFC", "NFD") for one in (letter, letter.title())]
+    assert {folded(one) for one in forms} == {letter}
+
+
+@given(st.text(max_size=12))
+def test_folded_texts_are_folded(text):
+    assert folded(folded(text)) == folded(normalize("NFD", text)) == folded(normalize("NFC", text)) == folded(text)
 
 
 @given(st.data())

@@ -139,7 +139,7 @@ def test_no_json(client):
     assert answer.status_code == 422
     assert "secret" not in answer.text
     body = json.dumps({"text": "Käse", "top_k": 1}, ensure_ascii=False)
-    for kind in ("text/plain", "application/x-www-form-urlencoded"):  # that of `curl -d`
+    for kind in ("text/plain", "text/json", "application/x-www-form-urlencoded"):  # the last is that of `curl -d`
         answer = client.post("/v1/predict", content=body.encode(), headers={"Content-Type": kind})
         assert answer.status_code == 422
         assert "send the header `Content-Type: application/json`" in answer.json()["detail"]

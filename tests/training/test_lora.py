@@ -326,6 +326,8 @@ def test_options_count_for_an_adapter_as_for_a_model(make_model, tmp_path):
     assert decoding(max_labels=3) == (3, 2)
     config = XLGenConfig.from_pretrained(tmp_path / "adapter", max_labels=4)
     assert decoding(config=config) == (4, 2)
+    config.save_pretrained(tmp_path / "config")
+    assert decoding(config=tmp_path / "config") == decoding(config=str(tmp_path / "config")) == (4, 2)
     assert decoding(config=config, num_beams=5) == (4, 5)
     auto = AutoModelForSeq2SeqLM.from_pretrained(tmp_path / "adapter", max_labels=3)
     assert (auto.config.max_labels, auto.config.num_beams) == (3, 2)

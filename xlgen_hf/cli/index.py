@@ -397,7 +397,7 @@ def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | N
     """Weights, thresholds and the rule of what predicts, from validation rows where there are some."""
     from ..prediction.kinds import name_of_source
     from ..prediction.predictor import Predictor
-    from ..ranking.fitting import weighed_model
+    from ..ranking.fitting import encode_references, weighed_model
     from ..ranking.score_model import ScoreModel
 
     if validation is None:
@@ -405,7 +405,7 @@ def _score_model(source: SavedSource, space: LabelSpace, validation: Dataset | N
         return ScoreModel()
     found = Predictor(space, source).rank(validation["text"][:], max(_CUTS), progress=True)
     _print_recall("validation rows", found, validation, space)
-    references = [space.encode_known(names)[0] for names in each_value(validation, "labels")]
+    references = encode_references(space, each_value(validation, "labels"))
     return weighed_model(found, references, space.counts, name_of_source(source))
 
 

@@ -112,7 +112,8 @@ def predict(
         str | None,
         typer.Option(
             help="Predict the labels with at least this score, from 0 to 1; a text may be left without labels. `auto`"
-            " takes the threshold that validation rows chose, with which a text keeps its best label."
+            " takes the threshold that validation rows chose, with which a text keeps its best label, unless many of"
+            " those rows have none."
         ),
     ] = None,
     objective: Annotated[

@@ -98,7 +98,7 @@ def _print_labels(answer: LabelPrediction) -> None:
                 typer.echo(f"        {line}")
     if answer.clusters:
         typer.echo(f"  guided by the clusters: {'; '.join(answer.clusters)}")
-    if answer.expected_f1 is not None and answer.best_label_probability is not None:
+    if answer.labels and answer.expected_f1 is not None and answer.best_label_probability is not None:
         right = f"the first label is right with probability {answer.best_label_probability:.2f}"
         typer.echo(f"  expected F1 {answer.expected_f1:.2f}; {right}")
 

@@ -76,11 +76,12 @@ def read_docx(path: Path) -> Iterator[str]:
     with zipfile.ZipFile(path) as archive:  # no part is larger than it declares: the reader of zips stops there
         if sum(part.file_size for part in archive.infolist()) > MOST_UNPACKED:
             raise UnreadableError(f"Unpacked the file has more than {MOST_UNPACKED // 1_000_000} MB; it is not read.")
+    ends = (qn("w:p"), qn("w:moveFrom"))  # the latter holds text that has moved to elsewhere, where it is once more
     for paragraph in docx.Document(str(path)).element.body.iter(qn("w:p")):
         if next(paragraph.iterancestors(_FALLBACK), None) is not None:
             continue  # the same text box once more, for old programs
-        runs = paragraph.iter(qn("w:r"))
-        yield "".join(run.text for run in runs if next(run.iterancestors(qn("w:p"))) is paragraph) + "\n"
+        around = ((run, next(run.iterancestors(*ends))) for run in paragraph.iter(qn("w:r")))
+        yield "".join(run.text for run, outer in around if outer is paragraph) + "\n"
 
 
 READERS: dict[str, Callable[[Path], Iterator[str]]] = {".txt": read_plain, ".pdf": read_pdf, ".docx": read_docx}

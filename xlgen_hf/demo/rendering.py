@@ -212,10 +212,8 @@ def _trust(found: LabelPrediction) -> str:
     """How far the prediction can be trusted, where the model knows."""
     if found.expected_f1 is None or found.best_label_probability is None:
         return ""
-    shown = (
-        f"Expected F1 {found.expected_f1:.2f}; the first label is right with probability "
-        f"{found.best_label_probability:.2f}."
-    )
+    best = f"; the first label is right with probability {found.best_label_probability:.2f}" if found.labels else ""
+    shown = f"Expected F1 {found.expected_f1:.2f}{best}."
     return (
         notice(f"A person should look at this text. {shown}", "alert")
         if found.abstain

@@ -101,7 +101,7 @@ def load_adapter(model_class: type[PreTrainedModel], folder: Path, **options: ob
 
 def _choose_decoding(config: XLGenConfig, folder: Path, given: object, options: Mapping[str, object]) -> None:
     """Let a base decode as the given config says, else its adapter's; fields among the options have precedence."""
-    own = given
+    own = XLGenConfig.from_pretrained(given) if isinstance(given, (str, Path)) else given
     if not isinstance(own, XLGenConfig):
         own = load_config(folder) if (folder / CONFIG_FILE).is_file() else config
     for name in _DECODING:

@@ -30,7 +30,7 @@ class DecisionRule:
         value: number of labels (`top_k`, an integer >= 1) or score (`threshold`, in [0, 1]); None for the other kinds.
         min_labels: `threshold`: labels that a text keeps whatever their scores, an integer >= 0. With 0, the default,
             a threshold is strict and a text may be left without labels; thresholds that were tuned on validation rows
-            were tuned with 1.
+            were tuned with 1, or with 0 where many of those rows have none.
 
     `expected_f1` needs calibrated scores and keeps at least one label, see [`expected_f1_sizes`].
 

@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from ..errors import ConfigurationError, DataError
+from ..labels.space import LabelSpace
 from .calibration import FREQUENCY_BOUNDS, Calibration, Curve, ScoreCalibrator, apply_curve, logit
 from .confidence import ConfidenceModel, promised_f1
 from .decisions import DecisionRule
@@ -38,6 +39,7 @@ __all__ = [
     "calibrated_model",
     "choose_adjustment",
     "decided_sets",
+    "encode_references",
     "fit_calibrator",
     "fit_confidence",
     "fit_fusion",
@@ -53,6 +55,19 @@ MIN_RIGHT_CANDIDATES = 100
 _MIN_CANDIDATES, _MIN_CORRECT = 200, 20  # of a bucket that gets a map of its own
 _PLACE = "_rank"  # ends the names of the places among the candidates of each source
 _ADJUSTMENTS = tuple(round(0.05 * step, 2) for step in range(21))
+
+
+def encode_references(space: LabelSpace, lists: Iterable[Iterable[str]]) -> list[list[int]]:
+    """Label names of validation texts -> ids of the known ones, or `[L]` where a text has unknown ones alone.
+
+    So it still counts as a text that has labels: thresholds leave texts without any where many have none.
+
+    Args:
+        space: the `L` labels.
+        lists: the labels of each text.
+    """
+    found = (space.encode_known(labels) for labels in lists)
+    return [known or [len(space)] * bool(unknown) for known, unknown in found]
 
 
 def fit_calibrator(

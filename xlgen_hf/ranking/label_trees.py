@@ -12,7 +12,6 @@ from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, TypedDict
-from unicodedata import normalize
 
 import numpy as np
 from scipy.sparse import csr_matrix
@@ -23,7 +22,7 @@ from ..files.schema import Fields, boolean, integer, strings
 from ..files.tensor_schema import Tensors, tensor
 from ..labels.changes import LabelChange
 from .scored_labels import Row, ScoredLabels
-from .words import word_pattern
+from .words import folded, word_pattern
 
 __all__ = ["LabelTrees", "Ranked", "TfidfSettings", "TreeModel", "load_trees", "quiet_omikuji", "rank_by_trees"]
 
@@ -78,11 +77,6 @@ Ranked = list[tuple[list[int], list[float]]]
 """Column numbers, or ids, of the best labels of each text, none twice, and their scores."""
 
 
-def _folded(text: str) -> str:
-    """A text with neither case nor Unicode form."""
-    return normalize("NFC", text).lower()
-
-
 class TreeModel(Protocol):
     """What is used of Omikuji's `Model`."""
 
@@ -118,7 +112,7 @@ class TfidfSettings:
             sublinear_tf=self.sublinear,
             dtype=np.float32,
             vocabulary=terms,
-            preprocessor=_folded,
+            preprocessor=folded,
             token_pattern=word_pattern(_SHORTEST),
         )
 

@@ -66,7 +66,7 @@ class ScoreModel:
         fusion: weighs that source and the further ones; None where there is one source alone.
         rule: decides where a call names no rule.
         thresholds: measure of quality (`micro`, `macro`, `example`) -> the score from which a label is predicted for
-            its sake; tuned with the rule that a text keeps its best label.
+            its sake; tuned with the `min_labels` of `rule` where that is a threshold, else with 1.
         sources: further sources of the fusion by name, `retrieval` and `label_trees`.
         confidence: says how far the prediction for a text can be trusted; None without validation rows.
 

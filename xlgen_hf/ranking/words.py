@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from typing import TypeAlias
+from unicodedata import normalize
 
 import numpy as np
 
-__all__ = ["Span", "strongest_words", "weights_of_words", "word_pattern", "words_of"]
+__all__ = ["Span", "folded", "strongest_words", "weights_of_words", "word_pattern", "words_of"]
 
 Span: TypeAlias = "tuple[int, int]"
 """Where something begins and ends in a text, in characters."""
@@ -15,6 +16,11 @@ Span: TypeAlias = "tuple[int, int]"
 # Scripts without spaces between words: each character stands for itself. Marks belong to the letter before them.
 _ALONE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _MARKS = "\u0300-\u036f\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0966-\u0dff\u200c\u200d"
+
+
+def folded(text: str) -> str:
+    """A text with neither case nor Unicode form; a small letter may be composed where its capital is not, as in ẖ."""
+    return normalize("NFC", text.lower())
 
 
 def word_pattern(shortest: int = 1) -> str:

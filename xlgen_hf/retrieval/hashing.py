@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 from unicodedata import combining, normalize
 
 import numpy as np
 from scipy.sparse import csr_matrix, vstack
+
+from ..ranking.words import folded
 
 __all__ = ["CHARACTERS_AT_ONCE", "HashedTexts", "count_runs"]
 
@@ -91,7 +93,7 @@ class _HashedBlock:
 
     def __init__(self, texts: Sequence[str], lengths: tuple[int, int], buckets: int) -> None:
         self.texts, self._buckets = texts, buckets
-        words = [[f" {word} " for word in _folded(text).split()] for text in texts]
+        words = [[f" {word} " for word in folded(text).split()] for text in texts]
         sizes = [sum(map(len, of_text)) for of_text in words]
         self._start = np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])  # of each text, in characters of words
         self._runs = list(_runs_of_words([word for of_text in words for word in of_text], lengths, buckets))
@@ -125,20 +127,18 @@ class _HashedBlock:
         return np.concatenate(hashed), np.concatenate(spans)
 
 
-def _folded(text: str) -> str:
-    """A text as it is hashed, so that neither case nor Unicode form matters."""
-    return normalize("NFC", text).lower()
-
-
 def _places(word: str) -> Sequence[int]:
     """Where each character of a folded word comes from, in characters of the word."""
-    size = len(_folded(word))
-    if size == len(word):
-        return range(size)
-    starts = [place for place, sign in enumerate(word) if not place or not combining(sign)]  # of letters with marks
-    letters = zip(starts, [*starts[1:], len(word)], strict=True)
-    found = [begin for begin, end in letters for _ in _folded(word[begin:end])]
-    return (found + [len(word)] * size)[:size]  # letters may also be composed of letters, as in Korean
+    if len(folded(word)) == len(word):
+        return range(len(word))
+    letters: list[str] = []  # with their marks; composed of several letters in Korean, and in scripts of India
+    for sign in word:
+        if letters and (combining(sign) or len(normalize("NFC", letters[-1] + sign)) == 1):
+            letters[-1] += sign
+        else:
+            letters.append(sign)
+    starts = chain([0], accumulate(map(len, letters)))
+    return [start for start, letter in zip(starts, letters, strict=False) for _ in folded(letter)]
 
 
 def _runs_of_words(

@@ -43,7 +43,8 @@ def add_error_handlers(app: FastAPI) -> None:
     async def malformed(request: Request, err: RequestValidationError) -> JSONResponse:
         faults = err.errors()
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if faults[0]["loc"] == ("body",) and faults[0]["type"] != "missing" and not kind.endswith("json"):
+        as_json = kind == "application/json" or kind.endswith("+json")  # what FastAPI reads as such
+        if faults[0]["loc"] == ("body",) and faults[0]["type"] != "missing" and not as_json:
             return problem(_wrong(request), _NOT_AS_JSON)
         return problem(_wrong(request), "; ".join(map(_told, faults[:_SHOWN])))
 

@@ -19,6 +19,7 @@ from ..labels.vocabulary import Vocabulary
 from ..loading import holds_model, load_model
 from ..prediction.kinds import name_of_source
 from ..prediction.predictor import RANKED, Predictor
+from ..ranking.fitting import encode_references
 from ..ranking.score_model import ScoreModel
 from ..ranking.sources import SavedSource
 from ..retrieval.model_sources import SOURCE_FOLDERS, load_source_alone, save_source_alone
@@ -104,7 +105,7 @@ def write_hybrid(
         predictor,
         further,
         validation["text"][:],
-        [base.label_space.encode_known(names)[0] for names in each_value(validation, "labels")],
+        encode_references(base.label_space, each_value(validation, "labels")),
         candidates_per_source=candidates_per_source or base.depth,
         features=features,
     )
