@@ -116,6 +116,18 @@ def test_label_trees_of_a_folder_are_a_source(files, capsys, alone):
     assert "holds label trees, where a retriever is needed" in capsys.readouterr().err
 
 
+def test_label_trees_of_the_rows_from_before_an_update(files, caplog):
+    pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
+    index = str(files / "index")
+    assert main(["update", "--model", index, "--rename", "organ=pipe organ", "--remove", "piano"]) == 0
+    assert _hybrid(files, "--model", index, "--linear", "bonsai", "--train-file", str(files / "rows.jsonl")) == 0
+    assert "left out of the label trees: 2, e.g. 'organ'." in caplog.text
+    trees = load_predictor(str(files / "hybrid")).score_model.sources["label_trees"]
+    space = load_predictor(index).label_space
+    known = {label for row in ROWS for label in row["labels"]} - {"organ", "piano"}
+    assert {space.names[label] for label in trees.labels} == known
+
+
 def test_an_index_is_fused_with_label_trees_without_a_model(files, capsys):
     pytest.importorskip("omikuji", reason="the extra `baselines` is not installed")
     index = ["--model", str(files / "index")]  # the last one counts

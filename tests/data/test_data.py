@@ -393,7 +393,7 @@ def test_bad_json_row(tmp_path, line, message):
 def test_file_that_is_no_utf8(tmp_path):
     path = write(tmp_path / "rows.jsonl", GOOD.encode() + b'{"text": "caf\xe9", "labels": []}\n')
     with pytest.raises(
-        DataError, match=rf"row 2: The file is not UTF-8: byte {len(GOOD) + 13} is 0xe9. Save it as UTF-8, or give"
+        DataError, match=rf"row 2: The file is not UTF-8: byte {len(GOOD) + 13} is 0xe9. Save it as UTF-8, or, if it"
     ):
         load_rows(path)
 

@@ -160,3 +160,19 @@ def test_columns_that_no_data_set_has(array):
         with pytest.raises(DataError, match=r"row [12]: The column 'kept' cannot be kept: a data set has no columns"):
             load_rows(table, **options)
     assert load_rows(table).num_rows == 2
+
+
+@pytest.mark.parametrize("options", [{"keep_columns": "jear"}, {"id_column": "jear"}, {"keep_columns": "year,jear"}])
+@pytest.mark.parametrize("ending", ["jsonl", "csv", "parquet"])
+def test_a_missing_column_is_answered_with_all_that_are_there(tmp_path, options, ending):
+    path = tmp_path / f"rows.{ending}"
+    rows = pd.DataFrame([{"text": "x", "labels": "a", "year": 1998, "author": "y"}])
+    match ending:
+        case "jsonl":
+            rows.to_json(path, orient="records", lines=True)
+        case "csv":
+            rows.to_csv(path, index=False)
+        case _:
+            rows.to_parquet(path)
+    with pytest.raises(DataError, match=r"no column 'jear', only \['author', 'labels', 'text', 'year'\]"):
+        load_rows(path, **options)

@@ -10,10 +10,11 @@ from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from xlgen_hf import push_model
 from xlgen_hf.data.rows import rows_sha256
 from xlgen_hf.errors import ConfigurationError, ModelFolderError
 from xlgen_hf.hub.card_text import BEGIN, END, compose_card, escape, merge_cards, render, split_card
-from xlgen_hf.hub.cards import metric_card, model_card, read_scores, tail_histogram
+from xlgen_hf.hub.cards import metric_card, model_card, read_score_file, read_scores, tail_histogram
 from xlgen_hf.labels.concepts import Concept
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.labels.vocabulary import Vocabulary
@@ -127,7 +128,9 @@ def test_damaged_files_are_named(folder):
     with pytest.raises(ModelFolderError, match=r"training_report.json: it must be an object with the fields"):
         model_card(folder, "acme/tiny")
     with pytest.raises(ModelFolderError, match="it must be a JSON object"):
-        read_scores(folder / "training_report.json")
+        read_score_file(folder / "training_report.json")
+    with pytest.raises(ConfigurationError, match=r"scores='none\.json': there is no such file; `xlgen evaluate --out"):
+        push_model(folder, "acme/tiny", scores="none.json", dry_run=True)
     (folder / "config.json").write_text("3")
     with pytest.raises(ModelFolderError, match=r"config.json: it must be a JSON object"):
         model_card(folder, "acme/tiny")

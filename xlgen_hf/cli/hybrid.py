@@ -143,5 +143,12 @@ def _label_trees(
             "saw the validation rows, or labels that the model's training dropped, get too much weight.",
             train_file, sum(counts.values()), int(space.counts.sum()),
         )  # fmt: skip
-    label_ids = [space.encode(labels) for labels in each_value(rows, "labels")]
-    return {"label_trees": fit_label_trees(space, rows["text"][:], label_ids, name)}
+    encoded = [space.encode_known(labels) for labels in each_value(rows, "labels")]
+    unknown = sorted({label for _, names in encoded for label in names})
+    if unknown:  # `xlgen update` renames and removes labels, which the rows of the training still have
+        logger.warning(
+            "%s: labels that the model does not have are left out of the label trees: %d, e.g. %r. Correct those that "
+            "are called otherwise by now.",
+            train_file, len(unknown), unknown[0],
+        )  # fmt: skip
+    return {"label_trees": fit_label_trees(space, rows["text"][:], [ids for ids, _ in encoded], name)}

@@ -130,9 +130,10 @@ class RowOptions:
 
         Labels may be one-hot columns then, and an error names what is there.
         """
-        kept = {part.strip() for name in self.keep_columns for part in (name, *name.split(","))}
-        wanted = {*self.texts, self.labels, self.id_column, *kept}
-        if self.labels not in available or not set(self.texts) <= set(available) or self.layout == "one-hot":
+        wanted = {*self.texts, self.labels, *([] if self.id_column is None else [self.id_column])}
+        for name in self.keep_columns:
+            wanted |= {name} if name in available else {part.strip() for part in name.split(",")}
+        if not wanted <= set(available) or self.layout == "one-hot":
             return list(available)
         return [name for name in available if name in wanted]
 

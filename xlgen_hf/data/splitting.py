@@ -57,9 +57,10 @@ def split_rows(
     found = [np.flatnonzero(places[units] == split) for split in range(len(sizes))]
     empty = [number + 1 for number, members in enumerate(found) if not len(members)]
     if empty:
+        groups = "" if group_column is None else f", and rows of one {group_column!r} with the rows of their texts"
         raise ConfigurationError(
-            f"Split {empty[0]} of {len(sizes)} would have no rows: {int(units.max()) + 1} groups of rows must stay "
-            "together. Give fewer splits or other fractions."
+            f"Split {empty[0]} of {len(sizes)} would have no rows: equal texts stay together{groups}. Parts that can "
+            f"be dealt out: {int(units.max()) + 1}. Give fewer splits, other fractions, or further text columns."
         )
     logger.info("%d rows were split into %s.", len(rows), ", ".join(f"{len(members):,}" for members in found))
     return [rows.select(members) for members in found]

@@ -11,6 +11,7 @@ from typing import TypedDict
 from huggingface_hub import EvalResult, ModelCardData
 
 from ..data.inspection import SHOT_BUCKETS
+from ..errors import ConfigurationError
 from ..files.model_folder import SCORE_MODEL_FILE
 from ..files.schema import read_object
 from ..files.serialization import JSON
@@ -29,6 +30,7 @@ __all__ = [
     "index_card",
     "metric_card",
     "model_card",
+    "read_score_file",
     "read_scores",
     "tail_histogram",
 ]
@@ -121,15 +123,22 @@ def tail_histogram(counts: Sequence[int]) -> list[tuple[str, int]]:
     return rows
 
 
-def read_scores(scores: str | Path | Mapping[str, object] | None) -> dict[str, float]:
-    """Scores by name, of a JSON file where one is given; what is not a number is left out.
+def read_score_file(path: str | Path) -> dict[str, JSON]:
+    """The content of a file that `xlgen evaluate --output-file` wrote.
 
     Raises:
-        ModelFolderError: if the file is no JSON object.
+        ConfigurationError: if there is no such file.
+        ModelFolderError: if it is no JSON object.
     """
-    if isinstance(scores, (str, Path)):
-        scores = read_object(scores)
-    given = (scores or {}).items()
+    if not Path(path).is_file():
+        message = f"scores={str(path)!r}: there is no such file; `xlgen evaluate --output-file` writes it."
+        raise ConfigurationError(message)
+    return read_object(path)
+
+
+def read_scores(scores: Mapping[str, object]) -> dict[str, float]:
+    """Scores by name; what is not a number is left out."""
+    given = scores.items()
     return {name: value for name, value in given if isinstance(value, int | float) and not isinstance(value, bool)}
 
 

@@ -20,11 +20,10 @@ from ..files.model_folder import (
 )
 from ..files.resources import resource_folder
 from ..files.saving import finish_interrupted_save
-from ..files.schema import read_object
 from .adapters import push_adapter, push_model_files
 from .card_pictures import draw_pictures
 from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
-from .cards import CardFacts, metric_card, model_card, read_scores
+from .cards import CardFacts, metric_card, model_card, read_score_file, read_scores
 from .code import add_code
 from .commits import (
     Content,
@@ -129,7 +128,7 @@ def push_model(
         HubError: if the Hub refuses or cannot be reached.
     """
     place = HubTarget(repo_id, **target)
-    scored = read_object(scores) if isinstance(scores, (str, Path)) else dict(scores or {})
+    scored = read_score_file(scores) if isinstance(scores, (str, Path)) else dict(scores or {})
     facts: CardFacts = {"scores": read_scores(scored), "dataset": dataset, "license_id": license_id}
     labels: CardLabels = {"tags": _listed(tags), "language": _listed(language)}
     if isinstance(model, (str, Path)):
