@@ -131,16 +131,31 @@ def test_they_survive_a_reload(trees, label_space, tmp_path):
 # ------------------------------------------------------------------------------------------------ training
 
 
-def test_rows_that_teach_nothing_are_left_out(label_space):
-    texts, ids = ["organ music", "printing", ""], [[0], [], [1]]
+def test_rows_that_teach_nothing_are_left_out(label_space, caplog):
+    """One text in 31 without labels is a gap in the data."""
+    texts, ids = ["organ music", "printing", "", *["organ"] * 28], [[0], [], [1], *[[0]] * 28]
     found = fit_label_trees(label_space, texts, ids, threads=1)
     assert found.labels.tolist() == [0, 1]
     assert "printing" not in found.vectorizer.vocabulary_
+    assert "1 of 31 training texts have no labels; they are left out." in caplog.text
+
+
+def test_many_texts_without_labels_show_what_has_none(label_space, caplog):
+    """The fault: trees that knew texts with labels alone were as sure of one in a text about something else."""
+    texts, ids = ["organ music", "old prints"] * 20, [[0], [1]] * 20
+    of_labels = fit_label_trees(label_space, texts, ids, threads=1)
+    others = ["music of old birds", "birds in prints"] * 20
+    found = fit_label_trees(label_space, [*texts, *others], [*ids, *[[]] * 40], threads=1)
+    assert "40 of 80 training texts have no labels; they show the label trees what has none." in caplog.text
+    text = ["birds and music of the organ", "birds and old music"]
+    organ, birds = found.rank(text, 2), of_labels.rank(text, 2)
+    assert organ.scores[organ.text == 1].max() < 0.2 < birds.scores[birds.text == 1].max()
+    assert organ.scores[organ.text == 0].max() > organ.scores[organ.text == 1].max()
 
 
 @pytest.mark.parametrize(("texts", "ids"), [(["", ""], [[0], [1]]), (["organ"], [[]])])
 def test_without_a_single_feature_there_is_nothing_to_learn(label_space, texts, ids):
-    with pytest.raises(ConfigurationError, match="training texts with labels give no features"):
+    with pytest.raises(ConfigurationError, match="training texts give no features"):
         fit_label_trees(label_space, texts, ids, threads=1)
 
 

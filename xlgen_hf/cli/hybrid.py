@@ -151,4 +151,5 @@ def _label_trees(
             "are called otherwise by now.",
             train_file, len(unknown), unknown[0],
         )  # fmt: skip
-    return {"label_trees": fit_label_trees(space, rows["text"][:], [ids for ids, _ in encoded], name)}
+    taught = [(text, ids) for text, (ids, names) in zip(rows["text"][:], encoded, strict=True) if ids or not names]
+    return {"label_trees": fit_label_trees(space, [text for text, _ in taught], [ids for _, ids in taught], name)}

@@ -261,7 +261,9 @@ def _make(
     if finished:
         logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
         return
-    train, validation = labelled_rows(splits["train"]), splits["validation"]
+    train, validation = splits["train"], splits["validation"]
+    if settings["method"] == "retrieval":
+        train = labelled_rows(train)
     space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     source: SavedSource

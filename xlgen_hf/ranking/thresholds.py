@@ -19,6 +19,7 @@ __all__ = [
     "best_within",
     "bucket_weights",
     "minimums_to_try",
+    "often_without_labels",
     "score_rules",
     "threshold_curves",
     "tune_threshold",
@@ -26,7 +27,7 @@ __all__ = [
     "tuned_threshold",
 ]
 
-_WITHOUT_LABELS = 0.05  # see `minimums_to_try`
+_WITHOUT_LABELS = 0.05  # see `often_without_labels`
 _ROUNDING = 1e-6  # by which the score of a text may differ between two computations of it
 MICRO_F1_TOLERANCE = 0.03
 """Maximum fraction of the best micro F1 on validation rows that experiments and hybrids give up for macro F1."""
@@ -45,17 +46,26 @@ def tuned_threshold(value: float, min_labels: int = 1) -> DecisionRule:
     return DecisionRule("threshold", max(value - _ROUNDING, 0.0), min_labels=min_labels)
 
 
-def minimums_to_try(references: Sequence[Sequence[int]]) -> tuple[int, ...]:
-    """Minimum numbers of labels that are tried with each threshold: 1, and 0 where it is right to find no label.
+def often_without_labels(label_ids: Sequence[Sequence[int]]) -> bool:
+    """Whether it is an answer of its own that a text has no label: at least 5 % of the texts have none.
 
-    That is so where at least 5 % of the texts have none. Fewer are gaps in the data, or have labels outside the label
-    space alone, and who asks for labels is then better served by the best one.
+    Fewer are gaps in the data, or have labels outside the label space alone, and who asks for labels is then better
+    served by the best one.
+
+    Args:
+        label_ids: of the texts.
+    """
+    without = sum(not ids for ids in label_ids)
+    return without > 0 and without >= _WITHOUT_LABELS * len(label_ids)
+
+
+def minimums_to_try(references: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Minimum numbers of labels that are tried with each threshold: 1, and 0 for texts that are often without labels.
 
     Args:
         references: label ids of the validation texts.
     """
-    without = sum(not ids for ids in references)
-    return (1, 0) if without and without >= _WITHOUT_LABELS * len(references) else (1,)
+    return (1, 0) if often_without_labels(references) else (1,)
 
 
 def tune_threshold(

@@ -19,6 +19,7 @@ from ..encoders.threads import told_threads
 from ..errors import ConfigurationError, MissingExtraError
 from ..labels.space import LabelSpace
 from ..ranking.label_trees import LabelTrees, TfidfSettings, load_trees, quiet_omikuji
+from ..ranking.thresholds import often_without_labels
 
 __all__ = ["TREE_KINDS", "TreeKind", "TreeSettings", "default_threads", "fit_label_trees", "train_trees"]
 
@@ -77,7 +78,8 @@ def fit_label_trees(
     Args:
         label_space: the labels.
         texts: training texts.
-        label_ids: each text's label ids; texts without labels or features teach nothing.
+        label_ids: each text's label ids. Texts without labels teach what has none where there are many of them, see
+            `often_without_labels`, and nothing elsewhere, as texts without features do.
         kind: see [`TREE_KINDS`].
         threads: of training; what `OMP_NUM_THREADS` says, or all cores, if None.
 
@@ -90,10 +92,17 @@ def fit_label_trees(
     trees, settings = TREE_KINDS[kind]
     vectorizer = settings.vectorizer()
     rows = [row for row, ids in enumerate(label_ids) if ids]
+    without = len(texts) - len(rows)
+    teach = bool(rows) and often_without_labels(label_ids)
+    if without:
+        use = "show the label trees what has none" if teach else "are left out"
+        logger.warning("%d of %d training texts have no labels; they %s.", without, len(texts), use)
+    if teach:
+        rows = list(range(len(texts)))
     try:
         features = csr_matrix(vectorizer.fit_transform([texts[row] for row in rows]))
     except ValueError as err:  # scikit-learn's word for texts without a single feature
-        raise ConfigurationError(f"The {len(rows)} training texts with labels give no features: {err}") from err
+        raise ConfigurationError(f"The {len(rows)} training texts give no features: {err}") from err
     labels = np.unique([label for ids in label_ids for label in ids]).astype(np.int64)
     kept = np.flatnonzero(np.diff(features.indptr))
     columns = [np.searchsorted(labels, sorted(set(label_ids[rows[row]]))) for row in kept]
