@@ -406,7 +406,7 @@ def sections(source: str) -> list[tuple[str, str]]:
         ((), {}, 17, BASE),
         (("label_clusters.json",), {"variant": "bcl"}, 17, BASE + 290),
         (("label_clusters.json",), {"variant": "mcg"}, 17, BASE + 260),
-        ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_770),
+        ((RETRIEVER,), {"variant": "rcl"}, 17, BASE + 3_780),
         (EVERYTHING, {"num_output_tokens": None}, 17, BASE + 5_120),
     ],
 )

@@ -310,6 +310,18 @@ def test_a_base_that_a_run_has_tuned_is_taken_as_it_was_before(make_model, tmp_p
     assert (again.num_beams, again.pool, again.min_labels) == (1, "best", 1)
 
 
+def test_a_base_that_is_there_is_taken_in_the_type_of_the_model(make_model, tmp_path):
+    """The fault: it was taken in float32, so a run in bfloat16 was resumed with weights of another type."""
+
+    def start():
+        model, processor = make_model("t5", "base")
+        return add_lora(model.to(torch.bfloat16), processor, tmp_path / "base", r=2).state_dict()
+
+    first, again = start(), start()
+    assert {name: value.dtype for name, value in again.items()} == {name: value.dtype for name, value in first.items()}
+    assert torch.bfloat16 in {value.dtype for value in again.values()}
+
+
 def test_options_count_for_an_adapter_as_for_a_model(make_model, tmp_path):
     """The fault: fields of the config that a caller gave were those of the adapter's folder again."""
     model, processor = make_model("t5", "base", max_labels=7)

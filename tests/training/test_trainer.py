@@ -81,6 +81,16 @@ def test_evaluation_keeps_the_order_of_the_rows(make_model, rows, tmp_path):
     ]
 
 
+def test_losses_that_are_not_logged_are_not_collected(make_model, rows, tmp_path):
+    """The fault: a training without logs kept three numbers of each of its steps until it ended."""
+    trainer = _trainer(make_model, rows, tmp_path, "bcl", logging_strategy="no", max_steps=3)
+    trainer.train()
+    assert {name: (len(kept), float(kept[1])) for name, kept in trainer.loss_parts.items()} == {
+        "generation_loss": (2, 3.0),
+        "cluster_loss": (2, 3.0),
+    }
+
+
 @pytest.mark.parametrize("variant", ["base", "bcl", "mcg"])
 def test_both_losses_and_label_set_scores_are_logged(make_model, rows, tmp_path, variant):
     trainer = _trainer(make_model, rows, tmp_path, variant, eval_strategy="epoch", max_steps=4)

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, IterableDataset, List, Value, interleave_datasets, load_dataset
 from tiny import ROWS
 
 from xlgen_hf.data.options import RowOptions
@@ -68,6 +68,22 @@ def test_forms_of_streams(make_model, tmp_path, form):
     assert passes[1] == [{**row, "row": row["row"] + len(ROWS)} for row in wanted]  # so that other draws are made
     trainer.train()
     assert trainer.state.global_step == 5  # 15 rows, of 8
+
+
+@pytest.mark.parametrize("form", ["from_generator", "rename_column", "interleave_datasets"])
+def test_a_row_without_labels_is_left_out_of_a_stream_with_features(make_model, tmp_path, form):
+    """The fault: ArrowInvalid, as datasets guesses the type of each row, and that of an empty list is another one."""
+    rows = [*ROWS, {"text": "nothing", "labels": []}]
+    features = Features({"text": Value("string"), "labels": List(Value("string"))})
+    typed = IterableDataset.from_generator(lambda: iter(rows), features=features)
+    source = {
+        "from_generator": typed,
+        "rename_column": typed.rename_column("labels", "subjects").rename_column("subjects", "labels"),
+        "interleave_datasets": interleave_datasets([typed, Dataset.from_list(rows).to_iterable_dataset()]),
+    }[form]
+    stream = iter(_trainer(make_model, tmp_path, source).train_dataset)
+    texts = [next(stream)["text_ids"] for _ in range(8)]
+    assert len(set(map(tuple, texts))) == (4 if form == "interleave_datasets" else 8)
 
 
 @pytest.mark.parametrize("variant", ["base", "mcg"])

@@ -122,12 +122,13 @@ def test_the_newest_complete_checkpoint_is_taken(make_trainer, whole, tmp_path, 
 def test_means_in_the_log_are_those_of_all_steps(make_trainer, tmp_path):
     """The fault: of a run that was resumed, losses were means of the steps since, also that of the training."""
     arguments = {"save_steps": 2, "logging_steps": 3}
-    whole = make_trainer(tmp_path / "whole", **arguments)
+    whole = make_trainer(tmp_path / "whole", "bcl", **arguments)
     whole.train()
     shutil.copytree(tmp_path / "whole" / "checkpoint-2", tmp_path / "run" / "checkpoint-2")
-    again = make_trainer(tmp_path / "run", **arguments)
+    again = make_trainer(tmp_path / "run", "bcl", **arguments)
     again.train(resume_from_checkpoint=True)
-    losses = [[one.get("loss", one.get("train_loss")) for one in run.state.log_history] for run in (whole, again)]
+    names = ("loss", "train_loss", "generation_loss", "cluster_loss")
+    losses = [[[one.get(name) for name in names] for one in run.state.log_history] for run in (whole, again)]
     assert losses[1] == losses[0]
     assert len(losses[0]) == 3
     seconds = again.state.log_history[-1]["train_runtime"]

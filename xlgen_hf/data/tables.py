@@ -187,12 +187,18 @@ def stream_table_blocks(
         options: the columns to read.
         size: most rows of a block; `BLOCK_ROWS` if None.
     """
+    import pyarrow as pa
+    from datasets import Features
+
     wanted = _wanted_columns(list(dataset.features), options, name)
     classes = _names_of_feature(dataset.features.get(options.labels))
     rows = min(size or BLOCK_ROWS, _block_rows(len(wanted)))
-    selected = dataset.select_columns(wanted).with_format("arrow")
+    selected = dataset.select_columns(wanted).with_format(None)
     selected.set_epoch(dataset.epoch)  # which a copy does not have
-    yield from _arrow_blocks(name, selected.iter(batch_size=rows), classes)
+    # Not with_format("arrow"): datasets then guesses a type for each row, and an empty list is one of nulls.
+    schema = Features({column: dataset.features[column] for column in wanted}).arrow_schema
+    tables = (pa.Table.from_pydict(batch, schema) for batch in selected.iter(batch_size=rows))
+    yield from _arrow_blocks(name, tables, classes)
 
 
 def saved_splits(folder: Path) -> dict[str, Dataset]:

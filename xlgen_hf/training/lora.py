@@ -174,7 +174,7 @@ def add_lora(
     untuned = {name: getattr(model.config, name) for name in TUNED_FIELDS}
     settings = lora_config(model, r=r, alpha=alpha, dropout=dropout)
     if (base_dir / "config.json").is_file():
-        found = XLGenForConditionalGeneration.from_pretrained(base_dir, dtype=torch.float32)
+        found = XLGenForConditionalGeneration.from_pretrained(base_dir, dtype=model.dtype)
         _check_same_base(base_dir, found, model, processor)
         model = found
         logger.info("The adapter's base is taken from %s.", base_dir)
@@ -216,7 +216,7 @@ def _check_same_base(
 def _same_pretraining(one: XLGenForConditionalGeneration, other: XLGenForConditionalGeneration) -> bool:
     """Whether the linear layers that pretraining has seen have the same weights; others may have drawn new ones."""
     return all(
-        torch.equal(one.get_submodule(name).weight.cpu(), other.get_submodule(name).weight.cpu().float())
+        torch.equal(one.get_submodule(name).weight.cpu(), other.get_submodule(name).weight.cpu())
         for name in _adapted_layers(other)
     )
 

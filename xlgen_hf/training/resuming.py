@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol, TypedDict
 
+import torch
 from torch import distributed
 from transformers import (
     PreTrainedModel,
@@ -25,7 +26,7 @@ from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy, TrainOutput
 
 from ..errors import ConfigurationError, ModelFolderError, SaveError
-from ..files.schema import Fields, integer, number, optional
+from ..files.schema import Fields, integer, list_of, mapping_of, number, optional
 from .checkpoints import (
     Checkpoint,
     finish_checkpoint,
@@ -45,12 +46,16 @@ _PROBE_FILE, _PROBE_SIZE = "probe", 2**20
 
 
 class _Losses(TypedDict):
-    """Losses since the last log and all before it (None where they are not finite), its step, and seconds."""
+    """Losses since the last log and all before it (None where they are not finite), its step, and seconds.
+
+    `parts` holds sum and number of the parts of the loss since the last log, by name; older checkpoints lack it.
+    """
 
     since_log: float | None
     logged: float | None
     step: int
     seconds: float
+    parts: dict[str, list[float | None]]
 
 
 _LOSSES_FORM = Fields[_Losses](
@@ -59,7 +64,9 @@ _LOSSES_FORM = Fields[_Losses](
         "logged": optional(number()),
         "step": integer(minimum=0),
         "seconds": number(minimum=0),
+        "parts": mapping_of(list_of(optional(number()), min_length=2, max_length=2)),
     },
+    optional=("parts",),
     format_version=1,
     made_by="xlgen train",
 )
@@ -108,7 +115,10 @@ class ResumableTrainer(Trainer):
 
     Attributes:
         evaluation_due: whether the next checkpoint is written in front of an evaluation that the run owes.
+        loss_parts: the parts of the loss since the last log of a loss, by name: their sum and number, `(2,)`.
     """
+
+    loss_parts: dict[str, torch.Tensor]
 
     evaluation_due = False
 
@@ -127,6 +137,7 @@ class ResumableTrainer(Trainer):
             ConfigurationError: if there is none.
         """
         self._began, self._seconds_before = time.monotonic(), 0.0
+        self.loss_parts = {}  # what a training before did not log is no part of this one's
         checkpoint = self._checkpoint_to_resume(resume_from_checkpoint)
         if self.args.should_save:
             remove_incomplete(self.args.output_dir)
@@ -234,12 +245,16 @@ class ResumableTrainer(Trainer):
     def _save_losses(self, folder: Path) -> None:
         """Write what the base class makes means of: losses since the last log and all before, and the seconds."""
         since_log = self.accelerator.gather(self._tr_loss.reshape(1)).mean().item()
+        parts = {name: self.accelerator.reduce(part, "mean").tolist() for name, part in self.loss_parts.items()}
         if self.args.should_save:
             content: _Losses = {
                 "since_log": since_log if math.isfinite(since_log) else None,
                 "logged": self._total_loss_scalar if math.isfinite(self._total_loss_scalar) else None,
                 "step": self._globalstep_last_logged,
                 "seconds": self._seconds_before + time.monotonic() - self._began,
+                "parts": {
+                    name: [value if math.isfinite(value) else None for value in part] for name, part in parts.items()
+                },
             }
             _LOSSES_FORM.write(folder / _LOSSES_FILE, content)
 
@@ -256,6 +271,9 @@ class ResumableTrainer(Trainer):
         self._tr_loss += math.nan if content["since_log"] is None else content["since_log"]
         self._total_loss_scalar = math.nan if content["logged"] is None else content["logged"]
         self._globalstep_last_logged = content["step"]
+        for name, part in content.get("parts", {}).items():
+            values = [math.nan if value is None else value for value in part]
+            self.loss_parts[name] = self._tr_loss.new_tensor(values, dtype=torch.float32)
         # Mean loss, seconds and speed of a training are those of all of its steps.
         self._initial_global_step, self._seconds_before = 0, content["seconds"]
 

@@ -91,11 +91,7 @@ class _EpochCallback(TrainerCallback):
     def on_train_begin(
         self, args: XLGenTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
     ) -> None:
-        """Weigh the cluster loss as in the epoch that was under way: a resumed run may begin with its evaluation.
-
-        Losses that a training before did not log are no part of this one's.
-        """
-        self.trainer.loss_parts.clear()
+        """Weigh the cluster loss as in the epoch that was under way: a resumed run may begin with its evaluation."""
         self._anneal(max(math.ceil(state.epoch or 0) - 1, 0))
 
     def on_epoch_begin(
@@ -144,7 +140,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     the rows, and all get the scores of all rows. `eval_loss` is the mean over the label tokens of all rows.
 
     Attributes:
-        loss_parts: the parts of each step's loss since the last log of a loss, by name.
+        loss_parts: the parts of the loss since the last log of a loss, by name: their sum and number, `(2,)`.
 
     Raises:
         ConfigurationError: if processor, model, adapter or arguments cannot be trained with.
@@ -186,7 +182,7 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
             kwargs["data_collator"] = DataCollatorForXLGen(processor)
         if has_own_metrics:
             kwargs["compute_metrics"] = self._label_set_metrics
-        self.loss_parts: dict[str, list[torch.Tensor]] = {}
+        self.loss_parts = {}
         if args.ddp_find_unused_parameters is None:
             args.ddp_find_unused_parameters = False  # there are none left, and looking for them takes time
         training_rows = encode_training_rows(train_dataset, processor, row_options, lazily=args.streaming)
@@ -317,7 +313,8 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
                 loss = sum(weight * means[name] for name, weight in self.loss_weights().items())
             for name, value in parts.items():
                 if value is not None:
-                    self.loss_parts.setdefault(name, []).append(value.detach())
+                    value = value.detach().float()
+                    self.loss_parts[name] = self.loss_parts.get(name, 0) + torch.stack([value, torch.ones_like(value)])
         return (loss, outputs) if return_outputs else loss
 
     def _given_loss(self, outputs: XLGenOutput, inputs: Batch, num_items: object) -> torch.Tensor:
@@ -329,9 +326,8 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log, with the means of generation loss and cluster loss since the last log of a loss."""
         if "loss" in logs:
-            for name, values in self.loss_parts.items():
-                mean = torch.stack(values).float().mean()
-                logs[name] = round(float(self.accelerator.reduce(mean, "mean")), 4)
+            for name, (total, number) in self.loss_parts.items():
+                logs[name] = round(float(self.accelerator.reduce(total / number, "mean")), 4)
             self.loss_parts.clear()
         super().log(logs, start_time)
 
