@@ -55,8 +55,8 @@ def match_with_ancestors(
     used, ids = np.unique(np.concatenate([predictions.indices, references.indices]), return_inverse=True)
     closure = _closure([names[one] for one in used.tolist()], broader, root)
     rows = zip((predictions, references), np.split(ids, [len(predictions.indices)]), strict=True)
-    extended = [_extended(LabelRows(of_rows.indptr, indices), closure) for of_rows, indices in rows]
-    return match_labels(*extended, closure.shape[1])
+    predicted, true = (_extended(LabelRows(of_rows.indptr, indices), closure) for of_rows, indices in rows)
+    return match_labels(predicted, true, closure.shape[1])
 
 
 def _closure(names: Sequence[str], broader: Broader, root: str | None) -> sp.csr_array:

@@ -255,7 +255,7 @@ def holds_graphs(folder: Path) -> bool:
 
 
 def model_files(folder: Path) -> dict[str, Path]:
-    """The files of a model or adapter that go to the Hub, by their path in the folder.
+    """The files of a model, adapter, index or label trees that go to the Hub, by their path in the folder.
 
     Args:
         folder: the folder.
@@ -267,12 +267,29 @@ def model_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ModelFolderError(f"There is no folder {str(folder)!r}. Give the folder of a trained model.")
     files = {name: folder / name for name in files_of_model(folder) if matches(name, MODEL_FILES)}
+    if holds_index(folder):
+        _check_index(folder, files)
+    else:
+        _check_model(folder, files)
+    for path in files.values():
+        _refuse_foreign_link(folder, path)
+    return files
+
+
+def holds_index(folder: Path) -> bool:
+    """Whether a folder holds an index, label trees or a hybrid of them, and no model.
+
+    Args:
+        folder: the folder.
+    """
+    if (folder / PROCESSOR_FILE).is_file() or (folder / CONFIG_FILE).is_file():
+        return False
+    return (folder / RETRIEVER_FOLDER).is_dir() or (folder / LABEL_TREES_FOLDER).is_dir()
+
+
+def _check_model(folder: Path, files: Mapping[str, Path]) -> None:
     kind = ADAPTER_CONFIG_FILE if ADAPTER_CONFIG_FILE in files else CONFIG_FILE
-    for name in (kind, "label_space.json", PROCESSOR_FILE):
-        if name not in files:
-            raise ModelFolderError(
-                f"{folder / name} is missing; only the folder of a whole XLGen model can be put on the Hub."
-            )
+    _require(folder, files, (kind, "label_space.json", PROCESSOR_FILE))
     if kind == ADAPTER_CONFIG_FILE:
         needed = [ADAPTER_WEIGHTS_FILE]
     else:
@@ -280,9 +297,26 @@ def model_files(folder: Path) -> dict[str, Path]:
     missing = [name for name in needed if name not in files]
     if missing:
         raise ModelFolderError(f"{folder} lacks the weights {missing}; pickled weights are never uploaded.")
-    for path in files.values():
-        _refuse_foreign_link(folder, path)
-    return files
+
+
+def _check_index(folder: Path, files: Mapping[str, Path]) -> None:
+    needed = ["label_space.json", SCORE_MODEL_FILE]
+    if (folder / RETRIEVER_FOLDER).is_dir():
+        needed += _below(RETRIEVER_FOLDER, (*_RETRIEVER, CONFIG_FILE, "tokenizer_config.json"))
+    if (folder / LABEL_TREES_FOLDER).is_dir():
+        needed += _below(LABEL_TREES_FOLDER, (*_LABEL_TREES[:2], "trees/settings.json"))
+    _require(folder, files, needed)
+    weights = _below(RETRIEVER_FOLDER, _WEIGHTS)
+    if (folder / RETRIEVER_FOLDER).is_dir() and not any(matches(name, weights) for name in files):
+        raise ModelFolderError(f"{folder / RETRIEVER_FOLDER} lacks the weights of the encoder.")
+
+
+def _require(folder: Path, files: Mapping[str, Path], needed: Iterable[str]) -> None:
+    for name in needed:
+        if name not in files:
+            raise ModelFolderError(
+                f"{folder / name} is missing; only the folder of a whole XLGen model, or index, can be put on the Hub."
+            )
 
 
 def processor_files(folder: Path) -> dict[str, Path]:

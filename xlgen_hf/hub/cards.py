@@ -252,21 +252,35 @@ def base_card(folder: Path, repo_id: str, *, backbone: str | None = None, licens
     return compose_card(metadata, repo_id.rpartition("/")[2], render("base.md", facts))
 
 
-def index_card(folder: Path, repo_id: str) -> str:
+def index_card(
+    folder: Path,
+    repo_id: str,
+    *,
+    scores: Mapping[str, float] | None = None,
+    dataset: str | None = None,
+    license_id: str | None = None,
+    pictures: Collection[str] = (),
+) -> str:
     """The card of an index or of label trees.
 
     Args:
         folder: the folder.
         repo_id: what the card calls it.
+        scores: scores on test rows, by name.
+        dataset: name or Hub id of the data; that of the training report if None.
+        license_id: licence, as the Hub spells it.
+        pictures: those that lie beside the card, see `xlgen_hf.hub.card_pictures`.
 
     Raises:
         ModelFolderError: if a file of the folder cannot be read.
     """
     report = read_report(folder)
-    facts = _facts(folder, repo_id, report, {}, None, None, report.get("backbone"))
+    facts = _facts(folder, repo_id, report, scores or {}, dataset, None, report.get("backbone"), pictures)
     kind, fused = report.get("kind", "retrieval"), _fused_sources(folder)
     more = {"kind": kind, "label_trees": kind != "retrieval" and not fused, "hybrid": bool(fused)}
-    return compose_card(_metadata(facts, None), repo_id.rpartition("/")[2], render("index.md", {**facts, **more}))
+    return compose_card(
+        _metadata(facts, license_id), repo_id.rpartition("/")[2], render("index.md", {**facts, **more})
+    )
 
 
 def _fused_sources(folder: Path) -> list[JSON]:

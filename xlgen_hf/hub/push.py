@@ -14,6 +14,7 @@ from ..files.model_folder import (
     ADAPTER_CONFIG_FILE,
     CONFIG_FILE,
     PROCESSOR_FILES,
+    holds_index,
     matches,
     model_files,
     processor_files,
@@ -23,7 +24,7 @@ from ..files.saving import finish_interrupted_save
 from .adapters import push_adapter, push_model_files
 from .card_pictures import draw_pictures
 from .card_text import CARD_FILE, CardLabels, label_card, merge_cards
-from .cards import CardFacts, metric_card, model_card, read_score_file, read_scores
+from .cards import CardFacts, index_card, metric_card, model_card, read_score_file, read_scores
 from .code import add_code
 from .commits import (
     Content,
@@ -96,13 +97,13 @@ def push_model(
     max_shard_size: int | str | None = None,
     **target: Unpack[TargetOptions],
 ) -> PushReport:
-    """Put a model up in one commit: weights, configs, label space, clusters, processor and card.
+    """Put a model or an index up in one commit: weights, configs, label space, clusters, processor and card.
 
     The base of an adapter, where it is a folder here, goes up before the adapter, to a repository of its own; what is
     uploaded of the adapter names that repository and commit instead of the folder (see `xlgen_hf.hub.adapters`).
 
     Args:
-        model: the folder of a trained model or adapter, or a model object.
+        model: the folder of a trained model or adapter, of an index, label trees or a hybrid; or a model object.
         repo_id: `owner/name`.
         processor: the processor of a model object; a folder has its own.
         base_repo_id: where the base of an adapter goes; `repo_id` with `-base` after it if None. Adapters of the same
@@ -122,9 +123,10 @@ def push_model(
         The files and the commit.
 
     Raises:
-        ModelFolderError: if the folder is not a complete model.
+        ModelFolderError: if the folder is not a complete model or index.
         ConfigurationError: if a model object comes without its processor, `base_repo_id` without an adapter whose
-            base is a folder here, `max_shard_size` with a folder or an adapter, or the patterns leave no file.
+            base is a folder here, `max_shard_size` with a folder or an adapter, `with_code` with an adapter or an
+            index, or the patterns leave no file.
         HubError: if the Hub refuses or cannot be reached.
     """
     place = HubTarget(repo_id, **target)
@@ -176,11 +178,18 @@ def _push_folder(
         return push_adapter(folder, target, base_repo_id, facts, labels, _pictures(folder, target, scored))
     if base_repo_id is not None:
         raise ConfigurationError(f"base_repo_id={base_repo_id!r}, but {folder} is not an adapter. Leave it out.")
-    files: dict[str, Content] = {**model_files(folder), **add_code(folder, with_code=with_code)}
+    files: dict[str, Content] = dict(model_files(folder))
     pictures = _pictures(folder, target, scored)
     files |= pictures
-    card = model_card(folder, target.repo_id, with_code=with_code, pictures=pictures, **facts)
-    return push_model_files(files, target, "Upload XLGen model", label_card(card, **labels), folder)
+    if holds_index(folder):
+        if with_code:
+            raise ConfigurationError(f"{folder} holds an index, which loads with xlgen-hf alone; leave with_code out.")
+        card, message = index_card(folder, target.repo_id, pictures=pictures, **facts), "Upload XLGen index"
+    else:
+        files |= add_code(folder, with_code=with_code)
+        card = model_card(folder, target.repo_id, with_code=with_code, pictures=pictures, **facts)
+        message = "Upload XLGen model"
+    return push_model_files(files, target, message, label_card(card, **labels), folder)
 
 
 def _pictures(folder: Path, target: HubTarget, scored: Mapping[str, object]) -> dict[str, bytes]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from packaging.requirements import Requirement
 
 from ..errors import ConfigurationError
-from ..files.model_folder import ADAPTER_CONFIG_FILE, CONFIG_FILE
+from ..files.model_folder import ADAPTER_CONFIG_FILE, CONFIG_FILE, LABEL_TREES_FOLDER, SCORE_MODEL_FILE
 from ..version import __version__
 from .card_text import compose_card, merge_cards, render
 from .commits import Content, HubTarget, PushReport, TargetOptions, push_files, require_file
@@ -67,9 +67,10 @@ def push_space(
         raise ConfigurationError(f"extras={list(extras)} belong into the requirement, as in 'xlgen-hf[demo,lora]'.")
     if not place.dry_run:
         there = HubTarget(model, token=place.token)
-        found = require_file(there, "model", (CONFIG_FILE, ADAPTER_CONFIG_FILE), "Push the model first.")
-        if ADAPTER_CONFIG_FILE in found and requirement is None:
-            extras = [*extras, "lora"]
+        needed_by = {ADAPTER_CONFIG_FILE: "lora", f"{LABEL_TREES_FOLDER}/label_trees.json": "baselines"}
+        found = require_file(there, "model", (CONFIG_FILE, SCORE_MODEL_FILE, *needed_by), "Push the model first.")
+        if requirement is None:
+            extras = [*extras, *(extra for file, extra in needed_by.items() if file in found)]
     name = model.rpartition("/")[2]
     needed = [requirement] if requirement is not None else _requirements({*_EXTRAS, *extras})
     files: dict[str, Content] = {
