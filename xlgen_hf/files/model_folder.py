@@ -37,6 +37,7 @@ __all__ = [
     "download_patterns",
     "files_of_model",
     "holds_graphs",
+    "holds_index",
     "is_exported",
     "matches",
     "model_files",
