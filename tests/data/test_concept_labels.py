@@ -115,6 +115,9 @@ def test_ids_with_white_space_between_them_need_a_separator(tmp_path):
     assert labels_of(path, labels_column="subject_uris", label_separator=" ") == [["planets"], [PLANET, METAL]]
     rows = [{"text": "a", "labels": ["planets", "planets mercury"]}]
     assert labels_of(rows) == [["planets", "planets mercury"]]  # names may be words of other names
+    words = Vocabulary([Concept("art", {"en": "arts"}), Concept("law", {"en": "laws"})], "en")
+    labels = [{"text": "a", "labels": ["law", "art law"]}]
+    assert load_rows(labels, vocabulary=words)["labels"][:] == [["laws", "art law"]]  # and so may ids
 
 
 def test_a_vocabulary_of_other_rows_is_refused():

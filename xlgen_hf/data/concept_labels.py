@@ -100,9 +100,12 @@ class ConceptLabels:
         return label
 
     def _refuse_joined_ids(self, name: str, block: Block, row: int) -> None:
-        """Refuse a label that is several ids with white space between them, as Annif's tables have them."""
+        """Refuse a label that is several ids with white space between them, as Annif's tables have them.
+
+        Ids that are words, such as `art`, also stand next to each other in new names.
+        """
         parts = name.split()
-        if len(parts) > 1 and all(clean_id(part) in self.vocabulary.concepts for part in parts):
+        if len(parts) > 1 and all(":" in part and clean_id(part) in self.vocabulary.concepts for part in parts):
             fail(block, row, f"The label {shown(name)} is {len(parts)} ids of concepts. Give --label-separator ' ' "
                              "(label_separator=... in Python).")  # fmt: skip
 
