@@ -72,7 +72,7 @@ def run_cells(cells: Sequence[CellSpec], root: Path) -> list[CellFailure]:
     ExperimentData.load(root / "data")  # refuses a folder that is not complete
     failures = []
     for number, spec in enumerate(cells, start=1):
-        what = f"Cell {number} of {len(cells)}, {spec.name}"
+        what = f"Run {number} of {len(cells)}, {spec.name}"
         if read_result(root, spec) is not None:
             logger.info("%s: done before.", what)
             continue
