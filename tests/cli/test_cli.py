@@ -84,7 +84,7 @@ def test_bad_data_ends_with_1_and_one_line(tmp_path, capsys):
     assert main.main(["cluster", "--train-file", str(path), "--output-dir", str(tmp_path / "out")]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith(f"xlgen: error: {path}, row 1: The column 'labels' is an int, 5")
+    assert shown.err.startswith(f"xlgen: error: {path}, row 1: The label 5 is an int")
     assert shown.err.count("\n") == 1
 
 
