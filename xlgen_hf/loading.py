@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from .errors import ConfigurationError, ModelFolderError
-from .files.model_folder import PROCESSOR_FILE, is_exported
+from .files.model_folder import PROCESSOR_FILE, holds_index, is_exported
 from .files.saving import local_model, read_folder
 from .prediction.predictor import Predictor
 from .ranking.score_model import ScoreModel
-from .retrieval.model_sources import SOURCE_FOLDERS, load_source_alone
+from .retrieval.model_sources import load_source_alone
 from .retrieval.retriever import LabelRetriever
 
 if TYPE_CHECKING:  # torch and transformers, which an exported index does without, and starts in a third of the time
@@ -78,7 +78,7 @@ def _predicting_with(model: _Model, processor: XLGenProcessor, predict_with: str
 def _load_pair(
     load: Callable[[Path], _Model], folder: Path, name: str, device: str | None, dtype: NumberType | None
 ) -> tuple[_Model, XLGenProcessor]:
-    if not holds_model(folder) and _holds_source(folder):
+    if holds_index(folder):
         raise ModelFolderError(
             f"{name} holds an index or label trees, where a model is needed that `xlgen train` wrote; "
             "load_predictor, `xlgen predict` and `xlgen tag` take both."
@@ -136,7 +136,7 @@ def load_predictor(
     hub_options.pop("subfolder", None)  # which is in the place
 
     def load(folder: Path) -> Predictor:
-        if holds_model(folder) or not _holds_source(folder):
+        if not holds_index(folder):
             pair = _load_pair(partial(_load_predicting, hub_options=hub_options), folder, name, device, dtype)
             return Predictor.from_model(*(pair if predict_with is None else _predicting_with(*pair, predict_with)))
         if predict_with is not None:
@@ -175,10 +175,6 @@ def holds_model(folder: Path) -> bool:
         folder: the folder.
     """
     return (folder / PROCESSOR_FILE).is_file()
-
-
-def _holds_source(folder: Path) -> bool:
-    return any((folder / name).is_dir() for name in SOURCE_FOLDERS.values())
 
 
 def check_pair(model: _AnyModel, processor: XLGenProcessor, name: str) -> None:

@@ -65,7 +65,7 @@ def loss_sums(output: XLGenOutput, inputs: Batch) -> LossSums:
 
 
 def check_batch(variant: Variant, inputs: Batch) -> None:
-    """Refuse a training batch without the clusters that the variant learns from; a function may make such ones.
+    """Refuse a training batch without the clusters that the variant learns from, as a user's own collator may make it.
 
     Raises:
         ConfigurationError: names what the batch holds.
