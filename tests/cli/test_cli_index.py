@@ -292,16 +292,31 @@ def test_embeddings_may_be_computed_in_bfloat16(files, make_index):
 
 
 def test_training_rows_have_their_ids_or_numbers(files, make_index):
-    """Rows without labels are not indexed, and keep their numbers."""
+    """Few rows without labels are not indexed, and count in the numbers of the others."""
+    indexed = 3 * ROWS
     rows = [{"text": "nothing", "labels": [], "id": None}]
-    rows += [{**row, "id": f"doc {number}"} for number, row in enumerate(ROWS)]
+    rows += [{**row, "id": f"doc {number}"} for number, row in enumerate(indexed)]
     write_jsonl(files / "rows.jsonl", rows)
     names = load_predictor(str(make_index("retrieval"))).source.document_names
     assert list(names.ids) == [str(number) for number in range(2, len(rows) + 1)] and names.beginnings is None
     names = load_predictor(str(make_index("retrieval", "--id-column", "id", "--overwrite"))).source.document_names
-    assert list(names.ids) == [f"doc {number}" for number in range(len(ROWS))]
+    assert list(names.ids) == [f"doc {number}" for number in range(len(indexed))]
     names = load_predictor(str(make_index("retrieval", "--keep-beginnings", "9", "--overwrite"))).source.document_names
-    assert names.ids[0] == "2" and list(names.beginnings) == [row["text"][:9] for row in ROWS]
+    assert names.ids[0] == "2" and list(names.beginnings) == [row["text"][:9] for row in indexed]
+
+
+def test_an_index_learns_from_many_rows_without_labels(files, make_index):
+    """What is near to them scores lower than where they are left out, and they keep names of their own."""
+    text = {"text": "the history of modern printing"}
+    write_jsonl(files / "texts.jsonl", [text])
+    scores = {}
+    for number in (0, 2):
+        write_jsonl(files / "rows.jsonl", [*ROWS, *number * [{**text, "labels": []}]])
+        predictor = load_predictor(str(make_index("retrieval", "--no-lexical", "--overwrite", validation=False)))
+        found = predictor.source.rank([text["text"]], 20)
+        scores[number] = dict(zip(found.labels.tolist(), found.parts["neighbors"].tolist(), strict=True))
+        assert list(predictor.source.named_documents.ids) == [str(n + 1) for n in range(len(ROWS) + number)]
+    assert max(scores[2].values()) < max(scores[0].values())
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])

@@ -194,7 +194,7 @@ def _help(
     vocabulary: Vocabulary | list[str] | None,
 ) -> None:
     """Embed what the first process leaves to this one; it leaves nothing of an index that is finished."""
-    from ..data.transforms import labelled_rows
+    from ..data.transforms import rows_to_index
     from ..encoders.embedding import recipe_of
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import Vocabulary, vocabulary_labels
@@ -202,7 +202,7 @@ def _help(
     assert shared is not None
     if not shared.processes.told():
         return
-    train = labelled_rows(splits["train"])
+    train = splits["train"].select(rows_to_index(splits["train"]))
     space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     further = _Data(space, train, None, shared.folder, concepts, None).further_names(settings)
@@ -243,7 +243,7 @@ def _make(
     shared: SharedEmbedding | None,
 ) -> None:
     """Make the index, unless the folder holds this very one, and write it with report and card."""
-    from ..data.transforms import labelled_rows
+    from ..data.transforms import rows_to_index
     from ..hub.local_cards import write_local_card
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import Vocabulary, vocabulary_labels
@@ -253,7 +253,11 @@ def _make(
     from ..training.retriever import remove_encoder_checkpoints
 
     started = time.monotonic()
-    names = _document_names(splits["train"], settings) if settings["method"] == "retrieval" else None
+    train, validation, names = splits["train"], splits["validation"], None
+    assert train is not None
+    if settings["method"] == "retrieval":
+        kept = rows_to_index(train)
+        train, names = train.select(kept), _document_names(train, kept.tolist(), settings)
     description = describe_index(settings, splits, vocabulary, None if names is None else names.ids)
     finished = is_finished_index(output_dir, description)
     if shared is not None:
@@ -261,9 +265,6 @@ def _make(
     if finished:
         logger.info("%s holds the finished result of this command; there is nothing to do.", output_dir)
         return
-    train, validation = splits["train"], splits["validation"]
-    if settings["method"] == "retrieval":
-        train = labelled_rows(train)
     space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     source: SavedSource
@@ -316,19 +317,17 @@ class _Data(NamedTuple):
         )
 
 
-def _document_names(rows: Dataset | None, settings: dict[str, Any]) -> DocumentNames:
-    """What evidence calls the training rows that have labels: by the column of ids, or by their number."""
+def _document_names(rows: Dataset, kept: list[int], settings: dict[str, Any]) -> DocumentNames:
+    """What evidence calls the training rows that are indexed: by the column of ids, or by their number."""
     from ..data.rows import row_ids
     from ..retrieval.documents import DocumentNames
 
-    assert rows is not None
     column, characters = settings["id_column"], settings["keep_beginnings"]
-    labelled = [number for number, labels in enumerate(each_value(rows, "labels")) if labels]
     ids = row_ids(rows, column)
     texts = rows["text"][:] if characters else []
     return DocumentNames.of(
-        (ids[row] for row in labelled),
-        [texts[row] for row in labelled] if characters else [],
+        (ids[row] for row in kept),
+        [texts[row] for row in kept] if characters else [],
         characters,
     )
 

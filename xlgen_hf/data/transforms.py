@@ -11,10 +11,11 @@ from datasets import Dataset
 
 from ..errors import ConfigurationError
 from ..labels.space import LabelSpace
+from ..ranking.thresholds import often_without_labels
 from .blocks import each_value
 from .label_lists import column_batches, label_lists
 
-__all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels"]
+__all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels", "rows_to_index"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,10 +136,31 @@ def remove_labels(dataset: Dataset, names: Collection[str]) -> Dataset:
 
 def labelled_rows(dataset: Dataset) -> Dataset:
     """The rows that have labels; the others teach nothing, are counted and reported."""
-    lengths = [part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(dataset, "labels")]
-    kept = np.flatnonzero(np.concatenate(lengths)) if lengths else np.zeros(0, dtype=np.int64)
-    if len(kept) == len(dataset):
-        return dataset
-    left_out = len(dataset) - len(kept)
-    logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
+    kept = np.flatnonzero(_numbers_of_labels(dataset))
+    if len(kept) < len(dataset):
+        left_out = len(dataset) - len(kept)
+        logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
     return dataset.select(kept)
+
+
+def rows_to_index(dataset: Dataset) -> np.ndarray:
+    """Numbers of the rows among which near texts are searched: those with labels, and the others if there are many.
+
+    Where a text without labels is no gap in the data, see [`often_without_labels`], texts near to such ones are to get
+    lower scores. The log tells how many are there, or are left out.
+    """
+    numbers = _numbers_of_labels(dataset)
+    labelled = np.flatnonzero(numbers)
+    without = len(numbers) - len(labelled)
+    if len(labelled) and often_without_labels(numbers):
+        logger.info("%d of %d training rows have no labels; they show what has none.", without, len(numbers))
+        return np.arange(len(numbers))
+    if without:
+        logger.warning("%d of %d training rows have no labels and are left out.", without, len(numbers))
+    return labelled
+
+
+def _numbers_of_labels(dataset: Dataset) -> np.ndarray:
+    """How many labels each row has, `(N,)`."""
+    parts = [part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(dataset, "labels")]
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

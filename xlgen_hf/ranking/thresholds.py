@@ -46,17 +46,17 @@ def tuned_threshold(value: float, min_labels: int = 1) -> DecisionRule:
     return DecisionRule("threshold", max(value - _ROUNDING, 0.0), min_labels=min_labels)
 
 
-def often_without_labels(label_ids: Sequence[Sequence[int]]) -> bool:
+def often_without_labels(numbers: Sequence[int] | np.ndarray) -> bool:
     """Whether it is an answer of its own that a text has no label: at least 5 % of the texts have none.
 
     Fewer are gaps in the data, or have labels outside the label space alone, and who asks for labels is then better
     served by the best one.
 
     Args:
-        label_ids: of the texts.
+        numbers: how many labels each text has.
     """
-    without = sum(not ids for ids in label_ids)
-    return without > 0 and without >= _WITHOUT_LABELS * len(label_ids)
+    without = int((np.asarray(numbers) == 0).sum())
+    return without > 0 and without >= _WITHOUT_LABELS * len(numbers)
 
 
 def minimums_to_try(references: Sequence[Sequence[int]]) -> tuple[int, ...]:
@@ -65,7 +65,7 @@ def minimums_to_try(references: Sequence[Sequence[int]]) -> tuple[int, ...]:
     Args:
         references: label ids of the validation texts.
     """
-    return (1, 0) if often_without_labels(references) else (1,)
+    return (1, 0) if often_without_labels([*map(len, references)]) else (1,)
 
 
 def tune_threshold(

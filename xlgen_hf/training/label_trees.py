@@ -93,7 +93,7 @@ def fit_label_trees(
     vectorizer = settings.vectorizer()
     rows = [row for row, ids in enumerate(label_ids) if ids]
     without = len(texts) - len(rows)
-    teach = bool(rows) and often_without_labels(label_ids)
+    teach = bool(rows) and often_without_labels([*map(len, label_ids)])
     if without:
         use = "show the label trees what has none" if teach else "are left out"
         logger.warning("%d of %d training texts have no labels; they %s.", without, len(texts), use)
