@@ -139,6 +139,18 @@ def test_top_k_limits_candidates(data):
     assert np.diff(system.score(["piano and flute", "drum"]).start).tolist() == [2, 2]
 
 
+@pytest.mark.parametrize("name", IN_PROCESS)
+def test_learns_from_many_rows_without_labels(data, name):
+    """Words of theirs lower the scores."""
+    text, scores = "an organ and a piano in the attic", {}
+    for number in (0, 8):
+        rows = [*data.train.to_list(), *number * [{"text": "organ and piano in the attic", "labels": []}]]
+        system = IN_PROCESS[name]()
+        system.fit(replace(data, train=Dataset.from_list(rows)))
+        scores[number] = float(system.score([text]).scores.max())
+    assert scores[8] < scores[0]
+
+
 @pytest.mark.parametrize("make", [MostFrequent, parabel])
 def test_score_needs_fit(make):
     with pytest.raises(ConfigurationError, match="call fit before score"):
@@ -147,7 +159,7 @@ def test_score_needs_fit(make):
 
 def test_rows_must_teach_something(data):
     empty = Dataset.from_list([{"text": "? !", "labels": ["organ"]}])
-    with pytest.raises(ConfigurationError, match="1 training texts with labels give no features"):
+    with pytest.raises(ConfigurationError, match="1 training texts give no features"):
         parabel().fit(replace(data, train=empty))
     with pytest.raises(LabelSpaceError, match="'harp' is none of the 7 labels"):
         parabel().fit(replace(data, train=Dataset.from_list([{"text": "the harp", "labels": ["harp"]}] * 2)))

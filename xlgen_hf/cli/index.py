@@ -194,7 +194,7 @@ def _help(
     vocabulary: Vocabulary | list[str] | None,
 ) -> None:
     """Embed what the first process leaves to this one; it leaves nothing of an index that is finished."""
-    from ..data.transforms import rows_to_index
+    from ..data.transforms import rows_that_teach
     from ..encoders.embedding import recipe_of
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import Vocabulary, vocabulary_labels
@@ -202,7 +202,7 @@ def _help(
     assert shared is not None
     if not shared.processes.told():
         return
-    train = splits["train"].select(rows_to_index(splits["train"]))
+    train = splits["train"].select(rows_that_teach(splits["train"]))
     space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     further = _Data(space, train, None, shared.folder, concepts, None).further_names(settings)
@@ -243,7 +243,7 @@ def _make(
     shared: SharedEmbedding | None,
 ) -> None:
     """Make the index, unless the folder holds this very one, and write it with report and card."""
-    from ..data.transforms import rows_to_index
+    from ..data.transforms import rows_that_teach
     from ..hub.local_cards import write_local_card
     from ..labels.space import LabelSpace
     from ..labels.vocabulary import Vocabulary, vocabulary_labels
@@ -256,7 +256,7 @@ def _make(
     train, validation, names = splits["train"], splits["validation"], None
     assert train is not None
     if settings["method"] == "retrieval":
-        kept = rows_to_index(train)
+        kept = rows_that_teach(train)
         train, names = train.select(kept), _document_names(train, kept.tolist(), settings)
     description = describe_index(settings, splits, vocabulary, None if names is None else names.ids)
     finished = is_finished_index(output_dir, description)

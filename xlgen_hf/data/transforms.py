@@ -15,7 +15,7 @@ from ..ranking.thresholds import often_without_labels
 from .blocks import each_value
 from .label_lists import column_batches, label_lists
 
-__all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels", "rows_to_index"]
+__all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels", "rows_that_teach"]
 
 logger = logging.getLogger(__name__)
 
@@ -143,11 +143,11 @@ def labelled_rows(dataset: Dataset) -> Dataset:
     return dataset.select(kept)
 
 
-def rows_to_index(dataset: Dataset) -> np.ndarray:
-    """Numbers of the rows among which near texts are searched: those with labels, and the others if there are many.
+def rows_that_teach(dataset: Dataset) -> np.ndarray:
+    """Numbers of the rows to learn from: those with labels, and where there are many without, these as well.
 
-    Where a text without labels is no gap in the data, see [`often_without_labels`], texts near to such ones are to get
-    lower scores. The log tells how many are there, or are left out.
+    Where it is an answer of its own that a text has no label, see [`often_without_labels`], texts like such ones are
+    to get low scores. The log tells how many there are, or are left out.
     """
     numbers = _numbers_of_labels(dataset)
     labelled = np.flatnonzero(numbers)

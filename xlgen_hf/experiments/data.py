@@ -13,7 +13,7 @@ from datasets import Dataset, load_from_disk
 
 from ..data.options import RowOptions
 from ..data.rows import load_label_names, load_rows
-from ..data.transforms import drop_labels, labelled_rows
+from ..data.transforms import drop_labels, labelled_rows, rows_that_teach
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.atomic import discard, save_errors, unfinished_folder
 from ..files.json_lines import digest
@@ -120,7 +120,7 @@ class ExperimentData:
         """
         _refuse_others(folder)
         rows = {split: load_rows(sources[split], options, split=split) for split in _SPLITS}
-        rows["train"] = labelled_rows(rows["train"])
+        rows["train"] = rows["train"].select(rows_that_teach(rows["train"]))
         vocabulary = [] if labels is None else load_label_names(labels)
         space = LabelSpace.from_label_lists(rows["train"]["labels"], vocabulary)
         facts: DataFacts = {
@@ -156,7 +156,7 @@ class ExperimentData:
         return LabelSpace.from_label_lists(self.train["labels"], self.vocabulary)
 
     def training_rows(self, setting: Setting, pu: PositiveUnlabelled) -> Dataset:
-        """The training rows of a setting; rows that lose all labels are left out."""
+        """The training rows of a setting; where labels are dropped, rows that have none are left out."""
         if setting == "full":
             return self.train
         return labelled_rows(drop_labels(self.train, pu.rate, pu.seed))

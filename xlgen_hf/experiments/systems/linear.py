@@ -20,7 +20,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from ...data.blocks import each_value
 from ...data.rows import rows_sha256
-from ...data.transforms import labelled_rows
+from ...data.transforms import rows_that_teach
 from ...errors import ConfigurationError, ModelFolderError
 from ...files.serialization import read_json, write_json
 from ...ranking.label_trees import Ranked, TfidfSettings
@@ -46,8 +46,8 @@ class LinearSystem(ABC):
     trained on. A later fit on the same rows, labels, seed and settings reuses it and only counts the features again,
     which the training rows determine; anything else trains from scratch.
 
-    Labels are those that the training rows have: no other label ever is a candidate. Rows without labels, and rows
-    whose text has no feature, teach nothing and are left out.
+    Labels are those that the training rows have: no other label ever is a candidate. Rows whose text has no feature
+    teach nothing and are left out; so are rows without labels, unless there are many.
 
     Attributes:
         features: how texts become features.
@@ -73,12 +73,12 @@ class LinearSystem(ABC):
             MissingExtraError: if the system's library is not installed.
         """
         self._require()
-        rows = labelled_rows(data.train)
+        rows = data.train.select(rows_that_teach(data.train))
         vectorizer = self.features.vectorizer()
         try:
             features = csr_matrix(vectorizer.fit_transform(rows["text"][:]))
         except ValueError as err:  # scikit-learn's word for texts without a single feature
-            raise ConfigurationError(f"The {len(rows)} training texts with labels give no features: {err}") from err
+            raise ConfigurationError(f"The {len(rows)} training texts give no features: {err}") from err
         marker = {"version": _FORMAT_VERSION, "digest": self._digest(data, rows)}
         model, path = data.folder / MODEL_FOLDER, data.folder / MARKER_FILE
         label_ids = [data.label_space.encode(labels) for labels in each_value(rows, "labels")]
