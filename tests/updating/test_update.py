@@ -29,6 +29,7 @@ from xlgen_hf.prediction.generator import Generator
 from xlgen_hf.ranking.decisions import DecisionRule
 from xlgen_hf.ranking.score_model import ScoreModel
 from xlgen_hf.retrieval.model_sources import load_index, load_indexed_sources, save_source_alone
+from xlgen_hf.retrieval.retriever import LabelRetriever
 from xlgen_hf.updating.update import undo_update, update_model
 
 NEW = [
@@ -185,6 +186,15 @@ def test_label_trees_alone(label_space, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------ rows
+
+
+def test_rows_without_labels_join_an_index_of_such_rows(index, checkpoints, label_space, tmp_path):
+    empty = [{"text": "a drum", "labels": []}]
+    assert update_model(index, rows=empty) is None
+    texts, ids = zip(("nothing", []), *((row["text"], label_space.encode(row["labels"])) for row in ROWS), strict=True)
+    retriever = LabelRetriever.fit(label_space, texts, ids, checkpoints["bert"], progress=False)
+    save_source_alone(tmp_path / "other", label_space, "retrieval", retriever, ScoreModel())
+    assert update_model(tmp_path / "other", rows=empty)["changes"]["rows"]["added"] == 1
 
 
 def test_unknown_labels_of_rows(index):

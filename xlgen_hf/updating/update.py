@@ -28,6 +28,7 @@ from ..labels.changes import LabelChange, LabelEdits
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..labels.vocabulary_edits import edit_vocabulary
+from ..ranking.thresholds import often_without_labels
 from ..retrieval.index_updates import add_texts
 from ..training.run_record import digest_of_rows
 from .held import HeldParts, load_parts
@@ -187,7 +188,7 @@ class _Rows:
     """Rows that join the index.
 
     Attributes:
-        texts, labels: of those that have labels.
+        texts, labels: of those that are taken.
         ids: what evidence calls these.
         unknown: labels that the model does not have, with the number of rows.
         new: those of them that become labels.
@@ -221,7 +222,8 @@ def _apply(
     rows = None
     if found is not None and retriever is not None:
         numbered = retriever.named_documents.last_number
-        rows = _joining_rows(found, options, vocabulary, change.after, unknown_labels, numbered)
+        learns_none = often_without_labels(retriever.labels.getnnz(axis=1))
+        rows = _joining_rows(found, options, vocabulary, change.after, unknown_labels, numbered, learns_none)
     if rows is not None and rows.new:
         edits = replace(edits, added=[*edits.added, *rows.new])
         change = edits.change(space, documents)
@@ -244,9 +246,12 @@ def _joining_rows(
     known: LabelSpace,
     unknown_labels: UnknownLabels,
     numbered: int,
+    learns_none: bool,
 ) -> _Rows:
+    """The rows that the index takes; those that list no label only if it has many such rows."""
     texts: list[str] = found["text"][:]
     labels: list[list[str]] = found["labels"][:]
+    without = {row for row, names in enumerate(labels) if learns_none and not names}
     if vocabulary is not None:
         leave_out = unknown_labels == "leave-out"
         labels = [vocabulary.labels_of(names, known, unclear=leave_out) for names in labels]
@@ -255,7 +260,7 @@ def _joining_rows(
     new = _new_labels(unknown, unknown_labels, vocabulary)
     taken = {*new, *(name for names in labels for name in names if name in known)}
     labels = [[name for name in names if name in taken] for names in labels]
-    kept = [row for row, names in enumerate(labels) if names or row not in counting]
+    kept = [row for row, names in enumerate(labels) if names or row in without or row not in counting]
     ids = row_ids(found, options.id_column, numbered)
     of_kept = [texts[i] for i in kept], [labels[i] for i in kept], [ids[i] for i in kept]
     return _Rows(*of_kept, unknown, new, len(labels) - len(kept))
