@@ -473,7 +473,7 @@ def test_what_is_let_pass_is_reported(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "xlgen_hf"):
         rows = load_rows(path, allow_empty_text=True)
     assert rows["labels"][:] == [[], ["b", "a"], ["a"]]
-    assert f"{path}: rows without labels: 1 of 3, e.g. row 1. Training leaves them out" in caplog.text
+    assert f"{path}: rows without labels: 1 of 3, e.g. row 1. Evaluation counts them; training leaves" in caplog.text
     assert "empty texts: 1 of 3, e.g. row 1." in caplog.text
     assert "labels that a row repeats, which count once: 2" in caplog.text
 

@@ -233,12 +233,14 @@ def test_the_folder_holds_no_pickle(make_model, rows, tmp_path):
     assert json.loads((tmp_path / "training_args.json").read_text())["max_steps"] == 1
 
 
-def test_rows_without_labels_are_left_out_and_counted(make_model, tmp_path, caplog):
-    rows = Dataset.from_list([{"text": "art", "labels": ["art"]}, {"text": "x", "labels": []}])
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(("labelled", "taken"), [(20, 20), (19, 20)])
+def test_rows_without_labels_are_taken_where_there_are_many(make_model, tmp_path, caplog, labelled, taken, streaming):
+    rows = Dataset.from_list([{"text": "x", "labels": []}, *labelled * [{"text": "art", "labels": ["art"]}]])
     with caplog.at_level(logging.WARNING, logger="xlgen_hf"):
-        trainer = _trainer(make_model, rows, tmp_path, "base")
-    assert "Training data: rows without labels: 1 of 2, e.g. row 2." in caplog.text
-    assert len(trainer.train_dataset) == 1
+        trainer = _trainer(make_model, rows, tmp_path, "base", streaming=streaming)
+    assert f"Training data: rows without labels: 1 of {len(rows)}, e.g. row 1." in caplog.text
+    assert len(trainer.train_dataset) == taken
 
 
 def test_tensorboard_gets_the_losses(make_model, rows, tmp_path):

@@ -342,7 +342,8 @@ def report_rows(shaper: RowShaper, source: str) -> None:
     without, empty, repeated = shaper.without_labels, shaper.empty_texts, shaper.label_reader.repeated
     if without.count and shaper.require_labels:
         logger.warning(
-            "%s: rows without labels: %d of %d, e.g. row %d. Training leaves them out, evaluation counts them.",
+            "%s: rows without labels: %d of %d, e.g. row %d. Evaluation counts them; training leaves them out, unless"
+            " there are many.",
             source,
             without.count,
             shaper.rows,

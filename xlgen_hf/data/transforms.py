@@ -15,7 +15,15 @@ from ..ranking.thresholds import often_without_labels
 from .blocks import each_value
 from .label_lists import column_batches, label_lists
 
-__all__ = ["LABEL_SIDE", "drop_labels", "label_side_rows", "labelled_rows", "remove_labels", "rows_that_teach"]
+__all__ = [
+    "LABEL_SIDE",
+    "drop_labels",
+    "label_side_rows",
+    "labelled_rows",
+    "learns_from_none",
+    "remove_labels",
+    "rows_that_teach",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -144,20 +152,30 @@ def labelled_rows(dataset: Dataset) -> Dataset:
 
 
 def rows_that_teach(dataset: Dataset) -> np.ndarray:
-    """Numbers of the rows to learn from: those with labels, and where there are many without, these as well.
+    """Numbers of the rows to learn from: those with labels and, if [`learns_from_none`], the others.
 
-    Where it is an answer of its own that a text has no label, see [`often_without_labels`], texts like such ones are
-    to get low scores. The log tells how many there are, or are left out.
+    The log tells how many the others are, and whether they are left out.
+    """
+    labelled = np.flatnonzero(_numbers_of_labels(dataset))
+    without = len(dataset) - len(labelled)
+    if without and learns_from_none(dataset):
+        logger.info("%d of %d training rows have no labels; they show what has none.", without, len(dataset))
+        return np.arange(len(dataset))
+    if without:
+        logger.warning("%d of %d training rows have no labels and are left out.", without, len(dataset))
+    return labelled
+
+
+def learns_from_none(dataset: Dataset) -> bool:
+    """Whether texts like the rows that have no label are to get low scores: see [`often_without_labels`].
+
+    Args:
+        dataset: training rows; label-side rows do not count.
     """
     numbers = _numbers_of_labels(dataset)
-    labelled = np.flatnonzero(numbers)
-    without = len(numbers) - len(labelled)
-    if len(labelled) and often_without_labels(numbers):
-        logger.info("%d of %d training rows have no labels; they show what has none.", without, len(numbers))
-        return np.arange(len(numbers))
-    if without:
-        logger.warning("%d of %d training rows have no labels and are left out.", without, len(numbers))
-    return labelled
+    if LABEL_SIDE in dataset.column_names:
+        numbers = numbers[~np.asarray(dataset[LABEL_SIDE], dtype=bool)]
+    return bool(numbers.any()) and often_without_labels(numbers)
 
 
 def _numbers_of_labels(dataset: Dataset) -> np.ndarray:

@@ -15,7 +15,7 @@ from datasets.fingerprint import generate_random_fingerprint
 from ..configuration_xlgen import Variant
 from ..data.options import RowOptions
 from ..data.rows import RowSource, load_rows
-from ..data.transforms import LABEL_SIDE
+from ..data.transforms import LABEL_SIDE, learns_from_none
 from ..errors import ConfigurationError, DataError, LabelSpaceError
 from ..labels.clusters import LabelClusters
 from ..labels.tokens import TruncationReport
@@ -99,7 +99,7 @@ def encode_dataset(
             their number, instead of refusing them; for rows that evaluate.
         require_labels: if false, the column of labels may be missing; for rows that are only predicted.
         training: rows that are trained on: none of them may retrieve itself (`rcl`), and those without labels are left
-            out and counted.
+            out, unless [`learns_from_none`].
 
     Returns:
         Rows with `text_ids` (tokens of the text), `candidate_ids`, `candidate_levels` and `candidate_scores` (`rcl`),
@@ -113,7 +113,7 @@ def encode_dataset(
     """
     options = reading_options(source, row_options)
     rows = load_rows(source, options, name=what, require_labels=require_labels, suspicions=False)
-    encode = RowEncoder(processor, what, allow_unknown, training)
+    encode = RowEncoder(processor, what, allow_unknown, training, learns_none=training and learns_from_none(rows))
     encoded = rows.map(
         encode,
         batched=True,
@@ -150,6 +150,7 @@ class RowEncoder:
 
     Attributes:
         processor, what, allow_unknown, training: see [`encode_dataset`].
+        learns_none: keep training rows without labels: they teach to end at once, and that no candidate is right.
         report: what truncation has lost so far.
         unknown: labels outside the label space so far, by the ids that stand for them.
     """
@@ -158,12 +159,13 @@ class RowEncoder:
     what: str
     allow_unknown: bool
     training: bool
+    learns_none: bool = False
     report: TruncationReport = field(default_factory=TruncationReport)
     unknown: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows of `load_rows` and their numbers, from 0 -> the columns of encoded rows."""
-        if self.training:
+        if self.training and not self.learns_none:
             rows, numbers = _labelled(rows, numbers)
         if not numbers:
             return {name: [] for name in _ENCODED}
@@ -216,7 +218,7 @@ class RowEncoder:
 
 
 def _labelled(rows: dict[str, list], numbers: list[int]) -> tuple[dict[str, list], list[int]]:
-    """The rows that have labels; the others teach nothing."""
+    """The rows that have labels."""
     kept = [row for row, labels in enumerate(rows["labels"]) if labels]
     return {name: [column[row] for row in kept] for name, column in rows.items()}, [numbers[row] for row in kept]
 

@@ -11,6 +11,7 @@ from datasets import Dataset as Table
 from torch.utils.data import Dataset
 
 from ..data.label_lists import LabelLists, label_lists
+from ..data.transforms import learns_from_none
 from ..errors import LabelSpaceError
 from ..processing_xlgen import XLGenProcessor
 from .collator import EncodedRow, RowEncoder
@@ -42,17 +43,18 @@ class LazyRows(Dataset[EncodedRow]):
 
     def __init__(self, rows: Table, processor: XLGenProcessor, what: str = "Training data") -> None:
         self._rows = rows
-        self._encoder = RowEncoder(processor, what, allow_unknown=False, training=True)
+        self._encoder = RowEncoder(processor, what, allow_unknown=False, training=True, learns_none=True)
         labels = label_lists(rows.with_format("arrow")["labels"].combine_chunks())
         ids = _label_ids(labels, processor, what)
         tokens = np.asarray(processor.label_tokenizer.name_lengths)[ids] + 1
         fitting = _sums(tokens < processor.max_target_length, labels)
-        self._numbers = np.flatnonzero(fitting)
-        if not len(self._numbers):
-            self._encoder.report.rows_lost = int((labels.lengths > 0).sum())
+        lost = int((labels.lengths > 0).sum()) - int((fitting > 0).sum())
+        if not fitting.any():
+            self._encoder.report.rows_lost = lost
             self._encoder.fail_without_rows()
+        teach = fitting > 0 if not learns_from_none(rows) else (fitting > 0) | (labels.lengths == 0)
+        self._numbers = np.flatnonzero(teach)
         targets = np.minimum(_sums(tokens, labels) + 1, processor.max_target_length)[self._numbers]
-        lost = int((labels.lengths > 0).sum()) - len(self._numbers)
         self.lengths: np.ndarray = targets + self._input_lengths(targets, processor, what, lost)
 
     def __len__(self) -> int:
@@ -73,7 +75,7 @@ class LazyRows(Dataset[EncodedRow]):
         """Estimated tokens of the inputs, `(N,)`; reports what truncation loses in the rows that tell it."""
         places = np.unique(np.linspace(0, len(self) - 1, min(_SAMPLE, len(self))).astype(int))
         of_sample = what if len(places) == len(self) else f"{what}, a sample of {len(places)} rows"
-        sample = RowEncoder(processor, of_sample, allow_unknown=False, training=True)
+        sample = RowEncoder(processor, of_sample, allow_unknown=False, training=True, learns_none=True)
         numbers = self._numbers[places].tolist()
         inputs = np.asarray(sample(self._rows[numbers], numbers)["length"]) - targets[places]
         sample.report.rows_lost = lost

@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import generate_random_fingerprint
 from transformers import PreTrainedModel, set_seed
 
-from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows
+from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows, rows_that_teach
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
 from ..files.training_report import read_report
@@ -97,7 +97,7 @@ def _train(
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, dict[str, float]]:
     """[`train_model`], where something is left to do."""
     started = time.monotonic()
-    train_rows = labelled_rows(train_rows)
+    train_rows = train_rows.select(rows_that_teach(train_rows))
     if settings.drop_labels:
         train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
     with args.main_process_first(local=False, desc="preparation of the model"):  # the others read its caches
