@@ -213,7 +213,7 @@ def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) ->
 
 def _spoken_labels(labels: Path, separator: str | None) -> Iterator[list[str]]:
     """The labels of each line; white space is between them, or the separator that the user gave."""
-    for _, line in iter_lines(labels):
+    for _, line in iter_lines(labels, guess=True):
         tokens = line.split() if separator is None else line.split(separator) if separator else [line]
         yield [_spoken(token) for part in tokens if (token := part.strip())]
 
@@ -228,7 +228,7 @@ def _paired(
     texts: Path, labels: Callable[[], Iterator[list[str]]] | None, label_file: Path, options: RowOptions
 ) -> Iterator[Block]:
     """Blocks of a file of texts, one per line, and label lists of the same number."""
-    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(texts, options.encoding))
+    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(texts, options.encoding, guess=True))
     if labels is None:
         for part in batches(lines):
             yield Block(str(texts), [number for number, _ in part], {"text": [line for _, line in part]}, ready=True)
