@@ -122,7 +122,8 @@ def folder_splits(folder: Path, options: RowOptions, require_labels: bool = True
             return splits
     raise DataError(
         f"The folder has none of the known layouts; it holds {shown_names(path.name for path in folder.iterdir())}. "
-        "Name files after splits, such as train.jsonl, validation.jsonl and test.jsonl, or give one file.",
+        "Name files after splits, such as train.jsonl, validation.jsonl and test.jsonl, or give one file. A "
+        "matrix such as Y.trn.npz needs texts (X.trn.txt) and names of labels (output-items.txt) beside it.",
         file=folder,
     )
 
