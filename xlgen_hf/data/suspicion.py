@@ -384,7 +384,8 @@ def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarra
 
 def _repeated_texts(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarray]) -> list[Suspicion]:
     """Splits in which many rows have the text of an earlier row, as one suspicion."""
-    repeated, example = {}, ""
+    repeated: dict[str, int] = {}
+    example = ""
     for name, rows in splits.items():
         _, first, counts = np.unique(keys[name][keys[name] != 0], return_index=True, return_counts=True)
         number = int((counts - 1).sum())
