@@ -265,7 +265,7 @@ def test_null_is_no_text_in_an_lf_folder(tmp_path):
 
 def test_folder_that_nothing_is_known_of(tmp_path):
     write(tmp_path / "notes.txt", "")
-    with pytest.raises(DataError, match=r"none of the known layouts; it holds \['notes.txt'\]"):
+    with pytest.raises(DataError, match=r"known layouts; it holds \['notes.txt'\].* needs texts \(X\.trn\.txt\)"):
         load_rows(tmp_path)
 
 
@@ -393,7 +393,7 @@ def test_bad_json_row(tmp_path, line, message):
 def test_file_that_is_no_utf8(tmp_path):
     path = write(tmp_path / "rows.jsonl", GOOD.encode() + b'{"text": "caf\xe9", "labels": []}\n')
     with pytest.raises(
-        DataError, match=rf"row 2: The file is not UTF-8: byte {len(GOOD) + 13} is 0xe9. Save it as UTF-8, or, if it"
+        DataError, match=rf"row 2: The file is not UTF-8: byte {len(GOOD) + 13} is 0xe9; save it as UTF-8, or, if it"
     ):
         load_rows(path)
 
@@ -492,6 +492,6 @@ def test_bad_label_names(tmp_path):
     with pytest.raises(DataError, match="no label name in the file"):
         load_label_names(write(tmp_path / "labels.txt", "\n \n"))
     with pytest.raises(DataError, match="row 2: The file is not UTF-8"):
-        load_label_names(write(tmp_path / "labels.txt", b"a\n\xff\n"))
+        load_label_names(write(tmp_path / "labels.txt", b"a\n\x81\n"))
     with pytest.raises(DataError, match="There is no such file"):
         load_label_names(tmp_path / "none.txt")

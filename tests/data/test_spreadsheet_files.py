@@ -10,6 +10,7 @@ import pytest
 
 from xlgen_hf import load_rows
 from xlgen_hf.data.label_ids import read_label_ids
+from xlgen_hf.data.rows import load_label_names
 from xlgen_hf.data.vocabulary_files import read_vocabulary
 from xlgen_hf.errors import DataError
 
@@ -18,6 +19,7 @@ CONTENT = 'text,labels\r"one, ""1""",a; b\r"two\nlines",b\r'
 
 
 def write(path, content, encoding="utf-8"):
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(content.encode(encoding))
     return path
 
@@ -162,3 +164,20 @@ def test_escaped_characters_of_excel(tmp_path):
         {"text": "one\r\ntwo", "labels": ["a", "b"]},
         {"text": "_x000D_ and _x0_", "labels": ["b"]},
     ]
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-8-sig"])
+def test_encodings_of_what_an_editor_saves_are_recognised(tmp_path, encoding):
+    lines = write(tmp_path / "lines.txt", "Vögel\nÄpfel\n", encoding)
+    assert load_label_names(lines) == ["Vögel", "Äpfel"]
+    assert load_rows(lines, require_labels=False)["text"][:] == ["Vögel", "Äpfel"]
+    ids = write(tmp_path / "ids.jsonl", '{"text": "x", "labels": [1]}\n', "utf-8")
+    assert load_rows(ids, label_names=lines)["labels"][:] == [["Äpfel"]]
+    write(tmp_path / "raw" / "train_raw_texts.txt", "Vögel\n", encoding)
+    write(tmp_path / "raw" / "train_labels.txt", "Öl_und_Essig Äpfel\n", encoding)
+    assert load_rows(tmp_path / "raw").to_list() == [{"text": "Vögel", "labels": ["Öl und Essig", "Äpfel"]}]
+    table = write(tmp_path / "header.tsv", "Überschrift\tlabels\nVögel\tÄpfel\n", encoding)
+    assert load_rows(table, text_column="Überschrift")["text"][:] == ["Vögel"]
+    write(tmp_path / "vocab.tsv", "<http://x/1>\tVögel\n", encoding)
+    table = write(tmp_path / "annif.tsv", "Äpfel\t<http://x/1>\n", encoding)
+    assert load_rows(table).to_list() == [{"text": "Äpfel", "labels": ["Vögel"]}]

@@ -190,6 +190,20 @@ def test_texts_of_two_splits(caplog):
     assert caplog.messages == [f"data: {found[0].message} {found[0].advice}"]
 
 
+def test_many_repeated_texts(caplog):
+    texts = [f"ticket {number}" for number in range(57)]
+    few = rows_of([["a"]] * 60, ["", "Thanks!", *texts, "thanks"])
+    assert split_suspicions({"train": few}) == []
+    many = rows_of([["a"]] * 60, ["", "Thanks!", *texts[:55], "Ticket 7", "thanks", "THANKS."])
+    (found,) = split_suspicions({"train": many, "test": rows_of([["a"]] * 60, ["x", "Many thanks!"] * 30)})
+    assert found.kind == "repeated_texts" and found.number == 3 + 58
+    assert (
+        "(case and punctuation aside): 3 of 60 in train, 58 of 60 in test, e.g. 'Thanks!' in 3 rows" in found.message
+    )
+    log_split_suspicions({"train": many})
+    assert "The data: Texts that an earlier row has, too" in caplog.messages[0]
+
+
 def test_text_keys():
     keys = text_keys(rows_of([["a"]] * 4, ["A b", "a, B!", "?", "c"]))
     assert keys[0] == keys[1] != keys[3]

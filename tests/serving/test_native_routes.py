@@ -219,3 +219,4 @@ def test_openapi_and_metrics(client):
     assert 'xlgen_batch_texts_count{model="tiny"} 1.0' in text
     assert "process_resident_memory_bytes" in text
     assert client.get("/health").json() == {"status": "ok"}
+    assert client.head("/health").status_code == 200  # as load balancers and monitors ask

@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate.commands.launch import launch_command_parser
 from accelerate.utils.launch import prepare_multi_gpu_env
-from processes import free_port, run_fresh, run_two
+from processes import Forked, free_port, run_fresh, run_two
 from safetensors.torch import load_file
 from tiny import ROWS, VOCABULARY
 from transformers.modeling_outputs import ModelOutput
@@ -184,6 +184,42 @@ def test_each_row_is_evaluated_once_and_comes_back_in_its_place(processes, monke
     weights = dict.fromkeys(LOSSES, 1.0)
     assert together.loss(weights) == pytest.approx(sum(range(13)) / 26)
     assert EvaluatedRows().loss(weights) is None
+
+
+# The first of two processes prepares for longer than a step may take.
+PREPARING = """
+import os, sys, time
+from datetime import timedelta
+from pathlib import Path
+from torch import distributed
+from xlgen_hf.training.arguments import XLGenTrainingArguments, first_process_first
+folder, rank, port = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+group = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+os.environ.update(group, RANK=rank, LOCAL_RANK=rank)
+(folder / f"started-{rank}").touch()
+while len(list(folder.glob("started-*"))) < 2:
+    time.sleep(0.01)
+distributed.init_process_group("gloo", timeout=timedelta(seconds=3))  # on CPUs, ddp_timeout has no effect
+args = XLGenTrainingArguments(str(folder), use_cpu=True)
+(folder / f"waiting-{rank}").touch()
+with first_process_first(args):
+    if rank == "0":
+        while len(list(folder.glob("waiting-*"))) < 2:
+            time.sleep(0.01)
+        time.sleep(5)
+        (folder / "prepared").touch()
+    assert (folder / "prepared").exists()
+    (folder / f"done-{rank}").touch()
+assert len(list(folder.glob("done-*"))) == 2
+"""
+
+
+def test_the_others_wait_until_the_first_process_has_prepared_the_model(tmp_path):
+    port, started = free_port(), []
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+        started.append(Forked(tmp_path / rank, PREPARING, tmp_path, rank, port))
+    assert [process.wait() for process in started] == [0, 0], [one.stderr.read_text() for one in started]
 
 
 # ---------------------------------------------------------------------------------------------------- refusals

@@ -135,15 +135,18 @@ def _edits(
     from ..updating.staged import read_new_labels
 
     folder = current_folder(model)
-    space = LabelSpace.load(folder)
     new_names: set[str] = set()
 
     @cache
-    def vocabulary() -> Vocabulary | None:  # which takes a while to read, and few names hold the sign
-        return Vocabulary.load(folder, space.names)
+    def space() -> LabelSpace:  # which takes a while to read, and rows alone ask for no label
+        return LabelSpace.load(folder)
+
+    @cache
+    def vocabulary() -> Vocabulary | None:  # the same, and few names hold the sign
+        return Vocabulary.load(folder, space().names)
 
     def is_known(name: str) -> bool:
-        if name in space or name in new_names:
+        if name in new_names or name in space():
             return True
         concepts = vocabulary()
         return concepts is not None and bool(concepts.find(name))

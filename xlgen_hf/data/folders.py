@@ -122,7 +122,8 @@ def folder_splits(folder: Path, options: RowOptions, require_labels: bool = True
             return splits
     raise DataError(
         f"The folder has none of the known layouts; it holds {shown_names(path.name for path in folder.iterdir())}. "
-        "Name files after splits, such as train.jsonl, validation.jsonl and test.jsonl, or give one file.",
+        "Name files after splits, such as train.jsonl, validation.jsonl and test.jsonl, or give one file. A "
+        "matrix such as Y.trn.npz needs texts (X.trn.txt) and names of labels (output-items.txt) beside it.",
         file=folder,
     )
 
@@ -213,7 +214,7 @@ def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) ->
 
 def _spoken_labels(labels: Path, separator: str | None) -> Iterator[list[str]]:
     """The labels of each line; white space is between them, or the separator that the user gave."""
-    for _, line in iter_lines(labels):
+    for _, line in iter_lines(labels, guess=True):
         tokens = line.split() if separator is None else line.split(separator) if separator else [line]
         yield [_spoken(token) for part in tokens if (token := part.strip())]
 
@@ -228,7 +229,7 @@ def _paired(
     texts: Path, labels: Callable[[], Iterator[list[str]]] | None, label_file: Path, options: RowOptions
 ) -> Iterator[Block]:
     """Blocks of a file of texts, one per line, and label lists of the same number."""
-    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(texts, options.encoding))
+    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(texts, options.encoding, guess=True))
     if labels is None:
         for part in batches(lines):
             yield Block(str(texts), [number for number, _ in part], {"text": [line for _, line in part]}, ready=True)

@@ -17,7 +17,7 @@ from .blocks import Block, batches, block_of_rows
 from .delimited import DelimitedFile
 from .options import RowOptions, shown_names
 from .tables import EXCEL_SUFFIXES, read_arrow, read_excel, read_parquet
-from .text_files import iter_lines
+from .text_files import detect_encoding, iter_lines
 from .values import shown
 
 __all__ = ["FILE_FORMATS", "read_file", "reader_of"]
@@ -181,6 +181,7 @@ def _fit(
 
 def _read_tsv(path: Path, options: RowOptions) -> Iterator[Block]:
     """Blocks of a table, or of Annif's form: a text, a tab, URIs of its subjects, no header."""
+    options = options.changed(encoding=detect_encoding(path, options.encoding, guess=True))
     if options.delimiter is None and is_annif_table(path, options):
         return read_annif_table(path, options)
     return _read_csv(path, options, usual="\t")
@@ -188,7 +189,7 @@ def _read_tsv(path: Path, options: RowOptions) -> Iterator[Block]:
 
 def _read_texts(path: Path, options: RowOptions) -> Iterator[Block]:
     """Blocks of plain texts, one per line, without labels."""
-    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, options.encoding))
+    lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, options.encoding, guess=True))
     for part in batches(lines):
         yield Block(str(path), [number for number, _ in part], {"text": [line for _, line in part]}, ready=True)
 

@@ -49,7 +49,8 @@ class RowOptions:
         keep_columns: further columns to keep.
         layout: `rows` (one row per text), `long` (one row per text and label; rows of one text, or of one id, become
             one), `one-hot` (one column of 0 and 1 per label), or `auto`, which recognises them and reports it.
-        encoding: encoding of text files. By default UTF-8, UTF-16 and, in tables, cp1252 are recognised and reported.
+        encoding: encoding of text files. By default UTF-8, UTF-16 and, in tables and plain text, cp1252 are recognised
+            and reported.
         delimiter: text between the cells of CSV. By default it is recognised.
 
     Raises:

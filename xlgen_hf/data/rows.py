@@ -135,7 +135,7 @@ def load_rows(
 
 
 def load_label_names(path: str | Path) -> list[str]:
-    """Read a vocabulary: UTF-8, one name per line, `.gz` too; or the label space of a data set on the Hub.
+    """Read a vocabulary: one name per line, in an encoding of `load_rows`, `.gz` too; or a Hub data set's label space.
 
     Args:
         path: the file, or `owner/name` of a data set that `push_dataset` made. Lines without visible text are left
@@ -145,7 +145,7 @@ def load_label_names(path: str | Path) -> list[str]:
         The names in the order of the file; of repeated ones, which are reported in the log, the first.
 
     Raises:
-        DataError: if the file is missing, not UTF-8, or holds no name, or the data set has no label space.
+        DataError: if the file is missing, in another encoding, or holds no name, or the data set has no label space.
     """
     from_hub = isinstance(path, str) and _HUB_ID.fullmatch(path) is not None and not Path(path).exists()
     lines = _hub_label_names(str(path)) if from_hub else line_list(Path(path))

@@ -46,6 +46,7 @@ _COMMAS = 0.5  # different labels with a comma, of those in cells that were not 
 _ENDING = 0.05  # rows with a label that ends in a separator, of those with labels
 _BRACKETED = 0.5  # different labels in square brackets
 _IDS = 0.9  # labels that are numbers or URIs, as a fraction of the different ones
+_REPEATED = 0.05  # texts that an earlier row of the split has; a few are in most data, such as editions of a book
 _SAMPLE = 20_000  # different labels that are searched for separators
 _SHOWN = 3
 _TEXT_SHOWN = 60
@@ -61,7 +62,7 @@ class Suspicion(NamedTuple):
 
     Attributes:
         kind: `unsplit`, `bracketed`, `single_label`, `unique_labels`, `label_ids`, `look_alikes`, `no_labels`,
-            `shared_texts` or `truncated`.
+            `shared_texts`, `repeated_texts` or `truncated`.
         message: what was seen, with numbers and an example.
         advice: what to do.
         number: how many labels, rows or texts it is about.
@@ -343,7 +344,7 @@ def shared_texts(keys: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarray] | None = None) -> list[Suspicion]:
-    """Splits without labels, and texts of validation and test rows that are training rows, too.
+    """Splits without labels, splits that repeat texts, and texts of validation and test rows that are training rows.
 
     Scores on such rows say little.
 
@@ -364,6 +365,7 @@ def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarra
         for name, rows in splits.items()
         if len(rows) and "labels" in rows.column_names and not label_counts(rows)
     ]
+    found += _repeated_texts(splits, keys)
     for name in others:
         rows = shared_texts(keys[name], keys[first])
         if len(rows):
@@ -378,6 +380,31 @@ def split_suspicions(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarra
                 )
             )
     return found
+
+
+def _repeated_texts(splits: Mapping[str, Dataset], keys: Mapping[str, np.ndarray]) -> list[Suspicion]:
+    """Splits in which many rows have the text of an earlier row, as one suspicion."""
+    repeated: dict[str, int] = {}
+    example = ""
+    for name, rows in splits.items():
+        _, first, counts = np.unique(keys[name][keys[name] != 0], return_index=True, return_counts=True)
+        number = int((counts - 1).sum())
+        if len(rows) >= _FEW and number >= _REPEATED * len(rows):
+            often = counts.argmax()
+            text = rows[int(np.flatnonzero(keys[name])[first[often]])]["text"]
+            example = example or f"{text[:_TEXT_SHOWN]!r} in {counts[often]:,} rows of {name}"
+            repeated[name] = number
+    if not repeated:
+        return []
+    where = ", ".join(f"{number:,} of {len(splits[name]):,} in {name}" for name, number in repeated.items())
+    return [
+        Suspicion(
+            "repeated_texts",
+            f"Texts that an earlier row has, too (case and punctuation aside): {where}, e.g. {example}.",
+            "Keep one row of each text, with all its labels; training and scores count each row.",
+            sum(repeated.values()),
+        )
+    ]
 
 
 def token_lengths(rows: Dataset, tokenizer: PreTrainedTokenizerBase, sample: int | None = None) -> np.ndarray:

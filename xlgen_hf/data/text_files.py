@@ -32,7 +32,7 @@ _BEYOND_ASCII = re.compile(rb"[\x80-\xff]")
 _NOT_CP1252 = re.compile(rb"[\x81\x8d\x8f\x90\x9d]")
 _WESTERN = 0.3  # fraction of letters beyond ASCII; text with more of them is hardly in a Western language
 _FIRST_END = re.compile(r'(?:[^"\r\n]|"[^"]*")*([\r\n]+)')  # of a line of CSV, the first that is not in quotes
-_ADVICE = "Save it as UTF-8, or, if it holds rows, give its encoding (encoding=..., --encoding), such as cp1252."
+_ADVICE = "save it as UTF-8, or, if it holds rows, give its encoding (encoding=..., --encoding)"
 
 
 @contextmanager
@@ -119,10 +119,10 @@ def _western(path: Path, content: bytes) -> str:
         return "utf-8"
     example = content[:20].decode("cp1252").splitlines()[0]
     logger.info(
-        "%s: not UTF-8; read as cp1252, where its first character beyond ASCII begins %r. If that is wrong, give "
-        "the encoding (--encoding).",
+        "%s: not UTF-8; read as cp1252, where its first character beyond ASCII begins %r. If that is wrong, %s.",
         path,
         example,
+        _ADVICE,
     )
     return "cp1252"
 
@@ -142,18 +142,21 @@ def line_end(path: Path, encoding: str) -> str:
     return "\r" if first is not None and whole and "\n" not in first[1] else "\n"
 
 
-def iter_lines(path: Path, encoding: str | None = None, end: str = "\n") -> Iterator[tuple[int, str]]:
+def iter_lines(
+    path: Path, encoding: str | None = None, end: str = "\n", *, guess: bool = False
+) -> Iterator[tuple[int, str]]:
     r"""Lines of a text file with their numbers from 1; a byte order mark is dropped, the line's end kept.
 
     Args:
         path: the file, decompressed if its name ends in .gz.
         encoding: its encoding; by default UTF-8, or UTF-16 where that is plain.
         end: what ends a line, `\n` or `\r`, see `line_end`.
+        guess: whether it may be cp1252, see `detect_encoding`; so for what is written with an editor, not for JSON.
 
     Raises:
         DataError: if a line cannot be decoded; says where.
     """
-    encoding = encoding or detect_encoding(path)
+    encoding = encoding or detect_encoding(path, guess=guess)
     if end != "\n" or codecs.lookup(encoding).name not in ("utf-8", "utf-8-sig"):
         yield from _other_lines(path, encoding, end)
         return
@@ -163,7 +166,8 @@ def iter_lines(path: Path, encoding: str | None = None, end: str = "\n") -> Iter
             try:
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
             except UnicodeDecodeError as err:
-                message = f"The file is not UTF-8: byte {offset + err.start} is 0x{line[err.start]:02x}. {_ADVICE}"
+                place = f"byte {offset + err.start} is 0x{line[err.start]:02x}"
+                message = f"The file is not UTF-8: {place}; {_ADVICE}, such as cp1252."
                 raise DataError(message, file=path, row=number) from err
             offset += len(line)
 
@@ -179,5 +183,5 @@ def _other_lines(path: Path, encoding: str, end: str) -> Iterator[tuple[int, str
 
 
 def line_list(path: Path, encoding: str | None = None) -> list[str]:
-    """The lines of a text file without their ends; one may be empty."""
-    return [line.rstrip("\r\n") for _, line in iter_lines(path, encoding)]
+    """The lines of a text file without their ends, cp1252 if it is not UTF-8; one may be empty."""
+    return [line.rstrip("\r\n") for _, line in iter_lines(path, encoding, guess=True)]

@@ -14,7 +14,7 @@ from ..labels.vocabulary import Vocabulary
 from .options import RowOptions
 from .raw_concepts import ConceptReader, RawConcept
 from .skos import SKOS_FORMATS, read_skos, write_skos
-from .text_files import detect_encoding, iter_lines
+from .text_files import iter_lines
 from .vocabulary_fields import FieldReader
 from .vocabulary_tables import read_table
 
@@ -72,7 +72,7 @@ def _raw_concepts(path: Path, reader: ConceptReader) -> Iterator[RawConcept]:
     if name.endswith((".csv", ".tsv")):
         return read_table(path, reader)
     if name.endswith(".txt"):
-        lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, detect_encoding(path, guess=True)))
+        lines = ((number, line.rstrip("\r\n")) for number, line in iter_lines(path, guess=True))
         return (RawConcept(line, number, names=[("", line)]) for number, line in lines if line.strip())
     raise DataError(
         f"The name of a vocabulary must end in one of {', '.join(VOCABULARY_FORMATS)}, each also with .gz.", file=path

@@ -163,8 +163,8 @@ def string(*, visible: bool = False) -> Check:
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    if not isinstance(value, str):
-        return False
+    if not isinstance(value, str) or value.isascii():
+        return isinstance(value, str)
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
@@ -234,10 +234,13 @@ class _ListOf:
             return _message(value, place, self.allowed)
         if len(value) < self.min_length or (self.max_length is not None and len(value) > self.max_length):
             return f"'{place}' has {len(value)} items; it must be {self.allowed}."
+        # Lists may have millions of items: places are put into words for those that are looked at closely alone.
+        accepts = self.item.accepts if isinstance(self.item, _Scalar) else None
         for position, item in enumerate(value):
-            found = self.item.problem(item, f"{place}[{position}]")
-            if found:
-                return found
+            if accepts is None or not accepts(item):
+                found = self.item.problem(item, f"{place}[{position}]")
+                if found:
+                    return found
         return self._order_problem(value, place)
 
     def _order_problem(self, value: list[_Item], place: str) -> str | None:
@@ -245,7 +248,7 @@ class _ListOf:
             for before, after in pairwise(value):
                 if after < before:
                     return f"'{place}' has {shown(after)} after {shown(before)}; it must be ascending."
-        if self.unique:
+        if self.unique and len(set(value)) < len(value):
             seen = set()
             for item in value:
                 if item in seen:

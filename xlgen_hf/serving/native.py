@@ -117,6 +117,7 @@ async def labels(
     ]
 
 
+@router.head("/health", include_in_schema=False)  # as some load balancers and monitors ask
 @router.get("/health", tags=["server"])
 async def health(request: Request) -> dict[str, str]:
     """Whether the server answers; it needs no API key."""

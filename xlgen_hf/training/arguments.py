@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
-from transformers import Seq2SeqTrainingArguments
+from torch import distributed
+from transformers import Seq2SeqTrainingArguments, TrainingArguments
 from transformers.integrations import get_available_reporting_integrations
 from transformers.utils import is_torch_bf16_gpu_available
 
@@ -17,9 +21,11 @@ from ..settings import check_values, definitions
 from .trainer_settings import TrainerSettings
 from .unsupported import check_supported
 
-__all__ = ["OneGPU", "XLGenTrainingArguments", "check_processes"]
+__all__ = ["OneGPU", "XLGenTrainingArguments", "check_processes", "first_process_first"]
 
 logger = logging.getLogger(__name__)
+
+_LONGEST = timedelta(days=30)  # until the first process has prepared what the others wait for
 
 
 class OneGPU:
@@ -129,6 +135,33 @@ def check_processes(together: int) -> None:
             "processes: each would train on its own, into the same folder. Start the training with `torchrun "
             f"--nproc_per_node {wanted} -m xlgen_hf train ...` or `accelerate launch`, or unset WORLD_SIZE."
         )
+
+
+@contextmanager
+def first_process_first(args: TrainingArguments) -> Iterator[None]:
+    """Let the first process do something before the others do it, and end when all have done it.
+
+    The others wait as long as that takes. `main_process_first` of transformers ends their wait after `ddp_timeout`,
+    half an hour, which is meant for steps; to embed a large training set takes longer.
+
+    Args:
+        args: they know the processes.
+    """
+    if args.world_size == 1:
+        yield
+        return
+    group = distributed.new_group(backend="gloo", timeout=_LONGEST)
+    try:
+        if args.process_index > 0:
+            distributed.barrier(group)
+        try:
+            yield
+        finally:  # where it fails, it fails in the others as well
+            if args.process_index == 0:
+                distributed.barrier(group)
+        distributed.barrier(group)
+    finally:
+        distributed.destroy_process_group(group)
 
 
 def _in_a_line(err: Exception) -> str:

@@ -24,7 +24,7 @@ from ..labels.vocabulary import Vocabulary
 from ..loading import load_model
 from ..modeling_xlgen import XLGenForConditionalGeneration
 from ..processing_xlgen import XLGenProcessor
-from .arguments import XLGenTrainingArguments
+from .arguments import XLGenTrainingArguments, first_process_first
 from .build import prepare_model, retriever_cache
 from .checkpoints import newest_checkpoint, remove_checkpoints
 from .lazy_rows import LazyRows
@@ -100,7 +100,7 @@ def _train(
     train_rows = train_rows.select(rows_that_teach(train_rows))
     if settings.drop_labels:
         train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
-    with args.main_process_first(local=False, desc="preparation of the model"):  # the others read its caches
+    with first_process_first(args):  # the others read its caches
         model, processor = _prepared(settings, args, train_rows, validation_rows)
     logger.info(
         "%s: %d parameters, %d training rows, %r, %s.",
