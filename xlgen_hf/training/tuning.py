@@ -27,6 +27,7 @@ from ..ranking.fitting import (
 from ..ranking.score_model import ScoreModel
 from ..ranking.scored_labels import ScoredLabels
 from ..ranking.sources import SavedSource, TextBatch
+from ..ranking.thresholds import often_without_labels
 
 __all__ = ["fuse_sources", "tune_model"]
 
@@ -39,6 +40,8 @@ _Key = TypeVar("_Key")
 
 Batches = Sequence[Sequence[EncodedText]]
 Score = Callable[[list[list[int]]], float]
+_Bounded = dict[int, list[DecodedSet]]
+"""Minimum number of labels -> the sets of all texts."""
 
 
 def tune_model(
@@ -68,7 +71,8 @@ def tune_model(
         references: label ids of all texts, in the order of the batches.
         score: micro F1 of label sets in that order.
         num_beams: beams that compete with greedy search; 1 leaves them out.
-        choices: minimum numbers of labels to choose from.
+        choices: minimum numbers of labels to choose from, at least 1; beside them 0, where texts are often without
+            labels, see `often_without_labels`.
         predict_with: what the model predicts with, `generator` or `candidate_head`; the better of those that it has
             learned if None.
 
@@ -85,6 +89,8 @@ def tune_model(
         config.validate_xlgen()
     if config.predicts_with == "candidate_head" and (predict_with or not has_both):
         return weighed_model(_ranked(model, processor, batches), references, counts, _HEAD)
+    if often_without_labels([*map(len, references)]):
+        choices = (0, *choices)
     tuned, micro = _tune_generator(model, processor, batches, references, score, num_beams, choices)
     if predict_with or not has_both:
         return tuned
@@ -110,7 +116,7 @@ def _tune_generator(
     greedy, scores = _best_guided(generator, batches, choices, score)
     config.min_labels = max(scores, key=lambda n: scores[n])
     logger.info("min_labels=%d has the best micro F1 on the evaluation rows: %s", config.min_labels, _rounded(scores))
-    found = {(1, "best"): [one.with_bounds(config.min_labels) for one in greedy]}
+    found = {(1, "best"): greedy[config.min_labels]}
     if num_beams > 1:
         found |= {(num_beams, pool): sets for pool, sets in _pooled(generator, batches, num_beams).items()}
     micro = {search: score([one.labels for one in sets]) for search, sets in found.items()}
@@ -170,17 +176,17 @@ def _without_report() -> Iterator[None]:
 
 def _best_guided(
     generator: Generator, batches: Batches, choices: Sequence[int], score: Score
-) -> tuple[list[DecodedSet], dict[int, float]]:
-    """Sets under a high lower bound, and the micro F1 of each minimum number of labels, guided in the best way.
+) -> tuple[_Bounded, dict[int, float]]:
+    """The greedy sets of each minimum number of labels, and their micro F1, guided in the best way.
 
     The clusters that a model predicts are fewer, or more, than those that help its labels most, and its head may know
     better than its decoder what to copy. The config keeps what was chosen.
     """
     config = generator.model.config
 
-    def searched() -> tuple[list[DecodedSet], dict[int, float]]:
+    def searched() -> tuple[_Bounded, dict[int, float]]:
         greedy = _greedy(generator, batches, choices)
-        return greedy, {n: score([one.with_bounds(n).labels for one in greedy]) for n in choices}
+        return greedy, {n: score([one.labels for one in sets]) for n, sets in greedy.items()}
 
     best = searched()
     for name, values in _guidance(config):
@@ -211,10 +217,19 @@ def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
     return (generator.encode(texts) for texts in batches)
 
 
-def _greedy(generator: Generator, batches: Batches, choices: Sequence[int]) -> list[DecodedSet]:
-    """Sets under a high lower bound; those of lower ones are prefixes of them."""
+def _greedy(generator: Generator, batches: Batches, choices: Sequence[int]) -> _Bounded:
+    """Sets under a high lower bound; those of lower ones are prefixes of them, but for texts that get no label."""
     highest = min(max(*choices, _CANDIDATES), generator.model.config.max_labels)
-    searching = generator.searching(DecodingOptions(num_beams=1, min_labels=highest))
+    sets = _decoded(generator, batches, DecodingOptions(num_beams=1, min_labels=highest))
+    found = {n: [one.with_bounds(n) for one in sets] for n in choices if n}
+    if 0 in choices:
+        first = _decoded(generator, batches, DecodingOptions(num_beams=1, min_labels=0, max_labels=1))
+        found[0] = [some if one.labels else one for one, some in zip(first, found[min(found)], strict=True)]
+    return found
+
+
+def _decoded(generator: Generator, batches: Batches, options: DecodingOptions) -> list[DecodedSet]:
+    searching = generator.searching(options)
     return [one for encoded in _encoded(searching, batches) for one in searching.decode(encoded)]
 
 
