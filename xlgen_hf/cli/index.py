@@ -202,7 +202,9 @@ def _help(
     assert shared is not None
     if not shared.processes.told():
         return
-    train = splits["train"].select(rows_that_teach(splits["train"]))
+    train = splits["train"]
+    assert train is not None
+    train = train.select(rows_that_teach(train))
     space = LabelSpace.from_label_lists(each_value(train, "labels"), vocabulary_labels(vocabulary))
     concepts = vocabulary if isinstance(vocabulary, Vocabulary) else None
     further = _Data(space, train, None, shared.folder, concepts, None).further_names(settings)
