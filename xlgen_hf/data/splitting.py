@@ -104,7 +104,7 @@ def _unit_features(rows: Dataset, units: np.ndarray, rarest_fraction: float) -> 
     """What is to be spread, as counts of each unit, shape `(U, F)`: rows, frequent labels, and pools of rare labels.
 
     A label of which the smallest split would get less than one row cannot be spread by itself; all labels that occur
-    as often are one feature.
+    as often are one feature. That a row has no label is spread as a label is.
     """
     codes: dict[str, int] = {}
     indices, lengths = [np.empty(0, dtype=np.int64)], []
@@ -114,12 +114,14 @@ def _unit_features(rows: Dataset, units: np.ndarray, rarest_fraction: float) -> 
         if len(known):
             indices.append(known[coded.indices.to_numpy(zero_copy_only=False)])
         lengths.append(labels.value_lengths().to_numpy(zero_copy_only=False))
-    entries = np.concatenate(indices)
-    counts = np.bincount(entries, minlength=len(codes))
+    numbers = np.concatenate(lengths)
+    without = np.flatnonzero(numbers == 0)
+    entries = np.concatenate([*indices, np.full(len(without), len(codes))])
+    counts = np.bincount(entries, minlength=len(codes) + 1)
     pooled = counts * rarest_fraction < 1
     keys = np.where(pooled, counts, int(counts.max(initial=0)) + 1 + np.arange(len(counts)))
     features = np.unique(keys, return_inverse=True)[1] + 1  # 0 is the number of rows
-    owners = np.concatenate([units, np.repeat(units, np.concatenate(lengths))])
+    owners = np.concatenate([units, np.repeat(units, numbers), units[without]])
     columns = np.concatenate([np.zeros(len(units), dtype=np.int64), features[entries]])
     shape = (int(units.max()) + 1, int(features.max(initial=0)) + 1)
     matrix = csr_matrix((np.ones(len(columns)), (owners, columns)), shape=shape)
