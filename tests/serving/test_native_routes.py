@@ -91,7 +91,7 @@ WRONG = [
     ({"text": "a", "top_k": 2, "threshold": 0.5}, 422, "top_k and threshold exclude each other"),
     ({"text": "a", "threshold": 2}, 422, "threshold 2.0: give a number from 0 to 1, or auto"),
     ({"text": "a", "threshold": "auto"}, 422, "threshold auto: the model has no threshold for 'micro'"),
-    ({"text": "a", "allow": ["zebra"]}, 422, "'zebra' is none of the 10 labels"),
+    ({"text": "a", "allow": ["zebra"]}, 422, "allow: 'zebra' is none of the 10 labels"),
     ({"text": "a", "deny": ["\udc00"]}, 422, "deny.0: Value error, half of a surrogate pair"),
     ({"text": "a", "output_language": "en"}, 422, "output_language en: the model has no vocabulary"),
     ({"text": "a", "model": "other"}, 404, "There is no model 'other'; choose one of tiny"),

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, LabelSpaceError
 from ..ranking.decisions import DecisionRule
 from ..ranking.thresholds import tuned_threshold
 from .predictor import Predictor
@@ -104,14 +104,17 @@ def chosen_labels(
     space, vocabulary = predictor.label_space, predictor.vocabulary
     chosen = np.ones(len(space), dtype=bool)
 
-    def ids_of(names: Iterable[str]) -> list[int]:
-        return space.encode(names if vocabulary is None else vocabulary.labels_of(names, space, unclear=False))
+    def ids_of(option: str, names: Iterable[str]) -> list[int]:
+        try:
+            return space.encode(names if vocabulary is None else vocabulary.labels_of(names, space, unclear=False))
+        except LabelSpaceError as err:
+            raise LabelSpaceError(f"{spelling(option)}: {err}") from err
 
     if allow is not None:
         chosen[:] = False
-        chosen[ids_of(allow)] = True
+        chosen[ids_of("allow", allow)] = True
     if deny is not None:
-        chosen[ids_of(deny)] = False
+        chosen[ids_of("deny", deny)] = False
     if cluster:
         chosen &= np.isin(np.arange(len(space)), predictor.labels_of_clusters(list(cluster)))
     if branch:
