@@ -28,7 +28,7 @@ def _sets(texts, beams, width=4):
             labels[text, beam, : len(found)] = list(found)
             log_probs[text, beam, : len(found)] = np.log(list(found.values()))
     exists = np.isfinite(score)
-    return LabelSets(labels, log_probs, np.zeros(labels.shape, dtype=bool), score, exists)
+    return LabelSets(labels, log_probs, np.zeros(labels.shape, dtype=bool), score, exists, ~exists)
 
 
 def _decoded(texts, beams, pool="best"):
@@ -131,6 +131,13 @@ def test_a_set_under_other_bounds_is_a_prefix(would_end, bounds, size):
     one = _greedy(would_end).with_bounds(*bounds)
     assert one.labels == list(range(size)) and len(one.log_probs) == len(one.would_end) == size
     assert set(one.candidates) == set(range(len(would_end)))  # what was found stays a candidate
+
+
+@pytest.mark.parametrize(("least", "size"), [(0, 0), (1, 2), (2, 2)])
+def test_a_set_that_would_have_been_empty(least, size):
+    """The fault: what was searched with a lower bound of 1 could not become empty."""
+    one = replace(_greedy([False, True, True]), would_be_empty=True).with_bounds(least)
+    assert one.labels == list(range(size)) and one.complete and one.would_be_empty and len(one.candidates) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from tiny import ROWS
 
+from xlgen_hf.decoding.decoded_sets import DecodingOptions
 from xlgen_hf.training.arguments import XLGenTrainingArguments
 from xlgen_hf.training.trainer import XLGenTrainer
 
@@ -24,5 +25,7 @@ def test_a_generator_learns_which_texts_have_no_label(make_model, tmp_path, vari
     trainer = XLGenTrainer(model, args, processing_class=processor, train_dataset=rows, eval_dataset=rows)
     trainer.train()
     assert trainer.tune_decisions() == 0
-    predictions = model.predict([row["text"] for row in rows], trainer.processing_class)
-    assert [set(one.labels) for one in predictions] == [set(row["labels"]) for row in rows]
+    for least in (0, 3):  # labels that are scored beside the set change nothing in it
+        decoding = DecodingOptions(min_candidates=least)
+        predictions = model.predict([row["text"] for row in rows], trainer.processing_class, decoding=decoding)
+        assert [set(one.labels) for one in predictions] == [set(row["labels"]) for row in rows]

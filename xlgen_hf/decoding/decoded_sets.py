@@ -131,6 +131,7 @@ class DecodedSet:
         clusters: ids of the clusters that guided the generation, most probable first.
         complete: whether the sequence came to its end; if not, it was truncated at the maximum length.
         candidates: label id -> probability, for these labels and those of the text's other beams or samples.
+        would_be_empty: the same as `would_end` before the first label.
     """
 
     labels: list[int]
@@ -139,6 +140,7 @@ class DecodedSet:
     clusters: list[int]
     complete: bool
     candidates: dict[int, float] = field(default_factory=dict)
+    would_be_empty: bool = False
 
     def with_bounds(self, min_labels: int, max_labels: int | None = None) -> DecodedSet:
         """The set that greedy search finds with other, lower bounds on the number of labels.
@@ -150,7 +152,8 @@ class DecodedSet:
             max_labels: maximum number of labels; that of the search if None.
         """
         last = len(self.labels) + 1 if max_labels is None else max_labels
-        ends = (n for n, end in enumerate(self.would_end, start=1) if (end and n >= min_labels) or n == last)
+        would_end = enumerate([self.would_be_empty, *self.would_end])
+        ends = (n for n, end in would_end if (end and n >= min_labels) or n == last)
         size = next(ends, None)
         return DecodedSet(
             self.labels[:size],
@@ -159,6 +162,7 @@ class DecodedSet:
             self.clusters,
             self.complete or size is not None,
             self.candidates,
+            self.would_be_empty,
         )
 
     def without(self, given: Collection[int]) -> DecodedSet:
@@ -200,10 +204,11 @@ def to_decoded(
 
 def _best_sets(sets: LabelSets, clusters: list[list[int]], candidates: list[dict[int, float]]) -> list[DecodedSet]:
     sizes = (sets.labels[:, 0] >= 0).sum(1).tolist()
-    first = (part[:, 0].tolist() for part in (sets.labels, sets.log_probs, sets.would_end, sets.complete))
+    parts = (sets.labels, sets.log_probs, sets.would_end, sets.complete, sets.would_be_empty)
+    first = (part[:, 0].tolist() for part in parts)
     return [
-        DecodedSet(labels[:size], log_probs[:size], ends[:size], some, complete, found)
-        for size, labels, log_probs, ends, complete, some, found in zip(
+        DecodedSet(labels[:size], log_probs[:size], ends[:size], some, complete, found, empty)
+        for size, labels, log_probs, ends, complete, empty, some, found in zip(
             sizes, *first, clusters, candidates, strict=True
         )
     ]

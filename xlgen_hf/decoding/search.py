@@ -119,6 +119,7 @@ class LabelSets:
             lower bound on the number of labels went against what the model prefers.
         score: log-probability of each set's sequence, `(B, K)`; minus infinity where there is no further set.
         complete: whether a set came to its end, `(B, K)`; if not, it was cut at the greatest length.
+        would_be_empty: the same as `would_end` before the first label, `(B, K)`.
         min_labels: minimum number of labels of a set.
     """
 
@@ -127,6 +128,7 @@ class LabelSets:
     would_end: np.ndarray
     score: np.ndarray
     complete: np.ndarray
+    would_be_empty: np.ndarray
     min_labels: int = field(default=0, kw_only=True)
 
     @property
@@ -145,13 +147,14 @@ class _Rows:
     spelled: torch.Tensor  # log-probability of the label that is being spelled, (N,)
     score: torch.Tensor  # of the whole sequence, (N,)
     complete: torch.Tensor  # (N,)
+    would_be_empty: torch.Tensor  # (N,)
 
     @classmethod
     def start(cls, constraint: LabelSetConstraint, rows: int, begin: SetsBegin, copies: int = 1) -> _Rows:
         state = constraint.start(rows, _repeated(begin.closed, copies), _repeated(begin.given, copies))
         zeros = torch.zeros(rows, device=state.node.device)
         log_probs = torch.zeros(rows, constraint.max_labels, device=state.node.device)
-        return cls(state, log_probs, log_probs.bool(), zeros, zeros.clone(), zeros.bool())
+        return cls(state, log_probs, log_probs.bool(), zeros, zeros.clone(), zeros.bool(), zeros.bool())
 
     def select(self, rows: torch.Tensor) -> _Rows:
         return _Rows(*(_select(getattr(self, field.name), rows) for field in fields(self)))
@@ -171,12 +174,15 @@ class _Rows:
             self.spelled,
             self.score,
             self.complete,
+            self.would_be_empty,
         ]
 
     def record_end_preference(self, prefers_end: torch.Tensor) -> None:
         """Record, for rows between labels, whether the model prefers to end."""
-        rows = ((self.state.node == 0) & (self.state.count > 0)).nonzero().flatten()
+        between = self.state.node == 0
+        rows = (between & (self.state.count > 0)).nonzero().flatten()
         self.would_end[rows, self.state.count[rows] - 1] = prefers_end[rows]
+        self.would_be_empty |= between & (self.state.count == 0) & prefers_end
 
     def advance(self, constraint: LabelSetConstraint, node: torch.Tensor, log_prob: torch.Tensor) -> None:
         """Move to the children that were chosen."""
@@ -194,7 +200,7 @@ def _select(part: _Part, rows: torch.Tensor) -> _Part:
 def _to_sets(rows: _Rows, constraint: LabelSetConstraint, texts: int) -> LabelSets:
     """Rows `(B * K)` -> sets, the most probable first."""
     labels = constraint.labels(rows.state.used[:, : constraint.max_labels])
-    parts = (labels, rows.log_probs, rows.would_end, rows.score, rows.complete)
+    parts = (labels, rows.log_probs, rows.would_end, rows.score, rows.complete, rows.would_be_empty)
     arrays = [part if isinstance(part, np.ndarray) else part.cpu().numpy() for part in parts]
     arrays = [part.reshape(texts, -1, *part.shape[1:]) for part in arrays]
     order = np.argsort(-arrays[3], axis=1, kind="stable")

@@ -218,19 +218,11 @@ def _encoded(generator: Generator, batches: Batches) -> Iterable[Encoded]:
 
 
 def _greedy(generator: Generator, batches: Batches, choices: Sequence[int]) -> _Bounded:
-    """Sets under a high lower bound; those of lower ones are prefixes of them, but for texts that get no label."""
+    """Sets under a high lower bound; those of lower ones are prefixes of them."""
     highest = min(max(*choices, _CANDIDATES), generator.model.config.max_labels)
-    sets = _decoded(generator, batches, DecodingOptions(num_beams=1, min_labels=highest))
-    found = {n: [one.with_bounds(n) for one in sets] for n in choices if n}
-    if 0 in choices:
-        first = _decoded(generator, batches, DecodingOptions(num_beams=1, min_labels=0, max_labels=1))
-        found[0] = [some if one.labels else one for one, some in zip(first, found[min(found)], strict=True)]
-    return found
-
-
-def _decoded(generator: Generator, batches: Batches, options: DecodingOptions) -> list[DecodedSet]:
-    searching = generator.searching(options)
-    return [one for encoded in _encoded(searching, batches) for one in searching.decode(encoded)]
+    searching = generator.searching(DecodingOptions(num_beams=1, min_labels=highest))
+    sets = [one for encoded in _encoded(searching, batches) for one in searching.decode(encoded)]
+    return {n: [one.with_bounds(n) for one in sets] for n in choices}
 
 
 def _pooled(generator: Generator, batches: Batches, num_beams: int) -> dict[str, list[DecodedSet]]:
