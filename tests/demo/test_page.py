@@ -104,9 +104,11 @@ def test_accepted_labels_are_saved_and_xlgen_update_takes_them(open_page, index,
         "Not a label of every model yet: <bdi>new label</bdi> (&#96;xlgen update --unknown-labels add&#96;)" in saved
     )
     save(client, page, 'zwei\nZeilen 面包 "x"', [], json.dumps({"art": "accept"}))
+    assert "Saved: no label is right." in save(client, page, "zwei", [], json.dumps({"art": "reject"}))
     assert rows_of(corrections) == [
         {"text": "modern church organ", "labels": ["organ", "church music", "new label"]},
         {"text": 'zwei\nZeilen 面包 "x"', "labels": ["art"]},
+        {"text": "zwei", "labels": []},
     ]
     command = ["update", "--model", str(index), "--add-rows", str(corrections.path), "--unknown-labels", "add"]
     assert main(command) == 0
@@ -137,9 +139,8 @@ def test_a_text_is_saved_however_long_ago_the_answer_was(open_page, index, corre
     ("given", "message"),
     [
         (("", ["a"], "{}"), "press “Predict” first"),
-        ((TEXT, [], "{}"), "No label was accepted or added"),
-        ((TEXT, None, '{"organ": "reject"}'), "No label was accepted or added"),
-        ((TEXT, ["  "], '{"": "accept", " ": "accept"}'), "No label was accepted or added"),
+        ((TEXT, [], "{}"), "No label was accepted, rejected or added"),
+        ((TEXT, ["  "], '{"": "accept", " ": "accept"}'), "No label was accepted, rejected or added"),
         ((TEXT, ["a"], "[]"), "load the page again"),
         ((TEXT, ["a"], '{"organ": {"$where": 1}}'), "load the page again"),
         ((TEXT, ["a"], '{"organ": "maybe"}'), "load the page again"),

@@ -38,7 +38,8 @@ def update(
     add_rows: Annotated[
         str | None,
         typer.Option(
-            help="Rows with labels that join the index. A text that it has already gets the labels of its row.",
+            help="Rows that join the index. A text that it has already gets the labels of its row; rows without labels"
+            " join an index that has such rows already.",
             rich_help_panel="Documents",
         ),
     ] = None,

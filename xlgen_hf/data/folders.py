@@ -206,15 +206,16 @@ def _raw_text_splits(folder: Path, options: RowOptions, require_labels: bool) ->
         texts = _first_file(folder, [name.format(alias) for name in _RAW_TEXTS])
         labels = folder / f"{alias}_labels.txt"
         if texts is not None and (labels.is_file() or not require_labels):
-            names = partial(_spoken_labels, labels, options.label_separator) if labels.is_file() else None
+            names = partial(_spoken_labels, labels, options) if labels.is_file() else None
             source = labels if labels.is_file() else texts
             found.append((split, source, partial(_paired, texts, names, labels, options)))
     return _one_each(found, folder)
 
 
-def _spoken_labels(labels: Path, separator: str | None) -> Iterator[list[str]]:
+def _spoken_labels(labels: Path, options: RowOptions) -> Iterator[list[str]]:
     """The labels of each line; white space is between them, or the separator that the user gave."""
-    for _, line in iter_lines(labels, guess=True):
+    separator = options.label_separator
+    for _, line in iter_lines(labels, options.encoding, guess=True):
         tokens = line.split() if separator is None else line.split(separator) if separator else [line]
         yield [_spoken(token) for part in tokens if (token := part.strip())]
 

@@ -100,8 +100,8 @@ def load_rows(
 
     Returns:
         A data set with the columns `text` (string) and `labels` (list of strings, each once, in the given order), and
-        those that the options keep. Rows without labels stay in it (evaluation counts them, training leaves them out)
-        and are reported in the log, as are labels that a row repeats. More than 512 MiB of rows are kept in a
+        those that the options keep. Rows without labels stay in it (of training, see [`rows_that_teach`]) and are
+        reported in the log, as are labels that a row repeats. More than 512 MiB of rows are kept in a
         temporary file instead of memory.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What is made of rows before a training: those with labels, label-side rows, and incomplete label lists."""
+"""What is made of rows before a training: those that teach, label-side rows, and incomplete label lists."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ __all__ = [
     "LABEL_SIDE",
     "drop_labels",
     "label_side_rows",
-    "labelled_rows",
     "learns_from_none",
+    "numbers_of_labels",
     "remove_labels",
     "rows_that_teach",
 ]
@@ -142,21 +142,12 @@ def remove_labels(dataset: Dataset, names: Collection[str]) -> Dataset:
     return changed.with_format(None)
 
 
-def labelled_rows(dataset: Dataset) -> Dataset:
-    """The rows that have labels; the others teach nothing, are counted and reported."""
-    kept = np.flatnonzero(_numbers_of_labels(dataset))
-    if len(kept) < len(dataset):
-        left_out = len(dataset) - len(kept)
-        logger.warning("%d of %d training rows have no labels and are left out.", left_out, len(dataset))
-    return dataset.select(kept)
-
-
 def rows_that_teach(dataset: Dataset) -> np.ndarray:
     """Numbers of the rows to learn from: those with labels and, if [`learns_from_none`], the others.
 
     The log tells how many the others are, and whether they are left out.
     """
-    labelled = np.flatnonzero(_numbers_of_labels(dataset))
+    labelled = np.flatnonzero(numbers_of_labels(dataset))
     without = len(dataset) - len(labelled)
     if without and learns_from_none(dataset):
         logger.info("%d of %d training rows have no labels; they show what has none.", without, len(dataset))
@@ -172,13 +163,13 @@ def learns_from_none(dataset: Dataset) -> bool:
     Args:
         dataset: training rows; label-side rows do not count.
     """
-    numbers = _numbers_of_labels(dataset)
+    numbers = numbers_of_labels(dataset)
     if LABEL_SIDE in dataset.column_names:
-        numbers = numbers[~np.asarray(dataset[LABEL_SIDE], dtype=bool)]
+        numbers = numbers[~np.asarray(dataset[LABEL_SIDE][:], dtype=bool)]
     return bool(numbers.any()) and often_without_labels(numbers)
 
 
-def _numbers_of_labels(dataset: Dataset) -> np.ndarray:
+def numbers_of_labels(dataset: Dataset) -> np.ndarray:
     """How many labels each row has, `(N,)`."""
     parts = [part.value_lengths().to_numpy(zero_copy_only=False) for (part,) in column_batches(dataset, "labels")]
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)

@@ -33,15 +33,16 @@ def correction(text: str, missing: Iterable[str], decisions: str) -> CorrectedRo
         decisions: JSON of `accept` or `reject` by label, as a browser sends it, so it may be anything.
 
     Raises:
-        DataError: if there is no text, no label, or something else was sent.
+        DataError: if there is no text, no decision, or something else was sent.
     """
     if not text:
         raise DataError("There is nothing to save yet; press “Predict” first.")
-    accepted = [label for label, decision in _decided(decisions).items() if decision == "accept"]
+    decided = _decided(decisions)
+    accepted = [label for label, decision in decided.items() if decision == "accept"]
     labels = list(dict.fromkeys(label.strip() for label in (*accepted, *missing) if label.strip()))
-    if not labels:
-        raise DataError("No label was accepted or added, and a row without labels teaches nothing.")
-    if len(labels) > _MOST_LABELS or max(map(len, labels)) > _LONGEST:
+    if not labels and "reject" not in decided.values():
+        raise DataError("No label was accepted, rejected or added, so there is nothing to save.")
+    if len(labels) > _MOST_LABELS or max(map(len, labels), default=0) > _LONGEST:
         raise DataError(f"At most {_MOST_LABELS} labels of {_LONGEST} characters can be saved.")
     return {"text": text, "labels": labels}
 
@@ -62,4 +63,5 @@ def saved_message(row: CorrectedRow, service: Service) -> str:
     new = [label for label in row["labels"] if not all(label in space for space in spaces)]
     option = escape("(`xlgen update --unknown-labels add`)")
     told = f" Not a label of every model yet: {'; '.join(map(isolated, new))} {option}." if new else ""
-    return f"Saved: {'; '.join(map(isolated, row['labels']))}.{told}"
+    labels = "; ".join(map(isolated, row["labels"])) or "no label is right"
+    return f"Saved: {labels}.{told}"

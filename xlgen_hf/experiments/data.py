@@ -13,7 +13,7 @@ from datasets import Dataset, load_from_disk
 
 from ..data.options import RowOptions
 from ..data.rows import load_label_names, load_rows
-from ..data.transforms import drop_labels, labelled_rows, rows_that_teach
+from ..data.transforms import drop_labels, rows_that_teach
 from ..errors import ConfigurationError, ModelFolderError
 from ..files.atomic import discard, save_errors, unfinished_folder
 from ..files.json_lines import digest
@@ -82,7 +82,7 @@ class ExperimentData:
     """Rows and vocabulary of an experiment.
 
     Attributes:
-        train: training rows, all with labels.
+        train: training rows, see [`rows_that_teach`].
         validation: rows that settings, calibration and decisions are chosen on.
         test: rows that are scored.
         vocabulary: names beyond those of the training rows.
@@ -156,10 +156,8 @@ class ExperimentData:
         return LabelSpace.from_label_lists(self.train["labels"], self.vocabulary)
 
     def training_rows(self, setting: Setting, pu: PositiveUnlabelled) -> Dataset:
-        """The training rows of a setting; where labels are dropped, rows that have none are left out."""
-        if setting == "full":
-            return self.train
-        return labelled_rows(drop_labels(self.train, pu.rate, pu.seed))
+        """The training rows of a setting; a row that has labels keeps one at least."""
+        return self.train if setting == "full" else drop_labels(self.train, pu.rate, pu.seed)
 
 
 def _refuse_others(folder: Path) -> None:

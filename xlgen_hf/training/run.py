@@ -12,7 +12,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import generate_random_fingerprint
 from transformers import PreTrainedModel, set_seed
 
-from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, labelled_rows, rows_that_teach
+from ..data.transforms import LABEL_SIDE, drop_labels, label_side_rows, numbers_of_labels, rows_that_teach
 from ..errors import ConfigurationError
 from ..files.adapter_base import BASE_FOLDER, is_adapter
 from ..files.training_report import read_report
@@ -99,7 +99,7 @@ def _train(
     started = time.monotonic()
     train_rows = train_rows.select(rows_that_teach(train_rows))
     if settings.drop_labels:
-        train_rows = labelled_rows(drop_labels(train_rows, settings.drop_labels, args.seed))
+        train_rows = drop_labels(train_rows, settings.drop_labels, args.seed)
     with first_process_first(args):  # the others read its caches
         model, processor = _prepared(settings, args, train_rows, validation_rows)
     logger.info(
@@ -268,7 +268,7 @@ def _label_row_rate(settings: TrainingSettings) -> float:
 
 def with_label_rows(rows: Dataset, label_space: LabelSpace, settings: TrainingSettings, seed: int) -> Dataset:
     """Training rows and, marked, the label-side rows that the settings ask for, see [`label_side_rows`]."""
-    number = round(_label_row_rate(settings) * len(rows))
+    number = round(_label_row_rate(settings) * np.count_nonzero(numbers_of_labels(rows)))
     if number == 0:
         return rows
     further = []

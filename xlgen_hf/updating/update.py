@@ -28,7 +28,6 @@ from ..labels.changes import LabelChange, LabelEdits
 from ..labels.space import LabelSpace
 from ..labels.vocabulary import Vocabulary
 from ..labels.vocabulary_edits import edit_vocabulary
-from ..ranking.thresholds import often_without_labels
 from ..retrieval.index_updates import add_texts
 from ..training.run_record import digest_of_rows
 from .held import HeldParts, load_parts
@@ -65,7 +64,7 @@ def update_model(
         folder: the folder of a model, an adapter, an index or label trees.
         edits: what to do to labels. Where there is a vocabulary, a label may be named by any name or the id of its
             concept.
-        rows: documents with labels, as `load_rows` takes them.
+        rows: documents with labels, as `load_rows` takes them; those without join an index that has such ones already.
         options: how the rows are read; they may name the concepts of the model's vocabulary in any way.
         unknown_labels: what becomes of labels of the rows that are not labels of the model: `error`, `add` makes them
             new ones, `leave-out` counts them.
@@ -222,7 +221,7 @@ def _apply(
     rows = None
     if found is not None and retriever is not None:
         numbered = retriever.named_documents.last_number
-        learns_none = often_without_labels(retriever.labels.getnnz(axis=1))
+        learns_none = bool((retriever.labels.getnnz(axis=1) == 0).any())
         rows = _joining_rows(found, options, vocabulary, change.after, unknown_labels, numbered, learns_none)
     if rows is not None and rows.new:
         edits = replace(edits, added=[*edits.added, *rows.new])
@@ -248,7 +247,7 @@ def _joining_rows(
     numbered: int,
     learns_none: bool,
 ) -> _Rows:
-    """The rows that the index takes; those that list no label only if it has many such rows."""
+    """The rows that the index takes; those that list no label only if it has learned from such rows."""
     texts: list[str] = found["text"][:]
     labels: list[list[str]] = found["labels"][:]
     without = {row for row, names in enumerate(labels) if learns_none and not names}
