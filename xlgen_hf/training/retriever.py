@@ -129,17 +129,17 @@ class _LabelMatcher(nn.Module):
         return functional.normalize(torch.cat(pooled), dim=-1)[order]
 
 
-class _Rows(Dataset):
-    """Numbers of the texts that have labels."""
+class _Numbers(Dataset):
+    """Numbers of the texts to learn from."""
 
-    def __init__(self, label_ids: Sequence[Sequence[int]]) -> None:
-        self.rows = [row for row, labels in enumerate(label_ids) if labels]
+    def __init__(self, count: int) -> None:
+        self.count = count
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.count
 
     def __getitem__(self, position: int) -> int:
-        return self.rows[position]
+        return position
 
 
 @dataclass
@@ -256,10 +256,12 @@ def train_encoder(
             return compare(*known, _computing_in(dtype, encoder), recipe, cache)
 
         best = BestEncoder(matcher, folder, digest([json.dumps(record, sort_keys=True)]), measured)
+    taught = [row for row, labels in enumerate(label_ids) if labels]
+    texts, label_ids = [texts[row] for row in taught], [label_ids[row] for row in taught]
     trainer = _EncoderTrainer(
         matcher,
         _arguments(folder, settings, seed, dtype, model.device),
-        train_dataset=_Rows(label_ids),
+        train_dataset=_Numbers(len(taught)),
         data_collator=_collator(encoder, label_space, texts, label_ids, folder, recipe, settings, dtype, seed),
         callbacks=None if best is None else [best],
     )

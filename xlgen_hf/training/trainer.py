@@ -122,9 +122,9 @@ class XLGenTrainer(SearchingTrainer, EvaluatingTrainer):
         args: the arguments.
         processing_class: the model's processor.
         train_dataset: rows in memory in any form that `load_rows` reads (data sets of `datasets` or torch, lists of
-            dictionaries, data frames, ...), or a stream of rows (an `IterableDataset` of `datasets` or torch). Rows
-            without labels are left out and counted, unless [`learns_from_none`]. Rows from [`encode_dataset`] are taken
-            as they are.
+            dictionaries, data frames, ...), or a stream of rows (an `IterableDataset` of `datasets` or torch). Few
+            rows without labels are left out and counted, see [`learns_from_none`]. Rows from [`encode_dataset`] are
+            taken as they are.
         eval_dataset: rows of the same kinds but streams, or a dictionary of such; labels outside the label space are
             reported and count as missed.
         row_options: the columns of these rows, and how they are read; by default `text` and `labels`.
