@@ -18,18 +18,24 @@ from xlgen_hf.training.resuming import ResumableTrainer
 from xlgen_hf.training.retriever import ContrastiveSettings, fit_retriever, remove_encoder_checkpoints
 
 THINGS = ("organ", "piano", "violin", "harp", "drum", "flute", "horn", "viola", "cello", "guitar")
-LABELS = [f"{kind} {thing}" for kind in ("old", "new", "small") for thing in THINGS]
+KINDS = ("old", "new", "small")
+LABELS = [f"{kind} {thing}" for kind in KINDS for thing in THINGS]
 
 
-@pytest.fixture
-def many_labels():
-    """More labels than candidates are looked at, and rows whose texts are like the names."""
+def _known(labels):
+    """A label space, and rows whose texts are like the names."""
     from datasets import Dataset
 
     from xlgen_hf.labels.space import LabelSpace
 
-    rows = [{"text": f"a book about the {name} and its players", "labels": [name]} for name in LABELS]
+    rows = [{"text": f"a book about the {name} and its players", "labels": [name]} for name in labels]
     return LabelSpace.from_label_lists([row["labels"] for row in rows]), Dataset.from_list(rows)
+
+
+@pytest.fixture
+def many_labels():
+    """More labels than candidates are looked at."""
+    return _known(LABELS)
 
 
 def _fit(known, checkpoint, folder, **settings):
@@ -58,7 +64,7 @@ def test_a_training_that_spoils_the_encoder_leaves_it_as_it_was(many_labels, che
 
 def test_the_best_epoch_is_kept_and_its_embeddings_serve_the_index(many_labels, checkpoints, tmp_path, caplog):
     caplog.set_level(logging.INFO)
-    found = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=6, learning_rate=3e-3)
+    found = _fit(many_labels, checkpoints["bert"], tmp_path, epochs=6, learning_rate=1e-3)
     recall, kept = _measured(caplog)
     assert kept != "0"
     assert recall[kept] == max(recall.values()) > recall["0"]
@@ -66,9 +72,16 @@ def test_the_best_epoch_is_kept_and_its_embeddings_serve_the_index(many_labels, 
     remove_encoder_checkpoints(tmp_path)
     assert not (tmp_path / "encoder").exists()
     caplog.clear()
-    again = _fit(many_labels, checkpoints["bert"], tmp_path / "again", epochs=6, learning_rate=3e-3)
+    again = _fit(many_labels, checkpoints["bert"], tmp_path / "again", epochs=6, learning_rate=1e-3)
     assert _measured(caplog) == (recall, kept)
     assert all(torch.equal(one, other) for one, other in zip(found, again, strict=True))
+
+
+def test_few_labels_are_looked_for_among_fewer_candidates(checkpoints, tmp_path, caplog):
+    """The fault: all of 20 labels were among 20 candidates, so that no training was better than none."""
+    caplog.set_level(logging.INFO)
+    _fit(_known(LABELS[:20]), checkpoints["bert"], tmp_path, epochs=1, learning_rate=1e-3)
+    assert _measured(caplog)[0]["0"] < 1
 
 
 @pytest.mark.parametrize("family", ["bert", "t5"])

@@ -31,7 +31,8 @@ __all__ = ["BestEncoder", "CandidateRecall", "Comparison", "place_of_state", "re
 
 logger = logging.getLogger(__name__)
 
-_CANDIDATES = 20  # of a text, among which the labels that it has are looked for
+_CANDIDATES = 20  # of a text, at most, among which the labels that it has are looked for
+_SHARE = 5  # at most one of so many labels: of a few, 20 candidates would be all, and each state as good as another
 _TEXTS = 2_000  # validation texts that are looked at
 _DOCUMENTS = 50_000  # training texts that they are compared with
 _STATES_FILE = "states.json"
@@ -113,7 +114,7 @@ class Comparison:
         recipe: EmbeddingRecipe,
         cache: Path,
     ) -> CandidateRecall:
-        """Make an index of training rows, and look for the labels of the validation rows among its candidates.
+        """Make an index of training rows, and look for the labels of the validation rows among its first candidates.
 
         At most 50,000 training and 2,000 validation texts are taken, the same ones each time.
 
@@ -128,7 +129,7 @@ class Comparison:
             label_space, *documents, encoder,
             recipe=recipe, settings=self.retrieval, further=self.further, cache_dir=cache,
         )  # fmt: skip
-        found = index.rank(queries, _CANDIDATES)
+        found = index.rank(queries, max(1, min(_CANDIDATES, len(label_space) // _SHARE)))
         counts = np.asarray(label_space.counts)
         wanted = np.array([label for row in references for label in row], dtype=np.int64)
         right = found.labels[found.correct(references)]
@@ -147,7 +148,8 @@ def _drawn(
 class BestEncoder(TrainerCallback):
     """Keeps the best state of an encoder: as it was, or after one of the epochs.
 
-    A state is better than another if its index finds more of the validation rows' labels among 20 candidates; one
+    A state is better than another if its index finds more of the validation rows' labels among 20 candidates, or among
+    as many as a fifth of the labels if these are fewer; one
     that finds labels without training rows less often than the encoder as it was is none to keep. An epoch that is not
     better than all before ends the training. The same run, resumed, takes up what was measured.
 
