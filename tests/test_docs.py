@@ -36,7 +36,7 @@ ALL_TEXTS.append(ROOT / "hub_cards/README.md")
 # recipe.
 OTHER_MODULES = {"IPython", "ray"}
 # Options of other programs that the texts name.
-OTHER_OPTIONS = {"--module", "--cpu", "--multi_gpu", "--node_rank", "--nproc_per_node"}
+OTHER_OPTIONS = {"--module", "--cpu", "--multi_gpu", "--node_rank", "--nproc_per_node", "--shutdown-timeout"}
 GENERATED = {f"reference/commands/xlgen-{command.name}.md" for command in COMMANDS}
 
 
