@@ -5,6 +5,9 @@ python benchmarks/few_labels_rows.py tibkat TIBKAT_DIR OUTPUT_DIR
     train.jsonl.gz, validation.jsonl.gz and test.jsonl.gz.
 python benchmarks/few_labels_rows.py domains TIBKAT_DIR OUTPUT_DIR
     The first 250 characters of English titles and abstracts with the 4 most frequent domains; half have none of them.
+python benchmarks/few_labels_rows.py german-domains TIBKAT_DIR OUTPUT_DIR
+    The first 300 characters of German titles and abstracts with the 7 domains after the 4 most frequent ones; two
+    thirds have none of them.
 python benchmarks/few_labels_rows.py packages OUTPUT_DIR [LANGUAGE]
     Descriptions of Debian's packages with their tags (`implemented-in::python`, `use::editing`); needs Debian and a
     connection, since apt's lists hold no long descriptions. LANGUAGE is en, or that of a translation, such as de.
@@ -30,21 +33,22 @@ PACKAGES = {"test": 2_000, "validation": 800, "train": 10_000}
 UNPACK = {"xz": lzma.decompress, "bz2": bz2.decompress}
 
 
-def english(data: Path) -> dict[str, list[dict]]:
-    """The English records of each split."""
+def records(data: Path, language: str) -> dict[str, list[dict]]:
+    """The records of each split in a language."""
     read = {name: gzip.open(data / f"{name}.jsonl.gz", "rt", encoding="utf-8") for name in SIZES}
     rows = {name: [json.loads(line) for line in file] for name, file in read.items()}
-    return {name: [row for row in part if row["language"] == "en"] for name, part in rows.items()}
+    return {name: [row for row in part if row["language"] == language] for name, part in rows.items()}
 
 
-def most_frequent(rows: list[dict], column: str, number: int) -> set[str]:
-    """The labels that most rows have."""
-    return {label for label, _ in collections.Counter(one for row in rows for one in row[column]).most_common(number)}
+def most_frequent(rows: list[dict], column: str, number: int, first: int = 0) -> set[str]:
+    """The labels that most rows have, without the `first` ones of them."""
+    counts = collections.Counter(one for row in rows for one in row[column])
+    return {label for label, _ in counts.most_common(number)[first:]}
 
 
 def tibkat(data: Path) -> dict[str, list[dict]]:
     """Splits of records, with their labels among the 60 most frequent ones."""
-    splits = english(data)
+    splits = records(data, "en")
     wanted = most_frequent(splits["train"], "labels", 60)
     taken = {}
     for name, part in splits.items():
@@ -53,13 +57,15 @@ def tibkat(data: Path) -> dict[str, list[dict]]:
     return taken
 
 
-def domains(data: Path) -> dict[str, list[dict]]:
-    """Splits of records, with their domains among the 4 most frequent ones, or without any."""
-    splits = {name: part[: DOMAINS[name]] for name, part in english(data).items()}
-    wanted = most_frequent(splits["train"], "domains", 4)
+def domains(data: Path, language: str = "en", number: int = 4, first: int = 0, size: int = 250) -> dict[str, list]:
+    """Splits of the beginnings of records, with their domains among the most frequent ones, or without any."""
+    splits = {name: part[: DOMAINS[name]] for name, part in records(data, language).items()}
+    wanted = most_frequent(splits["train"], "domains", number, first)
     return {
-        name: [{"text": row["text"][:250], "labels": [one for one in row["domains"] if one in wanted]} for row in part]
-        for name, part in splits.items()
+        name: [
+            {"text": row["text"][:size], "labels": [one for one in row["domains"] if one in wanted]} for row in rows
+        ]
+        for name, rows in splits.items()
     }
 
 
@@ -113,7 +119,11 @@ def packages(language: str) -> dict[str, list[dict]]:
     return taken
 
 
-OF_TIBKAT = {"tibkat": tibkat, "domains": domains}
+OF_TIBKAT = {
+    "tibkat": tibkat,
+    "domains": domains,
+    "german-domains": lambda data: domains(data, "de", number=11, first=4, size=300),
+}
 
 
 def main() -> None:

@@ -67,6 +67,9 @@ def test_rows_whose_labels_are_all_too_long_are_left_out(make_model, caplog):
     processor.max_target_length = 2
     with pytest.raises(DataError, match="no row has a label that fits into a target of 2 tokens"):
         LazyRows(rows, processor)
+    for few in (ROWS, [WITHOUT_LABELS, *ROWS]):  # rows without labels are no reason to go on
+        with pytest.raises(DataError, match="no row has a label that fits into a target of 2 tokens"):
+            encode_dataset(few, processor, training=True)
 
 
 def test_unknown_labels_are_found_before_the_training(make_model, tmp_path):

@@ -127,7 +127,7 @@ def encode_dataset(
         desc=f"Tokenizing {what.lower()}",
     )
     encode.log()
-    if training and not len(encoded):
+    if training and not encode.labelled:
         encode.fail_without_rows()
     return encoded
 
@@ -153,6 +153,7 @@ class RowEncoder:
         learns_none: keep training rows without labels: they teach to end at once, and that no candidate is right.
         report: what truncation has lost so far.
         unknown: labels outside the label space so far, by the ids that stand for them.
+        labelled: rows with labels that were encoded so far.
     """
 
     processor: XLGenProcessor
@@ -162,6 +163,7 @@ class RowEncoder:
     learns_none: bool = False
     report: TruncationReport = field(default_factory=TruncationReport)
     unknown: dict[str, int] = field(default_factory=dict)
+    labelled: int = 0
 
     def __call__(self, rows: dict[str, list], numbers: list[int]) -> dict[str, list]:
         """Rows of `load_rows` and their numbers, from 0 -> the columns of encoded rows."""
@@ -177,6 +179,7 @@ class RowEncoder:
         # A row whose labels are all too long would teach to end at once.
         kept = [row for row, target in enumerate(targets) if not training or len(target) > 1 or not found[row][0]]
         report.rows_lost += len(targets) - len(kept)
+        self.labelled += sum(bool(found[row][0]) for row in kept)
         return {
             "text_ids": [texts[row].token_ids for row in kept],
             "candidate_ids": [texts[row].candidates.labels for row in kept],
