@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Few labels with many rows: benchmarks/few_labels.sh OUTPUT_DIR tibkat TIBKAT_DIR
 #                            benchmarks/few_labels.sh OUTPUT_DIR domains TIBKAT_DIR
+#                            benchmarks/few_labels.sh OUTPUT_DIR emotions GOEMOTIONS_DIR
 #                            benchmarks/few_labels.sh OUTPUT_DIR packages [LANGUAGE]
 # The rows are those of few_labels_rows.py. A linear SVM (one against the rest, scikit-learn, its threshold from validation rows) beside
 # label trees, an index of the frozen encoder, and the hybrid of both. Prints a line for each.

@@ -8,6 +8,9 @@ python benchmarks/few_labels_rows.py domains TIBKAT_DIR OUTPUT_DIR
 python benchmarks/few_labels_rows.py german-domains TIBKAT_DIR OUTPUT_DIR
     The first 300 characters of German titles and abstracts with the 7 domains after the 4 most frequent ones; two
     thirds have none of them.
+python benchmarks/few_labels_rows.py emotions GOEMOTIONS_DIR OUTPUT_DIR
+    GoEmotions as published: comments with 27 emotions and `neutral`. GOEMOTIONS_DIR holds train.tsv, dev.tsv, test.tsv
+    and emotions.txt, from goemotions/data of github.com/google-research/google-research.
 python benchmarks/few_labels_rows.py packages OUTPUT_DIR [LANGUAGE]
     Descriptions of Debian's packages with their tags (`implemented-in::python`, `use::editing`); needs Debian and a
     connection, since apt's lists hold no long descriptions. LANGUAGE is en, or that of a translation, such as de.
@@ -69,6 +72,17 @@ def domains(data: Path, language: str = "en", number: int = 4, first: int = 0, s
     }
 
 
+def emotions(data: Path) -> dict[str, list[dict]]:
+    """The published splits, whose labels are places in the list of emotions, counted from 0."""
+    names = (data / "emotions.txt").read_text(encoding="utf-8").split()
+    splits = {}
+    for name, file in {"train": "train", "validation": "dev", "test": "test"}.items():
+        lines = (data / f"{file}.tsv").read_text(encoding="utf-8").rstrip("\n").split("\n")
+        cells = [line.split("\t") for line in lines]
+        splits[name] = [{"text": text, "labels": [names[int(one)] for one in of.split(",")]} for text, of, _ in cells]
+    return splits
+
+
 def paragraphs(text: str) -> list[dict[str, str]]:
     """Paragraphs of a control file as fields by name; lines that go on a field are joined."""
     found = []
@@ -119,18 +133,19 @@ def packages(language: str) -> dict[str, list[dict]]:
     return taken
 
 
-OF_TIBKAT = {
+OF_FOLDER = {
     "tibkat": tibkat,
     "domains": domains,
     "german-domains": lambda data: domains(data, "de", number=11, first=4, size=300),
+    "emotions": emotions,
 }
 
 
 def main() -> None:
     """Make the rows of the command line."""
     source, *arguments = sys.argv[1:] or [""]
-    if source in OF_TIBKAT and len(arguments) == 2:
-        rows, output = OF_TIBKAT[source](Path(arguments[0])), Path(arguments[1])
+    if source in OF_FOLDER and len(arguments) == 2:
+        rows, output = OF_FOLDER[source](Path(arguments[0])), Path(arguments[1])
     elif source == "packages" and len(arguments) in (1, 2):
         rows, output = packages(*arguments[1:] or ["en"]), Path(arguments[0])
     else:

@@ -338,7 +338,7 @@ def test_one_hot_tables_with_something_else(tmp_path, monkeypatch):
     monkeypatch.setattr("xlgen_hf.data.blocks.BLOCK_ROWS", 1)
     with pytest.raises(DataError, match="row 2: The one-hot column 'a' holds 2; 0 or 1 is expected"):
         load_rows(rows, layout="one-hot")
-    with pytest.raises(DataError, match="No column holds only 0 and 1"):
+    with pytest.raises(DataError, match=r"No column holds only 0 and 1.*: 'a' holds 5\. Where numbers are votes"):
         load_rows([{"text": "x", "a": 5}], layout="one-hot")
 
 

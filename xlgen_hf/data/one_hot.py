@@ -14,12 +14,15 @@ from .values import shown, to_list
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["NotBinaryError", "binary_columns", "one_hot_labels"]
+__all__ = ["NotBinaryError", "binary_columns", "one_hot_labels", "other_values"]
 
 # Values that a cell may have. True is equal to 1 and 1.0, and None is an empty cell.
 _BITS = {0: False, 1: True, None: False, "": False} | {
     word: bit for bit, words in ((False, "0 0.0 false"), (True, "1 1.0 true")) for word in words.split()
 }
+
+
+_SHOWN = 3  # columns that an error names
 
 
 class NotBinaryError(ValueError):
@@ -46,6 +49,23 @@ def _is_binary(column: Column) -> bool:
     except NotBinaryError:
         return False
     return filled and len(bits) > 0
+
+
+def other_values(columns: Mapping[str, Column]) -> str:
+    """What keeps columns from being labels: a value of each that is neither 0 nor 1, as the end of a sentence."""
+    found = []
+    for name, column in columns.items():
+        try:
+            _bits(column)
+        except NotBinaryError as err:
+            found.append(f"{name!r} holds {err}")
+    if not found:
+        return ""
+    more = f", and {len(found) - _SHOWN} more hold other values" if len(found) > _SHOWN else ""
+    return (
+        f": {', '.join(found[:_SHOWN])}{more}. Where numbers are votes or shares, write 1 for the labels that apply, "
+        "and 0 for the others"
+    )
 
 
 def one_hot_labels(columns: Mapping[str, Column]) -> LabelLists:

@@ -15,7 +15,7 @@ from ..errors import ConfigurationError, DataError
 from .blocks import MISSING, Block
 from .kept_columns import kept_array
 from .label_reading import LabelReader
-from .one_hot import binary_columns
+from .one_hot import binary_columns, other_values
 from .options import RowOptions, shown_names
 from .values import encoded, fail, first_null, is_strings, no_column, text_problem, to_list
 
@@ -182,7 +182,8 @@ class RowShaper:
         if not asked and (len(found) < _LEAST_ONE_HOT or 2 * len(found) <= len(rest)):
             return []
         if not found:
-            raise DataError("No column holds only 0 and 1, as a one-hot table has for each label.", file=block.file)
+            problem = f"No column holds only 0 and 1, as a one-hot table has for each label{other_values(rest)}."
+            raise DataError(problem, file=block.file)
         left = shown_names(name for name in rest if name not in found)
         logger.info(
             "%s: a one-hot table; %d columns of 0 and 1 are labels%s.",
