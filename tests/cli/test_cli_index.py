@@ -19,6 +19,7 @@ from tiny import ROWS, VOCABULARY
 from xlgen_hf.cli.main import main
 from xlgen_hf.errors import ConfigurationError
 from xlgen_hf.files.json_lines import write_jsonl
+from xlgen_hf.files.training_report import read_report
 from xlgen_hf.labels.space import LabelSpace
 from xlgen_hf.loading import load_predictor
 from xlgen_hf.ranking.label_trees import LabelTrees
@@ -238,6 +239,17 @@ def test_a_finished_index_is_not_made_again(files, make_index, caplog):
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()} == before
     make_index("retrieval", "--seed", "1", "--overwrite")
     assert (folder / "score_model.json").stat().st_mtime_ns != before[folder / "score_model.json"]
+
+
+@pytest.mark.parametrize("method", ["retrieval", "bonsai"])
+def test_a_time_is_told_where_it_is_that_of_all_the_work(make_index, method):
+    folder = make_index(method, *(["--epochs", "1"] if method == "retrieval" else []))
+    assert read_report(folder)["seconds"] > 0
+    (folder / "training_report.json").unlink()  # which is written last, so that a kill may have been before it
+    make_index(method, *(["--epochs", "1"] if method == "retrieval" else []))
+    known = method != "retrieval"  # whose embeddings the second run found in its cache
+    assert (read_report(folder)["seconds"] is not None) == known
+    assert ("| training time |" in (folder / "README.md").read_text(encoding="utf-8")) == known
 
 
 @pytest.mark.parametrize("method", SOURCES)

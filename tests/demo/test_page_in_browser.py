@@ -316,6 +316,21 @@ def test_hostile_texts_and_labels_do_nothing(browse):
     assert page.locator(".xl img, .xl script").count() == 0
 
 
+def test_what_is_offered_is_for_all_letters_that_were_typed_during_a_search(browse):
+    page, held, searches = browse(), [], "**/queue/join*"
+    page.get_by_text("Options").click()
+    box = page.get_by_label("Only these labels")
+    box.click()
+    page.route(searches, lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request(searches):
+        box.press_sequentially("x")
+    box.press("Backspace")
+    box.press_sequentially("piano")
+    with page.expect_request(searches):  # the next search begins when the labels with an x have come: none
+        held[0].continue_()
+    page.get_by_role("option", name="piano").click()
+
+
 def test_options_and_files(browse, tmp_path):
     page = browse()
     (tmp_path / "a.txt").write_text("the history of art")

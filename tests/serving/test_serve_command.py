@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -11,7 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from contextlib import closing, suppress
 
 import pytest
 import torch
@@ -150,6 +151,31 @@ def test_what_runs_is_finished_at_sigterm(start, folder):
     assert all(len(answers[number]) == len(TEXTS) for number in range(3))
     with pytest.raises(urllib.error.URLError, match="refused"):
         labels_of(address, TEXTS[0])
+
+
+def test_the_last_answers_say_that_their_connections_close():
+    app, said = FastAPI(), []
+
+    @app.get("/first")
+    async def first() -> None:
+        pass
+
+    @app.get("/last")
+    async def last() -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    def ask():
+        with closing(http.client.HTTPConnection("127.0.0.1", listener.getsockname()[1], timeout=60)) as connection:
+            for path in ("/first", "/last"):
+                connection.request("GET", path)
+                with connection.getresponse() as answer:
+                    said.append((answer.status, answer.read(), answer.headers["Connection"]))
+
+    asking = threading.Thread(target=ask)
+    with open_socket("127.0.0.1", 0) as listener:
+        run_server(app, listener, timeout=1, started=asking.start)
+    asking.join(60)
+    assert said == [(200, b"null", None), (200, b"null", "close")]
 
 
 def test_an_address_that_cannot_be_listened_at(caplog):

@@ -129,6 +129,15 @@ def test_interrupted_training_continues_from_its_checkpoint(files, checkpoints, 
     assert made["whole"] == interrupted
 
 
+def test_a_time_is_told_where_it_is_that_of_all_the_work(files, checkpoints):
+    arguments = _train_arguments(files, checkpoints["bert"], *CLUSTERED, "--max_steps", "1", "--eval_strategy", "no")
+    assert main(arguments) == 0
+    assert read_report(files / "model")["seconds"] > 0
+    (files / "model" / "training_report.json").unlink()  # as after a kill without a checkpoint
+    assert main(arguments) == 0
+    assert read_report(files / "model")["seconds"] is None  # embeddings were there
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -253,8 +253,9 @@ def _make(
     from ..retrieval.model_sources import save_source_alone
     from ..training.index_report import describe_index, is_finished_index, write_index_report
     from ..training.retriever import remove_encoder_checkpoints
+    from ..training.run_record import holds_earlier_work
 
-    started = time.monotonic()
+    started, continues = time.monotonic(), holds_earlier_work(output_dir / _CACHE)
     train, validation, names = splits["train"], splits["validation"], None
     assert train is not None
     if settings["method"] == "retrieval":
@@ -279,7 +280,7 @@ def _make(
     score_model = _score_model(source, space, validation)
     save_source_alone(output_dir, space, name, source, score_model, concepts)
     predictor = Predictor(space, source, score_model, vocabulary=concepts)
-    seconds = time.monotonic() - started
+    seconds = None if continues else time.monotonic() - started
     write_index_report(output_dir, settings, description, splits, sources, predictor, seconds=seconds)
     write_local_card(output_dir)
     remove_encoder_checkpoints(output_dir / _CACHE)

@@ -218,7 +218,12 @@ def _options(page: Page) -> list[gr.components.Component]:
 
 
 def _search_box(label: str, info: str, find: Callable[[str, int], list[str]], *, visible: bool = True) -> gr.Dropdown:
-    """A list of which several entries can be chosen, and which offers what is like the typed letters."""
+    """A list of which several entries can be chosen, and which offers what is like the typed letters.
+
+    They are read from the page when they are sent. What Gradio tells of a key is that of an earlier one where several
+    were pressed during a search: `always_last` repeats the first event.
+    """
+    place, typed = f"xl-{label.lower().replace(' ', '-')}", gr.Textbox(visible=False)
     box = gr.Dropdown(
         find("", _OFFERED),
         value=[],
@@ -227,15 +232,16 @@ def _search_box(label: str, info: str, find: Callable[[str, int], list[str]], *,
         label=label,
         info=info,
         visible=visible,
+        elem_id=place,
     )
 
-    async def offer(chosen: list[str] | None, typed: gr.KeyUpData) -> gr.Dropdown:
-        found = await asyncio.to_thread(find, typed.input_value, _OFFERED)
+    async def offer(chosen: list[str] | None, letters: str) -> gr.Dropdown:
+        found = await asyncio.to_thread(find, letters, _OFFERED)
         return gr.Dropdown(choices=list(dict.fromkeys([*(chosen or []), *found])))
 
     box.key_up(
-        offer, box, box, api_visibility="private", show_progress="hidden", trigger_mode="always_last",
-        concurrency_limit=None,
+        offer, [box, typed], box, js=f"(chosen) => [chosen, document.querySelector('#{place} input')?.value ?? '']",
+        api_visibility="private", show_progress="hidden", trigger_mode="always_last", concurrency_limit=None,
     )  # fmt: skip
     return box
 

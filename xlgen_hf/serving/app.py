@@ -11,7 +11,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.datastructures import MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..errors import ConfigurationError
 from ..version import __version__
@@ -113,7 +115,7 @@ def run_server(
         ConfigurationError: if another server listens at the address by now.
     """
     config = uvicorn.Config(
-        app,
+        _announcing_the_end(app, lambda: server.should_exit),
         log_config=None,
         access_log=False,  # which would log paths with their queries
         server_header=False,
@@ -123,6 +125,24 @@ def run_server(
     server = _Server(config, started, ending)
     with contextlib.suppress(KeyboardInterrupt):  # the signal again, after the server has ended in order
         server.run(sockets=[listener])
+
+
+def _announcing_the_end(app: ASGIApp, ends: Callable[[], bool]) -> ASGIApp:
+    """An application whose last answers say that their connections close.
+
+    uvicorn closes them in any case, and where h11 reads requests it does not say so: a client that keeps its
+    connection would send the next request there, and have it reset, where another server may be ready to answer it.
+    """
+
+    async def announcing(scope: Scope, receive: Receive, send: Send) -> None:
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and ends():
+                MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        await app(scope, receive, closing)
+
+    return announcing
 
 
 class _Server(uvicorn.Server):

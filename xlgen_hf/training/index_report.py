@@ -70,7 +70,7 @@ def write_index_report(
     sources: Mapping[str, str],
     predictor: Predictor,
     *,
-    seconds: float,
+    seconds: float | None,
 ) -> None:
     """Write `training_report.json`, the last file of an index.
 
@@ -81,7 +81,7 @@ def write_index_report(
         rows: split -> rows, None where there are none.
         sources: split -> where its rows come from, as the user gave it.
         predictor: the index; it labels the first three validation rows.
-        seconds: time that making it took.
+        seconds: time that making it took; None where it is not known, as of a resumed run.
     """
     validation = rows.get("validation")
     score_model = predictor.score_model
@@ -97,7 +97,7 @@ def write_index_report(
         "decision": {**decision, **score_model.thresholds, "source": tuned_by},
         "scores": {},
         "examples": [] if validation is None else examples_of(predictor, validation),
-        "seconds": round(seconds, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
         "peak_memory": peak_memory(),
         "hardware": hardware(),
         "run": dict(description),

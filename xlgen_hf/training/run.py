@@ -32,7 +32,7 @@ from .lora import add_lora, save_settings
 from .progress import run_training
 from .report import write_training_report
 from .retriever import remove_encoder_checkpoints
-from .run_record import describe_run, finished_scores, start_record
+from .run_record import describe_run, finished_scores, holds_earlier_work, start_record
 from .settings import TrainingSettings
 from .trainer import XLGenTrainer, make_repository, repository_of
 
@@ -96,7 +96,7 @@ def _train(
     settings: TrainingSettings, args: XLGenTrainingArguments, train_rows: Dataset, validation_rows: Dataset | None
 ) -> tuple[XLGenForConditionalGeneration, XLGenProcessor, dict[str, float]]:
     """[`train_model`], where something is left to do."""
-    started = time.monotonic()
+    started, continues = time.monotonic(), holds_earlier_work(_cache_of(args))
     train_rows = train_rows.select(rows_that_teach(train_rows))
     if settings.drop_labels:
         train_rows = drop_labels(train_rows, settings.drop_labels, args.seed)
@@ -124,7 +124,7 @@ def _train(
     run_training(trainer, checkpoint)
     logs = list(trainer.state.log_history)  # of the training alone: what follows decides in another way
     scores = _finish(trainer, settings, has_validation=validation_rows is not None)
-    seconds = None if checkpoint else time.monotonic() - started
+    seconds = None if checkpoint or continues else time.monotonic() - started
     if args.should_save:
         _report(trainer, settings, {"train": train_rows, "validation": validation_rows}, scores, seconds, logs)
         write_local_card(Path(args.output_dir))

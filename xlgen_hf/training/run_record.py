@@ -37,6 +37,7 @@ __all__ = [
     "digest_of_names",
     "digest_of_rows",
     "finished_scores",
+    "holds_earlier_work",
     "start_record",
 ]
 
@@ -182,6 +183,15 @@ def start_record(folder: Path, record: Record, *, write: bool) -> bool:
             shutil.rmtree(folder / BASE_FOLDER)  # of a LoRA run that ended before its first checkpoint
         _FORM.write(path, record)
     return False
+
+
+def holds_earlier_work(cache: Path) -> bool:
+    """Whether a folder of caches and checkpoints holds something, so that who goes on with it takes less time.
+
+    Args:
+        cache: the folder, which need not exist.
+    """
+    return cache.is_dir() and any(cache.iterdir())
 
 
 def finished_scores(folder: Path) -> dict[str, float] | None:
