@@ -180,7 +180,11 @@ def test_scores_that_cannot_be(client):
 def test_models_and_labels(make_model, serve, folder, tmp_path):
     model, processor = make_model("bert", "base")
     concepts = [
-        Concept(f"urn:{number}", {"en": name, "fi": f"{name} (fi)"}, {"en": (f"known as {name}",)})
+        Concept(
+            f"urn:{number}",
+            {"en": name, "fi": f"{name} (fi)"},
+            {"en": (f"known as {name}", f"ältere Form von {name}")},
+        )
         for number, name in enumerate(processor.label_space.names)
     ]
     model.save_pretrained(tmp_path / "second")
@@ -195,7 +199,8 @@ def test_models_and_labels(make_model, serve, folder, tmp_path):
     assert (found[0]["id"], found[0]["training_rows"]) == (None, 4)
     (one, *_) = client.get("/v1/labels", params={"query": "piano (fi)", "model": "second"}).json()
     assert (one["label"], one["id"]) == ("piano", f"urn:{processor.label_space.index['piano']}")
-    for typed in ("PIANO (F", "known as pian", "wn as piano"):  # names in other languages, and aliases
+    typed_in_part = ("PIANO (F", "known as pian", "wn as piano", "ältere form von pi", "altere form von PIANO")
+    for typed in typed_in_part:  # names in other languages, and aliases
         found = client.get("/v1/labels", params={"query": typed, "model": "second"}).json()
         assert [one["label"] for one in found] == ["piano"]
     body = {"text": "a piano", "model": "second", "output_language": "fi", "with_parents": True}

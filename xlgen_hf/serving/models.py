@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +26,7 @@ __all__ = ["LoadedModel", "ServedModel"]
 logger = logging.getLogger(__name__)
 
 _FIRST_TEXT = "a text"
+_MARKS = re.compile("[\u0300-\u036f]")
 
 
 class LoadedModel:
@@ -53,8 +56,16 @@ class LoadedModel:
         concepts = [] if vocabulary is None else [(one, space.index[vocabulary.labels[one.id]]) for one in vocabulary]
         return (*own, *((normalize_name(name), label) for one, label in concepts for name in one.all_names()))
 
+    @cached_property
+    def unmarked_names(self) -> tuple[tuple[str, int], ...]:
+        """The names with letters such as ö and é, with o and e in their place."""
+        bare = ((_unmarked(name), name, label) for name, label in self.folded_names)
+        return tuple((without, label) for without, name, label in bare if without != name)
+
     def find_labels(self, query: str, limit: int) -> list[int]:
         """Ids of labels that people may mean: those with this name, that begin with it, that hold it, in any language.
+
+        Names that hold it but for the marks on their letters (`okologie` for `Ökologie`) come last.
 
         Args:
             query: what somebody typed; empty for the most frequent labels.
@@ -65,14 +76,27 @@ class LoadedModel:
         if not folded:
             return list(range(min(limit, len(space))))
         named = [] if vocabulary is None else [space.index[vocabulary.labels[one]] for one in vocabulary.find(query)]
-        holding = [(name, label) for name, label in self.folded_names if folded in name]
-        holding.sort(key=lambda found: (found[0] != folded, not found[0].startswith(folded)))
-        return list(dict.fromkeys([*named, *(label for _, label in holding)]))[:limit]
+        found = [*named, *_holding(self.folded_names, folded), *_holding(self.unmarked_names, _unmarked(folded))]
+        return list(dict.fromkeys(found))[:limit]
 
     def concept_of(self, label: str) -> str | None:
         """Id of the concept that a label stands for, if there is one."""
         vocabulary = self.predictor.vocabulary
         return None if vocabulary is None else vocabulary.ids.get(label)
+
+
+def _holding(names: Iterable[tuple[str, int]], query: str) -> list[int]:
+    """Labels whose name is the query, then those whose name begins with it, then those whose name holds it."""
+    found = [(name, label) for name, label in names if query in name]
+    found.sort(key=lambda one: (one[0] != query, not one[0].startswith(query)))
+    return [label for _, label in found]
+
+
+def _unmarked(text: str) -> str:
+    """A text without the marks that change a Latin, Greek or Cyrillic letter; those of other scripts are letters."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", _MARKS.sub("", unicodedata.normalize("NFD", text)))
 
 
 def _state(name: str) -> object:
