@@ -273,10 +273,9 @@ def _make(
     source: SavedSource
     if settings["method"] == "retrieval":
         data = _Data(space, train, validation, output_dir / _CACHE, concepts, names)
-        source = _make_retriever(data, settings, shared)
+        name, source = "retrieval", _make_retriever(data, settings, shared)
     else:
-        source = _make_label_trees(space, train, settings["method"], threads)
-    name = "retrieval" if settings["method"] == "retrieval" else "label_trees"
+        name, source = "label_trees", _make_label_trees(space, train, settings["method"], threads)
     score_model = _score_model(source, space, validation)
     save_source_alone(output_dir, space, name, source, score_model, concepts)
     predictor = Predictor(space, source, score_model, vocabulary=concepts)
