@@ -125,6 +125,16 @@ def test_a_fusion_learns_what_tells_right_from_wrong():
     assert set(thresholds) == {"micro", "macro", "example"}
 
 
+def test_what_hardly_differs_gets_no_weight_under_which_rounding_decides():
+    candidates, values, gold = _learnable()
+    right = candidates.correct(gold)
+    values["candidate_head"] = 0.1 + 5e-4 * right  # a head that has learned nothing yet
+    fusion, *_ = fit_fusion(candidates, values, gold, COUNTS, 5)
+    fused = fusion.fuse(candidates, values, COUNTS)
+    rounded = {**values, "candidate_head": values["candidate_head"] * 1.004}
+    np.testing.assert_allclose(fusion.fuse(candidates, rounded, COUNTS).scores, fused.scores, atol=0.3)
+
+
 def _ranked(texts: int) -> tuple[ScoredLabels, list[list[int]]]:
     """What a source with two parts ranks by the one that says nothing, and the labels that are right."""
     candidates, values, references = _learnable(texts=texts)

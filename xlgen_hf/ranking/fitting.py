@@ -54,6 +54,9 @@ MIN_RIGHT_CANDIDATES = 100
 """Right candidates of validation texts from which the parts of a source are weighed: some six for each feature."""
 _MIN_CANDIDATES, _MIN_CORRECT = 200, 20  # of a bucket that gets a map of its own
 _PLACE = "_rank"  # ends the names of the places among the candidates of each source
+# A feature that hardly differs among the candidates is taken for no more than it is: as the only thing that tells some
+# apart it would get a weight under which the rounding of bfloat16, 0.4 % of a value, decides.
+_LEAST_SPREAD, _SPREAD_OF_DERIVED = 0.01, 5  # standard deviation; times this of logarithms and fractions
 _ADJUSTMENTS = tuple(round(0.05 * step, 2) for step in range(21))
 
 
@@ -332,6 +335,8 @@ def _regression(
     names = feature_names(values)
     features = feature_values(values, names, candidates)
     scaler = StandardScaler().fit(features)
+    least = [_LEAST_SPREAD * (1 if name in values else _SPREAD_OF_DERIVED) for name in names]
+    scaler.scale_ = np.maximum(np.sqrt(scaler.var_), least)
     regression = LogisticRegression(max_iter=1000).fit(scaler.transform(features), correct)
     weights = regression.coef_[0] / scaler.scale_
     intercept = float(regression.intercept_[0] - weights @ scaler.mean_)
