@@ -244,12 +244,14 @@ def test_a_finished_index_is_not_made_again(files, make_index, caplog):
 @pytest.mark.parametrize("method", ["retrieval", "bonsai"])
 def test_a_time_is_told_where_it_is_that_of_all_the_work(make_index, method):
     folder = make_index(method, *(["--epochs", "1"] if method == "retrieval" else []))
-    assert read_report(folder)["seconds"] > 0
+    assert read_report(folder)["seconds"] is not None
     (folder / "training_report.json").unlink()  # which is written last, so that a kill may have been before it
     make_index(method, *(["--epochs", "1"] if method == "retrieval" else []))
     known = method != "retrieval"  # whose embeddings the second run found in its cache
-    assert (read_report(folder)["seconds"] is not None) == known
-    assert ("| training time |" in (folder / "README.md").read_text(encoding="utf-8")) == known
+    seconds = read_report(folder)["seconds"]
+    assert (seconds is not None) == known
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert ("| training time |" in card) == bool(seconds)  # trees of a few rows take no tenth of a second
 
 
 @pytest.mark.parametrize("method", SOURCES)
