@@ -20,8 +20,6 @@ __all__ = ["NotBinaryError", "binary_columns", "one_hot_labels", "other_values"]
 _BITS = {0: False, 1: True, None: False, "": False} | {
     word: bit for bit, words in ((False, "0 0.0 false"), (True, "1 1.0 true")) for word in words.split()
 }
-
-
 _SHOWN = 3  # columns that an error names
 
 

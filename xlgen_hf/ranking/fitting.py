@@ -54,9 +54,9 @@ MIN_RIGHT_CANDIDATES = 100
 """Right candidates of validation texts from which the parts of a source are weighed: some six for each feature."""
 _MIN_CANDIDATES, _MIN_CORRECT = 200, 20  # of a bucket that gets a map of its own
 _PLACE = "_rank"  # ends the names of the places among the candidates of each source
-# A feature that hardly differs among the candidates is taken for no more than it is: as the only thing that tells some
-# apart it would get a weight under which the rounding of bfloat16, 0.4 % of a value, decides.
-_LEAST_SPREAD, _SPREAD_OF_DERIVED = 0.01, 5  # standard deviation; times this of logarithms and fractions
+# Features are divided by their standard deviation, or by these where it is less: a feature that hardly differs among
+# the candidates would get a weight so great that the rounding of bfloat16, 0.4 % of a value, decides.
+_LEAST_SPREAD, _SPREAD_OF_DERIVED = 0.01, 5  # the second times the first for logarithms and fractions
 _ADJUSTMENTS = tuple(round(0.05 * step, 2) for step in range(21))
 
 

@@ -76,7 +76,8 @@ class LoadedModel:
         if not folded:
             return list(range(min(limit, len(space))))
         named = [] if vocabulary is None else [space.index[vocabulary.labels[one]] for one in vocabulary.find(query)]
-        found = [*named, *_holding(self.folded_names, folded), *_holding(self.unmarked_names, _unmarked(folded))]
+        bare = _unmarked(folded)  # empty where nothing but marks was typed, which every name would hold
+        found = [*named, *_holding(self.folded_names, folded), *(_holding(self.unmarked_names, bare) if bare else [])]
         return list(dict.fromkeys(found))[:limit]
 
     def concept_of(self, label: str) -> str | None:
